@@ -1,0 +1,446 @@
+"""`CausalGraph`: hold a measured graph and answer questions about it.
+
+Nothing here knows torch: a saved graph opens anywhere, fast. Signs are those of the whole project:
+an effect is *ablated minus clean*, in activation units of the target's SAE, so a negative effect
+means that the source promotes the target.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import networkx as nx
+
+from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sae_graphs.paths import FeaturePath
+
+Sign = Literal["promotes", "suppresses"]
+
+_FEATURE = re.compile(r"(?P<layer>[A-Za-z0-9_-]+)\.(?P<index>\d+)(?:@(?P<position>\d+))?")
+
+
+@dataclass(frozen=True)
+class FeatureId:
+    """One feature of one SAE layer, at one token position where the graph resolves positions.
+
+    `str(FeatureId("5", 10603))` is `5.10603`; with a position, `5.10603@2`.
+    """
+
+    layer: str
+    index: int
+    position: int | None = None
+
+    def __post_init__(self) -> None:
+        if not _FEATURE.fullmatch(str(self)):
+            raise SaeGraphsError(
+                f"not a feature: layer {self.layer!r}, index {self.index!r}, position "
+                f"{self.position!r}; expected a layer label, a whole index and a whole position"
+            )
+
+    def __str__(self) -> str:
+        at = "" if self.position is None else f"@{self.position}"
+        return f"{self.layer}.{self.index}{at}"
+
+    @classmethod
+    def parse(cls, text: str | FeatureId) -> FeatureId:
+        """`FeatureId.parse("5.10603@2")`; raises `SaeGraphsError` where the text is no feature.
+
+        >>> FeatureId.parse("5.10603")
+        FeatureId(layer='5', index=10603, position=None)
+        """
+        if isinstance(text, FeatureId):
+            return text
+        found = _FEATURE.fullmatch(text.strip()) if isinstance(text, str) else None
+        if found is None:
+            raise SaeGraphsError(
+                f"not a feature: {text!r}; expected layer.index such as 5.10603, as a string "
+                "(a number would lose its last zeros)"
+            )
+        position = found["position"]
+        return cls(found["layer"], int(found["index"]), None if position is None else int(position))
+
+
+@dataclass(frozen=True)
+class TokenEffect:
+    """What ablating a feature does to one output token at the read position.
+
+    `effect_nats` is the log-probability ablated minus clean; `probability` is the clean one.
+    """
+
+    token: str
+    effect_nats: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """A stretch of corpus text on which a feature is active: one activation per token."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.activations):
+            raise SaeGraphsError(
+                f"a context needs one activation per token, got {len(self.activations)} "
+                f"for {len(self.tokens)} tokens"
+            )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A feature in the graph and what is known of it.
+
+    `activation` is the clean activation at the read position, `activations` at each token of the
+    prompt. `promotes` holds tokens that ablating the feature makes less likely (negative
+    `effect_nats`), `suppresses` those that it makes likelier.
+    """
+
+    feature: FeatureId
+    activation: float
+    component: int = 0
+    neuronpedia: str | None = None
+    activations: tuple[float, ...] = ()
+    contexts: tuple[Context, ...] = ()
+    promotes: tuple[TokenEffect, ...] = ()
+    suppresses: tuple[TokenEffect, ...] = ()
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The effect of ablating `source` on the activation of `target`: ablated minus clean."""
+
+    source: FeatureId
+    target: FeatureId
+    effect: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.effect):
+            raise SaeGraphsError(f"edge {self} is not finite: check the model's and SAEs' weights")
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target} ({self.effect:+.4g})"
+
+    @property
+    def sign(self) -> Sign:
+        """`promotes` where ablating the source lowers the target, else `suppresses`."""
+        return "promotes" if self.effect < 0 else "suppresses"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One SAE layer on this prompt, the measured positions only.
+
+    `fvu` is the fraction of the stream's variance that the SAE leaves unexplained, `l0` the mean
+    number of active features per position, `active_features` how many are active at any ablated
+    position. The last three speak of the step to the next layer and are None for the last one:
+    total and kept |effect|, and `effect_in_features`, the share of the change that reaches the
+    next layer's stream which its SAE can express (1 is all of it).
+    """
+
+    label: str
+    hook_point: str
+    active_features: int
+    l0: float
+    fvu: float
+    total_abs_effect: float | None = None
+    kept_abs_effect: float | None = None
+    effect_in_features: float | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was run: everything needed to read the graph, and to run it again."""
+
+    model: str
+    saes: str
+    prompt: str
+    tokens: tuple[str, ...]
+    read_position: int
+    settings: Mapping[str, Any]
+    total_abs_effect: float
+    kept_abs_effect: float
+    next_tokens: tuple[tuple[str, float], ...]
+    layers: tuple[LayerReport, ...]
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.read_position < len(self.tokens):
+            raise SaeGraphsError(
+                f"read position {self.read_position} is outside the {len(self.tokens)} tokens"
+            )
+
+    @cached_property
+    def depths(self) -> Mapping[str, int]:
+        """Layer label to depth, counted from 0 at the first SAE layer of the run."""
+        return {layer.label: depth for depth, layer in enumerate(self.layers)}
+
+    @property
+    def kept_share(self) -> float:
+        """The share of the total |effect| that the graph's edges hold, 0 to 1."""
+        return self.kept_abs_effect / self.total_abs_effect if self.total_abs_effect else 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class CausalGraph:
+    """Features and the measured effects between them, for one forward pass.
+
+    Nodes are ordered by depth, then index; edges by |effect|, strongest first. Made by
+    `sae_graphs.causal_graph` or `CausalGraph.load`.
+    """
+
+    run: RunRecord
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+    def __post_init__(self) -> None:
+        depth, by_feature = self.depths, self._by_feature
+        if len(by_feature) != len(self.nodes):
+            raise SaeGraphsError("a graph holds each feature once, got a feature twice")
+        unknown = sorted({f.layer for f in by_feature} - depth.keys())
+        if unknown:
+            raise SaeGraphsError(f"layers {quoted(unknown)} are not among {quoted(depth)}")
+        if len({(edge.source, edge.target) for edge in self.edges}) != len(self.edges):
+            raise SaeGraphsError("a graph holds each edge once, got an edge twice")
+        for edge in self.edges:
+            for end in (edge.source, edge.target):
+                if end not in by_feature:
+                    raise SaeGraphsError(f"edge {edge} ends in {end}, which is not a node")
+            if depth[edge.source.layer] >= depth[edge.target.layer]:
+                raise SaeGraphsError(f"edge {edge} does not point forward")
+
+    # -- what is in it ---------------------------------------------------------------------------
+
+    @property
+    def depths(self) -> Mapping[str, int]:
+        """Layer label to depth, counted from 0 at the first SAE layer of the run."""
+        return self.run.depths
+
+    @cached_property
+    def _by_feature(self) -> dict[FeatureId, Node]:
+        return {node.feature: node for node in self.nodes}
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __contains__(self, feature: object) -> bool:
+        if not isinstance(feature, str | FeatureId):
+            return False
+        return FeatureId.parse(feature) in self._by_feature
+
+    def __getitem__(self, feature: str | FeatureId) -> Node:
+        return self._by_feature[self._known(feature)]
+
+    def __repr__(self) -> str:
+        return (
+            f"CausalGraph({self.run.prompt!r}: {len(self.nodes)} features, {len(self.edges)} "
+            f"edges, {self.n_components} components, {self.run.kept_share:.0%} of the effect)"
+        )
+
+    def _repr_svg_(self) -> str:
+        # A notebook asks for this; drawing sits above this module, hence the late import.
+        from sae_graphs.render import svg
+
+        return svg(self)
+
+    def _known(self, feature: str | FeatureId) -> FeatureId:
+        wanted = FeatureId.parse(feature)
+        if wanted in self._by_feature:
+            return wanted
+        if wanted.layer not in self.depths:
+            held = quoted(self.depths, limit=20)
+            raise UnknownFeatureError(f"no SAE layer {wanted.layer!r} in this graph; it has {held}")
+        near = [str(f) for f in self._by_feature if f.layer == wanted.layer]
+        raise UnknownFeatureError(
+            f"feature {wanted} is not in this graph; layer {wanted.layer} has "
+            f"{quoted(near) or 'no features here'}"
+        )
+
+    # -- edges -----------------------------------------------------------------------------------
+
+    def edge(self, source: str | FeatureId, target: str | FeatureId) -> Edge:
+        """The edge from `source` to `target`; raises `UnknownFeatureError` where there is none."""
+        ends = self._known(source), self._known(target)
+        for edge in self.edges:
+            if (edge.source, edge.target) == ends:
+                return edge
+        raise UnknownFeatureError(
+            f"no edge {ends[0]} -> {ends[1]} in this graph; {ends[0]} leads to "
+            f"{quoted(self.successors(ends[0])) or 'nothing'}"
+        )
+
+    def find_edges(
+        self,
+        *,
+        source: str | FeatureId | None = None,
+        target: str | FeatureId | None = None,
+        layer: str | int | None = None,
+        sign: Sign | None = None,
+        min_abs_effect: float = 0.0,
+        component: int | None = None,
+    ) -> tuple[Edge, ...]:
+        """The edges that meet every condition, strongest first; `layer` is the source's."""
+        if layer is not None and str(layer) not in self.depths:
+            raise UnknownFeatureError(
+                f"no SAE layer {str(layer)!r} in this graph; it has {quoted(self.depths, 20)}"
+            )
+        if sign not in (None, "promotes", "suppresses"):
+            raise SaeGraphsError(f"sign {sign!r} is neither 'promotes' nor 'suppresses'")
+        if component is not None and not 1 <= component <= self.n_components:
+            raise SaeGraphsError(
+                f"no component {component} in this graph; it has {self.n_components}"
+            )
+        start = None if source is None else self._known(source)
+        end = None if target is None else self._known(target)
+        return tuple(
+            edge
+            for edge in self.edges
+            if (start is None or edge.source == start)
+            and (end is None or edge.target == end)
+            and (layer is None or edge.source.layer == str(layer))
+            and (sign is None or edge.sign == sign)
+            and (component is None or self[edge.source].component == component)
+            and abs(edge.effect) >= min_abs_effect
+        )
+
+    # -- neighbours, paths, components -----------------------------------------------------------
+
+    @cached_property
+    def _digraph(self) -> nx.DiGraph:
+        digraph = nx.DiGraph()
+        digraph.add_nodes_from(node.feature for node in self.nodes)
+        digraph.add_edges_from((edge.source, edge.target) for edge in self.edges)
+        return digraph
+
+    def _ordered(self, features: Iterable[FeatureId]) -> tuple[FeatureId, ...]:
+        return tuple(sorted(features, key=self._order))
+
+    def _order(self, feature: FeatureId) -> tuple[int, int, int]:
+        return feature_order(feature, self.depths)
+
+    def successors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """The features that `feature` has an edge to."""
+        return self._ordered(self._digraph.successors(self._known(feature)))
+
+    def predecessors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """The features that have an edge to `feature`."""
+        return self._ordered(self._digraph.predecessors(self._known(feature)))
+
+    def ancestors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """Every feature from which a path leads to `feature`."""
+        return self._ordered(nx.ancestors(self._digraph, self._known(feature)))
+
+    def descendants(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """Every feature to which a path leads from `feature`."""
+        return self._ordered(nx.descendants(self._digraph, self._known(feature)))
+
+    def paths(
+        self,
+        source: str | FeatureId | None = None,
+        target: str | FeatureId | None = None,
+        *,
+        limit: int = 10,
+    ) -> tuple[FeaturePath, ...]:
+        """The strongest paths (by total |effect|), between two features where they are given."""
+        from sae_graphs.paths import strongest_paths  # paths reads graphs, hence the late import
+
+        start = None if source is None else self._known(source)
+        end = None if target is None else self._known(target)
+        return strongest_paths(self.edges, limit=limit, source=start, target=end)
+
+    @property
+    def n_components(self) -> int:
+        """How many weakly connected components the graph has."""
+        return max((node.component for node in self.nodes), default=0)
+
+    def component(self, number: int) -> CausalGraph:
+        """Component `number` (1 holds the most |effect|) as a graph of its own."""
+        edges = self.find_edges(component=number)
+        nodes = tuple(node for node in self.nodes if node.component == number)
+        kept = sum(abs(edge.effect) for edge in edges)
+        return CausalGraph(replace(self.run, kept_abs_effect=kept), nodes, edges)
+
+    def components(self) -> tuple[CausalGraph, ...]:
+        """All components, the one with the largest total |effect| first."""
+        return tuple(self.component(number + 1) for number in range(self.n_components))
+
+    # -- views and files -------------------------------------------------------------------------
+
+    def to_networkx(self) -> nx.DiGraph:
+        """A networkx graph with the nodes, edges and attributes of `graph.json`."""
+        from sae_graphs.graph_json import to_networkx
+
+        return to_networkx(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row an edge, strongest first: source, target, their layers, effect, component."""
+        import pandas as pd
+
+        columns = ["source", "target", "source_layer", "target_layer", "effect", "component"]
+        rows = [
+            (str(e.source), str(e.target), e.source.layer, e.target.layer, e.effect)
+            + (self[e.source].component,)
+            for e in self.edges
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def save(self, path: str | Path) -> Path:
+        """Write `graph.json` (into `path` where it is a folder) in one step; returns the file."""
+        from sae_graphs.graph_json import save
+
+        return save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CausalGraph:
+        """Read a graph from its file or its run's folder; raises `GraphFileError`."""
+        from sae_graphs.graph_json import load
+
+        return load(path)
+
+
+def feature_order(feature: FeatureId, depths: Mapping[str, int]) -> tuple[int, int, int]:
+    """The order of features everywhere: depth, index, position."""
+    position = -1 if feature.position is None else feature.position
+    return depths[feature.layer], feature.index, position
+
+
+def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> CausalGraph:
+    """A graph with its components numbered and everything in its place.
+
+    Nodes that no edge touches are left out; components (weakly connected) are numbered from 1 by
+    total |effect|, ties by their first feature.
+    """
+    edges = sorted(edges, key=lambda edge: edge_order(edge, run.depths))
+    known = {node.feature: node for node in nodes}
+    undirected: nx.Graph = nx.Graph()
+    undirected.add_edges_from((edge.source, edge.target) for edge in edges)
+    strength: dict[FeatureId, float] = dict.fromkeys(undirected, 0.0)
+    for edge in edges:
+        strength[edge.source] += abs(edge.effect)
+
+    def rank(component: set[FeatureId]) -> tuple[float, tuple[int, int, int]]:
+        first = min(feature_order(feature, run.depths) for feature in component)
+        return -math.fsum(strength[feature] for feature in component), first
+
+    ordered = sorted(nx.connected_components(undirected), key=rank)
+    number = {feature: n for n, component in enumerate(ordered, start=1) for feature in component}
+    kept = [replace(known[feature], component=number[feature]) for feature in number]
+    kept.sort(key=lambda node: feature_order(node.feature, run.depths))
+    total = math.fsum(abs(edge.effect) for edge in edges)
+    return CausalGraph(replace(run, kept_abs_effect=total), tuple(kept), tuple(edges))
+
+
+def edge_order(edge: Edge, depths: Mapping[str, int]) -> tuple[Any, ...]:
+    """Strongest first; ties by layer, source, target."""
+    ends = feature_order(edge.source, depths), feature_order(edge.target, depths)
+    return -abs(edge.effect), *ends

@@ -1,0 +1,179 @@
+"""`graph.json`: networkx node-link data that opens without this package.
+
+`networkx.node_link_graph(json.load(file), edges="edges")` gives nodes named `layer.index` with
+their attributes, edges with `effect`, and the run's record as graph attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.graph import (
+    CausalGraph,
+    Context,
+    Edge,
+    FeatureId,
+    LayerReport,
+    Node,
+    RunRecord,
+    TokenEffect,
+    edge_order,
+)
+
+SCHEMA = "sae_graphs/1"
+FILE_NAME = "graph.json"
+
+
+def to_networkx(graph: CausalGraph) -> nx.DiGraph:
+    """Nodes are named by `str(FeatureId)`; every attribute is plain JSON."""
+    digraph = nx.DiGraph(**_run_attributes(graph.run))
+    for node in graph.nodes:
+        digraph.add_node(str(node.feature), **_node_attributes(node))
+    for edge in graph.edges:
+        digraph.add_edge(str(edge.source), str(edge.target), effect=edge.effect)
+    return digraph
+
+
+def from_networkx(digraph: nx.DiGraph) -> CausalGraph:
+    """The inverse of `to_networkx`; raises `GraphFileError` where something is missing."""
+    schema = digraph.graph.get("schema")
+    if schema != SCHEMA:
+        raise GraphFileError(f"schema is {schema!r}, expected {SCHEMA!r}; make the graph again")
+    try:
+        run = _run_from(digraph.graph)
+        nodes = [_node_from(name, attributes) for name, attributes in digraph.nodes(data=True)]
+        edges = [
+            Edge(FeatureId.parse(source), FeatureId.parse(target), float(effect))
+            for source, target, effect in digraph.edges(data="effect")
+        ]
+        edges.sort(key=lambda edge: edge_order(edge, run.depths))
+        return CausalGraph(run, tuple(nodes), tuple(edges))
+    except KeyError as missing:
+        raise GraphFileError(f"{missing} is missing; make the graph again") from missing
+    except (TypeError, ValueError, AttributeError) as damage:
+        raise GraphFileError(f"a value is of the wrong kind ({damage})") from damage
+
+
+def save(graph: CausalGraph, path: str | Path) -> Path:
+    """Write the graph in one step: a reader finds the old file or the new one, nothing else."""
+    file = Path(path)
+    if file.is_dir() or not file.suffix:
+        file = file / FILE_NAME
+    data = nx.node_link_data(to_networkx(graph), edges="edges")
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    try:
+        write_atomically(file, text.encode())
+    except OSError as problem:
+        raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
+    return file
+
+
+def load(path: str | Path) -> CausalGraph:
+    """Read a graph from a file, or from the folder that a run wrote."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE_NAME
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as problem:
+        reason = problem.strerror or "unreadable"
+        raise GraphFileError(
+            f"cannot read {file}: {reason}; give a folder that `sae-graphs graph` wrote"
+        ) from problem
+    except ValueError as problem:
+        raise GraphFileError(f"{file} is not JSON ({problem}); make the graph again") from problem
+    try:
+        return from_networkx(_digraph_from(data))
+    except SaeGraphsError as problem:
+        raise GraphFileError(f"{file} is not a saved graph: {problem}") from problem
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Write beside the file, then rename over it; makes the folder. Raises `OSError`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_bytes(data)
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+# -- one direction and the other -------------------------------------------------------------------
+
+
+def _run_attributes(run: RunRecord) -> dict[str, Any]:
+    attributes = {"schema": SCHEMA, **_plain(run)}
+    attributes["next_tokens"] = [
+        {"token": token, "probability": probability} for token, probability in run.next_tokens
+    ]
+    return attributes
+
+
+def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
+    values = {field.name: attributes[field.name] for field in dataclasses.fields(RunRecord)}
+    values["layers"] = tuple(_dataclass_from(LayerReport, layer) for layer in values["layers"])
+    values["next_tokens"] = tuple(
+        (str(item["token"]), float(item["probability"])) for item in values["next_tokens"]
+    )
+    for name in ("tokens", "warnings"):
+        values[name] = tuple(str(item) for item in values[name])
+    return RunRecord(**values)
+
+
+def _node_attributes(node: Node) -> dict[str, Any]:
+    attributes = _plain(node)
+    del attributes["feature"]
+    feature = node.feature
+    placed = {} if feature.position is None else {"position": feature.position}
+    return {"layer": feature.layer, "index": feature.index, **placed, **attributes}
+
+
+def _node_from(name: str, attributes: Mapping[str, Any]) -> Node:
+    return Node(
+        feature=FeatureId.parse(name),
+        activation=float(attributes["activation"]),
+        component=int(attributes["component"]),
+        neuronpedia=attributes["neuronpedia"],
+        activations=tuple(float(value) for value in attributes["activations"]),
+        contexts=tuple(
+            Context(tuple(item["tokens"]), tuple(float(value) for value in item["activations"]))
+            for item in attributes["contexts"]
+        ),
+        promotes=tuple(_dataclass_from(TokenEffect, item) for item in attributes["promotes"]),
+        suppresses=tuple(_dataclass_from(TokenEffect, item) for item in attributes["suppresses"]),
+    )
+
+
+def _digraph_from(data: Any) -> nx.DiGraph:
+    try:
+        digraph = nx.node_link_graph(data, edges="edges")
+    except (KeyError, TypeError, AttributeError, ValueError, nx.NetworkXException) as problem:
+        raise GraphFileError(f"no networkx node-link data ({problem!r})") from problem
+    if not isinstance(digraph, nx.DiGraph) or digraph.is_multigraph():
+        raise GraphFileError("expected a directed graph without parallel edges")
+    return digraph
+
+
+def _dataclass_from(kind: Any, values: Mapping[str, Any]) -> Any:
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as JSON: dictionaries and lists of plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,188 @@
+"""Paths through a causal graph: which edges lie on long ones, and which paths are strongest.
+
+Functions of edges alone. A graph points forward in depth, so it has no cycles and every question
+here has an exact answer by one sweep in topological order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import networkx as nx
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph import CausalGraph, Edge, FeatureId, RunRecord, assemble
+
+
+@dataclass(frozen=True)
+class FeaturePath:
+    """Edges that follow one another. Its strength is the total |effect| of its edges."""
+
+    edges: tuple[Edge, ...]
+
+    def __post_init__(self) -> None:
+        if not self.edges:
+            raise SaeGraphsError("a path has at least one edge")
+        for before, after in zip(self.edges, self.edges[1:], strict=False):
+            if before.target != after.source:
+                raise SaeGraphsError(f"not a path: {before} is followed by {after}")
+
+    @property
+    def features(self) -> tuple[FeatureId, ...]:
+        """The features along the path, one more than edges."""
+        return (self.edges[0].source, *(edge.target for edge in self.edges))
+
+    @property
+    def total_abs_effect(self) -> float:
+        """The sum of |effect| along the path."""
+        return math.fsum(abs(edge.effect) for edge in self.edges)
+
+    def __str__(self) -> str:
+        words = [str(self.edges[0].source)]
+        for edge in self.edges:
+            words.append(f"{edge.sign} {edge.target} ({edge.effect:+.3g})")
+        return ", which ".join([f"{words[0]} {words[1]}", *words[2:]])
+
+
+def digraph_of(edges: Iterable[Edge]) -> nx.DiGraph:
+    """The edges as a networkx graph over `FeatureId`s; each holds its `Edge` as `edge`."""
+    digraph = nx.DiGraph()
+    digraph.add_edges_from((edge.source, edge.target, {"edge": edge}) for edge in edges)
+    return digraph
+
+
+def on_long_paths(edges: Sequence[Edge], min_path_edges: int) -> tuple[Edge, ...]:
+    """The edges that lie on some directed path of at least `min_path_edges` edges, order kept.
+
+    >>> a, b, c = (FeatureId(layer, 0) for layer in "012")
+    >>> chain = [Edge(a, b, -1.0), Edge(b, c, -2.0), Edge(a, FeatureId("1", 7), 5.0)]
+    >>> [str(edge) for edge in on_long_paths(chain, 2)]
+    ['0.0 -> 1.0 (-1)', '1.0 -> 2.0 (-2)']
+    """
+    if min_path_edges < 1:
+        raise SaeGraphsError(f"min_path_edges is {min_path_edges}; a path has at least 1 edge")
+    digraph = digraph_of(edges)
+    order = list(nx.topological_sort(digraph))
+    longest_to = dict.fromkeys(order, 0)
+    longest_from = dict.fromkeys(order, 0)
+    for node in order:
+        for after in digraph.successors(node):
+            longest_to[after] = max(longest_to[after], longest_to[node] + 1)
+    for node in reversed(order):
+        for after in digraph.successors(node):
+            longest_from[node] = max(longest_from[node], longest_from[after] + 1)
+    return tuple(
+        edge
+        for edge in edges
+        if longest_to[edge.source] + 1 + longest_from[edge.target] >= min_path_edges
+    )
+
+
+def strongest_paths(
+    edges: Sequence[Edge],
+    *,
+    limit: int = 10,
+    source: FeatureId | None = None,
+    target: FeatureId | None = None,
+) -> tuple[FeaturePath, ...]:
+    """The `limit` paths with the largest total |effect|, strongest first.
+
+    Paths run from `source` to `target`; where one is not given, from features without
+    predecessors, or to features without successors. Exact: the best `limit` paths into each
+    feature are kept on one sweep forward. Ties go to the smaller feature names.
+    """
+    if limit < 1:
+        raise SaeGraphsError(f"limit is {limit}; ask for at least 1 path")
+    digraph = digraph_of(edges)
+    best: dict[FeatureId, list[tuple[float, tuple[Edge, ...]]]] = {}
+    for node in nx.topological_sort(digraph):
+        starts = node == source if source is not None else digraph.in_degree(node) == 0
+        ways: list[tuple[float, tuple[Edge, ...]]] = [(0.0, ())] if starts else []
+        for before in digraph.predecessors(node):
+            edge: Edge = digraph.edges[before, node]["edge"]
+            ways += [(total + abs(edge.effect), (*path, edge)) for total, path in best[before]]
+        best[node] = sorted(ways, key=_strength)[:limit]
+    ends = [
+        node
+        for node in digraph
+        if (node == target if target is not None else digraph.out_degree(node) == 0)
+    ]
+    found = [way for end in ends for way in best[end] if way[1]]
+    return tuple(FeaturePath(path) for _, path in sorted(found, key=_strength)[:limit])
+
+
+def _strength(way: tuple[float, tuple[Edge, ...]]) -> tuple[float, list[str]]:
+    total, path = way
+    return -total, [str(edge.target) for edge in path] + [str(edge.source) for edge in path[:1]]
+
+
+def longest_path_edges(edges: Sequence[Edge]) -> int:
+    """The number of edges on the longest path, 0 where there are no edges."""
+    return int(nx.dag_longest_path_length(digraph_of(edges), weight=None)) if edges else 0
+
+
+def union(left: CausalGraph, right: CausalGraph) -> CausalGraph:
+    """Both graphs' edges in one. They must come from one run: the same model, SAEs, tokens, read
+    position and settings; only `pin` may differ, where no feature is pinned in both.
+
+    Raises `SaeGraphsError` where they differ, and where they disagree on an effect.
+    """
+    _check_same_run(left, right)
+    edges = {(edge.source, edge.target): edge for edge in left.edges}
+    for edge in right.edges:
+        mine = edges.setdefault((edge.source, edge.target), edge)
+        if not math.isclose(mine.effect, edge.effect, rel_tol=1e-4, abs_tol=1e-6):
+            raise SaeGraphsError(f"the graphs disagree: {mine} here, {edge} there")
+    nodes = {node.feature: node for graph in (right, left) for node in graph.nodes}
+    return assemble(_joined_run(left, right), nodes.values(), edges.values())
+
+
+def _check_same_run(left: CausalGraph, right: CausalGraph) -> None:
+    for name in ("model", "saes", "tokens", "read_position"):
+        mine, theirs = getattr(left.run, name), getattr(right.run, name)
+        if mine != theirs:
+            raise SaeGraphsError(
+                f"cannot join graphs of different runs: {name} is {mine!r} and {theirs!r}; "
+                "measure both in the same way"
+            )
+    ours, others = dict(left.run.settings), dict(right.run.settings)
+    pins = [set(settings.pop("pin", None) or ()) for settings in (ours, others)]
+    differing = sorted(k for k in ours.keys() | others.keys() if ours.get(k) != others.get(k))
+    if differing:
+        k = differing[0]
+        raise SaeGraphsError(
+            f"cannot join graphs of different settings: {k} is {ours.get(k)!r} and "
+            f"{others.get(k)!r}; measure both in the same way"
+        )
+    if pins[0] != pins[1] and (not all(pins) or pins[0] & pins[1]):
+        raise SaeGraphsError(
+            "cannot join these graphs: some features were measured in both runs, so totals would "
+            "count them twice; pin different features in each"
+        )
+
+
+def _joined_run(left: CausalGraph, right: CausalGraph) -> RunRecord:
+    """The run record of both: measured twice the same, or with pins that do not overlap."""
+    if left.run.settings == right.run.settings:
+        return left.run
+    pin = [*left.run.settings["pin"], *right.run.settings["pin"]]
+
+    def added(a: float | None, b: float | None) -> float | None:
+        return b if a is None else a if b is None else a + b
+
+    layers = tuple(
+        replace(
+            mine,
+            total_abs_effect=added(mine.total_abs_effect, theirs.total_abs_effect),
+            kept_abs_effect=added(mine.kept_abs_effect, theirs.kept_abs_effect),
+        )
+        for mine, theirs in zip(left.run.layers, right.run.layers, strict=True)
+    )
+    return replace(
+        left.run,
+        settings={**left.run.settings, "pin": pin},
+        total_abs_effect=left.run.total_abs_effect + right.run.total_abs_effect,
+        layers=layers,
+    )
