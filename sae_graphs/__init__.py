@@ -1,1 +1,47 @@
-"""t"""
+"""Causal graphs of a language model's features: exact, drawn, with evidence.
+
+>>> import sae_graphs as sg
+>>> model = sg.load("demo")                          # doctest: +SKIP
+>>> graph = sg.causal_graph(model, "Copyright (C")   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node
+
+if TYPE_CHECKING:
+    from sae_graphs.build import causal_graph
+    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.loading import load
+    from sae_graphs.paths import union
+
+# What needs torch is imported when it is first used: a saved graph opens without it.
+_LATE = {
+    "InstrumentedModel": "sae_graphs.instrument",
+    "causal_graph": "sae_graphs.build",
+    "load": "sae_graphs.loading",
+    "union": "sae_graphs.paths",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "CausalGraph",
+    "Edge",
+    "FeatureId",
+    "InstrumentedModel",
+    "Node",
+    "SaeGraphsError",
+    "causal_graph",
+    "load",
+    "union",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'sae_graphs' has no attribute {name!r}")

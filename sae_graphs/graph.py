@@ -388,9 +388,9 @@ class CausalGraph:
 
         columns = ["source", "target", "source_layer", "target_layer", "effect", "component"]
         rows = [
-            (str(e.source), str(e.target), e.source.layer, e.target.layer, e.effect)
-            + (self[e.source].component,)
-            for e in self.edges
+            (str(s), str(t), s.layer, t.layer, edge.effect, self[s].component)
+            for edge in self.edges
+            for s, t in [(edge.source, edge.target)]
         ]
         return pd.DataFrame(rows, columns=columns)
 

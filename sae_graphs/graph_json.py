@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import networkx as nx
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.files import write_atomically
 from sae_graphs.graph import (
     CausalGraph,
     Context,
@@ -95,17 +94,6 @@ def load(path: str | Path) -> CausalGraph:
         return from_networkx(_digraph_from(data))
     except SaeGraphsError as problem:
         raise GraphFileError(f"{file} is not a saved graph: {problem}") from problem
-
-
-def write_atomically(file: Path, data: bytes) -> None:
-    """Write beside the file, then rename over it; makes the folder. Raises `OSError`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_bytes(data)
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 # -- one direction and the other -------------------------------------------------------------------

@@ -1,0 +1,269 @@
+"""What a feature means: the texts it fires on most, and the tokens it makes likelier or rarer.
+
+The texts come from a store, one `contexts.safetensors` per SAE, built by streaming a corpus. The
+tokens are measured in the prompt itself: the feature is ablated and the model run on to its output
+(method: "Causal Graphs of GPT-2-Small's Residual Stream").
+
+Letters: `B` batch, `T` tokens, `F` features, `K` contexts per feature, `W` tokens per context.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from sae_graphs.ablation import ZERO, Intervention, Places, batch_size, changed_streams
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.files import write_atomically
+from sae_graphs.graph import Context, TokenEffect
+from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.saes import SAELayer
+
+FILE_NAME = "contexts.safetensors"
+SCHEMA = "sae_graphs/contexts/1"
+KEPT = 8  # contexts stored per feature
+BEFORE, AFTER = 15, 4  # tokens stored around the peak
+LEAST_PROBABILITY = 1e-3  # tokens rarer than this, ablated and not, are left out
+LEAST_EFFECT_NATS = 0.01
+
+
+class TokenEffects(NamedTuple):
+    """Tokens that ablating a feature makes less likely, and likelier; strongest first."""
+
+    promotes: tuple[TokenEffect, ...]
+    suppresses: tuple[TokenEffect, ...]
+
+
+@torch.no_grad()
+def token_effects(
+    model: InstrumentedModel,
+    clean: CleanRun,
+    depth: int,
+    features: Tensor,
+    places: Places,
+    intervention: Intervention = ZERO,
+    *,
+    limit: int = 4,
+) -> list[TokenEffects]:
+    """What changing each feature `[S]` does to the next token at the read position.
+
+    Log-probabilities, changed minus clean, in nats. Ordered by effect times probability (the
+    larger of clean and changed), so that neither rare tokens nor faint effects come first.
+    """
+    before = clean.logits[places.read].float().log_softmax(-1)  # [V]
+    found: list[TokenEffects] = []
+    for chunk in features.split(batch_size(model, len(clean))):
+        streams = changed_streams(model, clean, depth, chunk, places, intervention)
+        logits = model.run_to_logits(clean, depth, streams, places.read)  # [B, V]
+        for after in logits.float().log_softmax(-1):
+            found.append(_strongest(model, before, after, limit))
+    return found
+
+
+def _strongest(model: InstrumentedModel, before: Tensor, after: Tensor, limit: int) -> TokenEffects:
+    effect = after - before
+    probability = torch.maximum(before, after).exp()
+    counted = (probability >= LEAST_PROBABILITY) & (effect.abs() >= LEAST_EFFECT_NATS)
+    weight = torch.where(counted, effect * probability, 0.0)
+
+    def tokens(signed: Tensor) -> tuple[TokenEffect, ...]:
+        top = signed.topk(min(limit, len(signed)))
+        return tuple(
+            TokenEffect(model.token_string(i), float(effect[i]), float(before[i].exp()))
+            for value, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+            if value > 0
+        )
+
+    return TokenEffects(promotes=tokens(-weight), suppresses=tokens(weight))
+
+
+# -- the store: reading ----------------------------------------------------------------------------
+
+
+def store_file(model: InstrumentedModel, layer: SAELayer) -> Path:
+    """Where a layer's contexts lie: beside its weights, or in the user's cache for a release."""
+    if layer.folder is not None:
+        return layer.folder / FILE_NAME
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    names = (re.sub(r"[^\w.-]+", "_", part) for part in (model.name, model.stack.name))
+    return cache.joinpath("sae_graphs", *names, layer.point.hook_name, FILE_NAME)
+
+
+def read_contexts(
+    model: InstrumentedModel, layer: SAELayer, features: Sequence[int], *, limit: int = 3
+) -> list[tuple[Context, ...]]:
+    """Top contexts of some features of a layer, strongest first, near-copies left out.
+
+    Empty where there is no store. Raises `SaeGraphsError` where the store is damaged or was made
+    for other SAEs.
+    """
+    file = store_file(model, layer)
+    if not file.is_file():
+        return [()] * len(features)
+    try:
+        with safe_open(file, framework="pt") as store:
+            tokens, activations = store.get_slice("tokens"), store.get_slice("activations")
+            if tokens.get_shape()[0] != layer.n_features:
+                raise SaeGraphsError(
+                    f"{file} holds {tokens.get_shape()[0]} features, the SAE has "
+                    f"{layer.n_features}; build it again with `sae-graphs contexts`"
+                )
+            return [_distinct(model, tokens[i], activations[i], limit) for i in features]
+    except (SafetensorError, OSError, KeyError) as problem:
+        raise SaeGraphsError(
+            f"{file} is damaged ({problem}); build it again with `sae-graphs contexts`"
+        ) from problem
+
+
+def _distinct(
+    model: InstrumentedModel, tokens: Tensor, activations: Tensor, limit: int
+) -> tuple[Context, ...]:
+    """The first contexts `[K, W]` that differ in the last tokens up to their peak."""
+    chosen: list[Context] = []
+    seen: set[tuple[int, ...]] = set()
+    for row, values in zip(tokens.tolist(), activations.float().tolist(), strict=True):
+        ending = tuple(row[BEFORE - 3 : BEFORE + 1])
+        held = [(token, value) for token, value in zip(row, values, strict=True) if token >= 0]
+        if not held or ending in seen or len(chosen) == limit:
+            continue
+        seen.add(ending)
+        strings = tuple(model.token_string(token) for token, _ in held)
+        chosen.append(Context(strings, tuple(value for _, value in held)))
+    return tuple(chosen)
+
+
+# -- the store: building ---------------------------------------------------------------------------
+
+
+@dataclass
+class _LayerStore:
+    """The best contexts so far of one layer. Rows are ordered by peak activation."""
+
+    peaks: Tensor  # [K, F], 0 where there is none yet
+    tokens: Tensor  # [K, F, W], -1 where there is no token
+    activations: Tensor  # [K, F, W]
+    times_active: Tensor  # [F]
+
+    @classmethod
+    def empty(cls, n_features: int) -> _LayerStore:
+        width = BEFORE + 1 + AFTER
+        return cls(
+            torch.zeros(KEPT, n_features),
+            torch.full((KEPT, n_features, width), -1, dtype=torch.int32),
+            torch.zeros(KEPT, n_features, width, dtype=torch.float16),
+            torch.zeros(n_features, dtype=torch.int64),
+        )
+
+    def add(self, tokens: Tensor, activations: Tensor) -> None:
+        """Take the batch's `tokens` `[B, T]`, `activations` `[B, T, F]` in: one place a text."""
+        self.times_active += (activations != 0).sum((0, 1))
+        peaks, positions = activations.max(1)  # [B, F]
+        best = peaks.topk(min(KEPT, len(peaks)), dim=0)  # [K', F]
+        ranked = torch.cat([self.peaks, best.values]).topk(KEPT, dim=0)
+        better = (ranked.indices >= KEPT).any(0).nonzero()[:, 0]  # features with something new
+        if len(better) == 0:
+            return
+        texts = best.indices[:, better]  # [K', S]
+        at = positions.gather(0, best.indices)[:, better]
+        new_tokens, new_activations = _windows(tokens, activations, texts, at, better)
+        order = ranked.indices[:, better, None].expand(-1, -1, new_tokens.shape[-1])
+        self.peaks = ranked.values
+        self.tokens[:, better] = torch.cat([self.tokens[:, better], new_tokens]).gather(0, order)
+        self.activations[:, better] = torch.cat(
+            [self.activations[:, better], new_activations]
+        ).gather(0, order)
+
+
+def _windows(
+    tokens: Tensor, activations: Tensor, texts: Tensor, at: Tensor, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tokens and activations `[K', S, W]` around positions `at` `[K', S]` of some texts."""
+    positions = at[..., None] + torch.arange(-BEFORE, AFTER + 1)
+    inside = (positions >= 0) & (positions < tokens.shape[1])
+    positions = positions.clamp(0, tokens.shape[1] - 1)
+    found = tokens[texts[..., None], positions].to(torch.int32)
+    values = activations[texts[..., None], positions, features[None, :, None]].half()
+    return found.masked_fill(~inside, -1), values.masked_fill(~inside, 0.0)
+
+
+@torch.no_grad()
+def build_store(
+    model: InstrumentedModel,
+    token_batches: Iterable[Tensor],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Stream batches of token ids `[B, T]` and write every layer's contexts; returns the files.
+
+    Each row is one text whose first token (BOS) is not counted. `progress` is told the tokens
+    done so far. Nothing is written before the end.
+    """
+    stores = [_LayerStore.empty(layer.n_features) for layer in model.stack.layers]
+    done = 0
+    for tokens in token_batches:
+        streams = model.streams_of(tokens.to(model.model.cfg.device))
+        for layer, store, stream in zip(model.stack.layers, stores, streams, strict=True):
+            activations = layer.encode(stream).float().cpu()
+            activations[:, 0] = 0.0
+            store.add(tokens.cpu(), activations)
+        done += tokens.numel()
+        if progress is not None:
+            progress(done)
+    if done == 0:
+        raise SaeGraphsError("the text is empty; give some text to find contexts in")
+    return [
+        _write(model, layer, store, done)
+        for layer, store in zip(model.stack.layers, stores, strict=True)
+    ]
+
+
+def _write(model: InstrumentedModel, layer: SAELayer, store: _LayerStore, seen: int) -> Path:
+    small = len(model.tokenizer) < 2**15
+    ids = store.tokens.to(torch.int16) if small else store.tokens
+    tensors = {
+        "tokens": ids.transpose(0, 1).contiguous(),  # [F, K, W]
+        "activations": store.activations.transpose(0, 1).contiguous(),
+        "fraction_active": (store.times_active.double() / seen).float(),  # [F]
+        "max_activation": store.peaks[0].contiguous(),
+    }
+    about = {"schema": SCHEMA, "hook": layer.point.hook_name, "tokens_seen": str(seen)}
+    file = store_file(model, layer)
+    write_atomically(file, safetensors_bytes(tensors, metadata=about))
+    return file
+
+
+def batches_of_text(
+    model: InstrumentedModel, texts: Iterable[str], *, length: int = 128, rows: int = 32
+) -> Iterator[Tensor]:
+    """Texts as token batches `[B, T]`: each row begins with BOS where the SAEs want it.
+
+    Texts follow one another in a row; what is left at the end, shorter than a row, is dropped
+    unless it is all there is.
+    """
+    bos = model.tokenizer.bos_token_id
+    head = [bos] if model.stack.prepend_bos and bos is not None else []
+    length = min(length, int(model.model.cfg.n_ctx))
+    waiting: list[int] = []
+    batch: list[list[int]] = []
+    empty = True
+    for text in texts:
+        waiting += model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        while len(waiting) >= length - len(head):
+            batch.append(head + waiting[: length - len(head)])
+            del waiting[: length - len(head)]
+            if len(batch) == rows:
+                yield torch.tensor(batch)
+                batch, empty = [], False
+    if batch:
+        yield torch.tensor(batch)
+    elif empty and waiting:
+        yield torch.tensor([head + waiting])

@@ -1,0 +1,303 @@
+"""`InstrumentedModel`: a language model with a stack of SAEs on its residual stream.
+
+A clean run records every block's call. Afterwards any stretch of the model can be run again from
+a changed stream, block by block, with the recorded masks and rotary tensors: exactly what a full
+forward pass with a hook would compute, without the layers below.
+
+Letters: `B` batch, `T` tokens, `D` d_model, `F` features, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from torch import Tensor, nn
+
+from sae_graphs.errors import SaeGraphsError, SAELoadError
+from sae_graphs.saes import SAEStack, StreamPoint, stack_from
+
+REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """What a block was called with in the clean run, its input stream aside."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class CleanRun:
+    """One undisturbed forward pass over one prompt.
+
+    `streams` and `activations` hold one tensor per SAE layer, `[T, D]` and `[T, F]`; `inputs` the
+    stream before each block `[T, D]`; `logits` is `[T, V]`.
+    """
+
+    prompt: str
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    streams: tuple[Tensor, ...]
+    activations: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
+    calls: tuple[BlockCall, ...]
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+class InstrumentedModel:
+    """A `TransformerBridge` or `HookedTransformer` with SAEs at its residual hook points.
+
+    `saes` are sae-lens SAEs in any order, or a stack. The model must already carry the weight
+    processing that the SAEs were trained with (`sae_graphs.load` sees to it).
+    """
+
+    def __init__(
+        self, model: Any, saes: SAEStack | Sequence[SAE[Any]], *, name: str | None = None
+    ) -> None:
+        self.model = model
+        self.stack = saes if isinstance(saes, SAEStack) else stack_from(saes)
+        self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
+        self.warnings: tuple[str, ...] = ()
+        self._replay_checked = False
+        d_model, n_blocks = int(model.cfg.d_model), len(model.blocks)
+        for layer in self.stack.layers:
+            if layer.sae.cfg.d_in != d_model:
+                raise SAELoadError(
+                    f"the SAE on {layer.point.hook_name} reads {layer.sae.cfg.d_in} dimensions, "
+                    f"{self.name} has {d_model}; use SAEs that were trained on this model"
+                )
+            if layer.point.block >= n_blocks:
+                raise SAELoadError(
+                    f"the SAE on {layer.point.hook_name} lies outside {self.name}, which has "
+                    f"{n_blocks} blocks; use SAEs that were trained on this model"
+                )
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer."""
+        return self.model.tokenizer
+
+    def tokenize(self, prompt: str, *, prepend_bos: bool | None = None) -> tuple[int, ...]:
+        """Token ids of the prompt; BOS comes first as the SAEs' metadata says, and only once."""
+        text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not prompt or not ids:
+            raise SaeGraphsError("the prompt is empty; give some text")
+        bos = self.tokenizer.bos_token_id
+        wanted = self.stack.prepend_bos if prepend_bos is None else prepend_bos
+        if wanted and bos is not None and ids[0] != bos:
+            ids.insert(0, bos)
+        limit = int(self.model.cfg.n_ctx)
+        if len(ids) > limit:
+            raise SaeGraphsError(
+                f"the prompt has {len(ids)} tokens, {self.name} reads at most {limit}; shorten it"
+            )
+        return tuple(ids)
+
+    def token_string(self, token_id: int) -> str:
+        """A token as text, with the leading space that sentencepiece tokenizers hide."""
+        piece = self.tokenizer.convert_ids_to_tokens(token_id)
+        if isinstance(piece, str) and piece.startswith("▁"):
+            return piece.replace("▁", " ")
+        return str(self.tokenizer.decode([token_id]))
+
+    @torch.no_grad()
+    def clean_run(self, prompt: str, *, prepend_bos: bool | None = None) -> CleanRun:
+        """Run the prompt once and keep what the measurements need."""
+        ids = self.tokenize(prompt, prepend_bos=prepend_bos)
+        tokens = torch.tensor([ids], device=self.model.cfg.device)
+        with _recording(self.model.blocks) as recorded:
+            logits = self._forward(tokens)[0]  # [T, V]
+        inputs = tuple(stream[0] for stream in recorded.inputs)  # [T, D] each
+        run = CleanRun(
+            prompt=prompt,
+            token_ids=ids,
+            tokens=tuple(self.token_string(i) for i in ids),
+            streams=(),
+            activations=(),
+            inputs=inputs,
+            calls=tuple(recorded.calls),
+            logits=logits,
+        )
+        if not torch.isfinite(logits).all():
+            raise SaeGraphsError(f"{self.name} answers NaN on this prompt; check its weights")
+        streams = tuple(self._stream_at(run, layer.point) for layer in self.stack.layers)
+        activations = tuple(
+            layer.encode(stream) for layer, stream in zip(self.stack.layers, streams, strict=True)
+        )
+        run = CleanRun(**{**vars(run), "streams": streams, "activations": activations})
+        self._check_replay(run)
+        return run
+
+    @torch.no_grad()
+    def streams_of(self, tokens: Tensor) -> list[Tensor]:
+        """The stream at every SAE layer for a batch of token ids `[B, T]`: `[B, T, D]` each."""
+        mids = [layer.point for layer in self.stack.layers if layer.point.site == "mid"]
+        with ExitStack() as hooks:
+            recorded = hooks.enter_context(_recording(self.model.blocks))
+            seen = {
+                point: hooks.enter_context(_outputs_of(self._mid_hook(point.block)))
+                for point in mids
+            }
+            self._forward(tokens)
+        return [
+            seen[layer.point][0]
+            if layer.point in seen
+            else recorded.inputs[layer.point.block + (layer.point.site == "post")]
+            for layer in self.stack.layers
+        ]
+
+    @torch.no_grad()
+    def run_segment(self, clean: CleanRun, depth: int, streams: Tensor) -> Tensor:
+        """Run changed streams `[B, T, D]` on from SAE layer `depth` to the next: `[B, T, D]`."""
+        layers = self.stack.layers
+        return self._advance(clean, layers[depth].point, layers[depth + 1].point, streams)
+
+    @torch.no_grad()
+    def run_to_logits(self, clean: CleanRun, depth: int, streams: Tensor, position: int) -> Tensor:
+        """Run changed streams `[B, T, D]` on to the logits at one position: `[B, V]`."""
+        end = StreamPoint(len(self.model.blocks) - 1, "post")
+        last = self._advance(clean, self.stack.layers[depth].point, end, streams)
+        return self._unembed(last[:, position : position + 1])[:, 0]
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        if hasattr(self.model, "original_model"):  # a bridge; its cache would disturb replays
+            return self.model(tokens, use_cache=False)
+        return self.model(tokens)
+
+    def _unembed(self, streams: Tensor) -> Tensor:
+        logits = self.model.unembed(self.model.ln_final(streams))
+        cap = getattr(self.model.cfg, "output_logits_soft_cap", None)
+        return cap * torch.tanh(logits / cap) if cap and cap > 0 else logits
+
+    def _stream_at(self, clean: CleanRun, point: StreamPoint) -> Tensor:
+        if point.site == "mid":
+            block_input = clean.inputs[point.block][None]
+            return self._replay(clean, point.block, block_input, leave_at_mid=True)[0]
+        return clean.inputs[point.block + (point.site == "post")]
+
+    def _advance(
+        self, clean: CleanRun, start: StreamPoint, stop: StreamPoint, streams: Tensor
+    ) -> Tensor:
+        """Run streams `[B, T, D]` from one point of the stream to a later one."""
+        block = start.block
+        if start.site == "mid":
+            streams = self._replay_from_mid(clean, block, streams)
+        if start.site != "pre":
+            block += 1
+        while block < stop.block or (block == stop.block and stop.site == "post"):
+            streams = self._replay(clean, block, streams)
+            block += 1
+        if stop.site == "mid":
+            streams = self._replay(clean, stop.block, streams, leave_at_mid=True)
+        return streams
+
+    def _replay(
+        self, clean: CleanRun, block: int, streams: Tensor, *, leave_at_mid: bool = False
+    ) -> Tensor:
+        """One block on `[B, T, D]`, called as in the clean run."""
+        call = clean.calls[block]
+        if leave_at_mid:
+            with _outputs_of(self._mid_hook(block)) as seen:
+                self.model.blocks[block](streams, *call.args, **call.kwargs)
+            return seen[0]
+        out = self.model.blocks[block](streams, *call.args, **call.kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+    def _replay_from_mid(self, clean: CleanRun, block: int, streams: Tensor) -> Tensor:
+        """The second half of a block, from changed mid-block streams `[B, T, D]`."""
+        clean_mid = self._stream_at(clean, StreamPoint(block, "mid"))
+        handle = self._mid_hook(block).register_forward_hook(
+            lambda module, args, output: streams.to(output.dtype)
+        )
+        try:
+            whole = clean.inputs[block].expand(len(streams), -1, -1)
+            out = self._replay(clean, block, whole)
+        finally:
+            handle.remove()
+        ln2 = getattr(self.model.blocks[block], "ln2", None)
+        if self._mid_hook(block) is getattr(ln2, "hook_in", None):
+            # A bridge's hook sits on the way into ln2 only: the skip connection went round it.
+            out = out + (streams - clean_mid)
+        return out
+
+    def _mid_hook(self, block: int) -> nn.Module:
+        name = StreamPoint(block, "mid").hook_name
+        if name not in self.model.hook_dict:
+            raise SAELoadError(f"{self.name} has no {name}; use SAEs on hook_resid_pre or _post")
+        return self.model.hook_dict[name]
+
+    def _check_replay(self, clean: CleanRun) -> None:
+        """Once per model: replaying the clean stream must give the recorded streams and logits.
+
+        Guards against architectures that the replay does not fit; they must fail loudly.
+        """
+        if self._replay_checked:
+            return
+        for block in range(len(clean.calls)):
+            again = self._replay(clean, block, clean.inputs[block][None])[0]
+            self._require_equal(again, clean.inputs[block + 1], f"block {block}")
+        self._require_equal(self._unembed(clean.inputs[-1][None])[0], clean.logits, "the logits")
+        self._replay_checked = True
+
+    def _require_equal(self, again: Tensor, recorded: Tensor, what: str) -> None:
+        tolerance = max(REPLAY_TOLERANCE, 20 * torch.finfo(recorded.dtype).eps)
+        if float((again - recorded).norm()) > tolerance * float(recorded.norm()):
+            raise SaeGraphsError(
+                f"re-running {what} of {self.name} does not give what the model computed: its "
+                "architecture keeps a state between calls that is not supported"
+            )
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """`inputs` ends with the last block's output: one stream more than there are blocks."""
+
+    inputs: list[Tensor]
+    calls: list[BlockCall]
+
+
+@contextmanager
+def _outputs_of(hook: nn.Module) -> Iterator[list[Tensor]]:
+    """Everything that passes a hook point while the context is open."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        seen.append(output)
+
+    handle = hook.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _recording(blocks: nn.ModuleList) -> Iterator[_Recording]:
+    """Record the call of every block, and the last one's output, while the context is open."""
+    recording = _Recording([], [])
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recording.inputs.append(args[0])
+        recording.calls.append(BlockCall(args[1:], kwargs))
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        recording.inputs.append(output[0] if isinstance(output, tuple) else output)
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            handle = block.register_forward_pre_hook(before, with_kwargs=True)
+            hooks.callback(handle.remove)
+        hooks.callback(blocks[-1].register_forward_hook(after).remove)
+        yield recording

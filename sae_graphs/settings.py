@@ -1,0 +1,93 @@
+"""`GraphSettings`: what to measure and what to keep, checked before anything slow is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph import FeatureId
+
+Per = Literal["layer", "source", "graph"]
+Ablate = Literal["all", "read"]
+
+TOP_K = 8
+MIN_PATH_EDGES = 3
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """The options of `causal_graph`.
+
+    - `top_k` edges with the largest |effect| are kept of each set of effects; the set is what
+      `per` names: the effects of one `layer` on the next, those of one `source` feature, or all
+      of the `graph`.
+    - `min_path_edges`: only edges on a path of at least this many edges stay. None is the
+      default, 3, or as many as the layers measured allow; 1 where features are pinned.
+    - `ablate`: features are changed at `all` positions (but the first, unless `ablate_first`), or
+      at the `read` position alone.
+    - `read`: the token position where effects are read; negative counts from the end.
+    - `layers`: first and last SAE layer by label, both included; None is the whole stack.
+    - `pin`: measure these source features only.
+    - `prepend_bos`: None leaves it to the SAEs' metadata.
+    """
+
+    top_k: int = TOP_K
+    min_path_edges: int | None = None
+    per: Per = "layer"
+    ablate: Ablate = "all"
+    ablate_first: bool = False
+    read: int = -1
+    layers: tuple[str, str] | None = None
+    pin: tuple[FeatureId, ...] = ()
+    prepend_bos: bool | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pin", tuple(FeatureId.parse(feature) for feature in self.pin))
+        _require_whole("top_k", self.top_k)
+        if self.min_path_edges is not None:
+            _require_whole("min_path_edges", self.min_path_edges)
+        for name, choices in (("per", get_args(Per)), ("ablate", get_args(Ablate))):
+            if getattr(self, name) not in choices:
+                raise SaeGraphsError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
+                )
+
+    def path_edges(self, layer_pairs: int) -> int:
+        """The shortest path kept, given how many pairs of neighbouring layers are measured."""
+        if self.min_path_edges is None:
+            return 1 if self.pin else min(MIN_PATH_EDGES, layer_pairs)
+        if self.min_path_edges > layer_pairs:
+            raise SaeGraphsError(
+                f"min_path_edges is {self.min_path_edges}, but the {layer_pairs + 1} SAE layers "
+                f"measured allow paths of at most {layer_pairs} edges; give a smaller number"
+            )
+        return self.min_path_edges
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Plain values, for the graph's record."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["pin"] = [str(feature) for feature in self.pin]
+        values["layers"] = None if self.layers is None else list(self.layers)
+        return values
+
+
+def parse_layers(text: str | None) -> tuple[str, str] | None:
+    """`"3:8"` as (`"3"`, `"8"`): first and last layer, both included.
+
+    >>> parse_layers("3:8")
+    ('3', '8')
+    """
+    if text is None:
+        return None
+    first, colon, last = (part.strip() for part in text.partition(":"))
+    if not (first and colon and last) or ":" in last:
+        raise SaeGraphsError(f"layers {text!r}; expected first:last, both included, such as 3:8")
+    return first, last
+
+
+def _require_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SaeGraphsError(f"{name} is {value!r}; expected a whole number of at least 1")
