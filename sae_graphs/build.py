@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord, assemble
 from sae_graphs.instrument import CleanRun, InstrumentedModel
 from sae_graphs.neuronpedia import feature_url
-from sae_graphs.paths import on_long_paths
+from sae_graphs.paths import longest_path_edges, on_long_paths
 from sae_graphs.settings import GraphSettings
 
 NEXT_TOKENS = 8
@@ -43,6 +44,7 @@ def causal_graph(
     model: InstrumentedModel,
     prompt: str,
     *,
+    settings: GraphSettings | None = None,
     intervention: Intervention = ZERO,
     progress: Progress | None = None,
     **options: Any,
@@ -51,12 +53,14 @@ def causal_graph(
 
     Every feature that is active at an ablated position is ablated alone (`intervention` says
     how), and its effect on each feature of the next SAE layer read at the read position: ablated
-    minus clean, in activation units of the target. `options` are the fields of `GraphSettings`.
-    `progress` is told the features done and their number. Raises `SaeGraphsError` for options
-    that do not fit the prompt or the stack. Method: the post "Causal Graphs of GPT-2-Small's
-    Residual Stream"; here exact, with the SAEs' errors kept.
+    minus clean, in activation units of the target. `options` are the fields of `GraphSettings`,
+    such as `top_k`; or give `settings` whole. `progress` is told the features done and their
+    number. Raises `SaeGraphsError` for options that do not fit the prompt or the stack.
+
+    Method: the post "Causal Graphs of GPT-2-Small's Residual Stream"; here exact, with the SAEs'
+    errors kept.
     """
-    settings = settings_from(options)
+    settings = settings or settings_from(options)
     torch.manual_seed(settings.seed)
     scope = _in_scope(model, settings)
     min_path_edges = settings.path_edges(len(scope.stack.layers) - 1)
@@ -68,7 +72,8 @@ def causal_graph(
     blocks = _measure_all(scope, clean, sources, places, intervention, progress)
     measured, totals = keep_top(blocks, settings.top_k, settings.per)
 
-    edges = on_long_paths(_named(scope, measured), min_path_edges)
+    strongest = _named(scope, measured)
+    edges = on_long_paths(strongest, min_path_edges)
     nodes = _describe(scope, clean, edges, places, intervention)
     expressed = [
         effect_in_features(scope, clean, depth, found, places, intervention)
@@ -90,7 +95,11 @@ def causal_graph(
         kept_abs_effect=0.0,
         next_tokens=next_tokens(scope, clean, places.read),
         layers=layers,
-        warnings=(*scope.warnings, *_warnings(layers)),
+        warnings=(
+            *scope.warnings,
+            *_fit_warnings(layers),
+            *_empty_warnings(strongest, edges, min_path_edges),
+        ),
     )
     return assemble(run, nodes, edges)
 
@@ -237,7 +246,7 @@ def _layer_reports(
     reports = []
     last = len(model.stack.layers) - 1
     for depth, layer in enumerate(model.stack.layers):
-        kept = sum(abs(edge.effect) for edge in edges if edge.source.layer == layer.label)
+        kept = math.fsum(abs(edge.effect) for edge in edges if edge.source.layer == layer.label)
         fvu, l0 = _fit(model, clean, depth)
         reports.append(
             LayerReport(
@@ -267,7 +276,7 @@ def _fit(model: InstrumentedModel, clean: CleanRun, depth: int) -> tuple[float, 
     return fvu, l0
 
 
-def _warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
+def _fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
     bad = [layer.label for layer in layers if not layer.fvu <= WORST_FVU]
     if not bad:
         return ()
@@ -276,4 +285,19 @@ def _warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
         f"the SAEs do not fit this model's stream: at layers {quoted(bad, 20)} they leave up to "
         f"{worst:.0%} of the variance unexplained; check the model, the hooks and the weights' "
         "processing before believing this graph",
+    )
+
+
+def _empty_warnings(
+    strongest: Sequence[Edge], edges: Sequence[Edge], min_path_edges: int
+) -> tuple[str, ...]:
+    """Why nothing is left to draw, and what would keep something."""
+    if edges:
+        return ()
+    if not strongest:
+        return ("no path is left: no ablation changed any feature of the next layer",)
+    longest = longest_path_edges(strongest)
+    return (
+        f"no path of {min_path_edges} edges is left: the {len(strongest)} strongest edges form "
+        f"paths of at most {longest}; raise top_k, or lower min_path_edges to {longest}",
     )

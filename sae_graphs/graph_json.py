@@ -62,15 +62,19 @@ def from_networkx(digraph: nx.DiGraph) -> CausalGraph:
         raise GraphFileError(f"a value is of the wrong kind ({damage})") from damage
 
 
+def to_bytes(graph: CausalGraph) -> bytes:
+    """The contents of `graph.json`: ASCII, so that no token can spoil it."""
+    data = nx.node_link_data(to_networkx(graph), edges="edges")
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
 def save(graph: CausalGraph, path: str | Path) -> Path:
     """Write the graph in one step: a reader finds the old file or the new one, nothing else."""
     file = Path(path)
     if file.is_dir() or not file.suffix:
         file = file / FILE_NAME
-    data = nx.node_link_data(to_networkx(graph), edges="edges")
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
     try:
-        write_atomically(file, text.encode())
+        write_atomically(file, to_bytes(graph))
     except OSError as problem:
         raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
     return file

@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Small models run faster when their threads do not fight over the cores.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   install, and draw the causal graph behind 'Copyright (C'"
+	@echo "make test   install, and run every check"
+	@echo "make lint   only the style and type checks"
+	@echo "make clean  remove the virtual environment and the outputs"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing (a few minutes, once)"
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/sae-graphs graph "Copyright (C"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n 2
+
+clean:
+	rm -rf $(VENV) outputs/*

@@ -1,0 +1,313 @@
+"""The command line: arguments, wiring, progress. What is printed is made in `terminal`.
+
+Nothing slow is imported before the arguments have been checked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sae_graphs import __version__
+from sae_graphs.errors import SaeGraphsError, quoted
+
+if TYPE_CHECKING:
+    from sae_graphs.graph import CausalGraph
+    from sae_graphs.settings import GraphSettings
+
+ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage error
+
+app = typer.Typer(
+    name="sae-graphs",
+    help="Causal graphs of what a language model is thinking in one forward pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+
+class Per(StrEnum):
+    """The set of effects that each keeps `top_k` edges."""
+
+    layer = "layer"
+    source = "source"
+    graph = "graph"
+
+
+class Ablate(StrEnum):
+    """Positions at which features are ablated."""
+
+    all = "all"
+    read = "read"
+
+
+class Format(StrEnum):
+    """How a list of edges is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class Sign(StrEnum):
+    """Which effects to list."""
+
+    promotes = "promotes"
+    suppresses = "suppresses"
+
+
+Model = Annotated[
+    str, typer.Option(help="`demo` (bundled), a Hugging Face name, or a local model folder.")
+]
+Saes = Annotated[
+    str | None,
+    typer.Option(help="Folder with one sub-folder per SAE, or a sae-lens release."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
+Run = Annotated[Path, typer.Argument(help="Folder that `sae-graphs graph` wrote.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        out.print(f"sae-graphs {__version__}", highlight=False)
+
+
+@app.command()
+def graph(
+    prompt: Annotated[str, typer.Argument(help="The text to look into.")],
+    model: Model = "demo",
+    saes: Saes = None,
+    top_k: Annotated[int, typer.Option(help="Edges kept in each set of effects.")] = 8,
+    per: Annotated[Per, typer.Option(help="What a set of effects is.")] = Per.layer,
+    min_path_edges: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep edges on paths of at least this many edges.",
+            show_default="3, or what the layers allow; 1 with --pin",
+        ),
+    ] = None,
+    ablate: Annotated[Ablate, typer.Option(help="Ablate at all positions or one.")] = Ablate.all,
+    read: Annotated[
+        int, typer.Option(help="Position where effects are read; negative from the end.")
+    ] = -1,
+    layers: Annotated[
+        str | None, typer.Option(help="First and last SAE layer, such as 3:8, both included.")
+    ] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(help="Measure this feature only, e.g. 5.10603; repeatable.")
+    ] = None,
+    prepend_bos: Annotated[
+        bool | None,
+        typer.Option(
+            "--prepend-bos/--no-prepend-bos", help="BOS first.", show_default="as the SAEs say"
+        ),
+    ] = None,
+    ablate_first: Annotated[
+        bool, typer.Option("--ablate-first", help="Ablate at the first position, too.")
+    ] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    seed: Annotated[int, typer.Option(help="Seed of torch.")] = 0,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option(help="Pictures to write: svg, png, html, dot, pdf.")
+    ] = "svg,png,html,dot",
+) -> None:
+    """Draw the causal graph behind a prompt's next token.
+
+    Example: `sae-graphs graph "Copyright (C"`
+    """
+    from sae_graphs.settings import GraphSettings, parse_layers
+
+    settings = GraphSettings(
+        top_k=top_k,
+        min_path_edges=min_path_edges,
+        per=per.value,
+        ablate=ablate.value,
+        ablate_first=ablate_first,
+        read=read,
+        layers=parse_layers(layers),
+        pin=tuple(pin or ()),  # type: ignore[arg-type]  # parsed by the settings
+        prepend_bos=prepend_bos,
+        seed=seed,
+    )
+    _draw(prompt, settings, model, saes, device, dtype, out_folder, _formats(formats))
+
+
+def _draw(
+    prompt: str,
+    settings: GraphSettings,
+    model: str,
+    saes: str | None,
+    device: str,
+    dtype: str,
+    out_folder: Path | None,
+    formats: tuple[str, ...],
+) -> None:
+    """Load, measure, print, draw, write."""
+    import time
+
+    from sae_graphs.outputs import check_folder, folder_for, write_run
+
+    if not prompt.strip():
+        raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
+    folder = out_folder or folder_for(Path("outputs"), prompt, model, saes)
+    check_folder(folder)
+    with err.status(f"loading {model}"):
+        from sae_graphs.build import causal_graph
+        from sae_graphs.loading import load
+
+        instrumented = load(model, saes=saes, device=device, dtype=dtype)
+    started = time.perf_counter()
+    with _progress("ablating features") as report:
+        result = causal_graph(instrumented, prompt, settings=settings, progress=report)
+    seconds = time.perf_counter() - started
+    from sae_graphs import terminal
+
+    terminal.print_graph(out, result, seconds=seconds)
+    with err.status("drawing"):
+        written = write_run(folder, result, formats=formats, seconds=seconds)
+    terminal.print_files(out, folder, written)
+
+
+@app.command()
+def edges(
+    run: Run,
+    source: Annotated[str | None, typer.Option(help="Edges from this feature.")] = None,
+    target: Annotated[str | None, typer.Option(help="Edges to this feature.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Edges from this SAE layer.")] = None,
+    sign: Annotated[Sign | None, typer.Option(help="Only what promotes, or suppresses.")] = None,
+    min_effect: Annotated[float, typer.Option(help="Smallest |effect|.", min=0.0)] = 0.0,
+    component: Annotated[int | None, typer.Option(help="Edges of this graph (1, 2, ...).")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many.", min=1)] = None,
+    style: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+) -> None:
+    """List the edges of a saved graph, strongest first.
+
+    Example: `sae-graphs edges outputs/copyright-c --layer 3 --sign promotes`
+    """
+    from sae_graphs import terminal
+
+    saved = _saved(run)
+    found = saved.find_edges(
+        source=source,
+        target=target,
+        layer=layer,
+        sign=None if sign is None else sign.value,
+        min_abs_effect=min_effect,
+        component=component,
+    )[:limit]
+    terminal.print_edges(out, saved, found, style.value)
+
+
+@app.command()
+def contexts(
+    text: Annotated[Path, typer.Option(help="A text file, read line by line (UTF-8).")],
+    model: Model = "demo",
+    saes: Saes = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+) -> None:
+    """Find the texts on which each feature fires most, to be shown in the graphs' boxes.
+
+    Example: `sae-graphs contexts --text corpus.txt --model DIR --saes DIR`
+    """
+    if not text.is_file():
+        raise SaeGraphsError(f"no text file {text}; give a file of plain text")
+    size = text.stat().st_size
+    with err.status(f"loading {model}"):
+        from sae_graphs.contexts import batches_of_text, build_store
+        from sae_graphs.loading import load
+
+        instrumented = load(model, saes=saes, device=device, dtype=dtype)
+    with _progress("reading", unit="bytes") as report:
+
+        def lines() -> Iterator[str]:
+            done = 0
+            with text.open("rb") as file:
+                for line in file:
+                    done += len(line)
+                    yield line.decode("utf-8", "replace")
+                    report(done, size)
+
+        files = build_store(instrumented, batches_of_text(instrumented, lines()))
+    for file in files:
+        out.print(str(file), highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: exit 0 done, 2 the user's mistake in one line, 130 stopped, 1 a bug."""
+    try:
+        code = app(standalone_mode=False)
+    except SaeGraphsError as mistake:
+        _fail(str(mistake))
+    except ClickError as mistake:
+        command = mistake.ctx.command_path if getattr(mistake, "ctx", None) else "sae-graphs"
+        _fail(f"{mistake.format_message()} See: {command} --help")
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("stopped; nothing was written")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    err.print(f"error: {line}", markup=False, highlight=False, soft_wrap=True, style="red")
+    sys.exit(2)
+
+
+def _saved(run: Path) -> CausalGraph:
+    from sae_graphs.graph import CausalGraph
+
+    return CausalGraph.load(run)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    from sae_graphs.render import FORMATS
+
+    wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [name for name in wanted if name not in FORMATS]
+    if unknown or not wanted:
+        raise SaeGraphsError(
+            f"formats {text!r}: expected some of {quoted(FORMATS)}, separated by commas"
+        )
+    return wanted
+
+
+@contextmanager
+def _progress(what: str, unit: str = "features") -> Iterator[Any]:
+    """A bar on standard error with an estimate of the time left; yields `report(done, total)`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()
