@@ -1,0 +1,87 @@
+"""Pictures of a causal graph: DOT, SVG, PNG, PDF and a page that needs nothing else.
+
+>>> import sae_graphs.render as render
+>>> render.FORMATS
+('svg', 'png', 'html', 'dot', 'pdf')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph import CausalGraph
+from sae_graphs.render.dot_source import DIRECTIONS, Direction, dot
+from sae_graphs.render.draw import draw_pdf, draw_png, draw_svg
+from sae_graphs.render.page import page
+from sae_graphs.render.style import EffectScale
+
+__all__ = [
+    "DIRECTIONS",
+    "FORMATS",
+    "Direction",
+    "EffectScale",
+    "dot",
+    "files",
+    "html",
+    "pdf",
+    "png",
+    "svg",
+]
+
+FORMATS = ("svg", "png", "html", "dot", "pdf")
+
+_PICTURES: dict[str, Callable[[str], bytes]] = {
+    "svg": lambda source: draw_svg(source).encode(),
+    "png": draw_png,
+    "dot": str.encode,
+    "pdf": draw_pdf,
+}
+
+
+def svg(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> str:
+    """The picture as an `<svg>` element with tooltips and links."""
+    return draw_svg(dot(graph, direction=direction, title=title))
+
+
+def png(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> bytes:
+    """The picture as PNG at 144 dots an inch; a huge one at fewer, so that its size is bounded."""
+    return draw_png(dot(graph, direction=direction, title=title))
+
+
+def pdf(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> bytes:
+    """The picture as a one-page PDF."""
+    return draw_pdf(dot(graph, direction=direction, title=title))
+
+
+def html(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> str:
+    """A self-contained page: the picture to zoom and pan, and its numbers in tables."""
+    picture = draw_svg(dot(graph, direction=direction, with_header=False))
+    return page(graph, picture=picture, title=title)
+
+
+def files(graph: CausalGraph, formats: Iterable[str]) -> dict[str, bytes]:
+    """File names and their contents: `graph.svg` and so on, in the formats asked for.
+
+    Where the graph has several components each has its own picture too, `graph-1.svg` being that
+    of Graph 1, all on the whole graph's scale; a page holds them all and is written once. Raises
+    `SaeGraphsError` for a format that is not one of `FORMATS`.
+    """
+    wanted = list(dict.fromkeys(formats))
+    if unknown := [name for name in wanted if name not in FORMATS]:
+        raise SaeGraphsError(
+            f"cannot draw {quoted(unknown)}; choose from the formats {quoted(FORMATS)}"
+        )
+    scale = EffectScale.of(graph)
+    sources = {"graph": dot(graph)}
+    if graph.n_components > 1:
+        for number, part in enumerate(graph.components(), 1):
+            title = f"Graph {number} of {graph.n_components}"
+            sources[f"graph-{number}"] = dot(part, scale=scale, title=title)
+    made = {
+        f"{name}.{kind}": _PICTURES[kind](source)
+        for name, source in sources.items()
+        for kind in wanted
+        if kind in _PICTURES
+    }
+    return made | ({"graph.html": html(graph).encode()} if "html" in wanted else {})

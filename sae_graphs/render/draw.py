@@ -1,0 +1,78 @@
+"""DOT source to SVG, PNG and PDF, with the Graphviz that comes with pygraphviz."""
+
+from __future__ import annotations
+
+import math
+import re
+
+PNG_DPI = 144.0
+MAX_PNG_SIDE = 12_000
+MAX_PNG_PIXELS = 24_000_000
+
+# What Graphviz writes for anything with a tooltip; the tooltip is an attribute that only some
+# browsers show, and a `title` element is shown by all.
+_TIP = re.compile(
+    r"<title>[^<]*</title>\n(?P<group><g id=\"a_[^\"]*\">)"
+    r"<a (?P<link>xlink:href=\"[^\"]*\" )?xlink:title=\"(?P<tip>[^\"]*)\""
+)
+_ARROW_LINE = re.compile(
+    r'(?P<line><path fill="none" stroke="[^"]*"(?: stroke-width="[^"]*")? d="(?P<d>[^"]*)"/>)'
+)
+_EDGE_GROUP = re.compile(r'<g id="[^"]*" class="edge[^"]*">.*?</g>\n</g>', re.DOTALL)
+
+
+def draw_svg(source: str) -> str:
+    """The picture as an `<svg>` element: no prolog, no document type, nothing to fetch.
+
+    Tooltips are `title` elements, and arrows can be hovered over near their line, not only on it.
+    """
+    drawn = _draw(source, "svg").decode("utf-8")
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = _TIP.sub(_with_title, drawn)
+    return _EDGE_GROUP.sub(lambda group: _ARROW_LINE.sub(_with_hover, group[0]), drawn)
+
+
+def draw_png(source: str) -> bytes:
+    """The picture at `PNG_DPI`, or as large as `MAX_PNG_SIDE` and `MAX_PNG_PIXELS` allow."""
+    return _draw(source, "png", f"-Gdpi={_dpi_for(*_size(source)):.4f}")
+
+
+def draw_pdf(source: str) -> bytes:
+    """The picture as a one-page PDF."""
+    return _draw(source, "pdf")
+
+
+def _draw(source: str, kind: str, arguments: str = "") -> bytes:
+    import pygraphviz
+
+    drawing = pygraphviz.AGraph(string=source)
+    try:
+        return bytes(drawing.draw(format=kind, prog="dot", args=arguments))
+    finally:
+        drawing.close()
+
+
+def _size(source: str) -> tuple[float, float]:
+    """Width and height in inches. `graph scale width height` is how the plain format begins."""
+    _, _, width, height, *_ = _draw(source, "plain").split(maxsplit=4)
+    return float(width), float(height)
+
+
+def _dpi_for(width: float, height: float) -> float:
+    """The resolution for a picture of this many inches, a little room kept for its margin."""
+    width, height = width + 1, height + 1
+    by_side = MAX_PNG_SIDE / max(width, height)
+    by_area = math.sqrt(MAX_PNG_PIXELS / (width * height))
+    return min(PNG_DPI, by_side, by_area)
+
+
+def _with_title(found: re.Match[str]) -> str:
+    return f"<title>{found['tip']}</title>\n{found['group']}<a {found['link'] or ''}"
+
+
+def _with_hover(found: re.Match[str]) -> str:
+    near = (
+        '<path fill="none" stroke="none" stroke-width="12" pointer-events="stroke" '
+        f'd="{found["d"]}"/>'
+    )
+    return f"{found['line']}\n{near}"

@@ -1,0 +1,275 @@
+"""What stands above a picture: the prompt, the prediction, how to read the rest."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sae_graphs.graph import CausalGraph, RunRecord
+from sae_graphs.render.markup import cell, font, row, table, to_the_left, words
+from sae_graphs.render.style import (
+    ALARM,
+    ALARM_LINE,
+    BAR,
+    FAINT,
+    INK,
+    LINE,
+    LOWERS,
+    LOWERS_TINT,
+    MONO,
+    PANEL,
+    RAISES,
+    RAISES_TINT,
+    SHADES,
+    SOFT,
+    WHITE,
+    EffectScale,
+    shade,
+)
+from sae_graphs.render.text import (
+    HARD_SPACE,
+    columns,
+    counted,
+    in_label,
+    plain,
+    shortened,
+    token,
+    visible,
+)
+
+LEGEND_COLUMNS = 84
+FACT_COLUMNS = 72
+PROMPT_COLUMNS = 64
+PROMPT_LINES = 5
+NEXT_TOKENS = 6
+BAR_POINTS = 90
+NO_PATH = "No path is left to draw."
+
+PROMOTES_WORDS = "promotes: ablating the source lowers the target (effect < 0)"
+SUPPRESSES_WORDS = "suppresses: ablating the source raises the target (effect > 0)"
+EFFECT_WORDS = (
+    "effect: change of the target's activation at the read token, ablated − clean, "
+    "in SAE activation units"
+)
+ACTIVATION_WORDS = (
+    "activation on a token, white none to blue the feature's maximum; "
+    "first line: this prompt, below: where it is most active"
+)
+TOKEN_WORDS = (
+    "next tokens that ablating the feature lowers or raises: "
+    "change of log-probability, ablated − clean, in nats"
+)
+
+
+def header(graph: CausalGraph, *, scale: EffectScale, title: str | None) -> str:
+    """The HTML-like label above the whole picture."""
+    run = graph.run
+    columns_ = [
+        cell(_about(graph, title), align="LEFT", valign="TOP"),
+        cell(_next_tokens(run), align="LEFT", valign="TOP"),
+        cell(_legend(scale), align="LEFT", valign="TOP"),
+    ]
+    rows = [row(cell(_warning(text), align="LEFT", colspan=3)) for text in run.warnings]
+    rows.append(row(*columns_))
+    return font(table(*rows, cellpadding=10), colour=INK)
+
+
+def settings_words(settings: Mapping[str, Any]) -> str:
+    """The settings that decide what is drawn, in words; those not recorded are left out."""
+    parts = []
+    if (k := settings.get("top_k")) is not None:
+        per = {"layer": "layer pair", "source": "source feature", "graph": "graph"}
+        per_words = per.get(str(settings.get("per")), "layer pair")
+        parts.append(f"the {k} strongest effects of each {per_words}")
+    if (least := settings.get("min_path_edges")) is not None:
+        parts.append(f"on paths of at least {least} edges")
+    if (where := settings.get("ablate")) is not None:
+        places = {
+            "all": "each feature ablated at every token",
+            "read": "each feature ablated at the read token",
+            "each": "each feature ablated at one token at a time",
+        }
+        parts.append(places.get(str(where), f"ablated at {where}"))
+    return "; ".join(parts)
+
+
+def share_words(graph: CausalGraph) -> str:
+    """How much of what was measured the arrows show."""
+    arrows = counted(len(graph.edges), "arrow")
+    verb = "holds" if len(graph.edges) == 1 else "hold"
+    return f"{arrows} between {counted(len(graph.nodes), 'feature')} {verb} " + (
+        f"{graph.run.kept_share:.0%} of the total |effect| measured"
+    )
+
+
+def no_path_words(run: RunRecord) -> str:
+    """What an empty picture says: that it is empty, and what would keep something."""
+    least = run.settings.get("min_path_edges")
+    length = f" of at least {least} edges" if least is not None else ""
+    return f"{NO_PATH} No path{length} is left; raise --top-k or lower --min-path-edges."
+
+
+def _about(graph: CausalGraph, title: str | None) -> str:
+    run = graph.run
+    facts = [f"model {run.model}", f"SAEs {run.saes}"]
+    lines = [words(title or "Causal graph", size=18, bold=True, colour=INK)]
+    rows = [row(cell(line, align="LEFT")) for line in lines]
+    rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=4)))
+    rows += [
+        row(cell(_wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))
+        for fact in [" · ".join(facts), share_words(graph), settings_words(run.settings)]
+        if fact
+    ]
+    return table(*rows, cellpadding=2, align="LEFT")
+
+
+# -- the prompt ------------------------------------------------------------------------------------
+
+
+def _prompt(run: RunRecord) -> str:
+    """The tokens in lines, each on a ground of its own, the read token dark."""
+    lines = prompt_lines(run.tokens, run.read_position)
+    tables = []
+    for line in lines:
+        cells = []
+        for position in line:
+            if position is None:
+                cells.append(cell(words("…", size=12, colour=FAINT)))
+                continue
+            read = position == run.read_position
+            text = in_label(_prompt_token(run.tokens[position]))
+            cells.append(
+                cell(
+                    font(text, face=MONO, size=12, colour=WHITE if read else INK),
+                    bgcolor=INK if read else PANEL,
+                    border=1,
+                    color=INK if read else LINE,
+                    cellpadding=3,
+                )
+            )
+            if read:
+                cells.append(cell(words(" ← read here", size=9, colour=SOFT)))
+        tables.append(row(cell(to_the_left(table(row(*cells), cellspacing=2)))))
+    return table(*tables, align="LEFT")
+
+
+def _prompt_token(text: str) -> str:
+    return shortened(token(text), PROMPT_COLUMNS // 2)
+
+
+def prompt_lines(tokens: Sequence[str], read: int) -> list[list[int | None]]:
+    """Positions of the prompt's tokens in lines; None stands for tokens left out.
+
+    A prompt of more than `PROMPT_LINES` lines keeps its first and those that end with the read
+    token's.
+    """
+    lines: list[list[int | None]] = [[]]
+    used = 0
+    for position, text in enumerate(tokens):
+        width = columns(_prompt_token(text)) + 1
+        if lines[-1] and used + width > PROMPT_COLUMNS:
+            lines.append([])
+            used = 0
+        lines[-1].append(position)
+        used += width
+    if len(lines) <= PROMPT_LINES:
+        return lines
+    at = next(number for number, line in enumerate(lines) if read in line)
+    first = max(1, min(at - PROMPT_LINES + 3, len(lines) - PROMPT_LINES + 1))
+    kept = lines[first : first + PROMPT_LINES - 1]
+    opening: list[list[int | None]] = [[*lines[0], None]] if first > 1 else [lines[0]]
+    if first + PROMPT_LINES - 1 < len(lines):
+        kept = [*kept[:-1], [*kept[-1], None]]
+    return [*opening, *kept]
+
+
+# -- the prediction, and warnings ------------------------------------------------------------------
+
+
+def _next_tokens(run: RunRecord) -> str:
+    rows = [row(cell(_title("Next token"), align="LEFT", colspan=3))]
+    for text, probability in run.next_tokens[:NEXT_TOKENS]:
+        name = shortened(token(text), 16)
+        filled = max(1, round(BAR_POINTS * min(max(probability, 0.0), 1.0)))
+        bar = to_the_left(table(row(cell(bgcolor=BAR, width=filled, height=9, fixedsize="TRUE"))))
+        rows.append(
+            row(
+                cell(font(in_label(name), face=MONO, size=10.5), align="RIGHT"),
+                cell(bar, align="LEFT", width=BAR_POINTS),
+                cell(words(f"{probability:.3f}", size=9.5, colour=SOFT), align="RIGHT"),
+            )
+        )
+    return table(*rows, cellspacing=3, align="LEFT")
+
+
+def _title(text: str) -> str:
+    return words(text, size=11, bold=True, colour=INK)
+
+
+def _warning(text: str) -> str:
+    shown = shortened(visible(text), 220)
+    label = font(in_label(f"⚠{HARD_SPACE} {shown}"), size=11, colour=INK, bold=True)
+    return table(
+        row(cell(label, align="LEFT")), bgcolor=ALARM, border=1, color=ALARM_LINE, cellpadding=6
+    )
+
+
+# -- the legend ------------------------------------------------------------------------------------
+
+
+def scale_words(scale: EffectScale) -> str:
+    """What opacity stands for in this picture."""
+    ends = f"{plain(scale.smallest)} (faintest) to {plain(scale.largest)} (strongest)"
+    return f"the larger |effect|, the more opaque: {ends}"
+
+
+def _legend(scale: EffectScale) -> str:
+    rows = [
+        row(cell(_title("How to read it"), align="LEFT", colspan=2)),
+        _entry(_arrow("━━▶", LOWERS), PROMOTES_WORDS),
+        _entry(_arrow("━━┫", RAISES), SUPPRESSES_WORDS),
+        _entry(_samples(scale) if scale.largest else "", scale_words(scale)),
+        _entry("", EFFECT_WORDS),
+        _entry(_ramp(), ACTIVATION_WORDS),
+        _entry(_chips(), TOKEN_WORDS),
+    ]
+    return table(*rows, cellspacing=2)
+
+
+def _entry(sample: str, text: str) -> str:
+    lines = _wrapped(text, LEGEND_COLUMNS, size=9.5)
+    return row(cell(sample, align="LEFT", valign="TOP", width=44), cell(lines, align="LEFT"))
+
+
+def _wrapped(text: str, width: int, *, size: float) -> str:
+    """Soft text in lines of at most `width` characters."""
+    lines = textwrap.wrap(visible(text, space=" "), width) or [""]
+    return table(*(row(cell(words(line, size=size, colour=SOFT), align="LEFT")) for line in lines))
+
+
+def _arrow(drawn: str, colour: str) -> str:
+    return font(in_label(drawn), face=MONO, size=11, colour=colour)
+
+
+def _samples(scale: EffectScale) -> str:
+    """Three strokes: the faintest, the middle and the strongest opacity of the picture."""
+    middle = (scale.smallest + scale.largest) / 2
+    return "".join(
+        _arrow("━", scale.colour(-size)) for size in (scale.smallest, middle, scale.largest)
+    )
+
+
+def _ramp() -> str:
+    steps = [
+        cell(bgcolor=shade(step), width=5, height=9, fixedsize="TRUE") for step in range(SHADES + 1)
+    ]
+    return table(row(*steps), border=1, color=LINE, align="LEFT")
+
+
+def _chips() -> str:
+    samples = [
+        cell(_arrow("a", INK), bgcolor=LOWERS_TINT, width=16),
+        cell(_arrow("b", INK), bgcolor=RAISES_TINT, width=16),
+    ]
+    return table(row(*samples), cellspacing=1, align="LEFT")

@@ -1,0 +1,141 @@
+"""The box of a feature: its name, where it is active, what it means, what ablating it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sae_graphs.graph import Context, Node, RunRecord, TokenEffect
+from sae_graphs.render.markup import cell, font, row, table, to_the_left, words
+from sae_graphs.render.strips import strip, strip_table
+from sae_graphs.render.style import (
+    BAND,
+    INK,
+    LINE,
+    MONO,
+    RAISES,
+    SOFT,
+    WHITE,
+    effect_colour,
+    effect_tint,
+)
+from sae_graphs.render.text import (
+    columns,
+    in_label,
+    in_tooltip,
+    plain,
+    shortened,
+    signed,
+    token,
+    visible,
+)
+
+BOX_COLUMNS = 34  # characters in a line of a box
+MAX_CONTEXTS = 3
+MAX_TOKENS = 3
+NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 12, 9, 8.5
+
+LOWERS_WORDS = "ablating lowers"
+RAISES_WORDS = "ablating raises"
+
+
+def box(node: Node, run: RunRecord) -> str:
+    """The HTML-like label of one feature."""
+    largest = _largest_activation(node)
+    rows = [row(cell(_heading(node), align="LEFT"))]
+    if node.activations:
+        line = strip(run.tokens, node.activations, largest=largest, width=BOX_COLUMNS)
+        rows.append(_line(strip_table(line), bgcolor=BAND))
+    for context in node.contexts[:MAX_CONTEXTS]:
+        line = strip(context.tokens, context.activations, largest=largest, width=BOX_COLUMNS)
+        if line:
+            rows.append(_line(strip_table(line)))
+    lowered, raised = split_by_sign(node)
+    rows += [_tokens(LOWERS_WORDS, lowered)] if lowered else []
+    rows += [_tokens(RAISES_WORDS, raised)] if raised else []
+    return table(
+        *rows,
+        border=1,
+        color=LINE,
+        bgcolor=WHITE,
+        style="ROUNDED",
+        cellpadding=2,
+        cellspacing=1,
+    )
+
+
+def split_by_sign(node: Node) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffect, ...]]:
+    """The tokens that ablating the feature lowers, and those it raises; strongest first."""
+    effects = sorted((*node.promotes, *node.suppresses), key=lambda item: -abs(item.effect_nats))
+    lowered = tuple(item for item in effects if item.effect_nats < 0)
+    raised = tuple(item for item in effects if item.effect_nats > 0)
+    return lowered, raised
+
+
+def _largest_activation(node: Node) -> float:
+    """What full blue stands for: the feature's maximum over its contexts and this prompt.
+
+    The first token is left out: it is the attention sink, where activations mean nothing.
+    """
+    values = [value for context in node.contexts for value in context.activations]
+    values += node.activations[1:] or node.activations
+    return max(values, default=0.0)
+
+
+def _heading(node: Node) -> str:
+    mark = words(" ↗", size=10, colour=RAISES) if node.neuronpedia else ""
+    name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
+    active = words(f"active {plain(node.activation)}", size=SMALL_SIZE, colour=SOFT)
+    return table(row(cell(name, align="LEFT"), cell(active, align="RIGHT")))
+
+
+def _line(content: str, bgcolor: str | None = None) -> str:
+    return row(
+        cell(font(content, size=TEXT_SIZE, face=MONO, colour=INK), align="LEFT", bgcolor=bgcolor)
+    )
+
+
+def _tokens(label: str, effects: Sequence[TokenEffect]) -> str:
+    """A row: what happens, then tokens on their colour with the change in nats."""
+    colour = effect_colour(effects[0].effect_nats)
+    cells = [cell(words(f"{label} ", size=SMALL_SIZE, colour=colour), align="LEFT")]
+    room = BOX_COLUMNS - 15
+    for number, effect in enumerate(effects[:MAX_TOKENS]):
+        name, change = shortened(token(effect.token), 12), signed(effect.effect_nats, 2)
+        room -= columns(name) + len(change) + 2
+        if number and room < 0:
+            break
+        chip = font(in_label(name), size=TEXT_SIZE, face=MONO, colour=INK)
+        cells.append(cell(chip, bgcolor=effect_tint(effect.effect_nats)))
+        cells.append(cell(words(f" {change}  ", size=SMALL_SIZE, colour=SOFT)))
+    return row(cell(to_the_left(table(row(*cells))), align="LEFT"))
+
+
+# -- tooltips --------------------------------------------------------------------------------------
+
+
+def box_tooltip(node: Node, run: RunRecord) -> str:
+    """What hovering over a box says: activation per prompt token, contexts, token effects."""
+    lines = [f"{node.feature}: activation {plain(node.activation)} at the read token"]
+    if node.activations:
+        lines += ["", "in this prompt:"]
+        lines += [
+            f"  {token(text)}  {plain(value)}"
+            for text, value in zip(run.tokens, node.activations, strict=False)
+            if value
+        ] or ["  not active"]
+    if node.contexts:
+        lines += ["", "most active on:"]
+        lines += [f"  {_context_line(context)}" for context in node.contexts]
+    for label, effects in zip((LOWERS_WORDS, RAISES_WORDS), split_by_sign(node), strict=True):
+        if effects:
+            lines += ["", f"{label} (nats):"]
+            lines += [f"  {token(item.token)}  {signed(item.effect_nats)}" for item in effects]
+    if node.neuronpedia:
+        lines += ["", "click for its page on Neuronpedia"]
+    return in_tooltip("\n".join(lines))
+
+
+def _context_line(context: Context) -> str:
+    text = "".join(visible(item) for item in context.tokens)
+    peak = max(context.activations, default=0.0)
+    return f"{shortened(text, 100)}  ({plain(peak)})"

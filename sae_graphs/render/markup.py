@@ -1,0 +1,64 @@
+"""Graphviz's HTML-like labels, one small function an element; callers escape the text."""
+
+from __future__ import annotations
+
+from sae_graphs.render.style import SANS
+from sae_graphs.render.text import in_label, visible
+
+
+def _tag(name: str, content: str, attributes: dict[str, str | int | float | None]) -> str:
+    written = "".join(
+        f' {key.upper()}="{value}"' for key, value in attributes.items() if value is not None
+    )
+    return f"<{name}{written}>{content}</{name}>"
+
+
+def cell(content: str = "", **attributes: str | int | float | None) -> str:
+    """`<TD>`; attributes as keywords: `align="LEFT", bgcolor="#fff"`."""
+    return _tag("TD", content, attributes)
+
+
+def row(*cells: str) -> str:
+    """`<TR>` of cells."""
+    return f"<TR>{''.join(cells)}</TR>"
+
+
+def table(*rows: str, **attributes: str | int | float | None) -> str:
+    """`<TABLE>` of rows, without borders, spacing and padding unless asked for."""
+    bare: dict[str, str | int | float | None] = {"border": 0, "cellborder": 0}
+    bare |= {"cellspacing": 0, "cellpadding": 0}
+    return _tag("TABLE", "".join(rows), bare | attributes)
+
+
+def font(
+    content: str,
+    *,
+    size: float | None = None,
+    colour: str | None = None,
+    face: str | None = None,
+    bold: bool = False,
+) -> str:
+    """`<FONT>` around escaped text or a table."""
+    inner = f"<B>{content}</B>" if bold else content
+    return _tag("FONT", inner, {"face": face, "point-size": size, "color": colour})
+
+
+def words(
+    text: str,
+    *,
+    size: float | None = None,
+    colour: str | None = None,
+    face: str = SANS,
+    bold: bool = False,
+) -> str:
+    """Any text, made visible and escaped, in a font."""
+    return font(in_label(visible(text)), size=size, colour=colour, face=face, bold=bold)
+
+
+def to_the_left(content: str) -> str:
+    """Content kept at its own width at the left of whatever room its row has.
+
+    Graphviz stretches a table over its cell, sharing the room out evenly among the columns, so
+    many empty columns take nearly all of it.
+    """
+    return table(row(cell(content, align="LEFT"), cell(colspan=99)))
