@@ -190,7 +190,7 @@ def measure(
     """
     target = model.stack.layers[depth + 1]
     clean_target = target.encode(clean.streams[depth + 1][places.read][None])  # [1, F]
-    for chunk in sources.split(batch or batch_size(model, len(clean))):
+    for chunk in sources.split(batch or batch_size(model, len(clean))) if len(sources) else ():
         streams = changed_streams(model, clean, depth, chunk, places, intervention)  # [B, T, D]
         onward = model.run_segment(clean, depth, streams)[:, places.read]  # [B, D]
         yield EffectBlock(depth, chunk, target.encode(onward) - clean_target)

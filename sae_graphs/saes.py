@@ -7,6 +7,7 @@ Letters: `T` tokens, `D` d_model, `F` features of the SAE, `S` features of a sel
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -249,10 +250,10 @@ def _load_release(release: str, device: str, dtype: str) -> list[tuple[SAE[Any],
 
     directory = get_pretrained_saes_directory()
     if release not in directory:
-        near = [name for name in directory if name.split("-")[0] == release.split("-")[0]]
+        near = difflib.get_close_matches(release, directory, n=3) or ["gpt2-small-res-jb"]
         raise SAELoadError(
             f"no folder and no sae-lens release is called {release!r}; expected a folder with one "
-            f"sub-folder per SAE, or a release such as {quoted(near or ['gpt2-small-res-jb'])}"
+            f"sub-folder per SAE, or a release such as {quoted(near)}"
         )
     entry = directory[release]
     ids = [sae_id for sae_id in entry.saes_map if _HOOK.fullmatch(sae_id)]

@@ -85,11 +85,11 @@ def _next_tokens(graph: CausalGraph) -> Table:
 def _layers(graph: CausalGraph) -> Table:
     table = Table(
         "layer",
-        "hook point",
+        "hook",
         "active",
         "L0",
         "FVU",
-        "total |effect|",
+        "|effect|",
         "drawn",
         "in features",
         title="SAE layers",
@@ -100,7 +100,7 @@ def _layers(graph: CausalGraph) -> Table:
         within = layer.effect_in_features
         table.add_row(
             layer.label,
-            layer.hook_point,
+            layer.hook_point.replace("blocks.", "").replace("hook_", ""),
             str(layer.active_features),
             f"{layer.l0:.1f}",
             f"{layer.fvu:.1%}",
