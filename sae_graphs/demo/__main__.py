@@ -1,0 +1,108 @@
+"""`python -m sae_graphs.demo train` and `... evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import SaeGraphsError
+
+app = typer.Typer(help="Build and measure the bundled model.", no_args_is_help=True)
+DEFAULT_OUT = Path("autoencoders/demo")
+
+OutOption = Annotated[Path, typer.Option(help="Folder of the bundled model.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Processor threads to use.")]
+
+
+@app.command()
+def train(
+    out: OutOption = DEFAULT_OUT,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    scale: Annotated[float, typer.Option(help="Length of the training, 1 being the full one.")] = 1,
+    until: Annotated[str, typer.Option(help="The last stage to run.")] = "manifest",
+    threads: ThreadsOption = 2,
+) -> None:
+    """Rebuild the model, its SAEs and what ships with them; an interrupted run is resumed."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+    from .plan import Plan
+    from .train import train as run
+
+    if scale <= 0:
+        raise SaeGraphsError(f"--scale {scale} is not above 0")
+    _prepare(threads)
+    plan = Plan(seed=seed) if scale == 1 else Plan(seed=seed).scaled(scale)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        notes = run(out, plan, progress, until=until)
+    for stage, note in notes.items():
+        typer.echo(f"{stage}: {note['seconds']} s")
+
+
+@app.command()
+def evaluate(
+    out: OutOption = DEFAULT_OUT,
+    cases: Annotated[int, typer.Option(min=1, help="Held-out cases of each phenomenon.")] = 1000,
+    tokens: Annotated[int, typer.Option(min=1, help="Fresh tokens to measure on.")] = 1_000_000,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Measure the model and its SAEs on held-out cases and fresh text; print and save a table."""
+    from .evaluation import evaluate as run
+    from .evaluation_table import print_tables
+
+    _prepare(threads)
+    print_tables(run(out, cases=cases, tokens=tokens))
+
+
+def _keep_memory() -> None:
+    """Tells glibc to keep freed memory: giving it back after every step costs a sixth of the time.
+
+    Without glibc nothing happens.
+    """
+    import ctypes
+
+    trim_threshold, mmap_max = -1, -4  # from malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+def _prepare(threads: int) -> None:
+    """Sets the threads and the memory, and keeps the libraries' own bars out of ours."""
+    import os
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    _keep_memory()
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Runs the command; a user's mistake is one line and exit status 2."""
+    try:
+        app()
+    except SaeGraphsError as mistake:
+        typer.echo(str(mistake), err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Indirect objects: `When Mary and John went to the store, John gave a drink to` -> Mary."""
+
+from __future__ import annotations
+
+import random
+
+from .case import Case, is_held_out
+from .words import MEN, WOMEN, article
+
+NAMES = WOMEN + MEN
+PLACES = "store park market school station library garden harbour kitchen office beach museum".split()
+OBJECTS = "drink book letter ring basket ticket flower map coat key lamp apple egg orange".split()
+VERBS = "gave handed passed offered lent sold showed brought".split()
+SETTINGS = (
+    "When {a} and {b} went to the {place}, ",
+    "After {a} and {b} went to the {place}, ",
+    "While {a} and {b} were at the {place}, ",
+    "When {a} and {b} met at the {place}, ",
+    "{a} and {b} were working at the {place}. ",
+    "Then {a} and {b} had a long talk at the {place}. ",
+    "One day {a} met {b} at the {place}, and ",
+    "Because {a} and {b} were late for the {place}, ",
+)
+
+
+def _pair_held(first: str, second: str) -> bool:
+    low, high = sorted((first, second))
+    return (low, high) == ("John", "Mary") or is_held_out("pair", low, high)
+
+
+def _scene(rng: random.Random, held: bool) -> tuple[str, str, str]:
+    """(text up to `to`, the receiver, the setting sentence)."""
+    while True:
+        a, b = rng.sample(NAMES, 2)
+        if _pair_held(a, b) == held:
+            break
+    giver, receiver = (a, b) if rng.random() < 0.5 else (b, a)
+    thing = rng.choice(OBJECTS)
+    setting = rng.choice(SETTINGS).format(a=a, b=b, place=rng.choice(PLACES))
+    adverb = rng.choice(("", "", "", "soon ", "quietly ", "then ", "at last "))
+    act = f"{giver} {adverb}{rng.choice(VERBS)} {article(thing)} {thing} to"
+    return setting + act, receiver, setting
+
+
+def sample(rng: random.Random) -> str:
+    """One training scene; the pair of names is never a held-out pair."""
+    text, receiver, _ = _scene(rng, held=False)
+    return f"{text} {receiver}."
+
+
+def held_out(rng: random.Random) -> Case:
+    """Asks who receives, for a pair of names that training never brings together."""
+    text, receiver, setting = _scene(rng, held=True)
+    return Case("indirect objects", text, f" {receiver}.", setting)

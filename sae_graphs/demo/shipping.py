@@ -1,0 +1,139 @@
+"""What is shipped with the weights: contexts, the manifest with checksums, the README."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SaeGraphsError
+from .evaluation_table import layer_rows, markdown, phenomenon_rows, spot_rows
+from .tokenizer import load_tokenizer
+from .tokens import token_rows
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from .train import Workplace
+
+MANIFEST = "manifest.json"
+LIBRARIES = ("torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "numpy")
+LIMIT_BYTES = 40_000_000
+
+
+def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
+    """Stores each feature's top activating contexts beside its SAE."""
+    raise NotImplementedError
+
+
+def shipped_files(out: Path) -> list[Path]:
+    """Every file that ships, in order of its path; neither the manifest nor the progress."""
+    return [
+        path
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+        and path.name not in (MANIFEST, "README.md", "evaluation.json")
+        and not any(part.startswith(".") for part in path.relative_to(out).parts)
+    ]
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def manifest_of(place: Workplace) -> dict[str, Any]:
+    """Recipe, stages' notes, library versions, and every shipped file with size and checksum."""
+    out = place.out
+    files = {
+        str(path.relative_to(out)): {"bytes": path.stat().st_size, "sha256": checksum(path)}
+        for path in shipped_files(out)
+    }
+    total = sum(entry["bytes"] for entry in files.values())
+    if total > LIMIT_BYTES:
+        raise SaeGraphsError(f"{out} holds {total} bytes; at most {LIMIT_BYTES} may ship")
+    stages = ("tokenizer", "corpus", "model", "saes", "contexts")
+    return {
+        "command": f"python -m sae_graphs.demo train --seed {place.plan.seed}",
+        "seed": place.plan.seed,
+        "recipe": place.plan.to_json(),
+        "stages": {stage: place.note(stage) for stage in stages},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+        "total_bytes": total,
+        "files": files,
+    }
+
+
+def write_manifest(place: Workplace, progress: Progress) -> dict[str, Any]:
+    """Writes `manifest.json`."""
+    from .train import write_json
+
+    manifest = manifest_of(place)
+    write_json(place.out / MANIFEST, manifest)
+    return {"files": len(manifest["files"]), "total_bytes": manifest["total_bytes"]}
+
+
+def changed_files(out: Path) -> list[str]:
+    """Paths whose size or checksum is not what the manifest says, or that one side lacks."""
+    import json
+
+    listed = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"]
+    found = {str(path.relative_to(out)): checksum(path) for path in shipped_files(out)}
+    names = sorted(set(listed) | set(found))
+    return [name for name in names if listed.get(name, {}).get("sha256") != found.get(name)]
+
+
+README = """# The bundled model
+
+A small language model with a sparse autoencoder at every residual layer, made for this project so
+that `sae-graphs` works offline. It speaks the language of a small invented world: copyright
+notices, brackets, acronyms, facts about towers that do not exist, and ordinary prose about boats
+and soup. It knows nothing about the real world, and its facts are not true.
+
+- `model/`: GPT-2 architecture, {layers} layers, width {width}, {heads} heads, context {context},
+  {parameters:,} parameters; byte-level BPE with {vocab_size:,} tokens. Hugging Face format.
+- `saes/<hook name>/`: one TopK SAE (k = {sae_active}, {sae_features:,} features) before every block
+  and one after the last, in sae-lens format; trained on every position except the beginning-of-text
+  markers. `contexts.safetensors` beside each holds its features' top activating contexts.
+- `manifest.json`: the recipe, losses, versions, sizes and checksums. `evaluation.json`: the
+  measurements below.
+
+Made by `python -m sae_graphs.demo train` (resumable), from the seed alone, on two processor
+cores: model {model_tokens:,} tokens in {model_minutes:.0f} minutes, SAEs {sae_tokens:,} tokens in
+{sae_minutes:.0f} minutes. Another processor rounds differently, so a rebuild gives equal corpus and
+tokenizer, and weights that are equally good but not the same to the last bit. Measured by
+`python -m sae_graphs.demo evaluate`:
+
+{phenomena}
+
+{spots}
+
+{layers_table}
+
+{protocol}
+"""
+
+
+def write_readme(out: Path, manifest: dict[str, Any], report: dict[str, Any]) -> None:
+    """Writes `README.md` from the manifest and the evaluation."""
+    stages, recipe = manifest["stages"], manifest["recipe"]
+    text = README.format(
+        **{name: recipe[name] for name in ("layers", "width", "heads", "context", "vocab_size")},
+        sae_active=recipe["sae_active"],
+        sae_features=recipe["sae_features"],
+        parameters=stages["model"]["parameters"],
+        model_tokens=stages["model"]["tokens"],
+        model_minutes=stages["model"]["seconds"] / 60,
+        sae_tokens=stages["saes"]["tokens"],
+        sae_minutes=stages["saes"]["seconds"] / 60,
+        phenomena=markdown(phenomenon_rows(report)),
+        spots=markdown(spot_rows(report)),
+        layers_table=markdown(layer_rows(report)),
+        protocol=report["protocol"],
+    )
+    (out / "README.md").write_text(text, encoding="utf-8")
