@@ -208,6 +208,7 @@ class InstrumentedModel:
     ) -> Tensor:
         """One block on `[B, T, D]`, called as in the clean run."""
         call = clean.calls[block]
+        streams = streams.contiguous()  # a `HookedTransformer` block views its input
         if leave_at_mid:
             with _outputs_of(self._mid_hook(block)) as seen:
                 self.model.blocks[block](streams, *call.args, **call.kwargs)
@@ -219,7 +220,7 @@ class InstrumentedModel:
         """The second half of a block, from changed mid-block streams `[B, T, D]`."""
         clean_mid = self._stream_at(clean, StreamPoint(block, "mid"))
         handle = self._mid_hook(block).register_forward_hook(
-            lambda module, args, output: streams.to(output.dtype)
+            lambda module, args, output: streams.to(output.dtype).contiguous()
         )
         try:
             whole = clean.inputs[block].expand(len(streams), -1, -1)

@@ -1,0 +1,83 @@
+"""Fixtures that tests share, and a summary of how far the engine strays from the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BridgeOf = Callable[..., Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small models run slower on several threads; and nothing here needs gradients."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A saved random model by architecture, made once."""
+    from tests.models import save_model
+
+    made: dict[str, Path] = {}
+
+    def folder(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = save_model(
+                architecture, tmp_path_factory.mktemp(architecture) / "model"
+            )
+        return made[architecture]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bridge_of(model_folder: Callable[[str], Path]) -> BridgeOf:
+    """A loaded bridge by architecture and precision, loaded once; tests must not change it."""
+    import torch
+
+    from tests.models import load_bridge
+
+    loaded: dict[tuple[str, str], Any] = {}
+
+    def bridge(architecture: str = "gpt2", dtype: str = "float32") -> Any:
+        key = architecture, dtype
+        if key not in loaded:
+            loaded[key] = load_bridge(model_folder(architecture), getattr(torch, dtype))
+        return loaded[key]
+
+    return bridge
+
+
+@pytest.fixture(scope="session")
+def tiny(bridge_of: BridgeOf) -> Any:
+    """A GPT-2 with four standard SAEs, `0` to `3`, in float64: for tests that need any model."""
+    from sae_graphs.instrument import InstrumentedModel
+    from tests.models import STACKS, random_stack
+
+    bridge = bridge_of("gpt2", "float64")
+    return InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]), name="tiny")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The largest deviation from the oracle, by group and precision."""
+    worst: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name.startswith("deviation "):
+                    worst[name] = max(worst.get(name, 0.0), value)
+    if worst:
+        terminalreporter.section("largest deviation of the engine from the oracle")
+        for name, value in sorted(worst.items()):
+            terminalreporter.write_line(f"{name.removeprefix('deviation '):44} {value:.1e}")

@@ -1,0 +1,427 @@
+"""The engine against the oracle: every effect, on several architectures and SAE kinds.
+
+Float64 decides whether the engine computes the right thing: every single effect must agree to
+1e-5 of itself. Float32 adds rounding, which is measured against the layer pair's largest effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_graphs.ablation import (
+    ZERO,
+    Intervention,
+    mean_over,
+    measure,
+    places_of,
+    resample,
+    scale,
+    source_features,
+)
+from sae_graphs.build import causal_graph
+from sae_graphs.contexts import token_effects
+from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.settings import GraphSettings
+from tests.conftest import BridgeOf
+from tests.models import (
+    ARCHITECTURES,
+    KINDS,
+    OTHER_PROMPT,
+    PROMPT,
+    STACKS,
+    in_dtype,
+    random_stack,
+    tokenizer,
+)
+from tests.oracle import Change, Oracle, replaced, scaled, zero
+
+Record = Callable[[str, object], None]
+RELATIVE = 1e-5
+FAINT = 1e-9  # of the largest effect: below this float64 itself has few digits left, so there
+NOISE = 1e-12  # the deviation must be below this, of the largest effect
+
+
+class Case(NamedTuple):
+    """A model with SAEs, and the oracle over copies of them, on one prompt."""
+
+    model: InstrumentedModel
+    oracle: Oracle
+
+
+def case_of(
+    bridge: Any,
+    stack: str,
+    kinds: Sequence[str],
+    dtype: str,
+    prompt: str = PROMPT,
+    *,
+    bos: bool = True,
+) -> Case:
+    saes = random_stack(bridge, STACKS[stack], kinds, dtype=dtype)
+    ids = tokenizer()(prompt, add_special_tokens=False)["input_ids"]
+    oracle = Oracle(bridge, in_dtype(saes, dtype), [0, *ids] if bos else ids)
+    return Case(InstrumentedModel(bridge, saes), oracle)
+
+
+def kinds_for(architecture: str) -> list[str]:
+    """Four SAE kinds in an order that differs by architecture, so that all of them meet."""
+    turn = 2 * ARCHITECTURES.index(architecture)
+    return [KINDS[(turn + step) % len(KINDS)] for step in range(4)]
+
+
+def engine_effects(
+    case: Case,
+    settings: GraphSettings,
+    prompt: str = PROMPT,
+    intervention: Intervention = ZERO,
+    batch: int | None = None,
+) -> list[Tensor]:
+    """`[F, F']` for every layer pair; zero where the engine measures nothing."""
+    model = case.model
+    clean = model.clean_run(prompt, prepend_bos=settings.prepend_bos)
+    assert clean.token_ids == tuple(case.oracle.ids[0].tolist())
+    places = places_of(clean, settings)
+    found: list[Tensor] = []
+    for depth, (layer, after) in enumerate(
+        zip(model.stack.layers, model.stack.layers[1:], strict=False)
+    ):
+        dense = torch.zeros(layer.n_features, after.n_features, dtype=clean.streams[0].dtype)
+        sources = source_features(clean, depth, places, intervention)
+        for block in measure(model, clean, depth, sources, places, intervention, batch=batch):
+            dense[block.sources] = block.effects
+        found.append(dense)
+    return found
+
+
+def oracle_effects(case: Case, settings: GraphSettings, change: Change = zero) -> list[Tensor]:
+    n = case.oracle.ids.shape[1]
+    read = settings.read % n
+    ablated = [read] if settings.ablate == "read" else list(range(n))
+    if settings.ablate == "all" and not settings.ablate_first and n > 1:
+        ablated.remove(0)
+    pairs = range(len(case.oracle.saes) - 1)
+    return [case.oracle.effects(pair, ablated, read, change) for pair in pairs]
+
+
+def largest_deviation(engine: Sequence[Tensor], oracle: Sequence[Tensor]) -> float:
+    """By the strict measure in float64 (each effect by itself), by the layer pair in float32."""
+    worst = 0.0
+    for ours, slow in zip(engine, oracle, strict=True):
+        difference, size = (ours - slow).abs(), slow.abs()
+        top = size.max()
+        assert top > 1e-3, "the case is too tame to prove anything"
+        relative = difference / top
+        if slow.dtype == torch.float64:
+            forgiven = (size <= FAINT * top) & (relative < NOISE)
+            relative = (difference / size)[~forgiven]
+        worst = max(worst, float(relative.max()))
+    return worst
+
+
+def check(
+    case: Case,
+    settings: GraphSettings,
+    record: Record,
+    *groups: str,
+    prompt: str = PROMPT,
+) -> None:
+    engine, oracle = engine_effects(case, settings, prompt), oracle_effects(case, settings)
+    worst = largest_deviation(engine, oracle)
+    dtype = str(oracle[0].dtype).removeprefix("torch.")
+    for group in groups:
+        record(f"deviation {dtype} {group}", worst)
+    assert worst < RELATIVE
+    if dtype == "float32":
+        for ours, slow in zip(engine, oracle, strict=True):
+            assert_same_top(ours, slow, k=8)
+
+
+def assert_same_top(ours: Tensor, slow: Tensor, k: int) -> None:
+    """The same k strongest edges, but for those tied with the last one within rounding."""
+    sizes = slow.abs().flatten()
+    last = sizes.topk(k).values[-1]
+    margin = 2 * RELATIVE * sizes.max()
+    certain = set((sizes > last + margin).nonzero()[:, 0].tolist())
+    possible = set((sizes >= last - margin).nonzero()[:, 0].tolist())
+    chosen = set(ours.abs().flatten().topk(k).indices.tolist())
+    assert certain <= chosen <= possible
+
+
+def stacks_of(architecture: str) -> list[str]:
+    """GPT-NeoX runs attention and MLP in parallel: there is no stream between them."""
+    parallel = architecture == "neox"
+    return [stack for stack in STACKS if not (parallel and stack in ("mid", "mixed"))]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("architecture", "stack"),
+    [(architecture, stack) for architecture in ARCHITECTURES for stack in stacks_of(architecture)],
+)
+def test_architectures_and_stacks(
+    bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str, dtype: str
+) -> None:
+    case = case_of(bridge_of(architecture, dtype), stack, kinds_for(architecture), dtype)
+    check(case, GraphSettings(), record_property, architecture)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sae_kinds(bridge_of: BridgeOf, record_property: Record, kind: str, dtype: str) -> None:
+    case = case_of(bridge_of("llama", dtype), "pre", [kind], dtype)
+    check(case, GraphSettings(ablate_first=True), record_property, f"SAE {kind}")
+
+
+SETTINGS = {
+    "read last": GraphSettings(ablate="read"),
+    "read middle": GraphSettings(read=5),
+    "read middle, ablate there": GraphSettings(read=-4, ablate="read"),
+    "first included": GraphSettings(ablate_first=True),
+    "no BOS": GraphSettings(prepend_bos=False),
+    "no BOS, first included": GraphSettings(prepend_bos=False, ablate_first=True, read=3),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("architecture", ["gpt2", "neox", "gemma2"])
+def test_settings(
+    bridge_of: BridgeOf, record_property: Record, architecture: str, name: str
+) -> None:
+    settings = SETTINGS[name]
+    case = case_of(
+        bridge_of(architecture, "float64"),
+        "pre",
+        kinds_for(architecture),
+        "float64",
+        bos=settings.prepend_bos is not False,
+    )
+    check(case, settings, record_property, architecture)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma3"])
+def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architecture: str) -> None:
+    case = case_of(
+        bridge_of(architecture, "float64"),
+        "pre",
+        kinds_for(architecture),
+        "float64",
+        "a",
+        bos=False,
+    )
+    settings = GraphSettings(prepend_bos=False)
+    assert case.oracle.ids.shape == (1, 1)
+    engine = engine_effects(case, settings, "a")
+    expected = [case.oracle.effects(pair, [0], 0) for pair in range(3)]
+    worst = largest_deviation(engine, expected)
+    record_property(f"deviation float64 {architecture}", worst)
+    assert worst < RELATIVE
+
+
+def test_hooked_transformer(model_folder: Callable[[str], Path], record_property: Record) -> None:
+    """The deprecated class works where a user still has one."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(0)
+    model = HookedTransformer(
+        HookedTransformerConfig(
+            n_layers=3,
+            d_model=16,
+            n_ctx=32,
+            d_head=4,
+            n_heads=4,
+            d_vocab=len(tokenizer()),
+            act_fn="gelu_new",
+            normalization_type="LN",
+            initializer_range=0.4,
+            dtype=torch.float64,
+        ),
+        tokenizer=AutoTokenizer.from_pretrained(model_folder("gpt2")),
+    )
+    model.requires_grad_(False)
+    for stack in ("pre", "mixed"):
+        case = case_of(model, stack, ["standard", "topk"], "float64")
+        check(case, GraphSettings(), record_property, "HookedTransformer")
+
+
+# -- other interventions, token effects ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gpt2(bridge_of: BridgeOf) -> Case:
+    kinds = ["standard", "layer_norm", "topk_rescaled", "jumprelu"]
+    return case_of(bridge_of("gpt2", "float64"), "pre", kinds, "float64")
+
+
+@pytest.mark.parametrize("coefficient", [2.0, 0.5, -1.0])
+def test_scale(gpt2: Case, record_property: Record, coefficient: float) -> None:
+    settings = GraphSettings()
+    engine = engine_effects(gpt2, settings, intervention=scale(coefficient))
+    worst = largest_deviation(engine, oracle_effects(gpt2, settings, scaled(coefficient)))
+    record_property("deviation float64 scale", worst)
+    assert worst < RELATIVE
+
+
+def test_mean(gpt2: Case, record_property: Record) -> None:
+    prompts = [OTHER_PROMPT, "the dog sat"]
+    oracle = gpt2.oracle
+    others = [
+        Oracle(oracle.model, oracle.saes, [0, *tokenizer()(p, add_special_tokens=False).input_ids])
+        for p in prompts
+    ]
+    expected = []
+    for pair in range(3):
+        mean = torch.cat([other.activations[pair][1:] for other in others]).mean(0)
+        values = mean.repeat(oracle.ids.shape[1], 1)
+        expected.append(oracle.effects(pair, list(range(1, 10)), 9, replaced(values)))
+    engine = engine_effects(gpt2, GraphSettings(), intervention=mean_over(gpt2.model, prompts))
+    worst = largest_deviation(engine, expected)
+    record_property("deviation float64 mean", worst)
+    assert worst < RELATIVE
+
+
+def test_resample(gpt2: Case, record_property: Record) -> None:
+    oracle = gpt2.oracle
+    ids = [0, *tokenizer()(OTHER_PROMPT, add_special_tokens=False)["input_ids"]]
+    other = Oracle(oracle.model, oracle.saes, ids)
+    expected = [
+        oracle.effects(pair, list(range(1, 10)), 9, replaced(other.activations[pair]))
+        for pair in range(3)
+    ]
+    intervention = resample(gpt2.model, OTHER_PROMPT, n_tokens=10)
+    worst = largest_deviation(
+        engine_effects(gpt2, GraphSettings(), intervention=intervention), expected
+    )
+    record_property("deviation float64 resample", worst)
+    assert worst < RELATIVE
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_token_effects(
+    bridge_of: BridgeOf, record_property: Record, architecture: str, depth: int
+) -> None:
+    """Log-probability changes, in nats, as the model's own full pass gives them."""
+    bridge = bridge_of(architecture, "float64")
+    case = case_of(bridge, "pre", kinds_for(architecture), "float64")
+    clean = case.model.clean_run(PROMPT)
+    places = places_of(clean, GraphSettings())
+    features = source_features(clean, depth, places)
+    expected = case.oracle.token_effects(depth, list(range(1, 10)), 9)
+    probability = case.oracle.logits[9].softmax(-1)
+    found = token_effects(case.model, clean, depth, features, places, limit=100)
+    worst, compared = 0.0, 0
+    for feature, effects in zip(features.tolist(), found, strict=True):
+        row = expected[feature]
+        larger = torch.maximum(probability, probability * row.exp())
+        wanted = (larger >= 1e-3) & (row.abs() >= 0.01)
+        weight = (row * larger).abs()
+        for listed, sign in ((effects.promotes, -1), (effects.suppresses, 1)):
+            order = ((row * sign > 0) & wanted).nonzero()[:, 0]
+            order = order[weight[order].argsort(descending=True, stable=True)][:100]
+            strings = [case.model.token_string(token) for token in order.tolist()]
+            assert [effect.token for effect in listed] == strings
+            for effect, token in zip(listed, order.tolist(), strict=True):
+                worst = max(worst, abs(effect.effect_nats - float(row[token])))
+                assert effect.probability == pytest.approx(float(probability[token]), rel=1e-5)
+                compared += 1
+    assert compared > 50
+    record_property("deviation float64 token effects, in nats", worst)
+    assert worst < 1e-5
+
+
+# -- whole graphs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per", ["layer", "source", "graph"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_graph_holds_the_oracles_strongest_edges(
+    bridge_of: BridgeOf, architecture: str, per: str
+) -> None:
+    case = case_of(bridge_of(architecture, "float64"), "post", kinds_for(architecture), "float64")
+    graph = causal_graph(case.model, PROMPT, top_k=6, per=per, min_path_edges=1)
+    effects = oracle_effects(case, GraphSettings())
+    all_edges = [
+        (abs(value), pair, source, target)
+        for pair, dense in enumerate(effects)
+        for source, row in enumerate(dense.tolist())
+        for target, value in enumerate(row)
+        if value != 0.0
+    ]
+    sets: dict[object, list[tuple[float, int, int, int]]] = {}
+    for edge in sorted(all_edges, key=lambda e: (-e[0], *e[1:])):
+        group = {"layer": edge[1], "source": edge[1:3], "graph": None}[per]
+        sets.setdefault(group, []).append(edge)
+    wanted = {edge[1:] for group in sets.values() for edge in group[:6] if edge[0] > 1e-9}
+    found = {
+        (graph.depths[e.source.layer], e.source.index, e.target.index)
+        for e in graph.edges
+        if abs(e.effect) > 1e-9
+    }
+    assert found == wanted
+    for kept in graph.edges:
+        dense = effects[graph.depths[kept.source.layer]]
+        expected = float(dense[kept.source.index, kept.target.index])
+        assert kept.effect == pytest.approx(expected, rel=RELATIVE, abs=1e-12)
+    total = sum(edge[0] for edge in all_edges)
+    assert graph.run.total_abs_effect == pytest.approx(total, rel=1e-9)
+    drawn = sum(abs(kept.effect) for kept in graph.edges)
+    assert graph.run.kept_abs_effect == pytest.approx(drawn, rel=1e-12)
+    assert graph.run.next_tokens[0][1] == pytest.approx(
+        float(case.oracle.logits[-1].softmax(-1).max()), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3, 1000])
+def test_batches_do_not_matter(gpt2: Case, batch: int) -> None:
+    whole = engine_effects(gpt2, GraphSettings())
+    split = engine_effects(gpt2, GraphSettings(), batch=batch)
+    assert largest_deviation(split, whole) < 1e-9
+
+
+# -- the comparison itself can fail ----------------------------------------------------------------
+
+
+def test_a_wrong_sign_is_noticed(gpt2: Case) -> None:
+    settings = GraphSettings()
+    engine = engine_effects(gpt2, settings)
+    assert largest_deviation(engine, [-rows for rows in oracle_effects(gpt2, settings)]) > 1.0
+
+
+def test_one_wrong_edge_is_noticed(gpt2: Case) -> None:
+    settings = GraphSettings()
+    engine, oracle = engine_effects(gpt2, settings), oracle_effects(gpt2, settings)
+    sizes = oracle[1].abs()
+    least = sizes.masked_fill(sizes <= FAINT * sizes.max(), torch.inf).argmin()
+    oracle[1].view(-1)[least] *= 1 + 1e-4
+    assert largest_deviation(engine, oracle) > RELATIVE
+
+
+def test_an_sae_one_hook_away_is_noticed(bridge_of: BridgeOf) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    case = case_of(bridge, "post", ["standard"], "float64")
+    moved = in_dtype(case.oracle.saes, "float64")
+    moved[1].cfg.metadata.hook_name = "blocks.1.hook_resid_pre"
+    wrong = case._replace(oracle=Oracle(bridge, moved, case.oracle.ids[0].tolist()))
+    settings = GraphSettings()
+    engine = engine_effects(case, settings)
+    assert largest_deviation(engine, oracle_effects(wrong, settings)) > 0.01
+
+
+def test_reencoding_a_topk_sae_would_be_noticed(bridge_of: BridgeOf) -> None:
+    """The mask goes on after selection: selecting again would let other features in."""
+    case = case_of(bridge_of("gpt2", "float64"), "pre", ["topk"], "float64")
+    sae, stream = case.oracle.saes[1], case.oracle.streams[1]
+    acts = sae.encode(stream)
+    feature = int(acts[-1].argmax())
+    masked = acts.clone()
+    masked[:, feature] = 0
+    again = sae.encode(stream - (sae.decode(acts) - sae.decode(masked)))
+    assert not torch.equal(again != 0, masked != 0)
+    check(case, GraphSettings(), lambda name, value: None)
