@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph import CausalGraph
-from sae_graphs.render.dot_source import DIRECTIONS, Direction, dot
+from sae_graphs.render.dot_source import dot
 from sae_graphs.render.draw import draw_pdf, draw_png, draw_svg
 from sae_graphs.render.page import page
 from sae_graphs.render.style import EffectScale
 
 __all__ = [
-    "DIRECTIONS",
     "FORMATS",
-    "Direction",
     "EffectScale",
     "dot",
     "files",
@@ -39,24 +37,24 @@ _PICTURES: dict[str, Callable[[str], bytes]] = {
 }
 
 
-def svg(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> str:
+def svg(graph: CausalGraph, *, title: str | None = None) -> str:
     """The picture as an `<svg>` element with tooltips and links."""
-    return draw_svg(dot(graph, direction=direction, title=title))
+    return draw_svg(dot(graph, title=title))
 
 
-def png(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> bytes:
+def png(graph: CausalGraph, *, title: str | None = None) -> bytes:
     """The picture as PNG at 144 dots an inch; a huge one at fewer, so that its size is bounded."""
-    return draw_png(dot(graph, direction=direction, title=title))
+    return draw_png(dot(graph, title=title))
 
 
-def pdf(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> bytes:
+def pdf(graph: CausalGraph, *, title: str | None = None) -> bytes:
     """The picture as a one-page PDF."""
-    return draw_pdf(dot(graph, direction=direction, title=title))
+    return draw_pdf(dot(graph, title=title))
 
 
-def html(graph: CausalGraph, *, direction: Direction = "BT", title: str | None = None) -> str:
+def html(graph: CausalGraph, *, title: str | None = None) -> str:
     """A self-contained page: the picture to zoom and pan, and its numbers in tables."""
-    picture = draw_svg(dot(graph, direction=direction, with_header=False))
+    picture = draw_svg(dot(graph, with_header=False))
     return page(graph, picture=picture, title=title)
 
 

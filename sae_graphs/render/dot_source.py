@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import CausalGraph, Edge, LayerReport
 from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_lines, shelves
 from sae_graphs.render.header import header, no_path_words
@@ -21,13 +20,11 @@ from sae_graphs.render.style import (
     arrow_head,
     effect_colour,
 )
-from sae_graphs.render.text import counted, in_tooltip, plain, signed, web_address
+from sae_graphs.render.text import counted, in_tooltip, plain, signed, visible, web_address
 
 if TYPE_CHECKING:
     from graphviz import Digraph
 
-Direction = Literal["BT", "TB", "LR"]
-DIRECTIONS: tuple[Direction, ...] = ("BT", "TB", "LR")
 MANY_EDGES = 300  # beyond this the layout may look less hard for fewer crossings
 NUMBERED_EDGES = 120  # up to this many arrows carry their effect as a number
 
@@ -35,23 +32,20 @@ NUMBERED_EDGES = 120  # up to this many arrows carry their effect as a number
 def dot(
     graph: CausalGraph,
     *,
-    direction: Direction = "BT",
     title: str | None = None,
     scale: EffectScale | None = None,
     with_header: bool = True,
 ) -> str:
-    """DOT source of the picture. `direction` is where later layers lie: BT puts them on top.
+    """DOT source of the picture, for Graphviz's `dot`: layers from the bottom to the top.
 
-    `scale` is the scale of arrows, by default that of this graph; a component's own picture takes
-    the whole graph's. Raises `SaeGraphsError` for an unknown direction.
+    `title` stands above the prompt. `scale` is the scale of arrows, by default that of this graph;
+    a component's own picture takes the whole graph's.
     """
-    if direction not in DIRECTIONS:
-        raise SaeGraphsError(f"direction {direction!r} is none of {', '.join(DIRECTIONS)}")
     import graphviz
 
     scale = scale or EffectScale.of(graph)
     shelved = shelves(graph)
-    attributes = _graph_attributes(graph, direction, shelved)
+    attributes = _graph_attributes(graph, shelved)
     drawing = graphviz.Digraph("sae_graphs", graph_attr=attributes)
     if with_header:
         drawing.attr(label=f"<{header(graph, scale=scale, title=title)}>")
@@ -63,20 +57,18 @@ def dot(
     shape = BoxShape(box_columns(shelved), context_lines(graph))
     for shelf in shelved:
         for group in shelf.groups:
-            _add_group(drawing, graph, group, shape, direction)
+            _add_group(drawing, graph, group, shape)
     _add_ranks(drawing, shelved)
     for edge in sorted(graph.edges, key=lambda edge: abs(edge.effect)):
         _add_edge(drawing, edge, scale, numbered=len(graph.edges) <= NUMBERED_EDGES)
     return str(drawing.source)
 
 
-def _graph_attributes(
-    graph: CausalGraph, direction: Direction, shelved: tuple[Shelf, ...]
-) -> dict[str, str]:
+def _graph_attributes(graph: CausalGraph, shelved: tuple[Shelf, ...]) -> dict[str, str]:
     widest = max((shelf.boxes for shelf in shelved), default=0)
     rank_gap = min(0.85 + 0.05 * max(widest - 6, 0), 1.8)  # inches; wide layers, steeper arrows
     attributes = {
-        "rankdir": direction,
+        "rankdir": "BT",
         "newrank": "true",
         "ranksep": f"{rank_gap:.2f}",
         "nodesep": "0.22",
@@ -145,7 +137,7 @@ def _layer_label(layer: LayerReport) -> str:
 
 def _layer_tip(layer: LayerReport) -> str:
     return in_tooltip(
-        f"layer {layer.label}: {layer.hook_point}\n"
+        f"layer {layer.label}: {visible(layer.hook_point)}\n"
         f"{counted(layer.active_features, 'active feature')}, {plain(layer.l0)} a token\n"
         f"{layer.fvu:.1%} of the variance unexplained"
     )
@@ -154,9 +146,7 @@ def _layer_tip(layer: LayerReport) -> str:
 # -- components, edges -----------------------------------------------------------------------------
 
 
-def _add_group(
-    drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxShape, direction: Direction
-) -> None:
+def _add_group(drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxShape) -> None:
     number = group.number
     total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
     facts = f"  {counted(len(group.nodes), 'feature')} · total |effect| {plain(total)}"
@@ -171,7 +161,7 @@ def _add_group(
         cluster.attr(
             label=f"<{font(caption)}>",
             labeljust="l",
-            labelloc="b" if direction == "BT" else "t",
+            labelloc="b",  # on top, as layers go upwards
             style="rounded,filled",
             color=LINE,
             fillcolor=PANEL,
@@ -197,7 +187,7 @@ def _add_edge(drawing: Digraph, edge: Edge, scale: EffectScale, *, numbered: boo
         if edge.effect < 0
         else "ablating the source raises the target: it suppresses it"
     )
-    number = words(f" {signed(edge.effect)} ", size=8, colour=effect_colour(edge.effect))
+    number = words(f"  {signed(edge.effect)} ", size=8, colour=effect_colour(edge.effect))
     drawing.edge(
         str(edge.source),
         str(edge.target),

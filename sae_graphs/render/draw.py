@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from sae_graphs.render.fonts import bundled_fonts
+
 PNG_DPI = 144.0
 MAX_PNG_SIDE = 12_000
 MAX_PNG_PIXELS = 24_000_000
@@ -47,7 +49,8 @@ def _draw(source: str, kind: str, arguments: str = "") -> bytes:
 
     drawing = pygraphviz.AGraph(string=source)
     try:
-        return bytes(drawing.draw(format=kind, prog="dot", args=arguments))
+        with bundled_fonts():
+            return bytes(drawing.draw(format=kind, prog="dot", args=arguments))
     finally:
         drawing.close()
 

@@ -52,8 +52,8 @@ EFFECT_WORDS = (
     "in SAE activation units"
 )
 ACTIVATION_WORDS = (
-    "activation on a token, white none to blue the feature's maximum; "
-    "first line: this prompt, below: where it is most active"
+    "activation on a token, white none to blue the feature's maximum: first line in this prompt, "
+    "below where it is most active; the number is that at the read token"
 )
 TOKEN_WORDS = (
     "next tokens that ablating the feature lowers or raises: "
@@ -106,9 +106,8 @@ def no_path_words(run: RunRecord) -> str:
     """What an empty picture says: that it is empty, and what would keep something."""
     least = run.settings.get("min_path_edges")
     length = f" of at least {counted(least, 'edge')}" if isinstance(least, int) else ""
-    return (
-        f"No path{length} is left to draw. A larger top-k or a smaller min-path-edges keeps more."
-    )
+    remedy = "A larger top-k or a smaller min-path-edges would keep more."
+    return f"No path{length} is left to draw. {remedy}"
 
 
 def _about(graph: CausalGraph, title: str | None) -> str:
@@ -196,7 +195,7 @@ def _next_tokens(run: RunRecord) -> str:
         bar = at_own_size(table(row(cell(bgcolor=BAR, width=filled, height=9, fixedsize="TRUE"))))
         rows.append(
             row(
-                cell(font(in_label(name), face=MONO, size=10.5), align="RIGHT"),
+                cell(font(in_label(name + HARD_SPACE), face=MONO, size=10.5), align="RIGHT"),
                 cell(bar, align="LEFT", width=BAR_POINTS),
                 cell(words(f"{probability:.3f}", size=9.5, colour=SOFT), align="RIGHT"),
             )
@@ -240,7 +239,7 @@ def _legend(scale: EffectScale) -> str:
 
 def _entry(sample: str, text: str) -> str:
     lines = _wrapped(text, LEGEND_COLUMNS, size=9.5)
-    return row(cell(at_own_size(sample) if sample else "", width=46), cell(lines, align="LEFT"))
+    return row(cell(at_own_size(sample) if sample else "", width=56), cell(lines, align="LEFT"))
 
 
 def _wrapped(text: str, width: int, *, size: float) -> str:

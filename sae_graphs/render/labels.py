@@ -100,7 +100,8 @@ def _largest_activation(node: Node) -> float:
 def _heading(node: Node) -> str:
     mark = words(" ↗", size=10, colour=RAISES) if web_address(node.neuronpedia) else ""
     name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
-    active = words(f"active {plain(node.activation)}", size=SMALL_SIZE, colour=SOFT)
+    state = f"active {plain(node.activation)}" if node.activation else "silent"
+    active = words(state, size=SMALL_SIZE, colour=SOFT)
     return table(row(cell(name, align="LEFT"), cell(active, align="RIGHT")))
 
 

@@ -15,12 +15,12 @@ from sae_graphs.render.style import (
     PANEL,
     RAISES,
     RAISES_TINT,
-    SANS,
     SOFT,
 )
 
 STYLE = f"""
-body {{ font: 15px/1.5 system-ui, {SANS}; color: {INK}; margin: 24px auto; max-width: 1600px;
+body {{ font: 15px/1.5 system-ui, Helvetica, Arial, sans-serif; color: {INK};
+  margin: 24px auto; max-width: 1600px;
   padding: 0 24px; }}
 h1 {{ font-size: 24px; margin: 0 0 12px; }} h2 {{ font-size: 15px; margin: 0 0 8px; }}
 a {{ color: {RAISES}; }} p {{ margin: 4px 0; color: {SOFT}; }} code {{ font-family: {MONO}; }}
@@ -49,7 +49,8 @@ dd {{ margin: 0; }} .lowers {{ color: {LOWERS}; }} .raises {{ color: {RAISES}; }
 .chip {{ width: 17px; }} .lowered {{ background: {LOWERS_TINT}; }}
 .raised {{ background: {RAISES_TINT}; margin-left: 2px; }}
 figure {{ position: relative; border: 1px solid {LINE}; border-radius: 8px; margin: 0 0 28px; }}
-figure svg {{ display: block; width: 100%; height: 78vh; cursor: grab; touch-action: none; }}
+figure svg {{ display: block; width: 100%; height: 78vh; cursor: grab; touch-action: none;
+  user-select: none; -webkit-user-select: none; }}
 figcaption {{ color: {SOFT}; font-size: 13px; padding: 6px 12px; border-top: 1px solid {LINE}; }}
 .buttons {{ position: absolute; top: 10px; right: 10px; display: flex; gap: 4px; }}
 .buttons button {{ font: inherit; min-width: 32px; border: 1px solid {LINE}; border-radius: 6px;
@@ -63,7 +64,9 @@ PAN_AND_ZOOM = """
   const whole = svg.viewBox.baseVal, home = [whole.x, whole.y, whole.width, whole.height];
   svg.removeAttribute("width");
   svg.removeAttribute("height");
-  let view = home.slice(), held = null, moved = false;
+  svg.setAttribute("preserveAspectRatio", "xMidYMin meet");
+  const tall = home[2] * Math.min(svg.clientHeight / svg.clientWidth, home[3] / home[2]);
+  let view = [home[0], home[1], home[2], tall], held = null, moved = false;
   const show = () => svg.setAttribute("viewBox", view.join(" "));
   const place = (event) => {
     const point = new DOMPoint(event.clientX, event.clientY);
@@ -75,6 +78,7 @@ PAN_AND_ZOOM = """
     view = [x - (x - view[0]) * ratio, y - (y - view[1]) * ratio, size, view[3] * ratio];
     show();
   };
+  show();
   svg.addEventListener("wheel", (event) => {
     event.preventDefault();
     const { x, y } = place(event);

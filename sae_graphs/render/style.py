@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from sae_graphs.graph import CausalGraph, Edge
 
-SANS = "Helvetica,Arial,sans-serif"
+# DejaVu comes with the package, so a layout is the same everywhere; it is wider than what a
+# browser without it takes instead, so text fits its box there too.
+SANS = "DejaVu Sans,Helvetica,Arial,sans-serif"
 MONO = "DejaVu Sans Mono,Menlo,Consolas,monospace"
 
 LOWERS = "#d92626"  # ablating the feature lowers it: the feature promotes it

@@ -106,17 +106,24 @@ def web_address(url: str | None) -> str | None:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """`+0.52` or `−12.3`: a number with its sign, `digits` significant ones.
+    """A number with its sign, `digits` significant ones.
 
-    >>> signed(-12.34), signed(0.5), signed(0.0)
-    ('−12.3', '+0.5', '0')
+    >>> signed(-12.34), signed(0.5), signed(0.0), signed(-4, 2)
+    ('−12.3', '+0.500', '0', '−4.0')
     """
-    return f"{value:+.{digits}g}".replace("-", MINUS) if value else "0"
+    return ("+" if value > 0 else "") + plain(value, digits)
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """A number of `digits` significant ones without a plus sign."""
-    return f"{value:.{digits}g}".replace("-", MINUS)
+    """A number of `digits` significant ones without a plus sign; thousands are grouped.
+
+    >>> plain(14.52), plain(3574.2), plain(0.00001234)
+    ('14.5', '3,574', '1.23e-05')
+    """
+    if not value:
+        return "0"
+    text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".rstrip(".")
+    return text.replace("-", MINUS, 1) if value < 0 else text
 
 
 def counted(number: int, noun: str) -> str:
