@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sae_graphs.errors import SaeGraphsError
@@ -42,29 +45,29 @@ def check_writable(folder: Path) -> None:
         ) from problem
 
 
-def replace_folder(folder: Path, files: Mapping[str, bytes], earlier: frozenset[str]) -> None:
-    """Put a whole run's files in place at once: two runs never mix, a crash leaves the old one.
+def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put a whole run's files in place at once: two runs never mix, a failure leaves the old one.
 
-    `earlier` names files of the run that was there before; whatever else the folder holds (a
-    user's notes, say) is kept.
+    The files of the run that was there before, which its record names, go; whatever else the
+    folder holds (a user's notes, say) is kept.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    stage = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    folder = folder.resolve()
+    stage, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         stage.mkdir()
         for name, data in files.items():
             (stage / name).write_bytes(data)
-        while True:
+        with _alone_in(folder.parent):
+            if folder.is_dir():
+                folder.rename(old)
             try:
                 stage.replace(folder)
-                break
             except OSError:
-                if not folder.is_dir():
-                    raise
-                old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-                folder.rename(old)
-        _keep_foreign(old, folder, earlier | files.keys())
+                if old.is_dir():
+                    old.rename(folder)
+                raise
+            _keep_foreign(old, folder)
     except OSError as problem:
         raise SaeGraphsError(
             f"cannot write {folder}: {problem.strerror or problem}; give another folder"
@@ -74,8 +77,37 @@ def replace_folder(folder: Path, files: Mapping[str, bytes], earlier: frozenset[
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _keep_foreign(old: Path, folder: Path, ours: frozenset[str]) -> None:
-    if old.is_dir():
-        for path in old.iterdir():
-            if path.name not in ours and not (folder / path.name).exists():
-                path.rename(folder / path.name)
+def _keep_foreign(old: Path, folder: Path) -> None:
+    """Move what no run wrote from the folder that was there before into the new one."""
+    if not old.is_dir():
+        return
+    gone = recorded_files(old)
+    for path in old.iterdir():
+        if path.name not in gone and not (folder / path.name).exists():
+            path.rename(folder / path.name)
+
+
+def recorded_files(folder: Path) -> frozenset[str]:
+    """The names that the record of the run in this folder lists; none where there is no record."""
+    try:
+        names = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+        return frozenset(str(name) for name in names) | {RECORD}
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset({RECORD})
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Other runs that write into this folder wait, where the system can lock folders."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -61,8 +61,7 @@ def write_run(
         "files": list(names),
     }
     written[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
-    earlier = (_record(folder) or {}).get("files", [])
-    replace_folder(folder, written, frozenset(earlier))
+    replace_folder(folder, written)
     return names
 
 
