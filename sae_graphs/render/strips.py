@@ -9,7 +9,7 @@ from unicodedata import bidirectional
 
 from sae_graphs.render.markup import at_own_size, cell, row, table
 from sae_graphs.render.style import shade, shade_step
-from sae_graphs.render.text import ELLIPSIS, columns, in_label, visible
+from sae_graphs.render.text import ELLIPSIS, HARD_SPACE, columns, in_label, visible
 
 BEFORE_PEAK = (
     0.6  # of the room around the peak: what comes before it explains more than what follows
@@ -67,6 +67,8 @@ def _window(text: str, start: int, end: int, width: int) -> tuple[int, int]:
     room -= columns(text[first:start])
     while last < len(text) and columns(text[end : last + 1]) <= room:
         last += 1
+    while last > end and text[last - 1] == HARD_SPACE:
+        last -= 1
     return first, last
 
 
