@@ -10,6 +10,7 @@ Letters: `B` batch, `T` tokens, `D` d_model, `F` features, `S` source features o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -257,6 +258,10 @@ def keep_top(
     totals: dict[int, float] = {}
     for block in blocks:
         size = float(block.effects.abs().sum(dtype=torch.float64))
+        if not math.isfinite(size):
+            raise SaeGraphsError(
+                "an effect is not finite: the activations overflow; use --dtype float32"
+            )
         totals[block.depth] = totals.get(block.depth, 0.0) + size
         rows = block.effects.split(1) if per == "source" else (block.effects,)
         start = 0

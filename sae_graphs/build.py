@@ -35,6 +35,7 @@ from sae_graphs.settings import GraphSettings
 
 NEXT_TOKENS = 8
 WORST_FVU = 0.5
+SAME = 1e-8  # of the squared norm: a spread below this is rounding
 
 Progress = Callable[[int, int], None]
 
@@ -264,14 +265,17 @@ def _layer_reports(
 
 
 def _fit(model: InstrumentedModel, clean: CleanRun, depth: int) -> tuple[float, float]:
-    """Fraction of variance unexplained and mean active features, the first position left out."""
+    """Fraction of variance unexplained and mean active features, the first position left out.
+
+    Where positions do not differ (there is one, or one token repeated under rotary positions)
+    there is no variance about the mean: the fraction is then of the squared norm.
+    """
     layer, stream = model.stack.layers[depth], clean.streams[depth]
     missed = (stream - layer.decode(clean.activations[depth], stream)).double()  # [T, D]
     start = 1 if len(clean) > 1 else 0
-    centred = stream.double()[start:]
-    if len(centred) > 1:
-        centred = centred - centred.mean(0)
-    fvu = float(missed[start:].square().sum() / centred.square().sum())
+    whole = stream.double()[start:]
+    size, spread = whole.square().sum(), (whole - whole.mean(0)).square().sum()
+    fvu = float(missed[start:].square().sum() / (spread if spread > SAME * size else size))
     l0 = float((clean.activations[depth][start:] != 0).sum(-1).double().mean())
     return fvu, l0
 

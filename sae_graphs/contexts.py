@@ -111,6 +111,12 @@ def read_contexts(
         return [()] * len(features)
     try:
         with safe_open(file, framework="pt") as store:
+            about = store.metadata() or {}
+            if (about.get("schema"), about.get("hook")) != (SCHEMA, layer.point.hook_name):
+                raise SaeGraphsError(
+                    f"{file} was made for {about.get('hook')!r} in format {about.get('schema')!r}; "
+                    "build it again with `sae-graphs contexts`"
+                )
             tokens, activations = store.get_slice("tokens"), store.get_slice("activations")
             if tokens.get_shape()[0] != layer.n_features:
                 raise SaeGraphsError(
@@ -167,8 +173,8 @@ class _LayerStore:
         """Take the batch's `tokens` `[B, T]`, `activations` `[B, T, F]` in: one place a text."""
         self.times_active += (activations != 0).sum((0, 1))
         peaks, positions = activations.max(1)  # [B, F]
-        best = peaks.topk(min(KEPT, len(peaks)), dim=0)  # [K', F]
-        ranked = torch.cat([self.peaks, best.values]).topk(KEPT, dim=0)
+        best = _largest(peaks, KEPT)  # [K', F]
+        ranked = _largest(torch.cat([self.peaks, best.values]), KEPT)
         better = (ranked.indices >= KEPT).any(0).nonzero()[:, 0]  # features with something new
         if len(better) == 0:
             return
@@ -181,6 +187,21 @@ class _LayerStore:
         self.activations[:, better] = torch.cat(
             [self.activations[:, better], new_activations]
         ).gather(0, order)
+
+
+class _Ranked(NamedTuple):
+    values: Tensor
+    indices: Tensor
+
+
+def _largest(values: Tensor, k: int) -> _Ranked:
+    """The k largest of each column, earlier rows first among equals (`topk` promises no order).
+
+    So what a store holds does not depend on the batches, and its empty places, which count 0, come
+    before texts on which the feature is silent.
+    """
+    ordered, rows = values.sort(dim=0, descending=True, stable=True)
+    return _Ranked(ordered[:k], rows[:k])
 
 
 def _windows(
@@ -208,7 +229,7 @@ def build_store(
     done so far. Nothing is written before the end.
     """
     stores = [_LayerStore.empty(layer.n_features) for layer in model.stack.layers]
-    done = 0
+    done = counted = 0
     for tokens in token_batches:
         streams = model.streams_of(tokens.to(model.model.cfg.device))
         for layer, store, stream in zip(model.stack.layers, stores, streams, strict=True):
@@ -216,12 +237,13 @@ def build_store(
             activations[:, 0] = 0.0
             store.add(tokens.cpu(), activations)
         done += tokens.numel()
+        counted += tokens[:, 1:].numel()
         if progress is not None:
             progress(done)
     if done == 0:
         raise SaeGraphsError("the text is empty; give some text to find contexts in")
     return [
-        _write(model, layer, store, done)
+        _write(model, layer, store, max(counted, 1))
         for layer, store in zip(model.stack.layers, stores, strict=True)
     ]
 
@@ -237,7 +259,10 @@ def _write(model: InstrumentedModel, layer: SAELayer, store: _LayerStore, seen: 
     }
     about = {"schema": SCHEMA, "hook": layer.point.hook_name, "tokens_seen": str(seen)}
     file = store_file(model, layer)
-    write_atomically(file, safetensors_bytes(tensors, metadata=about))
+    try:
+        write_atomically(file, safetensors_bytes(tensors, metadata=about))
+    except OSError as problem:
+        raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
     return file
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 Sign = Literal["promotes", "suppresses"]
 
-_FEATURE = re.compile(r"(?P<layer>[A-Za-z0-9_-]+)\.(?P<index>\d+)(?:@(?P<position>\d+))?")
+_FEATURE = re.compile(
+    r"(?P<layer>[A-Za-z0-9_-]+)\.(?P<index>[0-9]{1,15})(?:@(?P<position>[0-9]{1,15}))?"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class FeatureId:
     position: int | None = None
 
     def __post_init__(self) -> None:
-        if not _FEATURE.fullmatch(str(self)):
+        kinds = type(self.layer), type(self.index), type(self.position or 0)
+        if kinds != (str, int, int) or not _FEATURE.fullmatch(str(self)):
             raise SaeGraphsError(
                 f"not a feature: layer {self.layer!r}, index {self.index!r}, position "
                 f"{self.position!r}; expected a layer label, a whole index and a whole position"

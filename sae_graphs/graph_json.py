@@ -29,6 +29,15 @@ from sae_graphs.graph import (
 )
 
 SCHEMA = "sae_graphs/1"
+_RUN_KINDS: dict[str, Any] = {  # the others are lists
+    "model": str,
+    "saes": str,
+    "prompt": str,
+    "read_position": int,
+    "settings": dict,
+    "total_abs_effect": (int, float),
+    "kept_abs_effect": (int, float),
+}
 FILE_NAME = "graph.json"
 
 
@@ -112,14 +121,33 @@ def _run_attributes(run: RunRecord) -> dict[str, Any]:
 
 
 def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
-    values = {field.name: attributes[field.name] for field in dataclasses.fields(RunRecord)}
-    values["layers"] = tuple(_dataclass_from(LayerReport, layer) for layer in values["layers"])
+    values = {
+        field.name: _of_kind(attributes[field.name], _RUN_KINDS.get(field.name, list))
+        for field in dataclasses.fields(RunRecord)
+    }
+    values["layers"] = tuple(_layer_from(layer) for layer in values["layers"])
     values["next_tokens"] = tuple(
         (str(item["token"]), float(item["probability"])) for item in values["next_tokens"]
     )
     for name in ("tokens", "warnings"):
         values[name] = tuple(str(item) for item in values[name])
     return RunRecord(**values)
+
+
+def _layer_from(values: Mapping[str, Any]) -> LayerReport:
+    layer: LayerReport = _dataclass_from(LayerReport, values)
+    for name, value in vars(layer).items():
+        if name in ("label", "hook_point"):
+            _of_kind(value, str)
+        elif value is not None:
+            _of_kind(value, int, float)
+    return layer
+
+
+def _of_kind(value: Any, *kinds: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"got {value!r:.60}")
+    return value
 
 
 def _node_attributes(node: Node) -> dict[str, Any]:

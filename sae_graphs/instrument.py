@@ -88,6 +88,8 @@ class InstrumentedModel:
 
     def tokenize(self, prompt: str, *, prepend_bos: bool | None = None) -> tuple[int, ...]:
         """Token ids of the prompt; BOS comes first as the SAEs' metadata says, and only once."""
+        if not isinstance(prompt, str):
+            raise SaeGraphsError(f"the prompt is {prompt!r}; give some text")
         text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not prompt or not ids:

@@ -24,6 +24,13 @@ from sae_graphs.errors import SaeGraphsError, SAELoadError, quoted
 
 Site = Literal["pre", "mid", "post"]
 _SITES: tuple[Site, ...] = ("pre", "mid", "post")
+UNSUPPORTED = (
+    "temporal",
+    "transcoder",
+    "skip_transcoder",
+    "jumprelu_transcoder",
+    "jumprelu_skip_transcoder",
+)
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|in|out)")
 _SITE_OF_HOOK: dict[str, Site] = {
     "resid_pre": "pre",
@@ -131,6 +138,12 @@ class SAEStack:
                     f"({below.point.hook_name} and {above.point.hook_name}); keep one of them"
                 )
 
+        if len(self.depths) < len(self.layers):
+            raise SAELoadError(
+                f"{self.name}: two SAE layers are both called {_twice(self.layers)}; their "
+                "Neuronpedia ids must differ in the layer"
+            )
+
     @cached_property
     def depths(self) -> dict[str, int]:
         """Layer label to depth, from 0."""
@@ -181,6 +194,12 @@ def load_stack(source: str | Path, *, device: str = "cpu", dtype: str = "float32
 
 
 def _stack(saes: Sequence[tuple[SAE[Any], Path | None]], name: str) -> SAEStack:
+    for sae, folder in saes:
+        if sae.cfg.architecture() in UNSUPPORTED:
+            raise SAELoadError(
+                f"{folder or name}: an SAE of kind {sae.cfg.architecture()!r} does not read and "
+                "rebuild the stream token by token; use another kind"
+            )
     points = [StreamPoint.parse(sae.cfg.metadata.hook_name) for sae, _ in saes]
     counts_from_pre = any(point.site == "pre" for point in points)
     layers = [
@@ -218,7 +237,7 @@ def _label(sae: SAE[Any], point: StreamPoint, counts_from_pre: bool) -> str:
 
 def _load_folder(folder: Path, device: str, dtype: str) -> list[tuple[SAE[Any], Path | None]]:
     parts = sorted(part for part in folder.iterdir() if part.is_dir())
-    parts = [part for part in parts if any(part.iterdir()) and not part.name.startswith(".")]
+    parts = [part for part in parts if not part.name.startswith(".")]
     if not parts:
         raise SAELoadError(
             f"{folder} holds no SAEs; expected one sub-folder per SAE with cfg.json and "
@@ -282,6 +301,11 @@ def _download(release: str, sae_id: str, device: str, dtype: str) -> SAE[Any]:
         sae.cfg.metadata.neuronpedia_id = stored.get(sae_id)
     _check_finite(sae, f"{sae_id} of {release}")
     return sae
+
+
+def _twice(layers: Sequence[SAELayer]) -> str:
+    labels = [layer.label for layer in layers]
+    return next(label for label in labels if labels.count(label) > 1)
 
 
 def _check_finite(sae: SAE[Any], name: str) -> None:

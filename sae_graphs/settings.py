@@ -45,7 +45,13 @@ class GraphSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pin", tuple(FeatureId.parse(feature) for feature in self.pin))
+        pins = (self.pin,) if isinstance(self.pin, str | FeatureId) else self.pin
+        object.__setattr__(self, "pin", tuple(FeatureId.parse(feature) for feature in pins))
+        object.__setattr__(self, "layers", _first_and_last(self.layers))
+        for name in ("read", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise SaeGraphsError(f"{name} is {value!r}; expected a whole number")
         _require_whole("top_k", self.top_k)
         if self.min_path_edges is not None:
             _require_whole("min_path_edges", self.min_path_edges)
@@ -86,6 +92,14 @@ def parse_layers(text: str | None) -> tuple[str, str] | None:
     if not (first and colon and last) or ":" in last:
         raise SaeGraphsError(f"layers {text!r}; expected first:last, both included, such as 3:8")
     return first, last
+
+
+def _first_and_last(layers: object) -> tuple[str, str] | None:
+    if layers is None or isinstance(layers, str):
+        return parse_layers(layers)
+    if not isinstance(layers, tuple | list) or len(layers) != 2:
+        raise SaeGraphsError(f"layers {layers!r}; expected first:last, or the two as a pair")
+    return str(layers[0]), str(layers[1])
 
 
 def _require_whole(name: str, value: object) -> None:
