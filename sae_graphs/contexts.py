@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from sae_graphs.ablation import ZERO, Intervention, Places, batch_size, changed_streams
+from sae_graphs.ablation import ZERO, Intervention, Places, batch_size, row_change
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.graph import Context, TokenEffect
@@ -61,9 +61,9 @@ def token_effects(
     """
     before = clean.logits[places.read].float().log_softmax(-1)  # [V]
     found: list[TokenEffects] = []
-    for chunk in features.split(batch_size(model, len(clean))):
-        streams = changed_streams(model, clean, depth, chunk, places, intervention)
-        logits = model.run_to_logits(clean, depth, streams, places.read)  # [B, V]
+    for chunk in features.split(batch_size(model, len(clean), len(clean))):
+        change = row_change(model, clean, depth, chunk, places, intervention)
+        logits = model.run_to_logits(clean, depth, change)  # [B, V]
         for after in logits.float().log_softmax(-1):
             found.append(_strongest(model, before, after, limit))
     return found
