@@ -1,14 +1,15 @@
-"""A causal graph as DOT source: boxes in layers, components side by side, arrows by sign."""
+"""A causal graph as DOT source: boxes in layers, components in groups, arrows by sign."""
 
 from __future__ import annotations
 
-from itertools import groupby, pairwise
-from typing import Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, Edge, LayerReport, Node
+from sae_graphs.graph import CausalGraph, Edge, LayerReport
+from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_lines, shelves
 from sae_graphs.render.header import header, no_path_words
-from sae_graphs.render.labels import box, box_tooltip
+from sae_graphs.render.labels import BoxShape, box, box_tooltip
 from sae_graphs.render.markup import cell, font, row, table, words
 from sae_graphs.render.style import (
     INK,
@@ -18,12 +19,17 @@ from sae_graphs.render.style import (
     SOFT,
     EffectScale,
     arrow_head,
+    effect_colour,
 )
 from sae_graphs.render.text import counted, in_tooltip, plain, signed, web_address
+
+if TYPE_CHECKING:
+    from graphviz import Digraph
 
 Direction = Literal["BT", "TB", "LR"]
 DIRECTIONS: tuple[Direction, ...] = ("BT", "TB", "LR")
 MANY_EDGES = 300  # beyond this the layout may look less hard for fewer crossings
+NUMBERED_EDGES = 120  # up to this many arrows carry their effect as a number
 
 
 def dot(
@@ -44,32 +50,35 @@ def dot(
     import graphviz
 
     scale = scale or EffectScale.of(graph)
-    drawing = graphviz.Digraph("sae_graphs", graph_attr=_graph_attributes(graph, direction))
+    shelved = shelves(graph)
+    attributes = _graph_attributes(graph, direction, shelved)
+    drawing = graphviz.Digraph("sae_graphs", graph_attr=attributes)
     if with_header:
         drawing.attr(label=f"<{header(graph, scale=scale, title=title)}>")
     drawing.attr("node", shape="plain", fontname=SANS)
-    drawing.attr("edge", arrowsize="0.85")
+    drawing.attr("edge", arrowsize="0.85", fontname=SANS)
     if not graph.nodes:
         message = words(no_path_words(graph.run), size=12, colour=SOFT)
         drawing.node("nothing", label=f"<{message}>", tooltip="no path is left")
-        return str(drawing.source)
-    _add_layers(drawing, graph)
-    for number, group in groupby(sorted(graph.nodes, key=_component), key=_component):
-        _add_component(drawing, graph, number, list(group), direction)
+    shape = BoxShape(box_columns(shelved), context_lines(graph))
+    for shelf in shelved:
+        for group in shelf.groups:
+            _add_group(drawing, graph, group, shape, direction)
+    _add_ranks(drawing, shelved)
     for edge in sorted(graph.edges, key=lambda edge: abs(edge.effect)):
-        _add_edge(drawing, edge, scale)
+        _add_edge(drawing, edge, scale, numbered=len(graph.edges) <= NUMBERED_EDGES)
     return str(drawing.source)
 
 
-def _component(node: Node) -> int:
-    return node.component
-
-
-def _graph_attributes(graph: CausalGraph, direction: Direction) -> dict[str, str]:
+def _graph_attributes(
+    graph: CausalGraph, direction: Direction, shelved: tuple[Shelf, ...]
+) -> dict[str, str]:
+    widest = max((shelf.boxes for shelf in shelved), default=0)
+    rank_gap = min(0.85 + 0.05 * max(widest - 6, 0), 1.8)  # inches; wide layers, steeper arrows
     attributes = {
         "rankdir": direction,
         "newrank": "true",
-        "ranksep": "0.85",
+        "ranksep": f"{rank_gap:.2f}",
         "nodesep": "0.22",
         "labelloc": "t",
         "labeljust": "l",
@@ -88,36 +97,42 @@ def _graph_attributes(graph: CausalGraph, direction: Direction) -> dict[str, str
 # -- layers ----------------------------------------------------------------------------------------
 
 
-def _add_layers(drawing: object, graph: CausalGraph) -> None:
-    """The names of the layers beside their ranks, held in order by invisible edges."""
-    import graphviz
+def _add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
+    """What holds the layers in place, all of it invisible.
 
-    assert isinstance(drawing, graphviz.Digraph)
-    present = {node.feature.layer for node in graph.nodes}
-    layers = [layer for layer in graph.run.layers if layer.label in present]
-    with drawing.subgraph(name="cluster_layers") as names:
-        names.attr(label="", style="invis", tooltip=" ")
-        for layer in layers:
-            names.node(
-                _layer_name(layer.label),
-                label=f"<{_layer_label(layer)}>",
-                tooltip=_layer_tip(layer),
-            )
-        for below, above in pairwise(layers):
-            names.edge(
-                _layer_name(below.label), _layer_name(above.label), style="invis", weight="100"
-            )
-    for layer in layers:
-        with drawing.subgraph() as rank:
-            rank.attr(rank="same")
-            rank.node(_layer_name(layer.label))
-            for node in graph.nodes:
-                if node.feature.layer == layer.label:
-                    rank.node(str(node.feature))
+    Within a shelf the components' last layers are level, and so on downwards; the name of a layer
+    comes before its features, and components come in order. Shelves follow one another.
+    """
+    for shelf in shelved:
+        for level in range(len(shelf.tallest.ranks)):
+            with drawing.subgraph() as same:
+                same.attr(rank="same")
+                for group in shelf.groups:
+                    for rank in group.ranks[level : level + 1]:
+                        same.node(_layer_name(group, rank))
+                        for node in rank.nodes:
+                            same.node(str(node.feature))
+        for left, right in pairwise(shelf.groups):
+            ends = _layer_name(left, left.ranks[0]), _layer_name(right, right.ranks[0])
+            drawing.edge(*ends, style="invis", weight="0")
+    for upper, lower in pairwise(shelf.tallest for shelf in shelved):
+        ends = _layer_name(lower, lower.ranks[0]), _layer_name(upper, upper.ranks[-1])
+        drawing.edge(*ends, style="invis", weight="0")
 
 
-def _layer_name(label: str) -> str:
-    return f"layer {label}"
+def _add_layer_names(cluster: Digraph, group: Group) -> None:
+    for rank in group.ranks:
+        name = _layer_name(group, rank)
+        cluster.node(name, label=f"<{_layer_label(rank.layer)}>", tooltip=_layer_tip(rank.layer))
+        for node in rank.nodes:
+            cluster.edge(name, str(node.feature), style="invis", weight="0")
+    for above, below in pairwise(group.ranks):
+        ends = _layer_name(group, below), _layer_name(group, above)
+        cluster.edge(*ends, style="invis", weight="100")
+
+
+def _layer_name(group: Group, rank: Rank) -> str:
+    return f"layer {rank.layer.label} of {group.number}"
 
 
 def _layer_label(layer: LayerReport) -> str:
@@ -139,26 +154,21 @@ def _layer_tip(layer: LayerReport) -> str:
 # -- components, edges -----------------------------------------------------------------------------
 
 
-def _add_component(
-    drawing: object, graph: CausalGraph, number: int, nodes: list[Node], direction: Direction
+def _add_group(
+    drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxShape, direction: Direction
 ) -> None:
-    import graphviz
-
-    assert isinstance(drawing, graphviz.Digraph)
+    number = group.number
     total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
-    features = counted(len(nodes), "feature")
+    facts = f"  {counted(len(group.nodes), 'feature')} · total |effect| {plain(total)}"
     caption = table(
         row(
             cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
-            cell(
-                words(f"  {features} · total |effect| {plain(total)}", size=9.5, colour=SOFT),
-                align="LEFT",
-            ),
+            cell(words(facts, size=9.5, colour=SOFT), align="LEFT"),
         ),
         cellpadding=2,
     )
-    with drawing.subgraph(name=f"cluster_{number}") as group:
-        group.attr(
+    with drawing.subgraph(name=f"cluster_{number}") as cluster:
+        cluster.attr(
             label=f"<{font(caption)}>",
             labeljust="l",
             labelloc="b" if direction == "BT" else "t",
@@ -168,36 +178,36 @@ def _add_component(
             margin="14",
             tooltip=f"Graph {number}",
         )
-        for node in nodes:
+        _add_layer_names(cluster, group)
+        for node in group.nodes:
             address = web_address(node.neuronpedia)
             linked = {"URL": address, "target": "_blank"} if address else {}
-            group.node(
+            cluster.node(
                 str(node.feature),
-                label=f"<{box(node, graph.run)}>",
+                label=f"<{box(node, graph.run, shape)}>",
                 tooltip=box_tooltip(node, graph.run),
                 id=f"node-{node.feature}",
                 **linked,
             )
 
 
-def _add_edge(drawing: object, edge: Edge, scale: EffectScale) -> None:
-    import graphviz
-
-    assert isinstance(drawing, graphviz.Digraph)
+def _add_edge(drawing: Digraph, edge: Edge, scale: EffectScale, *, numbered: bool) -> None:
     meaning = (
         "ablating the source lowers the target: it promotes it"
         if edge.effect < 0
         else "ablating the source raises the target: it suppresses it"
     )
+    number = words(f" {signed(edge.effect)} ", size=8, colour=effect_colour(edge.effect))
     drawing.edge(
         str(edge.source),
         str(edge.target),
+        label=f"<{number}>" if numbered else "",
         color=scale.colour(edge.effect),
         penwidth=f"{scale.width(edge.effect):.2f}",
         arrowhead=arrow_head(edge),
         id=f"edge-{edge.source}-{edge.target}",
-        **{"class": edge.sign},
         tooltip=in_tooltip(
             f"{edge.source} -> {edge.target}: effect {signed(edge.effect)}\n{meaning}"
         ),
+        **{"class": edge.sign},
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sae_graphs.graph import CausalGraph, RunRecord
-from sae_graphs.render.markup import cell, font, row, table, to_the_left, words
+from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
 from sae_graphs.render.style import (
     ALARM,
     ALARM_LINE,
@@ -44,7 +44,6 @@ PROMPT_COLUMNS = 64
 PROMPT_LINES = 5
 NEXT_TOKENS = 6
 BAR_POINTS = 90
-NO_PATH = "No path is left to draw."
 
 PROMOTES_WORDS = "promotes: ablating the source lowers the target (effect < 0)"
 SUPPRESSES_WORDS = "suppresses: ablating the source raises the target (effect > 0)"
@@ -66,9 +65,9 @@ def header(graph: CausalGraph, *, scale: EffectScale, title: str | None) -> str:
     """The HTML-like label above the whole picture."""
     run = graph.run
     columns_ = [
-        cell(_about(graph, title), align="LEFT", valign="TOP"),
-        cell(_next_tokens(run), align="LEFT", valign="TOP"),
-        cell(_legend(scale), align="LEFT", valign="TOP"),
+        cell(at_own_size(_about(graph, title))),
+        cell(at_own_size(_next_tokens(run))),
+        cell(at_own_size(_legend(scale))),
     ]
     rows = [row(cell(_warning(text), align="LEFT", colspan=3)) for text in run.warnings]
     rows.append(row(*columns_))
@@ -106,8 +105,10 @@ def share_words(graph: CausalGraph) -> str:
 def no_path_words(run: RunRecord) -> str:
     """What an empty picture says: that it is empty, and what would keep something."""
     least = run.settings.get("min_path_edges")
-    length = f" of at least {least} edges" if least is not None else ""
-    return f"{NO_PATH} No path{length} is left; raise --top-k or lower --min-path-edges."
+    length = f" of at least {counted(least, 'edge')}" if isinstance(least, int) else ""
+    return (
+        f"No path{length} is left to draw. A larger top-k or a smaller min-path-edges keeps more."
+    )
 
 
 def _about(graph: CausalGraph, title: str | None) -> str:
@@ -115,7 +116,7 @@ def _about(graph: CausalGraph, title: str | None) -> str:
     facts = [f"model {run.model}", f"SAEs {run.saes}"]
     lines = [words(title or "Causal graph", size=18, bold=True, colour=INK)]
     rows = [row(cell(line, align="LEFT")) for line in lines]
-    rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=4)))
+    rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=3)))
     rows += [
         row(cell(_wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))
         for fact in [" · ".join(facts), share_words(graph), settings_words(run.settings)]
@@ -150,7 +151,7 @@ def _prompt(run: RunRecord) -> str:
             )
             if read:
                 cells.append(cell(words(" ← read here", size=9, colour=SOFT)))
-        tables.append(row(cell(to_the_left(table(row(*cells), cellspacing=2)))))
+        tables.append(row(cell(at_own_size(table(row(*cells), cellspacing=2)))))
     return table(*tables, align="LEFT")
 
 
@@ -192,7 +193,7 @@ def _next_tokens(run: RunRecord) -> str:
     for text, probability in run.next_tokens[:NEXT_TOKENS]:
         name = shortened(token(text), 16)
         filled = max(1, round(BAR_POINTS * min(max(probability, 0.0), 1.0)))
-        bar = to_the_left(table(row(cell(bgcolor=BAR, width=filled, height=9, fixedsize="TRUE"))))
+        bar = at_own_size(table(row(cell(bgcolor=BAR, width=filled, height=9, fixedsize="TRUE"))))
         rows.append(
             row(
                 cell(font(in_label(name), face=MONO, size=10.5), align="RIGHT"),
@@ -229,7 +230,7 @@ def _legend(scale: EffectScale) -> str:
         row(cell(_title("How to read it"), align="LEFT", colspan=2)),
         _entry(_arrow("━━▶", LOWERS), PROMOTES_WORDS),
         _entry(_arrow("━━┫", RAISES), SUPPRESSES_WORDS),
-        _entry(_samples(scale) if scale.largest else "", scale_words(scale)),
+        *([_entry(_samples(scale), scale_words(scale))] if scale.largest else []),
         _entry("", EFFECT_WORDS),
         _entry(_ramp(), ACTIVATION_WORDS),
         _entry(_chips(), TOKEN_WORDS),
@@ -239,7 +240,7 @@ def _legend(scale: EffectScale) -> str:
 
 def _entry(sample: str, text: str) -> str:
     lines = _wrapped(text, LEGEND_COLUMNS, size=9.5)
-    return row(cell(sample, align="LEFT", valign="TOP", width=44), cell(lines, align="LEFT"))
+    return row(cell(at_own_size(sample) if sample else "", width=46), cell(lines, align="LEFT"))
 
 
 def _wrapped(text: str, width: int, *, size: float) -> str:
@@ -264,7 +265,7 @@ def _ramp() -> str:
     steps = [
         cell(bgcolor=shade(step), width=5, height=9, fixedsize="TRUE") for step in range(SHADES + 1)
     ]
-    return table(row(*steps), border=1, color=LINE, align="LEFT")
+    return table(row(*steps), border=1, color=LINE)
 
 
 def _chips() -> str:
@@ -272,4 +273,4 @@ def _chips() -> str:
         cell(_arrow("a", INK), bgcolor=LOWERS_TINT, width=16),
         cell(_arrow("b", INK), bgcolor=RAISES_TINT, width=16),
     ]
-    return table(row(*samples), cellspacing=1, align="LEFT")
+    return table(row(*samples), cellspacing=1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sae_graphs.graph import Context, Node, RunRecord, TokenEffect
-from sae_graphs.render.markup import cell, font, row, table, to_the_left, words
+from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
 from sae_graphs.render.strips import strip, strip_table
 from sae_graphs.render.style import (
     BAND,
@@ -20,6 +21,7 @@ from sae_graphs.render.style import (
 )
 from sae_graphs.render.text import (
     columns,
+    counted,
     in_label,
     in_tooltip,
     plain,
@@ -27,31 +29,45 @@ from sae_graphs.render.text import (
     signed,
     token,
     visible,
+    web_address,
 )
 
-BOX_COLUMNS = 34  # characters in a line of a box
-MAX_CONTEXTS = 3
 MAX_TOKENS = 3
+MAX_TIP_TOKENS = 24
 NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 12, 9, 8.5
+MONO_ASPECT = 0.602  # a monospaced character's width by its size
 
 LOWERS_WORDS = "ablating lowers"
 RAISES_WORDS = "ablating raises"
 
 
-def box(node: Node, run: RunRecord) -> str:
+@dataclass(frozen=True)
+class BoxShape:
+    """What every box of a picture has in common: characters in a line, contexts shown."""
+
+    columns: int = 36
+    contexts: int = 3
+
+    @property
+    def points(self) -> int:
+        """The width of a line in points."""
+        return round(self.columns * TEXT_SIZE * MONO_ASPECT)
+
+
+def box(node: Node, run: RunRecord, shape: BoxShape) -> str:
     """The HTML-like label of one feature."""
     largest = _largest_activation(node)
-    rows = [row(cell(_heading(node), align="LEFT"))]
+    rows = [row(cell(_heading(node), align="LEFT", width=shape.points))]
     if node.activations:
-        line = strip(run.tokens, node.activations, largest=largest, width=BOX_COLUMNS)
+        line = strip(run.tokens, node.activations, largest=largest, width=shape.columns)
         rows.append(_line(strip_table(line), bgcolor=BAND))
-    for context in node.contexts[:MAX_CONTEXTS]:
-        line = strip(context.tokens, context.activations, largest=largest, width=BOX_COLUMNS)
+    for context in node.contexts[: shape.contexts]:
+        line = strip(context.tokens, context.activations, largest=largest, width=shape.columns)
         if line:
             rows.append(_line(strip_table(line)))
     lowered, raised = split_by_sign(node)
-    rows += [_tokens(LOWERS_WORDS, lowered)] if lowered else []
-    rows += [_tokens(RAISES_WORDS, raised)] if raised else []
+    rows += [_tokens(LOWERS_WORDS, lowered, shape)] if lowered else []
+    rows += [_tokens(RAISES_WORDS, raised, shape)] if raised else []
     return table(
         *rows,
         border=1,
@@ -82,7 +98,7 @@ def _largest_activation(node: Node) -> float:
 
 
 def _heading(node: Node) -> str:
-    mark = words(" ↗", size=10, colour=RAISES) if node.neuronpedia else ""
+    mark = words(" ↗", size=10, colour=RAISES) if web_address(node.neuronpedia) else ""
     name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
     active = words(f"active {plain(node.activation)}", size=SMALL_SIZE, colour=SOFT)
     return table(row(cell(name, align="LEFT"), cell(active, align="RIGHT")))
@@ -94,20 +110,20 @@ def _line(content: str, bgcolor: str | None = None) -> str:
     )
 
 
-def _tokens(label: str, effects: Sequence[TokenEffect]) -> str:
+def _tokens(label: str, effects: Sequence[TokenEffect], shape: BoxShape) -> str:
     """A row: what happens, then tokens on their colour with the change in nats."""
     colour = effect_colour(effects[0].effect_nats)
     cells = [cell(words(f"{label} ", size=SMALL_SIZE, colour=colour), align="LEFT")]
-    room = BOX_COLUMNS - 15
+    room = shape.columns - 14.0
     for number, effect in enumerate(effects[:MAX_TOKENS]):
         name, change = shortened(token(effect.token), 12), signed(effect.effect_nats, 2)
-        room -= columns(name) + len(change) + 2
+        room -= columns(name) + 0.85 * len(change) + 1.5
         if number and room < 0:
             break
         chip = font(in_label(name), size=TEXT_SIZE, face=MONO, colour=INK)
         cells.append(cell(chip, bgcolor=effect_tint(effect.effect_nats)))
         cells.append(cell(words(f" {change}  ", size=SMALL_SIZE, colour=SOFT)))
-    return row(cell(to_the_left(table(row(*cells))), align="LEFT"))
+    return row(cell(at_own_size(table(row(*cells))), align="LEFT"))
 
 
 # -- tooltips --------------------------------------------------------------------------------------
@@ -117,12 +133,7 @@ def box_tooltip(node: Node, run: RunRecord) -> str:
     """What hovering over a box says: activation per prompt token, contexts, token effects."""
     lines = [f"{node.feature}: activation {plain(node.activation)} at the read token"]
     if node.activations:
-        lines += ["", "in this prompt:"]
-        lines += [
-            f"  {token(text)}  {plain(value)}"
-            for text, value in zip(run.tokens, node.activations, strict=False)
-            if value
-        ] or ["  not active"]
+        lines += ["", "in this prompt:", *_prompt_lines(node, run)]
     if node.contexts:
         lines += ["", "most active on:"]
         lines += [f"  {_context_line(context)}" for context in node.contexts]
@@ -130,9 +141,21 @@ def box_tooltip(node: Node, run: RunRecord) -> str:
         if effects:
             lines += ["", f"{label} (nats):"]
             lines += [f"  {token(item.token)}  {signed(item.effect_nats)}" for item in effects]
-    if node.neuronpedia:
+    if web_address(node.neuronpedia):
         lines += ["", "click for its page on Neuronpedia"]
     return in_tooltip("\n".join(lines))
+
+
+def _prompt_lines(node: Node, run: RunRecord) -> list[str]:
+    """The prompt's tokens on which the feature is active; of many, the most active ones."""
+    active = [position for position, value in enumerate(node.activations) if value]
+    strongest = sorted(active, key=lambda position: -node.activations[position])[:MAX_TIP_TOKENS]
+    lines = [
+        f"  {token(run.tokens[position])}  {plain(node.activations[position])}"
+        for position in sorted(strongest)
+    ]
+    left = len(active) - len(strongest)
+    return [*lines, *([f"  and {counted(left, 'token')} less"] if left else [])] or ["  not active"]
 
 
 def _context_line(context: Context) -> str:

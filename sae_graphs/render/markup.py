@@ -55,10 +55,12 @@ def words(
     return font(in_label(visible(text)), size=size, colour=colour, face=face, bold=bold)
 
 
-def to_the_left(content: str) -> str:
-    """Content kept at its own width at the left of whatever room its row has.
+def at_own_size(content: str) -> str:
+    """Content kept at its own size at the top left of whatever room its cell has.
 
-    Graphviz stretches a table over its cell, sharing the room out evenly among the columns, so
-    many empty columns take nearly all of it.
+    Graphviz stretches a table over its cell, sharing the room out evenly among rows and columns,
+    so many empty ones take nearly all of it.
     """
-    return table(row(cell(content, align="LEFT"), cell(colspan=99)))
+    return table(
+        row(cell(content, align="LEFT"), cell(colspan=99)), row(cell(colspan=100, rowspan=99))
+    )

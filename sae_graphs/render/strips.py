@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from unicodedata import bidirectional
 
-from sae_graphs.render.markup import cell, row, table, to_the_left
+from sae_graphs.render.markup import at_own_size, cell, row, table
 from sae_graphs.render.style import shade, shade_step
 from sae_graphs.render.text import ELLIPSIS, columns, in_label, visible
 
@@ -29,51 +31,59 @@ def strip(
 
     Shades are activation / `largest`. An ellipsis marks each end that is cut.
     """
+    if not tokens:
+        return ()
     shown = [visible(token) for token in tokens]
     steps = [shade_step(activation, largest) for activation in activations]
-    if not shown:
-        return ()
     peak = max(range(len(shown)), key=lambda i: (activations[i], i))
-    first, last = _window([columns(text) for text in shown], peak, width)
-    pieces = [Piece(shown[i], steps[i]) for i in range(first, last + 1)]
+    text = "".join(shown)
+    starts = [0, *accumulate(len(token) for token in shown)]
+    first, last = _window(text, starts[peak], starts[peak + 1], width)
+    pieces = [
+        Piece(text[max(start, first) : min(end, last)], step)
+        for start, end, step in zip(starts, starts[1:], steps, strict=False)
+        if start < last and end > first
+    ]
     if first > 0:
         pieces.insert(0, Piece(ELLIPSIS, 0))
-    if last < len(shown) - 1:
+    if last < len(text):
         pieces.append(Piece(ELLIPSIS, 0))
-    if first == last:
-        pieces = [Piece(_fitted(piece.text, width), piece.step) for piece in pieces]
     return _merged(pieces)
 
 
-def _window(widths: Sequence[int], peak: int, width: int) -> tuple[int, int]:
-    """The first and last token of the line: whole tokens, room shared out around the peak."""
-    room = width - 2 - widths[peak]  # an ellipsis at either end
-    before, after = sum(widths[:peak]), sum(widths[peak + 1 :])
+def _window(text: str, start: int, end: int, width: int) -> tuple[int, int]:
+    """First and last character of at most `width` columns around `text[start:end]`."""
+    if columns(text) <= width:
+        return 0, len(text)
+    room = width - 2  # an ellipsis at either end
+    while end > start + 1 and columns(text[start:end]) > room:
+        end -= 1
+    room -= columns(text[start:end])
+    before, after = columns(text[:start]), columns(text[end:])
     left = max(min(before, int(room * BEFORE_PEAK)), room - after)
-    first = last = peak
-    used = 0
-    while first > 0 and used + widths[first - 1] <= left:
+    first, last = start, end
+    while first > 0 and columns(text[first - 1 : start]) <= left:
         first -= 1
-        used += widths[first]
-    while last < len(widths) - 1 and used + widths[last + 1] <= room:
+    room -= columns(text[first:start])
+    while last < len(text) and columns(text[end : last + 1]) <= room:
         last += 1
-        used += widths[last]
     return first, last
 
 
-def _fitted(text: str, width: int) -> str:
-    return text if columns(text) <= width else text[: max(width // 2, 1)] + ELLIPSIS
-
-
 def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Neighbours on white become one piece; shaded tokens keep their own."""
+    """Neighbours on white become one piece, unless one is written from right to left; shaded
+    tokens keep their own."""
     merged: list[Piece] = []
     for piece in pieces:
-        if merged and piece.step == 0 and merged[-1].step == 0:
+        if merged and piece.step == merged[-1].step == 0 and not _turns(merged[-1], piece):
             merged[-1] = Piece(merged[-1].text + piece.text, 0)
         else:
             merged.append(piece)
     return tuple(merged)
+
+
+def _turns(*pieces: Piece) -> bool:
+    return any(bidirectional(c) in ("R", "AL", "AN") for piece in pieces for c in piece.text)
 
 
 def strip_table(pieces: Sequence[Piece]) -> str:
@@ -83,4 +93,4 @@ def strip_table(pieces: Sequence[Piece]) -> str:
         for piece in pieces
         if piece.text
     ]
-    return to_the_left(table(row(*cells))) if cells else ""
+    return at_own_size(table(row(*cells))) if cells else ""
