@@ -22,6 +22,7 @@ from torch import Tensor
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.rows import RowChange
 from sae_graphs.settings import GraphSettings, Per
 
 MOST_ROWS = 4096  # token rows in a batch: more gains nothing on a CPU
@@ -109,7 +110,7 @@ def places_of(clean: CleanRun, settings: GraphSettings) -> Places:
     if settings.ablate == "read":
         ablated = torch.arange(n) == read
     else:
-        ablated = torch.ones(n, dtype=torch.bool)
+        ablated = torch.arange(n) <= read  # later positions cannot reach the one that is read
         ablated[0] = settings.ablate_first or n == 1
     return Places(ablated, read)
 
@@ -149,29 +150,41 @@ def source_features(
     return torch.tensor(wanted, dtype=sources.dtype, device=sources.device)
 
 
-def changed_streams(
+def row_change(
     model: InstrumentedModel,
     clean: CleanRun,
     depth: int,
     features: Tensor,
     places: Places,
     intervention: Intervention = ZERO,
-) -> Tensor:
-    """One copy of the stream per feature `[B]`, that feature changed: `[B, T, D]`.
+) -> RowChange:
+    """The stream with one feature changed, for each feature `[B]`: the rows that differ.
 
     `x' = x - (decode(a) - decode(a with the feature changed))`: the SAE's error stays. The
     decoder is affine, so all other activations cancel and only the feature's own is decoded.
     """
-    stream = clean.streams[depth]  # [T, D]
-    after = changed_activations(clean, depth, places, intervention)[:, features]  # [T, B]
-    before = clean.activations[depth][:, features]
+    after = changed_activations(clean, depth, places, intervention)[:, features].T  # [B, T]
+    before = clean.activations[depth][:, features].T
+    rows = _changed_rows(after != before, places.read)  # [B, Q]
+    stream = clean.streams[depth][rows]  # [B, Q, D]
+    before, after = before.gather(1, rows), after.gather(1, rows)
     decode = model.stack.layers[depth].decoder_of(features)
-    alone = torch.eye(len(features), dtype=before.dtype, device=before.device)
-    removed = decode(before.T[..., None] * alone[:, None], stream)  # [B, T, D]
-    removed = removed - decode(after.T[..., None] * alone[:, None], stream)
-    # Untouched positions are restored exactly: there the difference is rounding, at most.
-    touched = (before != after).T[..., None]  # [B, T, 1]
-    return torch.where(touched, stream - removed.to(stream.dtype), stream)
+    alone = torch.eye(len(features), dtype=before.dtype, device=before.device)[:, None]
+    removed = decode(before[..., None] * alone, stream) - decode(after[..., None] * alone, stream)
+    # A row that does not change is left as it is: there the difference is rounding, at most.
+    changed = (before != after)[..., None]
+    return RowChange(rows, torch.where(changed, stream - removed.to(stream.dtype), stream))
+
+
+def _changed_rows(changed: Tensor, read: int) -> Tensor:
+    """Positions `[B, Q]` that differ, the read position first; it also fills short rows up."""
+    others = changed.clone()  # [B, T]
+    others[:, read] = False
+    counts = others.sum(1, keepdim=True)
+    order = others.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+    within = torch.arange(order.shape[1], device=order.device) < counts
+    first = torch.full_like(counts, read)
+    return torch.cat([first, torch.where(within, order, first)], dim=1)
 
 
 @torch.no_grad()
@@ -191,9 +204,11 @@ def measure(
     """
     target = model.stack.layers[depth + 1]
     clean_target = target.encode(clean.streams[depth + 1][places.read][None])  # [1, F]
-    for chunk in sources.split(batch or batch_size(model, len(clean))) if len(sources) else ():
-        streams = changed_streams(model, clean, depth, chunk, places, intervention)  # [B, T, D]
-        onward = model.run_segment(clean, depth, streams)[:, places.read]  # [B, D]
+    changed = changed_activations(clean, depth, places, intervention) != clean.activations[depth]
+    n_rows = changed.sum(0)[sources]
+    for chunk in _batches(model, len(clean), sources, n_rows, batch):
+        change = row_change(model, clean, depth, chunk, places, intervention)
+        onward = model.run_segment(clean, depth, change)  # [B, D]
         yield EffectBlock(depth, chunk, target.encode(onward) - clean_target)
 
 
@@ -217,8 +232,8 @@ def effect_in_features(
         return None
     target = model.stack.layers[depth + 1]
     before = clean.streams[depth + 1][places.read][None]  # [1, D]
-    streams = changed_streams(model, clean, depth, chunk, places, intervention)
-    after = model.run_segment(clean, depth, streams)[:, places.read]  # [B, D]
+    change = row_change(model, clean, depth, chunk, places, intervention)
+    after = model.run_segment(clean, depth, change)  # [B, D]
     expressed = target.decode(target.encode(after), after)
     expressed = expressed - target.decode(target.encode(before), before)
     moved = after - before
@@ -228,19 +243,38 @@ def effect_in_features(
     return 1.0 - float((moved - expressed).double().square().sum()) / total
 
 
-def batch_size(model: InstrumentedModel, n_tokens: int) -> int:
-    """How many copies of the prompt to run at once: a quarter of the memory that is free."""
+def batch_size(model: InstrumentedModel, n_tokens: int, n_rows: int) -> int:
+    """How many changed prompts to run at once, in a quarter of the memory that is free.
+
+    `n_rows` of the `n_tokens` are run in each.
+    """
     cfg = model.model.cfg
     width = max(layer.n_features for layer in model.stack.layers)
     parameter = next(model.model.parameters())
     heads = int(getattr(cfg, "n_heads", 1))
-    floats = n_tokens * (30 * int(cfg.d_model) + 4 * heads * n_tokens) + 6 * width
+    floats = n_rows * (30 * int(cfg.d_model) + 4 * heads * n_tokens)
+    floats += 8 * n_tokens * int(cfg.d_model) + 6 * width
     if parameter.is_cuda:
         free = torch.cuda.mem_get_info(parameter.device)[0]
     else:
         free = psutil.virtual_memory().available
     fits = free // 4 // (floats * parameter.element_size())
-    return int(max(1, min(fits, MOST_ROWS // n_tokens or 1)))
+    return int(max(1, min(fits, MOST_ROWS // n_rows or 1)))
+
+
+def _batches(
+    model: InstrumentedModel, n_tokens: int, sources: Tensor, n_rows: Tensor, batch: int | None
+) -> Iterator[Tensor]:
+    """The sources in batches, those with the same number of changed rows beside each other."""
+    order = n_rows.argsort(stable=True)
+    sources, n_rows = sources[order], n_rows[order]
+    while len(sources):
+        # Rows grow along the order: what fits at the end of a batch sets its size.
+        size = batch or batch_size(model, n_tokens, int(n_rows[0]) + 1)
+        size = min(size, len(sources))
+        size = min(size, batch or batch_size(model, n_tokens, int(n_rows[size - 1]) + 1))
+        yield sources[:size]
+        sources, n_rows = sources[size:], n_rows[size:]
 
 
 # -- what is kept ----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from sae_graphs.ablation import ZERO, Intervention, Places, batch_size, changed_streams
+from sae_graphs.ablation import ZERO, Intervention, Places, batch_size, row_change
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.graph import Context, TokenEffect
@@ -59,14 +59,19 @@ def token_effects(
     Log-probabilities, changed minus clean, in nats. Ordered by effect times probability (the
     larger of clean and changed), so that neither rare tokens nor faint effects come first.
     """
-    before = clean.logits[places.read].float().log_softmax(-1)  # [V]
+    before = _log_probabilities(clean.logits[places.read])  # [V]
     found: list[TokenEffects] = []
-    for chunk in features.split(batch_size(model, len(clean))):
-        streams = changed_streams(model, clean, depth, chunk, places, intervention)
-        logits = model.run_to_logits(clean, depth, streams, places.read)  # [B, V]
-        for after in logits.float().log_softmax(-1):
+    for chunk in features.split(batch_size(model, len(clean), len(clean))):
+        change = row_change(model, clean, depth, chunk, places, intervention)
+        logits = model.run_to_logits(clean, depth, change)  # [B, V]
+        for after in _log_probabilities(logits):
             found.append(_strongest(model, before, after, limit))
     return found
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """In nats, in at least single precision."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 def _strongest(model: InstrumentedModel, before: Tensor, after: Tensor, limit: int) -> TokenEffects:

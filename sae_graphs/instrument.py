@@ -9,9 +9,10 @@ Letters: `B` batch, `T` tokens, `D` d_model, `F` features, `V` vocabulary.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +20,10 @@ from sae_lens import SAE
 from torch import Tensor, nn
 
 from sae_graphs.errors import SaeGraphsError, SAELoadError
+from sae_graphs.rows import KeysAndValues, RowChange, keys_and_values, run_rows
 from sae_graphs.saes import SAEStack, StreamPoint, stack_from
+
+log = logging.getLogger(__name__)
 
 REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
 
@@ -37,7 +41,8 @@ class CleanRun:
     """One undisturbed forward pass over one prompt.
 
     `streams` and `activations` hold one tensor per SAE layer, `[T, D]` and `[T, F]`; `inputs` the
-    stream before each block `[T, D]`; `logits` is `[T, V]`.
+    stream before each block `[T, D]`; `kept` the keys and values of each block's attention, None
+    where rows cannot be run alone; `logits` is `[T, V]`.
     """
 
     prompt: str
@@ -47,6 +52,7 @@ class CleanRun:
     activations: tuple[Tensor, ...]
     inputs: tuple[Tensor, ...]
     calls: tuple[BlockCall, ...]
+    kept: tuple[KeysAndValues | None, ...]
     logits: Tensor
 
     def __len__(self) -> int:
@@ -68,6 +74,8 @@ class InstrumentedModel:
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
         self.warnings: tuple[str, ...] = ()
         self._replay_checked = False
+        self._rows_checked = False
+        self._rows_alone = hasattr(model, "original_model")
         d_model, n_blocks = int(model.cfg.d_model), len(model.blocks)
         for layer in self.stack.layers:
             if layer.sae.cfg.d_in != d_model:
@@ -128,6 +136,7 @@ class InstrumentedModel:
             activations=(),
             inputs=inputs,
             calls=tuple(recorded.calls),
+            kept=(),
             logits=logits,
         )
         if not torch.isfinite(logits).all():
@@ -136,7 +145,7 @@ class InstrumentedModel:
         activations = tuple(
             layer.encode(stream) for layer, stream in zip(self.stack.layers, streams, strict=True)
         )
-        run = CleanRun(**{**vars(run), "streams": streams, "activations": activations})
+        run = replace(run, streams=streams, activations=activations, kept=self._keep(run))
         self._check_replay(run)
         return run
 
@@ -159,17 +168,29 @@ class InstrumentedModel:
         ]
 
     @torch.no_grad()
-    def run_segment(self, clean: CleanRun, depth: int, streams: Tensor) -> Tensor:
-        """Run changed streams `[B, T, D]` on from SAE layer `depth` to the next: `[B, T, D]`."""
-        layers = self.stack.layers
-        return self._advance(clean, layers[depth].point, layers[depth + 1].point, streams)
+    def run_segment(self, clean: CleanRun, depth: int, change: RowChange) -> Tensor:
+        """Run changed streams on from SAE layer `depth` to the next, at the row to read: `[B, D]`.
+
+        Where one block lies between, only the changed rows are run; else all.
+        """
+        start, stop = (layer.point for layer in self.stack.layers[depth : depth + 2])
+        if self._rows_alone and "mid" not in (start.site, stop.site):
+            block = start.block + (start.site == "post")
+            if stop.block + (stop.site == "post") == block + 1:
+                out = self._replay_rows(clean, block, change)
+                if out is not None:
+                    return out[:, 0]
+        streams = self._advance(clean, start, stop, change.whole(clean.streams[depth]))
+        return streams[torch.arange(len(streams)), change.rows[:, 0]]
 
     @torch.no_grad()
-    def run_to_logits(self, clean: CleanRun, depth: int, streams: Tensor, position: int) -> Tensor:
-        """Run changed streams `[B, T, D]` on to the logits at one position: `[B, V]`."""
+    def run_to_logits(self, clean: CleanRun, depth: int, change: RowChange) -> Tensor:
+        """Run changed streams on to the logits at the row to read: `[B, V]`."""
         end = StreamPoint(len(self.model.blocks) - 1, "post")
-        last = self._advance(clean, self.stack.layers[depth].point, end, streams)
-        return self._unembed(last[:, position : position + 1])[:, 0]
+        streams = change.whole(clean.streams[depth])
+        last = self._advance(clean, self.stack.layers[depth].point, end, streams)  # [B, T, D]
+        rows = change.rows[:, :1, None].expand(-1, -1, last.shape[-1])
+        return self._unembed(last.gather(1, rows))[:, 0]
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -218,6 +239,23 @@ class InstrumentedModel:
         out = self.model.blocks[block](streams, *call.args, **call.kwargs)
         return out[0] if isinstance(out, tuple) else out
 
+    def _replay_rows(self, clean: CleanRun, block: int, change: RowChange) -> Tensor | None:
+        """One block on some rows only: `[B, Q, D]`, or None where that cannot be done."""
+        kept, call = clean.kept[block], clean.calls[block]
+        if kept is None:
+            return None
+        return run_rows(self.model.blocks[block], change, kept, call.args, call.kwargs)
+
+    def _keep(self, clean: CleanRun) -> tuple[KeysAndValues | None, ...]:
+        if not self._rows_alone:
+            return (None,) * len(clean.calls)
+        return tuple(
+            keys_and_values(block, stream, call.args, call.kwargs)
+            for block, stream, call in zip(
+                self.model.blocks, clean.inputs, clean.calls, strict=False
+            )
+        )
+
     def _replay_from_mid(self, clean: CleanRun, block: int, streams: Tensor) -> Tensor:
         """The second half of a block, from changed mid-block streams `[B, T, D]`."""
         clean_mid = self._stream_at(clean, StreamPoint(block, "mid"))
@@ -246,6 +284,9 @@ class InstrumentedModel:
 
         Guards against architectures that the replay does not fit; they must fail loudly.
         """
+        if self._rows_alone and not self._rows_checked and len(clean) > 2:
+            self._rows_alone = self._rows_agree(clean)
+            self._rows_checked = True
         if self._replay_checked:
             return
         for block in range(len(clean.calls)):
@@ -254,9 +295,31 @@ class InstrumentedModel:
         self._require_equal(self._unembed(clean.inputs[-1][None])[0], clean.logits, "the logits")
         self._replay_checked = True
 
-    def _require_equal(self, again: Tensor, recorded: Tensor, what: str) -> None:
+    def _rows_agree(self, clean: CleanRun) -> bool:
+        """Whether each block gives on rows alone what it gives on all rows, for a disturbed one."""
+        last = len(clean) - 1
+        rows = torch.tensor([[last, last // 2]], device=clean.logits.device)
+        for block in range(len(clean.calls)):
+            stream = clean.inputs[block]
+            change = RowChange(rows, stream[rows].flip(1))  # two rows change places
+            alone = self._replay_rows(clean, block, change)
+            whole = self._replay(clean, block, change.whole(stream))[:, rows[0]]
+            if alone is None or not self._close(alone, whole):
+                log.warning(
+                    "block %d of %s cannot be run on some rows alone: all rows are run, which is "
+                    "as exact and slower",
+                    block,
+                    self.name,
+                )
+                return False
+        return True
+
+    def _close(self, again: Tensor, recorded: Tensor) -> bool:
         tolerance = max(REPLAY_TOLERANCE, 20 * torch.finfo(recorded.dtype).eps)
-        if float((again - recorded).norm()) > tolerance * float(recorded.norm()):
+        return float((again - recorded).norm()) <= tolerance * float(recorded.norm())
+
+    def _require_equal(self, again: Tensor, recorded: Tensor, what: str) -> None:
+        if not self._close(again, recorded):
             raise SaeGraphsError(
                 f"re-running {what} of {self.name} does not give what the model computed: its "
                 "architecture keeps a state between calls that is not supported"
