@@ -16,6 +16,8 @@ import pytest
 from sae_graphs import CausalGraph, cli
 from tests.models import save_model_folder, save_sae_folder
 
+RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"
+
 
 class Answer:
     """What one command printed, and how it ended."""
@@ -43,7 +45,7 @@ def run(
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Folders of a tiny model and its SAEs."""
     root = tmp_path_factory.mktemp("tiny")
     return str(save_model_folder(root / "model")), str(save_sae_folder(root / "saes"))
@@ -104,8 +106,8 @@ def test_edges_filters_and_formats(run, tmp_path: Path) -> None:
     assert str(first.target) in run("edges", "here", "--limit", "1").out
 
 
-def test_contexts_are_found_in_a_text_file(run, tiny, tmp_path: Path) -> None:
-    model, saes = tiny
+def test_contexts_are_found_in_a_text_file(run, folders, tmp_path: Path) -> None:
+    model, saes = folders
     copy = shutil.copytree(saes, tmp_path / "saes")
     (tmp_path / "text.txt").write_text("Copyright (C) 1998 hello world\n" * 40)
     answer = run("contexts", "--text", "text.txt", "--model", model, "--saes", str(copy))
@@ -152,13 +154,16 @@ MISTAKES = {
     "graph corrupt": (["edges", "broken.json"], "broken.json"),
     "graph of another schema": (["edges", "old.json"], "old"),
     "no text": (["contexts", "--text", "nowhere.txt"], "nowhere.txt"),
-    "text empty": (["contexts", "--text", "empty.txt", "--model", "MODEL", "--saes", "SAES"], "empty"),
+    "text empty": (
+        ["contexts", "--text", "empty.txt", "--model", "MODEL", "--saes", "SAES"],
+        "empty",
+    ),
 }
 
 
 @pytest.mark.parametrize("arguments, named", MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes_get_one_line_and_exit_2(
-    run, tiny, tmp_path: Path, arguments: list[str], named: str
+    run, folders, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
@@ -169,7 +174,7 @@ def test_mistakes_get_one_line_and_exit_2(
     old = {"directed": True, "multigraph": False, "graph": {"schema": "old"}, "nodes": []}
     (tmp_path / "old.json").write_text(json.dumps({**old, "edges": []}))
     before = sorted(tmp_path.rglob("*"))
-    places = {"MODEL": tiny[0], "SAES": tiny[1]}
+    places = {"MODEL": folders[0], "SAES": folders[1]}
     answer = run(*(places.get(word, word) for word in arguments))
     assert answer.code == 2
     lines = answer.err.strip().splitlines()
@@ -225,7 +230,7 @@ def test_help_shows_an_example_without_loading_torch(command: list[str]) -> None
     code = (
         "import sys\nfrom sae_graphs import cli\n"
         f"sys.argv = ['sae-graphs', *{command!r}, '--help']\n"
-        "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'"
+        f"{RUN_WITHOUT_TORCH}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -236,7 +241,7 @@ def test_edges_of_a_saved_graph_do_not_load_torch(run, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     code = (
         "import sys\nfrom sae_graphs import cli\nsys.argv = ['sae-graphs', 'edges', 'here']\n"
-        "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'"
+        f"{RUN_WITHOUT_TORCH}"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
