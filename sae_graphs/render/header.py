@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sae_graphs.errors import quoted
 from sae_graphs.graph import CausalGraph, RunRecord
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
 from sae_graphs.render.style import (
@@ -40,6 +41,7 @@ from sae_graphs.render.text import (
 
 LEGEND_COLUMNS = 84
 FACT_COLUMNS = 72
+WARNING_COLUMNS = 120
 PROMPT_COLUMNS = 64
 PROMPT_LINES = 5
 NEXT_TOKENS = 6
@@ -69,7 +71,7 @@ def header(graph: CausalGraph, *, scale: EffectScale, title: str | None) -> str:
         cell(at_own_size(_next_tokens(run))),
         cell(at_own_size(_legend(scale))),
     ]
-    rows = [row(cell(_warning(text), align="LEFT", colspan=3)) for text in run.warnings]
+    rows = [row(cell(_warnings(run.warnings), colspan=3))] if run.warnings else []
     rows.append(row(*columns_))
     return font(table(*rows, cellpadding=10), colour=INK)
 
@@ -84,12 +86,17 @@ def settings_words(settings: Mapping[str, Any]) -> str:
     if (least := settings.get("min_path_edges")) is not None:
         parts.append(f"on paths of at least {least} edges")
     if (where := settings.get("ablate")) is not None:
+        first = "" if settings.get("ablate_first") else " but the first"
         places = {
-            "all": "each feature ablated at every token",
+            "all": f"each feature ablated at every token{first}",
             "read": "each feature ablated at the read token",
             "each": "each feature ablated at one token at a time",
         }
         parts.append(places.get(str(where), f"ablated at {where}"))
+    if (kind := settings.get("intervention", "zero")) != "zero":
+        parts.append(f"intervention: {kind}")
+    if pins := settings.get("pin"):
+        parts.append(f"measured from {quoted(pins)} only")
     return "; ".join(parts)
 
 
@@ -207,11 +214,25 @@ def _title(text: str) -> str:
     return words(text, size=11, bold=True, colour=INK)
 
 
-def _warning(text: str) -> str:
-    shown = shortened(visible(text), 220)
-    label = font(in_label(f"⚠{HARD_SPACE} {shown}"), size=11, colour=INK, bold=True)
+def _warnings(texts: Sequence[str]) -> str:
+    """One panel, as wide as the header, that cannot be overlooked."""
+    sign = words("⚠  ", size=14, colour=ALARM_LINE)
+    entries = [
+        row(
+            cell(sign, valign="TOP"),
+            cell(
+                _wrapped(shortened(text, 400), WARNING_COLUMNS, size=11, colour=INK, bold=True),
+                align="LEFT",
+            ),
+        )
+        for text in texts
+    ]
     return table(
-        row(cell(label, align="LEFT")), bgcolor=ALARM, border=1, color=ALARM_LINE, cellpadding=6
+        row(cell(at_own_size(table(*entries, cellspacing=3)))),
+        bgcolor=ALARM,
+        border=1,
+        color=ALARM_LINE,
+        cellpadding=6,
     )
 
 
@@ -242,10 +263,15 @@ def _entry(sample: str, text: str) -> str:
     return row(cell(at_own_size(sample) if sample else "", width=56), cell(lines, align="LEFT"))
 
 
-def _wrapped(text: str, width: int, *, size: float) -> str:
-    """Soft text in lines of at most `width` characters."""
+def _wrapped(text: str, width: int, *, size: float, colour: str = SOFT, bold: bool = False) -> str:
+    """Text in lines of at most `width` characters."""
     lines = textwrap.wrap(visible(text, space=" "), width) or [""]
-    return table(*(row(cell(words(line, size=size, colour=SOFT), align="LEFT")) for line in lines))
+    return table(
+        *(
+            row(cell(words(line, size=size, colour=colour, bold=bold), align="LEFT"))
+            for line in lines
+        )
+    )
 
 
 def _arrow(drawn: str, colour: str) -> str:

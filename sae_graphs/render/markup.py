@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sae_graphs.render.style import SANS
-from sae_graphs.render.text import in_label, visible
+from sae_graphs.render.text import HARD_SPACE, in_label, visible
 
 
 def _tag(name: str, content: str, attributes: dict[str, str | int | float | None]) -> str:
@@ -51,8 +51,10 @@ def words(
     face: str = SANS,
     bold: bool = False,
 ) -> str:
-    """Any text, made visible and escaped, in a font."""
-    return font(in_label(visible(text)), size=size, colour=colour, face=face, bold=bold)
+    """Any text, made visible and escaped, in a font; Graphviz takes no empty element."""
+    return font(
+        in_label(visible(text) or HARD_SPACE), size=size, colour=colour, face=face, bold=bold
+    )
 
 
 def at_own_size(content: str) -> str:

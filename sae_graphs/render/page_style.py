@@ -65,7 +65,8 @@ PAN_AND_ZOOM = """
   svg.removeAttribute("width");
   svg.removeAttribute("height");
   svg.setAttribute("preserveAspectRatio", "xMidYMin meet");
-  const tall = home[2] * Math.min(svg.clientHeight / svg.clientWidth, home[3] / home[2]);
+  const box = svg.getBoundingClientRect();
+  const tall = Math.min(home[2] * (box.height / box.width || 1), home[3]);
   let view = [home[0], home[1], home[2], tall], held = null, moved = false;
   const show = () => svg.setAttribute("viewBox", view.join(" "));
   const place = (event) => {

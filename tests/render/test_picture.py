@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -224,8 +223,13 @@ def test_an_empty_graph_says_so() -> None:
 
 
 def test_bare_nodes_are_drawn() -> None:
-    bare: dict[str, Any] = {"activations": (), "contexts": (), "promotes": (), "suppresses": (), "activation": 0.0}
-    words = said(parsed(render.svg(graph_of(("0.1", "1.2", -1.0), **bare))))
+    graph = graph_of(
+        ("0.1", "1.2", -1.0),
+        run=record(model="", saes="", next_tokens=(), settings={}),
+        **dict.fromkeys(("activations", "contexts", "promotes", "suppresses"), ()),
+        activation=0.0,
+    )
+    words = said(parsed(render.svg(graph)))
     assert "0.1 silent" in words
     assert "ablating lowers" not in words
 
