@@ -7,14 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph import CausalGraph
 from sae_graphs.render.dot_source import dot
-from sae_graphs.render.draw import draw_pdf, draw_png, draw_svg
-from sae_graphs.render.page import page
+from sae_graphs.render.engine import draw, draw_pdf, draw_png, draw_svg
 from sae_graphs.render.style import EffectScale
+from sae_graphs.render.webpage import page
 
 __all__ = [
     "FORMATS",
@@ -28,13 +28,6 @@ __all__ = [
 ]
 
 FORMATS = ("svg", "png", "html", "dot", "pdf")
-
-_PICTURES: dict[str, Callable[[str], bytes]] = {
-    "svg": lambda source: draw_svg(source).encode(),
-    "png": draw_png,
-    "dot": str.encode,
-    "pdf": draw_pdf,
-}
 
 
 def svg(graph: CausalGraph, *, title: str | None = None) -> str:
@@ -76,10 +69,8 @@ def files(graph: CausalGraph, formats: Iterable[str]) -> dict[str, bytes]:
         for number, part in enumerate(graph.components(), 1):
             title = f"Graph {number} of {graph.n_components}"
             sources[f"graph-{number}"] = dot(part, scale=scale, title=title)
-    made = {
-        f"{name}.{kind}": _PICTURES[kind](source)
-        for name, source in sources.items()
-        for kind in wanted
-        if kind in _PICTURES
-    }
+    made: dict[str, bytes] = {}
+    for name, source in sources.items():
+        pictures = {"dot": source.encode()} | draw(source, wanted)
+        made |= {f"{name}.{kind}": pictures[kind] for kind in wanted if kind in pictures}
     return made | ({"graph.html": html(graph).encode()} if "html" in wanted else {})

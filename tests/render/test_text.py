@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.render.draw import draw_svg
+from sae_graphs.render.engine import draw_svg
 from sae_graphs.render.strips import strip
 from sae_graphs.render.text import (
     HARD_SPACE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 from sae_graphs.render.fonts import bundled_fonts
 
@@ -20,7 +21,24 @@ _TIP = re.compile(
 _ARROW_LINE = re.compile(
     r'(?P<line><path fill="none" stroke="[^"]*"(?: stroke-width="[^"]*")? d="(?P<d>[^"]*)"/>)'
 )
+_POINTS = re.compile(r'<svg width="(?P<width>[\d.]+)pt" height="(?P<height>[\d.]+)pt"')
 _EDGE_GROUP = re.compile(r'<g id="[^"]*" class="edge[^"]*">.*?</g>\n</g>', re.DOTALL)
+
+
+def draw(source: str, kinds: Iterable[str]) -> dict[str, bytes]:
+    """The picture as SVG, PNG and PDF, whichever are asked for by `kinds`; others are ignored."""
+    wanted = set(kinds)
+    drawn: dict[str, bytes] = {}
+    with bundled_fonts():
+        if wanted & {"svg", "png"}:
+            raw = _rendered(source, "svg").decode("utf-8")
+            if "svg" in wanted:
+                drawn["svg"] = _finished(raw).encode("utf-8")
+            if "png" in wanted:
+                drawn["png"] = _rendered(source, "png", f"-Gdpi={_dpi_for(*_size(raw)):.4f}")
+        if "pdf" in wanted:
+            drawn["pdf"] = _rendered(source, "pdf")
+    return drawn
 
 
 def draw_svg(source: str) -> str:
@@ -28,37 +46,39 @@ def draw_svg(source: str) -> str:
 
     Tooltips are `title` elements, and arrows can be hovered over near their line, not only on it.
     """
-    drawn = _draw(source, "svg").decode("utf-8")
-    drawn = drawn[drawn.index("<svg") :]
-    drawn = _TIP.sub(_with_title, drawn)
-    return _EDGE_GROUP.sub(lambda group: _ARROW_LINE.sub(_with_hover, group[0]), drawn)
+    return draw(source, ["svg"])["svg"].decode("utf-8")
 
 
 def draw_png(source: str) -> bytes:
     """The picture at `PNG_DPI`, or as large as `MAX_PNG_SIDE` and `MAX_PNG_PIXELS` allow."""
-    return _draw(source, "png", f"-Gdpi={_dpi_for(*_size(source)):.4f}")
+    return draw(source, ["png"])["png"]
 
 
 def draw_pdf(source: str) -> bytes:
     """The picture as a one-page PDF."""
-    return _draw(source, "pdf")
+    return draw(source, ["pdf"])["pdf"]
 
 
-def _draw(source: str, kind: str, arguments: str = "") -> bytes:
+def _rendered(source: str, kind: str, arguments: str = "") -> bytes:
     import pygraphviz
 
     drawing = pygraphviz.AGraph(string=source)
     try:
-        with bundled_fonts():
-            return bytes(drawing.draw(format=kind, prog="dot", args=arguments))
+        return bytes(drawing.draw(format=kind, prog="dot", args=arguments))
     finally:
         drawing.close()
 
 
-def _size(source: str) -> tuple[float, float]:
-    """Width and height in inches. `graph scale width height` is how the plain format begins."""
-    _, _, width, height, *_ = _draw(source, "plain").split(maxsplit=4)
-    return float(width), float(height)
+def _finished(raw: str) -> str:
+    drawn = _TIP.sub(_with_title, raw[raw.index("<svg") :])
+    return _EDGE_GROUP.sub(lambda group: _ARROW_LINE.sub(_with_hover, group[0]), drawn)
+
+
+def _size(raw: str) -> tuple[float, float]:
+    """Width and height in inches, from the head of Graphviz's SVG."""
+    found = _POINTS.search(raw)
+    assert found is not None, "Graphviz gives every SVG a size in points"
+    return float(found["width"]) / 72, float(found["height"]) / 72
 
 
 def _dpi_for(width: float, height: float) -> float:

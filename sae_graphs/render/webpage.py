@@ -14,9 +14,9 @@ from sae_graphs.render.header import (
     settings_words,
     share_words,
 )
-from sae_graphs.render.page_style import PAN_AND_ZOOM, STYLE
 from sae_graphs.render.style import EffectScale, effect_colour
 from sae_graphs.render.text import in_page, plain, shortened, signed, token, visible, web_address
+from sae_graphs.render.webpage_style import PAN_AND_ZOOM, STYLE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
