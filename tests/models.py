@@ -239,6 +239,20 @@ def in_dtype(saes: Sequence[SAE[Any]], dtype: str) -> list[SAE[Any]]:
     return copies
 
 
+def save_model_folder(folder: Path) -> Path:
+    """A tiny GPT-2 as a Hugging Face folder."""
+    return save_model("gpt2", folder)
+
+
+def save_sae_folder(folder: Path) -> Path:
+    """Four SAEs that fit it, `0` to `3`, one sub-folder each."""
+    saes = [
+        random_sae("standard", hook, size=1.0, seed=number, dtype="float32")
+        for number, hook in enumerate(STACKS["pre"])
+    ]
+    return save_saes(saes, folder)
+
+
 def save_saes(saes: Sequence[SAE[Any]], folder: Path) -> Path:
     """One sub-folder per SAE, as sae-lens writes them."""
     for number, sae in enumerate(saes):

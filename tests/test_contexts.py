@@ -1,0 +1,193 @@
+"""The store of top activating contexts, against brute force, and what can go wrong with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import sae_graphs as sg
+from sae_graphs.contexts import (
+    AFTER,
+    BEFORE,
+    FILE_NAME,
+    KEPT,
+    batches_of_text,
+    build_store,
+    read_contexts,
+    store_file,
+)
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.instrument import InstrumentedModel
+from tests.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes, tokenizer
+
+TEXTS = [CORPUS, "(the dog) ran to the old mat and sat", "the red (old) house and the cat"] * 2
+
+
+@pytest.fixture
+def model(
+    model_folder: Callable[[str], Path], bridge_of: Callable, tmp_path: Path
+) -> InstrumentedModel:
+    """Loaded from folders, so that the store lies beside the SAEs' weights."""
+    saes = random_stack(bridge_of("gpt2"), STACKS["mixed"], ["topk", "jumprelu"], dtype="float32")
+    loaded = sg.load(model_folder("gpt2"), saes=save_saes(saes, tmp_path / "saes"))
+    assert isinstance(loaded, InstrumentedModel)
+    return loaded
+
+
+def rows_of(model: InstrumentedModel) -> Tensor:
+    return torch.cat(list(batches_of_text(model, TEXTS, length=12)))
+
+
+def stored(files: Iterable[Path]) -> list[dict[str, Tensor]]:
+    return [load_file(file) for file in files]
+
+
+def test_rows_of_text(model: InstrumentedModel) -> None:
+    ids = [
+        token for text in TEXTS for token in tokenizer()(text, add_special_tokens=False).input_ids
+    ]
+    batches = list(batches_of_text(model, TEXTS, length=12, rows=4))
+    rows = torch.cat(batches)
+    assert all(len(batch) == 4 for batch in batches[:-1])
+    assert rows[:, 0].tolist() == [0] * len(rows)
+    assert (rows[:, 1:] != 0).all()
+    assert rows[:, 1:].flatten().tolist() == ids[: 11 * (len(ids) // 11)]
+
+
+def test_a_text_shorter_than_a_row_is_used(model: InstrumentedModel) -> None:
+    (row,) = batches_of_text(model, ["the cat"], length=12)
+    assert row.tolist() == [[0, *tokenizer()("the cat", add_special_tokens=False).input_ids]]
+
+
+def test_store_equals_brute_force(model: InstrumentedModel) -> None:
+    rows = rows_of(model)
+    files = build_store(model, rows.split(3))
+    assert files == [store_file(model, layer) for layer in model.stack.layers]
+    for depth, store in enumerate(stored(files)):
+        layer = model.stack.layers[depth]
+        acts = torch.stack([layer.encode(model.streams_of(row[None])[depth][0]) for row in rows])
+        acts[:, 0] = 0  # the first token does not count
+        assert store["fraction_active"] == pytest.approx((acts[:, 1:] != 0).float().mean((0, 1)))
+        assert torch.allclose(store["max_activation"], acts.amax((0, 1)), atol=1e-5)
+        for feature in range(N_FEATURES):
+            peaks = sorted((float(row.max()) for row in acts[:, :, feature]), reverse=True)
+            peaks = [peak for peak in peaks[:KEPT] if peak > 0]
+            held = store["activations"][feature, :, BEFORE].tolist()
+            assert held[: len(peaks)] == pytest.approx(peaks, rel=2e-3, abs=1e-3)
+            assert (store["tokens"][feature, len(peaks) :] == -1).all()
+            assert (store["activations"][feature, len(peaks) :] == 0).all()
+
+
+def test_windows_hold_the_text_around_the_peak(model: InstrumentedModel) -> None:
+    rows = rows_of(model)
+    (store, *_) = stored(build_store(model, [rows]))
+    layer = model.stack.layers[0]
+    texts = ["".join(map(chr, row)) for row in rows.tolist()]
+    checked = 0
+    for feature in range(N_FEATURES):
+        for tokens, values in zip(
+            store["tokens"][feature], store["activations"][feature], strict=True
+        ):
+            inside = tokens >= 0
+            if not inside.any():
+                continue
+            piece = "".join(map(chr, tokens[inside].tolist()))
+            row = next(row for row, text in zip(rows, texts, strict=True) if piece in text)
+            acts = layer.encode(model.streams_of(row[None])[0][0])[:, feature]
+            acts[0] = 0
+            start = texts[rows.tolist().index(row.tolist())].index(piece)
+            found = acts[start : start + len(piece)]
+            assert torch.allclose(values[inside].float(), found, rtol=2e-3, atol=1e-3)
+            assert float(found.max()) == pytest.approx(float(values[BEFORE]), rel=2e-3, abs=1e-3)
+            assert inside[BEFORE]
+            checked += 1
+    assert checked > N_FEATURES
+    assert store["tokens"].shape[-1] == BEFORE + 1 + AFTER
+
+
+def test_batches_do_not_matter(model: InstrumentedModel) -> None:
+    rows = rows_of(model)
+    whole = stored(build_store(model, [rows]))
+    for split in (1, 5):
+        for one, other in zip(whole, stored(build_store(model, rows.split(split))), strict=True):
+            assert torch.equal(one["tokens"], other["tokens"])
+            assert torch.allclose(one["activations"], other["activations"], atol=2e-3)
+
+
+def test_reading_gives_distinct_active_contexts(model: InstrumentedModel) -> None:
+    build_store(model, [rows_of(model)])
+    layer = model.stack.layers[0]
+    found = read_contexts(model, layer, range(N_FEATURES), limit=3)
+    assert len(found) == N_FEATURES
+    assert max(map(len, found)) == 3
+    for contexts in found:
+        peaks = [max(context.activations) for context in contexts]
+        assert peaks == sorted(peaks, reverse=True)
+        assert all(peak > 0 for peak in peaks)
+        assert len({context.tokens for context in contexts}) == len(contexts)
+
+
+def test_graph_nodes_show_contexts(model: InstrumentedModel) -> None:
+    assert all(node.contexts == () for node in sg.causal_graph(model, PROMPT).nodes)
+    build_store(model, [rows_of(model)])
+    nodes = sg.causal_graph(model, PROMPT).nodes
+    assert any(node.contexts for node in nodes)
+    for node in nodes:
+        layer = model.stack.layers[model.stack.depths[node.feature.layer]]
+        assert node.contexts == read_contexts(model, layer, [node.feature.index])[0]
+
+
+def test_no_text_is_an_error_and_writes_nothing(model: InstrumentedModel) -> None:
+    with pytest.raises(SaeGraphsError, match="empty"):
+        build_store(model, batches_of_text(model, ["", ""]))
+    assert not store_file(model, model.stack.layers[0]).exists()
+
+
+def test_progress_counts_tokens(model: InstrumentedModel) -> None:
+    told: list[int] = []
+    rows = rows_of(model)
+    build_store(model, rows.split(4), progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == rows.numel()
+
+
+def test_damaged_and_foreign_stores(model: InstrumentedModel) -> None:
+    first, second, _ = model.stack.layers
+    files = build_store(model, [rows_of(model)])
+    good = files[0].read_bytes()
+    for damaged in (b"", b"garbage", good[: len(good) // 2]):
+        files[0].write_bytes(damaged)
+        with pytest.raises(SaeGraphsError, match="build it again"):
+            read_contexts(model, first, [0])
+    shutil.copy(files[1], files[0])  # another layer's store
+    with pytest.raises(SaeGraphsError, match="was made for"):
+        read_contexts(model, first, [0])
+    save_file({"tokens": torch.zeros(3, 1, 20)}, files[1], metadata={"schema": "other"})
+    with pytest.raises(SaeGraphsError, match="format 'other'"):
+        read_contexts(model, second, [0])
+
+
+def test_a_store_of_another_width_is_refused(model: InstrumentedModel) -> None:
+    layer = model.stack.layers[0]
+    (file, *_) = build_store(model, [rows_of(model)])
+    tensors = {name: values[:-1].contiguous() for name, values in load_file(file).items()}
+    about = {"schema": "sae_graphs/contexts/1", "hook": layer.point.hook_name}
+    save_file(tensors, file, metadata=about)
+    with pytest.raises(SaeGraphsError, match=f"{N_FEATURES - 1} features"):
+        read_contexts(model, layer, [0])
+
+
+def test_stores_of_saes_without_a_folder_lie_in_the_cache(
+    tiny: InstrumentedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    files = [store_file(tiny, layer) for layer in tiny.stack.layers]
+    assert len(set(files)) == 4
+    assert all(tmp_path in file.parents and file.name == FILE_NAME for file in files)
+    assert read_contexts(tiny, tiny.stack.layers[0], [1, 2]) == [(), ()]

@@ -1,0 +1,132 @@
+"""Imports point down only, and what reads saved graphs never waits for torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "sae_graphs"
+
+# What each module may import from the package, beside `errors` and
+# `records`. `TYPE_CHECKING` imports do not count.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "files": set(),
+    "records": set(),
+    "graph": {"records"},
+    "paths": {"graph"},
+    "graph_json": {"graph", "files"},
+    "settings": {"graph"},
+    "neuronpedia": {"graph"},
+    "saes": {"graph"},
+    "rows": set(),
+    "instrument": {"rows", "saes", "graph"},
+    "loading": {"instrument", "saes", "graph"},
+    "ablation": {"instrument", "rows", "saes", "graph", "settings", "paths"},
+    "contexts": {"ablation", "files", "graph", "instrument", "saes"},
+    "build": {
+        "ablation",
+        "contexts",
+        "graph",
+        "instrument",
+        "neuronpedia",
+        "paths",
+        "saes",
+        "settings",
+    },
+}
+# Imports inside a function that point up, each with its reason.
+LATE: dict[str, set[str]] = {
+    "graph": {"graph_json", "paths", "render"},  # a graph saves, draws and ranks itself on request
+}
+TORCH_FREE = [
+    "graph",
+    "graph_json",
+    "paths",
+    "files",
+    "settings",
+    "errors",
+    "neuronpedia",
+    "render",
+]
+
+
+def imports_of(file: Path) -> tuple[set[str], set[str]]:
+    """Package modules imported at the top, and inside functions; type-checking ones left out."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    top: set[str] = set()
+    late: set[str] = set()
+
+    def visit(node: ast.AST, inside: bool) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        found = late if inside else top
+        if isinstance(node, ast.Import):
+            found.update(name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found.add(node.module or "")
+            if node.module == "sae_graphs":
+                found.update(f"sae_graphs.{name.name}" for name in node.names)
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside)
+
+    visit(tree, False)
+    return top, late
+
+
+def own(names: set[str]) -> set[str]:
+    found = {name.split(".")[1] for name in names if name.startswith("sae_graphs.")}
+    return found - {"errors", "records"}  # at the bottom: anything may import them
+
+
+@pytest.mark.parametrize("module", MAY_IMPORT)
+def test_imports_point_down(module: str) -> None:
+    top, late = imports_of(PACKAGE / f"{module}.py")
+    assert own(top) <= MAY_IMPORT[module]
+    assert own(late) <= MAY_IMPORT[module] | LATE.get(module, set())
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "render").glob("*.py")), ids=lambda f: f.stem)
+def test_drawing_reads_graphs_and_paths_only(file: Path) -> None:
+    top, late = imports_of(file)
+    assert own(top | late) <= {"graph", "paths", "render"}
+
+
+def test_the_check_can_fail(tmp_path: Path) -> None:
+    file = tmp_path / "graph.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "import sae_graphs.saes\n"
+        "if TYPE_CHECKING:\n    from sae_graphs.cli import app\n"
+        "def late():\n    from sae_graphs.build import causal_graph\n"
+    )
+    top, late = imports_of(file)
+    assert own(top) == {"saes"}
+    assert own(late) == {"build"}
+
+
+def test_reading_a_graph_needs_no_torch() -> None:
+    names = ", ".join(f"sae_graphs.{name}" for name in TORCH_FREE)
+    code = (
+        f"import sys, sae_graphs, {names}\n"
+        "sae_graphs.CausalGraph, sae_graphs.FeatureId, sae_graphs.union\n"
+        "heavy = {'torch', 'transformers', 'sae_lens', 'transformer_lens', 'pandas'}\n"
+        "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_resolves() -> None:
+    import sae_graphs
+
+    for name in sae_graphs.__all__:
+        assert getattr(sae_graphs, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sae_graphs.nonsense
