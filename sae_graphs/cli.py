@@ -164,12 +164,13 @@ def _draw(
     """Load, measure, print, draw, write."""
     import time
 
-    from sae_graphs.outputs import check_folder, folder_for, write_run
+    from sae_graphs.files import check_writable
+    from sae_graphs.outputs import folder_for, write_run
 
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
     folder = out_folder or folder_for(Path("outputs"), prompt, model, saes)
-    check_folder(folder)
+    check_writable(folder)
     with err.status(f"loading {model}"):
         from sae_graphs.build import causal_graph
         from sae_graphs.loading import load

@@ -8,190 +8,46 @@ means that the source promotes the target.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.records import (
+    Context,
+    Edge,
+    FeatureId,
+    LayerReport,
+    Node,
+    RunRecord,
+    Sign,
+    TokenEffect,
+    feature_order,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sae_graphs.paths import FeaturePath
 
-Sign = Literal["promotes", "suppresses"]
-
-_FEATURE = re.compile(
-    r"(?P<layer>[A-Za-z0-9_-]+)\.(?P<index>[0-9]{1,15})(?:@(?P<position>[0-9]{1,15}))?"
-)
-
-
-@dataclass(frozen=True)
-class FeatureId:
-    """One feature of one SAE layer, at one token position where the graph resolves positions.
-
-    `str(FeatureId("5", 10603))` is `5.10603`; with a position, `5.10603@2`.
-    """
-
-    layer: str
-    index: int
-    position: int | None = None
-
-    def __post_init__(self) -> None:
-        kinds = type(self.layer), type(self.index), type(self.position or 0)
-        if kinds != (str, int, int) or not _FEATURE.fullmatch(str(self)):
-            raise SaeGraphsError(
-                f"not a feature: layer {self.layer!r}, index {self.index!r}, position "
-                f"{self.position!r}; expected a layer label, a whole index and a whole position"
-            )
-
-    def __str__(self) -> str:
-        at = "" if self.position is None else f"@{self.position}"
-        return f"{self.layer}.{self.index}{at}"
-
-    @classmethod
-    def parse(cls, text: str | FeatureId) -> FeatureId:
-        """`FeatureId.parse("5.10603@2")`; raises `SaeGraphsError` where the text is no feature.
-
-        >>> FeatureId.parse("5.10603")
-        FeatureId(layer='5', index=10603, position=None)
-        """
-        if isinstance(text, FeatureId):
-            return text
-        found = _FEATURE.fullmatch(text.strip()) if isinstance(text, str) else None
-        if found is None:
-            raise SaeGraphsError(
-                f"not a feature: {text!r}; expected layer.index such as 5.10603, as a string "
-                "(a number would lose its last zeros)"
-            )
-        position = found["position"]
-        return cls(found["layer"], int(found["index"]), None if position is None else int(position))
-
-
-@dataclass(frozen=True)
-class TokenEffect:
-    """What ablating a feature does to one output token at the read position.
-
-    `effect_nats` is the log-probability ablated minus clean; `probability` is the clean one.
-    """
-
-    token: str
-    effect_nats: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class Context:
-    """A stretch of corpus text on which a feature is active: one activation per token."""
-
-    tokens: tuple[str, ...]
-    activations: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.tokens) != len(self.activations):
-            raise SaeGraphsError(
-                f"a context needs one activation per token, got {len(self.activations)} "
-                f"for {len(self.tokens)} tokens"
-            )
-
-
-@dataclass(frozen=True)
-class Node:
-    """A feature in the graph and what is known of it.
-
-    `activation` is the clean activation at the read position, `activations` at each token of the
-    prompt. `promotes` holds tokens that ablating the feature makes less likely (negative
-    `effect_nats`), `suppresses` those that it makes likelier.
-    """
-
-    feature: FeatureId
-    activation: float
-    component: int = 0
-    neuronpedia: str | None = None
-    activations: tuple[float, ...] = ()
-    contexts: tuple[Context, ...] = ()
-    promotes: tuple[TokenEffect, ...] = ()
-    suppresses: tuple[TokenEffect, ...] = ()
-
-
-@dataclass(frozen=True)
-class Edge:
-    """The effect of ablating `source` on the activation of `target`: ablated minus clean."""
-
-    source: FeatureId
-    target: FeatureId
-    effect: float
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.effect):
-            raise SaeGraphsError(f"edge {self} is not finite: check the model's and SAEs' weights")
-
-    def __str__(self) -> str:
-        return f"{self.source} -> {self.target} ({self.effect:+.4g})"
-
-    @property
-    def sign(self) -> Sign:
-        """`promotes` where ablating the source lowers the target, else `suppresses`."""
-        return "promotes" if self.effect < 0 else "suppresses"
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One SAE layer on this prompt, the measured positions only.
-
-    `fvu` is the fraction of the stream's variance that the SAE leaves unexplained, `l0` the mean
-    number of active features per position, `active_features` how many are active at any ablated
-    position. The last three speak of the step to the next layer and are None for the last one:
-    total and kept |effect|, and `effect_in_features`, the share of the change that reaches the
-    next layer's stream which its SAE can express (1 is all of it).
-    """
-
-    label: str
-    hook_point: str
-    active_features: int
-    l0: float
-    fvu: float
-    total_abs_effect: float | None = None
-    kept_abs_effect: float | None = None
-    effect_in_features: float | None = None
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What was run: everything needed to read the graph, and to run it again."""
-
-    model: str
-    saes: str
-    prompt: str
-    tokens: tuple[str, ...]
-    read_position: int
-    settings: Mapping[str, Any]
-    total_abs_effect: float
-    kept_abs_effect: float
-    next_tokens: tuple[tuple[str, float], ...]
-    layers: tuple[LayerReport, ...]
-    warnings: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.read_position < len(self.tokens):
-            raise SaeGraphsError(
-                f"read position {self.read_position} is outside the {len(self.tokens)} tokens"
-            )
-
-    @cached_property
-    def depths(self) -> Mapping[str, int]:
-        """Layer label to depth, counted from 0 at the first SAE layer of the run."""
-        return {layer.label: depth for depth, layer in enumerate(self.layers)}
-
-    @property
-    def kept_share(self) -> float:
-        """The share of the total |effect| that the graph's edges hold, 0 to 1."""
-        return self.kept_abs_effect / self.total_abs_effect if self.total_abs_effect else 0.0
+__all__ = [
+    "CausalGraph",
+    "Context",
+    "Edge",
+    "FeatureId",
+    "LayerReport",
+    "Node",
+    "RunRecord",
+    "Sign",
+    "TokenEffect",
+    "assemble",
+    "edge_order",
+    "feature_order",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -409,12 +265,6 @@ class CausalGraph:
         from sae_graphs.graph_json import load
 
         return load(path)
-
-
-def feature_order(feature: FeatureId, depths: Mapping[str, int]) -> tuple[int, int, int]:
-    """The order of features everywhere: depth, index, position."""
-    position = -1 if feature.position is None else feature.position
-    return depths[feature.layer], feature.index, position
 
 
 def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> CausalGraph:

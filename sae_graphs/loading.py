@@ -47,8 +47,10 @@ def load(
     from sae_graphs.saes import load_stack
 
     _check_device(device)
+    bundled = str(model) == BUNDLED and saes is None
+    stack_name = BUNDLED if bundled else None  # no one needs to know where it is installed
     with torch.no_grad():
-        stack = load_stack(release, device=device, dtype=dtype)
+        stack = load_stack(release, device=device, dtype=dtype, name=stack_name)
         bridge = _load_bridge(source, device, getattr(torch, dtype))
         _process_weights(bridge, stack)
         return InstrumentedModel(bridge, stack, name=str(model))

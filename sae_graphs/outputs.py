@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs import __version__
-from sae_graphs.files import RECORD, check_writable, replace_folder
+from sae_graphs.files import RECORD, replace_folder
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import FILE_NAME, to_bytes
 
@@ -31,11 +31,6 @@ def folder_for(root: Path, prompt: str, model: str, saes: str | None) -> Path:
         digest = hashlib.sha256(json.dumps([prompt, model, saes]).encode()).hexdigest()
         folder = root / f"{slug}-{digest[:6]}"
     return folder
-
-
-def check_folder(folder: Path) -> None:
-    """Raise `SaeGraphsError` now, before the work, where the folder cannot be written."""
-    check_writable(folder)
 
 
 def write_run(

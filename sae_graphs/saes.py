@@ -179,18 +179,22 @@ def stack_from(saes: Sequence[SAE[Any]], *, name: str = "custom") -> SAEStack:
     return _stack([(sae, None) for sae in saes], name)
 
 
-def load_stack(source: str | Path, *, device: str = "cpu", dtype: str = "float32") -> SAEStack:
+def load_stack(
+    source: str | Path, *, device: str = "cpu", dtype: str = "float32", name: str | None = None
+) -> SAEStack:
     """Load SAEs from a folder (one sub-folder an SAE) or by sae-lens release name.
+
+    `name` is what the stack is called, by default its source.
 
     Raises `SAELoadError` naming the folder or SAE at fault. Weights are read from safetensors
     only and must be finite.
     """
     folder = Path(source)
     if folder.is_dir():
-        return _stack(_load_folder(folder, device, dtype), str(source))
+        return _stack(_load_folder(folder, device, dtype), name or str(source))
     if folder.exists():
         raise SAELoadError(f"{source} is a file; expected a folder with one sub-folder per SAE")
-    return _stack(_load_release(str(source), device, dtype), str(source))
+    return _stack(_load_release(str(source), device, dtype), name or str(source))
 
 
 def _stack(saes: Sequence[tuple[SAE[Any], Path | None]], name: str) -> SAEStack:
