@@ -199,7 +199,8 @@ def _next_tokens(run: RunRecord) -> str:
     for text, probability in run.next_tokens[:NEXT_TOKENS]:
         name = shortened(token(text), 16)
         filled = max(1, round(BAR_POINTS * min(max(probability, 0.0), 1.0)))
-        bar = at_own_size(table(row(cell(bgcolor=BAR, width=filled, height=9, fixedsize="TRUE"))))
+        filled_cell = cell(bgcolor=BAR, width=filled, height=8, fixedsize="TRUE")
+        bar = at_own_size(table(row(cell(height=4)), row(filled_cell)))
         rows.append(
             row(
                 cell(font(in_label(name + HARD_SPACE), face=MONO, size=10.5), align="RIGHT"),
