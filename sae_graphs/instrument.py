@@ -284,7 +284,7 @@ class InstrumentedModel:
 
         Guards against architectures that the replay does not fit; they must fail loudly.
         """
-        if self._rows_alone and not self._rows_checked and len(clean) > 2:
+        if self._rows_alone and not self._rows_checked and len(clean) > 1:
             self._rows_alone = self._rows_agree(clean)
             self._rows_checked = True
         if self._replay_checked:

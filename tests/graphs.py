@@ -72,7 +72,7 @@ def graph_of(
 ) -> CausalGraph:
     """A graph of edges, given as objects or as `{("0.1", "1.2"): effect}`."""
     if isinstance(edges, Mapping):
-        edges = [edge(*ends, effect) for ends, effect in edges.items()]
+        edges = [edge(source, target, effect) for (source, target), effect in edges.items()]
     edges = list(edges)
     features = {end for each in edges for end in (each.source, each.target)}
     return assemble(run or run_record(), [node(feature) for feature in features], edges)

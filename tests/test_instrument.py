@@ -101,7 +101,7 @@ def test_a_model_that_keeps_state_is_refused() -> None:
             super().__init__()
             block, calls = self.blocks[1], iter(range(1000))
             forward = block.forward
-            block.forward = lambda stream: forward(stream) + next(calls)  # type: ignore[method-assign]
+            block.forward = lambda stream: forward(stream) + next(calls)
 
     saes = [identity_sae(f"blocks.{block}.hook_resid_pre") for block in (0, 1)]
     model = InstrumentedModel(Drifting(), saes)
@@ -133,5 +133,52 @@ def test_token_strings(tiny: InstrumentedModel) -> None:
 
 def test_sentencepiece_spaces_are_shown() -> None:
     model = linear_model()
-    model.model.tokenizer.convert_ids_to_tokens = lambda token_id: "▁the"  # type: ignore[method-assign]
+    model.model.tokenizer.convert_ids_to_tokens = lambda token_id: "▁the"
     assert model.token_string(1) == " the"
+
+
+# -- running some rows alone -----------------------------------------------------------------------
+
+
+def random_change(stream: Tensor) -> RowChange:
+    """Four copies, each with other rows changed; short ones are filled up with the row to read."""
+    rows = torch.tensor([[6, 1, 4], [6, 5, 6], [6, 6, 6], [6, 2, 3]])
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(10, stream.shape[-1], generator=generator, dtype=stream.dtype)
+    return RowChange(rows, (stream + noise)[rows])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_some_rows_alone_give_what_all_rows_give(bridge_of: BridgeOf, architecture: str) -> None:
+    bridge = bridge_of(architecture, "float64")
+    model = InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]))
+    clean = model.clean_run(PROMPT)
+    assert model._rows_alone
+    assert all(kept is not None for kept in clean.kept)
+    for depth in range(3):
+        change = random_change(clean.streams[depth])
+        alone = model.run_segment(clean, depth, change)
+        model._rows_alone = False
+        whole = model.run_segment(clean, depth, change)
+        model._rows_alone = True
+        assert torch.allclose(alone, whole, atol=1e-10)
+        assert not torch.allclose(alone, clean.streams[depth + 1][6], atol=1e-2)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "("])
+def test_rows_that_go_wrong_are_noticed(
+    bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    """All rows are run then, and the graph stays the same; whatever the first prompt was."""
+    from sae_graphs import instrument
+
+    bridge = bridge_of("gpt2", "float64")
+    saes = random_stack(bridge, STACKS["pre"], ["standard"])
+    expected = sg.causal_graph(InstrumentedModel(bridge, saes), PROMPT)
+    run_rows: Any = instrument.run_rows
+    monkeypatch.setattr(instrument, "run_rows", lambda *args: run_rows(*args) * 1.01)
+    model = InstrumentedModel(bridge, saes)
+    model.clean_run(prompt)
+    assert not model._rows_alone
+    graph = sg.causal_graph(model, PROMPT)
+    assert [str(e) for e in graph.edges] == [str(e) for e in expected.edges]
