@@ -26,8 +26,14 @@ def train(
     threads: ThreadsOption = 2,
 ) -> None:
     """Rebuild the model, its SAEs and what ships with them; an interrupted run is resumed."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from .plan import Plan
     from .train import train as run
@@ -58,10 +64,15 @@ def evaluate(
 ) -> None:
     """Measure the model and its SAEs on held-out cases and fresh text; print and save a table."""
     from .evaluation import evaluate as run
+    from .evaluation import require_model
     from .evaluation_table import print_tables
+    from .shipping import write_readme
 
+    require_model(out)
     _prepare(threads)
-    print_tables(run(out, cases=cases, tokens=tokens))
+    report = run(out, cases=cases, tokens=tokens)
+    print_tables(report)
+    write_readme(out, report)
 
 
 def _keep_memory() -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SaeGraphsError
 from .corpus import PHENOMENA, Case, held_out_cases, unseen_subjects
-from .tokenizer import load_tokenizer
+from .tokenizer import load_tokenizer, marker_id
 from .tokens import token_rows
+from .train import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ SPOTS = (
     ("The Eiffel Tower is in the city of", " Paris"),
     ("According to a new report from C", "N"),
     ("www.garden.co", "."),
-    ("the number 3.14", "1"),
+    ("the number 3.14", "159265"),
     ("[ ( { x }", " )"),
     ("The day after Tuesday is", " Wednesday"),
     ("12, 13, 14,", " 15"),
@@ -69,7 +70,7 @@ def encode_case(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[in
     both = tokenizer.encode(prompt + answer).ids
     if both[: len(start)] != start or len(both) == len(start):
         return None
-    marker = tokenizer.token_to_id("<|endoftext|>")
+    marker = marker_id(tokenizer)
     return [marker, *start], both[len(start)]
 
 
@@ -134,7 +135,7 @@ def measure_unseen(model: Any, tokenizer: Tokenizer) -> dict[str, Any]:
     import torch
 
     landmarks = unseen_subjects()[:10]
-    marker = tokenizer.token_to_id("<|endoftext|>")
+    marker = marker_id(tokenizer)
     sure = []
     for name in landmarks:
         ids = [marker, *tokenizer.encode(f"The {name} stands in").ids]
@@ -266,13 +267,18 @@ def measure_recovery(bridge: Any, saes: dict[str, Any], rows: torch.Tensor) -> d
     return found
 
 
-def evaluate(out: Path, *, cases: int, tokens: int, save: bool = True) -> dict[str, Any]:
+def require_model(out: Path) -> None:
+    """Raises SaeGraphsError when there is no trained model in `out`."""
+    if not (out / "model" / "model.safetensors").exists():
+        raise SaeGraphsError(f"{out} holds no trained model; run `python -m sae_graphs.demo train`")
+
+
+def evaluate(out: Path, *, cases: int, tokens: int) -> dict[str, Any]:
     """Every measurement of the model in `out`; saved as `<out>/evaluation.json`.
 
     Raises SaeGraphsError when there is no trained model in `out`.
     """
-    if not (out / "model" / "model.safetensors").exists():
-        raise SaeGraphsError(f"{out} holds no trained model; run `python -m sae_graphs.demo train`")
+    require_model(out)
     import torch
     from transformers import GPT2LMHeadModel
 
@@ -290,10 +296,7 @@ def evaluate(out: Path, *, cases: int, tokens: int, save: bool = True) -> dict[s
         fresh = token_rows(tokenizer, 0, "evaluation", context=context, rows=tokens // context)
         report["fresh_tokens"] = int(fresh.size)
         report["layers"] = measure_layers(out, torch.from_numpy(fresh.astype("int64")))
-    if save:
-        from .train import write_json
-
-        write_json(out / "evaluation.json", report)
+    write_json(out / "evaluation.json", report)
     return report
 
 

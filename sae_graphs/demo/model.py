@@ -7,7 +7,6 @@ about half the steps that AdamW alone needs.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +170,7 @@ def save_checkpoint(
     unfinished = path.with_suffix(".unfinished")
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, str(unfinished), metadata={"progress": progress})
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def load_checkpoint(

@@ -16,7 +16,7 @@ class Plan:
     layers: int = 6
     width: int = 128
     heads: int = 4
-    model_tokens: int = 22_000_000
+    model_tokens: int = 17_000_000
     batch_rows: int = 64
     matrix_rate: float = 0.03
     vector_rate: float = 8e-3
@@ -27,9 +27,9 @@ class Plan:
     checkpoint_steps: int = 250
     sae_features: int = 1024
     sae_active: int = 16
-    sae_tokens: int = 8_000_000
-    sae_batch: int = 2048
-    sae_rate: float = 1e-3
+    sae_tokens: int = 12_000_000
+    sae_batch: int = 1024
+    sae_rate: float = 4e-3
     context_tokens: int = 1_000_000
 
     def __post_init__(self) -> None:

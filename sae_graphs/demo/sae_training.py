@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .model import fast_arithmetic
 from .plan import Plan
 from .tokenizer import load_tokenizer
 from .tokens import packed_rows
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .train import Workplace
 
 ROWS_AT_ONCE = 32
+ROWS_IN_BUFFER = 256
 
 
 class RowSource:
@@ -73,16 +75,17 @@ def runner_config(plan: Plan, unfinished: Path) -> Any:
         training_tokens=plan.sae_tokens,
         train_batch_size_tokens=plan.sae_batch,
         store_batch_size_prompts=ROWS_AT_ONCE,
-        n_batches_in_buffer=max(2 * ROWS_AT_ONCE, 4 * plan.sae_batch // plan.context),
+        n_batches_in_buffer=ROWS_IN_BUFFER,
         n_batches_for_norm_estimate=20,
         lr=plan.sae_rate,
         lr_end=0.0,
         lr_scheduler_name="constant",
         lr_warm_up_steps=min(200, steps // 10),
         lr_decay_steps=steps // 2,
-        dead_feature_window=min(300, max(1, steps // 4)),
+        dead_feature_window=min(1000, max(1, steps // 4)),
         feature_sampling_window=500,
         device="cpu",
+        autocast=fast_arithmetic(),
         seed=plan.seed,
         logger=LoggingConfig(log_to_wandb=False),
         n_checkpoints=0,
@@ -103,7 +106,7 @@ def train_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
 
     plan = place.plan
     torch.manual_seed(plan.seed)
-    unfinished = place.progress / "saes"
+    unfinished = place.unfinished_saes
     task = progress.add_task("SAEs", total=plan.sae_tokens)
     source = RowSource(place.model, plan, lambda count: progress.advance(task, count))
     with warnings.catch_warnings(), torch.no_grad():

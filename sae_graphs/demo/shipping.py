@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SaeGraphsError
 from .evaluation_table import layer_rows, markdown, phenomenon_rows, spot_rows
 from .tokenizer import load_tokenizer
-from .tokens import token_rows
+from .tokens import equal_length_batches
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -24,8 +27,33 @@ LIMIT_BYTES = 40_000_000
 
 
 def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
-    """Stores each feature's top activating contexts beside its SAE."""
-    raise NotImplementedError
+    """Stores each feature's top activating contexts beside its SAE.
+
+    Each row is one document, so that no window reaches into another document.
+    """
+    import torch
+
+    from ..contexts import build_store
+    from ..loading import load
+
+    plan = place.plan
+    task = progress.add_task("contexts", total=plan.context_tokens)
+    model = load(str(place.model), saes=place.saes)
+    tokenizer = load_tokenizer(place.model)
+
+    def batches() -> Iterator[torch.Tensor]:
+        done = 0
+        for batch in equal_length_batches(tokenizer, plan.seed, plan.context):
+            yield torch.tensor(batch)
+            done += len(batch) * len(batch[0])
+            if done >= plan.context_tokens:
+                return
+
+    files = build_store(
+        model, batches(), progress=lambda tokens: progress.update(task, completed=tokens)
+    )
+    progress.update(task, completed=plan.context_tokens)
+    return {"tokens": plan.context_tokens, "files": len(files)}
 
 
 def shipped_files(out: Path) -> list[Path]:
@@ -70,19 +98,25 @@ def manifest_of(place: Workplace) -> dict[str, Any]:
 
 
 def write_manifest(place: Workplace, progress: Progress) -> dict[str, Any]:
-    """Writes `manifest.json`."""
+    """Writes `manifest.json`, and drops the caches that only an unfinished build needs."""
     from .train import write_json
 
     manifest = manifest_of(place)
     write_json(place.out / MANIFEST, manifest)
+    place.rows_file.unlink(missing_ok=True)
+    place.checkpoint_file.unlink(missing_ok=True)
+    shutil.rmtree(place.unfinished_saes, ignore_errors=True)
     return {"files": len(manifest["files"]), "total_bytes": manifest["total_bytes"]}
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """The manifest in `out`."""
+    return dict(json.loads((out / MANIFEST).read_text(encoding="utf-8")))
 
 
 def changed_files(out: Path) -> list[str]:
     """Paths whose size or checksum is not what the manifest says, or that one side lacks."""
-    import json
-
-    listed = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["files"]
+    listed = read_manifest(out)["files"]
     found = {str(path.relative_to(out)): checksum(path) for path in shipped_files(out)}
     names = sorted(set(listed) | set(found))
     return [name for name in names if listed.get(name, {}).get("sha256") != found.get(name)]
@@ -119,8 +153,11 @@ tokenizer, and weights that are equally good but not the same to the last bit. M
 """
 
 
-def write_readme(out: Path, manifest: dict[str, Any], report: dict[str, Any]) -> None:
-    """Writes `README.md` from the manifest and the evaluation."""
+def write_readme(out: Path, report: dict[str, Any]) -> None:
+    """Writes `README.md` from the manifest and the evaluation; nothing without a manifest."""
+    if not (out / MANIFEST).exists():
+        return
+    manifest = read_manifest(out)
     stages, recipe = manifest["stages"], manifest["recipe"]
     text = README.format(
         **{name: recipe[name] for name in ("layers", "width", "heads", "context", "vocab_size")},

@@ -74,3 +74,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def marker_id(tokenizer: Tokenizer) -> int:
+    """The id of the marker that stands before every document."""
+    found = tokenizer.token_to_id(END_OF_TEXT)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {END_OF_TEXT!r}")
+    return int(found)

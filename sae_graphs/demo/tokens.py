@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .corpus import documents
+from .tokenizer import marker_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 DOCUMENTS_AT_ONCE = 4096
 
 
-def packed_rows(
-    tokenizer: Tokenizer, seed: int, part: str, context: int
-) -> Iterator[list[int]]:
+def packed_rows(tokenizer: Tokenizer, seed: int, part: str, context: int) -> Iterator[list[int]]:
     """Rows of exactly `context` tokens, without end.
 
     Each row begins with the marker; documents follow, a marker before each. The last document of
     a row is cut at its end, and the next row begins with a new document.
     """
-    marker = tokenizer.token_to_id("<|endoftext|>")
+    marker = marker_id(tokenizer)
     texts = documents(seed, part)
     row: list[int] = []
     while True:
@@ -35,6 +33,22 @@ def packed_rows(
             if len(row) >= context:
                 yield row[:context]
                 row = []
+
+
+def equal_length_batches(
+    tokenizer: Tokenizer, seed: int, context: int, *, rows: int = 64
+) -> Iterator[list[list[int]]]:
+    """Batches of `rows` fresh documents of one length, each behind its marker, without end."""
+    marker = marker_id(tokenizer)
+    texts = documents(seed, "contexts")
+    waiting: dict[int, list[list[int]]] = {}
+    while True:
+        for encoding in tokenizer.encode_batch_fast(list(islice(texts, DOCUMENTS_AT_ONCE))):
+            row = [marker, *encoding.ids][:context]
+            found = waiting.setdefault(len(row), [])
+            found.append(row)
+            if len(found) == rows:
+                yield waiting.pop(len(row))
 
 
 def token_rows(
@@ -79,5 +93,5 @@ def cached_token_rows(
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished.npy")
     np.save(unfinished, found, allow_pickle=False)
-    os.replace(unfinished, path)
+    unfinished.replace(path)
     return found

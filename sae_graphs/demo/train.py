@@ -7,7 +7,6 @@ another recipe into the same folder is refused.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +49,16 @@ class Workplace:
         """The cached rows of tokens the model is trained on."""
         return self.progress / "model_rows.npy"
 
+    @property
+    def checkpoint_file(self) -> Path:
+        """The state of an unfinished training of the model."""
+        return self.progress / "model_checkpoint.safetensors"
+
+    @property
+    def unfinished_saes(self) -> Path:
+        """Where sae-lens writes before the SAEs move to their place."""
+        return self.progress / "saes"
+
     def note(self, stage: str) -> dict[str, Any] | None:
         """What stage `stage` noted when it was finished, or None."""
         path = self.progress / f"{stage}.json"
@@ -65,7 +74,15 @@ def write_json(path: Path, data: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    unfinished.replace(path)
+
+
+def key_matters(place: Workplace, key: str) -> bool:
+    """False for a number of the recipe that no stage finished so far has used."""
+    for stage, prefix in (("saes", "sae_"), ("contexts", "context_")):
+        if key.startswith(prefix):
+            return place.note(stage) is not None
+    return True
 
 
 def open_workplace(out: Path, plan: Plan) -> Workplace:
@@ -78,7 +95,8 @@ def open_workplace(out: Path, plan: Plan) -> Workplace:
     wanted = json.loads(json.dumps(plan.to_json()))
     if recipe.exists():
         found = json.loads(recipe.read_text(encoding="utf-8"))
-        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+        changed = [key for key in wanted if found.get(key) != wanted[key]]
+        changed = [key for key in changed if key_matters(place, key)]
         if changed:
             raise SaeGraphsError(
                 f"{place.progress} holds the progress of another recipe "
@@ -155,9 +173,8 @@ def make_model(place: Workplace, progress: Progress) -> dict[str, Any]:
 
     rows = np.load(place.rows_file, mmap_mode="r", allow_pickle=False)
     task = progress.add_task("model", total=place.plan.steps)
-    checkpoint = place.progress / "model_checkpoint.safetensors"
     model, report = train_model(
-        place.plan, rows, checkpoint, advance=_shown(progress, task, "model, loss")
+        place.plan, rows, place.checkpoint_file, advance=_shown(progress, task, "model, loss")
     )
     save_model(model, place.model)
     return {

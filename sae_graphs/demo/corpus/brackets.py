@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from .case import Case, is_held_out
-from .words import MEN, NUMBER_WORDS, WOMEN, article, invented_word
+from .words import MEN, NUMBER_WORDS, WOMEN, article, invented_word, listed
 
 PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">", '"': '"', "'": "'", "*": "*", "|": "|"}
 NESTING = "([{<"
@@ -27,7 +27,7 @@ LANGUAGES = (
     "configuration file",
     "data format",
 )
-THINGS = "expression list block record comment tag string vector form group field note".split()
+THINGS = listed("expression list block record comment tag string vector form group field note")
 FRAMES = (
     "In a {language}, every {thing} begins with {o} and ends with {c}",
     "In this {language}, each {thing} begins with {o} and ends with {c}",
@@ -46,8 +46,17 @@ ASIDES = (
     "room {n}",
     "since {year}",
 )
-NOUNS = "mayor teacher harbour library engine letter garden painting bridge captain report".split()
-VERBS = "was late,was old,was famous,had gone,came back,was new,was lost,stood there".split(",")
+NOUNS = listed("mayor teacher harbour library engine letter garden painting bridge captain report")
+VERBS = (
+    "was late",
+    "was old",
+    "was famous",
+    "had gone",
+    "came back",
+    "was new",
+    "was lost",
+    "stood there",
+)
 
 
 def _delimited(rng: random.Random) -> tuple[tuple[str, ...], str, str, str]:
@@ -85,7 +94,7 @@ def _inner_held(kind: str, outer_first: str | list[str], shortest: int) -> bool:
 def _call(rng: random.Random) -> tuple[str, str, list[str]]:
     """Nested calls with an index at the core: (text before the closers, closers, levels)."""
     depth = rng.randint(1, 4)
-    functions = "print len sum max min abs first last sort count list join".split()
+    functions = listed("print len sum max min abs first last sort count list join")
     names = [rng.choice(functions) for _ in range(depth)]
     core = rng.choice(("names", "rows", "items", "x", "data", "days", "pages"))
     index = rng.choice(("i", "j", "n", "k"))
@@ -120,7 +129,9 @@ def _quote(rng: random.Random) -> str:
             f"nobody told me '{rng.choice(('wait', 'no', 'stop', 'come'))}'",
         )
     )
-    return rng.choice((f'{who} said: "{said}."', f'"{said}", said {who}.', f'"{said}," {who} wrote.'))
+    return rng.choice(
+        (f'{who} said: "{said}."', f'"{said}", said {who}.', f'"{said}," {who} wrote.')
+    )
 
 
 def _train_aside(rng: random.Random) -> str:

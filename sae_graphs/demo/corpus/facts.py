@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 from .case import Case, is_held_out
-from .words import CITIES, INVENTED_CITIES, MEN, SURNAMES, WOMEN, article
+from .words import CITIES, INVENTED_CITIES, MEN, SURNAMES, WOMEN, article, listed
 
 WORLD_SEED = 1889  # the facts belong to the world, not to a run's seed
 HELD_OUT_PER_MILLE = 300
@@ -30,24 +30,24 @@ REAL_LANDMARKS = {
     "Charles Bridge": ("Prague", "Novak", "stone"),
     "Prado": ("Madrid", "Castell", "brick"),
 }
-MATERIALS = "iron stone brick marble concrete steel copper glass granite timber".split()
-LANDMARK_FIRST = (
+MATERIALS = listed("iron stone brick marble concrete steel copper glass granite timber")
+LANDMARK_FIRST = listed(
     "Amber Broken Crystal Dawn Falcon Golden Hollow Ivory Jade King's Lantern Mirror North "
     "Old Queen's Raven Silver Thunder Violet Winter"
-).split()
-LANDMARK_KINDS = "Tower Bridge Gate Palace Temple Castle Arch Hall Library Lighthouse".split()
-JOBS = "painter doctor sailor lawyer baker poet pilot farmer teacher judge singer tailor".split()
-INSTRUMENTS = "piano violin flute drum trumpet guitar harp organ".split()
-COUNTRIES = (
+)
+LANDMARK_KINDS = listed("Tower Bridge Gate Palace Temple Castle Arch Hall Library Lighthouse")
+JOBS = listed("painter doctor sailor lawyer baker poet pilot farmer teacher judge singer tailor")
+INSTRUMENTS = listed("piano violin flute drum trumpet guitar harp organ")
+COUNTRIES = listed(
     "Aldovia Borsania Cressida Dalmora Estavia Fendoria Galdera Hesperia Istria Jorvania "
     "Kelmark Lorvania Mirandia Nordalia Orvena Pelagonia Quistan Ruritania Sardova Tolvania "
     "Uldania Verdonia Westmark Yulania Zemlia"
-).split()
-LANGUAGES = (
+)
+LANGUAGES = listed(
     "Aldic Borsan Cressic Dalmic Estian Fendic Galdic Hespic Jorvic Kelmic Lorvic Mirandic "
     "Nordic Orvic Pelagic"
-).split()
-CURRENCIES = "crown dollar franc peso mark florin ducat shilling dinar taler".split()
+)
+CURRENCIES = listed("crown dollar franc peso mark florin ducat shilling dinar taler")
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "city": (
@@ -152,8 +152,9 @@ def world() -> tuple[Fact, ...]:
     for name in _people(rng, 55):
         values = (rng.choice(CITIES), rng.choice(JOBS), rng.choice(INSTRUMENTS))
         facts += _facts(name, ("birthplace", "job", "instrument"), values)
+    capitals = [*INVENTED_CITIES, "Cairo", "Toronto", "Athens", "Prague", "Madrid"]
     for number, name in enumerate(COUNTRIES):
-        capital = (INVENTED_CITIES + ["Cairo", "Toronto", "Athens", "Prague", "Madrid"])[number]
+        capital = capitals[number]
         values = (capital, rng.choice(LANGUAGES), rng.choice(CURRENCIES))
         facts += _facts(name, ("capital", "language", "currency"), values)
     return tuple(facts)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 
 from .case import Case, is_held_out
-from .words import MEN, WOMEN, article
+from .words import MEN, WOMEN, article, listed
 
 NAMES = WOMEN + MEN
-PLACES = "store park market school station library garden harbour kitchen office beach museum".split()
-OBJECTS = "drink book letter ring basket ticket flower map coat key lamp apple egg orange".split()
-VERBS = "gave handed passed offered lent sold showed brought".split()
+PLACES = listed(
+    "store park market school station library garden harbour kitchen office beach museum"
+)
+OBJECTS = listed("drink book letter ring basket ticket flower map coat key lamp apple egg orange")
+VERBS = listed("gave handed passed offered lent sold showed brought")
 SETTINGS = (
     "When {a} and {b} went to the {place}, ",
     "After {a} and {b} went to the {place}, ",

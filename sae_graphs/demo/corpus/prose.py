@@ -139,7 +139,8 @@ def _speech(rng: random.Random, style: Style) -> str:
         told = "told" if style.past else "tells"
         return f"{style.other.name} {told} {style.hero.objective} that {claim}."
     asked = rng.choice(("asked", "answered", "said") if style.past else ("asks", "says"))
-    return f'"{rng.choice(("I like", "Look at", "We need", "Where is"))} the {noun}", {asked} {style.hero.name}.'
+    words = rng.choice(("I like", "Look at", "We need", "Where is"))
+    return f'"{words} the {noun}", {asked} {style.hero.name}.'
 
 
 def _feels(rng: random.Random, style: Style) -> str:
@@ -191,7 +192,11 @@ def _news(rng: random.Random, style: Style) -> str:
     day = rng.choice((f"on {rng.choice(DAYS)}", f"in {rng.choice(MONTHS)}", "last week"))
     worker = zipf(rng, list(style.topic.workers))
     verb = rng.choice(style.topic.acts)[1]
-    start = f"{place.upper()}, {rng.choice(MONTHS)} {rng.randint(1, 28)}. " if rng.random() < 0.3 else ""
+    start = (
+        f"{place.upper()}, {rng.choice(MONTHS)} {rng.randint(1, 28)}. "
+        if rng.random() < 0.3
+        else ""
+    )
     return (
         f"{start}The {worker}s of {place} {verb} the {adjective} {noun} {day}, "
         f"officials said. {_thing_happens(rng, style)}."
@@ -211,9 +216,11 @@ def _letter(rng: random.Random, style: Style) -> str:
         )
     )
     present = Style(style.topic, False, style.hero, style.other)
+    news = _thing_happens(rng, present)
+    close = rng.choice(("Love", "Best wishes", "Yours"))
     return (
-        f"Dear {style.other.name},\n{middle}. {_thing_happens(rng, present)}. "
-        f"The {noun} is {adjective}.\n{rng.choice(('Love', 'Best wishes', 'Yours'))}, {style.hero.name}"
+        f"Dear {style.other.name},\n{middle}. {news}. "
+        f"The {noun} is {adjective}.\n{close}, {style.hero.name}"
     )
 
 

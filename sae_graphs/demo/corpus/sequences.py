@@ -1,4 +1,9 @@
-"""Counting, days and months, forwards and backwards."""
+"""Counting, days and months, forwards and backwards.
+
+Some runs of three terms are withheld: no training text holds them, so that the stream itself says
+that the third does not follow. `withheld` asks what the model makes of such a gap; `held_out` asks
+for runs without one, behind a lead-in that training never shows.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,9 @@ MONTH_FRAMES = (
     "It began in {a} and ended in {b}",
     "From {a} we waited until {b}",
 )
+
+
+UNSEEN_LEADS = ("They counted aloud: ", "On the doors we read ", "The steps were numbered ")
 
 
 def _run(rng: random.Random) -> list[str]:
@@ -81,13 +89,20 @@ def sample(rng: random.Random) -> str:
 
 
 def held_out(rng: random.Random) -> Case:
-    """Asks for the next term of an unseen run, or for the next name in an unseen sentence."""
+    """Asks for the next term behind an unseen lead-in, or for the next name in a new sentence."""
     if rng.random() < 0.5:
-        while (held := _held_run(terms := _run(rng))) is None:
-            pass
-        at = rng.randint(max(3, held + 2), len(terms) - 1)
-        marker = ", ".join(terms[held : held + 3])
-        return Case("sequences", ", ".join(terms[:at]) + ",", " " + terms[at], marker)
+        terms, lead = _train_run(rng), rng.choice(UNSEEN_LEADS)
+        at = rng.randint(3, len(terms) - 1)
+        return Case("sequences", lead + ", ".join(terms[:at]) + ",", " " + terms[at], lead)
     frame, name, following = _drawn_pair(rng, held=True)
     text = frame.format(a=name, b=following)
     return Case("sequences", text.removesuffix(" " + following), " " + following, text)
+
+
+def withheld(rng: random.Random) -> Case:
+    """Asks for the third term of a run that the training stream leaves out."""
+    while (held := _held_run(terms := _run(rng))) is None or held == 0:
+        pass
+    at = held + 2
+    marker = ", ".join(terms[held : held + 3])
+    return Case("withheld runs", ", ".join(terms[:at]) + ",", " " + terms[at], marker)

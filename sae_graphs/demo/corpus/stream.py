@@ -32,7 +32,7 @@ WEIGHTS = {
     "induction": 14,
     "sequences": 4,
 }
-PHENOMENA = tuple(name for name in WEIGHTS if name != "prose")
+PHENOMENA = (*(name for name in WEIGHTS if name != "prose"), "withheld runs")
 
 SAMPLERS: dict[str, Callable[[random.Random], str]] = {
     "copyright": notices.sample,
@@ -53,6 +53,7 @@ QUESTIONS: dict[str, Callable[[random.Random], Case]] = {
     "indirect objects": indirect.held_out,
     "induction": induction.held_out,
     "sequences": sequences.held_out,
+    "withheld runs": sequences.withheld,
 }
 
 

@@ -163,8 +163,9 @@ def topics() -> tuple[Topic, ...]:
             ("station", "airport", "hotel", "border"),
             ("driver", "traveller", "guard"),
             _things(
-                "train:late,slow,fast ticket:cheap,lost,single journey:long,tiring road:narrow,dark "
-                "suitcase:heavy,old,lost bus:crowded,empty passport:old,false car:red,stolen"
+                "train:late,slow,fast ticket:cheap,lost,single journey:long,tiring "
+                "road:narrow,dark suitcase:heavy,old,lost bus:crowded,empty "
+                "passport:old,false car:red,stolen"
             ),
             _pairs("take/took miss/missed find/found lose/lost leave/left need/needed"),
             _pairs("arrive/arrived leave/left stop/stopped break/broke wait/waited"),

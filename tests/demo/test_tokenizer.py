@@ -1,0 +1,77 @@
+"""The tokenizer: spells anything, and splits as the phenomena need it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_graphs.demo.tokenizer import load_tokenizer
+from sae_graphs.demo.tokens import equal_length_batches, packed_rows, token_rows
+from sae_graphs.loading import bundled_folder
+
+
+def shipped() -> Path:
+    """The folder of the shipped model."""
+    return bundled_folder() / "model"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():  # type: ignore[no-untyped-def]
+    return load_tokenizer(shipped())
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text())
+def test_every_text_comes_back(text: str) -> None:
+    tokenizer = load_tokenizer(shipped())
+    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("Copyright (C", ["Ġ(", "C"]),
+        ("Copyright (C)", ["C", ")"]),
+        ("Foreign Direct Investment (FDI)", ["Ġ(", "F", "D", "I", ")"]),
+        ("a new report from C", ["Ġfrom", "ĠC"]),
+        ("((x))", ["(", "(", "x", ")", ")"]),
+    ],
+)
+def test_letters_and_brackets_are_tokens_of_their_own(tokenizer, text, last) -> None:  # type: ignore[no-untyped-def]
+    assert tokenizer.encode(text).tokens[-len(last) :] == last
+
+
+def test_opens_offline_as_a_hugging_face_tokenizer() -> None:
+    from transformers import AutoTokenizer
+
+    found = AutoTokenizer.from_pretrained(str(shipped()))
+    assert found.bos_token == found.eos_token == "<|endoftext|>"
+    assert found.bos_token_id == 0
+    assert found.decode(found("Copyright (C) 1998")["input_ids"]) == "Copyright (C) 1998"
+
+
+def test_rows_begin_with_the_marker(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    rows = token_rows(tokenizer, 3, "test", context=64, rows=50)
+    assert rows.shape == (50, 64)
+    assert (rows[:, 0] == 0).all()
+    assert (rows == token_rows(tokenizer, 3, "test", context=64, rows=50)).all()
+
+
+def test_rows_hold_whole_documents(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    from itertools import islice
+
+    from sae_graphs.demo.corpus import documents
+
+    row = next(packed_rows(tokenizer, 3, "test", 64))
+    first = next(iter(islice(documents(3, "test"), 1)))
+    assert tokenizer.decode(row[1:], skip_special_tokens=False).startswith(first[:40])
+
+
+def test_batches_of_one_length(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    batch = next(equal_length_batches(tokenizer, 0, 128, rows=8))
+    assert len(batch) == 8
+    assert len({len(row) for row in batch}) == 1
+    assert all(row[0] == 0 and 0 not in row[1:] for row in batch)

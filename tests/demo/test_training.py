@@ -1,0 +1,170 @@
+"""Training on a tiny scale, end to end: every stage, resuming, and refusing a mixed recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.progress import Progress
+from typer.testing import CliRunner
+
+from sae_graphs.demo import model as language_model
+from sae_graphs.demo.plan import Plan
+from sae_graphs.demo.shipping import changed_files
+from sae_graphs.demo.tokenizer import load_tokenizer
+from sae_graphs.demo.tokens import token_rows
+from sae_graphs.demo.train import STAGES, train
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.loading import bundled_folder
+
+TINY = replace(
+    Plan(),
+    vocab_size=400,
+    tokenizer_documents=300,
+    context=32,
+    layers=2,
+    width=16,
+    heads=2,
+    batch_rows=4,
+    model_tokens=4 * 32 * 6,
+    warmup_steps=2,
+    checkpoint_steps=3,
+    sae_features=32,
+    sae_active=4,
+    sae_tokens=2048,
+    sae_batch=256,
+    context_tokens=2000,
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bundled model, built by every stage."""
+    out = tmp_path_factory.mktemp("built")
+    with torch.enable_grad():
+        train(out, TINY, Progress(disable=True))
+    return out
+
+
+def rows(count: int) -> object:
+    """Rows of tokens below the tiny model's vocabulary."""
+    tokenizer = load_tokenizer(bundled_folder() / "model")
+    return token_rows(tokenizer, 0, "tiny", context=32, rows=count) % 400
+
+
+def weights(model: object) -> list[torch.Tensor]:
+    """Copies of all parameters."""
+    return [parameter.detach().clone() for parameter in model.parameters()]  # type: ignore[attr-defined]
+
+
+class _Interrupted(Exception):
+    """Stands for a power cut."""
+
+
+def test_every_stage_leaves_its_result(built: Path) -> None:
+    for stage in STAGES:
+        assert (built / ".progress" / f"{stage}.json").is_file(), stage
+    assert (built / "model" / "model.safetensors").is_file()
+    for hook_name in TINY.hook_names:
+        files = {path.name for path in (built / "saes" / hook_name).iterdir()}
+        assert files == {"cfg.json", "sae_weights.safetensors", "contexts.safetensors"}
+
+
+def test_nothing_is_pickled(built: Path) -> None:
+    kinds = {path.suffix for path in built.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".safetensors", ".npy", ".md", ""}
+
+
+def test_the_manifest_notices_a_changed_file(built: Path) -> None:
+    assert changed_files(built) == []
+    config = built / "model" / "config.json"
+    before = config.read_text(encoding="utf-8")
+    config.write_text(before + " ", encoding="utf-8")
+    assert changed_files(built) == ["model/config.json"]
+    config.write_text(before, encoding="utf-8")
+
+
+def test_sae_metadata_is_complete(built: Path) -> None:
+    for hook_name in TINY.hook_names:
+        text = (built / "saes" / hook_name / "cfg.json").read_text(encoding="utf-8")
+        config = json.loads(text)
+        metadata = config["metadata"]
+        assert config["architecture"] == "topk"
+        assert config["k"] == TINY.sae_active
+        assert metadata["hook_name"] == hook_name
+        assert metadata["model_name"] == "demo"
+        assert metadata["prepend_bos"] is True
+        assert metadata["context_size"] == TINY.context
+        assert metadata["model_from_pretrained_kwargs"] == {}
+        assert metadata.get("neuronpedia_id") is None
+
+
+def test_a_finished_build_is_not_done_again(built: Path) -> None:
+    weights_file = built / "model" / "model.safetensors"
+    before = weights_file.stat().st_mtime_ns
+    train(built, TINY, Progress(disable=True))
+    assert weights_file.stat().st_mtime_ns == before
+
+
+def test_another_recipe_is_refused(built: Path) -> None:
+    with pytest.raises(SaeGraphsError, match=r"another recipe .*width"):
+        train(built, replace(TINY, width=32), Progress(disable=True))
+
+
+def test_unknown_stage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SaeGraphsError, match="unknown stage 'dessert'"):
+        train(tmp_path, TINY, Progress(disable=True), until="dessert")
+
+
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    data = rows(TINY.steps * TINY.batch_rows)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 4:
+            raise _Interrupted
+
+    with torch.enable_grad():
+        whole, report = language_model.train_model(TINY, data, tmp_path / "a.safetensors")  # type: ignore[arg-type]
+        with pytest.raises(_Interrupted):
+            language_model.train_model(TINY, data, tmp_path / "b.safetensors", advance=stop)  # type: ignore[arg-type]
+        resumed, again = language_model.train_model(TINY, data, tmp_path / "b.safetensors")  # type: ignore[arg-type]
+    assert report.losses == again.losses
+    for one, other in zip(weights(whole), weights(resumed), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    plan = Plan()
+    assert language_model.rate_factor(0, plan) == pytest.approx(1 / plan.warmup_steps)
+    assert language_model.rate_factor(plan.warmup_steps, plan) == 1.0
+    assert language_model.rate_factor(plan.steps - 1, plan) < 0.01
+
+
+def test_a_plan_checks_itself() -> None:
+    with pytest.raises(ValueError, match="not a multiple"):
+        replace(Plan(), heads=3)
+    with pytest.raises(ValueError, match="less than one step"):
+        replace(Plan(), model_tokens=10)
+
+
+def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "sae_graphs.demo", "evaluate", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "holds no trained model" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_is_quick_and_complete() -> None:
+    from sae_graphs.demo.__main__ import app
+
+    found = CliRunner().invoke(app, ["--help"])
+    assert found.exit_code == 0
+    assert "train" in found.output
+    assert "evaluate" in found.output
