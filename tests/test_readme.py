@@ -1,0 +1,63 @@
+"""The README's commands and code, run as a reader would run them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from sae_graphs import cli
+from tests.models import save_model_folder, save_sae_folder
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for _, block in BLOCKS
+    for line in block.splitlines()
+    if line.startswith("sae-graphs ")
+]
+PYTHON = [block for language, block in BLOCKS if language == "python"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the commands run one after the other, with a text and a model of its own."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "corpus.txt").write_text("the cat sat on the mat and the dog ran\n" * 30)
+    save_model_folder(folder / "model")
+    save_sae_folder(folder / "saes")
+    return folder
+
+
+def test_the_readme_has_commands_and_code() -> None:
+    assert len(COMMANDS) >= 5
+    assert len(PYTHON) >= 2
+
+
+def test_commands_and_code_do_what_they_say(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    for command in COMMANDS:
+        text = command.replace("--model DIR", "--model model").replace("--saes DIR", "--saes saes")
+        monkeypatch.setattr(sys, "argv", shlex.split(text))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        assert ended.value.code == 0, f"{command}: {printed.err}"
+        assert printed.out.strip(), command
+    for block in PYTHON:
+        exec(compile(block, "README.md", "exec"), {})
+    assert (workplace / "outputs" / "copyright-c" / "graph.png").stat().st_size > 10_000
+    assert (workplace / "graph.json").is_file()
+
+
+def test_pictures_that_the_readme_shows_are_there() -> None:
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert shown
+    for path in shown:
+        assert (Path(__file__).resolve().parent.parent / path).is_file(), path
