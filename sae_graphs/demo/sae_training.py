@@ -117,8 +117,8 @@ def train_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
     config = runner_config(plan, unfinished)
     runner = MultiSAETrainingRunner(
         config,
-        override_dataset=source,  # type: ignore[arg-type]
-        override_model=bridge,  # type: ignore[arg-type]
+        override_dataset=source,
+        override_model=bridge,
     )
     runner.run()
     progress.update(task, completed=plan.sae_tokens)

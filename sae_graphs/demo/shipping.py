@@ -79,7 +79,7 @@ def manifest_of(place: Workplace) -> dict[str, Any]:
         str(path.relative_to(out)): {"bytes": path.stat().st_size, "sha256": checksum(path)}
         for path in shipped_files(out)
     }
-    total = sum(entry["bytes"] for entry in files.values())
+    total = sum(path.stat().st_size for path in shipped_files(out))
     if total > LIMIT_BYTES:
         raise SaeGraphsError(f"{out} holds {total} bytes; at most {LIMIT_BYTES} may ship")
     stages = ("tokenizer", "corpus", "model", "saes", "contexts")

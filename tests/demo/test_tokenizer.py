@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sae_graphs.demo.corpus import documents
 from sae_graphs.demo.tokenizer import load_tokenizer
 from sae_graphs.demo.tokens import equal_length_batches, packed_rows, token_rows
 from sae_graphs.loading import bundled_folder
@@ -18,15 +21,22 @@ def shipped() -> Path:
     return bundled_folder() / "model"
 
 
-@pytest.fixture(scope="module")
-def tokenizer():  # type: ignore[no-untyped-def]
+@cache
+def opened() -> Any:
+    """The shipped tokenizer, opened once."""
     return load_tokenizer(shipped())
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    """The shipped tokenizer."""
+    return opened()
 
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text())
 def test_every_text_comes_back(text: str) -> None:
-    tokenizer = load_tokenizer(shipped())
+    tokenizer = opened()
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
 
 
@@ -40,7 +50,9 @@ def test_every_text_comes_back(text: str) -> None:
         ("((x))", ["(", "(", "x", ")", ")"]),
     ],
 )
-def test_letters_and_brackets_are_tokens_of_their_own(tokenizer, text, last) -> None:  # type: ignore[no-untyped-def]
+def test_letters_and_brackets_are_tokens_of_their_own(
+    tokenizer: Any, text: str, last: list[str]
+) -> None:
     assert tokenizer.encode(text).tokens[-len(last) :] == last
 
 
@@ -53,24 +65,20 @@ def test_opens_offline_as_a_hugging_face_tokenizer() -> None:
     assert found.decode(found("Copyright (C) 1998")["input_ids"]) == "Copyright (C) 1998"
 
 
-def test_rows_begin_with_the_marker(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_rows_begin_with_the_marker(tokenizer: Any) -> None:
     rows = token_rows(tokenizer, 3, "test", context=64, rows=50)
     assert rows.shape == (50, 64)
     assert (rows[:, 0] == 0).all()
     assert (rows == token_rows(tokenizer, 3, "test", context=64, rows=50)).all()
 
 
-def test_rows_hold_whole_documents(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    from itertools import islice
-
-    from sae_graphs.demo.corpus import documents
-
+def test_rows_hold_whole_documents(tokenizer: Any) -> None:
     row = next(packed_rows(tokenizer, 3, "test", 64))
-    first = next(iter(islice(documents(3, "test"), 1)))
+    first = next(documents(3, "test"))
     assert tokenizer.decode(row[1:], skip_special_tokens=False).startswith(first[:40])
 
 
-def test_batches_of_one_length(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_batches_of_one_length(tokenizer: Any) -> None:
     batch = next(equal_length_batches(tokenizer, 0, 128, rows=8))
     assert len(batch) == 8
     assert len({len(row) for row in batch}) == 1
