@@ -50,7 +50,7 @@ def dot(
     if with_header:
         drawing.attr(label=f"<{header(graph, scale=scale, title=title)}>")
     drawing.attr("node", shape="plain", fontname=SANS)
-    drawing.attr("edge", arrowsize="0.85", fontname=SANS)
+    drawing.attr("edge", arrowsize="0.85", fontname=SANS, weight="30")
     if not graph.nodes:
         message = words(no_path_words(graph.run), size=12, colour=SOFT)
         drawing.node("nothing", label=f"<{message}>", tooltip="no path is left")
@@ -93,7 +93,8 @@ def _add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
     """What holds the layers in place, all of it invisible.
 
     Within a shelf the components' last layers are level, and so on downwards; the name of a layer
-    comes before its features, and components come in order. Shelves follow one another.
+    comes before its features, and components come in order. Shelves follow one another. (Edges
+    within a rank keep its order only where they have a weight.)
     """
     for shelf in shelved:
         for level in range(len(shelf.tallest.ranks)):
@@ -106,7 +107,7 @@ def _add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
                             same.node(str(node.feature))
         for left, right in pairwise(shelf.groups):
             ends = _layer_name(left, left.ranks[0]), _layer_name(right, right.ranks[0])
-            drawing.edge(*ends, style="invis", weight="0")
+            drawing.edge(*ends, style="invis", weight="1")
     for upper, lower in pairwise(shelf.tallest for shelf in shelved):
         ends = _layer_name(lower, lower.ranks[0]), _layer_name(upper, upper.ranks[-1])
         drawing.edge(*ends, style="invis", weight="0")
@@ -117,10 +118,10 @@ def _add_layer_names(cluster: Digraph, group: Group) -> None:
         name = _layer_name(group, rank)
         cluster.node(name, label=f"<{_layer_label(rank.layer)}>", tooltip=_layer_tip(rank.layer))
         for node in rank.nodes:
-            cluster.edge(name, str(node.feature), style="invis", weight="0")
+            cluster.edge(name, str(node.feature), style="invis", weight="1")
     for above, below in pairwise(group.ranks):
         ends = _layer_name(group, below), _layer_name(group, above)
-        cluster.edge(*ends, style="invis", weight="100")
+        cluster.edge(*ends, style="invis", weight="300")
 
 
 def _layer_name(group: Group, rank: Rank) -> str:

@@ -33,6 +33,8 @@ from sae_graphs.render.text import (
     columns,
     counted,
     in_label,
+    in_thousandths,
+    percent,
     plain,
     shortened,
     token,
@@ -105,7 +107,7 @@ def share_words(graph: CausalGraph) -> str:
     arrows = counted(len(graph.edges), "arrow")
     verb = "holds" if len(graph.edges) == 1 else "hold"
     return f"{arrows} between {counted(len(graph.nodes), 'feature')} {verb} " + (
-        f"{graph.run.kept_share:.0%} of the total |effect| measured"
+        f"{percent(graph.run.kept_share)} of the total |effect| measured"
     )
 
 
@@ -205,7 +207,7 @@ def _next_tokens(run: RunRecord) -> str:
             row(
                 cell(font(in_label(name + HARD_SPACE), face=MONO, size=10.5), align="RIGHT"),
                 cell(bar, align="LEFT", width=BAR_POINTS),
-                cell(words(f"{probability:.3f}", size=9.5, colour=SOFT), align="RIGHT"),
+                cell(words(in_thousandths(probability), size=9.5, colour=SOFT), align="RIGHT"),
             )
         )
     return table(*rows, cellspacing=3, align="LEFT")

@@ -129,3 +129,19 @@ def plain(value: float, digits: int = 3) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 feature`, `2 features`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def percent(share: float) -> str:
+    """A share as per cent, small ones with a decimal.
+
+    >>> percent(0.63), percent(0.012), percent(0.0002), percent(0.0)
+    ('63%', '1.2%', '<0.1%', '0%')
+    """
+    if 0 < share < 0.001:
+        return "<0.1%"
+    return f"{share:.1%}" if 0 < share < 0.0995 else f"{share:.0%}"
+
+
+def in_thousandths(probability: float) -> str:
+    """A probability with three decimals; one that would read as nothing says that it is small."""
+    return "<0.001" if 0 < probability < 0.0005 else f"{probability:.3f}"

@@ -15,7 +15,16 @@ from sae_graphs.render.header import (
     share_words,
 )
 from sae_graphs.render.style import EffectScale, effect_colour
-from sae_graphs.render.text import in_page, plain, shortened, signed, token, visible, web_address
+from sae_graphs.render.text import (
+    in_page,
+    in_thousandths,
+    plain,
+    shortened,
+    signed,
+    token,
+    visible,
+    web_address,
+)
 from sae_graphs.render.webpage_style import PAN_AND_ZOOM, STYLE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -76,7 +85,7 @@ def _next_tokens(run: RunRecord) -> str:
         rows.append(
             f"<tr><td class='name'><code>{in_page(shortened(token(text), 24))}</code></td>"
             f"<td class='bar'><div style='width:{width:.1f}%'></div></td>"
-            f"<td class='number'>{probability:.3f}</td></tr>"
+            f"<td class='number'>{in_page(in_thousandths(probability))}</td></tr>"
         )
     return f"<table class='next'>{''.join(rows)}</table>"
 

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from random import Random
 from xml.etree import ElementTree
 
+import pygraphviz
 import pytest
 
 from sae_graphs import render
@@ -200,6 +202,33 @@ def test_each_component_is_titled_and_has_its_own_picture() -> None:
     assert "Graph 2 of 2" in second
     assert "1.5" in second.split()
     assert "1.2" not in second.split()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_are_named_on_the_left_and_components_in_order(seed: int) -> None:
+    chance = Random(seed)
+    edges = {
+        (f"{layer}.{group}{i}", f"{layer + 1}.{group}{j}")
+        for group in range(1, 4)
+        for layer in range(3)
+        for i, j in ((chance.randrange(3), chance.randrange(3)) for _ in range(4))
+    }
+    graph = graph_of(*((s, t, chance.gauss(0, 3)) for s, t in sorted(edges)))
+    drawing = pygraphviz.AGraph(string=render.dot(graph))
+    drawing.layout(prog="dot")
+    across = {name: float(name.attr["pos"].split(",")[0]) for name in drawing.nodes()}
+    high = {name: float(name.attr["pos"].split(",")[1]) for name in drawing.nodes()}
+    names = [name for name in across if name.startswith("layer")]
+    assert names
+    for name in names:
+        _, layer, _, component = name.split()
+        for member in graph.component(int(component)).nodes:
+            if member.feature.layer == layer:
+                assert across[name] < across[str(member.feature)]
+                assert high[name] == high[str(member.feature)]
+    tops = [next(n for n in names if n.endswith(f" {c + 1}")) for c in range(graph.n_components)]
+    order = [(-high[name], across[name]) for name in tops]
+    assert order == sorted(order)
 
 
 def test_one_component_has_one_picture_in_the_formats_asked_for() -> None:

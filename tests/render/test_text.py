@@ -18,7 +18,9 @@ from sae_graphs.render.text import (
     columns,
     in_label,
     in_page,
+    in_thousandths,
     in_tooltip,
+    percent,
     plain,
     shortened,
     signed,
@@ -118,6 +120,15 @@ def test_numbers_keep_their_sign_and_their_digits() -> None:
     assert [signed(v) for v in (-12.34, 0.5, 0.0, 3574.2)] == ["−12.3", "+0.500", "0", "+3,574"]
     assert [signed(v, 2) for v in (-4.0, 0.073, -0.0004)] == ["−4.0", "+0.073", "−0.00040"]
     assert [plain(v) for v in (145.0, -2.0, 1e-9)] == ["145", "−2.00", "1.00e-09"]
+
+
+def test_small_shares_do_not_read_as_nothing() -> None:
+    assert [percent(v) for v in (0.63, 0.0996, 0.012, 2e-4, 0.0)] == [
+        *("63%", "10%", "1.2%", "<0.1%", "0%")
+    ]
+    assert [in_thousandths(v) for v in (1.0, 6e-4, 2e-4, 0.0)] == [
+        *("1.000", "0.001", "<0.001", "0.000")
+    ]
 
 
 def test_shortened_text_fits() -> None:
