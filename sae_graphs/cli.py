@@ -184,7 +184,7 @@ def _draw(
 
     terminal.print_graph(out, result, seconds=seconds)
     with err.status("drawing"):
-        written = write_run(folder, result, formats=formats, seconds=seconds)
+        written = write_run(folder, result, formats=formats, seconds=seconds, saes=saes)
     terminal.print_files(out, folder, written)
 
 

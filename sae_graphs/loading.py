@@ -44,14 +44,15 @@ def load(
     import torch  # slow to import: the arguments are checked first
 
     from sae_graphs.instrument import InstrumentedModel
-    from sae_graphs.saes import load_stack
+    from sae_graphs.saes import check_source, load_stack
 
     _check_device(device)
     bundled = str(model) == BUNDLED and saes is None
     stack_name = BUNDLED if bundled else None  # no one needs to know where it is installed
     with torch.no_grad():
-        stack = load_stack(release, device=device, dtype=dtype, name=stack_name)
+        check_source(release)  # before a model is fetched for nothing
         bridge = _load_bridge(source, device, getattr(torch, dtype))
+        stack = load_stack(release, device=device, dtype=dtype, name=stack_name)
         _process_weights(bridge, stack)
         return InstrumentedModel(bridge, stack, name=str(model))
 

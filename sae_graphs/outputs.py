@@ -27,16 +27,25 @@ def folder_for(root: Path, prompt: str, model: str, saes: str | None) -> Path:
         slug = re.sub(r"[^a-z0-9.]+", "-", f"{Path(model).name}-{slug}".lower()).strip("-.")
     folder = root / slug
     held = _record(folder)
-    if held and (held.get("prompt"), held.get("model")) != (prompt, model):
+    mine = (prompt, model, saes)
+    if held and (held.get("prompt"), held.get("model"), held.get("saes_given")) != mine:
         digest = hashlib.sha256(json.dumps([prompt, model, saes]).encode()).hexdigest()
         folder = root / f"{slug}-{digest[:6]}"
     return folder
 
 
 def write_run(
-    folder: Path, graph: CausalGraph, *, formats: Sequence[str], seconds: float
+    folder: Path,
+    graph: CausalGraph,
+    *,
+    formats: Sequence[str],
+    seconds: float,
+    saes: str | None = None,
 ) -> tuple[str, ...]:
-    """Draw the graph and put all files of the run in place at once; returns their names."""
+    """Draw the graph and put all files of the run in place at once; returns their names.
+
+    `saes` is what the user asked for, None where the model's own were taken.
+    """
     from sae_graphs.render import files
 
     written = {FILE_NAME: to_bytes(graph), **files(graph, formats)}
@@ -45,6 +54,7 @@ def write_run(
         "prompt": graph.run.prompt,
         "model": graph.run.model,
         "saes": graph.run.saes,
+        "saes_given": saes,
         "settings": dict(graph.run.settings),
         "features": len(graph.nodes),
         "edges": len(graph.edges),

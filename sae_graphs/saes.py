@@ -189,11 +189,10 @@ def load_stack(
     Raises `SAELoadError` naming the folder or SAE at fault. Weights are read from safetensors
     only and must be finite.
     """
+    check_source(source)
     folder = Path(source)
     if folder.is_dir():
         return _stack(_load_folder(folder, device, dtype), name or str(source))
-    if folder.exists():
-        raise SAELoadError(f"{source} is a file; expected a folder with one sub-folder per SAE")
     return _stack(_load_release(str(source), device, dtype), name or str(source))
 
 
@@ -268,17 +267,27 @@ def _load_part(part: Path, device: str, dtype: str) -> SAE[Any]:
     return sae
 
 
+def check_source(source: str | Path) -> None:
+    """Raise `SAELoadError` where the source is neither a folder nor a sae-lens release."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    if Path(source).is_dir():
+        return
+    if Path(source).exists():
+        raise SAELoadError(f"{source} is a file; expected a folder with one sub-folder per SAE")
+    directory = get_pretrained_saes_directory()
+    if str(source) not in directory:
+        near = difflib.get_close_matches(str(source), directory, n=3) or ["gpt2-small-res-jb"]
+        raise SAELoadError(
+            f"no folder and no sae-lens release is called {str(source)!r}; expected a folder with "
+            f"one sub-folder per SAE, or a release such as {quoted(near)}"
+        )
+
+
 def _load_release(release: str, device: str, dtype: str) -> list[tuple[SAE[Any], Path | None]]:
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-    directory = get_pretrained_saes_directory()
-    if release not in directory:
-        near = difflib.get_close_matches(release, directory, n=3) or ["gpt2-small-res-jb"]
-        raise SAELoadError(
-            f"no folder and no sae-lens release is called {release!r}; expected a folder with one "
-            f"sub-folder per SAE, or a release such as {quoted(near)}"
-        )
-    entry = directory[release]
+    entry = get_pretrained_saes_directory()[release]
     ids = [sae_id for sae_id in entry.saes_map if _HOOK.fullmatch(sae_id)]
     if not ids:
         raise SAELoadError(

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import networkx as nx
@@ -26,10 +27,14 @@ class Answer:
         self.code, self.out, self.err = code, out, err
 
 
+Command = Callable[..., Answer]
+Folders = tuple[str, str]
+
+
 @pytest.fixture
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Answer:
+) -> Command:
     """Run a command in an empty folder: `run("graph", "text", "--top-k", "3")`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
@@ -41,17 +46,17 @@ def run(
         printed = capsys.readouterr()
         return Answer(int(ended.value.code or 0), printed.out, printed.err)
 
-    return command  # type: ignore[return-value]
+    return command
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Folders of a tiny model and its SAEs."""
     root = tmp_path_factory.mktemp("tiny")
     return str(save_model_folder(root / "model")), str(save_sae_folder(root / "saes"))
 
 
-def test_graph_writes_a_complete_folder(run, tmp_path: Path) -> None:
+def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C")
     assert answer.code == 0, answer.err
     folder = tmp_path / "outputs" / "copyright-c"
@@ -64,7 +69,7 @@ def test_graph_writes_a_complete_folder(run, tmp_path: Path) -> None:
     assert "wrote outputs/copyright-c/" in answer.out
 
 
-def test_graph_json_opens_without_this_package(run, tmp_path: Path) -> None:
+def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> None:
     assert run("graph", "Copyright (C", "--formats", "dot", "--out", "here").code == 0
     with (tmp_path / "here" / "graph.json").open() as file:
         graph = nx.node_link_graph(json.load(file), edges="edges")
@@ -79,7 +84,7 @@ def test_graph_json_opens_without_this_package(run, tmp_path: Path) -> None:
     )
 
 
-def test_second_run_replaces_the_first_and_keeps_notes(run, tmp_path: Path) -> None:
+def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "svg,dot", "--out", "here")
     (tmp_path / "here" / "notes.txt").write_text("mine")
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
@@ -87,13 +92,22 @@ def test_second_run_replaces_the_first_and_keeps_notes(run, tmp_path: Path) -> N
     assert (tmp_path / "here" / "notes.txt").read_text() == "mine"
 
 
-def test_prompts_with_one_slug_get_two_folders(run, tmp_path: Path) -> None:
+def test_prompts_with_one_slug_get_two_folders(run: Command, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot")
     run("graph", "Copyright [C", "--formats", "dot")
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
-def test_edges_filters_and_formats(run, tmp_path: Path) -> None:
+def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path: Path) -> None:
+    model, saes = folders
+    answer = run("graph", "the cat", "--model", model, "--saes", saes, "--min-path-edges", "1")
+    assert answer.code == 0, answer.err
+    (folder,) = (tmp_path / "outputs").iterdir()
+    graph = CausalGraph.load(folder)
+    assert graph.edges and graph.run.model == model and graph.run.saes == saes
+
+
+def test_edges_filters_and_formats(run: Command, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     graph = CausalGraph.load(tmp_path / "here")
     first = graph.edges[0]
@@ -106,7 +120,7 @@ def test_edges_filters_and_formats(run, tmp_path: Path) -> None:
     assert str(first.target) in run("edges", "here", "--limit", "1").out
 
 
-def test_contexts_are_found_in_a_text_file(run, folders, tmp_path: Path) -> None:
+def test_contexts_are_found_in_a_text_file(run: Command, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
     copy = shutil.copytree(saes, tmp_path / "saes")
     (tmp_path / "text.txt").write_text("Copyright (C) 1998 hello world\n" * 40)
@@ -163,7 +177,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("arguments, named", MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes_get_one_line_and_exit_2(
-    run, folders, tmp_path: Path, arguments: list[str], named: str
+    run: Command, folders: Folders, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
@@ -184,12 +198,12 @@ def test_mistakes_get_one_line_and_exit_2(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_prompt_longer_than_the_context(run) -> None:
+def test_prompt_longer_than_the_context(run: Command) -> None:
     answer = run("graph", "word " * 400)
     assert answer.code == 2 and "at most" in answer.err
 
 
-def test_pin_that_is_inactive(run, tmp_path: Path) -> None:
+def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     active = {n.feature.index for n in CausalGraph.load("here").nodes if n.feature.layer == "1"}
     for index in range(len(active) + 200):
@@ -200,14 +214,14 @@ def test_pin_that_is_inactive(run, tmp_path: Path) -> None:
     pytest.fail("every feature was active")
 
 
-def test_edges_of_a_feature_that_is_not_there(run) -> None:
+def test_edges_of_a_feature_that_is_not_there(run: Command) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     answer = run("edges", "here", "--source", "1.999999")
     assert answer.code == 2 and "1.999999" in answer.err
     assert run("edges", "here", "--component", "99").code == 2
 
 
-def test_no_path_left_is_not_an_error(run, tmp_path: Path) -> None:
+def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C", "--top-k", "1", "--min-path-edges", "6", "--out", "here")
     assert answer.code == 0
     if not CausalGraph.load(tmp_path / "here").edges:
@@ -215,7 +229,7 @@ def test_no_path_left_is_not_an_error(run, tmp_path: Path) -> None:
         assert (tmp_path / "here" / "graph.svg").stat().st_size > 0
 
 
-def test_hostile_prompt_draws_and_prints(run, tmp_path: Path) -> None:
+def test_hostile_prompt_draws_and_prints(run: Command, tmp_path: Path) -> None:
     prompt = "<script>alert('&\"')</script>\x1b[31m\u202e\nCopyright (C"
     answer = run("graph", prompt, "--out", "here")
     assert answer.code == 0, answer.err
@@ -237,7 +251,7 @@ def test_help_shows_an_example_without_loading_torch(command: list[str]) -> None
     assert not command or "Example" in done.stdout
 
 
-def test_edges_of_a_saved_graph_do_not_load_torch(run, tmp_path: Path) -> None:
+def test_edges_of_a_saved_graph_do_not_load_torch(run: Command, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     code = (
         "import sys\nfrom sae_graphs import cli\nsys.argv = ['sae-graphs', 'edges', 'here']\n"
