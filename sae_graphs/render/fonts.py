@@ -1,7 +1,7 @@
 """The fonts that come with the package: a machine without any still draws text.
 
 Graphviz finds fonts through fontconfig, which reads its configuration when the first text of a
-process is measured. `bundled_fonts` has it see these fonts beside the machine's own.
+process is measured. `bundled_fonts` has it see these fonts first, then the machine's own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ _SWITCH = "FONTCONFIG_FILE"  # whoever sets it has chosen their fonts
 _CONFIGURATION = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig>
-<include ignore_missing="yes">/etc/fonts/fonts.conf</include>
 <dir>{folder}</dir>
+{machine}
 <cachedir prefix="xdg">fontconfig</cachedir>
 <cachedir>{cache}</cachedir>
 </fontconfig>
 """
+# Not the machine's own configuration: its syntax may be newer than the library that reads it.
+_MACHINE = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "/System/Library/Fonts",
+    "/Library/Fonts",
+    "WINDOWSFONTDIR",
+)
 
 
 @contextmanager
@@ -34,7 +42,10 @@ def bundled_fonts() -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(prefix="sae_graphs_fonts_") as folder:
         file = Path(folder) / "fonts.conf"
-        text = _CONFIGURATION.format(folder=escape(str(FOLDER)), cache=escape(folder))
+        machine = "\n".join(f"<dir>{place}</dir>" for place in _MACHINE)
+        text = _CONFIGURATION.format(
+            folder=escape(str(FOLDER)), machine=machine, cache=escape(folder)
+        )
         file.write_text(text, encoding="utf-8")
         os.environ[_SWITCH] = str(file)
         try:

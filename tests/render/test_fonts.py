@@ -15,8 +15,8 @@ from tests.render.graphs import two_edges
 
 _WITHOUT_SYSTEM_FONTS = """
 from sae_graphs.render import fonts
-fonts._CONFIGURATION = fonts._CONFIGURATION.replace("/etc/fonts/fonts.conf", "/nowhere")
-assert "/nowhere" in fonts._CONFIGURATION
+assert "/usr/share/fonts" in fonts._MACHINE
+fonts._MACHINE = ("/nowhere",)
 from sae_graphs import render
 from tests.render.graphs import two_edges
 print(render.svg(two_edges()))
