@@ -49,6 +49,28 @@ def bundled_fonts() -> Iterator[None]:
         file.write_text(text, encoding="utf-8")
         os.environ[_SWITCH] = str(file)
         try:
-            yield
+            with _without_warnings():
+                yield
         finally:
             os.environ.pop(_SWITCH, None)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep fontconfig's remarks on the machine's own files off standard error; pass all else on."""
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # closed: there is nothing to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+            caught.seek(0)
+            for line in caught:
+                if not line.startswith(b"Fontconfig warning"):
+                    os.write(2, line)

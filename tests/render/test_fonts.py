@@ -52,3 +52,9 @@ def test_the_fonts_come_with_their_licence() -> None:
     names = {file.name for file in FOLDER.iterdir()}
     assert {"DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "LICENSE.txt"} <= names
     assert "Permission is hereby granted" in (FOLDER / "LICENSE.txt").read_text()
+
+
+def test_only_fontconfig_is_kept_off_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with bundled_fonts():
+        os.write(2, b"Fontconfig warning: never mind\nsomething real\n")
+    assert capfd.readouterr().err == "something real\n"
