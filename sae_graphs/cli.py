@@ -256,12 +256,12 @@ def contexts(
 def main() -> None:
     """Entry point: exit 0 done, 2 the user's mistake in one line, 130 stopped, 1 a bug."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="sae-graphs")
     except SaeGraphsError as mistake:
         _fail(str(mistake))
     except ClickError as mistake:
         command = mistake.ctx.command_path if getattr(mistake, "ctx", None) else "sae-graphs"
-        _fail(f"{mistake.format_message()} See: {command} --help")
+        _fail(f"{mistake.format_message().rstrip('.')}{_given(mistake)}; see {command} --help")
     except (KeyboardInterrupt, typer.Abort):
         err.print("stopped; nothing was written")
         sys.exit(130)
@@ -269,6 +269,17 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _given(mistake: Any) -> str:
+    """What was given for the option at fault, where the message does not say."""
+    names = getattr(getattr(mistake, "param", None), "opts", [])
+    given = [
+        word.partition("=")[2] if "=" in word else following
+        for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True)
+        if word.partition("=")[0] in names
+    ]
+    return f" (given: {given[-1]!r})" if given and repr(given[-1]) not in str(mistake) else ""
 
 
 def _fail(message: str) -> None:

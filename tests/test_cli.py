@@ -132,7 +132,7 @@ def test_contexts_are_found_in_a_text_file(run: Command, folders: Folders, tmp_p
 MISTAKES = {
     "empty prompt": (["graph", ""], "prompt"),
     "blank prompt": (["graph", "  "], "prompt"),
-    "no prompt": (["graph"], "PROMPT"),
+    "no prompt": (["graph"], "prompt"),
     "unknown command": (["grahp", "x"], "grahp"),
     "unknown model": (["graph", "x", "--model", "no/such", "--saes", "SAES"], "no/such"),
     "model folder without config": (["graph", "x", "--model", ".", "--saes", "SAES"], "config"),
