@@ -106,7 +106,7 @@ def _layers(graph: CausalGraph) -> Table:
             f"{layer.fvu:.1%}",
             "" if total is None else f"{total:.4g}",
             share,
-            "" if within is None else f"{within:.0%}",
+            "" if within is None else f"{within:.0%}" if within >= 0 else "none",
         )
     return table
 
