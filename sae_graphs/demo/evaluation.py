@@ -42,7 +42,7 @@ SPOTS = (
     ("Make America", " Great"),
 )
 ROWS_AT_ONCE = 64
-CE_TOKENS = 100_000
+CE_TOKENS = 60_000
 PROTOCOL = (
     "Top-1: the next token of highest probability is the first token of the right answer, on cases "
     "that the training stream never holds; for acronyms the asked letter is a random one from the "
@@ -149,7 +149,9 @@ def load_saes(folder: Path) -> dict[str, Any]:
     """The SAEs of `folder` by hook name, in order of depth."""
     from sae_lens import SAE
 
-    found = {path.name: SAE.load_from_disk(str(path)) for path in sorted(folder.iterdir())}
+    # `resid_pre` before `resid_post` of the same block
+    paths = sorted(folder.iterdir(), key=lambda path: (path.name.endswith("_post"), path.name))
+    found = {path.name: SAE.load_from_disk(str(path)) for path in paths}
     if not found:
         raise SaeGraphsError(f"{folder} holds no SAE; expected one sub-folder per SAE")
     return found

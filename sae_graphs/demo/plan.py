@@ -30,7 +30,11 @@ class Plan:
     sae_tokens: int = 12_000_000
     sae_batch: int = 1024
     sae_rate: float = 4e-3
-    context_tokens: int = 1_000_000
+    sae_dead_steps: int = 1000
+    refining_tokens: int = 7_500_000
+    refining_rate: float = 3e-3
+    refining_dead_steps: int = 100
+    context_tokens: int = 600_000
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -54,6 +58,11 @@ class Plan:
         before = [f"blocks.{layer}.hook_resid_pre" for layer in range(self.layers)]
         return (*before, f"blocks.{self.layers - 1}.hook_resid_post")
 
+    @property
+    def refined_hook_names(self) -> tuple[str, ...]:
+        """Where a second training pays: all but the first and the last, which are easy."""
+        return self.hook_names[1:-1]
+
     def scaled(self, scale: float) -> Plan:
         """The same recipe with its training lengths multiplied by `scale`, for trials."""
         return replace(
@@ -61,6 +70,7 @@ class Plan:
             tokenizer_documents=max(2_000, int(self.tokenizer_documents * scale)),
             model_tokens=max(4 * self.tokens_per_step, int(self.model_tokens * scale)),
             sae_tokens=max(8 * self.sae_batch, int(self.sae_tokens * scale)),
+            refining_tokens=max(8 * self.sae_batch, int(self.refining_tokens * scale)),
             context_tokens=max(4 * self.tokens_per_step, int(self.context_tokens * scale)),
             warmup_steps=max(1, int(self.warmup_steps * scale)),
             checkpoint_steps=max(2, int(self.checkpoint_steps * scale)),

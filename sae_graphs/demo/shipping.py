@@ -82,7 +82,7 @@ def manifest_of(place: Workplace) -> dict[str, Any]:
     total = sum(path.stat().st_size for path in shipped_files(out))
     if total > LIMIT_BYTES:
         raise SaeGraphsError(f"{out} holds {total} bytes; at most {LIMIT_BYTES} may ship")
-    stages = ("tokenizer", "corpus", "model", "saes", "contexts")
+    stages = ("tokenizer", "corpus", "model", "saes", "refining", "contexts")
     return {
         "command": f"python -m sae_graphs.demo train --seed {place.plan.seed}",
         "seed": place.plan.seed,
@@ -166,8 +166,8 @@ def write_readme(out: Path, report: dict[str, Any]) -> None:
         parameters=stages["model"]["parameters"],
         model_tokens=stages["model"]["tokens"],
         model_minutes=stages["model"]["seconds"] / 60,
-        sae_tokens=stages["saes"]["tokens"],
-        sae_minutes=stages["saes"]["seconds"] / 60,
+        sae_tokens=stages["saes"]["tokens"] + stages["refining"]["tokens"],
+        sae_minutes=(stages["saes"]["seconds"] + stages["refining"]["seconds"]) / 60,
         phenomena=markdown(phenomenon_rows(report)),
         spots=markdown(spot_rows(report)),
         layers_table=markdown(layer_rows(report)),

@@ -19,7 +19,7 @@ from .plan import Plan
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-STAGES = ("tokenizer", "corpus", "model", "saes", "contexts", "manifest")
+STAGES = ("tokenizer", "corpus", "model", "saes", "refining", "contexts", "manifest")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def write_json(path: Path, data: object) -> None:
 
 def key_matters(place: Workplace, key: str) -> bool:
     """False for a number of the recipe that no stage finished so far has used."""
-    for stage, prefix in (("saes", "sae_"), ("contexts", "context_")):
+    for stage, prefix in (("saes", "sae_"), ("refining", "refining_"), ("contexts", "context_")):
         if key.startswith(prefix):
             return place.note(stage) is not None
     return True
@@ -118,6 +118,7 @@ def train(
         "corpus": make_rows,
         "model": make_model,
         "saes": make_saes,
+        "refining": refine_saes,
         "contexts": make_contexts,
         "manifest": make_manifest,
     }
@@ -198,6 +199,13 @@ def make_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
     from .sae_training import train_saes
 
     return train_saes(place, progress)
+
+
+def refine_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
+    """Trains the SAEs of the middle layers once more, from where they stand."""
+    from .sae_training import refine
+
+    return refine(place, progress)
 
 
 def make_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from sae_graphs.demo import model as language_model
 from sae_graphs.demo.plan import Plan
+from sae_graphs.demo.sae_training import RowSource, Training, started_saes
 from sae_graphs.demo.shipping import changed_files
 from sae_graphs.demo.tokenizer import load_tokenizer
 from sae_graphs.demo.tokens import token_rows
@@ -36,6 +37,7 @@ TINY = replace(
     sae_active=4,
     sae_tokens=2048,
     sae_batch=256,
+    refining_tokens=2048,
     context_tokens=2000,
 )
 
@@ -64,6 +66,21 @@ class _Interrupted(Exception):
     """Stands for a power cut."""
 
 
+def test_a_training_starts_from_the_finished_weights(built: Path) -> None:
+    from sae_lens import SAE
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bridge = TransformerBridge.boot_transformers(str(built / "model"), device="cpu")
+    (name,) = TINY.refined_hook_names
+    training = Training("test", (name,), 1024, 1e-3, 10)
+    source = RowSource(built / "model", TINY, "test", lambda count: None)
+    started = started_saes(TINY, training, built / "saes", bridge, source)[name]
+    finished = SAE.load_from_disk(str(built / "saes" / name))
+    x = 5 * torch.randn(20, TINY.width, generator=torch.Generator().manual_seed(0))
+    scale = float((started.b_dec / finished.b_dec).mean())
+    torch.testing.assert_close(started(x * scale), finished(x) * scale)
+
+
 def test_every_stage_leaves_its_result(built: Path) -> None:
     for stage in STAGES:
         assert (built / ".progress" / f"{stage}.json").is_file(), stage
@@ -85,6 +102,11 @@ def test_the_manifest_notices_a_changed_file(built: Path) -> None:
     config.write_text(before + " ", encoding="utf-8")
     assert changed_files(built) == ["model/config.json"]
     config.write_text(before, encoding="utf-8")
+
+
+def test_the_middle_saes_are_refined(built: Path) -> None:
+    note = json.loads((built / ".progress" / "refining.json").read_text(encoding="utf-8"))
+    assert note["hook_names"] == ["blocks.1.hook_resid_pre"]
 
 
 def test_sae_metadata_is_complete(built: Path) -> None:
