@@ -6,6 +6,8 @@ from typing import Any
 
 from .evaluation import LAYER_TARGETS
 
+UNITS = {"l0": "L0", "fvu": "FVU", "ce_recovered": "CE recovered", "dead_percent": "dead %"}
+
 
 def phenomenon_rows(report: dict[str, Any]) -> list[list[str]]:
     """Header and one row per phenomenon, as strings."""
@@ -50,6 +52,23 @@ def spot_rows(report: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def shortfalls(report: dict[str, Any]) -> list[str]:
+    """One line for every number that misses its target."""
+    lines = [
+        f"{item['phenomenon']}: top-1 {item['top1']:.3f}, target {item['target']:.2f}"
+        for item in report["phenomena"]
+        if item["target"] is not None and item["top1"] < item["target"]
+    ]
+    for item in report["layers"]:
+        for name, target in LAYER_TARGETS.items():
+            missed = item[name] < target if name == "ce_recovered" else item[name] > target
+            if missed:
+                lines.append(
+                    f"{item['hook_name']}: {UNITS[name]} {item[name]:.4g}, target {target:g}"
+                )
+    return lines
+
+
 def markdown(rows: list[list[str]]) -> str:
     """Rows as a Markdown table; the first row is the header."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
@@ -76,3 +95,5 @@ def print_tables(report: dict[str, Any]) -> None:
             table.add_row(*(escape(cell) for cell in row))
         console.print(table)
     console.print(report["protocol"], style="dim")
+    for line in shortfalls(report):
+        console.print(f"misses its target: {line}")

@@ -60,8 +60,11 @@ class Plan:
 
     @property
     def refined_hook_names(self) -> tuple[str, ...]:
-        """Where a second training pays: all but the first and the last, which are easy."""
-        return self.hook_names[1:-1]
+        """Where a second training pays: the early layers, in which many features die at first.
+
+        Deeper ones lose more by it: their rare features count as dead and are trained away.
+        """
+        return self.hook_names[1:4]
 
     def scaled(self, scale: float) -> Plan:
         """The same recipe with its training lengths multiplied by `scale`, for trials."""

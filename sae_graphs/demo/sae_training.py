@@ -126,7 +126,7 @@ def train_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
 
 
 def refine(place: Workplace, progress: Progress) -> dict[str, Any]:
-    """Trains the SAEs of the middle layers once more, reviving features that have died."""
+    """Trains the SAEs of the early layers once more, reviving features that have died."""
     plan = place.plan
     training = Training(
         "refining",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SaeGraphsError
-from .evaluation_table import layer_rows, markdown, phenomenon_rows, spot_rows
+from .evaluation_table import layer_rows, markdown, phenomenon_rows, shortfalls, spot_rows
 from .tokenizer import load_tokenizer
 from .tokens import equal_length_batches
 
@@ -139,7 +139,8 @@ and soup. It knows nothing about the real world, and its facts are not true.
 
 Made by `python -m sae_graphs.demo train` (resumable), from the seed alone, on two processor
 cores: model {model_tokens:,} tokens in {model_minutes:.0f} minutes, SAEs {sae_tokens:,} tokens in
-{sae_minutes:.0f} minutes. Another processor rounds differently, so a rebuild gives equal corpus and
+{sae_minutes:.0f} minutes (those
+before blocks 1 to 3 twice, which revives features that had died). Another processor rounds differently, so a rebuild gives equal corpus and
 tokenizer, and weights that are equally good but not the same to the last bit. Measured by
 `python -m sae_graphs.demo evaluate`:
 
@@ -150,6 +151,10 @@ tokenizer, and weights that are equally good but not the same to the last bit. M
 {layers_table}
 
 {protocol}
+
+Targets missed:
+
+{shortfalls}
 """
 
 
@@ -172,5 +177,6 @@ def write_readme(out: Path, report: dict[str, Any]) -> None:
         spots=markdown(spot_rows(report)),
         layers_table=markdown(layer_rows(report)),
         protocol=report["protocol"],
+        shortfalls="\n".join(f"- {line}" for line in shortfalls(report)) or "none",
     )
     (out / "README.md").write_text(text, encoding="utf-8")

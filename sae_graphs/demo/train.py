@@ -202,7 +202,7 @@ def make_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
 
 
 def refine_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
-    """Trains the SAEs of the middle layers once more, from where they stand."""
+    """Trains the SAEs of the early layers once more, from where they stand."""
     from .sae_training import refine
 
     return refine(place, progress)

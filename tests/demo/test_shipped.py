@@ -18,7 +18,7 @@ from sae_graphs.demo.evaluation import (
     measure_spots,
     measure_streams,
 )
-from sae_graphs.demo.evaluation_table import layer_rows, markdown, phenomenon_rows
+from sae_graphs.demo.evaluation_table import layer_rows, markdown, phenomenon_rows, shortfalls
 from sae_graphs.demo.plan import Plan
 from sae_graphs.demo.shipping import LIMIT_BYTES, changed_files, shipped_files
 from sae_graphs.demo.tokenizer import load_tokenizer
@@ -94,9 +94,10 @@ def test_a_case_cut_inside_a_token_is_not_asked(tokenizer: Any) -> None:
     assert encode_case(tokenizer, "The harb", "our") is None
 
 
-def test_saes_reconstruct_the_stream(tokenizer: Any) -> None:
+def test_saes_reconstruct_the_stream_as_reported(tokenizer: Any, report: dict[str, Any]) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 
+    reported = {item["hook_name"]: item["fvu"] for item in report["layers"]}
     saes = load_saes(FOLDER / "saes")
     assert tuple(saes) == Plan().hook_names
     bridge = TransformerBridge.boot_transformers(str(FOLDER / "model"), device="cpu")
@@ -105,7 +106,19 @@ def test_saes_reconstruct_the_stream(tokenizer: Any) -> None:
         bridge, saes, torch.from_numpy(rows.astype("int64"))
     ).items():
         assert numbers["l0"] <= LAYER_TARGETS["l0"], hook_name
-        assert numbers["fvu"] <= LAYER_TARGETS["fvu"] * 1.15, hook_name
+        assert numbers["fvu"] == pytest.approx(reported[hook_name], rel=0.15), hook_name
+
+
+def test_shortfalls_name_what_is_missed(report: dict[str, Any]) -> None:
+    layer = {"hook_name": "x", "l0": 16.0, "fvu": 0.05, "ce_recovered": 0.99, "dead_percent": 1.0}
+    asked = {"phenomenon": "facts", "top1": 0.8, "target": 0.9}
+    made_up = {"phenomena": [asked], "layers": [layer]}
+    assert shortfalls(made_up) == [
+        "facts: top-1 0.800, target 0.90",
+        "x: FVU 0.05, target 0.04",
+    ]
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert all(line in readme for line in shortfalls(report))
 
 
 def test_tables(report: dict[str, Any]) -> None:

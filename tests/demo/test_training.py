@@ -71,7 +71,7 @@ def test_a_training_starts_from_the_finished_weights(built: Path) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 
     bridge = TransformerBridge.boot_transformers(str(built / "model"), device="cpu")
-    (name,) = TINY.refined_hook_names
+    name = TINY.refined_hook_names[0]
     training = Training("test", (name,), 1024, 1e-3, 10)
     source = RowSource(built / "model", TINY, "test", lambda count: None)
     started = started_saes(TINY, training, built / "saes", bridge, source)[name]
@@ -104,9 +104,9 @@ def test_the_manifest_notices_a_changed_file(built: Path) -> None:
     config.write_text(before, encoding="utf-8")
 
 
-def test_the_middle_saes_are_refined(built: Path) -> None:
+def test_the_early_saes_are_refined(built: Path) -> None:
     note = json.loads((built / ".progress" / "refining.json").read_text(encoding="utf-8"))
-    assert note["hook_names"] == ["blocks.1.hook_resid_pre"]
+    assert note["hook_names"] == ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
 
 
 def test_sae_metadata_is_complete(built: Path) -> None:
