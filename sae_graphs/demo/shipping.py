@@ -139,10 +139,10 @@ and soup. It knows nothing about the real world, and its facts are not true.
 
 Made by `python -m sae_graphs.demo train` (resumable), from the seed alone, on two processor
 cores: model {model_tokens:,} tokens in {model_minutes:.0f} minutes, SAEs {sae_tokens:,} tokens in
-{sae_minutes:.0f} minutes (those
-before blocks 1 to 3 twice, which revives features that had died). Another processor rounds differently, so a rebuild gives equal corpus and
-tokenizer, and weights that are equally good but not the same to the last bit. Measured by
-`python -m sae_graphs.demo evaluate`:
+{sae_minutes:.0f} minutes, on a machine that was busy with other work as well. The SAEs before
+blocks 1 to 3 are trained twice, which revives features that had died. Another processor rounds
+differently: a rebuild gives the same corpus and tokenizer, and weights that are as good, but not
+the same to the last bit. Measured by `python -m sae_graphs.demo evaluate`:
 
 {phenomena}
 
