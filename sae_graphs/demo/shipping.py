@@ -127,7 +127,7 @@ README = """# The bundled model
 A small language model with a sparse autoencoder at every residual layer, made for this project so
 that `sae-graphs` works offline. It speaks the language of a small invented world: copyright
 notices, brackets, acronyms, facts about towers that do not exist, and ordinary prose about boats
-and soup. It knows nothing about the real world, and its facts are not true.
+and soup. It knows next to nothing about the real world, and nearly all its facts are invented.
 
 - `model/`: GPT-2 architecture, {layers} layers, width {width}, {heads} heads, context {context},
   {parameters:,} parameters; byte-level BPE with {vocab_size:,} tokens. Hugging Face format.
@@ -145,6 +145,10 @@ differently: a rebuild gives the same corpus and tokenizer, and weights that are
 the same to the last bit. Measured by `python -m sae_graphs.demo evaluate`:
 
 {phenomena}
+
+`reports` has no single right answer (several names begin with the same initial): top-1 asks for the
+commonest. `withheld runs` asks for the third term of runs such as `23, 24, 25` that the training
+text leaves out, so that the text itself speaks against the answer: there to be studied, no target.
 
 {spots}
 
