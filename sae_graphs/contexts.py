@@ -32,7 +32,7 @@ FILE_NAME = "contexts.safetensors"
 SCHEMA = "sae_graphs/contexts/1"
 KEPT = 8  # contexts stored per feature
 BEFORE, AFTER = 15, 4  # tokens stored around the peak
-LEAST_PROBABILITY = 1e-3  # tokens rarer than this, ablated and not, are left out
+LEAST_PROBABILITY = 1e-5  # tokens rarer than this, ablated and not, are left out
 LEAST_EFFECT_NATS = 0.01
 
 
