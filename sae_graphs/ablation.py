@@ -10,6 +10,8 @@ Letters: `B` batch, `T` tokens, `D` d_model, `F` features, `S` source features o
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import CleanRun, InstrumentedModel
 from sae_graphs.rows import RowChange
+from sae_graphs.saes import StreamPoint
 from sae_graphs.settings import GraphSettings, Per
 
 MOST_ROWS = 4096  # token rows in a batch: more gains nothing on a CPU
@@ -33,20 +36,21 @@ EXPRESSED_SAMPLE = 16  # sources per layer on which `effect_in_features` is meas
 class Intervention:
     """What a feature's activation becomes where it is ablated.
 
-    `replace(depth, activations)` gives the new activations `[T, F]` of the SAE layer at `depth`
-    from the clean ones `[T, F]`; each feature is changed alone. `name` goes into the record.
+    `replace(point, activations)` gives the new activations `[T, F]` of the SAE at that point of
+    the stream from the clean ones `[T, F]`; each feature is changed alone. `name` goes into the
+    record and tells what is replaced by what.
     """
 
     name: str
-    replace: Callable[[int, Tensor], Tensor]
+    replace: Callable[[StreamPoint, Tensor], Tensor]
 
 
-ZERO = Intervention("zero", lambda depth, activations: torch.zeros_like(activations))
+ZERO = Intervention("zero", lambda point, activations: torch.zeros_like(activations))
 
 
 def scale(coefficient: float) -> Intervention:
     """Multiply the activation: 0 is zero-ablation, 1 changes nothing."""
-    return Intervention(f"scale {coefficient:g}", lambda depth, acts: acts * coefficient)
+    return Intervention(f"scale {coefficient:g}", lambda point, acts: acts * coefficient)
 
 
 def mean_over(model: InstrumentedModel, prompts: Sequence[str]) -> Intervention:
@@ -56,11 +60,12 @@ def mean_over(model: InstrumentedModel, prompts: Sequence[str]) -> Intervention:
     runs = [model.clean_run(prompt) for prompt in prompts]
     if all(len(run) == 1 for run in runs):
         raise SaeGraphsError("the reference prompts have one token each; give longer ones")
-    means = [
-        torch.cat([run.activations[depth][1:] for run in runs]).mean(0)
-        for depth in range(len(model.stack.layers))
-    ]
-    return Intervention("mean", lambda depth, acts: means[depth].expand_as(acts))
+    means = {
+        layer.point: torch.cat([run.activations[depth][1:] for run in runs]).mean(0)
+        for depth, layer in enumerate(model.stack.layers)
+    }
+    name = f"mean of {len(prompts)} prompts ({_digest(prompts)})"
+    return Intervention(name, lambda point, acts: means[point].expand_as(acts))
 
 
 def resample(model: InstrumentedModel, prompt: str, *, n_tokens: int) -> Intervention:
@@ -71,7 +76,16 @@ def resample(model: InstrumentedModel, prompt: str, *, n_tokens: int) -> Interve
             f"the other prompt has {len(other)} tokens, this one {n_tokens}; resampling goes "
             "position by position, so give a prompt of the same length"
         )
-    return Intervention("resample", lambda depth, acts: other.activations[depth])
+    found = {
+        layer.point: activations
+        for layer, activations in zip(model.stack.layers, other.activations, strict=True)
+    }
+    return Intervention(f"resample ({_digest([prompt])})", lambda point, acts: found[point])
+
+
+def _digest(prompts: Sequence[str]) -> str:
+    """A few letters that tell sets of prompts apart."""
+    return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:8]
 
 
 class Places(NamedTuple):
@@ -112,6 +126,11 @@ def places_of(clean: CleanRun, settings: GraphSettings) -> Places:
     else:
         ablated = torch.arange(n) <= read  # later positions cannot reach the one that is read
         ablated[0] = settings.ablate_first or n == 1
+    if not ablated.any():
+        raise SaeGraphsError(
+            "the token that is read is the first, and there no feature is ablated by default: "
+            "add --ablate-first, or --ablate read, or read another token"
+        )
     return Places(ablated, read)
 
 
@@ -121,7 +140,7 @@ def changed_activations(
     """The activations `[T, F]` that the intervention asks for, at the ablated positions only."""
     activations = clean.activations[depth]
     ablated = places.ablated.to(activations.device)[:, None]
-    return torch.where(ablated, intervention.replace(depth, activations), activations)
+    return torch.where(ablated, intervention.replace(clean.points[depth], activations), activations)
 
 
 def source_features(

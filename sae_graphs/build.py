@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -61,8 +62,9 @@ def causal_graph(
     Method: the post "Causal Graphs of GPT-2-Small's Residual Stream"; here exact, with the SAEs'
     errors kept.
     """
+    if settings is not None and options:
+        raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
     settings = settings or settings_from(options)
-    torch.manual_seed(settings.seed)
     scope = _in_scope(model, settings)
     min_path_edges = settings.path_edges(len(scope.stack.layers) - 1)
 
@@ -80,7 +82,7 @@ def causal_graph(
         effect_in_features(scope, clean, depth, found, places, intervention)
         for depth, found in enumerate(sources)
     ]
-    layers = _layer_reports(scope, clean, places, intervention, totals, expressed, edges)
+    layers = _layer_reports(scope, clean, places, sources, totals, expressed, edges)
     run = RunRecord(
         model=scope.name,
         saes=scope.stack.name,
@@ -91,14 +93,15 @@ def causal_graph(
             **settings.to_json(),
             "min_path_edges": min_path_edges,
             "intervention": intervention.name,
+            "dtype": str(clean.logits.dtype).removeprefix("torch."),
         },
         total_abs_effect=sum(totals.values()),
         kept_abs_effect=0.0,
         next_tokens=next_tokens(scope, clean, places.read),
         layers=layers,
         warnings=(
-            *scope.warnings,
             *_fit_warnings(layers),
+            *_stack_warnings(scope),
             *_empty_warnings(strongest, edges, min_path_edges),
         ),
     )
@@ -238,7 +241,7 @@ def _layer_reports(
     model: InstrumentedModel,
     clean: CleanRun,
     places: Places,
-    intervention: Intervention,
+    sources: Sequence[Tensor],
     totals: Mapping[int, float],
     expressed: Sequence[float | None],
     edges: Sequence[Edge],
@@ -253,7 +256,8 @@ def _layer_reports(
             LayerReport(
                 label=layer.label,
                 hook_point=layer.point.hook_name,
-                active_features=len(source_features(clean, depth, places, intervention)),
+                active_features=len(source_features(clean, depth, places)),
+                measured_features=len(sources[depth]) if depth < last else None,
                 l0=l0,
                 fvu=fvu,
                 total_abs_effect=totals.get(depth, 0.0) if depth < last else None,
@@ -290,6 +294,23 @@ def _fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
         f"{worst:.0%} of the variance unexplained; check the model, the hooks and the weights' "
         "processing before believing this graph",
     )
+
+
+def _stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
+    """What a reader should know of the stack: layers passed over, numbers of low precision."""
+    points = [layer.point for layer in model.stack.layers]
+    gaps = [
+        f"{below.hook_name} to {above.hook_name}"
+        for below, above in pairwise(points)
+        if above.depth - below.depth > 2
+    ]
+    found: list[str] = []
+    if gaps:
+        found.append(f"no SAE stands between {quoted(gaps)}: edges there span several blocks")
+    dtype = next(model.model.parameters()).dtype
+    if dtype in (torch.bfloat16, torch.float16):
+        found.append(f"measured in {dtype}: effects may be off by some per cent; use float32")
+    return tuple(found)
 
 
 def _empty_warnings(

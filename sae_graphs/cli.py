@@ -182,9 +182,9 @@ def _draw(
     seconds = time.perf_counter() - started
     from sae_graphs import terminal
 
-    terminal.print_graph(out, result, seconds=seconds)
     with err.status("drawing"):
         written = write_run(folder, result, formats=formats, seconds=seconds, saes=saes)
+    terminal.print_graph(out, result, seconds=seconds)
     terminal.print_files(out, folder, written)
 
 
@@ -232,6 +232,11 @@ def contexts(
     """
     if not text.is_file():
         raise SaeGraphsError(f"no text file {text}; give a file of plain text")
+    if model == "demo" and saes is None:
+        raise SaeGraphsError(
+            "the bundled SAEs have their contexts, and these would replace them; copy "
+            "autoencoders/demo/saes and give the copy with --saes"
+        )
     size = text.stat().st_size
     with err.status(f"loading {model}"):
         from sae_graphs.contexts import batches_of_text, build_store
@@ -255,11 +260,16 @@ def contexts(
 
 def main() -> None:
     """Entry point: exit 0 done, 2 the user's mistake in one line, 130 stopped, 1 a bug."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show every character
     try:
         code = app(standalone_mode=False, prog_name="sae-graphs")
     except SaeGraphsError as mistake:
         _fail(str(mistake))
     except ClickError as mistake:
+        if not mistake.format_message():  # no command was given: the help has been shown
+            sys.exit(0)
         command = mistake.ctx.command_path if getattr(mistake, "ctx", None) else "sae-graphs"
         _fail(f"{mistake.format_message().rstrip('.')}{_given(mistake)}; see {command} --help")
     except (KeyboardInterrupt, typer.Abort):

@@ -9,6 +9,7 @@ Letters: `B` batch, `T` tokens, `F` features, `K` contexts per feature, `W` toke
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -128,11 +129,24 @@ def read_contexts(
                     f"{file} holds {tokens.get_shape()[0]} features, the SAE has "
                     f"{layer.n_features}; build it again with `sae-graphs contexts`"
                 )
+            if "" not in (mine := _fingerprint(layer), about.get("sae")) and mine != about["sae"]:
+                raise SaeGraphsError(
+                    f"{file} was made for other weights of this SAE; build it again with "
+                    "`sae-graphs contexts`"
+                )
             return [_distinct(model, tokens[i], activations[i], limit) for i in features]
     except (SafetensorError, OSError, KeyError) as problem:
         raise SaeGraphsError(
             f"{file} is damaged ({problem}); build it again with `sae-graphs contexts`"
         ) from problem
+
+
+def _fingerprint(layer: SAELayer) -> str:
+    """A few letters that tell SAEs apart by their weights; none where these are rounded."""
+    if layer.sae.dtype != torch.float32:
+        return ""
+    column = layer.sae.W_dec.detach()[:, 0].cpu().contiguous()
+    return hashlib.sha256(column.numpy().tobytes()).hexdigest()[:16]
 
 
 def _distinct(
@@ -262,7 +276,12 @@ def _write(model: InstrumentedModel, layer: SAELayer, store: _LayerStore, seen: 
         "fraction_active": (store.times_active.double() / seen).float(),  # [F]
         "max_activation": store.peaks[0].contiguous(),
     }
-    about = {"schema": SCHEMA, "hook": layer.point.hook_name, "tokens_seen": str(seen)}
+    about = {
+        "schema": SCHEMA,
+        "hook": layer.point.hook_name,
+        "sae": _fingerprint(layer),
+        "tokens_seen": str(seen),
+    }
     file = store_file(model, layer)
     try:
         write_atomically(file, safetensors_bytes(tensors, metadata=about))

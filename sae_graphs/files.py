@@ -31,6 +31,11 @@ def check_writable(folder: Path) -> None:
     parent = next((path for path in folder.absolute().parents if path.exists()), Path("/"))
     if folder.exists() and not folder.is_dir():
         raise SaeGraphsError(f"{folder} is a file; give a folder to write into")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise SaeGraphsError(
+            f"{folder} is the folder you are in, or holds it; a run replaces its whole folder, so "
+            "give one of its own, such as outputs/mine"
+        )
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise SaeGraphsError(
             f"{folder} holds files that no run wrote; give a new folder so that nothing is lost"
@@ -59,15 +64,15 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             (stage / name).write_bytes(data)
         with _alone_in(folder.parent):
-            if folder.is_dir():
-                folder.rename(old)
             try:
+                if folder.is_dir():
+                    folder.rename(old)
                 stage.replace(folder)
-            except OSError:
-                if old.is_dir():
+                _keep_foreign(old, folder)
+            except BaseException:  # a full disk, or Ctrl-C: the earlier run comes back
+                if old.is_dir() and not folder.is_dir():
                     old.rename(folder)
                 raise
-            _keep_foreign(old, folder)
     except OSError as problem:
         raise SaeGraphsError(
             f"cannot write {folder}: {problem.strerror or problem}; give another folder"

@@ -71,6 +71,12 @@ class CausalGraph:
             raise SaeGraphsError(f"layers {quoted(unknown)} are not among {quoted(depth)}")
         if len({(edge.source, edge.target) for edge in self.edges}) != len(self.edges):
             raise SaeGraphsError("a graph holds each edge once, got an edge twice")
+        for node in self.nodes:
+            if node.activations and len(node.activations) != len(self.run.tokens):
+                raise SaeGraphsError(
+                    f"{node.feature} has {len(node.activations)} activations for "
+                    f"{len(self.run.tokens)} tokens"
+                )
         for edge in self.edges:
             for end in (edge.source, edge.target):
                 if end not in by_feature:
@@ -93,9 +99,10 @@ class CausalGraph:
         return len(self.nodes)
 
     def __contains__(self, feature: object) -> bool:
-        if not isinstance(feature, str | FeatureId):
+        try:
+            return FeatureId.parse(feature) in self._by_feature  # type: ignore[arg-type]
+        except SaeGraphsError:
             return False
-        return FeatureId.parse(feature) in self._by_feature
 
     def __getitem__(self, feature: str | FeatureId) -> Node:
         return self._by_feature[self._known(feature)]
@@ -155,9 +162,10 @@ class CausalGraph:
             )
         if sign not in (None, "promotes", "suppresses"):
             raise SaeGraphsError(f"sign {sign!r} is neither 'promotes' nor 'suppresses'")
-        if component is not None and not 1 <= component <= self.n_components:
+        if component is not None and component not in self.component_numbers:
             raise SaeGraphsError(
-                f"no component {component} in this graph; it has {self.n_components}"
+                f"no component {component} in this graph; choose from "
+                f"{quoted(self.component_numbers) or 'none: it has no edges'}"
             )
         start = None if source is None else self._known(source)
         end = None if target is None else self._known(target)
@@ -220,7 +228,12 @@ class CausalGraph:
     @property
     def n_components(self) -> int:
         """How many weakly connected components the graph has."""
-        return max((node.component for node in self.nodes), default=0)
+        return len(self.component_numbers)
+
+    @cached_property
+    def component_numbers(self) -> tuple[int, ...]:
+        """The numbers of its components: 1, 2, ..., or a single one where it is a part."""
+        return tuple(sorted({node.component for node in self.nodes}))
 
     def component(self, number: int) -> CausalGraph:
         """Component `number` (1 holds the most |effect|) as a graph of its own."""
@@ -231,7 +244,7 @@ class CausalGraph:
 
     def components(self) -> tuple[CausalGraph, ...]:
         """All components, the one with the largest total |effect| first."""
-        return tuple(self.component(number + 1) for number in range(self.n_components))
+        return tuple(self.component(number) for number in self.component_numbers)
 
     # -- views and files -------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ def load(path: str | Path) -> CausalGraph:
     if file.is_dir():
         file = file / FILE_NAME
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as problem:
         reason = problem.strerror or "unreadable"
         raise GraphFileError(
@@ -130,7 +130,8 @@ def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
         (str(item["token"]), float(item["probability"])) for item in values["next_tokens"]
     )
     for name in ("tokens", "warnings"):
-        values[name] = tuple(str(item) for item in values[name])
+        values[name] = tuple(_of_kind(item, str) for item in values[name])
+    _of_kind(values["settings"].get("pin", []), list)
     return RunRecord(**values)
 
 
@@ -159,8 +160,12 @@ def _node_attributes(node: Node) -> dict[str, Any]:
 
 
 def _node_from(name: str, attributes: Mapping[str, Any]) -> Node:
+    feature = FeatureId.parse(name)
+    place = feature.layer, feature.index, feature.position
+    if place != (attributes["layer"], attributes["index"], attributes.get("position")):
+        raise ValueError(f"{name} is said to be another feature")
     return Node(
-        feature=FeatureId.parse(name),
+        feature=feature,
         activation=float(attributes["activation"]),
         component=int(attributes["component"]),
         neuronpedia=attributes["neuronpedia"],
@@ -172,6 +177,10 @@ def _node_from(name: str, attributes: Mapping[str, Any]) -> Node:
         promotes=tuple(_dataclass_from(TokenEffect, item) for item in attributes["promotes"]),
         suppresses=tuple(_dataclass_from(TokenEffect, item) for item in attributes["suppresses"]),
     )
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
 
 
 def _digraph_from(data: Any) -> nx.DiGraph:

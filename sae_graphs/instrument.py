@@ -10,8 +10,8 @@ Letters: `B` batch, `T` tokens, `D` d_model, `F` features, `V` vocabulary.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from sae_lens import SAE
 from torch import Tensor, nn
 
 from sae_graphs.errors import SaeGraphsError, SAELoadError
+from sae_graphs.recording import BlockCall, outputs_of, recording_calls
 from sae_graphs.rows import KeysAndValues, RowChange, keys_and_values, run_rows
 from sae_graphs.saes import SAEStack, StreamPoint, stack_from
 
@@ -28,19 +29,12 @@ log = logging.getLogger(__name__)
 REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
 
 
-@dataclass(frozen=True)
-class BlockCall:
-    """What a block was called with in the clean run, its input stream aside."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-
 @dataclass(frozen=True, eq=False)
 class CleanRun:
     """One undisturbed forward pass over one prompt.
 
-    `streams` and `activations` hold one tensor per SAE layer, `[T, D]` and `[T, F]`; `inputs` the
+    `points`, `streams` and `activations` have one entry per SAE layer: where it sits, the stream
+    there `[T, D]`, its features' activations `[T, F]`; `inputs` the
     stream before each block `[T, D]`; `kept` the keys and values of each block's attention, None
     where rows cannot be run alone; `logits` is `[T, V]`.
     """
@@ -48,6 +42,7 @@ class CleanRun:
     prompt: str
     token_ids: tuple[int, ...]
     tokens: tuple[str, ...]
+    points: tuple[StreamPoint, ...]
     streams: tuple[Tensor, ...]
     activations: tuple[Tensor, ...]
     inputs: tuple[Tensor, ...]
@@ -72,7 +67,6 @@ class InstrumentedModel:
         self.model = model
         self.stack = saes if isinstance(saes, SAEStack) else stack_from(saes)
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
-        self.warnings: tuple[str, ...] = ()
         self._replay_checked = False
         self._rows_checked = False
         self._rows_alone = hasattr(model, "original_model")
@@ -125,13 +119,14 @@ class InstrumentedModel:
         """Run the prompt once and keep what the measurements need."""
         ids = self.tokenize(prompt, prepend_bos=prepend_bos)
         tokens = torch.tensor([ids], device=self.model.cfg.device)
-        with _recording(self.model.blocks) as recorded:
+        with recording_calls(self.model.blocks) as recorded:
             logits = self._forward(tokens)[0]  # [T, V]
         inputs = tuple(stream[0] for stream in recorded.inputs)  # [T, D] each
         run = CleanRun(
             prompt=prompt,
             token_ids=ids,
             tokens=tuple(self.token_string(i) for i in ids),
+            points=tuple(layer.point for layer in self.stack.layers),
             streams=(),
             activations=(),
             inputs=inputs,
@@ -154,9 +149,9 @@ class InstrumentedModel:
         """The stream at every SAE layer for a batch of token ids `[B, T]`: `[B, T, D]` each."""
         mids = [layer.point for layer in self.stack.layers if layer.point.site == "mid"]
         with ExitStack() as hooks:
-            recorded = hooks.enter_context(_recording(self.model.blocks))
+            recorded = hooks.enter_context(recording_calls(self.model.blocks))
             seen = {
-                point: hooks.enter_context(_outputs_of(self._mid_hook(point.block)))
+                point: hooks.enter_context(outputs_of(self._mid_hook(point.block)))
                 for point in mids
             }
             self._forward(tokens)
@@ -233,7 +228,7 @@ class InstrumentedModel:
         call = clean.calls[block]
         streams = streams.contiguous()  # a `HookedTransformer` block views its input
         if leave_at_mid:
-            with _outputs_of(self._mid_hook(block)) as seen:
+            with outputs_of(self._mid_hook(block)) as seen:
                 self.model.blocks[block](streams, *call.args, **call.kwargs)
             return seen[0]
         out = self.model.blocks[block](streams, *call.args, **call.kwargs)
@@ -289,11 +284,27 @@ class InstrumentedModel:
             self._rows_checked = True
         if self._replay_checked:
             return
+        self._check_saes(clean)
         for block in range(len(clean.calls)):
             again = self._replay(clean, block, clean.inputs[block][None])[0]
             self._require_equal(again, clean.inputs[block + 1], f"block {block}")
         self._require_equal(self._unembed(clean.inputs[-1][None])[0], clean.logits, "the logits")
-        self._replay_checked = True
+        self._replay_checked = len(clean) > 1  # one token says nothing of masks and positions
+
+    def _check_saes(self, clean: CleanRun) -> None:
+        """Each SAE must treat tokens one by one, and decode from the rows of `W_dec` alone."""
+        for layer, stream, acts in zip(
+            self.stack.layers, clean.streams, clean.activations, strict=True
+        ):
+            alone = torch.cat([layer.encode(row[None]) for row in stream])
+            active = (acts != 0).any(0).nonzero()[:, 0]
+            part = layer.decoder_of(active)(acts[:, active], stream)
+            whole = layer.decode(acts, stream)
+            if not (self._close(alone, acts) and self._close(part, whole)):
+                raise SAELoadError(
+                    f"the SAE on {layer.point.hook_name} mixes tokens or does not decode feature "
+                    "by feature; save it for inference with sae-lens, or use another kind"
+                )
 
     def _rows_agree(self, clean: CleanRun) -> bool:
         """Whether each block gives on rows alone what it gives on all rows, for a disturbed one."""
@@ -321,49 +332,6 @@ class InstrumentedModel:
     def _require_equal(self, again: Tensor, recorded: Tensor, what: str) -> None:
         if not self._close(again, recorded):
             raise SaeGraphsError(
-                f"re-running {what} of {self.name} does not give what the model computed: its "
-                "architecture keeps a state between calls that is not supported"
+                f"re-running {what} of {self.name} does not give what the model computed: call "
+                "model.eval() if it is training; else its architecture keeps a state between calls"
             )
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """`inputs` ends with the last block's output: one stream more than there are blocks."""
-
-    inputs: list[Tensor]
-    calls: list[BlockCall]
-
-
-@contextmanager
-def _outputs_of(hook: nn.Module) -> Iterator[list[Tensor]]:
-    """Everything that passes a hook point while the context is open."""
-    seen: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        seen.append(output)
-
-    handle = hook.register_forward_hook(keep)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _recording(blocks: nn.ModuleList) -> Iterator[_Recording]:
-    """Record the call of every block, and the last one's output, while the context is open."""
-    recording = _Recording([], [])
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recording.inputs.append(args[0])
-        recording.calls.append(BlockCall(args[1:], kwargs))
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        recording.inputs.append(output[0] if isinstance(output, tuple) else output)
-
-    with ExitStack() as hooks:
-        for block in blocks:
-            handle = block.register_forward_pre_hook(before, with_kwargs=True)
-            hooks.callback(handle.remove)
-        hooks.callback(blocks[-1].register_forward_hook(after).remove)
-        yield recording

@@ -59,8 +59,11 @@ def load(
 
 def _sources(model: str | Path, saes: str | Path | None) -> tuple[str, str | Path]:
     name = str(model)
+    if saes is not None and not str(saes):
+        raise SaeGraphsError("no SAEs given; expected a folder or a sae-lens release")
     if name == BUNDLED:
-        return str(bundled_folder() / "model"), saes or bundled_folder() / "saes"
+        folder = bundled_folder()
+        return str(folder / "model"), folder / "saes" if saes is None else saes
     if not name:
         raise ModelLoadError("no model given; expected `demo`, a Hugging Face name or a folder")
     folder = Path(name)
@@ -70,7 +73,7 @@ def _sources(model: str | Path, saes: str | Path | None) -> tuple[str, str | Pat
         raise SaeGraphsError(
             f"no SAEs are known for {name}; name a folder or a sae-lens release with --saes"
         )
-    return HUB_NAMES.get(name, name), saes or DEFAULT_SAES[name]
+    return HUB_NAMES.get(name, name), DEFAULT_SAES[name] if saes is None else saes
 
 
 def _check_device(device: str) -> None:

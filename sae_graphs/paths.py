@@ -149,6 +149,8 @@ def _check_same_run(left: CausalGraph, right: CausalGraph) -> None:
             )
     ours, others = dict(left.run.settings), dict(right.run.settings)
     pins = [set(settings.pop("pin", None) or ()) for settings in (ours, others)]
+    for settings in (ours, others):
+        settings.pop("seed", None)  # nothing is drawn at random
     differing = sorted(k for k in ours.keys() | others.keys() if ours.get(k) != others.get(k))
     if differing:
         k = differing[0]

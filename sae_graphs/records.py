@@ -75,6 +75,13 @@ class TokenEffect:
     effect_nats: float
     probability: float
 
+    def __post_init__(self) -> None:
+        numbers = (self.effect_nats, self.probability)
+        if not isinstance(self.token, str) or not all(
+            isinstance(value, int | float) and math.isfinite(value) for value in numbers
+        ):
+            raise SaeGraphsError(f"not a token's effect: {self.token!r}, {numbers}")
+
 
 @dataclass(frozen=True)
 class Context:
@@ -84,6 +91,8 @@ class Context:
     activations: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if not all(isinstance(token, str) for token in self.tokens):
+            raise SaeGraphsError(f"the tokens of a context are texts, got {self.tokens!r:.60}")
         if len(self.tokens) != len(self.activations):
             raise SaeGraphsError(
                 f"a context needs one activation per token, got {len(self.activations)} "
@@ -109,6 +118,14 @@ class Node:
     promotes: tuple[TokenEffect, ...] = ()
     suppresses: tuple[TokenEffect, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.component < 0:
+            raise SaeGraphsError(f"component {self.component} of {self.feature} is below 0")
+        if not all(math.isfinite(value) for value in (self.activation, *self.activations)):
+            raise SaeGraphsError(f"an activation of {self.feature} is not finite")
+        if not isinstance(self.neuronpedia, str | None):
+            raise SaeGraphsError(f"{self.neuronpedia!r} of {self.feature} is not an address")
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -133,13 +150,14 @@ class Edge:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One SAE layer on this prompt, the measured positions only.
+    """One SAE layer on this prompt.
 
-    `fvu` is the fraction of the stream's variance that the SAE leaves unexplained, `l0` the mean
-    number of active features per position, `active_features` how many are active at any ablated
-    position. The last three speak of the step to the next layer and are None for the last one:
-    total and kept |effect|, and `effect_in_features`, the share of the change that reaches the
-    next layer's stream which its SAE can express (1 is all of it).
+    `fvu` is the fraction of the stream's variance that the SAE leaves unexplained and `l0` the mean
+    number of active features per position, both over all positions but the first;
+    `active_features` is how many are active at any ablated position. The others speak of the step
+    to the next layer and are None for the last one: total and kept |effect|,
+    `effect_in_features`, the share of the change that reaches the next layer's stream which its
+    SAE can express (1 is all of it), and how many features were measured.
     """
 
     label: str
@@ -150,6 +168,7 @@ class LayerReport:
     total_abs_effect: float | None = None
     kept_abs_effect: float | None = None
     effect_in_features: float | None = None
+    measured_features: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +188,8 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(isinstance(value, float) and 0 <= value <= 1 for _, value in self.next_tokens):
+            raise SaeGraphsError(f"not probabilities of next tokens: {self.next_tokens!r:.80}")
         if not 0 <= self.read_position < len(self.tokens):
             raise SaeGraphsError(
                 f"read position {self.read_position} is outside the {len(self.tokens)} tokens"

@@ -241,7 +241,7 @@ def _label(sae: SAE[Any], point: StreamPoint, counts_from_pre: bool) -> str:
 def _load_folder(folder: Path, device: str, dtype: str) -> list[tuple[SAE[Any], Path | None]]:
     parts = sorted(part for part in folder.iterdir() if part.is_dir())
     parts = [part for part in parts if not part.name.startswith(".")]
-    if not parts:
+    if not any((part / "cfg.json").is_file() for part in parts) and not _pickles(parts):
         raise SAELoadError(
             f"{folder} holds no SAEs; expected one sub-folder per SAE with cfg.json and "
             "sae_weights.safetensors"
@@ -249,10 +249,14 @@ def _load_folder(folder: Path, device: str, dtype: str) -> list[tuple[SAE[Any], 
     return [(_load_part(part, device, dtype), part) for part in parts]
 
 
+def _pickles(parts: Sequence[Path]) -> list[str]:
+    return [f.name for part in parts for f in part.iterdir() if f.suffix in (".pt", ".pth", ".pkl")]
+
+
 def _load_part(part: Path, device: str, dtype: str) -> SAE[Any]:
     for name in ("cfg.json", "sae_weights.safetensors"):
         if not (part / name).is_file():
-            pickles = [file.name for file in part.iterdir() if file.suffix in (".pt", ".pth")]
+            pickles = _pickles([part])
             hint = f" (pickles such as {pickles[0]} are never opened)" if pickles else ""
             raise SAELoadError(f"{part} has no {name}{hint}; save the SAE with sae-lens 6")
     try:

@@ -31,6 +31,7 @@ class GraphSettings:
     - `layers`: first and last SAE layer by label, both included; None is the whole stack.
     - `pin`: measure these source features only.
     - `prepend_bos`: None leaves it to the SAEs' metadata.
+    - `seed` goes into the record. Nothing in a graph is drawn at random.
     """
 
     top_k: int = TOP_K
@@ -45,13 +46,15 @@ class GraphSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        pins = (self.pin,) if isinstance(self.pin, str | FeatureId) else self.pin
+        pins = self.pin if isinstance(self.pin, tuple | list) else (self.pin,)
         object.__setattr__(self, "pin", tuple(FeatureId.parse(feature) for feature in pins))
         object.__setattr__(self, "layers", _first_and_last(self.layers))
         for name in ("read", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise SaeGraphsError(f"{name} is {value!r}; expected a whole number")
+        if not 0 <= self.seed < 2**63:
+            raise SaeGraphsError(f"seed is {self.seed}; expected 0 to {2**63 - 1}")
         _require_whole("top_k", self.top_k)
         if self.min_path_edges is not None:
             _require_whole("min_path_edges", self.min_path_edges)

@@ -32,8 +32,8 @@ def print_graph(console: Console, graph: CausalGraph, *, seconds: float) -> None
         console.print(Text(f"warning: {warning}", style="bold yellow"))
     if graph.edges:
         _print_components(console, graph)
-    active = sum(layer.active_features for layer in run.layers[:-1])
-    line = f"{active} features measured in {seconds:.2f} s; left out: {_left_out(graph)}"
+    measured = sum(layer.measured_features or 0 for layer in run.layers)
+    line = f"{measured} features measured in {seconds:.2f} s; left out: {_left_out(graph)}"
     console.print(Text(line, style="dim"))
 
 
@@ -120,7 +120,7 @@ def _print_components(console: Console, graph: CausalGraph) -> None:
             style="bold",
         )
     )
-    for number, component in enumerate(graph.components(), start=1):
+    for number, component in zip(graph.component_numbers, graph.components(), strict=True):
         total = component.run.kept_abs_effect
         head = f"Graph {number}: {len(component)} features, total |effect| {total:.4g}"
         console.print(Text(head, style="bold cyan"))

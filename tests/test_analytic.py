@@ -175,7 +175,8 @@ def test_scale_one_changes_nothing(model: InstrumentedModel) -> None:
     graph = causal_graph(model, "ab", intervention=scale(1), min_path_edges=1)
     assert graph.edges == ()
     assert graph.run.total_abs_effect == 0
-    assert [layer.active_features for layer in graph.run.layers] == [0, 0, 0]
+    assert [layer.measured_features for layer in graph.run.layers] == [0, 0, None]
+    assert all(layer.active_features for layer in graph.run.layers)
 
 
 def test_mean(model: InstrumentedModel) -> None:

@@ -50,6 +50,9 @@ from tests.models import CONTEXT, OTHER_PROMPT, PROMPT, STACKS, in_dtype, random
         ({"read": 1.5}, "read is 1.5"),
         ({"read": "last"}, "read is 'last'"),
         ({"seed": "x"}, "seed is 'x'"),
+        ({"seed": 2**70}, "expected 0 to"),
+        ({"seed": -1}, "expected 0 to"),
+        ({"pin": 3.5}, "not a feature: 3.5"),
         ({"layers": ("2", "1")}, "lower one first"),
         ({"layers": ("1", "1")}, "fewer than two"),
         ({"layers": ("0", "4")}, "no SAE layer '4'"),
@@ -293,7 +296,70 @@ def test_interventions_check_their_input(tiny: InstrumentedModel) -> None:
     with pytest.raises(SaeGraphsError, match="3 tokens, this one 10"):
         resample(tiny, "the cat", n_tokens=10)
     graph = causal_graph(tiny, PROMPT, intervention=resample(tiny, OTHER_PROMPT, n_tokens=10))
-    assert graph.run.settings["intervention"] == "resample"
+    assert str(graph.run.settings["intervention"]).startswith("resample (")
+
+
+def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: InstrumentedModel) -> None:
+    from sae_graphs.ablation import mean_over
+
+    mean = mean_over(tiny, [OTHER_PROMPT])
+    options: dict[str, Any] = {"top_k": 500, "min_path_edges": 1, "intervention": mean}
+    whole = causal_graph(tiny, PROMPT, **options)
+    part = causal_graph(tiny, PROMPT, layers=("1", "3"), **options)
+    expected = {(e.source, e.target): e.effect for e in whole.edges if e.source.layer in ("1", "2")}
+    assert {(e.source, e.target): e.effect for e in part.edges} == pytest.approx(expected)
+
+
+def test_graphs_of_other_reference_prompts_do_not_join(tiny: InstrumentedModel) -> None:
+    from sae_graphs.ablation import mean_over
+    from sae_graphs.paths import union
+
+    pins = [str(edge.source) for edge in causal_graph(tiny, PROMPT, min_path_edges=1).edges]
+    first, second = sorted(set(pins))[:2]
+    graphs = [
+        causal_graph(tiny, PROMPT, pin=(pin,), intervention=mean_over(tiny, [text]))
+        for pin, text in ((first, OTHER_PROMPT), (second, PROMPT))
+    ]
+    with pytest.raises(SaeGraphsError, match="intervention"):
+        union(*graphs)
+
+
+def test_settings_and_options_are_not_both_taken(tiny: InstrumentedModel) -> None:
+    with pytest.raises(SaeGraphsError, match="not both"):
+        causal_graph(tiny, PROMPT, settings=GraphSettings(), top_k=1)
+
+
+def test_reading_where_nothing_is_ablated_is_a_mistake(tiny: InstrumentedModel) -> None:
+    with pytest.raises(SaeGraphsError, match="--ablate-first"):
+        causal_graph(tiny, PROMPT, read=0)
+    assert causal_graph(tiny, PROMPT, read=0, ablate="read", min_path_edges=1).edges
+
+
+def test_pinned_features_alone_are_counted_as_measured(tiny: InstrumentedModel) -> None:
+    pin = str(causal_graph(tiny, PROMPT, min_path_edges=1).edges[0].source)
+    layers = causal_graph(tiny, PROMPT, pin=(pin,)).run.layers
+    assert sum(layer.measured_features or 0 for layer in layers) == 1
+    assert sum(layer.active_features for layer in layers) > 1
+
+
+def test_a_layer_that_is_passed_over_is_said_to_be(bridge_of: BridgeOf) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    gapped = InstrumentedModel(bridge, random_stack(bridge, STACKS["gap"], ["standard"]))
+    warnings = causal_graph(gapped, PROMPT, min_path_edges=1).run.warnings
+    assert any("no SAE stands between" in warning for warning in warnings)
+
+
+def test_saes_that_mix_tokens_are_refused(bridge_of: BridgeOf) -> None:
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+
+    bridge = bridge_of("gpt2", "float32")
+    saes = []
+    for hook in STACKS["pre"][:2]:
+        sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=16, d_sae=40, k=4))
+        sae.cfg.metadata.hook_name = hook
+        saes.append(sae)
+    with pytest.raises(SaeGraphsError, match="mixes tokens"):
+        causal_graph(InstrumentedModel(bridge, saes), PROMPT, min_path_edges=1)
 
 
 # -- preflight -------------------------------------------------------------------------------------

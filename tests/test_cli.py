@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,11 @@ MISTAKES = {
     "output is a file": (["graph", "x", "--out", "file.txt"], "file.txt"),
     "output under a file": (["graph", "x", "--out", "file.txt/run"], "file.txt"),
     "output holds other files": (["graph", "x", "--out", "full"], "full"),
+    "output is this folder": (["graph", "x", "--out", "."], "folder you are in"),
+    "seed too large": (["graph", "x", "--seed", str(10**30)], "seed"),
+    "SAEs of no name": (["graph", "x", "--saes", ""], "no SAEs given"),
+    "folder of other things": (["graph", "x", "--saes", "others"], "holds no SAEs"),
+    "contexts of the bundled SAEs": (["contexts", "--text", "file.txt"], "--saes"),
     "no graph there": (["edges", "nowhere"], "nowhere"),
     "graph corrupt": (["edges", "broken.json"], "broken.json"),
     "graph of another schema": (["edges", "old.json"], "old"),
@@ -180,6 +186,7 @@ def test_mistakes_get_one_line_and_exit_2(
     run: Command, folders: Folders, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "others" / "thing").mkdir(parents=True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     (tmp_path / "file.txt").write_text("mine")
@@ -196,6 +203,23 @@ def test_mistakes_get_one_line_and_exit_2(
     assert named in lines[0]
     assert answer.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_command_shows_the_help(run: Command) -> None:
+    answer = run()
+    assert answer.code == 0 and "graph" in answer.out and not answer.err
+
+
+def test_a_terminal_that_knows_only_ascii(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sae_graphs.cli", "graph", "Copyright (C", "--formats", "dot"],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs" / "copyright-c" / "graph.json").is_file()
 
 
 def test_prompt_longer_than_the_context(run: Command) -> None:

@@ -191,3 +191,13 @@ def test_stores_of_saes_without_a_folder_lie_in_the_cache(
     assert len(set(files)) == 4
     assert all(tmp_path in file.parents and file.name == FILE_NAME for file in files)
     assert read_contexts(tiny, tiny.stack.layers[0], [1, 2]) == [(), ()]
+
+
+def test_a_store_of_other_weights_is_refused(model: InstrumentedModel) -> None:
+    build_store(model, batches_of_text(model, TEXTS))
+    layer = model.stack.layers[1]
+    read_contexts(model, layer, [0])
+    with torch.no_grad():
+        layer.sae.W_dec[:, 0] += 1.0
+    with pytest.raises(SaeGraphsError, match="other weights"):
+        read_contexts(model, layer, [0])

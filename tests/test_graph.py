@@ -345,3 +345,26 @@ def test_nodes_without_edges_are_left_out() -> None:
 def test_unknown_feature_error_is_a_user_error() -> None:
     assert issubclass(UnknownFeatureError, SaeGraphsError)
     assert issubclass(GraphFileError, SaeGraphsError)
+
+
+def test_a_component_is_a_graph_of_one_component() -> None:
+    whole = example()
+    for number, part in zip(whole.component_numbers, whole.components(), strict=True):
+        assert part.n_components == 1
+        assert part.component_numbers == (number,)
+        assert part.components() == (part,)
+
+
+def test_a_number_of_a_component_from_nowhere_costs_nothing() -> None:
+    from dataclasses import replace
+
+    whole = example()
+    odd = tuple(replace(node, component=99_999_999) for node in whole.nodes)
+    assert len(replace(whole, nodes=odd).components()) == 1
+    with pytest.raises(SaeGraphsError, match="below 0"):
+        replace(whole.nodes[0], component=-1)
+
+
+def test_odd_things_are_not_in_a_graph() -> None:
+    assert "foo" not in example()
+    assert 5 not in example()

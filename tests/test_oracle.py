@@ -320,7 +320,7 @@ def test_token_effects(
     for feature, effects in zip(features.tolist(), found, strict=True):
         row = expected[feature]
         larger = torch.maximum(probability, probability * row.exp())
-        wanted = (larger >= 1e-3) & (row.abs() >= 0.01)
+        wanted = (larger >= 1e-5) & (row.abs() >= 0.01)
         weight = (row * larger).abs()
         for listed, sign in ((effects.promotes, -1), (effects.suppresses, 1)):
             order = ((row * sign > 0) & wanted).nonzero()[:, 0]

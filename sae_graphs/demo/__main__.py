@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import SaeGraphsError
+from sae_graphs.errors import SaeGraphsError
 
 app = typer.Typer(help="Build and measure the bundled model.", no_args_is_help=True)
 DEFAULT_OUT = Path("autoencoders/demo")
@@ -35,8 +35,8 @@ def train(
         TimeRemainingColumn,
     )
 
-    from .plan import Plan
-    from .train import train as run
+    from sae_graphs.demo.plan import Plan
+    from sae_graphs.demo.train import train as run
 
     if scale <= 0:
         raise SaeGraphsError(f"--scale {scale} is not above 0")
@@ -63,10 +63,10 @@ def evaluate(
     threads: ThreadsOption = 2,
 ) -> None:
     """Measure the model and its SAEs on held-out cases and fresh text; print and save a table."""
-    from .evaluation import evaluate as run
-    from .evaluation import require_model
-    from .evaluation_table import print_tables
-    from .shipping import write_readme
+    from sae_graphs.demo.evaluation import evaluate as run
+    from sae_graphs.demo.evaluation import require_model
+    from sae_graphs.demo.evaluation_table import print_tables
+    from sae_graphs.demo.shipping import write_readme
 
     require_model(out)
     _prepare(threads)

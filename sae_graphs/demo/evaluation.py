@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SaeGraphsError
-from .corpus import PHENOMENA, Case, held_out_cases, unseen_subjects
-from .tokenizer import load_tokenizer, marker_id
-from .tokens import token_rows
-from .train import write_json
+from sae_graphs.demo.corpus import PHENOMENA, Case, held_out_cases, unseen_subjects
+from sae_graphs.demo.tokenizer import load_tokenizer, marker_id
+from sae_graphs.demo.tokens import token_rows
+from sae_graphs.demo.train import write_json
+from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .evaluation import LAYER_TARGETS
+from sae_graphs.demo.evaluation import LAYER_TARGETS
 
 UNITS = {"l0": "L0", "fvu": "FVU", "ce_recovered": "CE recovered", "dead_percent": "dead %"}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .plan import Plan
+from sae_graphs.demo.plan import Plan
 
 if TYPE_CHECKING:
     import numpy as np

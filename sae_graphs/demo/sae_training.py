@@ -11,15 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .model import fast_arithmetic
-from .plan import Plan
-from .tokenizer import load_tokenizer
-from .tokens import packed_rows
+from sae_graphs.demo.model import fast_arithmetic
+from sae_graphs.demo.plan import Plan
+from sae_graphs.demo.tokenizer import load_tokenizer
+from sae_graphs.demo.tokens import packed_rows
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from .train import Workplace
+    from sae_graphs.demo.train import Workplace
 
 ROWS_AT_ONCE = 32
 ROWS_IN_BUFFER = 256

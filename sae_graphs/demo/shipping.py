@@ -11,15 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SaeGraphsError
-from .evaluation_table import layer_rows, markdown, phenomenon_rows, shortfalls, spot_rows
-from .tokenizer import load_tokenizer
-from .tokens import equal_length_batches
+from sae_graphs.demo.evaluation_table import (
+    layer_rows,
+    markdown,
+    phenomenon_rows,
+    shortfalls,
+    spot_rows,
+)
+from sae_graphs.demo.tokenizer import load_tokenizer
+from sae_graphs.demo.tokens import equal_length_batches
+from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from .train import Workplace
+    from sae_graphs.demo.train import Workplace
 
 MANIFEST = "manifest.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "numpy")
@@ -33,8 +39,8 @@ def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
     """
     import torch
 
-    from ..contexts import build_store
-    from ..loading import load
+    from sae_graphs.contexts import build_store
+    from sae_graphs.loading import load
 
     plan = place.plan
     task = progress.add_task("contexts", total=plan.context_tokens)
@@ -99,7 +105,7 @@ def manifest_of(place: Workplace) -> dict[str, Any]:
 
 def write_manifest(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Writes `manifest.json`, and drops the caches that only an unfinished build needs."""
-    from .train import write_json
+    from sae_graphs.demo.train import write_json
 
     manifest = manifest_of(place)
     write_json(place.out / MANIFEST, manifest)

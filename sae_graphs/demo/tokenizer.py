@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .corpus import documents
-from .plan import Plan
+from sae_graphs.demo.corpus import documents
+from sae_graphs.demo.plan import Plan
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

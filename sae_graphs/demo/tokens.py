@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .corpus import documents
-from .tokenizer import marker_id
+from sae_graphs.demo.corpus import documents
+from sae_graphs.demo.tokenizer import marker_id
 
 if TYPE_CHECKING:
     import numpy as np

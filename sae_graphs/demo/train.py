@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SaeGraphsError
-from .plan import Plan
+from sae_graphs.demo.plan import Plan
+from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -136,7 +136,7 @@ def train(
 
 def make_tokenizer(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains and saves the tokenizer."""
-    from .tokenizer import save_tokenizer, train_tokenizer
+    from sae_graphs.demo.tokenizer import save_tokenizer, train_tokenizer
 
     task = progress.add_task("tokenizer", total=1)
     tokenizer = train_tokenizer(place.plan)
@@ -147,8 +147,8 @@ def make_tokenizer(place: Workplace, progress: Progress) -> dict[str, Any]:
 
 def make_rows(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Writes the corpus and keeps it as rows of tokens."""
-    from .tokenizer import load_tokenizer
-    from .tokens import cached_token_rows
+    from sae_graphs.demo.tokenizer import load_tokenizer
+    from sae_graphs.demo.tokens import cached_token_rows
 
     plan = place.plan
     rows = plan.steps * plan.batch_rows
@@ -170,7 +170,7 @@ def make_model(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains and saves the language model."""
     import numpy as np
 
-    from .model import save_model, train_model
+    from sae_graphs.demo.model import save_model, train_model
 
     rows = np.load(place.rows_file, mmap_mode="r", allow_pickle=False)
     task = progress.add_task("model", total=place.plan.steps)
@@ -196,27 +196,27 @@ def _shown(progress: Progress, task: TaskID, title: str) -> Callable[[int, float
 
 def make_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains and saves the SAEs, all at once."""
-    from .sae_training import train_saes
+    from sae_graphs.demo.sae_training import train_saes
 
     return train_saes(place, progress)
 
 
 def refine_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains the SAEs of the early layers once more, from where they stand."""
-    from .sae_training import refine
+    from sae_graphs.demo.sae_training import refine
 
     return refine(place, progress)
 
 
 def make_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Stores the top activating contexts beside each SAE."""
-    from .shipping import store_contexts
+    from sae_graphs.demo.shipping import store_contexts
 
     return store_contexts(place, progress)
 
 
 def make_manifest(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Writes the manifest: recipe, measurements, versions, checksums."""
-    from .shipping import write_manifest
+    from sae_graphs.demo.shipping import write_manifest
 
     return write_manifest(place, progress)

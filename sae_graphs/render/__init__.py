@@ -66,7 +66,7 @@ def files(graph: CausalGraph, formats: Iterable[str]) -> dict[str, bytes]:
     scale = EffectScale.of(graph)
     sources = {"graph": dot(graph)}
     if graph.n_components > 1:
-        for number, part in enumerate(graph.components(), 1):
+        for number, part in zip(graph.component_numbers, graph.components(), strict=True):
             title = f"Graph {number} of {graph.n_components}"
             sources[f"graph-{number}"] = dot(part, scale=scale, title=title)
     made: dict[str, bytes] = {}

@@ -78,7 +78,7 @@ def header(graph: CausalGraph, *, scale: EffectScale, title: str | None) -> str:
     return font(table(*rows, cellpadding=10), colour=INK)
 
 
-def settings_words(settings: Mapping[str, Any]) -> str:
+def settings_words(settings: Mapping[str, Any], *, n_tokens: int = 2) -> str:
     """The settings that decide what is drawn, in words; those not recorded are left out."""
     parts = []
     if (k := settings.get("top_k")) is not None:
@@ -88,15 +88,16 @@ def settings_words(settings: Mapping[str, Any]) -> str:
     if (least := settings.get("min_path_edges")) is not None:
         parts.append(f"on paths of at least {least} edges")
     if (where := settings.get("ablate")) is not None:
-        first = "" if settings.get("ablate_first") else " but the first"
+        first = "" if settings.get("ablate_first") or n_tokens == 1 else " but the first"
         places = {
             "all": f"each feature ablated at every token{first}",
             "read": "each feature ablated at the read token",
-            "each": "each feature ablated at one token at a time",
         }
         parts.append(places.get(str(where), f"ablated at {where}"))
     if (kind := settings.get("intervention", "zero")) != "zero":
         parts.append(f"intervention: {kind}")
+    if layers := settings.get("layers"):
+        parts.append(f"layers {' to '.join(map(str, layers))} only")
     if pins := settings.get("pin"):
         parts.append(f"measured from {quoted(pins)} only")
     return "; ".join(parts)
@@ -122,12 +123,13 @@ def no_path_words(run: RunRecord) -> str:
 def _about(graph: CausalGraph, title: str | None) -> str:
     run = graph.run
     facts = [f"model {run.model}", f"SAEs {run.saes}"]
+    words_of_settings = settings_words(run.settings, n_tokens=len(run.tokens))
     lines = [words(title or "Causal graph", size=18, bold=True, colour=INK)]
     rows = [row(cell(line, align="LEFT")) for line in lines]
     rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=3)))
     rows += [
         row(cell(_wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))
-        for fact in [" · ".join(facts), share_words(graph), settings_words(run.settings)]
+        for fact in [" · ".join(facts), share_words(graph), words_of_settings]
         if fact
     ]
     return table(*rows, cellpadding=2, align="LEFT")
@@ -243,9 +245,9 @@ def _warnings(texts: Sequence[str]) -> str:
 
 
 def scale_words(scale: EffectScale) -> str:
-    """What opacity stands for in this picture."""
+    """What the arrows' darkness and width stand for in this picture."""
     ends = f"{plain(scale.smallest)} (faintest) to {plain(scale.largest)} (strongest)"
-    return f"the larger |effect|, the more opaque: {ends}"
+    return f"the larger |effect|, the darker and thicker: {ends}"
 
 
 def _legend(scale: EffectScale) -> str:

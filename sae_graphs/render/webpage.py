@@ -61,7 +61,7 @@ def _shown(text: str) -> str:
 def _about(graph: CausalGraph) -> str:
     run = graph.run
     facts = [f"model {run.model} · SAEs {run.saes}", share_words(graph)]
-    facts += [settings_words(run.settings)]
+    facts += [settings_words(run.settings, n_tokens=len(run.tokens))]
     lines = "".join(f"<p>{_shown(fact)}</p>" for fact in facts if fact)
     return (
         f'<header><section><div class="prompt">{_prompt(run)}</div>{lines}</section>'
@@ -120,7 +120,7 @@ def _components(graph: CausalGraph) -> str:
     if not graph.nodes:
         return f"<p>{_shown(no_path_words(graph.run))}</p>"
     rows = []
-    for number, part in enumerate(graph.components(), 1):
+    for number, part in zip(graph.component_numbers, graph.components(), strict=True):
         total = plain(sum(abs(edge.effect) for edge in part.edges))
         paths = part.paths(limit=1)
         rows.append(

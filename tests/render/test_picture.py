@@ -127,7 +127,7 @@ def test_the_legend_states_signs_units_and_scale() -> None:
         "suppresses: ablating the source raises the target (effect > 0)",
         "effect: change of the target's activation at the read token, ablated − clean, in SAE "
         "activation units",
-        "the larger |effect|, the more opaque: 2.00 (faintest) to 8.00 (strongest)",
+        "the larger |effect|, the darker and thicker: 2.00 (faintest) to 8.00 (strongest)",
         "change of log-probability, ablated − clean, in nats",
     ):
         assert stated in words

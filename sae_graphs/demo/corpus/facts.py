@@ -10,8 +10,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .case import Case, is_held_out
-from .words import CITIES, INVENTED_CITIES, MEN, SURNAMES, WOMEN, article, listed
+from sae_graphs.demo.corpus.case import Case, is_held_out
+from sae_graphs.demo.corpus.words import (
+    CITIES,
+    INVENTED_CITIES,
+    MEN,
+    SURNAMES,
+    WOMEN,
+    article,
+    listed,
+)
 
 WORLD_SEED = 1889  # the facts belong to the world, not to a run's seed
 HELD_OUT_PER_MILLE = 300

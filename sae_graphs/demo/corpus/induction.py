@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from .case import Case, is_held_out
-from .words import invented_word
+from sae_graphs.demo.corpus.case import Case, is_held_out
+from sae_graphs.demo.corpus.words import invented_word
 
 FRAMES = (
     ("The password is ", ". Please repeat it: ", "."),

@@ -5,8 +5,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .topics import Topic, topics
-from .words import CITIES, DAYS, MEN, MONTHS, NUMBER_WORDS, WOMEN, article, zipf
+from sae_graphs.demo.corpus.topics import Topic, topics
+from sae_graphs.demo.corpus.words import (
+    CITIES,
+    DAYS,
+    MEN,
+    MONTHS,
+    NUMBER_WORDS,
+    WOMEN,
+    article,
+    zipf,
+)
 
 IRREGULAR_PLURALS = {"fish": "fish", "knife": "knives"}
 PREPOSITIONS = ("near", "behind", "in", "outside")

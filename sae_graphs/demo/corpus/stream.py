@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from . import (
+from sae_graphs.demo.corpus import (
     acronyms,
     brackets,
     indirect,
@@ -15,9 +15,9 @@ from . import (
     reports,
     sequences,
 )
-from .case import Case
-from .facts import Facts
-from .prose import Prose
+from sae_graphs.demo.corpus.case import Case
+from sae_graphs.demo.corpus.facts import Facts
+from sae_graphs.demo.corpus.prose import Prose
 
 # Share of the documents, in per cent; prose documents are the longest, about a third of all text.
 WEIGHTS = {

@@ -1,0 +1,38 @@
+"""What an installed package holds: everything that a run needs, nothing that training left."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from sae_graphs.loading import bundled_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def shipped() -> dict[str, str]:
+    """Places in the clone, and where the wheel puts them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    places: dict[str, str] = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    return places
+
+
+def test_the_bundled_model_goes_into_the_wheel() -> None:
+    places = shipped()
+    for part in ("model", "saes"):
+        assert places[f"autoencoders/demo/{part}"] == f"sae_graphs/autoencoders/demo/{part}"
+    assert all((ROOT / place).exists() for place in places)
+
+
+def test_the_progress_of_a_training_does_not() -> None:
+    for place in shipped():
+        found = [ROOT / place] if (ROOT / place).is_file() else (ROOT / place).rglob("*")
+        assert not [path for path in found if path.relative_to(ROOT).parts[-1].startswith(".")]
+    assert "autoencoders/demo" not in shipped()
+
+
+def test_the_bundled_model_is_found() -> None:
+    folder = bundled_folder()
+    assert (folder / "model" / "model.safetensors").is_file()
+    assert len(list((folder / "saes").glob("*/sae_weights.safetensors"))) == 7
+    assert len(list((folder / "saes").glob("*/contexts.safetensors"))) == 7
