@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sae_graphs.graph import CausalGraph
     from sae_graphs.settings import GraphSettings
 
+STOPPED = 130  # exit status after Ctrl-C
 ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage error
 
 app = typer.Typer(
@@ -265,6 +266,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that cannot show every character
     try:
         code = app(standalone_mode=False, prog_name="sae-graphs")
+        if code == STOPPED:  # Ctrl-C, as typer answers it
+            raise KeyboardInterrupt
     except SaeGraphsError as mistake:
         _fail(str(mistake))
     except ClickError as mistake:
@@ -274,7 +277,7 @@ def main() -> None:
         _fail(f"{mistake.format_message().rstrip('.')}{_given(mistake)}; see {command} --help")
     except (KeyboardInterrupt, typer.Abort):
         err.print("stopped; nothing was written")
-        sys.exit(130)
+        sys.exit(STOPPED)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         sys.exit(0)

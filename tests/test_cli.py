@@ -222,6 +222,21 @@ def test_a_terminal_that_knows_only_ascii(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "copyright-c" / "graph.json").is_file()
 
 
+def test_ctrl_c_writes_nothing_and_says_so(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sae_graphs.build
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sae_graphs.build, "causal_graph", interrupted)
+    answer = run("graph", "Copyright (C")
+    assert answer.code == 130
+    assert answer.err.strip() == "stopped; nothing was written"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_prompt_longer_than_the_context(run: Command) -> None:
     answer = run("graph", "word " * 400)
     assert answer.code == 2 and "at most" in answer.err
