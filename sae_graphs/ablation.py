@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,7 +65,7 @@ def mean_over(model: InstrumentedModel, prompts: Sequence[str]) -> Intervention:
         for depth, layer in enumerate(model.stack.layers)
     }
     name = f"mean of {len(prompts)} prompts ({_digest(prompts)})"
-    return Intervention(name, lambda point, acts: means[point].expand_as(acts))
+    return Intervention(name, lambda point, acts: _at(point, means).expand_as(acts))
 
 
 def resample(model: InstrumentedModel, prompt: str, *, n_tokens: int) -> Intervention:
@@ -80,7 +80,15 @@ def resample(model: InstrumentedModel, prompt: str, *, n_tokens: int) -> Interve
         layer.point: activations
         for layer, activations in zip(model.stack.layers, other.activations, strict=True)
     }
-    return Intervention(f"resample ({_digest([prompt])})", lambda point, acts: found[point])
+    return Intervention(f"resample ({_digest([prompt])})", lambda point, acts: _at(point, found))
+
+
+def _at(point: StreamPoint, values: Mapping[StreamPoint, Tensor]) -> Tensor:
+    if point not in values:
+        raise SaeGraphsError(
+            f"the intervention knows no SAE on {point.hook_name}; make it with this model"
+        )
+    return values[point]
 
 
 def _digest(prompts: Sequence[str]) -> str:

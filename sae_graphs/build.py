@@ -309,7 +309,9 @@ def _stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
         found.append(f"no SAE stands between {quoted(gaps)}: edges there span several blocks")
     dtype = next(model.model.parameters()).dtype
     if dtype in (torch.bfloat16, torch.float16):
-        found.append(f"measured in {dtype}: effects may be off by some per cent; use float32")
+        found.append(
+            f"measured in {str(dtype).removeprefix('torch.')}: effects may be off by some per cent; use float32"
+        )
     return tuple(found)
 
 

@@ -123,7 +123,7 @@ def graph(
     ] = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    seed: Annotated[int, typer.Option(help="Seed of torch.")] = 0,
+    seed: Annotated[int, typer.Option(help="Kept in the record.")] = 0,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")
     ] = None,
@@ -329,7 +329,8 @@ def _progress(what: str, unit: str = "features") -> Iterator[Any]:
         TextColumn(unit),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    quiet = not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -28,10 +28,14 @@ def write_atomically(file: Path, data: bytes) -> None:
 
 def check_writable(folder: Path) -> None:
     """Fail before the work, not after it: the folder must be new, empty, or an earlier run's."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as problem:
+        raise SaeGraphsError("the folder you are in is gone; go to another") from problem
     parent = next((path for path in folder.absolute().parents if path.exists()), Path("/"))
     if folder.exists() and not folder.is_dir():
         raise SaeGraphsError(f"{folder} is a file; give a folder to write into")
-    if Path.cwd().is_relative_to(folder.resolve()):
+    if here.is_relative_to(folder.resolve()):
         raise SaeGraphsError(
             f"{folder} is the folder you are in, or holds it; a run replaces its whole folder, so "
             "give one of its own, such as outputs/mine"
@@ -79,17 +83,25 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         ) from problem
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if not _foreign(old):  # else something of the user's is still there: it stays
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _keep_foreign(old: Path, folder: Path) -> None:
     """Move what no run wrote from the folder that was there before into the new one."""
-    if not old.is_dir():
-        return
-    gone = recorded_files(old)
-    for path in old.iterdir():
-        if path.name not in gone and not (folder / path.name).exists():
+    for path in _foreign(old):
+        if (folder / path.name).exists():  # a run's file of that name is there now
+            path.unlink()
+        else:
             path.rename(folder / path.name)
+
+
+def _foreign(folder: Path) -> list[Path]:
+    """What lies in a run's folder without being a file of the run."""
+    if not folder.is_dir():
+        return []
+    ours = recorded_files(folder)
+    return [path for path in folder.iterdir() if path.name not in ours]
 
 
 def recorded_files(folder: Path) -> frozenset[str]:

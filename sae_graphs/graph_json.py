@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def to_networkx(graph: CausalGraph) -> nx.DiGraph:
 
 def from_networkx(digraph: nx.DiGraph) -> CausalGraph:
     """The inverse of `to_networkx`; raises `GraphFileError` where something is missing."""
+    if not isinstance(digraph.graph, dict):
+        raise GraphFileError(f"the graph's record is {digraph.graph!r:.60}; make the graph again")
     schema = digraph.graph.get("schema")
     if schema != SCHEMA:
         raise GraphFileError(f"schema is {schema!r}, expected {SCHEMA!r}; make the graph again")
@@ -95,7 +98,8 @@ def load(path: str | Path) -> CausalGraph:
     if file.is_dir():
         file = file / FILE_NAME
     try:
-        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+        text = file.read_text(encoding="utf-8")
+        data = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except OSError as problem:
         reason = problem.strerror or "unreadable"
         raise GraphFileError(
@@ -127,11 +131,12 @@ def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
     }
     values["layers"] = tuple(_layer_from(layer) for layer in values["layers"])
     values["next_tokens"] = tuple(
-        (str(item["token"]), float(item["probability"])) for item in values["next_tokens"]
+        (_of_kind(item["token"], str), float(item["probability"])) for item in values["next_tokens"]
     )
     for name in ("tokens", "warnings"):
         values[name] = tuple(_of_kind(item, str) for item in values[name])
-    _of_kind(values["settings"].get("pin", []), list)
+    for name in ("pin", "layers"):
+        _of_kind(values["settings"].get(name) or [], list)
     return RunRecord(**values)
 
 
@@ -140,7 +145,7 @@ def _layer_from(values: Mapping[str, Any]) -> LayerReport:
     for name, value in vars(layer).items():
         if name in ("label", "hook_point"):
             _of_kind(value, str)
-        elif value is not None:
+        elif value is not None or name in ("active_features", "l0", "fvu"):
             _of_kind(value, int, float)
     return layer
 
@@ -167,7 +172,7 @@ def _node_from(name: str, attributes: Mapping[str, Any]) -> Node:
     return Node(
         feature=feature,
         activation=float(attributes["activation"]),
-        component=int(attributes["component"]),
+        component=_of_kind(attributes["component"], int),
         neuronpedia=attributes["neuronpedia"],
         activations=tuple(float(value) for value in attributes["activations"]),
         contexts=tuple(
@@ -177,6 +182,10 @@ def _node_from(name: str, attributes: Mapping[str, Any]) -> Node:
         promotes=tuple(_dataclass_from(TokenEffect, item) for item in attributes["promotes"]),
         suppresses=tuple(_dataclass_from(TokenEffect, item) for item in attributes["suppresses"]),
     )
+
+
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _no_number(text)
 
 
 def _no_number(text: str) -> float:

@@ -26,6 +26,7 @@ from sae_graphs.saes import SAEStack, StreamPoint, stack_from
 
 log = logging.getLogger(__name__)
 
+CHECKED_ROWS = 8  # of a prompt, on which an SAE is checked to treat tokens one by one
 REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
 
 
@@ -296,6 +297,7 @@ class InstrumentedModel:
         for layer, stream, acts in zip(
             self.stack.layers, clean.streams, clean.activations, strict=True
         ):
+            stream, acts = stream[-CHECKED_ROWS:], acts[-CHECKED_ROWS:]
             alone = torch.cat([layer.encode(row[None]) for row in stream])
             active = (acts != 0).any(0).nonzero()[:, 0]
             part = layer.decoder_of(active)(acts[:, active], stream)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import networkx as nx
 
@@ -167,11 +168,11 @@ def _check_same_run(left: CausalGraph, right: CausalGraph) -> None:
 
 def _joined_run(left: CausalGraph, right: CausalGraph) -> RunRecord:
     """The run record of both: measured twice the same, or with pins that do not overlap."""
-    if left.run.settings == right.run.settings:
+    pins = [graph.run.settings.get("pin") or [] for graph in (left, right)]
+    if set(pins[0]) == set(pins[1]):
         return left.run
-    pin = [*left.run.settings["pin"], *right.run.settings["pin"]]
 
-    def added(a: float | None, b: float | None) -> float | None:
+    def added(a: Any, b: Any) -> Any:
         return b if a is None else a if b is None else a + b
 
     layers = tuple(
@@ -179,12 +180,13 @@ def _joined_run(left: CausalGraph, right: CausalGraph) -> RunRecord:
             mine,
             total_abs_effect=added(mine.total_abs_effect, theirs.total_abs_effect),
             kept_abs_effect=added(mine.kept_abs_effect, theirs.kept_abs_effect),
+            measured_features=added(mine.measured_features, theirs.measured_features),
         )
         for mine, theirs in zip(left.run.layers, right.run.layers, strict=True)
     )
     return replace(
         left.run,
-        settings={**left.run.settings, "pin": pin},
+        settings={**left.run.settings, "pin": [*pins[0], *pins[1]]},
         total_abs_effect=left.run.total_abs_effect + right.run.total_abs_effect,
         layers=layers,
     )

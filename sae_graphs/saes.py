@@ -239,8 +239,15 @@ def _label(sae: SAE[Any], point: StreamPoint, counts_from_pre: bool) -> str:
 
 
 def _load_folder(folder: Path, device: str, dtype: str) -> list[tuple[SAE[Any], Path | None]]:
-    parts = sorted(part for part in folder.iterdir() if part.is_dir())
-    parts = [part for part in parts if not part.name.startswith(".")]
+    try:
+        parts = sorted(part for part in folder.iterdir() if part.is_dir())
+        parts = [part for part in parts if not part.name.startswith(".")]
+        for part in parts:
+            next(part.iterdir(), None)
+    except OSError as problem:
+        raise SAELoadError(
+            f"cannot read {problem.filename}: {problem.strerror}; give a folder of SAEs"
+        ) from problem
     if not any((part / "cfg.json").is_file() for part in parts) and not _pickles(parts):
         raise SAELoadError(
             f"{folder} holds no SAEs; expected one sub-folder per SAE with cfg.json and "

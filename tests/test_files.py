@@ -205,3 +205,25 @@ def test_check_writable_refuses_a_locked_parent(tmp_path: Path) -> None:
     locked.mkdir(mode=0o500)
     with pytest.raises(SaeGraphsError, match="cannot write into"):
         check_writable(locked / "run")
+
+
+def test_notes_survive_a_failure_in_the_middle_of_moving_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    replace_folder(folder, {"run.json": b'{"files": ["run.json"]}'})
+    for name in ("one.txt", "two.txt"):
+        (folder / name).write_text("mine")
+    rename, moved = Path.rename, []
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.suffix == ".txt":
+            moved.append(self.name)
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(folder, {"run.json": b'{"files": ["run.json"]}'})
+    assert {path.name for path in tmp_path.rglob("*.txt")} == {"one.txt", "two.txt"}

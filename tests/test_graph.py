@@ -368,3 +368,27 @@ def test_a_number_of_a_component_from_nowhere_costs_nothing() -> None:
 def test_odd_things_are_not_in_a_graph() -> None:
     assert "foo" not in example()
     assert 5 not in example()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"graph": 5},
+        {"graph": None},
+        {"graph": []},
+    ],
+)
+def test_a_record_that_is_no_object(tmp_path: Path, damage: dict[str, object]) -> None:
+    file = example().save(tmp_path / "graph.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    with pytest.raises(SaeGraphsError, match="graph"):
+        CausalGraph.load(file)
+
+
+def test_a_number_beyond_all_numbers(tmp_path: Path) -> None:
+    file = example().save(tmp_path / "graph.json")
+    data = json.loads(file.read_text())
+    data["graph"]["total_abs_effect"] = "HUGE"
+    file.write_text(json.dumps(data).replace('"HUGE"', "1e999"))
+    with pytest.raises(SaeGraphsError, match="not a number"):
+        CausalGraph.load(file)

@@ -176,3 +176,15 @@ def test_equal_effects_up_to_rounding_join() -> None:
 def test_the_record_is_that_of_the_run() -> None:
     assert isinstance(union(LEFT, RIGHT).run, RunRecord)
     assert FeatureId("0", 2) in union(LEFT, RIGHT)
+
+
+def test_the_same_graph_under_another_seed_joins_without_counting_twice() -> None:
+    from dataclasses import replace
+
+    from sae_graphs.paths import union
+    from tests.graphs import example
+
+    left = example()
+    settings = {**left.run.settings, "seed": 7}
+    right = replace(left, run=replace(left.run, settings=settings))
+    assert union(left, right).run.total_abs_effect == left.run.total_abs_effect
