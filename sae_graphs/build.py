@@ -309,9 +309,8 @@ def _stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
         found.append(f"no SAE stands between {quoted(gaps)}: edges there span several blocks")
     dtype = next(model.model.parameters()).dtype
     if dtype in (torch.bfloat16, torch.float16):
-        found.append(
-            f"measured in {str(dtype).removeprefix('torch.')}: effects may be off by some per cent; use float32"
-        )
+        name = str(dtype).removeprefix("torch.")
+        found.append(f"measured in {name}: effects may be off by some per cent; use float32")
     return tuple(found)
 
 

@@ -276,7 +276,7 @@ def main() -> None:
         command = mistake.ctx.command_path if getattr(mistake, "ctx", None) else "sae-graphs"
         _fail(f"{mistake.format_message().rstrip('.')}{_given(mistake)}; see {command} --help")
     except (KeyboardInterrupt, typer.Abort):
-        err.print("stopped; nothing was written")
+        err.print("stopped; no half-written file is left")
         sys.exit(STOPPED)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()

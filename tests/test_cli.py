@@ -233,7 +233,7 @@ def test_ctrl_c_writes_nothing_and_says_so(
     monkeypatch.setattr(sae_graphs.build, "causal_graph", interrupted)
     answer = run("graph", "Copyright (C")
     assert answer.code == 130
-    assert answer.err.strip() == "stopped; nothing was written"
+    assert answer.err.strip() == "stopped; no half-written file is left"
     assert list(tmp_path.iterdir()) == []
 
 
