@@ -124,7 +124,7 @@ def largest_deviation(engine: Sequence[Tensor], oracle: Sequence[Tensor]) -> flo
     return worst
 
 
-def check(
+def check_against_oracle(
     case: Case,
     settings: GraphSettings,
     record: Record,
@@ -168,14 +168,14 @@ def test_architectures_and_stacks(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str, dtype: str
 ) -> None:
     case = case_of(bridge_of(architecture, dtype), stack, kinds_for(architecture), dtype)
-    check(case, GraphSettings(), record_property, architecture)
+    check_against_oracle(case, GraphSettings(), record_property, architecture)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sae_kinds(bridge_of: BridgeOf, record_property: Record, kind: str, dtype: str) -> None:
     case = case_of(bridge_of("llama", dtype), "pre", [kind], dtype)
-    check(case, GraphSettings(ablate_first=True), record_property, f"SAE {kind}")
+    check_against_oracle(case, GraphSettings(ablate_first=True), record_property, f"SAE {kind}")
 
 
 SETTINGS = {
@@ -201,7 +201,7 @@ def test_settings(
         "float64",
         bos=settings.prepend_bos is not False,
     )
-    check(case, settings, record_property, architecture)
+    check_against_oracle(case, settings, record_property, architecture)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma3"])
@@ -247,7 +247,7 @@ def test_hooked_transformer(model_folder: Callable[[str], Path], record_property
     model.requires_grad_(False)
     for stack in ("pre", "mixed"):
         case = case_of(model, stack, ["standard", "topk"], "float64")
-        check(case, GraphSettings(), record_property, "HookedTransformer")
+        check_against_oracle(case, GraphSettings(), record_property, "HookedTransformer")
 
 
 # -- other interventions, token effects ------------------------------------------------------------
@@ -424,4 +424,4 @@ def test_reencoding_a_topk_sae_would_be_noticed(bridge_of: BridgeOf) -> None:
     masked[:, feature] = 0
     again = sae.encode(stream - (sae.decode(acts) - sae.decode(masked)))
     assert not torch.equal(again != 0, masked != 0)
-    check(case, GraphSettings(), lambda name, value: None)
+    check_against_oracle(case, GraphSettings(), lambda name, value: None)
