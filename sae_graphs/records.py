@@ -16,6 +16,9 @@ from typing import Any, Literal
 from sae_graphs.errors import SaeGraphsError
 
 Sign = Literal["promotes", "suppresses"]
+Part = Literal["embedding", "attention", "mlp"]
+
+OUTPUT_LAYER = "out"  # the label of output nodes: `out.340` is the token with id 340
 
 _FEATURE = re.compile(
     r"(?P<layer>[A-Za-z0-9_-]+)\.(?P<index>[0-9]{1,15})(?:@(?P<position>[0-9]{1,15}))?"
@@ -101,12 +104,37 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Node:
-    """A feature in the graph and what is known of it.
+class BlockShare:
+    """What one part of the model contributes to a feature.
 
-    `activation` is the clean activation at the read position, `activations` at each token of the
+    `block` is None for the embedding; `share` is a fraction, 1 being all of it (see `Node`).
+    """
+
+    part: Part
+    block: int | None
+    share: float
+
+    def __post_init__(self) -> None:
+        fits = (self.block is None) == (self.part == "embedding")
+        if self.part not in ("embedding", "attention", "mlp") or not fits:
+            raise SaeGraphsError(f"not a part of the model: {self.part!r} of block {self.block!r}")
+        if not math.isfinite(self.share):
+            raise SaeGraphsError(f"the share of {self.part} {self.block} is not finite")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A feature in the graph and what is known of it; or an output token.
+
+    `activation` is the clean activation at the read position (at its own, where the feature has
+    one), `activations` at each token of the
     prompt. `promotes` holds tokens that ablating the feature makes less likely (negative
-    `effect_nats`), `suppresses` those that it makes likelier.
+    `effect_nats`), `suppresses` those that it makes likelier. `written_by` says which blocks
+    wrote the feature: shares of its clean pre-activation where it is most active, strongest
+    first; `scrubbed_by` which later blocks remove it: the share of what ablation takes out of the
+    stream that they put back, along the feature's decoder direction. Both are empty where that was
+    not, or cannot be, measured. An output node (layer `out`) has the token's id for its index, its
+    text in `token` and its clean logit, in nats, for its activation.
     """
 
     feature: FeatureId
@@ -117,8 +145,13 @@ class Node:
     contexts: tuple[Context, ...] = ()
     promotes: tuple[TokenEffect, ...] = ()
     suppresses: tuple[TokenEffect, ...] = ()
+    written_by: tuple[BlockShare, ...] = ()
+    scrubbed_by: tuple[BlockShare, ...] = ()
+    token: str | None = None
 
     def __post_init__(self) -> None:
+        if (self.feature.layer == OUTPUT_LAYER) != (self.token is not None):
+            raise SaeGraphsError(f"{self.feature}: output nodes, and only they, name their token")
         if self.component < 0:
             raise SaeGraphsError(f"component {self.component} of {self.feature} is below 0")
         if not all(math.isfinite(value) for value in (self.activation, *self.activations)):
@@ -128,12 +161,61 @@ class Node:
 
 
 @dataclass(frozen=True)
+class BlockAnatomy:
+    """What came through one block: the parts of `Anatomy`, and attention's by head if asked."""
+
+    block: int
+    attention: float
+    mlp: float
+    heads: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """How an edge's effect reached its target: changes of the target's pre-activation.
+
+    Ablated minus clean, in the pre-activation's units; `skip` came through the skip connection,
+    the rest through the attention and the MLP of each block in between. They add up.
+    """
+
+    skip: float
+    blocks: tuple[BlockAnatomy, ...]
+
+    def __post_init__(self) -> None:
+        values = [self.skip]
+        for block in self.blocks:
+            values += [block.attention, block.mlp, *block.heads]
+        if not all(math.isfinite(value) for value in values):
+            raise SaeGraphsError(f"not the anatomy of an edge: {values}")
+
+    @property
+    def attention(self) -> float:
+        """Through attention, all blocks together."""
+        return math.fsum(block.attention for block in self.blocks)
+
+    @property
+    def mlp(self) -> float:
+        """Through the MLPs, all blocks together."""
+        return math.fsum(block.mlp for block in self.blocks)
+
+    @property
+    def preactivation_effect(self) -> float:
+        """The whole change of the target's pre-activation."""
+        return self.skip + self.attention + self.mlp
+
+
+@dataclass(frozen=True)
 class Edge:
-    """The effect of ablating `source` on the activation of `target`: ablated minus clean."""
+    """The effect of ablating `source` on the activation of `target`: ablated minus clean.
+
+    Where the target is an output token, on its logit, in nats. `anatomy` is None where it was not
+    measured, or cannot be: the source's `LayerReport` then has the reason.
+    """
 
     source: FeatureId
     target: FeatureId
     effect: float
+    anatomy: Anatomy | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.effect):
@@ -157,7 +239,8 @@ class LayerReport:
     `active_features` is how many are active at any ablated position. The others speak of the step
     to the next layer and are None for the last one: total and kept |effect|,
     `effect_in_features`, the share of the change that reaches the next layer's stream which its
-    SAE can express (1 is all of it), and how many features were measured.
+    SAE can express (1 is all of it), how many features were measured, and why its edges have no
+    anatomy, where they have none.
     """
 
     label: str
@@ -169,6 +252,21 @@ class LayerReport:
     kept_abs_effect: float | None = None
     effect_in_features: float | None = None
     measured_features: int | None = None
+    no_anatomy: str | None = None
+
+
+@dataclass(frozen=True)
+class OutputToken:
+    """A token whose logit was a target; with a `contrast`, its logit minus the contrast's.
+
+    `logit` is clean, at the read position, in nats, and so is `probability` (of the token itself).
+    """
+
+    token_id: int
+    token: str
+    logit: float
+    probability: float
+    contrast: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +284,7 @@ class RunRecord:
     next_tokens: tuple[tuple[str, float], ...]
     layers: tuple[LayerReport, ...]
     warnings: tuple[str, ...] = ()
+    outputs: tuple[OutputToken, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(isinstance(value, float) and 0 <= value <= 1 for _, value in self.next_tokens):
@@ -197,8 +296,10 @@ class RunRecord:
 
     @cached_property
     def depths(self) -> Mapping[str, int]:
-        """Layer label to depth, counted from 0 at the first SAE layer of the run."""
-        return {layer.label: depth for depth, layer in enumerate(self.layers)}
+        """Layer label to depth, counted from 0 at the first SAE layer; output tokens come last."""
+        labels = [layer.label for layer in self.layers]
+        labels += [OUTPUT_LAYER] if self.outputs else []
+        return {label: depth for depth, label in enumerate(labels)}
 
     @property
     def kept_share(self) -> float:
