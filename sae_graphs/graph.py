@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from sae_graphs.checks import check_graph
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.records import (
+    OUTPUT_LAYER,
+    Anatomy,
+    BlockAnatomy,
+    BlockShare,
     Context,
     Edge,
     FeatureId,
     LayerReport,
     Node,
+    OutputToken,
     RunRecord,
     Sign,
     TokenEffect,
@@ -35,12 +41,17 @@ if TYPE_CHECKING:
     from sae_graphs.paths import FeaturePath
 
 __all__ = [
+    "OUTPUT_LAYER",
+    "Anatomy",
+    "BlockAnatomy",
+    "BlockShare",
     "CausalGraph",
     "Context",
     "Edge",
     "FeatureId",
     "LayerReport",
     "Node",
+    "OutputToken",
     "RunRecord",
     "Sign",
     "TokenEffect",
@@ -54,8 +65,17 @@ __all__ = [
 class CausalGraph:
     """Features and the measured effects between them, for one forward pass.
 
-    Nodes are ordered by depth, then index; edges by |effect|, strongest first. Made by
-    `sae_graphs.causal_graph` or `CausalGraph.load`.
+    Nodes are ordered by depth, index, position; edges by |effect|, strongest first. Made by
+    `sae_graphs.causal_graph` or `CausalGraph.load`. In the examples below `graph` has these edges:
+
+    >>> for edge in graph.edges:
+    ...     print(edge)
+    0.1 -> 1.1 (-4)
+    1.2 -> 2.10600 (+3)
+    1.1 -> 2.10600 (-2)
+    2.10600 -> 3.5 (-1.5)
+    0.1 -> 1.2 (+1)
+    0.9 -> 1.9 (+0.5)
     """
 
     run: RunRecord
@@ -63,33 +83,21 @@ class CausalGraph:
     edges: tuple[Edge, ...]
 
     def __post_init__(self) -> None:
-        depth, by_feature = self.depths, self._by_feature
-        if len(by_feature) != len(self.nodes):
-            raise SaeGraphsError("a graph holds each feature once, got a feature twice")
-        unknown = sorted({f.layer for f in by_feature} - depth.keys())
-        if unknown:
-            raise SaeGraphsError(f"layers {quoted(unknown)} are not among {quoted(depth)}")
-        if len({(edge.source, edge.target) for edge in self.edges}) != len(self.edges):
-            raise SaeGraphsError("a graph holds each edge once, got an edge twice")
-        for node in self.nodes:
-            if node.activations and len(node.activations) != len(self.run.tokens):
-                raise SaeGraphsError(
-                    f"{node.feature} has {len(node.activations)} activations for "
-                    f"{len(self.run.tokens)} tokens"
-                )
-        for edge in self.edges:
-            for end in (edge.source, edge.target):
-                if end not in by_feature:
-                    raise SaeGraphsError(f"edge {edge} ends in {end}, which is not a node")
-            if depth[edge.source.layer] >= depth[edge.target.layer]:
-                raise SaeGraphsError(f"edge {edge} does not point forward")
+        check_graph(self.run, self.nodes, self.edges)
 
     # -- what is in it ---------------------------------------------------------------------------
 
     @property
     def depths(self) -> Mapping[str, int]:
-        """Layer label to depth, counted from 0 at the first SAE layer of the run."""
+        """Layer label to depth, from 0 at the first SAE layer; output tokens (`out`) come last."""
         return self.run.depths
+
+    @property
+    def resolves_positions(self) -> bool:
+        """True where each node is a feature at one token position, such as `5.10603@2`."""
+        if not self.nodes:
+            return self.run.settings.get("ablate") == "each" and self.run.summed_at is None
+        return self.nodes[0].feature.position is not None
 
     @cached_property
     def _by_feature(self) -> dict[FeatureId, Node]:
@@ -120,17 +128,46 @@ class CausalGraph:
         return svg(self)
 
     def _known(self, feature: str | FeatureId) -> FeatureId:
+        """The feature, which this graph holds; raises `UnknownFeatureError` where it does not."""
         wanted = FeatureId.parse(feature)
         if wanted in self._by_feature:
             return wanted
         if wanted.layer not in self.depths:
             held = quoted(self.depths, limit=20)
             raise UnknownFeatureError(f"no SAE layer {wanted.layer!r} in this graph; it has {held}")
+        same = [f for f in self._by_feature if (f.layer, f.index) == (wanted.layer, wanted.index)]
+        if same and self.resolves_positions:
+            kind = (
+                "is here at positions" if wanted.position is None else "is here only at positions"
+            )
+            places = quoted((f.position for f in same), limit=20)
+            raise UnknownFeatureError(
+                f"{wanted.layer}.{wanted.index} {kind} {places}, got {wanted}; name one, such as "
+                f"{same[0]}"
+            )
+        if same:
+            raise UnknownFeatureError(f"this graph has no token positions; ask for {same[0]}")
         near = [str(f) for f in self._by_feature if f.layer == wanted.layer]
         raise UnknownFeatureError(
             f"feature {wanted} is not in this graph; layer {wanted.layer} has "
             f"{quoted(near) or 'no features here'}"
         )
+
+    def at_positions(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """The nodes of a feature: one at each position that the graph has it at.
+
+        `5.10603` gives `5.10603@2` and `5.10603@4`, say; with a position, or in a graph without
+        positions, the feature alone. Raises `UnknownFeatureError` where there is none.
+
+        >>> [str(node) for node in graph.at_positions("0.1")]
+        ['0.1']
+        """
+        wanted = FeatureId.parse(feature)
+        if wanted.position is None and self.resolves_positions:
+            named = [f for f in self._by_feature if replace(f, position=None) == wanted]
+            if named:
+                return tuple(named)
+        return (self._known(wanted),)
 
     # -- edges -----------------------------------------------------------------------------------
 
@@ -155,7 +192,13 @@ class CausalGraph:
         min_abs_effect: float = 0.0,
         component: int | None = None,
     ) -> tuple[Edge, ...]:
-        """The edges that meet every condition, strongest first; `layer` is the source's."""
+        """The edges that meet every condition, strongest first; `layer` is the source's.
+
+        Where the graph resolves positions, `5.10603` stands for that feature at all of them.
+
+        >>> [str(edge) for edge in graph.find_edges(layer=1, sign="promotes")]
+        ['1.1 -> 2.10600 (-2)']
+        """
         if layer is not None and str(layer) not in self.depths:
             raise UnknownFeatureError(
                 f"no SAE layer {str(layer)!r} in this graph; it has {quoted(self.depths, 20)}"
@@ -167,13 +210,13 @@ class CausalGraph:
                 f"no component {component} in this graph; choose from "
                 f"{quoted(self.component_numbers) or 'none: it has no edges'}"
             )
-        start = None if source is None else self._known(source)
-        end = None if target is None else self._known(target)
+        starts = None if source is None else self.at_positions(source)
+        ends = None if target is None else self.at_positions(target)
         return tuple(
             edge
             for edge in self.edges
-            if (start is None or edge.source == start)
-            and (end is None or edge.target == end)
+            if (starts is None or edge.source in starts)
+            and (ends is None or edge.target in ends)
             and (layer is None or edge.source.layer == str(layer))
             and (sign is None or edge.sign == sign)
             and (component is None or self[edge.source].component == component)
@@ -196,7 +239,11 @@ class CausalGraph:
         return feature_order(feature, self.depths)
 
     def successors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
-        """The features that `feature` has an edge to."""
+        """The features that `feature` has an edge to.
+
+        >>> [str(feature) for feature in graph.successors("0.1")]
+        ['1.1', '1.2']
+        """
         return self._ordered(self._digraph.successors(self._known(feature)))
 
     def predecessors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
@@ -204,7 +251,11 @@ class CausalGraph:
         return self._ordered(self._digraph.predecessors(self._known(feature)))
 
     def ancestors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
-        """Every feature from which a path leads to `feature`."""
+        """Every feature from which a path leads to `feature`.
+
+        >>> [str(feature) for feature in graph.ancestors("2.10600")]
+        ['0.1', '1.1', '1.2']
+        """
         return self._ordered(nx.ancestors(self._digraph, self._known(feature)))
 
     def descendants(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
@@ -218,7 +269,11 @@ class CausalGraph:
         *,
         limit: int = 10,
     ) -> tuple[FeaturePath, ...]:
-        """The strongest paths (by total |effect|), between two features where they are given."""
+        """The strongest paths (by total |effect|), between two features where they are given.
+
+        >>> print(graph.paths(target="2.10600", limit=1)[0])
+        0.1 promotes 1.1 (-4), which promotes 2.10600 (-2)
+        """
         from sae_graphs.paths import strongest_paths  # paths reads graphs, hence the late import
 
         start = None if source is None else self._known(source)
@@ -255,16 +310,24 @@ class CausalGraph:
         return to_networkx(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an edge, strongest first: source, target, their layers, effect, component."""
-        import pandas as pd
+        """One row an edge, strongest first: its ends, layers, positions, effect and anatomy.
 
-        columns = ["source", "target", "source_layer", "target_layer", "effect", "component"]
-        rows = [
-            (str(s), str(t), s.layer, t.layer, edge.effect, self[s].component)
-            for edge in self.edges
-            for s, t in [(edge.source, edge.target)]
-        ]
-        return pd.DataFrame(rows, columns=columns)
+        Positions are missing where the graph has none, anatomies where none was measured;
+        `target_token` is the text of an output token.
+        """
+        from sae_graphs.views import to_pandas
+
+        return to_pandas(self)
+
+    def summed(self, at: int | str | None = None) -> CausalGraph:
+        """A graph with positions as one of plain features, effects summed over source positions.
+
+        `at` is the target position that is kept, the read position by default, or `"all"` to sum
+        over target positions as well; see `sae_graphs.views.summed`.
+        """
+        from sae_graphs.views import summed
+
+        return summed(self, at)
 
     def save(self, path: str | Path) -> Path:
         """Write `graph.json` (into `path` where it is a folder) in one step; returns the file."""

@@ -1,7 +1,8 @@
 """`graph.json`: networkx node-link data that opens without this package.
 
 `networkx.node_link_graph(json.load(file), edges="edges")` gives nodes named `layer.index` with
-their attributes, edges with `effect`, and the run's record as graph attributes.
+their attributes, edges with `effect` and their anatomy, and the run's record as graph attributes.
+Files from before anatomies and output tokens lack those keys, and load all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import networkx as nx
@@ -18,12 +20,16 @@ import networkx as nx
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.graph import (
+    Anatomy,
+    BlockAnatomy,
+    BlockShare,
     CausalGraph,
     Context,
     Edge,
     FeatureId,
     LayerReport,
     Node,
+    OutputToken,
     RunRecord,
     TokenEffect,
     edge_order,
@@ -40,6 +46,8 @@ _RUN_KINDS: dict[str, Any] = {  # the others are lists
     "kept_abs_effect": (int, float),
 }
 FILE_NAME = "graph.json"
+_SUMS = ("skip", "attention", "mlp", "preactivation_effect")  # of an edge's anatomy
+_ROUNDING = 1e-6  # by which stored sums may differ from their parts
 
 
 def to_networkx(graph: CausalGraph) -> nx.DiGraph:
@@ -48,7 +56,7 @@ def to_networkx(graph: CausalGraph) -> nx.DiGraph:
     for node in graph.nodes:
         digraph.add_node(str(node.feature), **_node_attributes(node))
     for edge in graph.edges:
-        digraph.add_edge(str(edge.source), str(edge.target), effect=edge.effect)
+        digraph.add_edge(str(edge.source), str(edge.target), **_edge_attributes(edge))
     return digraph
 
 
@@ -63,8 +71,8 @@ def from_networkx(digraph: nx.DiGraph) -> CausalGraph:
         run = _run_from(digraph.graph)
         nodes = [_node_from(name, attributes) for name, attributes in digraph.nodes(data=True)]
         edges = [
-            Edge(FeatureId.parse(source), FeatureId.parse(target), float(effect))
-            for source, target, effect in digraph.edges(data="effect")
+            _edge_from(source, target, attributes)
+            for source, target, attributes in digraph.edges(data=True)
         ]
         edges.sort(key=lambda edge: edge_order(edge, run.depths))
         return CausalGraph(run, tuple(nodes), tuple(edges))
@@ -125,10 +133,12 @@ def _run_attributes(run: RunRecord) -> dict[str, Any]:
 
 
 def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
+    attributes = {"outputs": [], **attributes}
     values = {
         field.name: _of_kind(attributes[field.name], _RUN_KINDS.get(field.name, list))
         for field in dataclasses.fields(RunRecord)
     }
+    values["outputs"] = tuple(_output_from(output) for output in values["outputs"])
     values["layers"] = tuple(_layer_from(layer) for layer in values["layers"])
     values["next_tokens"] = tuple(
         (_of_kind(item["token"], str), float(item["probability"])) for item in values["next_tokens"]
@@ -141,13 +151,22 @@ def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
 
 
 def _layer_from(values: Mapping[str, Any]) -> LayerReport:
-    layer: LayerReport = _dataclass_from(LayerReport, values)
+    layer: LayerReport = _dataclass_from(LayerReport, {"no_anatomy": None, **values})
     for name, value in vars(layer).items():
         if name in ("label", "hook_point"):
             _of_kind(value, str)
+        elif name == "no_anatomy":
+            _of_kind(value, str, NoneType)
         elif value is not None or name in ("active_features", "l0", "fvu"):
             _of_kind(value, int, float)
     return layer
+
+
+def _output_from(values: Mapping[str, Any]) -> OutputToken:
+    output: OutputToken = _dataclass_from(OutputToken, values)
+    for number in (output.logit, output.probability):
+        _of_kind(number, int, float)
+    return output
 
 
 def _of_kind(value: Any, *kinds: Any) -> Any:
@@ -181,7 +200,56 @@ def _node_from(name: str, attributes: Mapping[str, Any]) -> Node:
         ),
         promotes=tuple(_dataclass_from(TokenEffect, item) for item in attributes["promotes"]),
         suppresses=tuple(_dataclass_from(TokenEffect, item) for item in attributes["suppresses"]),
+        written_by=_shares_from(attributes.get("written_by", [])),
+        scrubbed_by=_shares_from(attributes.get("scrubbed_by", [])),
+        token=attributes.get("token"),
     )
+
+
+def _shares_from(values: Any) -> tuple[BlockShare, ...]:
+    return tuple(
+        BlockShare(item["part"], item["block"], _number(item["share"]))
+        for item in _of_kind(values, list)
+    )
+
+
+def _edge_attributes(edge: Edge) -> dict[str, Any]:
+    anatomy = edge.anatomy
+    sums = {name: getattr(anatomy, name, None) for name in _SUMS}
+    blocks = None if anatomy is None else _plain(anatomy.blocks)
+    return {"effect": edge.effect, **sums, "blocks": blocks}
+
+
+def _edge_from(source: str, target: str, attributes: Mapping[str, Any]) -> Edge:
+    ends = FeatureId.parse(source), FeatureId.parse(target)
+    return Edge(*ends, float(attributes["effect"]), _anatomy_from(attributes))
+
+
+def _anatomy_from(attributes: Mapping[str, Any]) -> Anatomy | None:
+    """The anatomy of an edge: all of it, or nothing; its parts agree with the stored sums."""
+    names = (*_SUMS, "blocks")
+    if all(attributes.get(name) is None for name in names):
+        return None
+    blocks = tuple(
+        BlockAnatomy(
+            _of_kind(item["block"], int),
+            _number(item["attention"]),
+            _number(item["mlp"]),
+            tuple(_number(head) for head in _of_kind(item["heads"], list)),
+        )
+        for item in _of_kind(attributes["blocks"], list)
+    )
+    anatomy = Anatomy(_number(attributes["skip"]), blocks)
+    parts = [anatomy.skip, *(part for block in blocks for part in (block.attention, block.mlp))]
+    room = _ROUNDING * math.fsum(abs(part) for part in parts)
+    for name in _SUMS:
+        if abs(_number(attributes[name]) - getattr(anatomy, name)) > room:
+            raise ValueError(f"{name} is not the sum of its parts")
+    return anatomy
+
+
+def _number(value: Any) -> float:
+    return float(_of_kind(value, int, float))
 
 
 def _finite(text: str) -> float:

@@ -48,6 +48,11 @@ class FeatureId:
         at = "" if self.position is None else f"@{self.position}"
         return f"{self.layer}.{self.index}{at}"
 
+    @property
+    def is_output(self) -> bool:
+        """True where this names an output token instead of a feature."""
+        return self.layer == OUTPUT_LAYER
+
     @classmethod
     def parse(cls, text: str | FeatureId) -> FeatureId:
         """`FeatureId.parse("5.10603@2")`; raises `SaeGraphsError` where the text is no feature.
@@ -115,11 +120,15 @@ class BlockShare:
     share: float
 
     def __post_init__(self) -> None:
-        fits = (self.block is None) == (self.part == "embedding")
+        fits = _is_count(self.block) if self.part != "embedding" else self.block is None
         if self.part not in ("embedding", "attention", "mlp") or not fits:
             raise SaeGraphsError(f"not a part of the model: {self.part!r} of block {self.block!r}")
         if not math.isfinite(self.share):
             raise SaeGraphsError(f"the share of {self.part} {self.block} is not finite")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 @dataclass(frozen=True)
@@ -127,14 +136,15 @@ class Node:
     """A feature in the graph and what is known of it; or an output token.
 
     `activation` is the clean activation at the read position (at its own, where the feature has
-    one), `activations` at each token of the
-    prompt. `promotes` holds tokens that ablating the feature makes less likely (negative
-    `effect_nats`), `suppresses` those that it makes likelier. `written_by` says which blocks
-    wrote the feature: shares of its clean pre-activation where it is most active, strongest
-    first; `scrubbed_by` which later blocks remove it: the share of what ablation takes out of the
-    stream that they put back, along the feature's decoder direction. Both are empty where that was
-    not, or cannot be, measured. An output node (layer `out`) has the token's id for its index, its
-    text in `token` and its clean logit, in nats, for its activation.
+    one), `activations` at each token of the prompt. `promotes` holds tokens that ablating the
+    feature makes less likely (negative `effect_nats`), `suppresses` those that it makes likelier.
+    `written_by` says which blocks wrote the feature: shares of its clean pre-activation where it is
+    most active, strongest first; `scrubbed_by` which later blocks remove it: the share of what
+    ablation takes out of the stream that they put back, along the feature's decoder direction. Both
+    are empty where that was not, or cannot be, measured.
+
+    An output node (layer `out`) has the token's id for its index, its text in `token` and its clean
+    logit, in nats, for its activation.
     """
 
     feature: FeatureId
@@ -150,7 +160,7 @@ class Node:
     token: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.feature.layer == OUTPUT_LAYER) != (self.token is not None):
+        if self.feature.is_output != isinstance(self.token, str):
             raise SaeGraphsError(f"{self.feature}: output nodes, and only they, name their token")
         if self.component < 0:
             raise SaeGraphsError(f"component {self.component} of {self.feature} is below 0")
@@ -169,6 +179,10 @@ class BlockAnatomy:
     mlp: float
     heads: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not _is_count(self.block):
+            raise SaeGraphsError(f"not a block: {self.block!r}; blocks are counted from 0")
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -185,8 +199,9 @@ class Anatomy:
         values = [self.skip]
         for block in self.blocks:
             values += [block.attention, block.mlp, *block.heads]
-        if not all(math.isfinite(value) for value in values):
-            raise SaeGraphsError(f"not the anatomy of an edge: {values}")
+        numbers = [block.block for block in self.blocks]
+        if not all(math.isfinite(value) for value in values) or numbers != sorted(set(numbers)):
+            raise SaeGraphsError(f"not the anatomy of an edge: blocks {numbers}, parts {values}")
 
     @property
     def attention(self) -> float:
@@ -268,6 +283,18 @@ class OutputToken:
     probability: float
     contrast: str | None = None
 
+    def __post_init__(self) -> None:
+        texts = isinstance(self.token, str) and isinstance(self.contrast, str | None)
+        if not texts or not _is_count(self.token_id):
+            raise SaeGraphsError(
+                f"not an output token: id {self.token_id!r}, text {self.token!r}, contrast "
+                f"{self.contrast!r}"
+            )
+        if not (math.isfinite(self.logit) and 0 <= self.probability <= 1):
+            raise SaeGraphsError(
+                f"output token {self.token_id}: logit {self.logit}, probability {self.probability}"
+            )
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -293,6 +320,10 @@ class RunRecord:
             raise SaeGraphsError(
                 f"read position {self.read_position} is outside the {len(self.tokens)} tokens"
             )
+        if len({output.token_id for output in self.outputs}) != len(self.outputs):
+            raise SaeGraphsError("a run holds each output token once, got one twice")
+        if any(layer.label == OUTPUT_LAYER for layer in self.layers):
+            raise SaeGraphsError(f"an SAE layer is called {OUTPUT_LAYER!r}, as output tokens are")
 
     @cached_property
     def depths(self) -> Mapping[str, int]:
@@ -300,6 +331,19 @@ class RunRecord:
         labels = [layer.label for layer in self.layers]
         labels += [OUTPUT_LAYER] if self.outputs else []
         return {label: depth for depth, label in enumerate(labels)}
+
+    @property
+    def summed_at(self) -> int | str | None:
+        """The target position at which effects were summed, `"all"`, or None where none were."""
+        at: int | str | None = self.settings.get("summed_at")
+        return at
+
+    def output(self, feature: FeatureId) -> OutputToken:
+        """The output token that an output node stands for."""
+        for output in self.outputs:
+            if feature.is_output and output.token_id == feature.index:
+                return output
+        raise SaeGraphsError(f"{feature} is not an output token of this run")
 
     @property
     def kept_share(self) -> float:

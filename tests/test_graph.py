@@ -213,9 +213,15 @@ def test_networkx_view() -> None:
 def test_pandas_view() -> None:
     table = example().to_pandas()
     assert list(table.columns) == [
-        "source", "target", "source_layer", "target_layer", "effect", "component",
+        "source", "target", "source_layer", "target_layer", "source_position", "target_position",
+        "target_token", "effect", "component", "skip", "attention", "mlp", "preactivation_effect",
     ]  # fmt: skip
-    assert table.iloc[0].tolist() == ["0.1", "1.1", "0", "1", -4.0, 1]
+    first = table.iloc[0]
+    assert first[["source", "target", "source_layer", "target_layer"]].tolist() == [
+        "0.1", "1.1", "0", "1",
+    ]  # fmt: skip
+    assert (first.effect, first.component) == (-4.0, 1)
+    assert first[["source_position", "target_position", "target_token", "skip"]].isna().all()
     assert len(table) == 6
     assert "2.10600" in set(table.target)
 

@@ -17,7 +17,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "records": set(),
-    "graph": {"records"},
+    "checks": set(),
+    "graph": {"checks", "records"},
+    "views": {"graph"},
     "paths": {"graph"},
     "graph_json": {"graph", "files"},
     "settings": {"graph"},
@@ -42,11 +44,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Imports inside a function that point up, each with its reason.
 LATE: dict[str, set[str]] = {
-    "graph": {"graph_json", "paths", "render"},  # a graph saves, draws and ranks itself on request
+    "graph": {
+        "graph_json",
+        "paths",
+        "render",
+        "views",
+    },  # a graph saves and draws itself on request
 }
 TORCH_FREE = [
     "graph",
     "graph_json",
+    "views",
     "paths",
     "files",
     "settings",
