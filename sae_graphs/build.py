@@ -12,31 +12,30 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sae_graphs.ablation import (
-    ZERO,
-    EffectBlock,
-    Intervention,
-    MeasuredEdge,
+    Ablations,
     Places,
+    ablations_of,
     effect_in_features,
-    keep_top,
     measure,
+    measure_outputs,
+    pinned,
     places_of,
-    source_features,
 )
 from sae_graphs.contexts import read_contexts, token_effects
+from sae_graphs.effects import Effects, MeasuredEdge, keep_top
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord, assemble
 from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.neuronpedia import feature_url
+from sae_graphs.output_tokens import chosen_outputs, next_tokens, token_id
 from sae_graphs.paths import longest_path_edges, on_long_paths
+from sae_graphs.records import OUTPUT_LAYER, OutputToken
 from sae_graphs.settings import GraphSettings
 
-NEXT_TOKENS = 8
 WORST_FVU = 0.5
-SAME = 1e-8  # of the squared norm: a spread below this is rounding
 
 Progress = Callable[[int, int], None]
 
@@ -66,23 +65,25 @@ def causal_graph(
         raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
     settings = settings or settings_from(options)
     scope = _in_scope(model, settings)
-    min_path_edges = settings.path_edges(len(scope.stack.layers) - 1)
+    n_layers = len(scope.stack.layers)
+    min_path_edges = settings.path_edges(n_layers - 1 + settings.has_outputs)
 
     clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
     places = places_of(clean, settings)
-    sources = _sources(scope, clean, places, intervention, settings)
+    outputs = chosen_outputs(scope, clean, settings, places.read)
+    ablations = _ablations(scope, clean, places, intervention, settings)
 
-    blocks = _measure_all(scope, clean, sources, places, intervention, progress)
+    blocks = _measure_all(scope, clean, ablations, places, outputs, progress)
     measured, totals = keep_top(blocks, settings.top_k, settings.per)
 
     strongest = _named(scope, measured)
     edges = on_long_paths(strongest, min_path_edges)
     nodes = _describe(scope, clean, edges, places, intervention)
+    nodes += _output_nodes(clean, edges, outputs, places)
     expressed = [
-        effect_in_features(scope, clean, depth, found, places, intervention)
-        for depth, found in enumerate(sources)
+        effect_in_features(scope, clean, ablated, places) for ablated in ablations[: n_layers - 1]
     ]
-    layers = _layer_reports(scope, clean, places, sources, totals, expressed, edges)
+    layers = _layer_reports(scope, clean, places, ablations, totals, expressed, edges)
     run = RunRecord(
         model=scope.name,
         saes=scope.stack.name,
@@ -104,6 +105,7 @@ def causal_graph(
             *_stack_warnings(scope),
             *_empty_warnings(strongest, edges, min_path_edges),
         ),
+        outputs=outputs,
     )
     return assemble(run, nodes, edges)
 
@@ -116,17 +118,6 @@ def settings_from(options: Mapping[str, Any]) -> GraphSettings:
             f"no option {unknown[0]!r}; expected {quoted(GraphSettings.__dataclass_fields__, 20)}"
         )
     return GraphSettings(**options)
-
-
-def next_tokens(
-    model: InstrumentedModel, clean: CleanRun, read: int, limit: int = NEXT_TOKENS
-) -> tuple[tuple[str, float], ...]:
-    """The likeliest next tokens at the read position, with their probabilities."""
-    top = clean.logits[read].float().softmax(-1).topk(min(limit, clean.logits.shape[-1]))
-    return tuple(
-        (model.token_string(token), probability)
-        for token, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    )
 
 
 # -- the steps -------------------------------------------------------------------------------------
@@ -151,9 +142,11 @@ def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> Instrumented
                 f"pinned feature {pin}: layer {pin.layer} has features 0 to "
                 f"{layers[depth].n_features - 1}"
             )
-        if pin.position is not None:
-            raise UnknownFeatureError(f"pinned feature {pin}: leave the position out")
-        if depth == len(layers) - 1:
+        if pin.position is not None and settings.ablate != "each":
+            raise UnknownFeatureError(
+                f"pinned feature {pin}: leave the position out, or ablate at each position"
+            )
+        if depth == len(layers) - 1 and not settings.has_outputs:
             raise UnknownFeatureError(
                 f"pinned feature {pin} is in the last layer measured, where nothing follows; "
                 "pin a feature of an earlier layer"
@@ -161,43 +154,55 @@ def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> Instrumented
     return model
 
 
-def _sources(
+def _ablations(
     model: InstrumentedModel,
     clean: CleanRun,
     places: Places,
     intervention: Intervention,
     settings: GraphSettings,
-) -> list[Tensor]:
-    """The features to ablate, `[S]` for every layer but the last."""
-    return [
-        source_features(clean, depth, places, intervention, settings.pin, layer.label)
-        for depth, layer in enumerate(model.stack.layers[:-1])
-    ]
+) -> list[Ablations]:
+    """What to ablate at every layer; at the last only where outputs are asked for."""
+    found = []
+    for depth, layer in enumerate(model.stack.layers):
+        if depth == len(model.stack.layers) - 1 and not settings.has_outputs:
+            break
+        ablations = ablations_of(clean, depth, places, intervention)
+        found.append(pinned(ablations, settings.pin, layer.label) if settings.pin else ablations)
+    return found
 
 
 def _measure_all(
     model: InstrumentedModel,
     clean: CleanRun,
-    sources: Sequence[Tensor],
+    ablations: Sequence[Ablations],
     places: Places,
-    intervention: Intervention,
+    outputs: Sequence[OutputToken],
     progress: Progress | None,
-) -> Iterator[EffectBlock]:
-    done, total = 0, sum(len(found) for found in sources)
-    for depth, found in enumerate(sources):
-        for block in measure(model, clean, depth, found, places, intervention):
-            yield block
-            done += len(block.sources)
+) -> Iterator[Effects]:
+    done, total = 0, sum(len(found) for found in ablations)
+    device = clean.logits.device
+    for depth, found in enumerate(ablations):
+
+        def report(within: int, before: int = done) -> None:
             if progress is not None:
-                progress(done, total)
+                progress(before + within, total)
+
+        if depth < len(model.stack.layers) - 1:
+            yield from measure(model, clean, found, places, progress=report)
+        else:
+            tokens = torch.tensor([output.token_id for output in outputs], device=device)
+            contrast = outputs[0].contrast
+            minus = None if contrast is None else token_id(model, contrast)
+            yield from measure_outputs(model, clean, found, places, tokens, minus, progress=report)
+        done += len(found)
 
 
 def _named(model: InstrumentedModel, measured: Sequence[MeasuredEdge]) -> list[Edge]:
-    labels = [layer.label for layer in model.stack.layers]
+    labels = [*(layer.label for layer in model.stack.layers), OUTPUT_LAYER]
     return [
         Edge(
-            FeatureId(labels[edge.depth], edge.source),
-            FeatureId(labels[edge.depth + 1], edge.target),
+            FeatureId(labels[edge.depth], edge.source, edge.source_position),
+            FeatureId(labels[edge.depth + 1], edge.target, edge.target_position),
             edge.effect,
         )
         for edge in measured
@@ -215,25 +220,48 @@ def _describe(
     features = {end for edge in edges for end in (edge.source, edge.target)}
     nodes: list[Node] = []
     for depth, layer in enumerate(model.stack.layers):
-        indices = sorted(f.index for f in features if f.layer == layer.label)
-        if not indices:
+        here = sorted(
+            (f for f in features if f.layer == layer.label),
+            key=lambda f: (f.index, f.position or 0),
+        )
+        if not here:
             continue
+        indices = sorted({feature.index for feature in here})
         chosen = torch.tensor(indices, device=clean.logits.device)
-        effects = token_effects(model, clean, depth, chosen, places, intervention)
-        contexts = read_contexts(model, layer, indices)
-        activations = clean.activations[depth][:, chosen].T.tolist()  # [S][T]
-        for row, index in enumerate(indices):
+        ablations = ablations_of(clean, depth, places, intervention, chosen)
+        effects = token_effects(model, clean, ablations, here, places)
+        contexts = dict(zip(indices, read_contexts(model, layer, indices), strict=True))
+        columns = clean.activations[depth].of(chosen).T.tolist()
+        activations = dict(zip(indices, columns, strict=True))  # [T] each
+        for feature, effect in zip(here, effects, strict=True):
+            index, at = feature.index, feature.position
             nodes.append(
                 Node(
-                    feature=FeatureId(layer.label, index),
-                    activation=activations[row][places.read],
-                    activations=tuple(activations[row]),
+                    feature=feature,
+                    activation=activations[index][places.read if at is None else at],
+                    activations=tuple(activations[index]),
                     neuronpedia=feature_url(layer.neuronpedia_id, index),
-                    contexts=contexts[row],
-                    promotes=effects[row].promotes,
-                    suppresses=effects[row].suppresses,
+                    contexts=contexts[index],
+                    promotes=effect.promotes,
+                    suppresses=effect.suppresses,
                 )
             )
+    return nodes
+
+
+def _output_nodes(
+    clean: CleanRun, edges: Sequence[Edge], outputs: Sequence[OutputToken], places: Places
+) -> list[Node]:
+    """The output tokens that the edges touch, with their clean logits where they are read."""
+    by_id = {output.token_id: output for output in outputs}
+    nodes = []
+    for feature in {edge.target for edge in edges if edge.target.layer == OUTPUT_LAYER}:
+        output = by_id[feature.index]
+        at = places.read if feature.position is None else feature.position
+        logit = output.logit + float(
+            clean.logits[at, feature.index] - clean.logits[places.read, feature.index]
+        )
+        nodes.append(Node(feature=feature, activation=logit, token=output.token))
     return nodes
 
 
@@ -241,47 +269,30 @@ def _layer_reports(
     model: InstrumentedModel,
     clean: CleanRun,
     places: Places,
-    sources: Sequence[Tensor],
+    ablations: Sequence[Ablations],
     totals: Mapping[int, float],
     expressed: Sequence[float | None],
     edges: Sequence[Edge],
 ) -> tuple[LayerReport, ...]:
     """Preflight: how well each SAE fits its stream on this prompt, and what was measured there."""
     reports = []
-    last = len(model.stack.layers) - 1
     for depth, layer in enumerate(model.stack.layers):
         kept = math.fsum(abs(edge.effect) for edge in edges if edge.source.layer == layer.label)
-        fvu, l0 = _fit(model, clean, depth)
+        measured, fit = depth < len(ablations), clean.fits[depth]
         reports.append(
             LayerReport(
                 label=layer.label,
                 hook_point=layer.point.hook_name,
-                active_features=len(source_features(clean, depth, places)),
-                measured_features=len(sources[depth]) if depth < last else None,
-                l0=l0,
-                fvu=fvu,
-                total_abs_effect=totals.get(depth, 0.0) if depth < last else None,
-                kept_abs_effect=kept if depth < last else None,
-                effect_in_features=expressed[depth] if depth < last else None,
+                active_features=len(clean.activations[depth].active(places.ablated)),
+                measured_features=len(ablations[depth]) if measured else None,
+                l0=fit.l0,
+                fvu=fit.fvu,
+                total_abs_effect=totals.get(depth, 0.0) if measured else None,
+                kept_abs_effect=kept if measured else None,
+                effect_in_features=expressed[depth] if depth < len(expressed) else None,
             )
         )
     return tuple(reports)
-
-
-def _fit(model: InstrumentedModel, clean: CleanRun, depth: int) -> tuple[float, float]:
-    """Fraction of variance unexplained and mean active features, the first position left out.
-
-    Where positions do not differ (there is one, or one token repeated under rotary positions)
-    there is no variance about the mean: the fraction is then of the squared norm.
-    """
-    layer, stream = model.stack.layers[depth], clean.streams[depth]
-    missed = (stream - layer.decode(clean.activations[depth], stream)).double()  # [T, D]
-    start = 1 if len(clean) > 1 else 0
-    whole = stream.double()[start:]
-    size, spread = whole.square().sum(), (whole - whole.mean(0)).square().sum()
-    fvu = float(missed[start:].square().sum() / (spread if spread > SAME * size else size))
-    l0 = float((clean.activations[depth][start:] != 0).sum(-1).double().mean())
-    return fvu, l0
 
 
 def _fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:

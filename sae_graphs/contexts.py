@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from sae_graphs.ablation import ZERO, Intervention, Places, batch_size, row_change
+from sae_graphs.ablation import Ablations, Places, changed_rows, packs, reads_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
-from sae_graphs.graph import Context, TokenEffect
+from sae_graphs.graph import Context, FeatureId, TokenEffect
 from sae_graphs.instrument import CleanRun, InstrumentedModel
 from sae_graphs.saes import SAELayer
 
@@ -48,26 +48,31 @@ class TokenEffects(NamedTuple):
 def token_effects(
     model: InstrumentedModel,
     clean: CleanRun,
-    depth: int,
-    features: Tensor,
+    ablations: Ablations,
+    features: Sequence[FeatureId],
     places: Places,
-    intervention: Intervention = ZERO,
     *,
     limit: int = 4,
 ) -> list[TokenEffects]:
-    """What changing each feature `[S]` does to the next token at the read position.
+    """What changing each feature does to the next token at the last position that is read.
 
     Log-probabilities, changed minus clean, in nats. Ordered by effect times probability (the
     larger of clean and changed), so that neither rare tokens nor faint effects come first.
+    `ablations` hold those of the features; one without an ablation has no effects.
     """
     before = _log_probabilities(clean.logits[places.read])  # [V]
+    start = clean.points[ablations.depth]
+    places = places._replace(reads=places.reads[-1:])
     found: list[TokenEffects] = []
-    for chunk in features.split(batch_size(model, len(clean), len(clean))):
-        change = row_change(model, clean, depth, chunk, places, intervention)
-        logits = model.run_to_logits(clean, depth, change)  # [B, V]
-        for after in _log_probabilities(logits):
-            found.append(_strongest(model, before, after, limit))
-    return found
+    for _, pack in packs(model, clean, ablations, places, model.end):
+        change, reads = changed_rows(model, clean, pack), reads_of(pack, places)
+        logits = model.run_to_logits(clean, start, change, reads)  # [B, V]
+        found += [_strongest(model, before, after, limit) for after in _log_probabilities(logits)]
+    positions = ablations.first_positions().tolist() if places.each else [None] * len(ablations)
+    keys = zip(ablations.features.tolist(), positions, strict=True)
+    by_place = dict(zip(keys, found, strict=True))
+    nothing = TokenEffects((), ())
+    return [by_place.get((feature.index, feature.position), nothing) for feature in features]
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

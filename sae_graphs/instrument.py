@@ -10,34 +10,45 @@ Letters: `B` batch, `T` tokens, `D` d_model, `F` features, `V` vocabulary.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from sae_lens import SAE
 from torch import Tensor, nn
 
+from sae_graphs.activations import Activations
 from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.recording import BlockCall, outputs_of, recording_calls
-from sae_graphs.rows import KeysAndValues, RowChange, keys_and_values, run_rows
-from sae_graphs.saes import SAEStack, StreamPoint, stack_from
+from sae_graphs.rows import KeysAndValues, Rows, Where, keys_and_values, run_rows
+from sae_graphs.saes import SAELayer, SAEStack, StreamPoint, stack_from
 
 log = logging.getLogger(__name__)
 
 CHECKED_ROWS = 8  # of a prompt, on which an SAE is checked to treat tokens one by one
 REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
+ENCODED_ROWS = 128  # rows that an SAE encodes at once: more gain nothing, and spill the caches
+WORKING_MEMORY = 2**30  # bytes, where no budget was given
+SAME = 1e-8  # of the squared norm: a spread below this is rounding
+
+
+class Fit(NamedTuple):
+    """How well an SAE fits its stream on a prompt (see `LayerReport`)."""
+
+    fvu: float
+    l0: float
 
 
 @dataclass(frozen=True, eq=False)
 class CleanRun:
     """One undisturbed forward pass over one prompt.
 
-    `points`, `streams` and `activations` have one entry per SAE layer: where it sits, the stream
-    there `[T, D]`, its features' activations `[T, F]`; `inputs` the
-    stream before each block `[T, D]`; `kept` the keys and values of each block's attention, None
-    where rows cannot be run alone; `logits` is `[T, V]`.
+    `points`, `streams`, `activations` and `fits` have one entry per SAE layer: where it sits, the
+    stream there `[T, D]`, its features' activations, how well it fits; `inputs` the stream before
+    each block and after the last `[T, D]`; `kept` the keys and values of each block's attention,
+    None where rows cannot be run alone; `logits` is `[T, V]`.
     """
 
     prompt: str
@@ -45,7 +56,8 @@ class CleanRun:
     tokens: tuple[str, ...]
     points: tuple[StreamPoint, ...]
     streams: tuple[Tensor, ...]
-    activations: tuple[Tensor, ...]
+    activations: tuple[Activations, ...]
+    fits: tuple[Fit, ...]
     inputs: tuple[Tensor, ...]
     calls: tuple[BlockCall, ...]
     kept: tuple[KeysAndValues | None, ...]
@@ -53,6 +65,22 @@ class CleanRun:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+
+class Step(NamedTuple):
+    """One block on the way from one point of the stream to another, or half of it."""
+
+    block: int
+    part: Literal["whole", "to mid", "from mid"]
+
+
+def steps_between(start: StreamPoint, stop: StreamPoint) -> list[Step]:
+    """The blocks between two points of the stream, in order."""
+    steps = [Step(start.block, "from mid")] if start.site == "mid" else []
+    first = start.block + (start.site != "pre")
+    last = stop.block + (stop.site == "post")
+    steps += [Step(block, "whole") for block in range(first, last)]
+    return [*steps, Step(stop.block, "to mid")] if stop.site == "mid" else steps
 
 
 class InstrumentedModel:
@@ -71,6 +99,7 @@ class InstrumentedModel:
         self._replay_checked = False
         self._rows_checked = False
         self._rows_alone = hasattr(model, "original_model")
+        self.working_memory = WORKING_MEMORY
         d_model, n_blocks = int(model.cfg.d_model), len(model.blocks)
         for layer in self.stack.layers:
             if layer.sae.cfg.d_in != d_model:
@@ -123,6 +152,8 @@ class InstrumentedModel:
         with recording_calls(self.model.blocks) as recorded:
             logits = self._forward(tokens)[0]  # [T, V]
         inputs = tuple(stream[0] for stream in recorded.inputs)  # [T, D] each
+        if not torch.isfinite(logits).all():
+            raise SaeGraphsError(f"{self.name} answers NaN on this prompt; check its weights")
         run = CleanRun(
             prompt=prompt,
             token_ids=ids,
@@ -130,20 +161,16 @@ class InstrumentedModel:
             points=tuple(layer.point for layer in self.stack.layers),
             streams=(),
             activations=(),
+            fits=(),
             inputs=inputs,
             calls=tuple(recorded.calls),
             kept=(),
             logits=logits,
         )
-        if not torch.isfinite(logits).all():
-            raise SaeGraphsError(f"{self.name} answers NaN on this prompt; check its weights")
-        streams = tuple(self._stream_at(run, layer.point) for layer in self.stack.layers)
-        activations = tuple(
-            layer.encode(stream) for layer, stream in zip(self.stack.layers, streams, strict=True)
-        )
-        run = replace(run, streams=streams, activations=activations, kept=self._keep(run))
+        run = replace(run, kept=self._keep(run))
+        run = replace(run, streams=tuple(self._stream_at(run, point) for point in run.points))
         self._check_replay(run)
-        return run
+        return self._with_features(run)
 
     @torch.no_grad()
     def streams_of(self, tokens: Tensor) -> list[Tensor]:
@@ -164,29 +191,58 @@ class InstrumentedModel:
         ]
 
     @torch.no_grad()
-    def run_segment(self, clean: CleanRun, depth: int, change: RowChange) -> Tensor:
-        """Run changed streams on from SAE layer `depth` to the next, at the row to read: `[B, D]`.
+    def advance(
+        self, clean: CleanRun, start: StreamPoint, stop: StreamPoint, change: Rows, reads: Where
+    ) -> Tensor:
+        """Run changed copies of the stream on from `start` to `stop`: `[N, D]` at the rows `reads`.
 
-        Where one block lies between, only the changed rows are run; else all.
+        Exactly what a full forward pass with the change would give there. Only rows that the
+        change reaches are run, and those that are read.
         """
-        start, stop = (layer.point for layer in self.stack.layers[depth : depth + 2])
-        if self._rows_alone and "mid" not in (start.site, stop.site):
-            block = start.block + (start.site == "post")
-            if stop.block + (stop.site == "post") == block + 1:
-                out = self._replay_rows(clean, block, change)
-                if out is not None:
-                    return out[:, 0]
-        streams = self._advance(clean, start, stop, change.whole(clean.streams[depth]))
-        return streams[torch.arange(len(streams)), change.rows[:, 0]]
+        rows = change
+        for _, reached in self.walk(clean, start, stop, change, reads):
+            rows = reached
+        return rows.at(reads, self._stream_at(clean, stop))
 
     @torch.no_grad()
-    def run_to_logits(self, clean: CleanRun, depth: int, change: RowChange) -> Tensor:
-        """Run changed streams on to the logits at the row to read: `[B, V]`."""
-        end = StreamPoint(len(self.model.blocks) - 1, "post")
-        streams = change.whole(clean.streams[depth])
-        last = self._advance(clean, self.stack.layers[depth].point, end, streams)  # [B, T, D]
-        rows = change.rows[:, :1, None].expand(-1, -1, last.shape[-1])
-        return self._unembed(last.gather(1, rows))[:, 0]
+    def run_to_logits(
+        self, clean: CleanRun, start: StreamPoint, change: Rows, reads: Where
+    ) -> Tensor:
+        """Run changed copies of the stream on to the logits `[N, V]` at the rows `reads`."""
+        return self.unembed(self.advance(clean, start, self.end, change, reads))
+
+    @property
+    def end(self) -> StreamPoint:
+        """After the last block."""
+        return StreamPoint(len(self.model.blocks) - 1, "post")
+
+    def walk(
+        self, clean: CleanRun, start: StreamPoint, stop: StreamPoint, change: Rows, reads: Where
+    ) -> Iterator[tuple[Step, Rows]]:
+        """`advance` block by block: after each, the rows that may differ from the clean run.
+
+        Before the last block these are all rows from a copy's first change to its last read;
+        at the end at least those that were changed or are read. Gradients flow through.
+        """
+        steps = steps_between(start, stop)
+        n_copies = 1 + int(torch.cat([change.where.copies, reads.copies]).max())
+        wanted = reads.mask(n_copies, len(clean))
+        rows, at = change, start
+        for number, step in enumerate(steps):
+            if step.part != "from mid":  # attention: the change spreads to later rows
+                changed = rows.where.mask(n_copies, len(clean))
+                last = number == len(steps) - 1
+                where = Where.of(changed | wanted if last else _reached(changed, wanted))
+                rows = Rows(where, rows.at(where, self._stream_at(clean, at)))
+            rows = Rows(rows.where, self._step(clean, step, rows, n_copies))
+            at = StreamPoint(step.block, "mid" if step.part == "to mid" else "post")
+            yield step, rows
+
+    def unembed(self, streams: Tensor) -> Tensor:
+        """The logits `[N, V]` of streams after the last block `[N, D]`."""
+        logits = self.model.unembed(self.model.ln_final(streams[None]))[0]
+        cap = getattr(self.model.cfg, "output_logits_soft_cap", None)
+        return cap * torch.tanh(logits / cap) if cap and cap > 0 else logits
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -195,52 +251,92 @@ class InstrumentedModel:
             return self.model(tokens, use_cache=False)
         return self.model(tokens)
 
-    def _unembed(self, streams: Tensor) -> Tensor:
-        logits = self.model.unembed(self.model.ln_final(streams))
-        cap = getattr(self.model.cfg, "output_logits_soft_cap", None)
-        return cap * torch.tanh(logits / cap) if cap and cap > 0 else logits
+    def _with_features(self, clean: CleanRun) -> CleanRun:
+        """The run with every layer's features encoded, one SAE after the other."""
+        found = [
+            _encoded(layer, stream)
+            for layer, stream in zip(self.stack.layers, clean.streams, strict=True)
+        ]
+        activations, fits = zip(*found, strict=True)
+        return replace(clean, activations=activations, fits=fits)
 
     def _stream_at(self, clean: CleanRun, point: StreamPoint) -> Tensor:
-        if point.site == "mid":
-            block_input = clean.inputs[point.block][None]
-            return self._replay(clean, point.block, block_input, leave_at_mid=True)[0]
-        return clean.inputs[point.block + (point.site == "post")]
+        """The clean stream `[T, D]` at a point."""
+        if point.site != "mid":
+            return clean.inputs[point.block + (point.site == "post")]
+        if clean.streams and point in clean.points:
+            return clean.streams[clean.points.index(point)]
+        block_input = clean.inputs[point.block][None]
+        return self._replay(clean, Step(point.block, "to mid"), block_input)[0]
 
-    def _advance(
-        self, clean: CleanRun, start: StreamPoint, stop: StreamPoint, streams: Tensor
-    ) -> Tensor:
-        """Run streams `[B, T, D]` from one point of the stream to a later one."""
-        block = start.block
-        if start.site == "mid":
-            streams = self._replay_from_mid(clean, block, streams)
-        if start.site != "pre":
-            block += 1
-        while block < stop.block or (block == stop.block and stop.site == "post"):
-            streams = self._replay(clean, block, streams)
-            block += 1
-        if stop.site == "mid":
-            streams = self._replay(clean, stop.block, streams, leave_at_mid=True)
-        return streams
+    def _step(self, clean: CleanRun, step: Step, rows: Rows, n_copies: int) -> Tensor:
+        """One block, or half of it, on some rows: `[R, D]`."""
+        if self._rows_alone:
+            out = self._run_rows(clean, step, rows)
+            if out is not None:
+                return out
+        start = StreamPoint(step.block, "mid" if step.part == "from mid" else "pre")
+        whole = rows.whole(self._stream_at(clean, start), n_copies)
+        out = self._replay(clean, step, whole)
+        return out[rows.where.copies, rows.where.positions]
 
-    def _replay(
-        self, clean: CleanRun, block: int, streams: Tensor, *, leave_at_mid: bool = False
-    ) -> Tensor:
-        """One block on `[B, T, D]`, called as in the clean run."""
-        call = clean.calls[block]
-        streams = streams.contiguous()  # a `HookedTransformer` block views its input
-        if leave_at_mid:
-            with outputs_of(self._mid_hook(block)) as seen:
-                self.model.blocks[block](streams, *call.args, **call.kwargs)
-            return seen[0]
-        out = self.model.blocks[block](streams, *call.args, **call.kwargs)
-        return out[0] if isinstance(out, tuple) else out
-
-    def _replay_rows(self, clean: CleanRun, block: int, change: RowChange) -> Tensor | None:
-        """One block on some rows only: `[B, Q, D]`, or None where that cannot be done."""
-        kept, call = clean.kept[block], clean.calls[block]
+    def _run_rows(self, clean: CleanRun, step: Step, rows: Rows) -> Tensor | None:
+        """One block on some rows alone, or None where that cannot be done."""
+        kept, call = clean.kept[step.block], clean.calls[step.block]
         if kept is None:
             return None
-        return run_rows(self.model.blocks[block], change, kept, call.args, call.kwargs)
+        block = self.model.blocks[step.block]
+
+        def run(rows: Rows) -> Tensor | None:
+            return run_rows(block, rows, kept, call.args, call.kwargs)
+
+        if step.part == "whole":
+            return run(rows)
+        if step.part == "to mid":
+            with outputs_of(self._mid_hook(step.block)) as seen:
+                done = run(rows)
+            return None if done is None else seen[0][0]
+        before = Rows(rows.where, clean.inputs[step.block][rows.where.positions])
+        with self._mid_replaced(step.block, rows.streams[None]):
+            out = run(before)
+        if out is None or not self._skip_goes_round(step.block):
+            return out
+        clean_mid = self._stream_at(clean, StreamPoint(step.block, "mid"))
+        return out + (rows.streams - clean_mid[rows.where.positions])
+
+    def _replay(self, clean: CleanRun, step: Step, streams: Tensor) -> Tensor:
+        """One block, or half of it, on all rows `[B, T, D]`, called as in the clean run."""
+        call, block = clean.calls[step.block], self.model.blocks[step.block]
+        streams = streams.contiguous()  # a `HookedTransformer` block views its input
+        if step.part == "to mid":
+            with outputs_of(self._mid_hook(step.block)) as seen:
+                block(streams, *call.args, **call.kwargs)
+            return seen[0]
+        if step.part == "whole":
+            out = block(streams, *call.args, **call.kwargs)
+            return out[0] if isinstance(out, tuple) else out
+        before = clean.inputs[step.block].expand(len(streams), -1, -1)
+        with self._mid_replaced(step.block, streams):
+            out = self._replay(clean, Step(step.block, "whole"), before)
+        if not self._skip_goes_round(step.block):
+            return out
+        return out + (streams - self._stream_at(clean, StreamPoint(step.block, "mid")))
+
+    def _skip_goes_round(self, block: int) -> bool:
+        """A bridge's hook sits on the way into ln2 only: the skip connection goes round it."""
+        ln2 = getattr(self.model.blocks[block], "ln2", None)
+        return self._mid_hook(block) is getattr(ln2, "hook_in", None)
+
+    @contextmanager
+    def _mid_replaced(self, block: int, streams: Tensor) -> Iterator[None]:
+        """Other streams `[B, T, D]` enter the second half of a block."""
+        handle = self._mid_hook(block).register_forward_hook(
+            lambda module, args, output: streams.to(output.dtype).contiguous()
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _keep(self, clean: CleanRun) -> tuple[KeysAndValues | None, ...]:
         if not self._rows_alone:
@@ -251,23 +347,6 @@ class InstrumentedModel:
                 self.model.blocks, clean.inputs, clean.calls, strict=False
             )
         )
-
-    def _replay_from_mid(self, clean: CleanRun, block: int, streams: Tensor) -> Tensor:
-        """The second half of a block, from changed mid-block streams `[B, T, D]`."""
-        clean_mid = self._stream_at(clean, StreamPoint(block, "mid"))
-        handle = self._mid_hook(block).register_forward_hook(
-            lambda module, args, output: streams.to(output.dtype).contiguous()
-        )
-        try:
-            whole = clean.inputs[block].expand(len(streams), -1, -1)
-            out = self._replay(clean, block, whole)
-        finally:
-            handle.remove()
-        ln2 = getattr(self.model.blocks[block], "ln2", None)
-        if self._mid_hook(block) is getattr(ln2, "hook_in", None):
-            # A bridge's hook sits on the way into ln2 only: the skip connection went round it.
-            out = out + (streams - clean_mid)
-        return out
 
     def _mid_hook(self, block: int) -> nn.Module:
         name = StreamPoint(block, "mid").hook_name
@@ -287,17 +366,16 @@ class InstrumentedModel:
             return
         self._check_saes(clean)
         for block in range(len(clean.calls)):
-            again = self._replay(clean, block, clean.inputs[block][None])[0]
+            again = self._replay(clean, Step(block, "whole"), clean.inputs[block][None])[0]
             self._require_equal(again, clean.inputs[block + 1], f"block {block}")
-        self._require_equal(self._unembed(clean.inputs[-1][None])[0], clean.logits, "the logits")
+        self._require_equal(self.unembed(clean.inputs[-1]), clean.logits, "the logits")
         self._replay_checked = len(clean) > 1  # one token says nothing of masks and positions
 
     def _check_saes(self, clean: CleanRun) -> None:
         """Each SAE must treat tokens one by one, and decode from the rows of `W_dec` alone."""
-        for layer, stream, acts in zip(
-            self.stack.layers, clean.streams, clean.activations, strict=True
-        ):
-            stream, acts = stream[-CHECKED_ROWS:], acts[-CHECKED_ROWS:]
+        for layer, stream in zip(self.stack.layers, clean.streams, strict=True):
+            stream = stream[-CHECKED_ROWS:]
+            acts = layer.encode(stream)
             alone = torch.cat([layer.encode(row[None]) for row in stream])
             active = (acts != 0).any(0).nonzero()[:, 0]
             part = layer.decoder_of(active)(acts[:, active], stream)
@@ -309,14 +387,17 @@ class InstrumentedModel:
                 )
 
     def _rows_agree(self, clean: CleanRun) -> bool:
-        """Whether each block gives on rows alone what it gives on all rows, for a disturbed one."""
+        """Whether each block gives on rows alone what it gives on all rows, for disturbed ones."""
         last = len(clean) - 1
-        rows = torch.tensor([[last, last // 2]], device=clean.logits.device)
+        device = clean.logits.device
+        copies = torch.tensor([0, 0, 1], device=device)
+        where = Where(copies, torch.tensor([last // 2, last, last], device=device))
         for block in range(len(clean.calls)):
             stream = clean.inputs[block]
-            change = RowChange(rows, stream[rows].flip(1))  # two rows change places
-            alone = self._replay_rows(clean, block, change)
-            whole = self._replay(clean, block, change.whole(stream))[:, rows[0]]
+            # In one copy two rows change places; in the other the last one is as the first.
+            rows = Rows(where, stream[torch.tensor([last, last // 2, 0], device=device)])
+            alone = self._run_rows(clean, Step(block, "whole"), rows)
+            whole = self._replay(clean, Step(block, "whole"), rows.whole(stream, 2))[where]
             if alone is None or not self._close(alone, whole):
                 log.warning(
                     "block %d of %s cannot be run on some rows alone: all rows are run, which is "
@@ -337,3 +418,32 @@ class InstrumentedModel:
                 f"re-running {what} of {self.name} does not give what the model computed: call "
                 "model.eval() if it is training; else its architecture keeps a state between calls"
             )
+
+
+def _reached(changed: Tensor, wanted: Tensor) -> Tensor:
+    """`[B, T]`: the rows from each copy's first changed one to the last that is wanted."""
+    after_first = changed.cummax(1).values
+    return after_first & wanted.flip(1).cummax(1).values.flip(1)
+
+
+def _encoded(layer: SAELayer, stream: Tensor) -> tuple[Activations, Fit]:
+    """A layer's features on the stream `[T, D]`, and how well they rebuild it.
+
+    The first position is left out of the fit. Where positions do not differ (there is one, or one
+    token repeated under rotary positions) there is no variance about the mean: the fraction is
+    then of the squared norm.
+    """
+    parts, missed = [], []
+    for rows in stream.split(ENCODED_ROWS):
+        acts = layer.encode(rows)
+        active = (acts != 0).any(0).nonzero()[:, 0]
+        rebuilt = layer.decoder_of(active)(acts[:, active], rows)
+        parts.append(Activations.of_dense(acts))
+        missed.append((rows - rebuilt).double().square().sum(-1))
+    activations = Activations.joined(parts)
+    start = 1 if len(stream) > 1 else 0
+    whole = stream.double()[start:]
+    size, spread = whole.square().sum(), (whole - whole.mean(0)).square().sum()
+    fvu = float(torch.cat(missed)[start:].sum() / (spread if spread > SAME * size else size))
+    l0 = int((activations.positions >= start).sum()) / len(whole)
+    return activations, Fit(fvu, l0)

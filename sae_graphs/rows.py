@@ -1,11 +1,13 @@
 """Running a block again on a few rows of the prompt, the others kept as the clean run had them.
 
-A row is one token position. A block treats rows alone except in attention, where a row reads the
-keys and values of the rows before it. So after a change in some rows, only they and the row that
-is asked for need to be run; for all others, attention gets what the clean run computed. The
-model's own attention does the work: it takes the kept keys and values for its cache.
+A row is one token position of one changed copy of the prompt. A block treats rows alone except in
+attention, where a row reads the keys and values of the rows before it. So after a change in some
+rows, only they and the rows that are asked for need to be run; for all others, attention gets what
+the clean run computed. The rows of many copies go through the model's own block as if they were
+one sequence, and a mask lets each see its own copy alone: the clean keys and values are shared,
+never copied, whatever the length of the prompt.
 
-Letters: `B` batch, `T` tokens, `Q` rows that are run, `D` d_model.
+Letters: `T` tokens, `B` copies of the prompt, `R` rows of all copies together, `D` d_model.
 """
 
 from __future__ import annotations
@@ -20,19 +22,51 @@ from torch import Tensor, nn
 _CACHE_NAMES = ("past_key_values", "layer_past")
 
 
-class RowChange(NamedTuple):
-    """Streams that differ from the clean one in some rows; the first row is where to read.
+class Where(NamedTuple):
+    """Rows by copy and position; ordered by copy, then position, each once."""
 
-    A row may stand twice, with the same values; rows that stand nowhere are as in the clean run.
-    """
+    copies: Tensor  # [R]
+    positions: Tensor  # [R]
 
-    rows: Tensor  # [B, Q] positions
-    streams: Tensor  # [B, Q, D]
+    def __len__(self) -> int:  # not the number of fields
+        return len(self.copies)
 
-    def whole(self, clean: Tensor) -> Tensor:
+    @classmethod
+    def of(cls, chosen: Tensor) -> Where:
+        """The true entries of `[B, T]`."""
+        return cls(*chosen.nonzero(as_tuple=True))
+
+    def mask(self, n_copies: int, n_tokens: int) -> Tensor:
+        """`[B, T]`, true at these rows."""
+        chosen = torch.zeros(n_copies, n_tokens, dtype=torch.bool, device=self.copies.device)
+        chosen[self.copies, self.positions] = True
+        return chosen
+
+
+class Rows(NamedTuple):
+    """Copies of a stream that differ from the clean one in some rows, and only there."""
+
+    where: Where
+    streams: Tensor  # [R, D]
+
+    def at(self, where: Where, clean: Tensor) -> Tensor:
+        """The stream `[R', D]` at other rows, given the clean one `[T, D]`."""
+        n_copies = 1 + int(torch.cat([self.where.copies, where.copies]).max())
+        known = torch.full((n_copies, len(clean)), -1, device=clean.device)
+        known[self.where.copies, self.where.positions] = torch.arange(
+            len(self.streams), device=clean.device
+        )
+        found = known[where.copies, where.positions]  # [R'], -1 where the stream is clean
+        streams = clean[where.positions]
+        changed = found >= 0
+        streams[changed] = self.streams[found[changed]]
+        return streams
+
+    def whole(self, clean: Tensor, n_copies: int) -> Tensor:
         """All rows `[B, T, D]`, given the clean stream `[T, D]`."""
-        streams = clean.expand(len(self.rows), -1, -1).clone()
-        return streams.scatter_(1, self.rows[..., None].expand_as(self.streams), self.streams)
+        streams = clean.repeat(n_copies, 1, 1)
+        streams[self.where.copies, self.where.positions] = self.streams
+        return streams
 
 
 class KeysAndValues(NamedTuple):
@@ -42,7 +76,7 @@ class KeysAndValues(NamedTuple):
     values: Tensor
 
 
-class _Recorder:
+class Recorder:
     """Takes the place of a cache to see what attention would put into it."""
 
     def __init__(self) -> None:
@@ -54,17 +88,14 @@ class _Recorder:
 
 
 class _Kept:
-    """Takes the place of a cache to add the clean rows to those that are run."""
+    """Takes the place of a cache to put the clean rows before those that are run."""
 
-    def __init__(self, clean: KeysAndValues, rows: Tensor) -> None:
-        self.clean, self.rows = clean, rows
+    def __init__(self, clean: KeysAndValues) -> None:
+        self.clean = clean
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return self._merged(self.clean.keys, keys), self._merged(self.clean.values, values)
-
-    def _merged(self, clean: Tensor, changed: Tensor) -> Tensor:
-        whole = clean.repeat(len(changed), 1, 1, 1)  # [B, heads, T, d]
-        return whole.scatter_(2, self.rows[:, None, :, None].expand_as(changed), changed)
+        merged_keys = torch.cat([self.clean.keys, keys], dim=2)  # [1, heads, T + R, d]
+        return merged_keys, torch.cat([self.clean.values, values], dim=2)
 
 
 def keys_and_values(
@@ -75,20 +106,22 @@ def keys_and_values(
     name = _cache_name(block)
     if named is None or name is None:
         return None
-    recorder = _Recorder()
+    recorder = Recorder()
     block(stream[None], **{**named, name: recorder})
     return recorder.seen[0] if len(recorder.seen) == 1 else None
 
 
 def run_rows(
     block: nn.Module,
-    change: RowChange,
+    rows: Rows,
     clean: KeysAndValues,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Tensor | None:
-    """A block's output at the changed rows, `[B, Q, D]`; None where its call has an argument
-    that is not known to go by rows."""
+    """A block's output at the rows that are given, `[R, D]`; all others are as in the clean run.
+
+    None where the clean call had an argument that is not known to go by rows.
+    """
     named = _named_arguments(block, args, kwargs)
     name = _cache_name(block)
     if named is None or name is None:
@@ -96,15 +129,16 @@ def run_rows(
     n_tokens = clean.keys.shape[2]
     gathered: dict[str, Any] = {}
     for key, value in named.items():
-        by_rows = _by_rows(key, value, change.rows, n_tokens)
+        by_rows = _by_rows(key, value, rows.where, n_tokens)
         if by_rows is NotImplemented:
             return None
         gathered[key] = by_rows
     if gathered.get("attention_mask") is None:
-        gathered["attention_mask"] = _causal_mask(change, n_tokens)
-    gathered[name] = _Kept(clean, change.rows)
-    out = block(change.streams, **gathered)
-    return out[0] if isinstance(out, tuple) else out
+        causal = _causal_mask(n_tokens, rows.streams)
+        gathered["attention_mask"] = _mask_by_rows(causal, rows.where)
+    gathered[name] = _Kept(clean)
+    out = block(rows.streams[None], **gathered)
+    return (out[0] if isinstance(out, tuple) else out)[0]
 
 
 def _parameters(block: nn.Module) -> list[str]:
@@ -126,27 +160,43 @@ def _named_arguments(
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def _by_rows(name: str, value: Any, rows: Tensor, n_tokens: int) -> Any:
-    """An argument of the clean call for the rows `[B, Q]` alone; NotImplemented if unknown."""
+def _by_rows(name: str, value: Any, where: Where, n_tokens: int) -> Any:
+    """An argument of the clean call for some rows alone; NotImplemented if unknown."""
     if name == "attention_mask" and isinstance(value, Tensor):
         if value.ndim != 4 or value.shape[0] != 1 or value.shape[2:] != (n_tokens, n_tokens):
             return NotImplemented
-        return value[0][:, rows].transpose(0, 1)  # [B, 1, Q, T]
+        return _mask_by_rows(value, where)
     if name == "position_embeddings" and isinstance(value, tuple):
-        parts = tuple(_by_rows("position_ids", part, rows, n_tokens) for part in value)
+        parts = tuple(_by_rows("position_ids", part, where, n_tokens) for part in value)
         return NotImplemented if any(part is NotImplemented for part in parts) else parts
     if name == "position_ids" and isinstance(value, Tensor):
         if value.ndim < 2 or value.shape[:2] != (1, n_tokens):
             return NotImplemented
-        return value[0][rows]  # [B, Q, ...]
+        return value[:, where.positions]  # [1, R, ...]
     if isinstance(value, Tensor) and name != "cache_position":
         return NotImplemented
     return value
 
 
-def _causal_mask(change: RowChange, n_tokens: int) -> Tensor:
-    """0 where a row may look, the lowest number elsewhere: `[B, 1, Q, T]`."""
-    positions = torch.arange(n_tokens, device=change.rows.device)
-    hidden = positions > change.rows[..., None]  # [B, Q, T]
-    mask = torch.zeros(hidden.shape, dtype=change.streams.dtype, device=change.streams.device)
-    return mask.masked_fill(hidden, torch.finfo(mask.dtype).min)[:, None]
+def _mask_by_rows(mask: Tensor, where: Where) -> Tensor:
+    """The clean mask `[1, h, T, T]` as rows see it: `[1, h, R, T + R]`.
+
+    A row sees a clean position where the clean mask lets it, unless its own copy runs that
+    position again; and it sees the rows of its own copy, where the clean mask lets it.
+    """
+    copies, positions = where
+    n_copies = 1 + int(copies[-1]) if len(copies) else 0
+    run_again = where.mask(n_copies, mask.shape[-1])[copies]  # [R, T]
+    others = copies[:, None] != copies  # [R, R]
+    by_row = mask[:, :, positions]  # [1, h, R, T]
+    seen = torch.cat([by_row, by_row[..., positions]], dim=-1)
+    hidden = torch.cat([run_again, others], dim=-1)
+    lowest = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+    return seen.masked_fill_(hidden, lowest)
+
+
+def _causal_mask(n_tokens: int, like: Tensor) -> Tensor:
+    """0 where a row may look, the lowest number elsewhere: `[1, 1, T, T]`."""
+    lowest = torch.finfo(like.dtype).min
+    mask = torch.full((n_tokens, n_tokens), lowest, dtype=like.dtype, device=like.device)
+    return mask.triu(1)[None, None]

@@ -10,7 +10,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import FeatureId
 
 Per = Literal["layer", "source", "graph"]
-Ablate = Literal["all", "read"]
+Ablate = Literal["all", "read", "each"]
 
 TOP_K = 8
 MIN_PATH_EDGES = 3
@@ -25,11 +25,15 @@ class GraphSettings:
       of the `graph`.
     - `min_path_edges`: only edges on a path of at least this many edges stay. None is the
       default, 3, or as many as the layers measured allow; 1 where features are pinned.
-    - `ablate`: features are changed at `all` positions (but the first, unless `ablate_first`), or
-      at the `read` position alone.
-    - `read`: the token position where effects are read; negative counts from the end.
+    - `ablate`: features are changed at `all` positions (but the first, unless `ablate_first`), at
+      the `read` position alone, or at `each` position by itself: nodes then have positions.
+    - `read`: the token position where effects are read; negative counts from the end. None is the
+      last, and with `each` `"all"` of them.
     - `layers`: first and last SAE layer by label, both included; None is the whole stack.
     - `pin`: measure these source features only.
+    - `outputs`: so many of the likeliest next tokens are targets of the last SAE layer, with their
+      logits; `targets` are tokens given by their text instead. With a `contrast`, a token's text,
+      the target is the difference to its logit.
     - `prepend_bos`: None leaves it to the SAEs' metadata.
     - `seed` goes into the record. Nothing in a graph is drawn at random.
     """
@@ -39,9 +43,12 @@ class GraphSettings:
     per: Per = "layer"
     ablate: Ablate = "all"
     ablate_first: bool = False
-    read: int = -1
+    read: int | Literal["all"] | None = None
     layers: tuple[str, str] | None = None
     pin: tuple[FeatureId, ...] = ()
+    outputs: int = 0
+    targets: tuple[str, ...] = ()
+    contrast: str | None = None
     prepend_bos: bool | None = None
     seed: int = 0
 
@@ -49,12 +56,17 @@ class GraphSettings:
         pins = self.pin if isinstance(self.pin, tuple | list) else (self.pin,)
         object.__setattr__(self, "pin", tuple(FeatureId.parse(feature) for feature in pins))
         object.__setattr__(self, "layers", _first_and_last(self.layers))
-        for name in ("read", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise SaeGraphsError(f"{name} is {value!r}; expected a whole number")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise SaeGraphsError(f"seed is {self.seed!r}; expected a whole number")
         if not 0 <= self.seed < 2**63:
             raise SaeGraphsError(f"seed is {self.seed}; expected 0 to {2**63 - 1}")
+        object.__setattr__(self, "targets", _texts(self.targets))
+        if self.outputs != 0:
+            _require_whole("outputs", self.outputs)
+            if self.targets:
+                raise SaeGraphsError("give outputs, a number, or targets, their texts, not both")
+        if not isinstance(self.contrast, str | None):
+            raise SaeGraphsError(f"contrast is {self.contrast!r}; expected the text of a token")
         _require_whole("top_k", self.top_k)
         if self.min_path_edges is not None:
             _require_whole("min_path_edges", self.min_path_edges)
@@ -63,6 +75,26 @@ class GraphSettings:
                 raise SaeGraphsError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
                 )
+
+        if not _is_read(self.read):
+            raise SaeGraphsError(f"read is {self.read!r}; expected a whole number, or 'all'")
+        if self.read == "all" and self.ablate != "each":
+            raise SaeGraphsError(
+                f"read is 'all' and ablate {self.ablate!r}; reading at all positions needs ablate "
+                "'each'"
+            )
+
+    @property
+    def has_outputs(self) -> bool:
+        """Whether output tokens are targets."""
+        return bool(self.outputs or self.targets or self.contrast is not None)
+
+    @property
+    def read_at(self) -> int | Literal["all"]:
+        """Where effects are read, once the default is settled."""
+        if self.read is not None:
+            return self.read
+        return "all" if self.ablate == "each" else -1
 
     def path_edges(self, layer_pairs: int) -> int:
         """The shortest path kept, given how many pairs of neighbouring layers are measured."""
@@ -80,6 +112,8 @@ class GraphSettings:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["pin"] = [str(feature) for feature in self.pin]
         values["layers"] = None if self.layers is None else list(self.layers)
+        values["read"] = self.read_at
+        values["targets"] = list(self.targets)
         return values
 
 
@@ -103,6 +137,18 @@ def _first_and_last(layers: object) -> tuple[str, str] | None:
     if not isinstance(layers, tuple | list) or len(layers) != 2:
         raise SaeGraphsError(f"layers {layers!r}; expected first:last, or the two as a pair")
     return str(layers[0]), str(layers[1])
+
+
+def _texts(texts: object) -> tuple[str, ...]:
+    given = (texts,) if isinstance(texts, str) else texts
+    if not isinstance(given, tuple | list) or not all(isinstance(text, str) for text in given):
+        raise SaeGraphsError(f"targets are {texts!r}; expected the texts of tokens")
+    return tuple(given)
+
+
+def _is_read(read: object) -> bool:
+    whole = isinstance(read, int) and not isinstance(read, bool)
+    return read is None or read == "all" or whole
 
 
 def _require_whole(name: str, value: object) -> None:

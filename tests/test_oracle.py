@@ -14,19 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import (
-    ZERO,
-    Intervention,
-    mean_over,
-    measure,
-    places_of,
-    resample,
-    scale,
-    source_features,
-)
+from sae_graphs.ablation import ablations_of, measure, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.contexts import token_effects
+from sae_graphs.effects import Effects
+from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.interventions import ZERO, Intervention, mean_over, resample, scale
 from sae_graphs.settings import GraphSettings
 from tests.conftest import BridgeOf
 from tests.models import (
@@ -80,7 +74,7 @@ def engine_effects(
     settings: GraphSettings,
     prompt: str = PROMPT,
     intervention: Intervention = ZERO,
-    batch: int | None = None,
+    rows: int | None = None,
 ) -> list[Tensor]:
     """`[F, F']` for every layer pair; zero where the engine measures nothing."""
     model = case.model
@@ -92,16 +86,23 @@ def engine_effects(
         zip(model.stack.layers, model.stack.layers[1:], strict=False)
     ):
         dense = torch.zeros(layer.n_features, after.n_features, dtype=clean.streams[0].dtype)
-        sources = source_features(clean, depth, places, intervention)
-        for block in measure(model, clean, depth, sources, places, intervention, batch=batch):
-            dense[block.sources] = block.effects
+        ablations = ablations_of(clean, depth, places, intervention)
+        for block in measure(model, clean, ablations, places, rows=rows):
+            put(dense, block)
         found.append(dense)
     return found
 
 
+def put(dense: Tensor, block: Effects) -> None:
+    """Write the effects to their places in `[F, F']`."""
+    places = torch.from_numpy(block.sources).long(), torch.from_numpy(block.targets).long()
+    dense[places] = torch.from_numpy(block.values).to(dense.dtype)
+
+
 def oracle_effects(case: Case, settings: GraphSettings, change: Change = zero) -> list[Tensor]:
     n = case.oracle.ids.shape[1]
-    read = settings.read % n
+    assert isinstance(settings.read_at, int)
+    read = settings.read_at % n
     ablated = [read] if settings.ablate == "read" else list(range(n))
     if settings.ablate == "all" and not settings.ablate_first and n > 1:
         ablated.remove(0)
@@ -312,13 +313,15 @@ def test_token_effects(
     case = case_of(bridge, "pre", kinds_for(architecture), "float64")
     clean = case.model.clean_run(PROMPT)
     places = places_of(clean, GraphSettings())
-    features = source_features(clean, depth, places)
+    ablations = ablations_of(clean, depth, places)
+    label = case.model.stack.layers[depth].label
+    features = [FeatureId(label, index) for index in ablations.features.tolist()]
     expected = case.oracle.token_effects(depth, list(range(1, 10)), 9)
     probability = case.oracle.logits[9].softmax(-1)
-    found = token_effects(case.model, clean, depth, features, places, limit=100)
+    found = token_effects(case.model, clean, ablations, features, places, limit=100)
     worst, compared = 0.0, 0
-    for feature, effects in zip(features.tolist(), found, strict=True):
-        row = expected[feature]
+    for feature, effects in zip(features, found, strict=True):
+        row = expected[feature.index]
         larger = torch.maximum(probability, probability * row.exp())
         wanted = (larger >= 1e-5) & (row.abs() >= 0.01)
         weight = (row * larger).abs()
@@ -378,10 +381,10 @@ def test_graph_holds_the_oracles_strongest_edges(
     )
 
 
-@pytest.mark.parametrize("batch", [1, 3, 1000])
-def test_batches_do_not_matter(gpt2: Case, batch: int) -> None:
+@pytest.mark.parametrize("rows", [1, 7, 10_000])
+def test_packs_do_not_matter(gpt2: Case, rows: int) -> None:
     whole = engine_effects(gpt2, GraphSettings())
-    split = engine_effects(gpt2, GraphSettings(), batch=batch)
+    split = engine_effects(gpt2, GraphSettings(), rows=rows)
     assert largest_deviation(split, whole) < 1e-9
 
 
