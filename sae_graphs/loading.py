@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
+from sae_graphs.headers import weight_sizes
+from sae_graphs.memory import (
+    MIB,
+    MemoryPlan,
+    SAESize,
+    format_size,
+    memory_budget,
+    parse_size,
+)
+
+log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+BUFFERS = 64 * MIB  # attention masks and rotary tensors, which no file holds
 DEFAULT_SAES = {"gpt2": "gpt2-small-res-jb", "gpt2-small": "gpt2-small-res-jb"}
 HUB_NAMES = {"gpt2-small": "gpt2"}
 BUNDLED = "demo"
@@ -31,30 +45,63 @@ def load(
     saes: str | Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    memory: str | int | None = None,
 ) -> Any:
     """An `InstrumentedModel` from `demo`, a Hugging Face model's name, or its local folder.
 
     `saes` is a folder with one sub-folder per SAE, or a sae-lens release; the bundled model and
     GPT-2 small know theirs. The model gets the weight processing that the SAEs' metadata names.
-    Raises `SaeGraphsError` where either cannot be loaded or they do not belong together.
+    `memory` is the budget, such as `4GiB` or a number of bytes; by default four fifths of what
+    the device has free. Where it does not hold all SAEs, two at a time are loaded; what it leaves
+    for activations and batches is the model's `working_memory`, in bytes.
+    Raises `SaeGraphsError` where either cannot be loaded, they do not belong together, or the
+    budget cannot hold them.
     """
     source, release = _sources(model, saes)
     if dtype not in DTYPES:
         raise SaeGraphsError(f"dtype {dtype!r} is not one of {quoted(DTYPES)}")
+    if isinstance(memory, str):
+        parse_size(memory)
     import torch  # slow to import: the arguments are checked first
 
     from sae_graphs.instrument import InstrumentedModel
-    from sae_graphs.saes import check_source, load_stack
+    from sae_graphs.sae_files import find_saes
+    from sae_graphs.saes import load_stack
+    from sae_graphs.shelf import SAEShelf
 
     _check_device(device)
     bundled = str(model) == BUNDLED and saes is None
     stack_name = BUNDLED if bundled else None  # no one needs to know where it is installed
+    total = memory_budget(memory, device)
     with torch.no_grad():
-        check_source(release)  # before a model is fetched for nothing
+        sizes = SAEShelf().sizes(find_saes(release, device=device, dtype=dtype))
+        model_bytes = _stored_model_bytes(source, dtype)
+        if model_bytes is not None and sizes:
+            MemoryPlan(total, model_bytes, sizes)  # before anything is fetched for nothing
         bridge = _load_bridge(source, device, getattr(torch, dtype))
-        stack = load_stack(release, device=device, dtype=dtype, name=stack_name)
+        if model_bytes is None:
+            model_bytes = _loaded_model_bytes(bridge)
+
+        def room_for(sizes: tuple[SAESize, ...]) -> int:
+            return MemoryPlan(total, model_bytes, sizes).sae_room
+
+        stack = load_stack(release, device=device, dtype=dtype, name=stack_name, room_for=room_for)
         _process_weights(bridge, stack)
-        return InstrumentedModel(bridge, stack, name=str(model))
+        instrumented: Any = InstrumentedModel(bridge, stack, name=str(model))
+    return _with_plan(instrumented, MemoryPlan(total, model_bytes, stack.sizes))
+
+
+def _with_plan(instrumented: Any, plan: MemoryPlan) -> Any:
+    instrumented.memory_plan = plan
+    instrumented.working_memory = plan.working
+    if not plan.keeps_all:
+        log.warning(
+            "%d SAEs take %s: two at a time are loaded, which is slower; a budget of %s keeps all",
+            len(plan.saes),
+            format_size(plan.stack),
+            format_size(plan.least_keeping_all),
+        )
+    return instrumented
 
 
 def _sources(model: str | Path, saes: str | Path | None) -> tuple[str, str | Path]:
@@ -119,7 +166,7 @@ def _process_weights(bridge: Any, stack: Any) -> None:
     """Fold and centre as `from_pretrained_no_processing` with the SAEs' own keywords would."""
     wanted: dict[str, bool] = {}
     for layer in stack.layers:
-        given = layer.sae.cfg.metadata.model_from_pretrained_kwargs or {}
+        given = layer.cfg.metadata.model_from_pretrained_kwargs or {}
         known = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
         mine = {key: bool(given.get(key, False)) for key in known}
         if wanted and mine != wanted:
@@ -130,3 +177,52 @@ def _process_weights(bridge: Any, stack: Any) -> None:
         wanted = mine
     if any(wanted.values()):
         bridge.enable_compatibility_mode(disable_warnings=True, **wanted)
+
+
+# -- the model's size ------------------------------------------------------------------------------
+
+
+def _stored_model_bytes(source: str, dtype: str) -> int | None:
+    """What a model on this disk takes once loaded, at most; None where its files do not tell.
+
+    Weight processing unties an unembedding that is tied to the embedding, the largest tensor.
+    """
+    folder = _local_folder(source)
+    if folder is None:
+        return None
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        files = sorted(folder.glob("model-*-of-*.safetensors"))
+    sizes = weight_sizes(files, dtype)
+    if not files or sizes is None:
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tied = bool(config.get("tie_word_embeddings", True))
+    except (OSError, ValueError, AttributeError):
+        return None  # whoever loads the model says what is wrong with it
+    return _model_bytes(sizes.loaded, sizes.largest if tied else 0)
+
+
+def _local_folder(source: str) -> Path | None:
+    """Where a model lies, if it is here: its own folder, or the hub's cache."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(source, "config.json")
+    except ValueError:  # not a name that the hub could know
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _loaded_model_bytes(bridge: Any) -> int:
+    """What a loaded model takes, at most, once its weights are processed."""
+    tensors = [*bridge.parameters(), *bridge.buffers()]
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return _model_bytes(sum(held.values()), max(t.numel() * t.element_size() for t in tensors))
+
+
+def _model_bytes(weights: int, untied: int) -> int:
+    return weights + weights // 50 + untied + BUFFERS  # a fiftieth: biases that processing adds
