@@ -351,7 +351,7 @@ def rows_at_once(model: InstrumentedModel, n_tokens: int) -> int:
     while rows > 1:
         floats = rows * (30 * int(cfg.d_model) + 4 * heads * (n_tokens + rows))
         widest = max(layer.n_features for layer in model.stack.layers)
-        floats += min(rows, ENCODED_ROWS) * 5 * max(widest, int(cfg.d_vocab))
+        floats += min(rows, ENCODED_ROWS) * 5 * max(widest, int(getattr(cfg, "d_vocab", 0)))
         if floats * size <= model.working_memory:
             break
         rows //= 2

@@ -225,7 +225,7 @@ class InstrumentedModel:
         at the end at least those that were changed or are read. Gradients flow through.
         """
         steps = steps_between(start, stop)
-        n_copies = 1 + int(torch.cat([change.where.copies, reads.copies]).max())
+        n_copies = max(change.where.n_copies, reads.n_copies)
         wanted = reads.mask(n_copies, len(clean))
         rows, at = change, start
         for number, step in enumerate(steps):
@@ -234,7 +234,8 @@ class InstrumentedModel:
                 last = number == len(steps) - 1
                 where = Where.of(changed | wanted if last else _reached(changed, wanted))
                 rows = Rows(where, rows.at(where, self._stream_at(clean, at)))
-            rows = Rows(rows.where, self._step(clean, step, rows, n_copies))
+            if len(rows.where):
+                rows = Rows(rows.where, self._step(clean, step, rows, n_copies))
             at = StreamPoint(step.block, "mid" if step.part == "to mid" else "post")
             yield step, rows
 

@@ -31,6 +31,11 @@ class Where(NamedTuple):
     def __len__(self) -> int:  # not the number of fields
         return len(self.copies)
 
+    @property
+    def n_copies(self) -> int:
+        """The copies up to the last one that has a row here."""
+        return 1 + int(self.copies[-1]) if len(self) else 0
+
     @classmethod
     def of(cls, chosen: Tensor) -> Where:
         """The true entries of `[B, T]`."""
@@ -51,7 +56,7 @@ class Rows(NamedTuple):
 
     def at(self, where: Where, clean: Tensor) -> Tensor:
         """The stream `[R', D]` at other rows, given the clean one `[T, D]`."""
-        n_copies = 1 + int(torch.cat([self.where.copies, where.copies]).max())
+        n_copies = max(self.where.n_copies, where.n_copies)
         known = torch.full((n_copies, len(clean)), -1, device=clean.device)
         known[self.where.copies, self.where.positions] = torch.arange(
             len(self.streams), device=clean.device
@@ -185,8 +190,7 @@ def _mask_by_rows(mask: Tensor, where: Where) -> Tensor:
     position again; and it sees the rows of its own copy, where the clean mask lets it.
     """
     copies, positions = where
-    n_copies = 1 + int(copies[-1]) if len(copies) else 0
-    run_again = where.mask(n_copies, mask.shape[-1])[copies]  # [R, T]
+    run_again = where.mask(where.n_copies, mask.shape[-1])[copies]  # [R, T]
     others = copies[:, None] != copies  # [R, R]
     by_row = mask[:, :, positions]  # [1, h, R, T]
     seen = torch.cat([by_row, by_row[..., positions]], dim=-1)

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.ablation import ZERO, Intervention, mean_over, places_of, resample, scale
+from sae_graphs.ablation import ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.contexts import token_effects
+from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.interventions import ZERO, Intervention, mean_over, resample, scale
 from sae_graphs.settings import GraphSettings
 from tests.linear_model import linear_model
 
@@ -70,7 +72,7 @@ def test_streams_and_activations(model: InstrumentedModel) -> None:
     clean = model.clean_run("ab")
     assert clean.tokens == ("^", "a", "b")
     assert clean.streams[1].tolist() == [[9, 27, -18], [1, 4, 6], [2, 5, -1]]
-    assert clean.activations[1].tolist() == [[9, 27, 0], [1, 4, 6], [2, 5, 0]]
+    assert clean.activations[1].dense().tolist() == [[9, 27, 0], [1, 4, 6], [2, 5, 0]]
     assert clean.streams[2][2].tolist() == [5, 3, 3]
     assert clean.logits[2].tolist() == [5, 3, 3]
 
@@ -206,7 +208,8 @@ def test_token_effects(model: InstrumentedModel) -> None:
     # and ln(e^5 + e^3 + 1) = 5.132845. So ^ and b gain 0.106700, and a changes by -2.893300.
     clean = model.clean_run("ab")
     places = places_of(clean, GraphSettings())
-    (effects,) = token_effects(model, clean, 2, torch.tensor([1]), places)
+    ablations = ablations_of(clean, 2, places, features=torch.tensor([1]))
+    (effects,) = token_effects(model, clean, ablations, [FeatureId("2", 1)], places)
     (promoted,) = effects.promotes
     assert (promoted.token, promoted.effect_nats) == ("a", pytest.approx(-2.893300, abs=2e-6))
     assert promoted.probability == pytest.approx(0.106507, abs=1e-6)  # e^(3 - 5.239545)

@@ -10,23 +10,16 @@ import pytest
 import torch
 
 import sae_graphs as sg
-from sae_graphs.ablation import (
-    EffectBlock,
-    MeasuredEdge,
-    keep_top,
-    measure,
-    places_of,
-    resample,
-    row_change,
-    scale,
-    source_features,
-)
+from sae_graphs.ablation import ablations_of, measure, places_of
 from sae_graphs.build import causal_graph, settings_from
+from sae_graphs.effects import MeasuredEdge, keep_top
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.interventions import resample, scale
 from sae_graphs.settings import GraphSettings, parse_layers
 from tests.conftest import BridgeOf
+from tests.effects import effects_of
 from tests.models import CONTEXT, OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
 
 # -- options ---------------------------------------------------------------------------------------
@@ -178,7 +171,7 @@ def test_the_record(tiny: InstrumentedModel) -> None:
     assert sum(kept) == pytest.approx(run.kept_abs_effect)
     for node in graph.nodes:
         depth = tiny.stack.depths[node.feature.layer]
-        column = clean.activations[depth][:, node.feature.index]
+        column = clean.activations[depth].of(torch.tensor([node.feature.index]))[:, 0]
         assert node.activations == pytest.approx(column.tolist())
         assert node.activation == node.activations[8]
 
@@ -200,7 +193,7 @@ def test_a_layer_range_measures_the_same_effects(tiny: InstrumentedModel) -> Non
 
 def test_pinned_features(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
-    active = (clean.activations[1][1:] != 0).any(0)
+    active = (clean.activations[1].dense()[1:] != 0).any(0)
     index, silent = int(active.nonzero()[3]), int((~active).nonzero()[0])
     graph = causal_graph(tiny, PROMPT, pin=(f"1.{index}",), top_k=100)
     assert {str(e.source) for e in graph.edges} == {f"1.{index}"}
@@ -212,9 +205,8 @@ def test_pinned_features(tiny: InstrumentedModel) -> None:
 
 
 def test_pins_in_two_runs_join(tiny: InstrumentedModel) -> None:
-    sources = source_features(
-        tiny.clean_run(PROMPT), 1, places_of(tiny.clean_run(PROMPT), GraphSettings())
-    ).tolist()
+    clean = tiny.clean_run(PROMPT)
+    sources = ablations_of(clean, 1, places_of(clean, GraphSettings())).features.tolist()
     both = causal_graph(tiny, PROMPT, pin=(f"1.{sources[0]}", f"1.{sources[1]}"), top_k=1000)
     left, right = (causal_graph(tiny, PROMPT, pin=(f"1.{i}",), top_k=1000) for i in sources[:2])
     joined = sg.union(left, right)
@@ -246,20 +238,24 @@ def test_progress(tiny: InstrumentedModel) -> None:
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+def tensors_of(clean: CleanRun) -> list[torch.Tensor]:
+    values = [activations.values for activations in clean.activations]
+    return [*clean.streams, *values, *clean.inputs, clean.logits]
+
+
 def test_nothing_is_changed_by_measuring(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
-    before = [t.clone() for t in (*clean.streams, *clean.activations, *clean.inputs, clean.logits)]
+    before = [t.clone() for t in tensors_of(clean)]
     weights = [p.clone() for p in tiny.model.parameters()]
     sae_weights = [p.clone() for layer in tiny.stack.layers for p in layer.sae.parameters()]
     places = places_of(clean, GraphSettings())
     for depth in range(3):
-        sources = source_features(clean, depth, places)
-        kept = sources.clone()
-        list(measure(tiny, clean, depth, sources, places))
-        assert torch.equal(sources, kept)
+        ablations = ablations_of(clean, depth, places)
+        kept = [column.clone() for column in ablations[1:]]
+        list(measure(tiny, clean, ablations, places))
+        assert all(torch.equal(a, b) for a, b in zip(ablations[1:], kept, strict=True))
     causal_graph(tiny, PROMPT)
-    after = (*clean.streams, *clean.activations, *clean.inputs, clean.logits)
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors_of(clean), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights, tiny.model.parameters(), strict=True))
     held = [p for layer in tiny.stack.layers for p in layer.sae.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(sae_weights, held, strict=True))
@@ -269,17 +265,17 @@ def test_an_inactive_feature_changes_nothing_exactly(tiny: InstrumentedModel) ->
     clean = tiny.clean_run(PROMPT)
     places = places_of(clean, GraphSettings())
     for depth in range(3):
-        active = set(source_features(clean, depth, places).tolist())
+        active = set(ablations_of(clean, depth, places).features.tolist())
         silent = torch.tensor(sorted(set(range(40)) - active))
         assert len(silent) > 0
-        streams = row_change(tiny, clean, depth, silent, places).whole(clean.streams[depth])
-        assert torch.equal(streams, clean.streams[depth].expand_as(streams))
+        assert len(ablations_of(clean, depth, places, features=silent)) == 0
 
 
 def test_features_after_the_read_position_are_no_sources(tiny: InstrumentedModel) -> None:
     """The future cannot act on the past: no rounding may look as if it did."""
     clean = tiny.clean_run(PROMPT)
-    late = (clean.activations[1][4:] != 0).any(0) & ~(clean.activations[1][1:4] != 0).any(0)
+    active = clean.activations[1].dense() != 0
+    late = active[4:].any(0) & ~active[1:4].any(0)
     assert late.any()
     graph = causal_graph(tiny, PROMPT, read=3, top_k=10**6, min_path_edges=1)
     sources = {edge.source.index for edge in graph.find_edges(layer=1)}
@@ -289,7 +285,7 @@ def test_features_after_the_read_position_are_no_sources(tiny: InstrumentedModel
 
 
 def test_interventions_check_their_input(tiny: InstrumentedModel) -> None:
-    from sae_graphs.ablation import mean_over
+    from sae_graphs.interventions import mean_over
 
     with pytest.raises(SaeGraphsError, match="no reference prompts"):
         mean_over(tiny, [])
@@ -300,7 +296,7 @@ def test_interventions_check_their_input(tiny: InstrumentedModel) -> None:
 
 
 def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: InstrumentedModel) -> None:
-    from sae_graphs.ablation import mean_over
+    from sae_graphs.interventions import mean_over
 
     mean = mean_over(tiny, [OTHER_PROMPT])
     options: dict[str, Any] = {"top_k": 500, "min_path_edges": 1, "intervention": mean}
@@ -311,7 +307,7 @@ def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: Instrume
 
 
 def test_graphs_of_other_reference_prompts_do_not_join(tiny: InstrumentedModel) -> None:
-    from sae_graphs.ablation import mean_over
+    from sae_graphs.interventions import mean_over
     from sae_graphs.paths import union
 
     pins = [str(edge.source) for edge in causal_graph(tiny, PROMPT, min_path_edges=1).edges]
@@ -415,23 +411,19 @@ def test_one_token_repeated_has_a_finite_fit(bridge_of: BridgeOf, tmp_path: Path
 # -- what is kept ----------------------------------------------------------------------------------
 
 
-def block(depth: int, sources: list[int], effects: list[list[float]]) -> EffectBlock:
-    return EffectBlock(depth, torch.tensor(sources), torch.tensor(effects))
-
-
 BLOCKS = [
-    block(0, [3, 7], [[1.0, -2.0, 0.0], [2.0, 0.5, -2.0]]),
-    block(1, [0, 1], [[-3.0, 0.0], [0.25, 3.0]]),
+    effects_of(0, [3, 7], [[1.0, -2.0, 0.0], [2.0, 0.5, -2.0]]),
+    effects_of(1, [0, 1], [[-3.0, 0.0], [0.25, 3.0]]),
 ]
 
 
 def test_keep_top_per_layer() -> None:
     kept, totals = keep_top(BLOCKS, 2, "layer")
     assert kept == [
-        MeasuredEdge(1, 0, 0, -3.0),
-        MeasuredEdge(1, 1, 1, 3.0),
-        MeasuredEdge(0, 3, 1, -2.0),
-        MeasuredEdge(0, 7, 0, 2.0),
+        MeasuredEdge(1, 0, None, 0, None, -3.0),
+        MeasuredEdge(1, 1, None, 1, None, 3.0),
+        MeasuredEdge(0, 3, None, 1, None, -2.0),
+        MeasuredEdge(0, 7, None, 0, None, 2.0),
     ]
     assert totals == {0: 7.5, 1: 6.25}
 
@@ -459,14 +451,14 @@ def test_an_effect_of_zero_is_no_edge() -> None:
 
 def test_keep_top_of_nothing() -> None:
     assert keep_top([], 3, "layer") == ([], {})
-    silent = block(0, [3], [[0.0, 0.0]])
+    silent = effects_of(0, [3], [[0.0, 0.0]])
     assert keep_top([silent], 3, "graph") == ([], {0: 0.0})
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_effects_that_overflow_are_not_dropped_in_silence(bad: float) -> None:
     with pytest.raises(SaeGraphsError, match="not finite"):
-        keep_top([block(0, [3], [[1.0, bad]])], 2, "layer")
+        keep_top([effects_of(0, [3], [[1.0, bad]])], 2, "layer")
 
 
 def test_precisions_agree(bridge_of: BridgeOf) -> None:

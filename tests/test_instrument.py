@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.rows import RowChange
+from sae_graphs.instrument import InstrumentedModel, steps_between
+from sae_graphs.rows import Rows, Where
 from tests.conftest import BridgeOf
 from tests.linear_model import LinearModel, identity_sae, linear_model
 from tests.models import ARCHITECTURES, PROMPT, STACKS, random_stack
@@ -35,18 +36,22 @@ def test_replays_are_exact(bridge_of: BridgeOf, architecture: str) -> None:
     expected = bridge(tokens, use_cache=False)[0]
     assert torch.allclose(clean.logits, expected, atol=1e-10)
     for depth in range(len(model.stack.layers)):
-        change = same(clean.streams[depth], [6, 2, 4], 3)
-        logits = model.run_to_logits(clean, depth, change)
+        change, reads = same(clean.streams[depth], [2, 4, 6], 3)
+        logits = model.run_to_logits(clean, clean.points[depth], change, reads)
         assert torch.allclose(logits, expected[6].expand(3, -1), atol=1e-9)
         if depth + 1 < len(model.stack.layers):
-            onward = model.run_segment(clean, depth, change)
+            points = clean.points[depth : depth + 2]
+            onward = model.advance(clean, points[0], points[1], change, reads)
             assert torch.allclose(onward, clean.streams[depth + 1][6].expand(3, -1), atol=1e-9)
 
 
-def same(stream: Tensor, positions: list[int], copies: int) -> RowChange:
-    """A change that changes nothing, read at the first of the positions."""
-    rows = torch.tensor([positions] * copies)
-    return RowChange(rows, stream[rows])
+def same(stream: Tensor, positions: list[int], n_copies: int) -> tuple[Rows, Where]:
+    """A change that changes nothing, and where to read: at the last of the positions."""
+    copies = torch.arange(n_copies)
+    where = Where(copies.repeat_interleave(len(positions)), torch.tensor(positions * n_copies))
+    return Rows(where, stream[where.positions]), Where(
+        copies, torch.full_like(copies, positions[-1])
+    )
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
@@ -72,6 +77,7 @@ def test_hooks_are_removed_after_an_error(bridge_of: BridgeOf) -> None:
     bridge = bridge_of("gpt2", "float64")
     model = InstrumentedModel(bridge, random_stack(bridge, STACKS["mixed"], ["standard"]))
     clean = model.clean_run(PROMPT)
+    points = clean.points
 
     def fail(*args: Any) -> None:
         raise RuntimeError("out of memory")
@@ -82,9 +88,9 @@ def test_hooks_are_removed_after_an_error(bridge_of: BridgeOf) -> None:
         for work in (
             lambda: model.clean_run(PROMPT),
             lambda: model.streams_of(torch.tensor([clean.token_ids])),
-            lambda: model.run_to_logits(clean, 0, same(clean.streams[0], [9, 3], 2)),
-            lambda: model.run_to_logits(clean, 2, same(clean.streams[2], [9, 3], 2)),
-            lambda: model.run_segment(clean, 1, same(clean.streams[1], [9, 3], 2)),
+            lambda: model.run_to_logits(clean, points[0], *same(clean.streams[0], [3, 9], 2)),
+            lambda: model.run_to_logits(clean, points[2], *same(clean.streams[2], [3, 9], 2)),
+            lambda: model.advance(clean, *points[1:3], *same(clean.streams[1], [3, 9], 2)),
         ):
             with pytest.raises(RuntimeError, match="out of memory"):
                 work()
@@ -140,29 +146,43 @@ def test_sentencepiece_spaces_are_shown() -> None:
 # -- running some rows alone -----------------------------------------------------------------------
 
 
-def random_change(stream: Tensor) -> RowChange:
-    """Four copies, each with other rows changed; short ones are filled up with the row to read."""
-    rows = torch.tensor([[6, 1, 4], [6, 5, 6], [6, 6, 6], [6, 2, 3]])
+def random_change(stream: Tensor) -> tuple[Rows, Where]:
+    """Four copies, each with other rows changed, and read at one row or at several."""
+    changed = Where(torch.tensor([0, 0, 1, 2, 3, 3, 3]), torch.tensor([1, 4, 5, 6, 2, 3, 6]))
+    reads = Where(torch.tensor([0, 1, 1, 2, 3, 3]), torch.tensor([6, 5, 7, 9, 3, 6]))
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(10, stream.shape[-1], generator=generator, dtype=stream.dtype)
-    return RowChange(rows, (stream + noise)[rows])
+    noise = torch.randn(len(changed), stream.shape[-1], generator=generator, dtype=stream.dtype)
+    return Rows(changed, stream[changed.positions] + noise), reads
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_some_rows_alone_give_what_all_rows_give(bridge_of: BridgeOf, architecture: str) -> None:
+    """Through one block, through all of them, and from and to the middle of one."""
     bridge = bridge_of(architecture, "float64")
-    model = InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]))
+    stack = "post" if architecture == "neox" else "mixed"
+    model = InstrumentedModel(bridge, random_stack(bridge, STACKS[stack], ["standard"]))
     clean = model.clean_run(PROMPT)
     assert model._rows_alone
     assert all(kept is not None for kept in clean.kept)
-    for depth in range(3):
-        change = random_change(clean.streams[depth])
-        alone = model.run_segment(clean, depth, change)
+    points = clean.points
+    for start, stop in [*pairwise(points), (points[0], points[2]), (points[0], model.end)]:
+        change, reads = random_change(model._stream_at(clean, start))
+        alone = model.advance(clean, start, stop, change, reads)
         model._rows_alone = False
-        whole = model.run_segment(clean, depth, change)
+        whole = model.advance(clean, start, stop, change, reads)
         model._rows_alone = True
         assert torch.allclose(alone, whole, atol=1e-10)
-        assert not torch.allclose(alone, clean.streams[depth + 1][6], atol=1e-2)
+        moved = (alone - model._stream_at(clean, stop)[reads.positions]).norm(dim=-1) > 1e-2
+        attends = any(step.part != "from mid" for step in steps_between(start, stop))
+        assert moved.all() if attends else moved.tolist() == [False, True, False, False, True, True]
+
+
+def test_rows_before_the_change_are_clean(tiny: InstrumentedModel) -> None:
+    clean = tiny.clean_run(PROMPT)
+    change, _ = random_change(clean.streams[0])
+    reads = Where(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 4, 5, 1]))
+    onward = tiny.advance(clean, clean.points[0], tiny.end, change, reads)
+    assert torch.allclose(onward, clean.inputs[-1][reads.positions], atol=1e-10)
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, "("])

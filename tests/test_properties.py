@@ -13,21 +13,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.ablation import (
-    EffectBlock,
-    MeasuredEdge,
-    keep_top,
-    places_of,
-    row_change,
-    scale,
-    source_features,
-)
+from sae_graphs.ablation import ablations_of, changed_rows, places_of
 from sae_graphs.build import causal_graph
+from sae_graphs.effects import Effects, MeasuredEdge, keep_top
 from sae_graphs.graph import CausalGraph, Context, Edge, FeatureId, TokenEffect, assemble
 from sae_graphs.graph_json import from_networkx
 from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.interventions import scale
 from sae_graphs.paths import longest_path_edges, on_long_paths, strongest_paths
 from sae_graphs.settings import GraphSettings
+from tests.effects import effects_of
 from tests.graphs import LAYERS, graph_of, node, run_record
 
 few = settings(max_examples=60, deadline=None)
@@ -199,12 +194,12 @@ effects = st.lists(
 )
 
 
-def blocks_of(layers: list[list[list[float]]], batch: int) -> list[EffectBlock]:
+def blocks_of(layers: list[list[list[float]]], batch: int) -> list[Effects]:
     return [
-        EffectBlock(
+        effects_of(
             depth,
-            torch.arange(start, start + len(rows[start : start + batch])) * 2,
-            torch.tensor(rows[start : start + batch]),
+            range(2 * start, 2 * (start + len(rows[start : start + batch])), 2),
+            rows[start : start + batch],
         )
         for depth, rows in enumerate(layers)
         for start in range(0, len(rows), batch)
@@ -223,7 +218,7 @@ def test_top_k_is_a_prefix_of_the_sorted_list(
 ) -> None:
     everything = sorted(
         (
-            MeasuredEdge(depth, 2 * source, target, effect)
+            MeasuredEdge(depth, 2 * source, None, target, None, effect)
             for depth, rows in enumerate(layers)
             for source, row in enumerate(rows)
             for target, effect in enumerate(row)
@@ -273,29 +268,29 @@ def test_inactive_features_and_scale_one_change_nothing(
 ) -> None:
     clean = tiny.clean_run(prompt)
     places = places_of(clean, GraphSettings())
-    assert len(source_features(clean, depth, places, scale(1))) == 0
-    active = set(source_features(clean, depth, places).tolist())
-    acts = clean.activations[depth][places.ablated]
+    assert len(ablations_of(clean, depth, places, scale(1))) == 0
+    active = set(ablations_of(clean, depth, places).features.tolist())
+    acts = clean.activations[depth].dense()[places.ablated]
     assert active == set((acts != 0).any(0).nonzero()[:, 0].tolist())
     silent = torch.tensor(sorted(set(range(40)) - active))
-    streams = row_change(tiny, clean, depth, silent, places).whole(clean.streams[depth])
-    assert torch.equal(streams, clean.streams[depth].expand_as(streams))
-    everything = torch.arange(40)
-    streams = row_change(tiny, clean, depth, everything, places, scale(1)).whole(
-        clean.streams[depth]
-    )
-    assert torch.equal(streams, clean.streams[depth].expand_as(streams))
+    assert len(ablations_of(clean, depth, places, features=silent)) == 0
 
 
 @very_few
 @given(words, st.integers(0, 2))
 def test_only_ablated_positions_change(tiny: InstrumentedModel, prompt: str, depth: int) -> None:
     clean = tiny.clean_run(prompt)
-    for options in (GraphSettings(), GraphSettings(ablate="read")):
+    stream = clean.streams[depth]
+    acts = clean.activations[depth].dense().T != 0  # [F, T]
+    for options in (GraphSettings(), GraphSettings(ablate="read"), GraphSettings(ablate="each")):
         places = places_of(clean, options)
-        streams = row_change(tiny, clean, depth, torch.arange(40), places).whole(
-            clean.streams[depth]
-        )
-        acts = clean.activations[depth].T != 0  # [F, T]
-        touched = (streams != clean.streams[depth]).any(-1)
-        assert torch.equal(touched, acts & places.ablated)
+        ablations = ablations_of(clean, depth, places)
+        rows = changed_rows(tiny, clean, ablations)
+        touched = (rows.whole(stream, len(ablations)) != stream).any(-1)  # [S, T]
+        wanted = (acts & places.ablated)[ablations.features]
+        if places.each:
+            assert (touched.sum(1) == 1).all()
+            assert len(ablations) == (acts & places.ablated).sum()
+            assert not (touched & ~wanted).any()
+        else:
+            assert torch.equal(touched, wanted)
