@@ -7,7 +7,7 @@ here has an exact answer by one sweep in topological order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,9 +41,13 @@ class FeaturePath:
         return math.fsum(abs(edge.effect) for edge in self.edges)
 
     def __str__(self) -> str:
-        words = [str(self.edges[0].source)]
+        return self.words()
+
+    def words(self, name: Callable[[FeatureId], str] = str) -> str:
+        """The path as a sentence; `name` says what each feature is called in it."""
+        words = [name(self.edges[0].source)]
         for edge in self.edges:
-            words.append(f"{edge.sign} {edge.target} ({edge.effect:+.3g})")
+            words.append(f"{edge.sign} {name(edge.target)} ({edge.effect:+.3g})")
         return ", which ".join([f"{words[0]} {words[1]}", *words[2:]])
 
 

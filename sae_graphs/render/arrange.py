@@ -15,10 +15,24 @@ HEIGHT_TO_WIDTH = 1.2  # a picture may be this much taller than wide before it i
 
 @dataclass(frozen=True)
 class Rank:
-    """The features of one component in one layer."""
+    """The features of one component in one layer, or its output tokens (`layer` is None then).
 
-    layer: LayerReport
+    They are ordered by token position, where they have one, and then by index.
+    """
+
+    layer: LayerReport | None
     nodes: tuple[Node, ...]
+
+    @property
+    def label(self) -> str:
+        """The layer's label; `out` for output tokens."""
+        return self.nodes[0].feature.layer
+
+    @property
+    def by_position(self) -> tuple[tuple[Node, ...], ...]:
+        """The nodes at each token, from the first token to the last; all together without."""
+        groups = groupby(self.nodes, key=lambda node: node.feature.position)
+        return tuple(tuple(nodes) for _, nodes in groups)
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,18 @@ def groups_of(graph: CausalGraph) -> tuple[Group, ...]:
 
 
 def _ranks(graph: CausalGraph, nodes: Sequence[Node]) -> tuple[Rank, ...]:
+    reports = {layer.label: layer for layer in graph.run.layers}
     members = [
-        (layer, tuple(node for node in nodes if node.feature.layer == layer.label))
-        for layer in reversed(graph.run.layers)
+        (reports.get(label), tuple(node for node in nodes if node.feature.layer == label))
+        for label in reversed(tuple(graph.depths))
     ]
-    return tuple(Rank(layer, inside) for layer, inside in members if inside)
+    return tuple(
+        Rank(layer, tuple(sorted(inside, key=_place))) for layer, inside in members if inside
+    )
+
+
+def _place(node: Node) -> tuple[int, int]:
+    return node.feature.position or 0, node.feature.index
 
 
 def shelves(graph: CausalGraph) -> tuple[Shelf, ...]:

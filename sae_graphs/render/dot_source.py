@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from sae_graphs.graph import CausalGraph, Edge, LayerReport
+from sae_graphs.graph import CausalGraph, Edge, LayerReport, RunRecord
+from sae_graphs.render.anatomy import anatomy_words, strongest_part
 from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_lines, shelves
 from sae_graphs.render.header import header, no_path_words
 from sae_graphs.render.labels import BoxShape, box, box_tooltip
 from sae_graphs.render.markup import cell, font, row, table, words
+from sae_graphs.render.names import counted_nodes, logit_words, name_of
 from sae_graphs.render.style import (
     INK,
     LINE,
@@ -60,7 +62,7 @@ def dot(
             _add_group(drawing, graph, group, shape)
     _add_ranks(drawing, shelved)
     for edge in sorted(graph.edges, key=lambda edge: abs(edge.effect)):
-        _add_edge(drawing, edge, scale, numbered=len(graph.edges) <= NUMBERED_EDGES)
+        _add_edge(drawing, graph.run, edge, scale, numbered=len(graph.edges) <= NUMBERED_EDGES)
     return str(drawing.source)
 
 
@@ -81,6 +83,8 @@ def _graph_attributes(graph: CausalGraph, shelved: tuple[Shelf, ...]) -> dict[st
         "outputorder": "nodesfirst",
         "tooltip": " ",
     }
+    if graph.resolves_positions:
+        attributes["remincross"] = "false"  # a second search would forget the order by position
     if len(graph.edges) > MANY_EDGES:
         attributes |= {"mclimit": "0.3", "nslimit": "4", "nslimit1": "4"}
     return attributes
@@ -117,18 +121,24 @@ def _add_layer_names(cluster: Digraph, group: Group) -> None:
     for rank in group.ranks:
         name = _layer_name(group, rank)
         cluster.node(name, label=f"<{_layer_label(rank.layer)}>", tooltip=_layer_tip(rank.layer))
-        for node in rank.nodes:
-            cluster.edge(name, str(node.feature), style="invis", weight="1")
+        before = [name]
+        for nodes in rank.by_position:
+            here = [str(node.feature) for node in nodes]
+            for left, right in product(before, here):
+                cluster.edge(left, right, style="invis", weight="1")
+            before = here
     for above, below in pairwise(group.ranks):
         ends = _layer_name(group, below), _layer_name(group, above)
         cluster.edge(*ends, style="invis", weight="300")
 
 
 def _layer_name(group: Group, rank: Rank) -> str:
-    return f"layer {rank.layer.label} of {group.number}"
+    return f"layer {rank.label} of {group.number}"
 
 
-def _layer_label(layer: LayerReport) -> str:
+def _layer_label(layer: LayerReport | None) -> str:
+    if layer is None:
+        return table(row(cell(words("next token", size=9, colour=SOFT))))
     return table(
         row(cell(words("layer", size=9, colour=SOFT))),
         row(cell(words(layer.label, size=20, colour=SOFT, bold=True))),
@@ -136,7 +146,9 @@ def _layer_label(layer: LayerReport) -> str:
     )
 
 
-def _layer_tip(layer: LayerReport) -> str:
+def _layer_tip(layer: LayerReport | None) -> str:
+    if layer is None:
+        return "output tokens: the effect on one is the change of its logit"
     return in_tooltip(
         f"layer {layer.label}: {visible(layer.hook_point)}\n"
         f"{counted(layer.active_features, 'active feature')}, {plain(layer.l0)} a token\n"
@@ -150,7 +162,7 @@ def _layer_tip(layer: LayerReport) -> str:
 def _add_group(drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxShape) -> None:
     number = group.number
     total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
-    facts = f"  {counted(len(group.nodes), 'feature')} · total |effect| {plain(total)}"
+    facts = f"  {counted_nodes(group.nodes)} · total |effect| {plain(total)}"
     caption = table(
         row(
             cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
@@ -182,12 +194,9 @@ def _add_group(drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxSha
             )
 
 
-def _add_edge(drawing: Digraph, edge: Edge, scale: EffectScale, *, numbered: bool) -> None:
-    meaning = (
-        "ablating the source lowers the target: it promotes it"
-        if edge.effect < 0
-        else "ablating the source raises the target: it suppresses it"
-    )
+def _add_edge(
+    drawing: Digraph, run: RunRecord, edge: Edge, scale: EffectScale, *, numbered: bool
+) -> None:
     number = words(f"  {signed(edge.effect)} ", size=8, colour=effect_colour(edge.effect))
     drawing.edge(
         str(edge.source),
@@ -197,8 +206,26 @@ def _add_edge(drawing: Digraph, edge: Edge, scale: EffectScale, *, numbered: boo
         penwidth=f"{scale.width(edge.effect):.2f}",
         arrowhead=arrow_head(edge),
         id=f"edge-{edge.source}-{edge.target}",
-        tooltip=in_tooltip(
-            f"{edge.source} -> {edge.target}: effect {signed(edge.effect)}\n{meaning}"
-        ),
+        tooltip=in_tooltip("\n".join(_edge_lines(run, edge))),
         **{"class": edge.sign},
     )
+
+
+def _edge_lines(run: RunRecord, edge: Edge) -> list[str]:
+    """What hovering over an arrow says: the effect, its meaning, how it came about."""
+    ends = f"{edge.source} -> {name_of(run, edge.target)}"
+    change, does = ("lowers", "promotes") if edge.effect < 0 else ("raises", "suppresses")
+    what = "target"
+    if edge.target.is_output:
+        what = logit_words(run.output(edge.target))
+    lines = [
+        f"{ends}: effect {signed(edge.effect)}",
+        f"ablating the source {change} the {what}: it {does} it",
+    ]
+    if edge.anatomy is not None:
+        whole = "" if edge.target.is_output else "pre-activation "
+        total = signed(edge.anatomy.preactivation_effect)
+        lines.append(f"{whole}{total}: {anatomy_words(edge.anatomy)}")
+        if any(block.heads for block in edge.anatomy.blocks):
+            lines.append(f"strongest: {strongest_part(edge.anatomy)}")
+    return lines

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sae_graphs.errors import quoted
 from sae_graphs.graph import CausalGraph, RunRecord
-from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
+from sae_graphs.render.legend import legend
+from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
+from sae_graphs.render.names import counted_nodes
 from sae_graphs.render.style import (
     ALARM,
     ALARM_LINE,
@@ -16,17 +17,11 @@ from sae_graphs.render.style import (
     FAINT,
     INK,
     LINE,
-    LOWERS,
-    LOWERS_TINT,
     MONO,
     PANEL,
-    RAISES,
-    RAISES_TINT,
-    SHADES,
     SOFT,
     WHITE,
     EffectScale,
-    shade,
 )
 from sae_graphs.render.text import (
     HARD_SPACE,
@@ -35,34 +30,16 @@ from sae_graphs.render.text import (
     in_label,
     in_thousandths,
     percent,
-    plain,
     shortened,
     token,
-    visible,
 )
 
-LEGEND_COLUMNS = 84
 FACT_COLUMNS = 72
 WARNING_COLUMNS = 120
 PROMPT_COLUMNS = 64
 PROMPT_LINES = 5
 NEXT_TOKENS = 6
 BAR_POINTS = 90
-
-PROMOTES_WORDS = "promotes: ablating the source lowers the target (effect < 0)"
-SUPPRESSES_WORDS = "suppresses: ablating the source raises the target (effect > 0)"
-EFFECT_WORDS = (
-    "effect: change of the target's activation at the read token, ablated − clean, "
-    "in SAE activation units"
-)
-ACTIVATION_WORDS = (
-    "activation on a token, white none to blue the feature's maximum: first line in this prompt, "
-    "below where it is most active; the number is that at the read token"
-)
-TOKEN_WORDS = (
-    "next tokens that ablating the feature lowers or raises: "
-    "change of log-probability, ablated − clean, in nats"
-)
 
 
 def header(graph: CausalGraph, *, scale: EffectScale, title: str | None) -> str:
@@ -71,7 +48,7 @@ def header(graph: CausalGraph, *, scale: EffectScale, title: str | None) -> str:
     columns_ = [
         cell(at_own_size(_about(graph, title))),
         cell(at_own_size(_next_tokens(run))),
-        cell(at_own_size(_legend(scale))),
+        cell(at_own_size(legend(graph, scale))),
     ]
     rows = [row(cell(_warnings(run.warnings), colspan=3))] if run.warnings else []
     rows.append(row(*columns_))
@@ -92,8 +69,12 @@ def settings_words(settings: Mapping[str, Any], *, n_tokens: int = 2) -> str:
         places = {
             "all": f"each feature ablated at every token{first}",
             "read": "each feature ablated at the read token",
+            "each": f"each feature ablated at one token at a time{first and ', never the first'}",
         }
         parts.append(places.get(str(where), f"ablated at {where}"))
+    if (at := settings.get("summed_at")) is not None:
+        kept = "and target tokens" if at == "all" else f"tokens, target token {at}"
+        parts.append(f"effects summed over source {kept}")
     if (kind := settings.get("intervention", "zero")) != "zero":
         parts.append(f"intervention: {kind}")
     if layers := settings.get("layers"):
@@ -107,7 +88,7 @@ def share_words(graph: CausalGraph) -> str:
     """How much of what was measured the arrows show."""
     arrows = counted(len(graph.edges), "arrow")
     verb = "holds" if len(graph.edges) == 1 else "hold"
-    return f"{arrows} between {counted(len(graph.nodes), 'feature')} {verb} " + (
+    return f"{arrows} between {counted_nodes(graph.nodes)} {verb} " + (
         f"{percent(graph.run.kept_share)} of the total |effect| measured"
     )
 
@@ -128,7 +109,7 @@ def _about(graph: CausalGraph, title: str | None) -> str:
     rows = [row(cell(line, align="LEFT")) for line in lines]
     rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=3)))
     rows += [
-        row(cell(_wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))
+        row(cell(wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))
         for fact in [" · ".join(facts), share_words(graph), words_of_settings]
         if fact
     ]
@@ -199,7 +180,7 @@ def prompt_lines(tokens: Sequence[str], read: int) -> list[list[int | None]]:
 
 
 def _next_tokens(run: RunRecord) -> str:
-    rows = [row(cell(_title("Next token"), align="LEFT", colspan=3))]
+    rows = [row(cell(heading("Next token"), align="LEFT", colspan=3))]
     for text, probability in run.next_tokens[:NEXT_TOKENS]:
         name = shortened(token(text), 16)
         filled = max(1, round(BAR_POINTS * min(max(probability, 0.0), 1.0)))
@@ -215,10 +196,6 @@ def _next_tokens(run: RunRecord) -> str:
     return table(*rows, cellspacing=3, align="LEFT")
 
 
-def _title(text: str) -> str:
-    return words(text, size=11, bold=True, colour=INK)
-
-
 def _warnings(texts: Sequence[str]) -> str:
     """One panel, as wide as the header, that cannot be overlooked."""
     sign = words("⚠  ", size=14, colour=ALARM_LINE)
@@ -226,7 +203,7 @@ def _warnings(texts: Sequence[str]) -> str:
         row(
             cell(sign, valign="TOP"),
             cell(
-                _wrapped(shortened(text, 400), WARNING_COLUMNS, size=11, colour=INK, bold=True),
+                wrapped(shortened(text, 400), WARNING_COLUMNS, size=11, colour=INK, bold=True),
                 align="LEFT",
             ),
         )
@@ -239,68 +216,3 @@ def _warnings(texts: Sequence[str]) -> str:
         color=ALARM_LINE,
         cellpadding=6,
     )
-
-
-# -- the legend ------------------------------------------------------------------------------------
-
-
-def scale_words(scale: EffectScale) -> str:
-    """What the arrows' darkness and width stand for in this picture."""
-    ends = f"{plain(scale.smallest)} (faintest) to {plain(scale.largest)} (strongest)"
-    return f"the larger |effect|, the darker and thicker: {ends}"
-
-
-def _legend(scale: EffectScale) -> str:
-    rows = [
-        row(cell(_title("How to read it"), align="LEFT", colspan=2)),
-        _entry(_arrow("━━▶", LOWERS), PROMOTES_WORDS),
-        _entry(_arrow("━━┫", RAISES), SUPPRESSES_WORDS),
-        *([_entry(_samples(scale), scale_words(scale))] if scale.largest else []),
-        _entry("", EFFECT_WORDS),
-        _entry(_ramp(), ACTIVATION_WORDS),
-        _entry(_chips(), TOKEN_WORDS),
-    ]
-    return table(*rows, cellspacing=2)
-
-
-def _entry(sample: str, text: str) -> str:
-    lines = _wrapped(text, LEGEND_COLUMNS, size=9.5)
-    return row(cell(at_own_size(sample) if sample else "", width=56), cell(lines, align="LEFT"))
-
-
-def _wrapped(text: str, width: int, *, size: float, colour: str = SOFT, bold: bool = False) -> str:
-    """Text in lines of at most `width` characters."""
-    lines = textwrap.wrap(visible(text, space=" "), width) or [""]
-    return table(
-        *(
-            row(cell(words(line, size=size, colour=colour, bold=bold), align="LEFT"))
-            for line in lines
-        )
-    )
-
-
-def _arrow(drawn: str, colour: str) -> str:
-    return font(in_label(drawn), face=MONO, size=11, colour=colour)
-
-
-def _samples(scale: EffectScale) -> str:
-    """Three strokes: the faintest, the middle and the strongest opacity of the picture."""
-    middle = (scale.smallest + scale.largest) / 2
-    return "".join(
-        _arrow("━", scale.colour(-size)) for size in (scale.smallest, middle, scale.largest)
-    )
-
-
-def _ramp() -> str:
-    steps = [
-        cell(bgcolor=shade(step), width=5, height=9, fixedsize="TRUE") for step in range(SHADES + 1)
-    ]
-    return table(row(*steps), border=1, color=LINE)
-
-
-def _chips() -> str:
-    samples = [
-        cell(_arrow("a", INK), bgcolor=LOWERS_TINT, width=16),
-        cell(_arrow("b", INK), bgcolor=RAISES_TINT, width=16),
-    ]
-    return table(row(*samples), cellspacing=1)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sae_graphs.graph import Context, Node, RunRecord, TokenEffect
+from sae_graphs.graph import BlockShare, Context, Node, RunRecord, TokenEffect
+from sae_graphs.render.anatomy import shares_words
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
+from sae_graphs.render.names import logit_words, name_of, output_words, token_at
 from sae_graphs.render.strips import strip, strip_table
 from sae_graphs.render.style import (
     BAND,
+    FAINT,
     INK,
     LINE,
     MONO,
@@ -24,6 +27,7 @@ from sae_graphs.render.text import (
     counted,
     in_label,
     in_tooltip,
+    percent,
     plain,
     shortened,
     signed,
@@ -34,7 +38,7 @@ from sae_graphs.render.text import (
 
 MAX_TOKENS = 3
 MAX_TIP_TOKENS = 24
-NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 12, 9, 8.5
+TOKEN_SIZE, NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 20, 12, 9, 8.5
 MONO_ASPECT = 0.602  # a monospaced character's width by its size
 
 LOWERS_WORDS = "ablating lowers"
@@ -55,11 +59,19 @@ class BoxShape:
 
 
 def box(node: Node, run: RunRecord, shape: BoxShape) -> str:
-    """The HTML-like label of one feature."""
+    """The HTML-like label of one feature, or of an output token."""
+    if node.feature.is_output:
+        return _output_box(node, run, shape)
     largest = _largest_activation(node)
-    rows = [row(cell(_heading(node), align="LEFT", width=shape.points))]
+    rows = [row(cell(_heading(node, run, shape), align="LEFT", width=shape.points))]
     if node.activations:
-        line = strip(run.tokens, node.activations, largest=largest, width=shape.columns)
+        line = strip(
+            run.tokens,
+            node.activations,
+            largest=largest,
+            width=shape.columns,
+            focus=node.feature.position,
+        )
         rows.append(_line(strip_table(line), bgcolor=BAND))
     for context in node.contexts[: shape.contexts]:
         line = strip(context.tokens, context.activations, largest=largest, width=shape.columns)
@@ -97,10 +109,40 @@ def _largest_activation(node: Node) -> float:
     return max(values, default=0.0)
 
 
-def _heading(node: Node) -> str:
+def _output_box(node: Node, run: RunRecord, shape: BoxShape) -> str:
+    """Where paths end: the token in large type on dark ground, with its clean numbers."""
+    output = run.output(node.feature)
+    size = TOKEN_SIZE if output.contrast is None else TOKEN_SIZE - 4
+    room = int(shape.points / (size * MONO_ASPECT))
+    text = output_words(output, room)
+    small = (
+        words(f"{percent(output.probability)}  ", size=NAME_SIZE, colour=WHITE, bold=True)
+        + words(f"{logit_words(output)} {plain(output.logit)}", size=SMALL_SIZE, colour=LINE)
+    )  # fmt: skip
+    rows = [
+        cell(font(in_label(text), size=size, face=MONO, colour=WHITE, bold=True)),
+        cell(small),
+        cell(words(str(node.feature), size=SMALL_SIZE, colour=FAINT)),
+    ]
+    return table(
+        *(row(each) for each in rows),
+        border=1,
+        color=INK,
+        bgcolor=INK,
+        style="ROUNDED",
+        cellpadding=3,
+        cellspacing=1,
+    )
+
+
+def _heading(node: Node, run: RunRecord, shape: BoxShape) -> str:
     mark = words(" ↗", size=10, colour=RAISES) if web_address(node.neuronpedia) else ""
     name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
     state = f"active {plain(node.activation)}" if node.activation else "silent"
+    if (here := token_at(run, node.feature)) is not None:
+        room = shape.columns - NAME_SIZE / TEXT_SIZE * len(str(node.feature)) - len(state) - 3
+        text = in_label(f" {shortened(here, max(int(room), 5))}")
+        name += font(text, size=TEXT_SIZE, face=MONO, colour=INK)
     active = words(state, size=SMALL_SIZE, colour=SOFT)
     return table(row(cell(name, align="LEFT"), cell(active, align="RIGHT")))
 
@@ -132,7 +174,12 @@ def _tokens(label: str, effects: Sequence[TokenEffect], shape: BoxShape) -> str:
 
 def box_tooltip(node: Node, run: RunRecord) -> str:
     """What hovering over a box says: activation per prompt token, contexts, token effects."""
-    lines = [f"{node.feature}: activation {plain(node.activation)} at the read token"]
+    if node.feature.is_output:
+        return in_tooltip("\n".join(_output_lines(node, run)))
+    here = token_at(run, node.feature)
+    place = "the read token" if here is None else f"token {node.feature.position}, {here}"
+    lines = [f"{node.feature}: activation {plain(node.activation)} at {place}"]
+    lines += [f"{what} {shares_words(shares)}" for what, shares in provenance(node)]
     if node.activations:
         lines += ["", "in this prompt:", *_prompt_lines(node, run)]
     if node.contexts:
@@ -145,6 +192,22 @@ def box_tooltip(node: Node, run: RunRecord) -> str:
     if web_address(node.neuronpedia):
         lines += ["", "click for its page on Neuronpedia"]
     return in_tooltip("\n".join(lines))
+
+
+def provenance(node: Node) -> tuple[tuple[str, tuple[BlockShare, ...]], ...]:
+    """Which blocks wrote the feature, and which later ones scrub it; what is not known is left
+    out."""
+    known = ("written by", node.written_by), ("scrubbed by", node.scrubbed_by)
+    return tuple((what, shares) for what, shares in known if shares)
+
+
+def _output_lines(node: Node, run: RunRecord) -> list[str]:
+    output = run.output(node.feature)
+    return [
+        f"output token {name_of(run, node.feature)}",
+        f"clean probability {percent(output.probability)}",
+        f"clean {logit_words(output)} {plain(output.logit)}",
+    ]
 
 
 def _prompt_lines(node: Node, run: RunRecord) -> list[str]:

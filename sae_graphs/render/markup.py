@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sae_graphs.render.style import SANS
+import textwrap
+
+from sae_graphs.render.style import INK, SANS, SOFT
 from sae_graphs.render.text import HARD_SPACE, in_label, visible
 
 
@@ -66,3 +68,19 @@ def at_own_size(content: str) -> str:
     return table(
         row(cell(content, align="LEFT"), cell(colspan=99)), row(cell(colspan=100, rowspan=99))
     )
+
+
+def wrapped(text: str, width: int, *, size: float, colour: str = SOFT, bold: bool = False) -> str:
+    """Text in lines of at most `width` characters."""
+    lines = textwrap.wrap(visible(text, space=" "), width) or [""]
+    return table(
+        *(
+            row(cell(words(line, size=size, colour=colour, bold=bold), align="LEFT"))
+            for line in lines
+        )
+    )
+
+
+def heading(text: str) -> str:
+    """The title of a part of the header."""
+    return words(text, size=11, bold=True, colour=INK)

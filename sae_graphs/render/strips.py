@@ -8,7 +8,7 @@ from itertools import accumulate
 from unicodedata import bidirectional
 
 from sae_graphs.render.markup import at_own_size, cell, row, table
-from sae_graphs.render.style import shade, shade_step
+from sae_graphs.render.style import INK, shade, shade_step
 from sae_graphs.render.text import ELLIPSIS, HARD_SPACE, columns, in_label, visible
 
 BEFORE_PEAK = (
@@ -18,30 +18,36 @@ BEFORE_PEAK = (
 
 @dataclass(frozen=True)
 class Piece:
-    """Visible text drawn on one shade; `step` 0 is white."""
+    """Visible text drawn on one shade; `step` 0 is white. The token of interest has a frame."""
 
     text: str
     step: int
+    framed: bool = False
 
 
 def strip(
-    tokens: Sequence[str], activations: Sequence[float], *, largest: float, width: int
+    tokens: Sequence[str],
+    activations: Sequence[float],
+    *,
+    largest: float,
+    width: int,
+    focus: int | None = None,
 ) -> tuple[Piece, ...]:
-    """At most `width` columns of the tokens around the most active one.
+    """At most `width` columns of the tokens around `focus`, by default the most active one.
 
-    Shades are activation / `largest`. An ellipsis marks each end that is cut.
+    Shades are activation / `largest`. An ellipsis marks each end that is cut; `focus` is framed.
     """
     if not tokens:
         return ()
     shown = [visible(token) for token in tokens]
     steps = [shade_step(activation, largest) for activation in activations]
-    peak = max(range(len(shown)), key=lambda i: (activations[i], i))
+    peak = max(range(len(shown)), key=lambda i: (activations[i], i)) if focus is None else focus
     text = "".join(shown)
     starts = [0, *accumulate(len(token) for token in shown)]
     first, last = _window(text, starts[peak], starts[peak + 1], width)
     pieces = [
-        Piece(text[max(start, first) : min(end, last)], step)
-        for start, end, step in zip(starts, starts[1:], steps, strict=False)
+        Piece(text[max(start, first) : min(end, last)], step, framed=position == focus)
+        for position, (start, end, step) in enumerate(zip(starts, starts[1:], steps, strict=False))
         if start < last and end > first
     ]
     if first > 0:
@@ -74,10 +80,11 @@ def _window(text: str, start: int, end: int, width: int) -> tuple[int, int]:
 
 def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     """Neighbours on white become one piece, unless one is written from right to left; shaded
-    tokens keep their own."""
+    and framed tokens keep their own."""
     merged: list[Piece] = []
     for piece in pieces:
-        if merged and piece.step == merged[-1].step == 0 and not _turns(merged[-1], piece):
+        white = bool(merged) and not (piece.step or merged[-1].step)
+        if white and not (piece.framed or merged[-1].framed or _turns(merged[-1], piece)):
             merged[-1] = Piece(merged[-1].text + piece.text, 0)
         else:
             merged.append(piece)
@@ -91,7 +98,12 @@ def _turns(*pieces: Piece) -> bool:
 def strip_table(pieces: Sequence[Piece]) -> str:
     """The line as an HTML-like table, one cell a piece."""
     cells = [
-        cell(in_label(piece.text), bgcolor=shade(piece.step) if piece.step else None)
+        cell(
+            in_label(piece.text),
+            bgcolor=shade(piece.step) if piece.step else None,
+            border=1 if piece.framed else None,
+            color=INK if piece.framed else None,
+        )
         for piece in pieces
         if piece.text
     ]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from sae_graphs.graph import CausalGraph, FeatureId, RunRecord
-from sae_graphs.render.header import (
-    ACTIVATION_WORDS,
-    EFFECT_WORDS,
-    PROMOTES_WORDS,
-    SUPPRESSES_WORDS,
-    TOKEN_WORDS,
-    no_path_words,
-    scale_words,
-    settings_words,
-    share_words,
-)
+from functools import partial
+
+from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, Edge, FeatureId, RunRecord
+from sae_graphs.render.anatomy import anatomy_words, shares_words
+from sae_graphs.render.header import no_path_words, settings_words, share_words
+from sae_graphs.render.legend import entries
+from sae_graphs.render.names import logit_words, name_of, output_words, token_at
 from sae_graphs.render.style import EffectScale, effect_colour
 from sae_graphs.render.text import (
     in_page,
     in_thousandths,
+    percent,
     plain,
     shortened,
     signed,
@@ -27,6 +23,16 @@ from sae_graphs.render.text import (
 )
 from sae_graphs.render.webpage_style import PAN_AND_ZOOM, STYLE
 
+_SAMPLES = {
+    "promotes": "<b class='lowers'>━▶</b>",
+    "suppresses": "<b class='raises'>━┫</b>",
+    "scale": "<i class='opacity'></i>",
+    "effect": "",
+    "place": "<i class='chip framed'></i>",
+    "activation": "<i class='ramp'></i>",
+    "tokens": "<i class='chip lowered'></i><i class='chip raised'></i>",
+    "out": "<i class='chip output'></i>",
+}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -47,7 +53,9 @@ def page(graph: CausalGraph, *, picture: str, title: str | None = None) -> str:
             _about(graph),
             _picture(picture),
             _components(graph),
+            _outputs(graph),
             _edges(graph),
+            _features(graph),
             f"<script>{PAN_AND_ZOOM}</script>",
             "</body></html>\n",
         ]
@@ -91,17 +99,11 @@ def _next_tokens(run: RunRecord) -> str:
 
 
 def _legend(graph: CausalGraph) -> str:
-    scale = scale_words(EffectScale.of(graph))
-    samples = {
-        "<b class='lowers'>━▶</b>": PROMOTES_WORDS,
-        "<b class='raises'>━┫</b>": SUPPRESSES_WORDS,
-        "<i class='opacity'></i>": f"{scale}; {EFFECT_WORDS}",
-        "<i class='ramp'></i>": ACTIVATION_WORDS,
-        "<i class='chip lowered'></i><i class='chip raised'></i>": TOKEN_WORDS,
-    }
-    return (
-        "<dl>" + "".join(f"<dt>{k}</dt><dd>{_shown(v)}</dd>" for k, v in samples.items()) + "</dl>"
+    rows = "".join(
+        f"<dt>{_SAMPLES[entry.kind]}</dt><dd>{_shown(entry.words)}</dd>"
+        for entry in entries(graph, EffectScale.of(graph))
     )
+    return f"<dl>{rows}</dl>"
 
 
 def _picture(picture: str) -> str:
@@ -119,6 +121,7 @@ def _picture(picture: str) -> str:
 def _components(graph: CausalGraph) -> str:
     if not graph.nodes:
         return f"<p>{_shown(no_path_words(graph.run))}</p>"
+    named = partial(name_of, graph.run)
     rows = []
     for number, part in zip(graph.component_numbers, graph.components(), strict=True):
         total = plain(sum(abs(edge.effect) for edge in part.edges))
@@ -126,30 +129,76 @@ def _components(graph: CausalGraph) -> str:
         rows.append(
             f"<tr><td>Graph {number}</td><td class='number'>{len(part.nodes)}</td>"
             f"<td class='number'>{len(part.edges)}</td><td class='number'>{total}</td>"
-            f"<td>{_shown(str(paths[0])) if paths else ''}</td></tr>"
+            f"<td>{_shown(paths[0].words(named)) if paths else ''}</td></tr>"
         )
     head = "<th>Graph<th>Features<th>Arrows<th>Total |effect|<th>Strongest path"
     return f"<h2>Graphs</h2><table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
+def _outputs(graph: CausalGraph) -> str:
+    if not graph.run.outputs:
+        return ""
+    drawn = {node.feature.index for node in graph.nodes if node.feature.is_output}
+    rows = "".join(
+        f"<tr><td>{in_page(f'{OUTPUT_LAYER}.{output.token_id}')}</td>"
+        f"<td><code>{in_page(output_words(output))}</code></td>"
+        f"<td class='number'>{percent(output.probability)}</td>"
+        f"<td>{logit_words(output)}</td><td class='number'>{plain(output.logit)}</td>"
+        f"<td>{'' if output.token_id in drawn else 'no arrow kept'}</td></tr>"
+        for output in graph.run.outputs
+    )
+    head = "<th>Output<th>Token<th>Probability<th><th>Clean<th>"
+    return f"<h2>Output tokens</h2><table><tr>{head}</tr>{rows}</table>"
+
+
 def _edges(graph: CausalGraph) -> str:
     if not graph.edges:
         return ""
+    known = any(edge.anatomy is not None for edge in graph.edges)
     rows = "".join(
         f"<tr><td>{_feature(graph, edge.source)}</td>"
         f"<td style='color:{effect_colour(edge.effect)}'>{edge.sign}</td>"
         f"<td>{_feature(graph, edge.target)}</td>"
         f"<td class='number' style='color:{effect_colour(edge.effect)}'>{signed(edge.effect)}</td>"
-        f"<td>Graph {graph[edge.source].component}</td></tr>"
+        f"{_anatomy(edge) if known else ''}<td>Graph {graph[edge.source].component}</td></tr>"
         for edge in graph.edges
     )
-    head = "<th>Source<th><th>Target<th>Effect<th>Graph"
+    extra = "<th>Pre-activation<th>Through" if known else ""
+    head = f"<th>Source<th><th>Target<th>Effect{extra}<th>Graph"
     return f"<h2>Arrows, strongest first</h2><table><tr>{head}</tr>{rows}</table>"
+
+
+def _anatomy(edge: Edge) -> str:
+    if edge.anatomy is None:
+        return "<td></td><td></td>"
+    return (
+        f"<td class='number'>{signed(edge.anatomy.preactivation_effect)}</td>"
+        f"<td>{_shown(anatomy_words(edge.anatomy))}</td>"
+    )
+
+
+def _features(graph: CausalGraph) -> str:
+    """Which blocks wrote each feature and which scrub it, where that is known."""
+    known = [node for node in graph.nodes if node.written_by or node.scrubbed_by]
+    if not known:
+        return ""
+    rows = "".join(
+        f"<tr><td>{_feature(graph, node.feature)}</td>"
+        f"<td class='number'>{plain(node.activation)}</td>"
+        f"<td>{_shown(shares_words(node.written_by))}</td>"
+        f"<td>{_shown(shares_words(node.scrubbed_by))}</td></tr>"
+        for node in known
+    )
+    head = "<th>Feature<th>Active<th>Written by<th>Scrubbed by"
+    return f"<h2>Where features come from</h2><table><tr>{head}</tr>{rows}</table>"
 
 
 def _feature(graph: CausalGraph, feature: FeatureId) -> str:
     address = web_address(graph[feature].neuronpedia)
-    name = in_page(str(feature))
+    name = in_page(name_of(graph.run, feature))
+    here = token_at(graph.run, feature)
+    place = f" <code>{in_page(here)}</code>" if here is not None and not feature.is_output else ""
     if not address:
-        return name
-    return f'<a href="{in_page(address)}" target="_blank" rel="noreferrer">{name}</a>'
+        return name + place
+    link = f'<a href="{in_page(address)}" target="_blank" rel="noreferrer">{name}</a>'
+    return link + place

@@ -48,6 +48,7 @@ dd {{ margin: 0; }} .lowers {{ color: {LOWERS}; }} .raises {{ color: {RAISES}; }
 .ramp {{ background: linear-gradient(90deg, white, {DEEPEST_SHADE}); border: 1px solid {LINE}; }}
 .chip {{ width: 17px; }} .lowered {{ background: {LOWERS_TINT}; }}
 .raised {{ background: {RAISES_TINT}; margin-left: 2px; }}
+.framed {{ border: 1px solid {INK}; }} .output {{ background: {INK}; }}
 figure {{ position: relative; border: 1px solid {LINE}; border-radius: 8px; margin: 0 0 28px; }}
 figure svg {{ display: block; width: 100%; height: 78vh; cursor: grab; touch-action: none;
   user-select: none; -webkit-user-select: none; }}

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 from sae_graphs.graph import (
+    Anatomy,
+    BlockAnatomy,
+    BlockShare,
     CausalGraph,
     Context,
     Edge,
     FeatureId,
     LayerReport,
     Node,
+    OutputToken,
     RunRecord,
     TokenEffect,
     assemble,
@@ -116,6 +122,74 @@ def hostile() -> CausalGraph:
         ),
         promotes=tuple(TokenEffect(token, -1.0, 0.1) for token in HOSTILE),
         suppresses=tuple(TokenEffect(token, 1.0, 0.1) for token in reversed(HOSTILE)),
+    )
+
+
+def _anatomy(effect: float, block: int) -> Anatomy:
+    heads = (0.25 * effect, 0.0, 0.0625 * effect)
+    return Anatomy(0.625 * effect, (BlockAnatomy(block, 0.3125 * effect, 0.0625 * effect, heads),))
+
+
+def resolved(boxes: int = 40, *, hostile_text: bool = False, seed: int = 1) -> CausalGraph:
+    """A graph with token positions, output tokens, one of them against another, and anatomies."""
+    chance = Random(seed)
+    tokens: tuple[str, ...] = (
+        "<bos>",
+        "Copyright",
+        " (",
+        "C",
+        ")",
+        " 19",
+        "98",
+        " by",
+        " the",
+        "\n",
+        " Free",
+    )
+    tokens = tuple((*HOSTILE, *tokens)[: len(tokens)]) if hostile_text else tokens
+    last = len(tokens) - 1
+    outputs = (
+        OutputToken(340, HOSTILE[0] if hostile_text else " Software", 14.25, 0.875),
+        OutputToken(11, HOSTILE[5] if hostile_text else ",", 3.5, 0.0625, contrast=" and"),
+    )
+    run = record(
+        tokens,
+        settings={"top_k": 8, "per": "layer", "min_path_edges": 3, "ablate": "each"},
+        outputs=outputs,
+    )
+    ranks = [
+        [
+            FeatureId(str(depth), chance.randrange(1024), min(last, chance.randrange(1, last + 4)))
+            for _ in range((boxes - 2) // 4)
+        ]
+        for depth in range(4)
+    ]
+    ranks.append([FeatureId("out", 340, last), FeatureId("out", 11, last)])
+    edges: dict[tuple[FeatureId, FeatureId], Edge] = {}
+    for depth, (lower, upper) in enumerate(pairwise(ranks)):
+        for target in upper:
+            able = [
+                feature for feature in lower if (feature.position or 0) <= (target.position or 0)
+            ]
+            for source in chance.sample(able, min(2, len(able))):
+                effect = chance.gauss(-1, 3)
+                edges[source, target] = Edge(source, target, effect, _anatomy(effect, depth))
+    names = dict.fromkeys(end for ends in edges for end in ends)
+    return assemble(run, [_described(name, run, chance) for name in names], edges.values())
+
+
+def _described(name: FeatureId, run: RunRecord, chance: Random) -> Node:
+    if name.is_output:
+        output = run.output(name)
+        return Node(name, output.logit, token=output.token)
+    values = [max(0.0, chance.gauss(-1, 2)) for _ in run.tokens]
+    values[name.position or 0] = 1 + chance.random()
+    return node(
+        str(name),
+        activation=values[name.position or 0],
+        activations=tuple(values),
+        written_by=(BlockShare("attention", 1, 0.625), BlockShare("mlp", 0, 0.25)),
+        scrubbed_by=(BlockShare("mlp", 2, 0.375),),
     )
 
 

@@ -1,0 +1,83 @@
+"""How an effect came about, and where a feature comes from, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sae_graphs.graph import Anatomy, BlockShare
+from sae_graphs.render.text import MINUS, percent, signed
+
+MAX_PARTS = 6
+CANCELLED = 0.05  # parts whose sum is a smaller share of their sizes are told as numbers
+
+
+def parts_of(anatomy: Anatomy) -> tuple[tuple[str, float], ...]:
+    """`skip`, and the attention and MLP of each block by name; those of nothing are left out."""
+    parts = [("skip", anatomy.skip)]
+    for block in anatomy.blocks:
+        parts += [(f"attention {block.block}", block.attention), (f"mlp {block.block}", block.mlp)]
+    return tuple((name, value) for name, value in parts if value)
+
+
+def anatomy_words(anatomy: Anatomy) -> str:
+    """The parts, largest first, as shares of the pre-activation's change.
+
+    Shares below 0 work against the change. Where the parts cancel, shares would say nothing, and
+    the changes themselves are given.
+
+    >>> anatomy_words(Anatomy(-0.6, (BlockAnatomy(4, -0.3, -0.1),)))
+    'skip 60%, attention 4 30%, mlp 4 10%'
+    """
+    parts = sorted(parts_of(anatomy), key=lambda part: -abs(part[1]))
+    total = anatomy.preactivation_effect
+    told = [f"{name} {_share(value, total, parts)}" for name, value in parts[:MAX_PARTS]]
+    left = len(parts) - len(told)
+    return ", ".join(told + ([f"{left} smaller parts"] if left else [])) or "nothing"
+
+
+def share_of(value: float, anatomy: Anatomy) -> str:
+    """One part as a share of the pre-activation's change; empty where the parts cancel."""
+    words = _share(value, anatomy.preactivation_effect, parts_of(anatomy))
+    return words if words.endswith("%") else ""
+
+
+def _share(value: float, total: float, parts: Iterable[tuple[str, float]]) -> str:
+    if abs(total) <= CANCELLED * sum(abs(part) for _, part in parts):
+        return signed(value)
+    return signed_percent(value / total)
+
+
+def signed_percent(share: float) -> str:
+    """A share as per cent; one below 0 with a minus sign."""
+    return percent(abs(share)) if share >= 0 else MINUS + percent(-share)
+
+
+def strongest_part(anatomy: Anatomy) -> str:
+    """The block's part with the largest change, and its head where heads are known.
+
+    >>> strongest_part(Anatomy(-0.6, (BlockAnatomy(4, -0.3, -0.1, (-0.3, 0.0)),)))
+    'attention 4, head 0'
+    """
+    found: list[tuple[float, str, tuple[float, ...]]] = []
+    for block in anatomy.blocks:
+        found.append((abs(block.attention), f"attention {block.block}", block.heads))
+        found.append((abs(block.mlp), f"mlp {block.block}", ()))
+    if not any(size for size, _, _ in found):
+        return ""
+    _, name, heads = max(found, key=lambda part: part[0])
+    if not any(heads):
+        return name
+    return f"{name}, head {max(range(len(heads)), key=lambda head: abs(heads[head]))}"
+
+
+def shares_words(shares: Iterable[BlockShare], limit: int = 3) -> str:
+    """Contributions in words, the first `limit`.
+
+    >>> shares_words([BlockShare("attention", 3, 0.62), BlockShare("embedding", None, 0.2)])
+    'attention 3 (62%), embedding (20%)'
+    """
+    return ", ".join(
+        f"{share.part if share.block is None else f'{share.part} {share.block}'} "
+        f"({signed_percent(share.share)})"
+        for share in list(shares)[:limit]
+    )
