@@ -24,15 +24,15 @@ from sae_graphs.ablation import (
     places_of,
 )
 from sae_graphs.contexts import read_contexts, token_effects
-from sae_graphs.effects import Effects, MeasuredEdge, keep_top
+from sae_graphs.effects import Effects
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord, assemble
+from sae_graphs.graph import CausalGraph, Edge, LayerReport, Node, RunRecord, assemble
 from sae_graphs.instrument import CleanRun, InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.neuronpedia import feature_url
 from sae_graphs.output_tokens import chosen_outputs, next_tokens, token_id
-from sae_graphs.paths import longest_path_edges, on_long_paths
 from sae_graphs.records import OUTPUT_LAYER, OutputToken
+from sae_graphs.selection import select
 from sae_graphs.settings import GraphSettings
 
 WORST_FVU = 0.5
@@ -74,10 +74,15 @@ def causal_graph(
     ablations = _ablations(scope, clean, places, intervention, settings)
 
     blocks = _measure_all(scope, clean, ablations, places, outputs, progress)
-    measured, totals = keep_top(blocks, settings.top_k, settings.per)
+    chosen = select(
+        blocks,
+        [layer.label for layer in scope.stack.layers],
+        top_k=settings.top_k,
+        per=settings.per,
+        min_path_edges=min_path_edges,
+    )
 
-    strongest = _named(scope, measured)
-    edges = on_long_paths(strongest, min_path_edges)
+    edges, totals = chosen.edges, chosen.totals
     nodes = _describe(scope, clean, edges, places, intervention)
     nodes += _output_nodes(clean, edges, outputs, places)
     expressed = [
@@ -103,7 +108,7 @@ def causal_graph(
         warnings=(
             *_fit_warnings(layers),
             *_stack_warnings(scope),
-            *_empty_warnings(strongest, edges, min_path_edges),
+            *chosen.warnings,
         ),
         outputs=outputs,
     )
@@ -195,18 +200,6 @@ def _measure_all(
             minus = None if contrast is None else token_id(model, contrast)
             yield from measure_outputs(model, clean, found, places, tokens, minus, progress=report)
         done += len(found)
-
-
-def _named(model: InstrumentedModel, measured: Sequence[MeasuredEdge]) -> list[Edge]:
-    labels = [*(layer.label for layer in model.stack.layers), OUTPUT_LAYER]
-    return [
-        Edge(
-            FeatureId(labels[edge.depth], edge.source, edge.source_position),
-            FeatureId(labels[edge.depth + 1], edge.target, edge.target_position),
-            edge.effect,
-        )
-        for edge in measured
-    ]
 
 
 def _describe(
@@ -323,18 +316,3 @@ def _stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
         name = str(dtype).removeprefix("torch.")
         found.append(f"measured in {name}: effects may be off by some per cent; use float32")
     return tuple(found)
-
-
-def _empty_warnings(
-    strongest: Sequence[Edge], edges: Sequence[Edge], min_path_edges: int
-) -> tuple[str, ...]:
-    """Why nothing is left to draw, and what would keep something."""
-    if edges:
-        return ()
-    if not strongest:
-        return ("no path is left: no ablation changed any feature of the next layer",)
-    longest = longest_path_edges(strongest)
-    return (
-        f"no path of {min_path_edges} edges is left: the {len(strongest)} strongest edges form "
-        f"paths of at most {longest}; raise top_k, or lower min_path_edges to {longest}",
-    )
