@@ -62,6 +62,31 @@ class Oracle:
                 rows[feature] = target.encode(stream)[read] - clean
         return rows
 
+    def effects_at_each(self, layer: int, ablated: int, change: Change = zero) -> Tensor:
+        """`[F, T, F of the next layer]`: changed at one position alone, read at all of them."""
+        target, hook = self.saes[layer + 1], self.hooks[layer + 1]
+        clean = self.activations[layer + 1]
+        found = torch.zeros(self.activations[layer].shape[1], *clean.shape, dtype=clean.dtype)
+        for feature in range(len(found)):
+            changed = self._changed_stream(layer, feature, [ablated], change)
+            if changed is not None:
+                _, stream = self._run(layer, changed, hook)
+                found[feature] = target.encode(stream) - clean
+        return found
+
+    def logit_effects(
+        self, layer: int, ablated: Sequence[int], read: int, change: Change = zero
+    ) -> Tensor:
+        """`[F, V]`: logit of the next token at `read`, ablated - clean, in nats."""
+        clean = self.logits[read]
+        rows = torch.zeros(self.activations[layer].shape[1], len(clean), dtype=clean.dtype)
+        for feature in range(len(rows)):
+            changed = self._changed_stream(layer, feature, ablated, change)
+            if changed is not None:
+                logits, _ = self._run(layer, changed, None)
+                rows[feature] = logits[read] - clean
+        return rows
+
     def token_effects(
         self, layer: int, ablated: Sequence[int], read: int, change: Change = zero
     ) -> Tensor:
