@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from sae_graphs.activations import Activations
 from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.recording import BlockCall, outputs_of, recording_calls
-from sae_graphs.rows import KeysAndValues, Rows, Where, keys_and_values, run_rows
+from sae_graphs.rows import KeysAndValues, Rows, Where, run_rows
 from sae_graphs.saes import SAELayer, SAEStack, StreamPoint, stack_from
 
 log = logging.getLogger(__name__)
 
-CHECKED_ROWS = 8  # of a prompt, on which an SAE is checked to treat tokens one by one
+CHECKED_TOKENS = 16  # of the first prompt, on which replays and SAEs are checked
 REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
 ENCODED_ROWS = 128  # rows that an SAE encodes at once: more gain nothing, and spill the caches
 WORKING_MEMORY = 2**30  # bytes, where no budget was given
@@ -96,8 +96,7 @@ class InstrumentedModel:
         self.model = model
         self.stack = saes if isinstance(saes, SAEStack) else stack_from(saes)
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
-        self._replay_checked = False
-        self._rows_checked = False
+        self._checked = False
         self._rows_alone = hasattr(model, "original_model")
         self.working_memory = WORKING_MEMORY
         d_model, n_blocks = int(model.cfg.d_model), len(model.blocks)
@@ -148,29 +147,10 @@ class InstrumentedModel:
     def clean_run(self, prompt: str, *, prepend_bos: bool | None = None) -> CleanRun:
         """Run the prompt once and keep what the measurements need."""
         ids = self.tokenize(prompt, prepend_bos=prepend_bos)
-        tokens = torch.tensor([ids], device=self.model.cfg.device)
-        with recording_calls(self.model.blocks) as recorded:
-            logits = self._forward(tokens)[0]  # [T, V]
-        inputs = tuple(stream[0] for stream in recorded.inputs)  # [T, D] each
-        if not torch.isfinite(logits).all():
-            raise SaeGraphsError(f"{self.name} answers NaN on this prompt; check its weights")
-        run = CleanRun(
-            prompt=prompt,
-            token_ids=ids,
-            tokens=tuple(self.token_string(i) for i in ids),
-            points=tuple(layer.point for layer in self.stack.layers),
-            streams=(),
-            activations=(),
-            fits=(),
-            inputs=inputs,
-            calls=tuple(recorded.calls),
-            kept=(),
-            logits=logits,
-        )
-        run = replace(run, kept=self._keep(run))
-        run = replace(run, streams=tuple(self._stream_at(run, point) for point in run.points))
-        self._check_replay(run)
-        return self._with_features(run)
+        if not self._checked:
+            self._check(ids[:CHECKED_TOKENS])
+            self._checked = len(ids) > 1  # one token says nothing of masks and positions
+        return self._with_features(self._run(ids, prompt, keep=self._rows_alone))
 
     @torch.no_grad()
     def streams_of(self, tokens: Tensor) -> list[Tensor]:
@@ -251,6 +231,28 @@ class InstrumentedModel:
         if hasattr(self.model, "original_model"):  # a bridge; its cache would disturb replays
             return self.model(tokens, use_cache=False)
         return self.model(tokens)
+
+    def _run(self, ids: tuple[int, ...], prompt: str, *, keep: bool) -> CleanRun:
+        """The forward pass, its streams and calls; the features are left out."""
+        tokens = torch.tensor([ids], device=self.model.cfg.device)
+        with recording_calls(self.model.blocks, keep=keep) as recorded:
+            logits = self._forward(tokens)[0]  # [T, V]
+        if not torch.isfinite(logits).all():
+            raise SaeGraphsError(f"{self.name} answers NaN on this prompt; check its weights")
+        run = CleanRun(
+            prompt=prompt,
+            token_ids=ids,
+            tokens=tuple(self.token_string(i) for i in ids),
+            points=tuple(layer.point for layer in self.stack.layers),
+            streams=(),
+            activations=(),
+            fits=(),
+            inputs=tuple(stream[0] for stream in recorded.inputs),
+            calls=tuple(recorded.calls),
+            kept=tuple(recorded.kept),
+            logits=logits,
+        )
+        return replace(run, streams=tuple(self._stream_at(run, point) for point in run.points))
 
     def _with_features(self, clean: CleanRun) -> CleanRun:
         """The run with every layer's features encoded, one SAE after the other."""
@@ -339,43 +341,29 @@ class InstrumentedModel:
         finally:
             handle.remove()
 
-    def _keep(self, clean: CleanRun) -> tuple[KeysAndValues | None, ...]:
-        if not self._rows_alone:
-            return (None,) * len(clean.calls)
-        return tuple(
-            keys_and_values(block, stream, call.args, call.kwargs)
-            for block, stream, call in zip(
-                self.model.blocks, clean.inputs, clean.calls, strict=False
-            )
-        )
-
     def _mid_hook(self, block: int) -> nn.Module:
         name = StreamPoint(block, "mid").hook_name
         if name not in self.model.hook_dict:
             raise SAELoadError(f"{self.name} has no {name}; use SAEs on hook_resid_pre or _post")
         return self.model.hook_dict[name]
 
-    def _check_replay(self, clean: CleanRun) -> None:
-        """Once per model: replaying the clean stream must give the recorded streams and logits.
+    def _check(self, ids: tuple[int, ...]) -> None:
+        """Replaying a clean run must give its streams and logits, and rows alone as all rows do.
 
         Guards against architectures that the replay does not fit; they must fail loudly.
         """
-        if self._rows_alone and not self._rows_checked and len(clean) > 1:
-            self._rows_alone = self._rows_agree(clean)
-            self._rows_checked = True
-        if self._replay_checked:
-            return
+        clean = self._run(ids, "", keep=False)
         self._check_saes(clean)
         for block in range(len(clean.calls)):
             again = self._replay(clean, Step(block, "whole"), clean.inputs[block][None])[0]
             self._require_equal(again, clean.inputs[block + 1], f"block {block}")
         self._require_equal(self.unembed(clean.inputs[-1]), clean.logits, "the logits")
-        self._replay_checked = len(clean) > 1  # one token says nothing of masks and positions
+        if self._rows_alone and len(ids) > 1:
+            self._rows_alone = self._rows_agree(self._run(ids, "", keep=True), clean.logits)
 
     def _check_saes(self, clean: CleanRun) -> None:
         """Each SAE must treat tokens one by one, and decode from the rows of `W_dec` alone."""
         for layer, stream in zip(self.stack.layers, clean.streams, strict=True):
-            stream = stream[-CHECKED_ROWS:]
             acts = layer.encode(stream)
             alone = torch.cat([layer.encode(row[None]) for row in stream])
             active = (acts != 0).any(0).nonzero()[:, 0]
@@ -387,27 +375,32 @@ class InstrumentedModel:
                     "by feature; save it for inference with sae-lens, or use another kind"
                 )
 
-    def _rows_agree(self, clean: CleanRun) -> bool:
-        """Whether each block gives on rows alone what it gives on all rows, for disturbed ones."""
+    def _rows_agree(self, clean: CleanRun, logits: Tensor) -> bool:
+        """Whether each block gives on rows alone what it gives on all rows, for disturbed ones.
+
+        And whether listening to its keys and values has left the run's `logits` as they were.
+        """
         last = len(clean) - 1
         device = clean.logits.device
         copies = torch.tensor([0, 0, 1], device=device)
         where = Where(copies, torch.tensor([last // 2, last, last], device=device))
+        agree = self._close(clean.logits, logits)
         for block in range(len(clean.calls)):
             stream = clean.inputs[block]
             # In one copy two rows change places; in the other the last one is as the first.
             rows = Rows(where, stream[torch.tensor([last, last // 2, 0], device=device)])
             alone = self._run_rows(clean, Step(block, "whole"), rows)
             whole = self._replay(clean, Step(block, "whole"), rows.whole(stream, 2))[where]
-            if alone is None or not self._close(alone, whole):
+            agree = agree and alone is not None and self._close(alone, whole)
+            if not agree:
                 log.warning(
                     "block %d of %s cannot be run on some rows alone: all rows are run, which is "
                     "as exact and slower",
                     block,
                     self.name,
                 )
-                return False
-        return True
+                break
+        return agree
 
     def _close(self, again: Tensor, recorded: Tensor) -> bool:
         tolerance = max(REPLAY_TOLERANCE, 20 * torch.finfo(recorded.dtype).eps)

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sae_graphs.rows import KeysAndValues, Recorder, with_cache
+
 
 @dataclass(frozen=True)
 class BlockCall:
@@ -20,10 +22,22 @@ class BlockCall:
 
 @dataclass(frozen=True)
 class Recording:
-    """`inputs` ends with the last block's output: one stream more than there are blocks."""
+    """`inputs` ends with the last block's output: one stream more than there are blocks.
+
+    `recorders` saw what each block's attention read; None where it cannot be seen.
+    """
 
     inputs: list[Tensor]
     calls: list[BlockCall]
+    recorders: list[Recorder | None]
+
+    @property
+    def kept(self) -> list[KeysAndValues | None]:
+        """The keys and values of each block, None where it did not show them."""
+        return [
+            held.seen[0] if held is not None and len(held.seen) == 1 else None
+            for held in self.recorders
+        ]
 
 
 @contextmanager
@@ -42,13 +56,20 @@ def outputs_of(hook: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def recording_calls(blocks: nn.ModuleList) -> Iterator[Recording]:
-    """Record the call of every block, and the last one's output, while the context is open."""
-    recording = Recording([], [])
+def recording_calls(blocks: nn.ModuleList, *, keep: bool = False) -> Iterator[Recording]:
+    """Record the call of every block, and the last one's output, while the context is open.
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    With `keep`, also the keys and values that its attention reads.
+    """
+    recording = Recording([], [], [])
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         recording.inputs.append(args[0])
         recording.calls.append(BlockCall(args[1:], kwargs))
+        recorder = Recorder()
+        call = with_cache(module, args[1:], kwargs, recorder) if keep else None
+        recording.recorders.append(None if call is None else recorder)
+        return None if call is None else ((args[0], *call[0]), call[1])
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         recording.inputs.append(output[0] if isinstance(output, tuple) else output)

@@ -103,17 +103,17 @@ class _Kept:
         return merged_keys, torch.cat([self.clean.values, values], dim=2)
 
 
-def keys_and_values(
-    block: nn.Module, stream: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> KeysAndValues | None:
-    """The keys and values of a block on the clean stream `[T, D]`; None where it shows none."""
-    named = _named_arguments(block, args, kwargs)
-    name = _cache_name(block)
-    if named is None or name is None:
+def with_cache(
+    block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], cache: object
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """A block's call, the stream aside, with this cache in it; None where it takes none."""
+    names, name = _parameters(block)[1:], _cache_name(block)
+    if name is None:
         return None
-    recorder = Recorder()
-    block(stream[None], **{**named, name: recorder})
-    return recorder.seen[0] if len(recorder.seen) == 1 else None
+    at = names.index(name)
+    if at < len(args):
+        return (*args[:at], cache, *args[at + 1 :]), dict(kwargs)
+    return args, {**kwargs, name: cache}
 
 
 def run_rows(
