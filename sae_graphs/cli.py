@@ -199,13 +199,16 @@ def edges(
     min_effect: Annotated[float, typer.Option(help="Smallest |effect|.", min=0.0)] = 0.0,
     component: Annotated[int | None, typer.Option(help="Edges of this graph (1, 2, ...).")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many.", min=1)] = None,
+    anatomy: Annotated[
+        bool, typer.Option("--anatomy", help="Through which block each effect came.")
+    ] = False,
     style: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
 ) -> None:
     """List the edges of a saved graph, strongest first.
 
     Example: `sae-graphs edges outputs/copyright-c --layer 3 --sign promotes`
     """
-    from sae_graphs import terminal
+    from sae_graphs.edge_tables import print_edges
 
     saved = _saved(run)
     found = saved.find_edges(
@@ -216,7 +219,7 @@ def edges(
         min_abs_effect=min_effect,
         component=component,
     )[:limit]
-    terminal.print_edges(out, saved, found, style.value)
+    print_edges(out, saved, found, style.value, anatomy=anatomy)
 
 
 @app.command()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_graphs.graph import CausalGraph, Edge
-from sae_graphs.render.text import token, visible
+from sae_graphs.graph import OUTPUT_LAYER, CausalGraph
+from sae_graphs.render.names import counted_nodes, logit_words, name_of, output_words
+from sae_graphs.render.text import percent, token, visible
 
 _BAR = 24  # characters of a bar that stands for probability 1
 
@@ -27,13 +26,16 @@ def print_graph(console: Console, graph: CausalGraph, *, seconds: float) -> None
         words.append(visible(piece, space=" "), style="bold reverse" if read else "")
     console.print(words)
     console.print(_next_tokens(graph))
+    if run.outputs:
+        console.print(_outputs(graph))
     console.print(_layers(graph))
     for warning in run.warnings:
         console.print(Text(f"warning: {warning}", style="bold yellow"))
     if graph.edges:
         _print_components(console, graph)
     measured = sum(layer.measured_features or 0 for layer in run.layers)
-    line = f"{measured} features measured in {seconds:.2f} s; left out: {_left_out(graph)}"
+    what = "features, each at one position," if graph.resolves_positions else "features"
+    line = f"{measured} {what} measured in {seconds:.2f} s; left out: {_left_out(graph)}"
     console.print(Text(line, style="dim"))
 
 
@@ -43,42 +45,34 @@ def print_files(console: Console, folder: Path, names: Sequence[str]) -> None:
     console.print(Text("  " + "  ".join(names)), soft_wrap=True)
 
 
-def print_edges(console: Console, graph: CausalGraph, edges: Sequence[Edge], style: str) -> None:
-    """Edges as a table for people, or as CSV or JSON for programs."""
-    columns = ("source", "target", "effect", "component")
-    rows = [
-        (str(edge.source), str(edge.target), edge.effect, graph[edge.source].component)
-        for edge in edges
-    ]
-    if style == "json":
-        data = [dict(zip(columns, row, strict=True)) for row in rows]
-        console.out(json.dumps(data, indent=1), highlight=False)
-    elif style == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-        console.out(text.getvalue().rstrip("\n"), highlight=False)
-    else:
-        table = Table("source", "target", "effect", "the source", "graph")
-        for (source, target, effect, component), edge in zip(rows, edges, strict=True):
-            colour = "red" if effect < 0 else "blue"
-            value = Text(f"{effect:+.4g}", style=colour)
-            table.add_row(source, target, value, Text(edge.sign, style=colour), str(component))
-        console.print(table)
-        console.print(Text(_units(len(edges)), style="dim"))
-
-
-def _units(n: int) -> str:
-    return (
-        f"{n} edges. Effect: change of the target's activation when the source is ablated "
-        "(ablated - clean)."
-    )
-
-
 def _next_tokens(graph: CausalGraph) -> Table:
     table = Table("next token", "probability", "", title="after the highlighted token")
     for piece, probability in graph.run.next_tokens:
         bar = "█" * round(probability * _BAR)
         table.add_row(Text(token(piece)), f"{probability:.1%}", Text(bar, style="cyan"))
+    return table
+
+
+def _outputs(graph: CausalGraph) -> Table:
+    """The output tokens whose logits were targets, and the strongest effect on each."""
+    table = Table("output", "token", "probability", "clean", "strongest effect on it")
+    table.title = "output tokens"
+    for output in graph.run.outputs:
+        into = [
+            edge
+            for edge in graph.edges
+            if edge.target.is_output and edge.target.index == output.token_id
+        ]
+        effect = "none kept"
+        if into:
+            effect = f"{into[0].effect:+.4g} nats, {into[0].source} {into[0].sign} it"
+        table.add_row(
+            f"{OUTPUT_LAYER}.{output.token_id}",
+            Text(output_words(output)),
+            percent(output.probability),
+            f"{logit_words(output)} {output.logit:.4g}",
+            effect,
+        )
     return table
 
 
@@ -115,21 +109,22 @@ def _print_components(console: Console, graph: CausalGraph) -> None:
     run = graph.run
     console.print(
         Text(
-            f"{len(graph.nodes)} features, {len(graph.edges)} edges: {run.kept_share:.0%} of the "
+            f"{counted_nodes(graph.nodes)}, {len(graph.edges)} edges: {run.kept_share:.0%} of the "
             f"total |effect| of {run.total_abs_effect:.4g}",
             style="bold",
         )
     )
     for number, component in zip(graph.component_numbers, graph.components(), strict=True):
         total = component.run.kept_abs_effect
-        head = f"Graph {number}: {len(component)} features, total |effect| {total:.4g}"
+        head = f"Graph {number}: {counted_nodes(component.nodes)}, total |effect| {total:.4g}"
         console.print(Text(head, style="bold cyan"))
-        console.print(Text(f"  strongest path: {component.paths(limit=1)[0]}"))
+        path = component.paths(limit=1)[0].words(partial(name_of, run))
+        console.print(Text(f"  strongest path: {path}"))
 
 
 def _left_out(graph: CausalGraph) -> str:
     settings = graph.run.settings
-    first = settings.get("ablate") == "all" and not settings.get("ablate_first")
+    first = settings.get("ablate") in ("all", "each") and not settings.get("ablate_first")
     if first and len(graph.run.tokens) > 1:
         piece = visible(graph.run.tokens[0], space=" ")
         return f"ablation at the first position ({piece}), the attention sink"

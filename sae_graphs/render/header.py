@@ -69,7 +69,8 @@ def settings_words(settings: Mapping[str, Any], *, n_tokens: int = 2) -> str:
         places = {
             "all": f"each feature ablated at every token{first}",
             "read": "each feature ablated at the read token",
-            "each": f"each feature ablated at one token at a time{first and ', never the first'}",
+            "each": f"each feature ablated at one token at a time{first and ', never the first'}"
+            + (", read at every token" if settings.get("read") == "all" else ""),
         }
         parts.append(places.get(str(where), f"ablated at {where}"))
     if (at := settings.get("summed_at")) is not None:

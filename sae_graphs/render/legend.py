@@ -92,7 +92,7 @@ def _output_words(graph: CausalGraph) -> str:
     if all(output.contrast is None for output in graph.run.outputs):
         return "output token, with its clean probability and logit; the effect on it is its logit's"
     return (
-        "output token A − B: the difference of their clean logits, and A's probability; "
+        "output token A - B: the difference of their clean logits, and A's probability; "
         "the effect on it is that difference's change, in nats"
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sae_graphs.graph import FeatureId, Node, OutputToken, RunRecord
-from sae_graphs.render.text import MINUS, counted, shortened, token, visible
+from sae_graphs.render.text import counted, shortened, token, visible
 
 
 def name_of(run: RunRecord, feature: FeatureId) -> str:
@@ -15,20 +15,20 @@ def name_of(run: RunRecord, feature: FeatureId) -> str:
     output = run.output(feature)
     words = f'{feature} "{visible(output.token, space=" ")}"'
     if output.contrast is not None:
-        words += f' {MINUS} "{visible(output.contrast, space=" ")}"'
+        words += f' - "{visible(output.contrast, space=" ")}"'
     return words
 
 
 def output_words(output: OutputToken, limit: int = 80) -> str:
     """An output token standing alone, every space shown, in at most `limit` characters; with a
-    contrast `A − B`."""
+    contrast `A - B`."""
     words = token(output.token)
     if output.contrast is None:
         return shortened(words, limit)
     other = token(output.contrast)
     room = limit - 3 - min(len(other), (limit - 3) // 2)
     words = shortened(words, room)
-    return f"{words} {MINUS} {shortened(other, limit - 3 - len(words))}"
+    return f"{words} - {shortened(other, limit - 3 - len(words))}"
 
 
 def logit_words(output: OutputToken) -> str:

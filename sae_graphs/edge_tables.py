@@ -1,0 +1,221 @@
+"""What `sae-graphs edges` prints: a table for people; CSV or JSON with all numbers for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sae_graphs.errors import quoted
+from sae_graphs.graph import CausalGraph, Edge, Node
+from sae_graphs.render.anatomy import share_of, shares_words, strongest_part
+from sae_graphs.render.names import name_of, token_at
+from sae_graphs.render.text import MINUS, counted, visible
+from sae_graphs.views import ANATOMY_COLUMNS, anatomy_sums
+
+_STYLES = {"promotes": "red", "suppresses": "blue"}
+
+
+def print_edges(
+    console: Console,
+    graph: CausalGraph,
+    edges: Sequence[Edge],
+    style: str,
+    *,
+    anatomy: bool = False,
+) -> None:
+    """Edges as `table`, `csv` or `json`; with `anatomy`, how each effect came about."""
+    if style == "json":
+        rows = [_values(graph, edge) | (_anatomy(edge) if anatomy else {}) for edge in edges]
+        console.out(json.dumps(rows, indent=1), highlight=False)
+    elif style == "csv":
+        console.out(_csv(graph, edges, anatomy=anatomy).rstrip("\n"), highlight=False)
+    elif anatomy:
+        _print_anatomies(console, graph, edges)
+    else:
+        _print_plain(console, graph, edges)
+
+
+# -- for programs ----------------------------------------------------------------------------------
+
+
+def _values(graph: CausalGraph, edge: Edge) -> dict[str, Any]:
+    return {
+        "source": str(edge.source),
+        "target": str(edge.target),
+        "target_token": graph[edge.target].token,
+        "effect": edge.effect,
+        "component": graph[edge.source].component,
+    }
+
+
+def _anatomy(edge: Edge) -> dict[str, Any]:
+    blocks = None
+    if edge.anatomy is not None:
+        blocks = [vars(block) | {"heads": list(block.heads)} for block in edge.anatomy.blocks]
+    return {**anatomy_sums(edge.anatomy), "blocks": blocks}
+
+
+def _csv(graph: CausalGraph, edges: Sequence[Edge], *, anatomy: bool) -> str:
+    """One column a block's part and head: `attention_4`, `attention_4_head_7`, `mlp_4`.
+
+    Tokens are made visible here, as what is printed may reach a terminal.
+    """
+    rows = [_values(graph, edge) for edge in edges]
+    for row in rows:
+        if (text := row["target_token"]) is not None:
+            row["target_token"] = visible(text, space=" ")
+    columns = ["source", "target", "target_token", "effect", "component"]
+    if anatomy:
+        parts = [_block_columns(edge) for edge in edges]
+        named = {name: key for part in parts for name, (key, _) in part.items()}
+        columns += [*ANATOMY_COLUMNS, *sorted(named, key=lambda name: named[name])]
+        for row, edge, part in zip(rows, edges, parts, strict=True):
+            row |= anatomy_sums(edge.anatomy) | {name: value for name, (_, value) in part.items()}
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _block_columns(edge: Edge) -> dict[str, tuple[tuple[int, int, int], float]]:
+    """Column name to its place among the columns and this edge's value."""
+    found: dict[str, tuple[tuple[int, int, int], float]] = {}
+    for block in edge.anatomy.blocks if edge.anatomy is not None else ():
+        n = block.block
+        found[f"attention_{n}"] = (n, 0, -1), block.attention
+        for head, value in enumerate(block.heads):
+            found[f"attention_{n}_head_{head}"] = (n, 0, head), value
+        found[f"mlp_{n}"] = (n, 1, -1), block.mlp
+    return found
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+def _print_plain(console: Console, graph: CausalGraph, edges: Sequence[Edge]) -> None:
+    table = Table("source", "target", "effect", "the source", "graph")
+    for edge in edges:
+        table.add_row(
+            *_ends(graph, edge),
+            _effect(edge),
+            Text(edge.sign, style=_STYLES[edge.sign]),
+            str(graph[edge.source].component),
+        )
+    console.print(table)
+    console.print(Text(_units(edges), style="dim"))
+
+
+def _ends(graph: CausalGraph, edge: Edge) -> tuple[Text, Text]:
+    """The source's and the target's name; with their tokens, where features have positions."""
+    names = []
+    for end in (edge.source, edge.target):
+        here = None if end.is_output else token_at(graph.run, end)
+        names.append(Text(name_of(graph.run, end)).append(f" {here}" if here else "", style="dim"))
+    return names[0], names[1]
+
+
+def _effect(edge: Edge) -> Text:
+    return Text(f"{edge.effect:+.4g}", style=_STYLES[edge.sign])
+
+
+def _units(edges: Sequence[Edge]) -> str:
+    words = (
+        f"{counted(len(edges), 'edge')}. Effect: change of the target's activation when the source "
+        "is ablated (ablated - clean)"
+    )
+    outputs = any(edge.target.is_output for edge in edges)
+    return words + ("; of an output token's logit, in nats." if outputs else ".")
+
+
+def _print_anatomies(console: Console, graph: CausalGraph, edges: Sequence[Edge]) -> None:
+    known = [edge for edge in edges if edge.anatomy is not None]
+    if known:
+        parts = [max(len(edge.anatomy.blocks), _has_heads(edge)) for edge in known if edge.anatomy]
+        console.print(_anatomy_table(graph, edges, strongest=max(parts) > 1))
+        console.print(Text(_units(edges), style="dim"))
+        console.print(
+            Text(
+                "Skip, attention, mlp: what came through each, as a change of the target's "
+                "pre-activation, and as a share of the whole change.",
+                style="dim",
+            )
+        )
+    for line in _reasons(graph, [edge for edge in edges if edge.anatomy is None]):
+        console.print(Text(line, style="yellow" if not known else "dim"))
+    if not known:
+        _print_plain(console, graph, edges)
+    _print_provenance(console, graph, edges)
+
+
+def _has_heads(edge: Edge) -> int:
+    """2, which asks for a column of its own, where the edge's heads are known; else 0."""
+    return 2 if edge.anatomy and any(block.heads for block in edge.anatomy.blocks) else 0
+
+
+def _anatomy_table(graph: CausalGraph, edges: Sequence[Edge], *, strongest: bool) -> Table:
+    last = ("mostly through",) if strongest else ()
+    table = Table("source", "target", "effect", "pre-act.", "skip", "attention", "mlp", *last)
+    for edge in edges:
+        cells: list[Text | str] = [*_ends(graph, edge), _effect(edge)]
+        if (anatomy := edge.anatomy) is None:
+            table.add_row(*cells)
+            continue
+        cells.append(_number(anatomy.preactivation_effect))
+        for value in (anatomy.skip, anatomy.attention, anatomy.mlp):
+            share = _ascii(share_of(value, anatomy)) if value else ""
+            cells.append(Text(_number(value)).append(f" {share}" if share else "", style="dim"))
+        if strongest:
+            cells.append(strongest_part(anatomy))
+        table.add_row(*cells)
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3g}" if value else "0"
+
+
+def _ascii(text: str) -> str:
+    """A sign that no terminal loses."""
+    return text.replace(MINUS, "-")
+
+
+def _reasons(graph: CausalGraph, edges: Sequence[Edge]) -> list[str]:
+    """Why edges have no anatomy, one line a reason."""
+    layers = {edge.source.layer for edge in edges}
+    why: dict[str | None, list[str]] = {}
+    for layer in graph.run.layers:
+        if layer.label in layers:
+            why.setdefault(layer.no_anatomy, []).append(layer.label)
+    return [
+        f"no anatomy from {'layer' if len(labels) == 1 else 'layers'} {quoted(labels, 20)}: "
+        + ("it was not measured" if reason is None else visible(reason, space=" "))
+        for reason, labels in why.items()
+    ]
+
+
+def _print_provenance(console: Console, graph: CausalGraph, edges: Sequence[Edge]) -> None:
+    """Which blocks wrote the features of these edges, and which later ones scrub them."""
+    ends = {end for edge in edges for end in (edge.source, edge.target)}
+    nodes = [node for node in graph.nodes if node.feature in ends and _is_known(node)]
+    if not nodes:
+        return
+    table = Table("feature", "written by", "scrubbed by")
+    for node in nodes:
+        table.add_row(
+            name_of(graph.run, node.feature),
+            _ascii(shares_words(node.written_by)),
+            _ascii(shares_words(node.scrubbed_by)),
+        )
+    console.print(table)
+
+
+def _is_known(node: Node) -> bool:
+    return bool(node.written_by or node.scrubbed_by)
