@@ -17,39 +17,36 @@ _STORED = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F
 _LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 
 
-class WeightSizes(NamedTuple):
-    """Bytes that weights take: `stored` in their files, `loaded` in the precision asked for.
+class TensorSize(NamedTuple):
+    """Bytes that a tensor takes: `stored` in its file, `loaded` in the precision asked for.
 
-    `largest` is the largest tensor, loaded; `converts` says whether the two precisions differ.
+    `converts` says whether the two precisions differ.
     """
 
     stored: int
     loaded: int
-    largest: int
     converts: bool
 
 
-def weight_sizes(files: Iterable[Path], dtype: str) -> WeightSizes | None:
+def tensor_sizes(files: Iterable[Path], dtype: str) -> dict[str, TensorSize] | None:
     """Sizes of the tensors in some safetensors files; None where a file is missing or damaged.
 
     Floating-point tensors are loaded as `dtype`, others as they are.
     """
-    stored, loaded = 0, [0]
-    converts = False
+    sizes: dict[str, TensorSize] = {}
     try:
         for file in files:
-            for kind, shape, n_stored in _tensors(file):
+            for name, kind, shape, stored in _tensors(file):
                 is_float = kind.startswith(("F", "BF"))
-                stored += n_stored
-                loaded.append(prod(shape) * ITEM_BYTES[dtype] if is_float else n_stored)
-                converts |= is_float and kind != _STORED[dtype]
+                loaded = prod(shape) * ITEM_BYTES[dtype] if is_float else stored
+                sizes[name] = TensorSize(stored, loaded, is_float and kind != _STORED[dtype])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # whoever loads the file says what is wrong with it
-    return WeightSizes(stored, sum(loaded), max(loaded), converts)
+    return sizes
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, list[int], int]]:
-    """Kind, shape and stored bytes of each tensor."""
+def _tensors(file: Path) -> Iterator[tuple[str, str, list[int], int]]:
+    """Name, kind, shape and stored bytes of each tensor."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > _LONGEST_HEADER:
@@ -58,4 +55,4 @@ def _tensors(file: Path) -> Iterator[tuple[str, list[int], int]]:
     for name, about in header.items():
         if name != "__metadata__":
             begin, end = about["data_offsets"]
-            yield about["dtype"], about["shape"], end - begin
+            yield name, about["dtype"], about["shape"], end - begin

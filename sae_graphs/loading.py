@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
-from sae_graphs.headers import weight_sizes
+from sae_graphs.headers import tensor_sizes
 from sae_graphs.memory import (
     MIB,
     MemoryPlan,
@@ -21,6 +22,7 @@ from sae_graphs.memory import (
 log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+JOINT_PROJECTION = re.compile(r"c_attn\.|query_key_value|qkv", re.IGNORECASE)
 BUFFERS = 64 * MIB  # attention masks and rotary tensors, which no file holds
 DEFAULT_SAES = {"gpt2": "gpt2-small-res-jb", "gpt2-small": "gpt2-small-res-jb"}
 HUB_NAMES = {"gpt2-small": "gpt2"}
@@ -185,7 +187,8 @@ def _process_weights(bridge: Any, stack: Any) -> None:
 def _stored_model_bytes(source: str, dtype: str) -> int | None:
     """What a model on this disk takes once loaded, at most; None where its files do not tell.
 
-    Weight processing unties an unembedding that is tied to the embedding, the largest tensor.
+    The bridge splits a joint projection to queries, keys and values, and keeps both. Weight
+    processing unties an unembedding that is tied to the embedding, the largest tensor.
     """
     folder = _local_folder(source)
     if folder is None:
@@ -193,15 +196,18 @@ def _stored_model_bytes(source: str, dtype: str) -> int | None:
     files = [folder / "model.safetensors"]
     if not files[0].is_file():
         files = sorted(folder.glob("model-*-of-*.safetensors"))
-    sizes = weight_sizes(files, dtype)
-    if not files or sizes is None:
+    tensors = tensor_sizes(files, dtype)
+    if not tensors:
         return None
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tied = bool(config.get("tie_word_embeddings", True))
     except (OSError, ValueError, AttributeError):
         return None  # whoever loads the model says what is wrong with it
-    return _model_bytes(sizes.loaded, sizes.largest if tied else 0)
+    weights = sum(size.loaded for size in tensors.values())
+    split = sum(size.loaded for name, size in tensors.items() if JOINT_PROJECTION.search(name))
+    largest = max(size.loaded for size in tensors.values())
+    return _model_bytes(weights + split, largest if tied else 0)
 
 
 def _local_folder(source: str) -> Path | None:
@@ -220,8 +226,8 @@ def _local_folder(source: str) -> Path | None:
 def _loaded_model_bytes(bridge: Any) -> int:
     """What a loaded model takes, at most, once its weights are processed."""
     tensors = [*bridge.parameters(), *bridge.buffers()]
-    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return _model_bytes(sum(held.values()), max(t.numel() * t.element_size() for t in tensors))
+    sizes = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
+    return _model_bytes(sum(sizes.values()), max(sizes.values()))
 
 
 def _model_bytes(weights: int, untied: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from sae_lens import SAE
 
 from sae_graphs.errors import SAELoadError, quoted
-from sae_graphs.headers import weight_sizes
+from sae_graphs.headers import tensor_sizes
 from sae_graphs.memory import SAESize
 from sae_graphs.shelf import SAESource
 from sae_graphs.stream import HOOK
@@ -98,10 +98,15 @@ def _pickles(parts: Sequence[Path]) -> list[str]:
 
 
 def _size_of_file(file: Path, dtype: str) -> SAESize | None:
-    sizes = weight_sizes([file], dtype)
-    if sizes is None:
+    tensors = tensor_sizes([file], dtype)
+    if tensors is None:
         return None
-    return SAESize(held=sizes.loaded, loading=sizes.stored if sizes.converts else 0)
+    sizes = tensors.values()
+    converts = any(size.converts for size in sizes)  # the whole file is open until it is read
+    return SAESize(
+        held=sum(size.loaded for size in sizes),
+        loading=sum(size.stored for size in sizes) if converts else 0,
+    )
 
 
 def _load_part(part: Path, device: str, dtype: str) -> SAE[Any]:

@@ -1,9 +1,8 @@
-"""Loading stacks and models: what is accepted, and one clear line for everything else."""
+"""Loading stacks of SAEs: what is accepted, and one clear line for everything else."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,31 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sae_graphs as sg
-from sae_graphs.errors import ModelLoadError, SaeGraphsError, SAELoadError
+from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.saes import StreamPoint, load_stack, stack_from
 from tests.conftest import BridgeOf
 from tests.models import KINDS, STACKS, random_sae, save_saes
-
-
-def saes_on(*hooks: str, **metadata: Any) -> list[Any]:
-    return [
-        random_sae("standard", hook, size=1.0, seed=seed, dtype="float32", **metadata)
-        for seed, hook in enumerate(hooks)
-    ]
+from tests.stacks import one_line, saes_on
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Four good SAEs."""
     return save_saes(saes_on(*STACKS["pre"]), tmp_path / "saes")
-
-
-def one_line(caught: pytest.ExceptionInfo[SaeGraphsError]) -> str:
-    text = str(caught.value)
-    assert "\n" not in text
-    assert len(text) < 600
-    return text
 
 
 # -- points and labels -----------------------------------------------------------------------------
@@ -302,100 +288,3 @@ def test_between() -> None:
     for ends in (("2", "1"), ("1", "1"), ("0", "9"), ("x", "1")):
         with pytest.raises(SaeGraphsError):
             stack.between(*ends)
-
-
-# -- models ----------------------------------------------------------------------------------------
-
-
-def test_load_carries_the_weight_processing(
-    model_folder: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """As the deprecated `from_pretrained_no_processing(..., center_writing_weights=True)`."""
-    wanted = {"center_writing_weights": True}
-    saes = saes_on(*STACKS["pre"], model_from_pretrained_kwargs=wanted)
-    model = sg.load(model_folder("gpt2"), saes=save_saes(saes, tmp_path / "saes"), dtype="float64")
-    plain = sg.load(
-        model_folder("gpt2"),
-        saes=save_saes(saes_on(*STACKS["pre"]), tmp_path / "plain"),
-        dtype="float64",
-    )
-    prompt = "the cat sat"
-    one, two = model.clean_run(prompt), plain.clean_run(prompt)
-    assert torch.allclose(one.logits, two.logits, atol=1e-5)  # processed in float32
-    for centred, raw in zip(one.streams, two.streams, strict=True):
-        expected = raw - raw.mean(-1, keepdim=True)
-        assert torch.allclose(centred, expected, atol=1e-5)
-        assert not torch.allclose(centred, raw, atol=1e-3)
-    assert sg.causal_graph(model, prompt).run.total_abs_effect > 0
-
-
-def test_saes_that_disagree_on_processing(
-    model_folder: Callable[[str], Path], tmp_path: Path
-) -> None:
-    saes = saes_on(*STACKS["pre"])
-    saes[1].cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
-    with pytest.raises(SaeGraphsError, match="disagree on the model's weight processing"):
-        sg.load(model_folder("gpt2"), saes=save_saes(saes, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dtype": "int8"}, "'int8' is not one of"),
-        ({"device": "gpu9"}, "no device 'gpu9'"),
-        pytest.param(
-            {"device": "cuda"},
-            "'cuda' is not available",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
-        ),
-    ],
-)
-def test_wrong_device_and_dtype(
-    model_folder: Callable[[str], Path], folder: Path, options: dict[str, str], message: str
-) -> None:
-    with pytest.raises(SaeGraphsError, match=message) as caught:
-        sg.load(model_folder("gpt2"), saes=folder, **options)
-    one_line(caught)
-
-
-def test_wrong_models(
-    model_folder: Callable[[str], Path],
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    good = model_folder("gpt2")
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "config.json").write_bytes((good / "config.json").read_bytes())
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for file in good.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes())
-    weights = damaged / "model.safetensors"
-    os.truncate(weights, weights.stat().st_size // 2)
-    for name, message in (
-        ("", "no model given"),
-        ("no-such/model", "cannot be loaded"),
-        (str(folder), "has no config.json"),
-        (str(broken), "cannot be loaded"),
-        (str(damaged), "cannot be loaded"),
-    ):
-        with pytest.raises(ModelLoadError, match=message) as caught:
-            sg.load(name, saes=folder)
-        one_line(caught)
-    with pytest.raises(SaeGraphsError, match="no SAEs are known"):
-        sg.load(good)
-    with pytest.raises(SAELoadError, match="reads 16 dimensions"):
-        InstrumentedModel(_narrow(tmp_path), load_stack(folder))
-
-
-def _narrow(tmp_path: Path) -> Any:
-    """Something with a width of 8: only what the check reads."""
-    from types import SimpleNamespace
-
-    cfg = SimpleNamespace(d_model=8, model_name="narrow")
-    return SimpleNamespace(cfg=cfg, blocks=[None, None, None])
