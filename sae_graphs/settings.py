@@ -11,9 +11,11 @@ from sae_graphs.graph import FeatureId
 
 Per = Literal["layer", "source", "graph"]
 Ablate = Literal["all", "read", "each"]
+Method = Literal["exact", "gradient", "integrated-gradients"]
 
 TOP_K = 8
 MIN_PATH_EDGES = 3
+STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class GraphSettings:
       default, 3, or as many as the layers measured allow; 1 where features are pinned.
     - `ablate`: features are changed at `all` positions (but the first, unless `ablate_first`), at
       the `read` position alone, or at `each` position by itself: nodes then have positions.
-    - `read`: the token position where effects are read; negative counts from the end. None is the
-      last, and with `each` `"all"` of them.
+    - `read`: the token position where effects are read; negative counts from the end. With `each`
+      also `"all"`: then graphs have paths that move from token to token.
     - `layers`: first and last SAE layer by label, both included; None is the whole stack.
     - `pin`: measure these source features only.
     - `outputs`: so many of the likeliest next tokens are targets of the last SAE layer, with their
       logits; `targets` are tokens given by their text instead. With a `contrast`, a token's text,
       the target is the difference to its logit.
+    - `method`: effects are measured (`exact`), or estimated from the `gradient` or from
+      `integrated-gradients` in so many `steps`; `compare_methods` shows how far off these are.
     - `prepend_bos`: None leaves it to the SAEs' metadata.
     - `seed` goes into the record. Nothing in a graph is drawn at random.
     """
@@ -43,7 +47,7 @@ class GraphSettings:
     per: Per = "layer"
     ablate: Ablate = "all"
     ablate_first: bool = False
-    read: int | Literal["all"] | None = None
+    read: int | Literal["all"] = -1
     layers: tuple[str, str] | None = None
     pin: tuple[FeatureId, ...] = ()
     outputs: int = 0
@@ -51,6 +55,8 @@ class GraphSettings:
     contrast: str | None = None
     prepend_bos: bool | None = None
     seed: int = 0
+    method: Method = "exact"
+    steps: int = STEPS
 
     def __post_init__(self) -> None:
         pins = self.pin if isinstance(self.pin, tuple | list) else (self.pin,)
@@ -70,7 +76,9 @@ class GraphSettings:
         _require_whole("top_k", self.top_k)
         if self.min_path_edges is not None:
             _require_whole("min_path_edges", self.min_path_edges)
-        for name, choices in (("per", get_args(Per)), ("ablate", get_args(Ablate))):
+        _require_whole("steps", self.steps)
+        choices_of = {"per": get_args(Per), "ablate": get_args(Ablate), "method": get_args(Method)}
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise SaeGraphsError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
@@ -89,13 +97,6 @@ class GraphSettings:
         """Whether output tokens are targets."""
         return bool(self.outputs or self.targets or self.contrast is not None)
 
-    @property
-    def read_at(self) -> int | Literal["all"]:
-        """Where effects are read, once the default is settled."""
-        if self.read is not None:
-            return self.read
-        return "all" if self.ablate == "each" else -1
-
     def path_edges(self, layer_pairs: int) -> int:
         """The shortest path kept, given how many pairs of neighbouring layers are measured."""
         if self.min_path_edges is None:
@@ -112,8 +113,8 @@ class GraphSettings:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["pin"] = [str(feature) for feature in self.pin]
         values["layers"] = None if self.layers is None else list(self.layers)
-        values["read"] = self.read_at
         values["targets"] = list(self.targets)
+        values["steps"] = self.steps if self.method == "integrated-gradients" else None
         return values
 
 
@@ -148,7 +149,7 @@ def _texts(texts: object) -> tuple[str, ...]:
 
 def _is_read(read: object) -> bool:
     whole = isinstance(read, int) and not isinstance(read, bool)
-    return read is None or read == "all" or whole
+    return read == "all" or whole
 
 
 def _require_whole(name: str, value: object) -> None:
