@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,24 +18,24 @@ from sae_graphs.ablation import (
     Places,
     ablations_of,
     effect_in_features,
-    measure,
-    measure_outputs,
-    pinned,
     places_of,
 )
 from sae_graphs.contexts import read_contexts, token_effects
 from sae_graphs.effects import Effects
-from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.graph import CausalGraph, Edge, LayerReport, Node, RunRecord, assemble
+from sae_graphs.effects_file import write_effects
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph import CausalGraph, FeatureId, Node, RunRecord, assemble
 from sae_graphs.instrument import CleanRun, InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
+from sae_graphs.measuring import ablations_in, in_scope, layer_effects, method_warnings
 from sae_graphs.neuronpedia import feature_url
-from sae_graphs.output_tokens import chosen_outputs, next_tokens, token_id
+from sae_graphs.output_tokens import chosen_outputs, next_tokens
+from sae_graphs.preflight import fit_warnings, layer_reports, stack_warnings
 from sae_graphs.records import OUTPUT_LAYER, OutputToken
+from sae_graphs.resume import Partial
+from sae_graphs.saving import further_features, key_of, partial_of, saved_layers
 from sae_graphs.selection import select
 from sae_graphs.settings import GraphSettings
-
-WORST_FVU = 0.5
 
 Progress = Callable[[int, int], None]
 
@@ -48,6 +48,8 @@ def causal_graph(
     settings: GraphSettings | None = None,
     intervention: Intervention = ZERO,
     progress: Progress | None = None,
+    effects: str | Path | None = None,
+    resume: Partial | str | Path | None = None,
     **options: Any,
 ) -> CausalGraph:
     """The causal graph of one forward pass.
@@ -58,24 +60,37 @@ def causal_graph(
     such as `top_k`; or give `settings` whole. `progress` is told the features done and their
     number. Raises `SaeGraphsError` for options that do not fit the prompt or the stack.
 
+    Every effect goes into the file `effects` where it is given: `effects.safetensors` in the
+    folder that the graph is saved in, for `replot`. With a folder to `resume` from, layers that
+    an earlier, interrupted run of the same kind measured are read, and those that this run
+    measures are kept there; it stays until you delete it.
+
     Method: the post "Causal Graphs of GPT-2-Small's Residual Stream"; here exact, with the SAEs'
     errors kept.
     """
     if settings is not None and options:
         raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
     settings = settings or settings_from(options)
-    scope = _in_scope(model, settings)
+    scope = in_scope(model, settings)
     n_layers = len(scope.stack.layers)
     min_path_edges = settings.path_edges(n_layers - 1 + settings.has_outputs)
 
     clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
     places = places_of(clean, settings)
     outputs = chosen_outputs(scope, clean, settings, places.read)
-    ablations = _ablations(scope, clean, places, intervention, settings)
+    ablations = ablations_in(scope, clean, places, intervention, settings)
 
-    blocks = _measure_all(scope, clean, ablations, places, outputs, progress)
+    def measured(found: Ablations, report: Callable[[int], None]) -> Iterator[Effects]:
+        return layer_effects(
+            scope, clean, found, places, settings, outputs, intervention, progress=report
+        )
+
+    partial = partial_of(resume, effects)
+    if partial is not None:
+        key = functools.partial(key_of, scope, clean, settings, intervention)
+        partial.begin(key, len(ablations), at_once=effects is not None)
     chosen = select(
-        blocks,
+        _measure_all(measured, ablations, progress, partial),
         [layer.label for layer in scope.stack.layers],
         top_k=settings.top_k,
         per=settings.per,
@@ -83,12 +98,13 @@ def causal_graph(
     )
 
     edges, totals = chosen.edges, chosen.totals
-    nodes = _describe(scope, clean, edges, places, intervention)
-    nodes += _output_nodes(clean, edges, outputs, places)
+    features = {end for edge in edges for end in (edge.source, edge.target)}
+    nodes = _describe(scope, clean, features, places, intervention)
+    nodes += _output_nodes(clean, features, outputs, places)
     expressed = [
         effect_in_features(scope, clean, ablated, places) for ablated in ablations[: n_layers - 1]
     ]
-    layers = _layer_reports(scope, clean, places, ablations, totals, expressed, edges)
+    layers = layer_reports(scope, clean, places, ablations, totals, expressed, edges)
     run = RunRecord(
         model=scope.name,
         saes=scope.stack.name,
@@ -106,13 +122,23 @@ def causal_graph(
         next_tokens=next_tokens(scope, clean, places.read),
         layers=layers,
         warnings=(
-            *_fit_warnings(layers),
-            *_stack_warnings(scope),
+            *fit_warnings(layers),
+            *stack_warnings(scope),
+            *method_warnings(settings),
             *chosen.warnings,
         ),
         outputs=outputs,
     )
-    return assemble(run, nodes, edges)
+    graph = assemble(run, nodes, edges)
+    if effects is not None and partial is not None:
+        further = further_features(partial.blocks(), list(scope.stack.depths), settings, features)
+        described = _describe(scope, clean, further, places, intervention)
+        described += _output_nodes(clean, _every_output(outputs, places), outputs, places)
+        saved = saved_layers(scope, clean, ablations, places)
+        write_effects(Path(effects), graph.run, saved, described, partial.files())
+        if resume is None:
+            partial.remove()
+    return graph
 
 
 def settings_from(options: Mapping[str, Any]) -> GraphSettings:
@@ -128,89 +154,36 @@ def settings_from(options: Mapping[str, Any]) -> GraphSettings:
 # -- the steps -------------------------------------------------------------------------------------
 
 
-def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedModel:
-    """The model with the layers asked for, once the pinned features are known to exist there."""
-    if settings.layers is not None:
-        model = InstrumentedModel(
-            model.model, model.stack.between(*settings.layers), name=model.name
-        )
-    layers = model.stack.layers
-    for pin in settings.pin:
-        if pin.layer not in model.stack.depths:
-            raise UnknownFeatureError(
-                f"pinned feature {pin}: no SAE layer {pin.layer!r}; the layers measured are "
-                f"{quoted(model.stack.depths, 40)}"
-            )
-        depth = model.stack.depths[pin.layer]
-        if pin.index >= layers[depth].n_features:
-            raise UnknownFeatureError(
-                f"pinned feature {pin}: layer {pin.layer} has features 0 to "
-                f"{layers[depth].n_features - 1}"
-            )
-        if pin.position is not None and settings.ablate != "each":
-            raise UnknownFeatureError(
-                f"pinned feature {pin}: leave the position out, or ablate at each position"
-            )
-        if depth == len(layers) - 1 and not settings.has_outputs:
-            raise UnknownFeatureError(
-                f"pinned feature {pin} is in the last layer measured, where nothing follows; "
-                "pin a feature of an earlier layer"
-            )
-    return model
-
-
-def _ablations(
-    model: InstrumentedModel,
-    clean: CleanRun,
-    places: Places,
-    intervention: Intervention,
-    settings: GraphSettings,
-) -> list[Ablations]:
-    """What to ablate at every layer; at the last only where outputs are asked for."""
-    found = []
-    for depth, layer in enumerate(model.stack.layers):
-        if depth == len(model.stack.layers) - 1 and not settings.has_outputs:
-            break
-        ablations = ablations_of(clean, depth, places, intervention)
-        found.append(pinned(ablations, settings.pin, layer.label) if settings.pin else ablations)
-    return found
-
-
 def _measure_all(
-    model: InstrumentedModel,
-    clean: CleanRun,
+    measured: Callable[[Ablations, Callable[[int], None]], Iterator[Effects]],
     ablations: Sequence[Ablations],
-    places: Places,
-    outputs: Sequence[OutputToken],
     progress: Progress | None,
+    partial: Partial | None,
 ) -> Iterator[Effects]:
+    """Layer by layer; those that an earlier run left in `partial` are read, not measured."""
     done, total = 0, sum(len(found) for found in ablations)
-    device = clean.logits.device
     for depth, found in enumerate(ablations):
 
         def report(within: int, before: int = done) -> None:
             if progress is not None:
                 progress(before + within, total)
 
-        if depth < len(model.stack.layers) - 1:
-            yield from measure(model, clean, found, places, progress=report)
-        else:
-            tokens = torch.tensor([output.token_id for output in outputs], device=device)
-            contrast = outputs[0].contrast
-            minus = None if contrast is None else token_id(model, contrast)
-            yield from measure_outputs(model, clean, found, places, tokens, minus, progress=report)
+        def blocks(found: Ablations = found, report: Callable[[int], None] = report) -> Any:
+            return measured(found, report)
+
+        yield from blocks() if partial is None else partial.layer(depth, blocks)
+        report(len(found))
         done += len(found)
 
 
 def _describe(
     model: InstrumentedModel,
     clean: CleanRun,
-    edges: Sequence[Edge],
+    features: Collection[FeatureId],
     places: Places,
     intervention: Intervention,
 ) -> list[Node]:
-    """The features that the edges touch, with activations, contexts and token effects."""
-    features = {end for edge in edges for end in (edge.source, edge.target)}
+    """Features with activations, contexts and token effects; output tokens are left out."""
     nodes: list[Node] = []
     for depth, layer in enumerate(model.stack.layers):
         here = sorted(
@@ -243,12 +216,15 @@ def _describe(
 
 
 def _output_nodes(
-    clean: CleanRun, edges: Sequence[Edge], outputs: Sequence[OutputToken], places: Places
+    clean: CleanRun,
+    features: Collection[FeatureId],
+    outputs: Sequence[OutputToken],
+    places: Places,
 ) -> list[Node]:
-    """The output tokens that the edges touch, with their clean logits where they are read."""
+    """The output tokens among the features, with their clean logits where they are read."""
     by_id = {output.token_id: output for output in outputs}
     nodes = []
-    for feature in {edge.target for edge in edges if edge.target.layer == OUTPUT_LAYER}:
+    for feature in (feature for feature in features if feature.is_output):
         output = by_id[feature.index]
         at = places.read if feature.position is None else feature.position
         logit = output.logit + float(
@@ -258,61 +234,7 @@ def _output_nodes(
     return nodes
 
 
-def _layer_reports(
-    model: InstrumentedModel,
-    clean: CleanRun,
-    places: Places,
-    ablations: Sequence[Ablations],
-    totals: Mapping[int, float],
-    expressed: Sequence[float | None],
-    edges: Sequence[Edge],
-) -> tuple[LayerReport, ...]:
-    """Preflight: how well each SAE fits its stream on this prompt, and what was measured there."""
-    reports = []
-    for depth, layer in enumerate(model.stack.layers):
-        kept = math.fsum(abs(edge.effect) for edge in edges if edge.source.layer == layer.label)
-        measured, fit = depth < len(ablations), clean.fits[depth]
-        reports.append(
-            LayerReport(
-                label=layer.label,
-                hook_point=layer.point.hook_name,
-                active_features=len(clean.activations[depth].active(places.ablated)),
-                measured_features=len(ablations[depth]) if measured else None,
-                l0=fit.l0,
-                fvu=fit.fvu,
-                total_abs_effect=totals.get(depth, 0.0) if measured else None,
-                kept_abs_effect=kept if measured else None,
-                effect_in_features=expressed[depth] if depth < len(expressed) else None,
-            )
-        )
-    return tuple(reports)
-
-
-def _fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
-    bad = [layer.label for layer in layers if not layer.fvu <= WORST_FVU]
-    if not bad:
-        return ()
-    worst = max(layer.fvu for layer in layers)
-    return (
-        f"the SAEs do not fit this model's stream: at layers {quoted(bad, 20)} they leave up to "
-        f"{worst:.0%} of the variance unexplained; check the model, the hooks and the weights' "
-        "processing before believing this graph",
-    )
-
-
-def _stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
-    """What a reader should know of the stack: layers passed over, numbers of low precision."""
-    points = [layer.point for layer in model.stack.layers]
-    gaps = [
-        f"{below.hook_name} to {above.hook_name}"
-        for below, above in pairwise(points)
-        if above.depth - below.depth > 2
-    ]
-    found: list[str] = []
-    if gaps:
-        found.append(f"no SAE stands between {quoted(gaps)}: edges there span several blocks")
-    dtype = next(model.model.parameters()).dtype
-    if dtype in (torch.bfloat16, torch.float16):
-        name = str(dtype).removeprefix("torch.")
-        found.append(f"measured in {name}: effects may be off by some per cent; use float32")
-    return tuple(found)
+def _every_output(outputs: Sequence[OutputToken], places: Places) -> list[FeatureId]:
+    """The output tokens at each position that is read, where positions are resolved."""
+    positions = places.reads.tolist() if places.each else [None]
+    return [FeatureId(OUTPUT_LAYER, out.token_id, at) for out in outputs for at in positions]

@@ -42,8 +42,8 @@ class Effects:
         """The columns by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "depth"}
 
-    def chosen(self, which: NDArray) -> Effects:
-        """Some entries: a mask, or indices."""
+    def chosen(self, which: NDArray | slice) -> Effects:
+        """Some entries: a mask, indices, or a stretch."""
         return Effects(self.depth, **{name: held[which] for name, held in self.arrays.items()})
 
     def total(self) -> float:

@@ -54,9 +54,10 @@ def check_writable(folder: Path) -> None:
         ) from problem
 
 
-def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
     """Put a whole run's files in place at once: two runs never mix, a failure leaves the old one.
 
+    A file is given by what it holds, or as a file elsewhere, which stays there.
     The files of the run that was there before, which its record names, go; whatever else the
     folder holds (a user's notes, say) is kept.
     """
@@ -66,7 +67,10 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         stage.mkdir()
         for name, data in files.items():
-            (stage / name).write_bytes(data)
+            if isinstance(data, Path):
+                _share(data, stage / name)
+            else:
+                (stage / name).write_bytes(data)
         with _alone_in(folder.parent):
             try:
                 if folder.is_dir():
@@ -85,6 +89,14 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(stage, ignore_errors=True)
         if not _foreign(old):  # else something of the user's is still there: it stays
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _share(file: Path, other: Path) -> None:
+    """The same contents at another place, without copying where the file system allows it."""
+    try:
+        other.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, other)
 
 
 def _keep_foreign(old: Path, folder: Path) -> None:

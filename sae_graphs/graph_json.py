@@ -54,7 +54,7 @@ def to_networkx(graph: CausalGraph) -> nx.DiGraph:
     """Nodes are named by `str(FeatureId)`; every attribute is plain JSON."""
     digraph = nx.DiGraph(**_run_attributes(graph.run))
     for node in graph.nodes:
-        digraph.add_node(str(node.feature), **_node_attributes(node))
+        digraph.add_node(str(node.feature), **node_attributes(node))
     for edge in graph.edges:
         digraph.add_edge(str(edge.source), str(edge.target), **_edge_attributes(edge))
     return digraph
@@ -69,7 +69,7 @@ def from_networkx(digraph: nx.DiGraph) -> CausalGraph:
         raise GraphFileError(f"schema is {schema!r}, expected {SCHEMA!r}; make the graph again")
     try:
         run = _run_from(digraph.graph)
-        nodes = [_node_from(name, attributes) for name, attributes in digraph.nodes(data=True)]
+        nodes = [node_from(name, attributes) for name, attributes in digraph.nodes(data=True)]
         edges = [
             _edge_from(source, target, attributes)
             for source, target, attributes in digraph.edges(data=True)
@@ -175,7 +175,8 @@ def _of_kind(value: Any, *kinds: Any) -> Any:
     return value
 
 
-def _node_attributes(node: Node) -> dict[str, Any]:
+def node_attributes(node: Node) -> dict[str, Any]:
+    """A node's attributes as plain JSON."""
     attributes = _plain(node)
     del attributes["feature"]
     feature = node.feature
@@ -183,7 +184,8 @@ def _node_attributes(node: Node) -> dict[str, Any]:
     return {"layer": feature.layer, "index": feature.index, **placed, **attributes}
 
 
-def _node_from(name: str, attributes: Mapping[str, Any]) -> Node:
+def node_from(name: str, attributes: Mapping[str, Any]) -> Node:
+    """The inverse of `node_attributes`; `KeyError`, `TypeError` or `ValueError` where damaged."""
     feature = FeatureId.parse(name)
     place = feature.layer, feature.index, feature.position
     if place != (attributes["layer"], attributes["index"], attributes.get("position")):

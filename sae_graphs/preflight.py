@@ -1,0 +1,77 @@
+"""Preflight: how well a stack fits its model on a prompt, and what a reader should know of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+
+from sae_graphs.ablation import Ablations, Places
+from sae_graphs.errors import quoted
+from sae_graphs.graph import Edge, LayerReport
+from sae_graphs.instrument import CleanRun, InstrumentedModel
+
+WORST_FVU = 0.5
+
+
+def layer_reports(
+    model: InstrumentedModel,
+    clean: CleanRun,
+    places: Places,
+    ablations: Sequence[Ablations],
+    totals: Mapping[int, float],
+    expressed: Sequence[float | None],
+    edges: Sequence[Edge],
+) -> tuple[LayerReport, ...]:
+    """How well each SAE fits its stream on this prompt, and what was measured there."""
+    reports = []
+    for depth, layer in enumerate(model.stack.layers):
+        kept = math.fsum(abs(edge.effect) for edge in edges if edge.source.layer == layer.label)
+        measured, fit = depth < len(ablations), clean.fits[depth]
+        reports.append(
+            LayerReport(
+                label=layer.label,
+                hook_point=layer.point.hook_name,
+                active_features=len(clean.activations[depth].active(places.ablated)),
+                measured_features=len(ablations[depth]) if measured else None,
+                l0=fit.l0,
+                fvu=fit.fvu,
+                total_abs_effect=totals.get(depth, 0.0) if measured else None,
+                kept_abs_effect=kept if measured else None,
+                effect_in_features=expressed[depth] if depth < len(expressed) else None,
+            )
+        )
+    return tuple(reports)
+
+
+def fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
+    """Whether the SAEs belong to this stream at all."""
+    bad = [layer.label for layer in layers if not layer.fvu <= WORST_FVU]
+    if not bad:
+        return ()
+    worst = max(layer.fvu for layer in layers)
+    return (
+        f"the SAEs do not fit this model's stream: at layers {quoted(bad, 20)} they leave up to "
+        f"{worst:.0%} of the variance unexplained; check the model, the hooks and the weights' "
+        "processing before believing this graph",
+    )
+
+
+def stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
+    """What a reader should know of the stack: layers passed over, numbers of low precision."""
+    points = [layer.point for layer in model.stack.layers]
+    gaps = [
+        f"{below.hook_name} to {above.hook_name}"
+        for below, above in pairwise(points)
+        if above.depth - below.depth > 2
+    ]
+    found: list[str] = []
+    if gaps:
+        found.append(f"no SAE stands between {quoted(gaps)}: edges there span several blocks")
+    dtype = next(model.model.parameters()).dtype
+    if dtype in (torch.bfloat16, torch.float16):
+        name = str(dtype).removeprefix("torch.")
+        found.append(f"measured in {name}: effects may be off by some per cent; use float32")
+    return tuple(found)

@@ -1,0 +1,151 @@
+"""`Partial`: layers that were measured, kept in a folder until the run is done.
+
+A run that is stopped goes on where it was when it is started again: layers that its folder holds
+are read, the others measured. Each layer's file is written in one step and carries the key of its
+run, so that what is found is whole and belongs here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sae_graphs.effects import Effects
+from sae_graphs.effects_layer import about_file, layer_tensors, read_layer, write_tensors
+from sae_graphs.errors import SaeGraphsError
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "sae_graphs/partial/1"
+PATIENCE = 2.0  # seconds: what a shorter run measured is not worth writing
+SAMPLE = 2**16  # values of each weight that tell models apart
+
+Told = Callable[[int, int], None]
+
+
+class Partial:
+    """The layers of one run that are done, in `folder`; `told` hears how many were found there.
+
+    Layers are numbered by depth. Nothing is written before the run has lasted `PATIENCE` seconds.
+    """
+
+    def __init__(self, folder: str | Path, *, told: Told | None = None) -> None:
+        self.folder = Path(folder)
+        self._told = told
+        self._key: Callable[[], str] = lambda: ""
+        self._all = 0
+        self._at_once = False
+        self._broken = False
+        self._started = time.monotonic()
+        self._finished: set[int] = set()
+        self._waiting: dict[int, list[Effects]] = {}
+
+    @property
+    def n_kept(self) -> int:
+        """How many layers lie in the folder, done."""
+        return len(self._finished)
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers the run measures."""
+        return self._all
+
+    def file(self, depth: int) -> Path:
+        """Where the effects of one layer lie."""
+        return self.folder / f"layer-{depth}.safetensors"
+
+    def files(self) -> list[Path]:
+        """Those of all layers, by depth."""
+        return [self.file(depth) for depth in range(self._all)]
+
+    def begin(self, key: Callable[[], str], n_layers: int, *, at_once: bool = False) -> None:
+        """Look for layers of the run with this key, which is asked for only where it is needed.
+
+        With `at_once`, layers are written as soon as they are done, however short the run.
+        """
+        self._key, self._all, self._at_once = cache(key), n_layers, at_once
+        self._started = time.monotonic()
+        self._waiting = {}
+        self._finished = {depth for depth in range(n_layers) if self._is_ours(self.file(depth))}
+        if self._finished and self._told is not None:
+            self._told(len(self._finished), n_layers)
+
+    def layer(self, depth: int, measure: Callable[[], Iterator[Effects]]) -> Iterator[Effects]:
+        """The effects of one layer: read where it is done, else measured, and then kept."""
+        if depth in self._finished:
+            yield from read_layer(self.file(depth), depth)
+            return
+        blocks: list[Effects] = []
+        for block in measure():
+            blocks.append(block)
+            yield block
+        self._waiting[depth] = blocks
+        if self._at_once or time.monotonic() - self._started > PATIENCE:
+            self._write()
+
+    def has(self, depth: int) -> bool:
+        """Whether a layer is done and need not be measured."""
+        return depth in self._finished
+
+    def blocks(self) -> Iterator[Effects]:
+        """All effects again, layer by layer, once all are done."""
+        for depth in range(self._all):
+            yield from read_layer(self.file(depth), depth)
+
+    def remove(self) -> None:
+        """Delete the layers, once what was made of them is in place."""
+        if not self.folder.is_dir():
+            return
+        for file in self.folder.iterdir():
+            if file.name.endswith(".safetensors") or ".safetensors." in file.name:
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # something of the user's is in it
+            self.folder.rmdir()
+
+    def _is_ours(self, file: Path) -> bool:
+        if not file.is_file():
+            return False
+        try:
+            about = about_file(file)
+        except SaeGraphsError:
+            return False
+        return (about.get("schema"), about.get("run")) == (SCHEMA, self._key())
+
+    def _write(self) -> None:
+        """Put what is waiting into the folder. Where that fails, a run goes on without."""
+        for depth, blocks in self._waiting.items():
+            if self._broken:
+                break
+            about = {"schema": SCHEMA, "run": self._key()}
+            try:
+                write_tensors(self.file(depth), layer_tensors(depth, blocks), about)
+                self._finished.add(depth)
+            except OSError as problem:
+                text = f"cannot write {self.folder}: {problem.strerror or problem}"
+                if self._at_once:
+                    raise SaeGraphsError(f"{text}; give another folder") from problem
+                log.warning("%s: the run could not be resumed", text)
+                self._broken = True
+        self._waiting = {}
+
+
+def run_key(facts: Any, weights: Iterator[tuple[str, Any]]) -> str:
+    """A few letters that tell apart what determines the numbers of a run.
+
+    `facts` are plain JSON; of each tensor of the `weights` its kind, its shape and values spread
+    over all of it count: any training changes them, and no model is read whole.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in weights:
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(flat.numel() // SAMPLE, 1) | 1]  # odd steps pass through all columns
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(sample.double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]

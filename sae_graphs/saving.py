@@ -1,0 +1,105 @@
+"""What a run keeps beside its graph: the layers that are done, and every effect measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_graphs import __version__
+from sae_graphs.ablation import Ablations, Places
+from sae_graphs.effects import Effects, keep_top
+from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer
+from sae_graphs.graph import FeatureId
+from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.interventions import Intervention
+from sae_graphs.resume import Partial, run_key
+from sae_graphs.selection import named
+from sae_graphs.settings import GraphSettings
+
+DESCRIBED_TOP_K = 8  # times the run's top_k: features of so many edges are described for re-plots
+MOST_DESCRIBED = 1000  # and no more features than this
+
+
+def partial_of(resume: Partial | str | Path | None, effects: str | Path | None) -> Partial | None:
+    """Where a run keeps its layers; effects that are to be saved need a place for them."""
+    if isinstance(resume, Partial):
+        return resume
+    if resume is None and effects is not None:
+        file = Path(effects)
+        resume = file.with_name(f".{file.name}.partial")
+    return None if resume is None else Partial(resume)
+
+
+def key_of(
+    model: InstrumentedModel, clean: CleanRun, settings: GraphSettings, intervention: Intervention
+) -> str:
+    """Tells apart everything that determines what a run measures."""
+    held = settings.to_json().items()
+    facts = {
+        "sae_graphs": __version__,
+        "model": model.name,
+        "device": clean.logits.device.type,
+        "dtype": str(clean.logits.dtype),
+        "saes": model.stack.name,
+        "layers": [(layer.label, layer.point.hook_name) for layer in model.stack.layers],
+        "tokens": list(clean.token_ids),
+        "settings": {name: value for name, value in held if name not in (*KEPT_SETTINGS, "seed")},
+        "intervention": intervention.name,
+    }
+    return run_key(facts, _weights(model))
+
+
+def _weights(model: InstrumentedModel) -> Iterator[tuple[str, Tensor]]:
+    yield from model.model.named_parameters()
+    for layer in model.stack.layers:
+        for name, weights in layer.sae.state_dict().items():
+            yield f"{layer.label}.{name}", weights
+
+
+def saved_layers(
+    model: InstrumentedModel, clean: CleanRun, ablations: Sequence[Ablations], places: Places
+) -> list[SavedLayer]:
+    """What was ablated in each layer, and what its features do on the prompt."""
+    layers = []
+    for depth, layer in enumerate(model.stack.layers):
+        features = firsts = torch.zeros(0)
+        if depth < len(ablations):
+            features, firsts = ablations[depth].features, ablations[depth].first_positions()
+        active = clean.activations[depth]
+        wide = torch.promote_types(active.values.dtype, torch.float32)
+        layers.append(
+            SavedLayer(
+                label=layer.label,
+                width=layer.n_features,
+                neuronpedia_id=layer.neuronpedia_id,
+                ablated=_indices(features),
+                ablated_positions=_indices(firsts) if places.each else None,
+                active_positions=_indices(active.positions),
+                active_features=_indices(active.features),
+                activations=active.values.to(wide).cpu().numpy(),
+            )
+        )
+    return layers
+
+
+def _indices(tensor: Tensor) -> Any:
+    return tensor.to(torch.int32).cpu().numpy().astype(np.int32)
+
+
+def further_features(
+    blocks: Iterable[Effects],
+    labels: Sequence[str],
+    settings: GraphSettings,
+    drawn: Iterable[FeatureId],
+) -> set[FeatureId]:
+    """Features that another choice of edges would draw: those of the strongest, path or no path."""
+    measured, _ = keep_top(blocks, DESCRIBED_TOP_K * settings.top_k, settings.per)
+    ends = (end for edge in named(measured, labels) for end in (edge.source, edge.target))
+    known = set(drawn)
+    found = [end for end in dict.fromkeys(ends) if end not in known and not end.is_output]
+    return set(found[:MOST_DESCRIBED])
