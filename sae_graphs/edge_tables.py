@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,7 @@ from sae_graphs.errors import quoted
 from sae_graphs.graph import CausalGraph, Edge, Node
 from sae_graphs.render.anatomy import share_of, shares_words, strongest_part
 from sae_graphs.render.names import name_of, token_at
-from sae_graphs.render.text import MINUS, counted, visible
+from sae_graphs.render.text import MINUS, counted, shortened, visible
 from sae_graphs.views import ANATOMY_COLUMNS, anatomy_sums
 
 _STYLES = {"promotes": "red", "suppresses": "blue"}
@@ -117,7 +118,7 @@ def _ends(graph: CausalGraph, edge: Edge) -> tuple[Text, Text]:
     """The source's and the target's name; with their tokens, where features have positions."""
     names = []
     for end in (edge.source, edge.target):
-        here = None if end.is_output else token_at(graph.run, end)
+        here = "" if end.is_output else shortened(token_at(graph.run, end) or "", 12)
         names.append(Text(name_of(graph.run, end)).append(f" {here}" if here else "", style="dim"))
     return names[0], names[1]
 
@@ -161,8 +162,10 @@ def _has_heads(edge: Edge) -> int:
 
 
 def _anatomy_table(graph: CausalGraph, edges: Sequence[Edge], *, strongest: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # eight columns, as narrow as can be
     last = ("mostly through",) if strongest else ()
-    table = Table("source", "target", "effect", "pre-act.", "skip", "attention", "mlp", *last)
+    for name in ("source", "target", "effect", "pre-act.", "skip", "attention", "mlp", *last):
+        table.add_column(name, overflow="fold", min_width=12 if name in last else None)
     for edge in edges:
         cells: list[Text | str] = [*_ends(graph, edge), _effect(edge)]
         if (anatomy := edge.anatomy) is None:

@@ -124,10 +124,11 @@ def _components(graph: CausalGraph) -> str:
     named = partial(name_of, graph.run)
     rows = []
     for number, part in zip(graph.component_numbers, graph.components(), strict=True):
+        features = sum(not node.feature.is_output for node in part.nodes)
         total = plain(sum(abs(edge.effect) for edge in part.edges))
         paths = part.paths(limit=1)
         rows.append(
-            f"<tr><td>Graph {number}</td><td class='number'>{len(part.nodes)}</td>"
+            f"<tr><td>Graph {number}</td><td class='number'>{features}</td>"
             f"<td class='number'>{len(part.edges)}</td><td class='number'>{total}</td>"
             f"<td>{_shown(paths[0].words(named)) if paths else ''}</td></tr>"
         )

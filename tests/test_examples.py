@@ -1,0 +1,25 @@
+"""The examples in docstrings give what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+from tests.graphs import example
+
+MODULES = ("graph", "paths", "records", "render", "render.anatomy", "render.text")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str) -> None:
+    module = importlib.import_module(f"sae_graphs.{name}")
+    names = {"graph": example()}
+    if name == "render.anatomy":
+        from sae_graphs.graph import BlockAnatomy
+
+        names["BlockAnatomy"] = BlockAnatomy  # type: ignore[assignment]
+    result = doctest.testmod(module, extraglobs=names)
+    assert result.attempted
+    assert not result.failed
