@@ -26,6 +26,10 @@ class ModelLoadError(SaeGraphsError):
     """A model or tokenizer that cannot be loaded."""
 
 
+class CannotSplitError(SaeGraphsError):
+    """The parts of a change cannot be told apart; the message is the reason."""
+
+
 def quoted(values: Iterable[object], limit: int = 6) -> str:
     """A short, readable list for a message: `a, b, c, ... (12 in all)`."""
     items = [str(value) for value in values]

@@ -1,0 +1,92 @@
+"""What a change of the stream does to the pre-activations of some features, part by part.
+
+An encoder that is affine before its activation takes each part of a change by itself: the effects
+of the parts add up to the effect of the whole. Whether it is affine is asked of the SAE's own
+`encode`, never assumed.
+
+Letters: `R` rows, `D` d_model, `F` features of the SAE, `S` features of a selection.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from torch import Tensor, nn
+
+from sae_graphs.errors import CannotSplitError
+from sae_graphs.recording import outputs_of
+from sae_graphs.sae_files import normalise_without_cycle
+from sae_graphs.saes import SAELayer
+
+CHECKED_ROWS = 8
+AFFINE_TOLERANCE = 1e-6  # of the largest pre-activation; a norm before the encoder misses by all
+
+LinearPart = Callable[[Tensor], Tensor]
+
+
+def linear_part(layer: SAELayer, features: Tensor, stream: Tensor) -> LinearPart:
+    """The function from changes of the stream `[R, D]` to those of pre-activations `[R, S]`.
+
+    Of the `features` `[S]`, in activation units, as float64 where the device has it: `pre(d) -
+    pre(0)`. Raises `CannotSplitError` with the reason where it differs from point to point, which
+    is checked on the clean `stream` `[T, D]`.
+    """
+    if layer.cfg.architecture() == "gated":
+        raise CannotSplitError("gated SAEs: each feature has two pre-activations")
+    pre = _preactivations(layer.sae, features)
+    rows = stream[-CHECKED_ROWS:]
+    nothing = pre(torch.zeros_like(rows[:1]))
+    once, twice = pre(rows), pre(2 * rows)
+    size = (once - nothing).abs().max()
+    if not (twice - once - (once - nothing)).abs().max() <= AFFINE_TOLERANCE * size:
+        norm = layer.cfg.normalize_activations
+        raise CannotSplitError(
+            f"the SAE of layer {layer.label} divides its input by its norm ({norm}): its "
+            "pre-activations are not linear in the stream"
+            if norm in ("layer_norm", "constant_norm_rescale")
+            else f"the pre-activations of the SAE of layer {layer.label} are not linear"
+        )
+    return lambda changes: pre(changes) - nothing
+
+
+def _preactivations(sae: SAE[Any], features: Tensor) -> Callable[[Tensor], Tensor]:
+    """Pre-activations `[R, S]` by the SAE's own `encode`, run on a copy with these features alone.
+
+    The copy has the precision of float64, so that small parts of large streams keep their digits.
+    """
+    least = math.ceil(getattr(sae.cfg, "k", 1))  # a TopK SAE chooses among so many
+    others = torch.arange(min(least, sae.cfg.d_sae), device=features.device)
+    kept = torch.cat([features, others])
+    part = copy.copy(sae)
+    part.__dict__ = dict(sae.__dict__)
+    dtype = sae.dtype if sae.W_enc.device.type == "mps" else torch.float64
+    weights = {name: _of_features(name, w, kept) for name, w in sae._parameters.items()}
+    part._parameters = {
+        name: w if w is None else nn.Parameter(w.to(dtype), requires_grad=False)
+        for name, w in weights.items()
+    }
+    part.dtype = dtype
+    normalise_without_cycle(part)
+    # Such SAEs choose, and answer, in units of their decoder's rows.
+    scale = part.W_dec.norm(dim=-1) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", 0) else 1.0
+
+    def pre(streams: Tensor) -> Tensor:
+        with outputs_of(sae.hook_sae_acts_pre) as seen:
+            part.encode(streams)
+        if len(seen) != 1:
+            raise CannotSplitError(f"SAEs of kind {sae.cfg.architecture()} show no pre-activations")
+        return (seen[0] * scale)[..., : len(features)]
+
+    return pre
+
+
+def _of_features(name: str, weights: Tensor | None, features: Tensor) -> Tensor | None:
+    """The share that some features have in a parameter of an SAE."""
+    if weights is None or name == "b_dec":
+        return weights
+    return weights.detach()[features] if name == "W_dec" else weights.detach()[..., features]
