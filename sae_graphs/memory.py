@@ -23,8 +23,8 @@ from sae_graphs.errors import SaeGraphsError
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 SHARE = Fraction(8, 10)  # of the memory that is free, where no budget is given
 
-# Imports and a loaded model of no size hold 517 MiB on Linux (torch 2.13, transformers 5); a CUDA
-# context with its kernels and workspaces takes a similar amount of the GPU.
+# Measured on Linux (torch 2.13, transformers 5) without the weights: 523 MiB once a model is
+# loaded, 600 MiB at the end of a run that draws. On a GPU as much is left to context and kernels.
 LIBRARIES = 640 * MIB
 LEAST_WORKING = 256 * MIB  # with less, batches are too small to be worth a run
 

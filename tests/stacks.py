@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,3 +24,12 @@ def one_line(caught: pytest.ExceptionInfo[SaeGraphsError]) -> str:
     assert "\n" not in text
     assert len(text) < 600
     return text
+
+
+def cached(cache: Path, repo_id: str, content: Path) -> None:
+    """A folder as the hub's cache holds a repository that has been downloaded."""
+    repository = cache / f"models--{repo_id.replace('/', '--')}"
+    commit = "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(content, repository / "snapshots" / commit)

@@ -18,7 +18,7 @@ from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.memory import LEAST_WORKING, MIB, SAESize
 from sae_graphs.saes import load_stack
 from tests.models import ARCHITECTURES, STACKS, load_bridge, random_sae, save_saes
-from tests.stacks import one_line, saes_on
+from tests.stacks import cached, one_line, saes_on
 
 
 @pytest.fixture
@@ -203,6 +203,18 @@ def test_the_size_of_a_model_is_never_guessed_too_small(
     held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     assert held <= stored <= 1.6 * held
     assert held <= unprocessed <= 1.6 * held
+
+
+def test_a_model_in_the_hub_s_cache_has_a_size(
+    model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert loading._stored_model_bytes("some/model", "float32") is None
+    cached(tmp_path, "some/model", model_folder("llama"))
+    size = loading._stored_model_bytes(str(model_folder("llama")), "float32")
+    assert loading._stored_model_bytes("some/model", "float32") == size
 
 
 def test_models_that_are_not_here_have_no_size(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import torch
 from sae_lens import SAE
 
 from sae_graphs.memory import SAESize
-from sae_graphs.saes import SAEStack, load_stack, stack_from
+from sae_graphs.sae_files import find_saes
+from sae_graphs.saes import RoomFor, SAEStack, load_stack, stack_from
 from sae_graphs.shelf import SAEShelf, SAESource
 from tests.models import KINDS, STACKS, random_sae, save_saes
-from tests.stacks import saes_on
+from tests.stacks import cached, saes_on
 
 # -- the shelf -------------------------------------------------------------------------------------
 
@@ -145,6 +146,16 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+def noting(seen: list[tuple[SAESize, ...]]) -> RoomFor:
+    """Room for two, whatever their sizes."""
+
+    def room_for(sizes: tuple[SAESize, ...]) -> int:
+        seen.append(sizes)
+        return 0
+
+    return room_for
+
+
 def two_at_a_time(folder: Path, **options: Any) -> SAEStack:
     return load_stack(folder, room_for=lambda sizes: 0, **options)
 
@@ -223,7 +234,58 @@ def test_sizes_in_another_precision(tmp_path: Path) -> None:
     n_weights = 2 * 16 * 40 + 16 + 40
     seen: list[tuple[SAESize, ...]] = []
     folder = save_saes(saes_on(*STACKS["gap"]), tmp_path)
-    load_stack(folder, dtype="bfloat16", room_for=lambda sizes: seen.append(sizes) or 0)  # type: ignore[func-returns-value]
+    load_stack(folder, dtype="bfloat16", room_for=noting(seen))
     assert set(seen) == {(SAESize(2 * n_weights, loading=4 * n_weights),) * 2}
     for layer in load_stack(folder, dtype="bfloat16").layers:
         assert layer.dtype == torch.bfloat16
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A sae-lens release in the hub's cache: 13 tiny SAEs under a real name."""
+    import huggingface_hub.constants
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    name = "gpt2-small-res-jb"
+    entry = get_pretrained_saes_directory()[name]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for seed, (hook, path) in enumerate(entry.saes_map.items()):
+        sae = random_sae("standard", hook, size=1.0, seed=seed, dtype="float32")
+        sae.save_model(tmp_path / "content" / path)
+    cached(tmp_path / "hub", entry.repo_id, tmp_path / "content")
+    return name
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_a_release_two_at_a_time(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Any]] = []
+    original = SAE.from_pretrained
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        sae = original(*args, **kwargs)
+        alive.append(weakref.ref(sae))
+        assert sum(ref() is not None for ref in alive) <= 2
+        return sae
+
+    monkeypatch.setattr(SAE, "from_pretrained", load)
+    size = SAESize(4 * (2 * 16 * 40 + 16 + 40))
+    seen: list[tuple[SAESize, ...]] = []
+    stack = load_stack(release, room_for=noting(seen))
+    assert set(seen) == {(size,) * 13}  # from headers, before anything was loaded
+    assert [layer.label for layer in stack.layers] == [str(n) for n in range(13)]
+    assert stack.layers[12].neuronpedia_id == "gpt2-small/12-res-jb"
+    assert len(alive) == 13
+    for layer in stack.layers:
+        layer.encode(torch.zeros(1, 16))
+        assert layer.sae.cfg.metadata.neuronpedia_id == layer.neuronpedia_id
+    assert len(alive) == 2 * 13
+
+
+def test_sizes_of_a_release_that_is_not_downloaded(
+    release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    sources = find_saes(release, device="cpu", dtype="float32")
+    assert [source.size for source in sources] == [None] * 13
