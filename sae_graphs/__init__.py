@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.loading import load
     from sae_graphs.paths import union
+    from sae_graphs.replotting import replot
 
 # What needs torch is imported when it is first used: a saved graph opens without it.
 _LATE = {
     "InstrumentedModel": "sae_graphs.instrument",
     "causal_graph": "sae_graphs.build",
     "load": "sae_graphs.loading",
+    "replot": "sae_graphs.replotting",
     "union": "sae_graphs.paths",
 }
 
@@ -37,6 +39,7 @@ __all__ = [
     "SaeGraphsError",
     "causal_graph",
     "load",
+    "replot",
     "union",
 ]
 

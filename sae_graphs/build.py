@@ -132,7 +132,7 @@ def causal_graph(
     graph = assemble(run, nodes, edges)
     if effects is not None and partial is not None:
         further = further_features(partial.blocks(), list(scope.stack.depths), settings, features)
-        described = _describe(scope, clean, further, places, intervention)
+        described = [*graph.nodes, *_describe(scope, clean, further, places, intervention)]
         described += _output_nodes(clean, _every_output(outputs, places), outputs, places)
         saved = saved_layers(scope, clean, ablations, places)
         write_effects(Path(effects), graph.run, saved, described, partial.files())

@@ -7,21 +7,45 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sae_graphs import __version__
+from sae_graphs.cli_console import err, out, progress
+from sae_graphs.cli_graph import Source, draw, draw_again
+from sae_graphs.cli_options import (
+    Ablate,
+    AblateFirst,
+    AblateOption,
+    Device,
+    Dtype,
+    Format,
+    Formats,
+    From,
+    Layers,
+    MinPathEdges,
+    Model,
+    Out,
+    Per,
+    PerOption,
+    Pin,
+    PrependBos,
+    Prompt,
+    Read,
+    Run,
+    Saes,
+    SaveEffects,
+    Seed,
+    Sign,
+    TopK,
+    check_given_with_from,
+)
 from sae_graphs.errors import SaeGraphsError, quoted
 
 if TYPE_CHECKING:
     from sae_graphs.graph import CausalGraph
-    from sae_graphs.settings import GraphSettings
 
 STOPPED = 130  # exit status after Ctrl-C
 ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage error
@@ -34,50 +58,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
-
-
-class Per(StrEnum):
-    """The set of effects that each keeps `top_k` edges."""
-
-    layer = "layer"
-    source = "source"
-    graph = "graph"
-
-
-class Ablate(StrEnum):
-    """Positions at which features are ablated."""
-
-    all = "all"
-    read = "read"
-
-
-class Format(StrEnum):
-    """How a list of edges is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
-class Sign(StrEnum):
-    """Which effects to list."""
-
-    promotes = "promotes"
-    suppresses = "suppresses"
-
-
-Model = Annotated[
-    str, typer.Option(help="`demo` (bundled), a Hugging Face name, or a local model folder.")
-]
-Saes = Annotated[
-    str | None,
-    typer.Option(help="Folder with one sub-folder per SAE, or a sae-lens release."),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
-Run = Annotated[Path, typer.Argument(help="Folder that `sae-graphs graph` wrote.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -90,53 +70,48 @@ def _main(
 
 @app.command()
 def graph(
-    prompt: Annotated[str, typer.Argument(help="The text to look into.")],
+    context: typer.Context,
+    prompt: Prompt = None,
+    from_folder: From = None,
     model: Model = "demo",
     saes: Saes = None,
-    top_k: Annotated[int, typer.Option(help="Edges kept in each set of effects.")] = 8,
-    per: Annotated[Per, typer.Option(help="What a set of effects is.")] = Per.layer,
-    min_path_edges: Annotated[
-        int | None,
-        typer.Option(
-            help="Keep edges on paths of at least this many edges.",
-            show_default="3, or what the layers allow; 1 with --pin",
-        ),
-    ] = None,
-    ablate: Annotated[Ablate, typer.Option(help="Ablate at all positions or one.")] = Ablate.all,
-    read: Annotated[
-        int, typer.Option(help="Position where effects are read; negative from the end.")
-    ] = -1,
-    layers: Annotated[
-        str | None, typer.Option(help="First and last SAE layer, such as 3:8, both included.")
-    ] = None,
-    pin: Annotated[
-        list[str] | None, typer.Option(help="Measure this feature only, e.g. 5.10603; repeatable.")
-    ] = None,
-    prepend_bos: Annotated[
-        bool | None,
-        typer.Option(
-            "--prepend-bos/--no-prepend-bos", help="BOS first.", show_default="as the SAEs say"
-        ),
-    ] = None,
-    ablate_first: Annotated[
-        bool, typer.Option("--ablate-first", help="Ablate at the first position, too.")
-    ] = False,
+    top_k: TopK = 8,
+    per: PerOption = Per.layer,
+    min_path_edges: MinPathEdges = None,
+    ablate: AblateOption = Ablate.all,
+    read: Read = -1,
+    layers: Layers = None,
+    pin: Pin = None,
+    prepend_bos: PrependBos = None,
+    ablate_first: AblateFirst = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    seed: Annotated[int, typer.Option(help="Kept in the record.")] = 0,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")
-    ] = None,
-    formats: Annotated[
-        str, typer.Option(help="Pictures to write: svg, png, html, dot, pdf.")
-    ] = "svg,png,html,dot",
+    seed: Seed = 0,
+    out_folder: Out = None,
+    formats: Formats = "svg,png,html,dot",
+    save_effects: SaveEffects = False,
 ) -> None:
     """Draw the causal graph behind a prompt's next token.
 
     Example: `sae-graphs graph "Copyright (C"`
+
+    Without a model, from saved effects: `sae-graphs graph --from outputs/copyright-c --top-k 12`
     """
     from sae_graphs.settings import GraphSettings, parse_layers
 
+    pins = tuple(pin or ())
+    if from_folder is not None:
+        given = check_given_with_from(context)
+        settings_given = {
+            "top_k": top_k,
+            "per": per.value,
+            "min_path_edges": min_path_edges,
+            "layers": parse_layers(layers),
+            "pin": pins,
+        }
+        chosen = {name: value for name, value in settings_given.items() if name in given}
+        draw_again(from_folder, chosen, out_folder, _formats(formats))
+        return
     settings = GraphSettings(
         top_k=top_k,
         min_path_edges=min_path_edges,
@@ -145,48 +120,17 @@ def graph(
         ablate_first=ablate_first,
         read=read,
         layers=parse_layers(layers),
-        pin=tuple(pin or ()),  # type: ignore[arg-type]  # parsed by the settings
+        pin=pins,  # type: ignore[arg-type]  # parsed by the settings
         prepend_bos=prepend_bos,
         seed=seed,
     )
-    _draw(prompt, settings, model, saes, device, dtype, out_folder, _formats(formats))
-
-
-def _draw(
-    prompt: str,
-    settings: GraphSettings,
-    model: str,
-    saes: str | None,
-    device: str,
-    dtype: str,
-    out_folder: Path | None,
-    formats: tuple[str, ...],
-) -> None:
-    """Load, measure, print, draw, write."""
-    import time
-
-    from sae_graphs.files import check_writable
-    from sae_graphs.outputs import folder_for, write_run
-
-    if not prompt.strip():
-        raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
-    folder = out_folder or folder_for(Path("outputs"), prompt, model, saes)
-    check_writable(folder)
-    with err.status(f"loading {model}"):
-        from sae_graphs.build import causal_graph
-        from sae_graphs.loading import load
-
-        instrumented = load(model, saes=saes, device=device, dtype=dtype)
-    started = time.perf_counter()
-    with _progress("ablating features") as report:
-        result = causal_graph(instrumented, prompt, settings=settings, progress=report)
-    seconds = time.perf_counter() - started
-    from sae_graphs import terminal
-
-    with err.status("drawing"):
-        written = write_run(folder, result, formats=formats, seconds=seconds, saes=saes)
-    terminal.print_graph(out, result, seconds=seconds)
-    terminal.print_files(out, folder, written)
+    if prompt is None or not prompt.strip():
+        raise SaeGraphsError(
+            'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
+            "saved effects with --from"
+        )
+    source = Source(model, saes, device, dtype)
+    draw(prompt, settings, source, out_folder, _formats(formats), save_effects=save_effects)
 
 
 @app.command()
@@ -247,7 +191,7 @@ def contexts(
         from sae_graphs.loading import load
 
         instrumented = load(model, saes=saes, device=device, dtype=dtype)
-    with _progress("reading", unit="bytes") as report:
+    with progress("reading", unit="bytes") as report:
 
         def lines() -> Iterator[str]:
             done = 0
@@ -320,22 +264,6 @@ def _formats(text: str) -> tuple[str, ...]:
             f"formats {text!r}: expected some of {quoted(FORMATS)}, separated by commas"
         )
     return wanted
-
-
-@contextmanager
-def _progress(what: str, unit: str = "features") -> Iterator[Any]:
-    """A bar on standard error with an estimate of the time left; yields `report(done, total)`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    quiet = not err.is_terminal
-    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ class SavedLayer:
         return tuple(column.tolist())
 
 
+def effects_beside(path: Path) -> Path:
+    """The file of effects in a run's folder, which is given itself or by its `graph.json`."""
+    return (path if path.is_dir() else path.parent) / FILE_NAME
+
+
 def digest_of(run: RunRecord) -> str:
     """Tells runs apart by what was measured, whatever was drawn of it."""
     facts = dataclasses.asdict(
@@ -105,8 +110,7 @@ class SavedEffects:
     """
 
     def __init__(self, folder: str | Path, run: RunRecord) -> None:
-        self.file = Path(folder)
-        self.file = self.file / FILE_NAME if self.file.is_dir() else self.file
+        self.file = effects_beside(Path(folder))
         if not self.file.is_file():
             raise GraphFileError(
                 f"no {FILE_NAME} in {self.file.parent}; make that graph again with --save-effects"
@@ -162,7 +166,7 @@ class SavedEffects:
 
     @cached_property
     def described(self) -> Mapping[FeatureId, Node]:
-        """Features that are not in the graph, with their contexts and tokens."""
+        """Features with their contexts and tokens: those of the run's graph, and more."""
         with opened(self.file) as held:
             text = held.get_tensor("described").tobytes()
             try:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sae_graphs import __version__
+from sae_graphs.effects_file import FILE_NAME as EFFECTS
 from sae_graphs.files import RECORD, replace_folder
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import FILE_NAME, to_bytes
@@ -34,6 +35,28 @@ def folder_for(root: Path, prompt: str, model: str, saes: str | None) -> Path:
     return folder
 
 
+def replot_folder(folder: Path, changed: Mapping[str, object]) -> Path:
+    """`outputs/copyright-c-top-k-12` for what is drawn of `outputs/copyright-c` with `top_k` 12."""
+    parts = [f"{name.replace('_', '-')}-{_slug(value)}" for name, value in changed.items()]
+    folder = folder.resolve()
+    own = folder.name if folder.is_dir() else folder.parent.name
+    root = folder.parent if folder.is_dir() else folder.parent.parent
+    found = root / "-".join([own, *(parts or ["again"])])
+    here = Path.cwd()
+    return found.relative_to(here) if found.is_relative_to(here) else found
+
+
+def _slug(value: object) -> str:
+    items = value if isinstance(value, list | tuple) else [value]
+    return re.sub(r"[^A-Za-z0-9.@]+", "-", "-".join(str(item) for item in items)).strip("-")[:48]
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where a run that will write `folder` keeps the layers that are done."""
+    folder = folder.absolute()
+    return folder.with_name(f".{folder.name}.partial")
+
+
 def write_run(
     folder: Path,
     graph: CausalGraph,
@@ -41,15 +64,24 @@ def write_run(
     formats: Sequence[str],
     seconds: float,
     saes: str | None = None,
+    effects: Path | None = None,
+    replotted_from: Path | None = None,
 ) -> tuple[str, ...]:
     """Draw the graph and put all files of the run in place at once; returns their names.
 
-    `saes` is what the user asked for, None where the model's own were taken.
+    `saes` is what the user asked for, None where the model's own were taken; `effects` the file of
+    all effects, where they are saved; `replotted_from` the folder of the run that measured them,
+    where this one did not.
     """
     from sae_graphs.render import files
 
-    written = {FILE_NAME: to_bytes(graph), **files(graph, formats)}
+    written: dict[str, bytes | Path] = {FILE_NAME: to_bytes(graph), **files(graph, formats)}
+    if effects is not None:
+        written[EFFECTS] = effects
     names = (*written, RECORD)
+    measured = _record(replotted_from) if replotted_from is not None else None
+    if measured is not None:
+        saes = measured.get("saes_given")
     record: dict[str, Any] = {
         "prompt": graph.run.prompt,
         "model": graph.run.model,
@@ -59,6 +91,7 @@ def write_run(
         "features": sum(not node.feature.is_output for node in graph.nodes),
         "output_tokens": sum(node.feature.is_output for node in graph.nodes),
         "edges": len(graph.edges),
+        "replotted_from": None if replotted_from is None else str(replotted_from.resolve()),
         "seconds": round(seconds, 4),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "sae_graphs": __version__,

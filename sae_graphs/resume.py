@@ -79,20 +79,16 @@ class Partial:
 
     def layer(self, depth: int, measure: Callable[[], Iterator[Effects]]) -> Iterator[Effects]:
         """The effects of one layer: read where it is done, else measured, and then kept."""
-        if depth in self._finished:
-            yield from read_layer(self.file(depth), depth)
+        blocks = self._read(depth)
+        if blocks:
+            yield from blocks
             return
-        blocks: list[Effects] = []
         for block in measure():
             blocks.append(block)
             yield block
         self._waiting[depth] = blocks
         if self._at_once or time.monotonic() - self._started > PATIENCE:
             self._write()
-
-    def has(self, depth: int) -> bool:
-        """Whether a layer is done and need not be measured."""
-        return depth in self._finished
 
     def blocks(self) -> Iterator[Effects]:
         """All effects again, layer by layer, once all are done."""
@@ -108,6 +104,16 @@ class Partial:
                 file.unlink(missing_ok=True)
         with suppress(OSError):  # something of the user's is in it
             self.folder.rmdir()
+
+    def _read(self, depth: int) -> list[Effects]:
+        """A layer that is done; empty where it must be measured."""
+        if depth not in self._finished:
+            return []
+        try:
+            return list(read_layer(self.file(depth), depth))
+        except SaeGraphsError:  # damaged, or another run of this kind is done and removed it
+            self._finished.discard(depth)
+            return []
 
     def _is_ours(self, file: Path) -> bool:
         if not file.is_file():

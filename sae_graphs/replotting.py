@@ -47,8 +47,7 @@ def replot(
     fit them.
     """
     saved = CausalGraph.load(folder)
-    path = Path(folder)
-    effects = SavedEffects(path if path.is_dir() else path.parent, saved.run)
+    effects = SavedEffects(folder, saved.run)
     run = saved.run
     settings = GraphSettings(
         top_k=run.settings["top_k"] if top_k is None else top_k,

@@ -1,0 +1,136 @@
+"""The arguments and options of the commands, with what `--help` says of each."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sae_graphs.errors import SaeGraphsError, quoted
+
+
+class Per(StrEnum):
+    """The set of effects that each keeps `top_k` edges."""
+
+    layer = "layer"
+    source = "source"
+    graph = "graph"
+
+
+class Ablate(StrEnum):
+    """Positions at which features are ablated."""
+
+    all = "all"
+    read = "read"
+
+
+class Format(StrEnum):
+    """How a list of edges is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class Sign(StrEnum):
+    """Which effects to list."""
+
+    promotes = "promotes"
+    suppresses = "suppresses"
+
+
+# -- which model -----------------------------------------------------------------------------------
+
+Model = Annotated[
+    str, typer.Option(help="`demo` (bundled), a Hugging Face name, or a local model folder.")
+]
+Saes = Annotated[
+    str | None,
+    typer.Option(help="Folder with one sub-folder per SAE, or a sae-lens release."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
+Run = Annotated[Path, typer.Argument(help="Folder that `sae-graphs graph` wrote.")]
+
+# -- what to draw ----------------------------------------------------------------------------------
+
+Prompt = Annotated[str | None, typer.Argument(help="The text to look into.", show_default=False)]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Draw again from the effects that a run with --save-effects left in this folder; no "
+        "model is loaded. Writes a folder of its own beside it, such as "
+        "`outputs/copyright-c-top-k-12`.",
+        show_default=False,
+    ),
+]
+SaveEffects = Annotated[
+    bool,
+    typer.Option("--save-effects", help="Keep every measured effect, to draw again with --from."),
+]
+TopK = Annotated[int, typer.Option(help="Edges kept in each set of effects.")]
+PerOption = Annotated[Per, typer.Option("--per", help="What a set of effects is.")]
+MinPathEdges = Annotated[
+    int | None,
+    typer.Option(
+        help="Keep edges on paths of at least this many edges.",
+        show_default="3, or what the layers allow; 1 with --pin",
+    ),
+]
+AblateOption = Annotated[Ablate, typer.Option("--ablate", help="Ablate at all positions or one.")]
+Read = Annotated[int, typer.Option(help="Position where effects are read; negative from the end.")]
+Layers = Annotated[
+    str | None, typer.Option(help="First and last SAE layer, such as 3:8, both included.")
+]
+Pin = Annotated[
+    list[str] | None, typer.Option(help="Measure this feature only, e.g. 5.10603; repeatable.")
+]
+PrependBos = Annotated[
+    bool | None,
+    typer.Option(
+        "--prepend-bos/--no-prepend-bos", help="BOS first.", show_default="as the SAEs say"
+    ),
+]
+AblateFirst = Annotated[
+    bool, typer.Option("--ablate-first", help="Ablate at the first position, too.")
+]
+Seed = Annotated[int, typer.Option(help="Kept in the record.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")
+]
+Formats = Annotated[str, typer.Option(help="Pictures to write: svg, png, html, dot, pdf.")]
+
+_WITH_FROM = {
+    "from_folder": "--from",
+    "top_k": "--top-k",
+    "per": "--per",
+    "min_path_edges": "--min-path-edges",
+    "layers": "--layers",
+    "pin": "--pin",
+    "out_folder": "--out",
+    "formats": "--formats",
+}
+
+
+def check_given_with_from(context: Any) -> set[str]:
+    """The names of the parameters that were given; raises where some do not go with `--from`."""
+    given = {
+        parameter.name: parameter
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name).name == "COMMANDLINE"
+    }
+    foreign = [
+        max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else "the prompt"
+        for name, parameter in given.items()
+        if name not in _WITH_FROM
+    ]
+    if foreign:
+        fitting = quoted(list(_WITH_FROM.values())[1:], 20)
+        raise SaeGraphsError(
+            f"--from draws effects that were measured before, so {quoted(foreign, 20)} cannot be "
+            f"given with it; expected {fitting} alone, or no --from"
+        )
+    return set(given)
