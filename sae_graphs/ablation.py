@@ -98,7 +98,7 @@ def places_of(clean: CleanRun, settings: GraphSettings) -> Places:
     n = len(clean)
     device = clean.logits.device
     positions = torch.arange(n, device=device)
-    read = settings.read_at
+    read = settings.read
     if read == "all":
         reads = positions
     elif -n <= read < n:

@@ -148,7 +148,7 @@ def read_contexts(
 
 def _fingerprint(layer: SAELayer) -> str:
     """A few letters that tell SAEs apart by their weights; none where these are rounded."""
-    if layer.sae.dtype != torch.float32:
+    if layer.dtype != torch.float32:
         return ""
     column = layer.sae.W_dec.detach()[:, 0].cpu().contiguous()
     return hashlib.sha256(column.numpy().tobytes()).hexdigest()[:16]

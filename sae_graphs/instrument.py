@@ -101,9 +101,9 @@ class InstrumentedModel:
         self.working_memory = WORKING_MEMORY
         d_model, n_blocks = int(model.cfg.d_model), len(model.blocks)
         for layer in self.stack.layers:
-            if layer.sae.cfg.d_in != d_model:
+            if layer.d_in != d_model:
                 raise SAELoadError(
-                    f"the SAE on {layer.point.hook_name} reads {layer.sae.cfg.d_in} dimensions, "
+                    f"the SAE on {layer.point.hook_name} reads {layer.d_in} dimensions, "
                     f"{self.name} has {d_model}; use SAEs that were trained on this model"
                 )
             if layer.point.block >= n_blocks:
@@ -201,8 +201,8 @@ class InstrumentedModel:
     ) -> Iterator[tuple[Step, Rows]]:
         """`advance` block by block: after each, the rows that may differ from the clean run.
 
-        Before the last block these are all rows from a copy's first change to its last read;
-        at the end at least those that were changed or are read. Gradients flow through.
+        Before the last block these are all rows from a copy's first change to its last read; at
+        the end those that are read, and others or not. Gradients flow through.
         """
         steps = steps_between(start, stop)
         n_copies = max(change.where.n_copies, reads.n_copies)
@@ -214,8 +214,12 @@ class InstrumentedModel:
                 last = number == len(steps) - 1
                 where = Where.of(changed | wanted if last else _reached(changed, wanted))
                 rows = Rows(where, rows.at(where, self._stream_at(clean, at)))
+                asked = wanted[where] if last else torch.ones_like(where.copies, dtype=torch.bool)
+            else:
+                asked = torch.ones_like(rows.where.copies, dtype=torch.bool)
             if len(rows.where):
-                rows = Rows(rows.where, self._step(clean, step, rows, n_copies))
+                out = self._step(clean, step, rows, asked, n_copies)
+                rows = Rows(Where(*(end[asked] for end in rows.where)), out)
             at = StreamPoint(step.block, "mid" if step.part == "to mid" else "post")
             yield step, rows
 
@@ -272,32 +276,36 @@ class InstrumentedModel:
         block_input = clean.inputs[point.block][None]
         return self._replay(clean, Step(point.block, "to mid"), block_input)[0]
 
-    def _step(self, clean: CleanRun, step: Step, rows: Rows, n_copies: int) -> Tensor:
-        """One block, or half of it, on some rows: `[R, D]`."""
+    def _step(
+        self, clean: CleanRun, step: Step, rows: Rows, wanted: Tensor, n_copies: int
+    ) -> Tensor:
+        """One block, or half of it, on some rows: `[R', D]` at those wanted `[R]`."""
         if self._rows_alone:
-            out = self._run_rows(clean, step, rows)
+            out = self._run_rows(clean, step, rows, wanted)
             if out is not None:
                 return out
         start = StreamPoint(step.block, "mid" if step.part == "from mid" else "pre")
         whole = rows.whole(self._stream_at(clean, start), n_copies)
         out = self._replay(clean, step, whole)
-        return out[rows.where.copies, rows.where.positions]
+        return out[rows.where.copies[wanted], rows.where.positions[wanted]]
 
-    def _run_rows(self, clean: CleanRun, step: Step, rows: Rows) -> Tensor | None:
+    def _run_rows(
+        self, clean: CleanRun, step: Step, rows: Rows, wanted: Tensor | None = None
+    ) -> Tensor | None:
         """One block on some rows alone, or None where that cannot be done."""
         kept, call = clean.kept[step.block], clean.calls[step.block]
         if kept is None:
             return None
         block = self.model.blocks[step.block]
 
-        def run(rows: Rows) -> Tensor | None:
-            return run_rows(block, rows, kept, call.args, call.kwargs)
+        def run(rows: Rows, wanted: Tensor | None = None) -> Tensor | None:
+            return run_rows(block, rows, kept, call.args, call.kwargs, wanted)
 
         if step.part == "whole":
-            return run(rows)
+            return run(rows, wanted)
         if step.part == "to mid":
             with outputs_of(self._mid_hook(step.block)) as seen:
-                done = run(rows)
+                done = run(rows, wanted)
             return None if done is None else seen[0][0]
         before = Rows(rows.where, clean.inputs[step.block][rows.where.positions])
         with self._mid_replaced(step.block, rows.streams[None]):
@@ -389,9 +397,10 @@ class InstrumentedModel:
             stream = clean.inputs[block]
             # In one copy two rows change places; in the other the last one is as the first.
             rows = Rows(where, stream[torch.tensor([last, last // 2, 0], device=device)])
-            alone = self._run_rows(clean, Step(block, "whole"), rows)
+            wanted = where.positions == last
+            alone = self._run_rows(clean, Step(block, "whole"), rows, wanted)
             whole = self._replay(clean, Step(block, "whole"), rows.whole(stream, 2))[where]
-            agree = agree and alone is not None and self._close(alone, whole)
+            agree = agree and alone is not None and self._close(alone, whole[wanted])
             if not agree:
                 log.warning(
                     "block %d of %s cannot be run on some rows alone: all rows are run, which is "

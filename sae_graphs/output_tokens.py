@@ -56,9 +56,9 @@ def token_id(model: InstrumentedModel, text: str) -> int:
     """The id of a token given by its text; raises `SaeGraphsError` where it is none or several."""
     ids = list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
     if len(ids) != 1:
-        pieces = [model.token_string(i) for i in ids]
+        pieces = quoted([repr(model.token_string(i)) for i in ids], 8)
         raise SaeGraphsError(
-            f"{text!r} is {len(ids)} tokens of {model.name} ({quoted(pieces, 8) or 'none'}); "
+            f"{text!r} is {len(ids)} tokens of {model.name} ({pieces or 'none'}); "
             "give the text of one token, with its leading space if it has one"
         )
     return int(ids[0])

@@ -23,7 +23,7 @@ _CACHE_NAMES = ("past_key_values", "layer_past")
 
 
 class Where(NamedTuple):
-    """Rows by copy and position; ordered by copy, then position, each once."""
+    """Rows by copy and position, each once."""
 
     copies: Tensor  # [R]
     positions: Tensor  # [R]
@@ -34,7 +34,7 @@ class Where(NamedTuple):
     @property
     def n_copies(self) -> int:
         """The copies up to the last one that has a row here."""
-        return 1 + int(self.copies[-1]) if len(self) else 0
+        return 1 + int(self.copies.max()) if len(self) else 0
 
     @classmethod
     def of(cls, chosen: Tensor) -> Where:
@@ -67,6 +67,10 @@ class Rows(NamedTuple):
         streams[changed] = self.streams[found[changed]]
         return streams
 
+    def chosen(self, which: Tensor) -> Rows:
+        """Those that are true in `[R]`."""
+        return Rows(Where(*(end[which] for end in self.where)), self.streams[which])
+
     def whole(self, clean: Tensor, n_copies: int) -> Tensor:
         """All rows `[B, T, D]`, given the clean stream `[T, D]`."""
         streams = clean.repeat(n_copies, 1, 1)
@@ -93,14 +97,26 @@ class Recorder:
 
 
 class _Kept:
-    """Takes the place of a cache to put the clean rows before those that are run."""
+    """Takes the place of a cache to put other rows before those that are run."""
 
-    def __init__(self, clean: KeysAndValues) -> None:
-        self.clean = clean
+    def __init__(self, *others: KeysAndValues) -> None:
+        self.others = others
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        merged_keys = torch.cat([self.clean.keys, keys], dim=2)  # [1, heads, T + R, d]
-        return merged_keys, torch.cat([self.clean.values, values], dim=2)
+        merged_keys = torch.cat([*(held.keys for held in self.others), keys], dim=2)
+        return merged_keys, torch.cat([*(held.values for held in self.others), values], dim=2)
+
+
+class _Seen(Exception):
+    def __init__(self, found: KeysAndValues) -> None:
+        self.found = found
+
+
+class _Peek:
+    """Takes the place of a cache to leave the block as soon as it has its keys and values."""
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        raise _Seen(KeysAndValues(keys, values))
 
 
 def with_cache(
@@ -122,28 +138,52 @@ def run_rows(
     clean: KeysAndValues,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    wanted: Tensor | None = None,
 ) -> Tensor | None:
-    """A block's output at the rows that are given, `[R, D]`; all others are as in the clean run.
+    """A block's output `[R', D]` at those of the rows that are `wanted` `[R]`, by default all.
 
-    None where the clean call had an argument that is not known to go by rows.
+    The others are attended to: they are run as far as their keys and values. Rows that are not
+    given are as in the clean run. None where the clean call had an argument that is not known to
+    go by rows.
     """
     named = _named_arguments(block, args, kwargs)
     name = _cache_name(block)
     if named is None or name is None:
         return None
     n_tokens = clean.keys.shape[2]
-    gathered: dict[str, Any] = {}
-    for key, value in named.items():
-        by_rows = _by_rows(key, value, rows.where, n_tokens)
-        if by_rows is NotImplemented:
+    if named.get("attention_mask") is None:
+        named["attention_mask"] = _causal_mask(n_tokens, rows.streams)
+    held = [clean]
+    run, order = rows, rows.where
+    if wanted is not None and not bool(wanted.all()):
+        aside, run = rows.chosen(~wanted), rows.chosen(wanted)
+        call = _call_of_rows(named, aside.where, aside.where, n_tokens)
+        if call is None:
             return None
-        gathered[key] = by_rows
-    if gathered.get("attention_mask") is None:
-        causal = _causal_mask(n_tokens, rows.streams)
-        gathered["attention_mask"] = _mask_by_rows(causal, rows.where)
-    gathered[name] = _Kept(clean)
-    out = block(rows.streams[None], **gathered)
+        try:
+            block(aside.streams[None], **call, **{name: _Peek()})
+        except _Seen as seen:
+            held.append(seen.found)
+        order = Where(*(torch.cat(ends) for ends in zip(aside.where, run.where, strict=True)))
+    call = _call_of_rows(named, run.where, order, n_tokens)
+    if call is None or (run is not rows and len(held) == 1):
+        return None
+    out = block(run.streams[None], **call, **{name: _Kept(*held)})
     return (out[0] if isinstance(out, tuple) else out)[0]
+
+
+def _call_of_rows(
+    named: Mapping[str, Any], run: Where, attended: Where, n_tokens: int
+) -> dict[str, Any] | None:
+    """A block's arguments for some rows, the cache aside; None where one is not known."""
+    call: dict[str, Any] = {}
+    for name, value in named.items():
+        if name in _CACHE_NAMES:
+            continue
+        call[name] = _by_rows(name, value, run, attended, n_tokens)
+        if call[name] is NotImplemented:
+            return None
+    return call
 
 
 def _parameters(block: nn.Module) -> list[str]:
@@ -165,36 +205,37 @@ def _named_arguments(
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def _by_rows(name: str, value: Any, where: Where, n_tokens: int) -> Any:
+def _by_rows(name: str, value: Any, run: Where, attended: Where, n_tokens: int) -> Any:
     """An argument of the clean call for some rows alone; NotImplemented if unknown."""
     if name == "attention_mask" and isinstance(value, Tensor):
         if value.ndim != 4 or value.shape[0] != 1 or value.shape[2:] != (n_tokens, n_tokens):
             return NotImplemented
-        return _mask_by_rows(value, where)
+        return _mask_by_rows(value, run, attended)
     if name == "position_embeddings" and isinstance(value, tuple):
-        parts = tuple(_by_rows("position_ids", part, where, n_tokens) for part in value)
+        parts = tuple(_by_rows("position_ids", part, run, attended, n_tokens) for part in value)
         return NotImplemented if any(part is NotImplemented for part in parts) else parts
     if name == "position_ids" and isinstance(value, Tensor):
         if value.ndim < 2 or value.shape[:2] != (1, n_tokens):
             return NotImplemented
-        return value[:, where.positions]  # [1, R, ...]
+        return value[:, run.positions]  # [1, R, ...]
     if isinstance(value, Tensor) and name != "cache_position":
         return NotImplemented
     return value
 
 
-def _mask_by_rows(mask: Tensor, where: Where) -> Tensor:
-    """The clean mask `[1, h, T, T]` as rows see it: `[1, h, R, T + R]`.
+def _mask_by_rows(mask: Tensor, run: Where, attended: Where) -> Tensor:
+    """The clean mask `[1, h, T, T]` as the rows `R` see it: `[1, h, R, T + A]`.
 
-    A row sees a clean position where the clean mask lets it, unless its own copy runs that
-    position again; and it sees the rows of its own copy, where the clean mask lets it.
+    A row sees a clean position where the clean mask lets it, unless its own copy has that
+    position among the `A` rows that are attended to; and of these it sees its own copy's, where
+    the clean mask lets it.
     """
-    copies, positions = where
-    run_again = where.mask(where.n_copies, mask.shape[-1])[copies]  # [R, T]
-    others = copies[:, None] != copies  # [R, R]
-    by_row = mask[:, :, positions]  # [1, h, R, T]
-    seen = torch.cat([by_row, by_row[..., positions]], dim=-1)
-    hidden = torch.cat([run_again, others], dim=-1)
+    n_copies = max(run.n_copies, attended.n_copies)
+    replaced = attended.mask(n_copies, mask.shape[-1])[run.copies]  # [R, T]
+    others = run.copies[:, None] != attended.copies  # [R, A]
+    by_row = mask[:, :, run.positions]  # [1, h, R, T]
+    seen = torch.cat([by_row, by_row[..., attended.positions]], dim=-1)
+    hidden = torch.cat([replaced, others], dim=-1)
     lowest = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
     return seen.masked_fill_(hidden, lowest)
 

@@ -86,8 +86,8 @@ def put(dense: Tensor, block: Effects) -> None:
 
 def oracle_effects(case: Case, settings: GraphSettings, change: Change = zero) -> list[Tensor]:
     n = case.oracle.ids.shape[1]
-    assert isinstance(settings.read_at, int)
-    read = settings.read_at % n
+    assert isinstance(settings.read, int)
+    read = settings.read % n
     ablated = [read] if settings.ablate == "read" else list(range(n))
     if settings.ablate == "all" and not settings.ablate_first and n > 1:
         ablated.remove(0)

@@ -22,7 +22,7 @@ from tests.against_oracle import (
 from tests.conftest import BridgeOf
 from tests.models import ARCHITECTURES, PROMPT
 
-EACH = GraphSettings(ablate="each")
+EACH = GraphSettings(ablate="each", read="all")
 N_TOKENS = 10
 
 
@@ -166,7 +166,7 @@ def test_a_difference_of_two_tokens(bridge_of: BridgeOf) -> None:
 def test_position_resolved_outputs(bridge_of: BridgeOf) -> None:
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
     graph = causal_graph(
-        case.model, PROMPT, ablate="each", targets=" cat", min_path_edges=1, top_k=50
+        case.model, PROMPT, ablate="each", read="all", targets=" cat", min_path_edges=1, top_k=50
     )
     ends = graph.find_edges(layer=3)
     assert {edge.target.position for edge in ends} > {N_TOKENS - 1}
