@@ -65,7 +65,10 @@ def _outputs(graph: CausalGraph) -> Table:
         ]
         effect = "none kept"
         if into:
-            effect = f"{into[0].effect:+.4g} nats, {into[0].source} {into[0].sign} it"
+            best = into[0]
+            effect = f"{best.effect:+.4g} nats, {best.source} {best.sign} it"
+            if best.target.position not in (None, graph.run.read_position):
+                effect += f" at token {best.target.position}"
         table.add_row(
             f"{OUTPUT_LAYER}.{output.token_id}",
             Text(output_words(output)),

@@ -92,7 +92,7 @@ def summed(graph: CausalGraph, at: int | str | None = None) -> CausalGraph:
     chosen = [edge for edge in graph.edges if place in ("all", edge.target.position)]
     shown_at = run.read_position if place == "all" else int(place)
     edges = _summed_edges(chosen)
-    nodes = [_node(same, shown_at) for same in _by_feature(graph.nodes, chosen)]
+    nodes = [_node(run, same, shown_at) for same in _by_feature(graph.nodes, chosen)]
     return assemble(_summed_run(run, edges, place), nodes, edges)
 
 
@@ -144,16 +144,17 @@ def _by_feature(nodes: Iterable[Node], edges: Iterable[Edge]) -> list[list[tuple
     return list(groups.values())
 
 
-def _node(same: Sequence[tuple[Node, float]], at: int) -> Node:
+def _node(run: RunRecord, same: Sequence[tuple[Node, float]], at: int) -> Node:
     """One node for a feature's nodes at several positions."""
     strongest, _ = max(same, key=lambda pair: (pair[1], pair[0].feature.position))
-    activation = strongest.activation
-    if not strongest.feature.is_output:
-        here = [node.activation for node, _ in same if node.feature.position == at]
-        if not here and not strongest.activations:
-            raise SaeGraphsError(f"{strongest.feature} has no activation at position {at}")
-        activation = here[0] if here else strongest.activations[at]
-    return replace(strongest, feature=_plain(strongest.feature), activation=activation)
+    known = [node.activation for node, _ in same if node.feature.position == at]
+    if strongest.feature.is_output:
+        known.append(run.output(strongest.feature).logit)  # where the run was read
+    elif strongest.activations:
+        known.append(strongest.activations[at])
+    if not known:
+        raise SaeGraphsError(f"{strongest.feature} has no activation at position {at}")
+    return replace(strongest, feature=_plain(strongest.feature), activation=known[0])
 
 
 def _summed_run(run: RunRecord, edges: Sequence[Edge], at: int | str) -> RunRecord:

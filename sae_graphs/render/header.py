@@ -76,6 +76,12 @@ def settings_words(settings: Mapping[str, Any], *, n_tokens: int = 2) -> str:
     if (at := settings.get("summed_at")) is not None:
         kept = "and target tokens" if at == "all" else f"tokens, target token {at}"
         parts.append(f"effects summed over source {kept}")
+    if (method := settings.get("method", "exact")) != "exact":
+        named = {
+            "gradient": "gradients",
+            "integrated-gradients": f"integrated gradients in {settings.get('steps')} steps",
+        }
+        parts.append(f"effects estimated from {named.get(str(method), str(method))}")
     if (kind := settings.get("intervention", "zero")) != "zero":
         parts.append(f"intervention: {kind}")
     if layers := settings.get("layers"):

@@ -115,10 +115,14 @@ def _output_box(node: Node, run: RunRecord, shape: BoxShape) -> str:
     size = TOKEN_SIZE if output.contrast is None else TOKEN_SIZE - 4
     room = int(shape.points / (size * MONO_ASPECT))
     text = output_words(output, room)
-    small = (
-        words(f"{percent(output.probability)}  ", size=NAME_SIZE, colour=WHITE, bold=True)
-        + words(f"{logit_words(output)} {plain(output.logit)}", size=SMALL_SIZE, colour=LINE)
-    )  # fmt: skip
+    here = token_at(run, node.feature)
+    if here is None or node.feature.position == run.read_position:
+        first = percent(output.probability)
+    else:
+        first = f"after {shortened(here, 12)}"  # its probability there is not known
+    small = words(f"{first}  ", size=NAME_SIZE, colour=WHITE, bold=True)
+    number = f"{logit_words(output)} {plain(node.activation)}"
+    small += words(number, size=SMALL_SIZE, colour=LINE)
     rows = [
         cell(font(in_label(text), size=size, face=MONO, colour=WHITE, bold=True)),
         cell(small),
@@ -203,11 +207,13 @@ def provenance(node: Node) -> tuple[tuple[str, tuple[BlockShare, ...]], ...]:
 
 def _output_lines(node: Node, run: RunRecord) -> list[str]:
     output = run.output(node.feature)
-    return [
-        f"output token {name_of(run, node.feature)}",
-        f"clean probability {percent(output.probability)}",
-        f"clean {logit_words(output)} {plain(output.logit)}",
-    ]
+    lines = [f"output token {name_of(run, node.feature)}"]
+    here = token_at(run, node.feature)
+    if here is not None:
+        lines.append(f"as what follows token {node.feature.position}, {here}")
+    if here is None or node.feature.position == run.read_position:
+        lines.append(f"clean probability {percent(output.probability)}")
+    return [*lines, f"clean {logit_words(output)} {plain(node.activation)}"]
 
 
 def _prompt_lines(node: Node, run: RunRecord) -> list[str]:

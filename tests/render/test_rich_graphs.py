@@ -124,6 +124,28 @@ def test_paths_end_in_words() -> None:
     assert "Output tokens" not in render.html(two_edges())
 
 
+def test_an_output_token_after_an_earlier_token() -> None:
+    run = graphs.resolved().run
+    early = replace(graphs.output_node("out.340@2", run), activation=-1.5)
+    edge = Edge(FeatureId("3", 6, 1), early.feature, -2.0)
+    graph = assemble(run, [node("3.6@1"), early], [edge])
+    assert "␣) after ␣( logit −1.50 out.340@2" in said(parsed(render.svg(graph)))
+    assert title_of(graph, "output token ").splitlines() == [
+        'output token out.340@2 " )"',
+        "as what follows token 2, ␣(",
+        "clean logit −1.50",
+    ]
+    assert graph.summed("all")["out.340"].activation == 12.5
+    assert graph.summed(2)["out.340"].activation == -1.5
+
+
+def test_estimates_are_called_so() -> None:
+    assert settings_words({"method": "exact"}) == ""
+    assert settings_words({"method": "gradient"}) == "effects estimated from gradients"
+    estimated = settings_words({"method": "integrated-gradients", "steps": 8})
+    assert estimated == "effects estimated from integrated gradients in 8 steps"
+
+
 def test_the_legend_of_outputs_without_contrast() -> None:
     graph = graphs.with_outputs()
     outputs = tuple(replace(output, contrast=None) for output in graph.run.outputs)
