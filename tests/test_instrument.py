@@ -90,7 +90,7 @@ def test_hooks_are_removed_after_an_error(bridge_of: BridgeOf) -> None:
             lambda: model.streams_of(torch.tensor([clean.token_ids])),
             lambda: model.run_to_logits(clean, points[0], *same(clean.streams[0], [3, 9], 2)),
             lambda: model.run_to_logits(clean, points[2], *same(clean.streams[2], [3, 9], 2)),
-            lambda: model.advance(clean, *points[1:3], *same(clean.streams[1], [3, 9], 2)),
+            lambda: model.advance(clean, points[1], points[2], *same(clean.streams[1], [3, 9], 2)),
         ):
             with pytest.raises(RuntimeError, match="out of memory"):
                 work()
