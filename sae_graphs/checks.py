@@ -1,10 +1,10 @@
-"""What must hold for nodes and edges to be a causal graph of a run."""
+"""What must hold for nodes and edges to be a causal graph of a run, and for a question to it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.records import Edge, FeatureId, Node, RunRecord
 
 
@@ -47,3 +47,30 @@ def _check_edge(run: RunRecord, edge: Edge, features: Collection[FeatureId]) -> 
         raise SaeGraphsError(f"edge {edge} does not point forward")
     if (edge.source.position or 0) > (edge.target.position or 0):
         raise SaeGraphsError(f"edge {edge} points back to an earlier token")
+
+
+# -- what a graph does not hold --------------------------------------------------------------------
+
+
+def unknown_feature(
+    wanted: FeatureId, features: Sequence[FeatureId], depths: Mapping[str, int]
+) -> UnknownFeatureError:
+    """The error for a feature that is not among a graph's: it says what there is instead."""
+    if wanted.layer not in depths:
+        held = quoted(depths, limit=20)
+        return UnknownFeatureError(f"no SAE layer {wanted.layer!r} in this graph; it has {held}")
+    same = [f for f in features if (f.layer, f.index) == (wanted.layer, wanted.index)]
+    if same and wanted.position is not None and same[0].position is None:
+        return UnknownFeatureError(f"this graph has no token positions; ask for {same[0]}")
+    if same:
+        only = "" if wanted.position is None else " only"
+        places = quoted((feature.position for feature in same), limit=20)
+        return UnknownFeatureError(
+            f"{wanted.layer}.{wanted.index} is here{only} at positions {places}, got {wanted}; "
+            f"name one, such as {same[0]}"
+        )
+    near = [str(feature) for feature in features if feature.layer == wanted.layer]
+    return UnknownFeatureError(
+        f"feature {wanted} is not in this graph; layer {wanted.layer} has "
+        f"{quoted(near) or 'no features here'}"
+    )

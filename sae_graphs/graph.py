@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from sae_graphs.checks import check_graph
+from sae_graphs.checks import check_graph, unknown_feature
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.records import (
     OUTPUT_LAYER,
@@ -130,28 +130,9 @@ class CausalGraph:
     def _known(self, feature: str | FeatureId) -> FeatureId:
         """The feature, which this graph holds; raises `UnknownFeatureError` where it does not."""
         wanted = FeatureId.parse(feature)
-        if wanted in self._by_feature:
-            return wanted
-        if wanted.layer not in self.depths:
-            held = quoted(self.depths, limit=20)
-            raise UnknownFeatureError(f"no SAE layer {wanted.layer!r} in this graph; it has {held}")
-        same = [f for f in self._by_feature if (f.layer, f.index) == (wanted.layer, wanted.index)]
-        if same and self.resolves_positions:
-            kind = (
-                "is here at positions" if wanted.position is None else "is here only at positions"
-            )
-            places = quoted((f.position for f in same), limit=20)
-            raise UnknownFeatureError(
-                f"{wanted.layer}.{wanted.index} {kind} {places}, got {wanted}; name one, such as "
-                f"{same[0]}"
-            )
-        if same:
-            raise UnknownFeatureError(f"this graph has no token positions; ask for {same[0]}")
-        near = [str(f) for f in self._by_feature if f.layer == wanted.layer]
-        raise UnknownFeatureError(
-            f"feature {wanted} is not in this graph; layer {wanted.layer} has "
-            f"{quoted(near) or 'no features here'}"
-        )
+        if wanted not in self._by_feature:
+            raise unknown_feature(wanted, tuple(self._by_feature), self.depths)
+        return wanted
 
     def at_positions(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
         """The nodes of a feature: one at each position that the graph has it at.
