@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sae_graphs.ablation import (
     places_of,
 )
 from sae_graphs.contexts import read_contexts, token_effects
+from sae_graphs.dissection import dissected
 from sae_graphs.effects import Effects
 from sae_graphs.effects_file import write_effects
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -101,10 +103,16 @@ def causal_graph(
     features = {end for edge in edges for end in (edge.source, edge.target)}
     nodes = _describe(scope, clean, features, places, intervention)
     nodes += _output_nodes(clean, features, outputs, places)
+    parts = dissected(
+        scope, clean, edges, nodes, ablations, places, intervention, heads=settings.heads
+    )
     expressed = [
         effect_in_features(scope, clean, ablated, places) for ablated in ablations[: n_layers - 1]
     ]
-    layers = layer_reports(scope, clean, places, ablations, totals, expressed, edges)
+    layers = tuple(
+        replace(layer, no_anatomy=parts.reasons.get(layer.label))
+        for layer in layer_reports(scope, clean, places, ablations, totals, expressed, edges)
+    )
     run = RunRecord(
         model=scope.name,
         saes=scope.stack.name,
@@ -125,11 +133,12 @@ def causal_graph(
             *fit_warnings(layers),
             *stack_warnings(scope),
             *method_warnings(settings),
+            *parts.warnings,
             *chosen.warnings,
         ),
         outputs=outputs,
     )
-    graph = assemble(run, nodes, edges)
+    graph = assemble(run, parts.nodes, parts.edges)
     if effects is not None and partial is not None:
         further = further_features(partial.blocks(), list(scope.stack.depths), settings, features)
         described = [*graph.nodes, *_describe(scope, clean, further, places, intervention)]

@@ -24,6 +24,7 @@ from sae_graphs.cli_options import (
     Format,
     Formats,
     From,
+    Heads,
     Layers,
     MinPathEdges,
     Model,
@@ -84,6 +85,7 @@ def graph(
     pin: Pin = None,
     prepend_bos: PrependBos = None,
     ablate_first: AblateFirst = False,
+    heads: Heads = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     seed: Seed = 0,
@@ -118,6 +120,7 @@ def graph(
         per=per.value,
         ablate=ablate.value,
         ablate_first=ablate_first,
+        heads=heads,
         read=read,
         layers=parse_layers(layers),
         pin=pins,  # type: ignore[arg-type]  # parsed by the settings

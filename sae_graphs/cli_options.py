@@ -97,6 +97,7 @@ PrependBos = Annotated[
 AblateFirst = Annotated[
     bool, typer.Option("--ablate-first", help="Ablate at the first position, too.")
 ]
+Heads = Annotated[bool, typer.Option("--heads", help="Split what came through attention by head.")]
 Seed = Annotated[int, typer.Option(help="Kept in the record.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")

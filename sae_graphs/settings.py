@@ -38,6 +38,7 @@ class GraphSettings:
       the target is the difference to its logit.
     - `method`: effects are measured (`exact`), or estimated from the `gradient` or from
       `integrated-gradients` in so many `steps`; `compare_methods` shows how far off these are.
+    - `heads` splits what came through attention by head, in the edges' anatomies.
     - `prepend_bos`: None leaves it to the SAEs' metadata.
     - `seed` goes into the record. Nothing in a graph is drawn at random.
     """
@@ -53,6 +54,7 @@ class GraphSettings:
     outputs: int = 0
     targets: tuple[str, ...] = ()
     contrast: str | None = None
+    heads: bool = False
     prepend_bos: bool | None = None
     seed: int = 0
     method: Method = "exact"

@@ -29,7 +29,7 @@ from sae_graphs.rows import Where
 from sae_graphs.saes import StreamPoint
 
 LISTED = 3  # shares that a node names
-LEAST_SCRUBBED = 0.01
+LEAST = 0.01  # smaller shares are not named
 AT_ONCE = 64  # features whose pre-activations are taken apart together
 ADDS_UP = 1e-3  # of the stream's norm: what the replayed blocks may miss
 
@@ -83,12 +83,8 @@ def writers_of(
         written = written_shares(writes, depth, here)
         scrubbed = scrubbed_shares(writes, depth, here, places, intervention)
         for feature in here:
-            found[feature] = Shares(
-                _strongest(written.get(feature, ())),
-                _strongest(
-                    share for share in scrubbed.get(feature, ()) if share.share > LEAST_SCRUBBED
-                ),
-            )
+            scrubs = [share for share in scrubbed.get(feature, ()) if share.share > 0]
+            found[feature] = Shares(_strongest(written.get(feature, ())), _strongest(scrubs))
     return found
 
 
@@ -212,4 +208,5 @@ def _scrubbed(
 
 
 def _strongest(shares: Iterable[BlockShare]) -> tuple[BlockShare, ...]:
-    return tuple(sorted(shares, key=lambda share: -abs(share.share))[:LISTED])
+    named = [share for share in shares if abs(share.share) > LEAST]
+    return tuple(sorted(named, key=lambda share: -abs(share.share))[:LISTED])
