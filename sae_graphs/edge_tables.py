@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_graphs.errors import quoted
 from sae_graphs.graph import CausalGraph, Edge, Node
-from sae_graphs.render.anatomy import share_of, shares_words, strongest_part
+from sae_graphs.render.anatomy import missing_words, share_of, shares_words, strongest_part
 from sae_graphs.render.names import name_of, token_at
 from sae_graphs.render.text import MINUS, counted, shortened, visible
 from sae_graphs.views import ANATOMY_COLUMNS, anatomy_sums
@@ -149,7 +148,7 @@ def _print_anatomies(console: Console, graph: CausalGraph, edges: Sequence[Edge]
                 style="dim",
             )
         )
-    for line in _reasons(graph, [edge for edge in edges if edge.anatomy is None]):
+    for line in missing_words(graph.run, edges):
         console.print(Text(line, style="yellow" if not known else "dim"))
     if not known:
         _print_plain(console, graph, edges)
@@ -188,20 +187,6 @@ def _number(value: float) -> str:
 def _ascii(text: str) -> str:
     """A sign that no terminal loses."""
     return text.replace(MINUS, "-")
-
-
-def _reasons(graph: CausalGraph, edges: Sequence[Edge]) -> list[str]:
-    """Why edges have no anatomy, one line a reason."""
-    layers = {edge.source.layer for edge in edges}
-    why: dict[str | None, list[str]] = {}
-    for layer in graph.run.layers:
-        if layer.label in layers:
-            why.setdefault(layer.no_anatomy, []).append(layer.label)
-    return [
-        f"no anatomy from {'layer' if len(labels) == 1 else 'layers'} {quoted(labels, 20)}: "
-        + ("it was not measured" if reason is None else visible(reason, space=" "))
-        for reason, labels in why.items()
-    ]
 
 
 def _print_provenance(console: Console, graph: CausalGraph, edges: Sequence[Edge]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sae_graphs.graph import Anatomy, BlockShare
-from sae_graphs.render.text import MINUS, percent, signed
+from sae_graphs.errors import quoted
+from sae_graphs.graph import Anatomy, BlockShare, Edge, RunRecord
+from sae_graphs.render.text import MINUS, percent, signed, visible
 
 MAX_PARTS = 6
 CANCELLED = 0.05  # parts whose sum is a smaller share of their sizes are told as numbers
@@ -81,3 +82,18 @@ def shares_words(shares: Iterable[BlockShare], limit: int = 3) -> str:
         f"({signed_percent(share.share)})"
         for share in list(shares)[:limit]
     )
+
+
+def missing_words(run: RunRecord, edges: Iterable[Edge], *, measured: bool = False) -> list[str]:
+    """Why edges have no anatomy, one line a reason; without those where it was not asked for if
+    `measured`."""
+    layers = {edge.source.layer for edge in edges if edge.anatomy is None}
+    why: dict[str | None, list[str]] = {}
+    for layer in run.layers:
+        if layer.label in layers and not (measured and layer.no_anatomy is None):
+            why.setdefault(layer.no_anatomy, []).append(layer.label)
+    return [
+        f"no anatomy from {'layer' if len(labels) == 1 else 'layers'} {quoted(labels, 20)}: "
+        + ("it was not measured" if reason is None else visible(reason, space=" "))
+        for reason, labels in why.items()
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, Edge, FeatureId, RunRecord
-from sae_graphs.render.anatomy import anatomy_words, shares_words
+from sae_graphs.render.anatomy import anatomy_words, missing_words, shares_words
 from sae_graphs.render.header import no_path_words, settings_words, share_words
 from sae_graphs.render.legend import entries
 from sae_graphs.render.names import logit_words, name_of, output_words, token_at
@@ -166,7 +166,9 @@ def _edges(graph: CausalGraph) -> str:
     )
     extra = "<th>Pre-activation<th>Through" if known else ""
     head = f"<th>Source<th><th>Target<th>Effect{extra}<th>Graph"
-    return f"<h2>Arrows, strongest first</h2><table><tr>{head}</tr>{rows}</table>"
+    missing = missing_words(graph.run, graph.edges, measured=True)
+    why = "".join(f"<p>{_shown(line)}</p>" for line in missing)
+    return f"<h2>Arrows, strongest first</h2>{why}<table><tr>{head}</tr>{rows}</table>"
 
 
 def _anatomy(edge: Edge) -> str:

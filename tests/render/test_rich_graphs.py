@@ -210,6 +210,14 @@ def test_anatomies_are_in_the_tooltips_and_the_page() -> None:
     assert "Where features come from" not in bare
 
 
+def test_the_page_says_why_there_is_no_anatomy() -> None:
+    graph = graphs.with_outputs()
+    layers = tuple(replace(layer, no_anatomy="<gated>") for layer in graph.run.layers)
+    page = render.html(replace(graph, run=replace(graph.run, layers=layers)))
+    assert "<p>no anatomy from layer 3: &lt;gated&gt;</p>" in page
+    assert "no anatomy" not in render.html(graph)
+
+
 def test_tooltips_tell_who_wrote_and_who_scrubs() -> None:
     lines = title_of(graphs.resolved(), "1.2@1:").splitlines()
     assert lines[:3] == [
