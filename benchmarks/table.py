@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from rich import box
 from rich.table import Table
 
 from benchmarks.plan import Plan
@@ -27,7 +28,12 @@ class Sheet(NamedTuple):
 
     def rich(self) -> Table:
         """For the terminal."""
-        table = Table(title=self.title, caption=self.caption or None)
+        table = Table(
+            title=self.title,
+            caption=self.caption or None,
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
         for number, head in enumerate(self.heads):
             table.add_column(head, justify="left" if number == 0 else "right", no_wrap=True)
         for row in self.rows:
