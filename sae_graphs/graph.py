@@ -252,14 +252,16 @@ class CausalGraph:
     ) -> tuple[FeaturePath, ...]:
         """The strongest paths (by total |effect|), between two features where they are given.
 
+        Where the graph resolves positions, `5.10603` stands for that feature at any of them.
+
         >>> print(graph.paths(target="2.10600", limit=1)[0])
         0.1 promotes 1.1 (-4), which promotes 2.10600 (-2)
         """
         from sae_graphs.paths import strongest_paths  # paths reads graphs, hence the late import
 
-        start = None if source is None else self._known(source)
-        end = None if target is None else self._known(target)
-        return strongest_paths(self.edges, limit=limit, source=start, target=end)
+        starts = None if source is None else self.at_positions(source)
+        ends = None if target is None else self.at_positions(target)
+        return strongest_paths(self.edges, limit=limit, source=starts, target=ends)
 
     @property
     def n_components(self) -> int:

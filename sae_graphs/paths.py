@@ -7,7 +7,7 @@ here has an exact answer by one sweep in topological order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,21 +89,24 @@ def strongest_paths(
     edges: Sequence[Edge],
     *,
     limit: int = 10,
-    source: FeatureId | None = None,
-    target: FeatureId | None = None,
+    source: FeatureId | Collection[FeatureId] | None = None,
+    target: FeatureId | Collection[FeatureId] | None = None,
 ) -> tuple[FeaturePath, ...]:
     """The `limit` paths with the largest total |effect|, strongest first.
 
-    Paths run from `source` to `target`; where one is not given, from features without
-    predecessors, or to features without successors. Exact: the best `limit` paths into each
-    feature are kept on one sweep forward. Ties go to the smaller feature names.
+    Paths run from `source` to `target`, or from one of several to one of several; where one is not
+    given, from features without predecessors, or to features without successors. Exact: the best
+    `limit` paths into each feature are kept on one sweep forward. Ties go to the smaller feature
+    names.
     """
     if limit < 1:
         raise SaeGraphsError(f"limit is {limit}; ask for at least 1 path")
     digraph = digraph_of(edges)
+    first = (source,) if isinstance(source, FeatureId) else source
+    last = (target,) if isinstance(target, FeatureId) else target
     best: dict[FeatureId, list[tuple[float, tuple[Edge, ...]]]] = {}
     for node in nx.topological_sort(digraph):
-        starts = node == source if source is not None else digraph.in_degree(node) == 0
+        starts = node in first if first is not None else digraph.in_degree(node) == 0
         ways: list[tuple[float, tuple[Edge, ...]]] = [(0.0, ())] if starts else []
         for before in digraph.predecessors(node):
             edge: Edge = digraph.edges[before, node]["edge"]
@@ -112,7 +115,7 @@ def strongest_paths(
     ends = [
         node
         for node in digraph
-        if (node == target if target is not None else digraph.out_degree(node) == 0)
+        if (node in last if last is not None else digraph.out_degree(node) == 0)
     ]
     found = [way for end in ends for way in best[end] if way[1]]
     return tuple(FeaturePath(path) for _, path in sorted(found, key=_strength)[:limit])

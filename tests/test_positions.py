@@ -101,13 +101,23 @@ def test_edges_of_a_feature_at_all_its_positions() -> None:
     assert names(graph.find_edges(target="out.340")) == ["2.4@3 -> out.340@3 (-1.5)"]
 
 
+def test_paths_of_a_feature_at_all_its_positions() -> None:
+    graph = resolved()
+    assert [str(path.features[0]) for path in graph.paths("0.1", "2.4")] == [
+        *("0.1@2", "0.1@1", "0.1@2", "0.1@1"),  # 4.25 to 2.4@2; then 4, 3.5 and 2.5 to 2.4@3
+    ]
+    assert [path.total_abs_effect for path in graph.paths("0.1", "2.4")] == [4.25, 4.0, 3.5, 2.5]
+    assert [str(path.features[0]) for path in graph.paths("0.1@2", "2.4")] == ["0.1@2", "0.1@2"]
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
         (lambda g: g["1.2"], "1.2 is here at positions 1, 2, 3, got 1.2; name one, such as 1.2@1"),
         (lambda g: g["0.1@3"], "0.1 is here only at positions 1, 2, got 0.1@3"),
         (lambda g: g.successors("0.1"), "is here at positions 1, 2"),
-        (lambda g: g.paths("0.1"), "is here at positions 1, 2"),
+        (lambda g: g.paths("0.1@3"), "only at positions 1, 2"),
+        (lambda g: g.paths(target="9.1"), "no SAE layer '9'"),
         (lambda g: g.find_edges(source="0.1@3"), "only at positions 1, 2"),
         (lambda g: g.find_edges(source="0.7"), "feature 0.7 is not in this graph; layer 0 has"),
         (lambda g: g.edge("0.1@1", "2.4"), "at positions 2, 3"),
