@@ -18,6 +18,8 @@ from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, Ru
 from sae_graphs.selection import other_warnings, select
 from sae_graphs.settings import GraphSettings, Per
 
+NO_ANATOMY = "saved effects hold no anatomies, but for the edges of the run's own graph"
+
 
 @dataclass(frozen=True)
 class _Scope:
@@ -58,7 +60,9 @@ def replot(
         pin=pin,  # type: ignore[arg-type]
     )
     scope = _scope(effects, settings)
-    shortest = _path_edges(run, settings, scope, has_outputs=effects.n_pairs > scope.last)
+    to_the_end = scope.last == len(effects.labels) - 1
+    has_outputs = to_the_end and effects.n_pairs > scope.last
+    shortest = _path_edges(run, settings, scope, has_outputs=has_outputs)
     chosen = select(
         _blocks(effects, scope),
         effects.labels[scope.first : scope.last + 1],
@@ -74,8 +78,8 @@ def replot(
         run,
         settings={**run.settings, **_changed(settings, shortest)},
         total_abs_effect=sum(chosen.totals.values()),
-        layers=_reports(effects, run, scope, chosen.edges, chosen.totals),
-        outputs=run.outputs if scope.last == len(run.layers) - 1 else (),
+        layers=_reports(effects, saved, scope, chosen.edges, chosen.totals),
+        outputs=run.outputs if to_the_end else (),
         warnings=warnings,
     )
     return assemble(record, nodes, _with_anatomy(saved, chosen.edges))
@@ -202,29 +206,33 @@ def _with_anatomy(saved: CausalGraph, edges: Iterable[Edge]) -> list[Edge]:
 
 def _reports(
     effects: SavedEffects,
-    run: RunRecord,
+    saved: CausalGraph,
     scope: _Scope,
     edges: Collection[Edge],
     totals: dict[int, float],
 ) -> tuple[LayerReport, ...]:
     """The layers' records with what is drawn now."""
-    reports = []
+    run, reports = saved.run, []
+    dissected = {(edge.source, edge.target) for edge in saved.edges}
     for depth in range(scope.first, scope.last + 1):
         report = run.layers[depth]
-        measured = report.total_abs_effect is not None
         if depth == scope.last < len(run.layers) - 1:  # what it does to the next is out of scope
-            measured = False
-        kept = math.fsum(abs(edge.effect) for edge in edges if edge.source.layer == report.label)
-        report = replace(
-            report,
-            total_abs_effect=totals.get(depth - scope.first, 0.0) if measured else None,
-            kept_abs_effect=kept if measured else None,
-            measured_features=report.measured_features if measured else None,
-            effect_in_features=report.effect_in_features if measured else None,
-        )
-        if scope.pin and measured:
+            report = replace(report, total_abs_effect=None, kept_abs_effect=None)
+            report = replace(report, effect_in_features=None, measured_features=None)
+        if report.total_abs_effect is None:
+            reports.append(replace(report, no_anatomy=None))
+            continue
+        here = [edge for edge in edges if edge.source.layer == report.label]
+        if any((edge.source, edge.target) not in dissected for edge in here):
+            report = replace(report, no_anatomy=report.no_anatomy or NO_ANATOMY)
+        if scope.pin:
             pins = [pin for pin in scope.pin if pin.layer == report.label]
             count = sum(_measured(effects, depth, pin) for pin in pins)
             report = replace(report, measured_features=count, effect_in_features=None)
+        report = replace(
+            report,
+            total_abs_effect=totals.get(depth - scope.first, 0.0),
+            kept_abs_effect=math.fsum(abs(edge.effect) for edge in here),
+        )
         reports.append(report)
     return tuple(reports)
