@@ -1,7 +1,7 @@
 """A two-block linear model whose every number can be worked out by hand, with identity SAEs.
 
 Three coordinates, one feature each (`relu` of it). A block adds to a token's stream what a matrix
-makes of it, and what another makes of the token before:
+makes of it, its "MLP", and what another makes of the token before, its "attention":
 
     y[t] = x[t] + here @ x[t] + before @ x[t-1]          (nothing comes before the first token)
 """
@@ -44,10 +44,13 @@ class Block(nn.Module):
         super().__init__()
         self.here = nn.Parameter(torch.tensor(here, dtype=torch.float64), requires_grad=False)
         self.before = nn.Parameter(torch.tensor(before, dtype=torch.float64), requires_grad=False)
+        self.hook_attn_out = nn.Identity()
+        self.hook_mlp_out = nn.Identity()
 
     def forward(self, stream: Tensor) -> Tensor:
         previous = torch.cat([torch.zeros_like(stream[:, :1]), stream[:, :-1]], 1)  # [B, T, D]
-        return stream + stream @ self.here.T + previous @ self.before.T
+        attention = self.hook_attn_out(previous @ self.before.T)
+        return stream + self.hook_mlp_out(stream @ self.here.T) + attention
 
 
 class LinearModel(nn.Module):
@@ -57,7 +60,6 @@ class LinearModel(nn.Module):
         super().__init__()
         self.cfg = SimpleNamespace(d_model=3, n_ctx=8, n_heads=1, device="cpu", model_name="linear")
         self.tokenizer = Letters()
-        self.hook_dict: dict[str, nn.Module] = {}
         self.blocks = nn.ModuleList(
             [
                 # y0 = x0,  y1 = x1 + 2 x0,  y2 = x2 - 3 x0 + 1 (x1 of the token before)
@@ -72,6 +74,11 @@ class LinearModel(nn.Module):
                 ),
             ]
         )
+        self.hook_dict = {
+            f"blocks.{number}.{name}": hook
+            for number, block in enumerate(self.blocks)
+            for name, hook in block.named_children()
+        }
         self.ln_final = nn.Identity()
         self.unembed = nn.Identity()
 
