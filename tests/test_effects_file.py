@@ -89,10 +89,12 @@ def blocks_of_a_layer(draw: st.DrawFn) -> list[Effects]:
     found = []
     for entries in draw(st.lists(st.lists(rows, max_size=4), max_size=4)):
         sources, at, targets, read, values = zip(*entries, strict=True) if entries else [()] * 5
-        indices = [np.array(column, dtype=np.int32) for column in (sources, at, targets, read)]
+        indices: list[Any] = [
+            np.array(column, dtype=np.int32) for column in (sources, at, targets, read)
+        ]
         if not resolved:
             indices[3] = np.full_like(indices[3], -1)
-        found.append(Effects(2, *indices, values=np.array(values, dtype=kind)))
+        found.append(Effects(2, *indices, np.array(values, dtype=kind)))
     return found
 
 
@@ -183,8 +185,8 @@ def assert_drawn_alike(one: CausalGraph, two: CausalGraph) -> None:
     for name in vars(two.run):
         if name not in ("warnings", "depths", "layers"):
             assert getattr(one.run, name) == getattr(two.run, name), name
-    for layer, other in zip(one.run.layers, two.run.layers, strict=True):
-        assert replace(layer, no_anatomy=None) == replace(other, no_anatomy=None)
+    for layer, theirs in zip(one.run.layers, two.run.layers, strict=True):
+        assert replace(layer, no_anatomy=None) == replace(theirs, no_anatomy=None)
 
 
 @pytest.mark.parametrize("per", ["layer", "source", "graph"])
@@ -306,7 +308,7 @@ def test_without_saved_effects(tiny: InstrumentedModel, tmp_path: Path) -> None:
 
 def test_effects_of_another_run(tiny: InstrumentedModel, saved: Saved, tmp_path: Path) -> None:
     for options in ({"ablate": "read"}, {"seed": 3}, {"intervention": scale(0.5)}):
-        causal_graph(tiny, PROMPT, **options).save(saved[1])  # type: ignore[arg-type]
+        causal_graph(tiny, PROMPT, **options).save(saved[1])
         with pytest.raises(GraphFileError, match="another run"):
             replot(saved[1])
     causal_graph(tiny, PROMPT, top_k=3).save(saved[1])  # another choice of the same effects
