@@ -15,6 +15,7 @@ from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node
 
 if TYPE_CHECKING:
     from sae_graphs.build import causal_graph
+    from sae_graphs.comparison import compare_methods
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.loading import load
     from sae_graphs.paths import union
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _LATE = {
     "InstrumentedModel": "sae_graphs.instrument",
     "causal_graph": "sae_graphs.build",
+    "compare_methods": "sae_graphs.comparison",
     "load": "sae_graphs.loading",
     "replot": "sae_graphs.replotting",
     "union": "sae_graphs.paths",
@@ -38,6 +40,7 @@ __all__ = [
     "Node",
     "SaeGraphsError",
     "causal_graph",
+    "compare_methods",
     "load",
     "replot",
     "union",

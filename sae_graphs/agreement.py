@@ -7,7 +7,7 @@ not list are 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -110,7 +110,7 @@ class MethodComparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; features by their names."""
-        return {**_plain(asdict(self)), "exact_seconds": self.exact_seconds}
+        return {**_plain(self), "exact_seconds": self.exact_seconds}
 
 
 class Aligned(NamedTuple):
@@ -255,6 +255,8 @@ def _miss(found: Aligned, number: int, labels: Sequence[str]) -> Miss:
 def _plain(value: Any) -> Any:
     if isinstance(value, FeatureId):
         return str(value)
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(held) for key, held in value.items()}
     if isinstance(value, list | tuple):

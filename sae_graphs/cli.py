@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sae_graphs import __version__
+from sae_graphs.cli_compare import compare_and_print
 from sae_graphs.cli_console import err, out, progress
 from sae_graphs.cli_graph import Source, draw, draw_again
 from sae_graphs.cli_options import (
@@ -26,6 +27,8 @@ from sae_graphs.cli_options import (
     From,
     Heads,
     Layers,
+    Method,
+    MethodOption,
     MinPathEdges,
     Model,
     Out,
@@ -35,11 +38,13 @@ from sae_graphs.cli_options import (
     PrependBos,
     Prompt,
     Read,
+    Report,
     Run,
     Saes,
     SaveEffects,
     Seed,
     Sign,
+    Steps,
     TopK,
     check_given_with_from,
 )
@@ -86,6 +91,8 @@ def graph(
     prepend_bos: PrependBos = None,
     ablate_first: AblateFirst = False,
     heads: Heads = False,
+    method: MethodOption = Method.exact,
+    steps: Steps = 10,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     seed: Seed = 0,
@@ -121,6 +128,8 @@ def graph(
         ablate=ablate.value,
         ablate_first=ablate_first,
         heads=heads,
+        method=method.value,
+        steps=steps,
         read=read,
         layers=parse_layers(layers),
         pin=pins,  # type: ignore[arg-type]  # parsed by the settings
@@ -167,6 +176,42 @@ def edges(
         component=component,
     )[:limit]
     print_edges(out, saved, found, style.value, anatomy=anatomy)
+
+
+@app.command()
+def compare(
+    prompt: Annotated[str, typer.Argument(help="The text to look into.", show_default=False)],
+    steps: Steps = 10,
+    top_k: Annotated[int, typer.Option(help="Strongest edges of each layer pair to compare.")] = 8,
+    ablate: AblateOption = Ablate.all,
+    read: Read = -1,
+    layers: Layers = None,
+    prepend_bos: PrependBos = None,
+    ablate_first: AblateFirst = False,
+    model: Model = "demo",
+    saes: Saes = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    style: Annotated[Report, typer.Option("--format", help="How to print.")] = Report.table,
+) -> None:
+    """Show how far estimates from gradients are from exact effects, and where they are safe.
+
+    Example: `sae-graphs compare "Copyright (C"`
+    """
+    from sae_graphs.settings import GraphSettings, parse_layers
+
+    settings = GraphSettings(
+        top_k=top_k,
+        ablate=ablate.value,
+        ablate_first=ablate_first,
+        read=read,
+        layers=parse_layers(layers),
+        prepend_bos=prepend_bos,
+        steps=steps,
+    )
+    if not prompt.strip():
+        raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
+    compare_and_print(prompt, settings, Source(model, saes, device, dtype), style.value)
 
 
 @app.command()

@@ -34,6 +34,21 @@ class Format(StrEnum):
     json = "json"
 
 
+class Report(StrEnum):
+    """How a report is written."""
+
+    table = "table"
+    json = "json"
+
+
+class Method(StrEnum):
+    """How effects are found."""
+
+    exact = "exact"
+    gradient = "gradient"
+    integrated_gradients = "integrated-gradients"
+
+
 class Sign(StrEnum):
     """Which effects to list."""
 
@@ -97,6 +112,15 @@ PrependBos = Annotated[
 AblateFirst = Annotated[
     bool, typer.Option("--ablate-first", help="Ablate at the first position, too.")
 ]
+MethodOption = Annotated[
+    Method,
+    typer.Option(
+        "--method",
+        help="Measure effects, or estimate them from gradients; `sae-graphs compare` shows how far "
+        "off these are.",
+    ),
+]
+Steps = Annotated[int, typer.Option(help="Points on the line of integrated gradients.")]
 Heads = Annotated[bool, typer.Option("--heads", help="Split what came through attention by head.")]
 Seed = Annotated[int, typer.Option(help="Kept in the record.")]
 Out = Annotated[

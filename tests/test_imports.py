@@ -81,8 +81,31 @@ MAY_IMPORT: dict[str, set[str]] = {
         "interventions",
         "writers",
     },
+    "gradients": {"ablation", "effects", "instrument", "rows", "stream"},
+    "measuring": {
+        "ablation",
+        "effects",
+        "gradients",
+        "instrument",
+        "interventions",
+        "output_tokens",
+        "settings",
+    },
+    "agreement": {"effects", "graph"},
+    "comparison": {
+        "ablation",
+        "agreement",
+        "effects",
+        "instrument",
+        "interventions",
+        "measuring",
+        "output_tokens",
+        "settings",
+    },
+    "comparison_table": {"agreement", "render"},
     "build": {
         "ablation",
+        "measuring",
         "dissection",
         "effects",
         "effects_file",
@@ -97,6 +120,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "saes",
         "selection",
         "settings",
+        "interventions",
+        "output_tokens",
     },
 }
 # Imports inside a function that point up, each with its reason.
@@ -109,6 +134,8 @@ LATE: dict[str, set[str]] = {
     },  # a graph saves and draws itself on request
 }
 TORCH_FREE = [
+    "agreement",
+    "comparison_table",
     "graph",
     "graph_json",
     "views",
