@@ -25,11 +25,13 @@ from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import ENCODED_ROWS, CleanRun, InstrumentedModel, steps_between
 from sae_graphs.interventions import ZERO, Intervention
+from sae_graphs.nearby import nearby
 from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import StreamPoint
+from sae_graphs.saes import SAELayer, StreamPoint
 from sae_graphs.settings import GraphSettings
 
 PACK_ROWS = 512  # token rows run at once: more gains nothing on a CPU, and shares no attention
+LEAST_FOR_NEARBY = 200  # ablations of a layer: for fewer, sorting the features out costs more
 EXPRESSED_SAMPLE = 16  # sources per layer on which `effect_in_features` is measured
 
 
@@ -212,18 +214,48 @@ def measure(
     """
     target = model.stack.layers[ablations.depth + 1]
     start, stop = clean.points[ablations.depth], target.point
-    before = clean.activations[ablations.depth + 1].rows(places.reads)  # [P, F]
-    row_of = torch.zeros(len(clean), dtype=torch.int64, device=places.reads.device)
-    row_of[places.reads] = torch.arange(len(places.reads), device=places.reads.device)
+    encode = _effects_on(target, clean, ablations, places)
     for first, pack in packs(model, clean, ablations, places, stop, rows):
         reads = reads_of(pack, places)
         onward = model.advance(clean, start, stop, changed_rows(model, clean, pack), reads)
-        for chunk in torch.arange(len(reads)).split(ENCODED_ROWS):
-            positions = reads.positions[chunk]
-            effects = target.encode(onward[chunk]) - before[row_of[positions]]  # [C, F]
-            yield _entries(pack, places, reads.copies[chunk], positions, effects)
+        for which, effects, features in encode(onward, reads.positions):
+            found = _entries(pack, places, reads.chosen(which), effects)
+            yield found if features is None else _renamed(found, features)
         if progress is not None:
             progress(first + len(pack))
+
+
+Encoded = Iterator[tuple[Tensor, Tensor, Tensor | None]]
+
+
+def _effects_on(
+    target: SAELayer, clean: CleanRun, ablations: Ablations, places: Places
+) -> Callable[[Tensor, Tensor], Encoded]:
+    """How changed rows are encoded: parts of them, with effects `[C, F]` on all features or some.
+
+    Given rows `[N, D]` and their positions `[N]`, gives which rows a part has, their effects, and
+    the features these belong to, None being all.
+    """
+    depth = ablations.depth + 1
+    before = clean.activations[depth].rows(places.reads)  # [P, F]
+    row_of = torch.zeros(len(clean), dtype=torch.int64, device=places.reads.device)
+    row_of[places.reads] = torch.arange(len(places.reads), device=places.reads.device)
+    clean_row = clean.streams[depth][places.read]
+    near = None
+    if len(places.reads) == 1 and len(ablations) >= LEAST_FOR_NEARBY:
+        near = nearby(target, clean_row)
+
+    def encode(rows: Tensor, positions: Tensor) -> Encoded:
+        far = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        if near is not None:
+            far = (rows - clean_row).norm(dim=-1) >= near.reach
+            close = (~far).nonzero()[:, 0]
+            if len(close):
+                yield close, near.encode(rows[close]) - before[:, near.features], near.features
+        for which in far.nonzero()[:, 0].split(ENCODED_ROWS):
+            yield which, target.encode(rows[which]) - before[row_of[positions[which]]], None
+
+    return encode
 
 
 @torch.no_grad()
@@ -253,31 +285,34 @@ def measure_outputs(
         reads = reads_of(pack, places)
         change = changed_rows(model, clean, pack)
         after = model.advance(clean, start, model.end, change, reads)
-        for chunk in torch.arange(len(reads)).split(ENCODED_ROWS):
-            positions = reads.positions[chunk]
-            effects = asked(model.unembed(after[chunk])) - before[positions]
-            found = _entries(pack, places, reads.copies[chunk], positions, effects)
-            yield replace(found, targets=tokens.cpu().numpy().astype(np.int32)[found.targets])
+        for which in torch.arange(len(reads), device=tokens.device).split(ENCODED_ROWS):
+            part = reads.chosen(which)
+            effects = asked(model.unembed(after[which])) - before[part.positions]
+            yield _renamed(_entries(pack, places, part, effects), tokens)
         if progress is not None:
             progress(first + len(pack))
 
 
-def _entries(
-    pack: Ablations, places: Places, copies: Tensor, positions: Tensor, effects: Tensor
-) -> Effects:
-    """The effects `[C, F]` that are not 0, with the ends of each; moved to the CPU."""
+def _entries(pack: Ablations, places: Places, reads: Where, effects: Tensor) -> Effects:
+    """The effects `[C, F]` at some rows that are not 0, with their ends; moved to the CPU."""
     rows, targets = effects.nonzero(as_tuple=True)
     values = effects[rows, targets]
-    copies, nowhere = copies[rows], torch.full_like(targets, NOWHERE)
+    copies, positions = reads.copies[rows], reads.positions[rows]
+    nowhere = torch.full_like(targets, NOWHERE)
     resolved = places.each
     return Effects(
         pack.depth,
         _array(pack.features[copies]),
         _array(pack.first_positions()[copies] if resolved else nowhere),
         _array(targets),
-        _array(positions[rows] if resolved else nowhere),
+        _array(positions if resolved else nowhere),
         values.to(torch.promote_types(values.dtype, torch.float32)).cpu().numpy(),
     )
+
+
+def _renamed(effects: Effects, features: Tensor) -> Effects:
+    """Effects whose targets number some features `[K]`, with the features themselves."""
+    return replace(effects, targets=_array(features)[effects.targets])
 
 
 def _array(indices: Tensor) -> NDArray[np.int32]:

@@ -219,7 +219,7 @@ class InstrumentedModel:
                 asked = torch.ones_like(rows.where.copies, dtype=torch.bool)
             if len(rows.where):
                 out = self._step(clean, step, rows, asked, n_copies)
-                rows = Rows(Where(*(end[asked] for end in rows.where)), out)
+                rows = Rows(rows.where.chosen(asked), out)
             at = StreamPoint(step.block, "mid" if step.part == "to mid" else "post")
             yield step, rows
 

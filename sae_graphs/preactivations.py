@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.recording import outputs_of
 from sae_graphs.sae_files import normalise_without_cycle
-from sae_graphs.saes import SAELayer
+from sae_graphs.saes import SAELayer, of_features
 
 CHECKED_ROWS = 8
 AFFINE_TOLERANCE = 1e-6  # of the largest pre-activation; a norm before the encoder misses by all
@@ -65,10 +65,10 @@ def _preactivations(sae: SAE[Any], features: Tensor) -> Callable[[Tensor], Tenso
     part = copy.copy(sae)
     part.__dict__ = dict(sae.__dict__)
     dtype = sae.dtype if sae.W_enc.device.type == "mps" else torch.float64
-    weights = {name: _of_features(name, w, kept) for name, w in sae._parameters.items()}
     part._parameters = {
-        name: w if w is None else nn.Parameter(w.to(dtype), requires_grad=False)
-        for name, w in weights.items()
+        name: nn.Parameter(of_features(name, weights, kept).to(dtype), requires_grad=False)
+        for name, weights in sae._parameters.items()
+        if weights is not None
     }
     part.dtype = dtype
     normalise_without_cycle(part)
@@ -83,10 +83,3 @@ def _preactivations(sae: SAE[Any], features: Tensor) -> Callable[[Tensor], Tenso
         return (seen[0] * scale)[..., : len(features)]
 
     return pre
-
-
-def _of_features(name: str, weights: Tensor | None, features: Tensor) -> Tensor | None:
-    """The share that some features have in a parameter of an SAE."""
-    if weights is None or name == "b_dec":
-        return weights
-    return weights.detach()[features] if name == "W_dec" else weights.detach()[..., features]

@@ -41,6 +41,10 @@ class Where(NamedTuple):
         """The true entries of `[B, T]`."""
         return cls(*chosen.nonzero(as_tuple=True))
 
+    def chosen(self, which: Tensor) -> Where:
+        """Those that are true in `[R]`, or named by indices."""
+        return Where(self.copies[which], self.positions[which])
+
     def mask(self, n_copies: int, n_tokens: int) -> Tensor:
         """`[B, T]`, true at these rows."""
         chosen = torch.zeros(n_copies, n_tokens, dtype=torch.bool, device=self.copies.device)
@@ -69,7 +73,7 @@ class Rows(NamedTuple):
 
     def chosen(self, which: Tensor) -> Rows:
         """Those that are true in `[R]`."""
-        return Rows(Where(*(end[which] for end in self.where)), self.streams[which])
+        return Rows(self.where.chosen(which), self.streams[which])
 
     def whole(self, clean: Tensor, n_copies: int) -> Tensor:
         """All rows `[B, T, D]`, given the clean stream `[T, D]`."""

@@ -80,6 +80,24 @@ class SAELayer:
         sae.process_sae_in(stream)
         return sae.decode(activations)
 
+    def encoder_of(self, features: Tensor) -> Callable[[Tensor], Tensor]:
+        """`encode` for the `features` `[S]` alone: activations `[..., S]` of streams `[..., D]`.
+
+        The SAE's own `encode`, run on a copy that holds only their weights: right for kinds that
+        treat features one by one.
+        """
+        sae = self.sae
+        part = copy.copy(sae)
+        part.__dict__ = dict(sae.__dict__)
+        part._parameters = {
+            name: nn.Parameter(of_features(name, weights, features), requires_grad=False)
+            for name, weights in sae._parameters.items()
+            if weights is not None and name != "W_dec"
+        }
+        normalise_without_cycle(part)
+        encode: Callable[[Tensor], Tensor] = part.encode
+        return encode
+
     def decoder_of(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """`decode` for activations `[..., S]` of the `features` `[S]` alone, the rest being 0.
 
@@ -103,6 +121,14 @@ class SAELayer:
             return part.decode(activations)
 
         return decode
+
+
+def of_features(name: str, weights: Tensor, features: Tensor) -> Tensor:
+    """The share that some features have in a parameter of an SAE."""
+    weights = weights.detach()
+    if name == "b_dec":
+        return weights
+    return weights.index_select(0 if name == "W_dec" else -1, features)
 
 
 @dataclass(frozen=True)
