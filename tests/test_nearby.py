@@ -97,7 +97,7 @@ def test_too_long_a_reach_is_noticed(bridge_of: BridgeOf, monkeypatch: pytest.Mo
 
     def too_far(layer: SAELayer, row: torch.Tensor) -> Nearby | None:
         near = find(layer, row)
-        return None if near is None else near._replace(reach=3 * near.reach)
+        return None if near is None else near._replace(reach=float("inf"))
 
     monkeypatch.setattr(ablation, "nearby", too_far)
     case = case_of(bridge_of("gpt2", "float64"), "post", ["standard"], "float64")
