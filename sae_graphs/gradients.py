@@ -17,9 +17,9 @@ What decides which features are active has none: the threshold of a JumpReLU, a 
 a TopK. A target that is silent at every point where a gradient is taken gets the estimate 0,
 although an ablation may wake it.
 
-Letters: `A` estimated targets (a read position and a feature each), `C` of them in a pack, `P`
-changed positions, `R` read positions, `D` d_model, `F` features, `S` ablations, `N` changed
-activations, `V'` output tokens.
+Letters: `A` estimated targets (a read position and a feature each), `C` of them in a pack, `K`
+points of the line, `P` changed positions, `R` read positions, `D` d_model, `F` features, `S`
+ablations, `N` changed activations, `V'` output tokens.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sae_graphs.rows import Rows, Where
 from sae_graphs.stream import StreamPoint
 
 LINE_ROWS = 64  # token rows of several points that are run at once: beyond, running dominates
-PACKED = 2  # times as many rows as are run at once hold the gradients of a pack
+PACKED = 4  # times as many rows as are run at once hold the gradients of a pack
 
 
 class Line(NamedTuple):
@@ -260,10 +260,9 @@ def _gradients(stretch: Stretch, line: Line, places: Places, targets: Tensor) ->
         if not onward.requires_grad:
             return gradient
         directions = onward.new_zeros(len(targets), *onward.shape)  # [C, K, R, D]
-        for point, streams in enumerate(onward.detach()):
-            directions[torch.arange(len(targets)), point, row_of] = _at_end(
-                stretch, streams[row_of], columns
-            )
+        for row in range(len(reads)):
+            here = (row_of == row).nonzero()[:, 0]
+            directions[here, :, row] = _at_end(stretch, onward[:, row].detach(), columns[here])
         (found,) = torch.autograd.grad(onward, change.streams, directions, is_grads_batched=True)
     by_point = found.unflatten(1, (len(line.points), -1))  # [C, K, P', D]
     gradient[:, : len(line.positions)] = by_point.sum(1)
@@ -271,16 +270,18 @@ def _gradients(stretch: Stretch, line: Line, places: Places, targets: Tensor) ->
 
 
 def _at_end(stretch: Stretch, streams: Tensor, columns: Tensor) -> Tensor:
-    """The gradient `[C, D]` of one value each, where the stream `[C, D]` is read."""
-    found = []
-    for some, column in zip(streams.split(ENCODED_ROWS), columns.split(ENCODED_ROWS), strict=True):
-        ends = some.clone().requires_grad_()
-        values = stretch.values(ends)
-        if not values.requires_grad:
-            raise SaeGraphsError(
-                f"the SAE on {stretch.stop.hook_name} passes no gradients; use the method 'exact'"
-            )
-        found += torch.autograd.grad(values.gather(1, column[:, None]).sum(), ends)
+    """The gradients `[C, K, D]` of some values where they are read, in the streams `[K, D]`."""
+    ends = streams.clone().requires_grad_()
+    values = stretch.values(ends)  # [K, F], row by row: so the sum over K keeps them apart
+    if not values.requires_grad:
+        raise SaeGraphsError(
+            f"the SAE on {stretch.stop.hook_name} passes no gradients; use the method 'exact'"
+        )
+    found: list[Tensor] = []
+    for some in columns.split(ENCODED_ROWS):
+        asked = values[:, some].sum(0)  # [C]
+        each = torch.eye(len(some), dtype=asked.dtype, device=asked.device)
+        found += torch.autograd.grad(asked, ends, each, retain_graph=True, is_grads_batched=True)
     return torch.cat(found)
 
 

@@ -366,6 +366,16 @@ def test_unknown_method() -> None:
         GraphSettings(method="guess")  # type: ignore[arg-type]
 
 
+def test_an_encoder_without_gradients_is_refused(
+    tiny: InstrumentedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae = tiny.stack.layers[1].sae
+    encode = sae.encode
+    monkeypatch.setattr(sae, "encode", lambda stream: encode(stream).detach())
+    with pytest.raises(SaeGraphsError, match="passes no gradients; use the method 'exact'"):
+        causal_graph(tiny, PROMPT, method="gradient")
+
+
 def test_nothing_to_estimate(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
     places = places_of(clean, GraphSettings())
