@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_graphs.ablation import Ablations, Places, changed_rows, packs, rows_at_once
+from sae_graphs.ablation import (
+    PACK_ROWS,
+    Ablations,
+    Places,
+    changed_rows,
+    packs,
+    rows_at_once,
+)
 from sae_graphs.effects import NOWHERE, Effects
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.instrument import ENCODED_ROWS, CleanRun, InstrumentedModel
@@ -41,7 +49,7 @@ from sae_graphs.rows import Rows, Where
 from sae_graphs.stream import StreamPoint
 
 LINE_ROWS = 64  # token rows of several points that are run at once: beyond, running dominates
-PACKED = 4  # times as many rows as are run at once hold the gradients of a pack
+PACKED_ROWS = 2048  # of gradients in a pack, where memory is not short
 
 
 class Line(NamedTuple):
@@ -180,13 +188,13 @@ def _estimate(
         return
     moves = _moves(stretch, line, ablations, places)
     targets = _targets(stretch, line, places)  # [A, 2]
-    limit = rows or PACKED * rows_at_once(stretch.model, len(stretch.clean))
+    room = rows_at_once(stretch.model, len(stretch.clean))
+    limit = rows or (PACKED_ROWS if room == PACK_ROWS else room)
     n_rows = max(part.points.numel() for part in line.parts()) * len(line.positions)
     done = 0
     for pack in targets.split(max(1, limit // n_rows)):
-        gradient = torch.stack(
-            [_gradients(stretch, part, places, pack) for part in line.parts()]
-        ).sum(0)  # [C, P, D]
+        parts = (_gradients(stretch, part, places, pack) for part in line.parts())
+        gradient = reduce(Tensor.add_, parts)  # [C, P, D]
         effects = _along(moves, gradient / len(line.points), len(ablations))  # [S, C]
         yield _entries(ablations, places, pack, effects)
         done += len(pack)
