@@ -76,10 +76,10 @@ class CleanWrites:
         """
         if step.block not in self._known:
             self._known[step.block] = self._run(step.block)
-        found, rows = (
-            self._known[step.block],
-            torch.searchsorted(self._positions, positions.contiguous()),
-        )
+        found = self._known[step.block]
+        rows = torch.searchsorted(self._positions, positions.contiguous())
+        rows = rows.clamp(max=len(self._positions) - 1)
+        assert torch.equal(self._positions[rows], positions), "a position that was not given"
         outputs = None if found.outputs is None else found.outputs[rows]
         return _in_step(step, Written(found.attention[rows], found.mlp[rows], outputs))
 

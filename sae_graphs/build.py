@@ -21,8 +21,8 @@ from sae_graphs.ablation import (
     effect_in_features,
     places_of,
 )
-from sae_graphs.contexts import read_contexts, token_effects
-from sae_graphs.dissection import dissected
+from sae_graphs.contexts import Advance, read_contexts, token_effects
+from sae_graphs.dissection import Dissection
 from sae_graphs.effects import Effects
 from sae_graphs.effects_file import write_effects
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -101,11 +101,10 @@ def causal_graph(
 
     edges, totals = chosen.edges, chosen.totals
     features = {end for edge in edges for end in (edge.source, edge.target)}
-    nodes = _describe(scope, clean, features, places, intervention)
+    dissection = Dissection(scope, clean, features, places, heads=settings.heads)
+    nodes = _describe(scope, clean, features, places, intervention, dissection.advance)
     nodes += _output_nodes(clean, features, outputs, places)
-    parts = dissected(
-        scope, clean, edges, nodes, ablations, places, intervention, heads=settings.heads
-    )
+    parts = dissection.parts(edges, nodes, ablations)
     expressed = [
         effect_in_features(scope, clean, ablated, places) for ablated in ablations[: n_layers - 1]
     ]
@@ -140,11 +139,9 @@ def causal_graph(
     )
     graph = assemble(run, parts.nodes, parts.edges)
     if effects is not None and partial is not None:
-        further = further_features(partial.blocks(), list(scope.stack.depths), settings, features)
-        described = [*graph.nodes, *_describe(scope, clean, further, places, intervention)]
-        described += _output_nodes(clean, _every_output(outputs, places), outputs, places)
-        saved = saved_layers(scope, clean, ablations, places)
-        write_effects(Path(effects), graph.run, saved, described, partial.files())
+        _save(
+            Path(effects), partial, graph, scope, clean, places, ablations, intervention, settings
+        )
         if resume is None:
             partial.remove()
     return graph
@@ -191,6 +188,7 @@ def _describe(
     features: Collection[FeatureId],
     places: Places,
     intervention: Intervention,
+    advance: Advance | None = None,
 ) -> list[Node]:
     """Features with activations, contexts and token effects; output tokens are left out."""
     nodes: list[Node] = []
@@ -204,7 +202,7 @@ def _describe(
         indices = sorted({feature.index for feature in here})
         chosen = torch.tensor(indices, device=clean.logits.device)
         ablations = ablations_of(clean, depth, places, intervention, chosen)
-        effects = token_effects(model, clean, ablations, here, places)
+        effects = token_effects(model, clean, ablations, here, places, advance=advance)
         contexts = dict(zip(indices, read_contexts(model, layer, indices), strict=True))
         columns = clean.activations[depth].of(chosen).T.tolist()
         activations = dict(zip(indices, columns, strict=True))  # [T] each
@@ -241,6 +239,29 @@ def _output_nodes(
         )
         nodes.append(Node(feature=feature, activation=logit, token=output.token))
     return nodes
+
+
+def _save(
+    file: Path,
+    partial: Partial,
+    graph: CausalGraph,
+    model: InstrumentedModel,
+    clean: CleanRun,
+    places: Places,
+    ablations: Sequence[Ablations],
+    intervention: Intervention,
+    settings: GraphSettings,
+) -> None:
+    """Every effect into a file, with the features that other choices of edges may draw."""
+    drawn = [node.feature for node in graph.nodes]
+    further = further_features(partial.blocks(), list(model.stack.depths), settings, drawn)
+    dissection = Dissection(model, clean, further, places)
+    nodes = _describe(model, clean, further, places, intervention, dissection.advance)
+    nodes = dissection.parts((), nodes, ()).nodes
+    outputs = graph.run.outputs
+    nodes += _output_nodes(clean, _every_output(outputs, places), outputs, places)
+    layers = saved_layers(model, clean, ablations, places)
+    write_effects(file, graph.run, layers, [*graph.nodes, *nodes], partial.files())
 
 
 def _every_output(outputs: Sequence[OutputToken], places: Places) -> list[FeatureId]:

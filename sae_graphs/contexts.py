@@ -27,6 +27,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.graph import Context, FeatureId, TokenEffect
 from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.rows import Rows, Where
 from sae_graphs.saes import SAELayer
 
 FILE_NAME = "contexts.safetensors"
@@ -35,6 +36,9 @@ KEPT = 8  # contexts stored per feature
 BEFORE, AFTER = 15, 4  # tokens stored around the peak
 LEAST_PROBABILITY = 1e-5  # tokens rarer than this, ablated and not, are left out
 LEAST_EFFECT_NATS = 0.01
+
+
+Advance = Callable[[Ablations, Rows, Where], Tensor]
 
 
 class TokenEffects(NamedTuple):
@@ -53,12 +57,14 @@ def token_effects(
     places: Places,
     *,
     limit: int = 4,
+    advance: Advance | None = None,
 ) -> list[TokenEffects]:
     """What changing each feature does to the next token at the last position that is read.
 
     Log-probabilities, changed minus clean, in nats. Ordered by effect times probability (the
     larger of clean and changed), so that neither rare tokens nor faint effects come first.
-    `ablations` hold those of the features; one without an ablation has no effects.
+    `ablations` hold those of the features; one without an ablation has no effects. `advance` runs
+    changed rows on to the end of the model, for those who want to listen on the way.
     """
     before = _log_probabilities(clean.logits[places.read])  # [V]
     start = clean.points[ablations.depth]
@@ -66,7 +72,11 @@ def token_effects(
     found: list[TokenEffects] = []
     for _, pack in packs(model, clean, ablations, places, model.end):
         change, reads = changed_rows(model, clean, pack), reads_of(pack, places)
-        logits = model.run_to_logits(clean, start, change, reads)  # [B, V]
+        if advance is None:
+            streams = model.advance(clean, start, model.end, change, reads)  # [B, D]
+        else:
+            streams = advance(pack, change, reads)
+        logits = model.unembed(streams)  # [B, V]
         found += [_strongest(model, before, after, limit) for after in _log_probabilities(logits)]
     positions = ablations.first_positions().tolist() if places.each else [None] * len(ablations)
     keys = zip(ablations.features.tolist(), positions, strict=True)

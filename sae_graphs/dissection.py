@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,13 +11,12 @@ import torch
 from sae_graphs.ablation import Ablations, Places
 from sae_graphs.anatomy import with_anatomy
 from sae_graphs.block_parts import CleanWrites
-from sae_graphs.graph import Edge, Node
+from sae_graphs.graph import Edge, FeatureId, Node
 from sae_graphs.instrument import CleanRun, InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention
-from sae_graphs.writers import Shares, peaks_of, writers_of
+from sae_graphs.writers import Scrubbing, Shares, peaks_of, writers_of
 
 
-class Dissection(NamedTuple):
+class Parts(NamedTuple):
     """Edges with anatomies, nodes with writers; by layer label, why edges have no anatomy."""
 
     edges: tuple[Edge, ...]
@@ -26,31 +25,38 @@ class Dissection(NamedTuple):
     warnings: tuple[str, ...]
 
 
-@torch.no_grad()
-def dissected(
-    model: InstrumentedModel,
-    clean: CleanRun,
-    edges: Sequence[Edge],
-    nodes: Sequence[Node],
-    ablations: Sequence[Ablations],
-    places: Places,
-    intervention: Intervention = ZERO,
-    *,
-    heads: bool = False,
-) -> Dissection:
-    """The edges and nodes with what each block has to do with them, where that can be told.
+class Dissection:
+    """What each block has to do with a graph's edges and features, where that can be told.
 
-    `ablations` are those that the edges were measured with, one for each layer that has edges;
-    `heads` splits attention by head.
+    The features are `advance`d by whoever runs their ablations to the end of the model: which
+    blocks scrub them is heard on the way. `heads` splits attention by head.
     """
-    features = [node.feature for node in nodes if not node.feature.is_output]
-    peaks = peaks_of(model, clean, features, places)
-    at = torch.tensor(sorted(peaks.values()), dtype=torch.int64, device=places.reads.device)
-    writes = CleanWrites(model, clean, torch.cat([places.reads, at]), heads=heads)
-    split = with_anatomy(writes, edges, ablations, places)
-    shares = writers_of(writes, peaks, places, intervention)
-    described = []
-    for node in nodes:
-        written_by, scrubbed_by = shares.get(node.feature, Shares())
-        described.append(replace(node, written_by=written_by, scrubbed_by=scrubbed_by))
-    return Dissection(tuple(split.edges), described, split.reasons, split.warnings)
+
+    def __init__(
+        self,
+        model: InstrumentedModel,
+        clean: CleanRun,
+        features: Collection[FeatureId],
+        places: Places,
+        *,
+        heads: bool = False,
+    ) -> None:
+        self._places = places
+        self._peaks = peaks_of(model, clean, features, places)
+        at = torch.tensor(list(self._peaks.values()), dtype=torch.int64, device=places.reads.device)
+        self._writes = CleanWrites(model, clean, torch.cat([places.reads, at]), heads=heads)
+        self._scrubbing = Scrubbing(self._writes, self._peaks, places)
+        self.advance = self._scrubbing.advance
+
+    @torch.no_grad()
+    def parts(
+        self, edges: Sequence[Edge], nodes: Sequence[Node], ablations: Sequence[Ablations]
+    ) -> Parts:
+        """The edges, measured with these `ablations`, and the nodes with what was found of them."""
+        split = with_anatomy(self._writes, edges, ablations, self._places)
+        shares = writers_of(self._writes, self._peaks, self._scrubbing.found)
+        described = []
+        for node in nodes:
+            written_by, scrubbed_by = shares.get(node.feature, Shares())
+            described.append(replace(node, written_by=written_by, scrubbed_by=scrubbed_by))
+        return Parts(tuple(split.edges), described, split.reasons, split.warnings)

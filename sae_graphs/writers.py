@@ -16,16 +16,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import Ablations, Places, ablations_of, changed_rows, packs
+from sae_graphs.ablation import Ablations, Places
 from sae_graphs.anatomy import numbers_of
-from sae_graphs.block_parts import CleanWrites, changes_by_block
+from sae_graphs.block_parts import Changes, CleanWrites, changes_by_block
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import CleanRun, InstrumentedModel, steps_between
-from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.preactivations import linear_part
 from sae_graphs.records import BlockShare, Part
-from sae_graphs.rows import Where
+from sae_graphs.rows import Rows, Where
 from sae_graphs.saes import StreamPoint
 
 LISTED = 3  # shares that a node names
@@ -34,6 +33,7 @@ AT_ONCE = 64  # features whose pre-activations are taken apart together
 ADDS_UP = 1e-3  # of the stream's norm: what the replayed blocks may miss
 
 Peaks = dict[FeatureId, int]
+Found = dict[FeatureId, list[BlockShare]]
 
 
 class Shares(NamedTuple):
@@ -55,8 +55,9 @@ def peaks_of(
         here = [feature for feature in features if feature.layer == layer.label]
         if not here:
             continue
-        indices = torch.tensor([feature.index for feature in here], device=places.ablated.device)
-        dense = activations.of(indices)  # [T, N]
+        named = torch.tensor([feature.index for feature in here], device=places.ablated.device)
+        indices, columns = named.unique(return_inverse=True)  # one may be here at many positions
+        dense = activations.of(indices)[:, columns]  # [T, N]
         strongest = (dense.abs() * places.ablated[:, None]).argmax(0).tolist()
         for number, feature in enumerate(here):
             at = strongest[number] if feature.position is None else feature.position
@@ -66,31 +67,23 @@ def peaks_of(
 
 
 @torch.no_grad()
-def writers_of(
-    writes: CleanWrites, peaks: Peaks, places: Places, intervention: Intervention = ZERO
-) -> dict[FeatureId, Shares]:
+def writers_of(writes: CleanWrites, peaks: Peaks, scrubbed: Found) -> dict[FeatureId, Shares]:
     """Which parts of the model wrote each feature, and which remove it, as shares of 1.
 
-    Both at the feature's place in `peaks`, positions that `writes` has. Where a model or an encoder
-    cannot be taken apart, no part has a share.
+    Both at the feature's place in `peaks`, positions that `writes` has; `scrubbed` is what
+    `Scrubbing` found. Where a model or an encoder cannot be taken apart, no part has a share.
     """
-    model = writes.model
     found: dict[FeatureId, Shares] = {}
-    for depth, layer in enumerate(model.stack.layers):
+    for depth, layer in enumerate(writes.model.stack.layers):
         here = {feature: at for feature, at in peaks.items() if feature.layer == layer.label}
-        if not here:
-            continue
         written = written_shares(writes, depth, here)
-        scrubbed = scrubbed_shares(writes, depth, here, places, intervention)
         for feature in here:
             scrubs = [share for share in scrubbed.get(feature, ()) if share.share > 0]
             found[feature] = Shares(_strongest(written.get(feature, ())), _strongest(scrubs))
     return found
 
 
-def written_shares(
-    writes: CleanWrites, depth: int, peaks: Peaks
-) -> dict[FeatureId, list[BlockShare]]:
+def written_shares(writes: CleanWrites, depth: int, peaks: Peaks) -> Found:
     """Every part's share of the clean pre-activations: of each feature they add up to 1.
 
     A share is negative where the part holds the feature down. The biases of the encoder are no
@@ -107,40 +100,47 @@ def written_shares(
     return found
 
 
-def scrubbed_shares(
-    writes: CleanWrites,
-    depth: int,
-    peaks: Peaks,
-    places: Places,
-    intervention: Intervention = ZERO,
-) -> dict[FeatureId, list[BlockShare]]:
-    """What each part above puts back of what changing the feature takes out of the stream.
+class Scrubbing:
+    """Runs ablations on to the end of the model, and listens to what each part above puts back.
 
-    With `r` the contribution taken out at the row and `dw` how a part's writing changes, the
-    share is `dw . r / |r|^2`: 1 removes the feature altogether, negative strengthens it.
+    With `r` the contribution of a feature that its ablation takes out of the stream at the row of
+    its peak, and `dw` how a part's writing changes there, the part's share is `dw . r / |r|^2`: 1
+    removes the feature altogether, negative strengthens it. `found` has the shares of all parts.
     """
-    model, clean = writes.model, writes.clean
-    device = clean.logits.device
-    indices = torch.tensor(sorted({feature.index for feature in peaks}), device=device)
-    ablations = ablations_of(clean, depth, places, intervention, indices)
-    numbers = numbers_of(ablations, places)
-    of_number = {
-        numbers[key]: feature
-        for feature in peaks
-        if (key := (feature.index, feature.position)) in numbers
-    }
-    if not of_number or clean.points[depth] == model.end:
-        return {}
-    chosen = ablations.chosen(torch.tensor(sorted(of_number), device=device))
-    ordered = [of_number[number] for number in sorted(of_number)]
-    found: dict[FeatureId, list[BlockShare]] = {}
-    try:
-        for first, pack in packs(model, clean, chosen, places, model.end):
-            some = ordered[first : first + len(pack)]
-            found |= _scrubbed(writes, pack, some, [peaks[feature] for feature in some])
-    except CannotSplitError:
-        return {}
-    return found
+
+    def __init__(self, writes: CleanWrites, peaks: Peaks, places: Places) -> None:
+        self.found: Found = {}
+        self._writes, self._peaks, self._places = writes, peaks, places
+        self._split = True
+
+    def advance(self, pack: Ablations, change: Rows, reads: Where) -> Tensor:
+        """The changed streams `[N, D]` after the last block at the rows `reads`."""
+        model, clean = self._writes.model, self._writes.clean
+        start = clean.points[pack.depth]
+        label = model.stack.layers[pack.depth].label
+        peaks = {
+            copy: (feature, self._peaks[feature])
+            for (index, at), copy in numbers_of(pack, self._places).items()
+            if (feature := FeatureId(label, index, at)) in self._peaks
+        }
+        if not self._split or not peaks or start == model.end:
+            return model.advance(clean, start, model.end, change, reads)
+        asked = reads.mask(len(pack), len(clean))
+        for copy, (_, at) in peaks.items():
+            asked[copy, at] = True
+        rows = Where.of(asked)
+        try:
+            changes = changes_by_block(self._writes, start, model.end, change, rows)
+        except CannotSplitError:
+            self._split = False
+            return self.advance(pack, change, reads)
+        number = torch.full(asked.shape, -1, device=asked.device)
+        number[rows.copies, rows.positions] = torch.arange(len(rows), device=asked.device)
+        for copy, (feature, at) in peaks.items():
+            shares = _scrubbed(changes, int(number[copy, at]))
+            if shares:
+                self.found[feature] = shares
+        return changes.streams[number[reads.copies, reads.positions]]
 
 
 # -- inside ----------------------------------------------------------------------------------------
@@ -181,30 +181,18 @@ def _written(
     }
 
 
-def _scrubbed(
-    writes: CleanWrites, pack: Ablations, features: Sequence[FeatureId], peaks: Sequence[int]
-) -> dict[FeatureId, list[BlockShare]]:
-    model, clean = writes.model, writes.clean
-    device = clean.logits.device
-    reads = Where(torch.arange(len(pack), device=device), torch.tensor(peaks, device=device))
-    change = changed_rows(model, clean, pack)
-    changes = changes_by_block(writes, clean.points[pack.depth], model.end, change, reads)
-    removed = -changes.skip.double()  # [N, D]
-    size = removed.square().sum(-1)
-
-    def shares(difference: Tensor) -> list[float]:
-        return ((difference * removed).sum(-1) / size).tolist()
-
-    columns: list[tuple[Part, int, list[float]]] = []
+def _scrubbed(changes: Changes, row: int) -> list[BlockShare]:
+    """The shares at one row; none where nothing was taken out there."""
+    removed = -changes.skip[row].double()  # [D]
+    size = float(removed @ removed)
+    if size == 0.0:
+        return []
+    found = []
     for block in changes.blocks:
-        columns.append(("attention", block.block, shares(block.attention)))
-        columns.append(("mlp", block.block, shares(block.mlp)))
-    moved = (size > 0).tolist()
-    return {
-        feature: [BlockShare(part, block, values[n]) for part, block, values in columns]
-        for n, feature in enumerate(features)
-        if moved[n]
-    }
+        attention, mlp = (float(x[row].double() @ removed) for x in (block.attention, block.mlp))
+        found.append(BlockShare("attention", block.block, attention / size))
+        found.append(BlockShare("mlp", block.block, mlp / size))
+    return found
 
 
 def _strongest(shares: Iterable[BlockShare]) -> tuple[BlockShare, ...]:

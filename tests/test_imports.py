@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "saes",
         "settings",
     },
-    "contexts": {"ablation", "files", "graph", "instrument", "saes"},
+    "contexts": {"ablation", "files", "graph", "instrument", "rows", "saes"},
     "preflight": {"ablation", "graph", "instrument"},
     "saving": {
         "__version__",

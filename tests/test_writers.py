@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.ablation import Places, places_of
+from sae_graphs.ablation import Places, ablations_of, places_of
 from sae_graphs.block_parts import CleanWrites
 from sae_graphs.build import causal_graph
+from sae_graphs.contexts import token_effects
 from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import CleanRun, InstrumentedModel
 from sae_graphs.records import BlockShare
 from sae_graphs.settings import GraphSettings
 from sae_graphs.writers import (
     Peaks,
+    Scrubbing,
     peaks_of,
-    scrubbed_shares,
     writers_of,
     written_shares,
 )
@@ -51,8 +52,28 @@ def some_features(
     return found
 
 
-def writes_of(model: InstrumentedModel, clean: CleanRun, peaks: Peaks) -> CleanWrites:
-    return CleanWrites(model, clean, torch.tensor(list(peaks.values())))
+def writes_of(
+    model: InstrumentedModel, clean: CleanRun, peaks: Peaks, places: Places
+) -> CleanWrites:
+    return CleanWrites(model, clean, torch.cat([places.reads, torch.tensor([*peaks.values()])]))
+
+
+def scrubbing_of(writes: CleanWrites, peaks: Peaks, places: Places) -> Scrubbing:
+    """One that has heard the ablations of all the features, run on for their token effects."""
+    model, clean = writes.model, writes.clean
+    scrubbing = Scrubbing(writes, peaks, places)
+    for depth, layer in enumerate(model.stack.layers):
+        features = sorted(of_layer(peaks, layer.label), key=lambda feature: feature.index)
+        indices = torch.tensor(sorted({feature.index for feature in features}))
+        ablations = ablations_of(clean, depth, places, features=indices)
+        plain, heard = (
+            token_effects(model, clean, ablations, features, places, advance=advance)
+            for advance in (None, scrubbing.advance)
+        )
+        for effects, again in zip(plain, heard, strict=True):
+            for ours, other in zip(effects.promotes, again.promotes, strict=True):
+                assert ours.effect_nats == pytest.approx(other.effect_nats, abs=1e-9)
+    return scrubbing
 
 
 def of_layer(peaks: Peaks, label: str) -> Peaks:
@@ -86,12 +107,12 @@ def test_against_full_passes(
     model, oracle, parts = case.model, case.oracle, PartsOracle(case.oracle)
     clean, places = run_of(model, "each" if each else "all")
     peaks = peaks_of(model, clean, some_features(model, clean, places, 5 if each else None), places)
-    writes = writes_of(model, clean, peaks)
+    writes = writes_of(model, clean, peaks, places)
+    scrubbed = scrubbing_of(writes, peaks, places).found
     worst, compared = 0.0, 0
     for depth, layer in enumerate(model.stack.layers):
         here = of_layer(peaks, layer.label)
         written = written_shares(writes, depth, here)
-        scrubbed = scrubbed_shares(writes, depth, here, places)
         for feature, at in here.items():
             activations = oracle.activations[depth][:, feature.index].abs()
             assert at == (5 if each else 1 + int(activations[1:].argmax()))
@@ -141,7 +162,7 @@ def test_written_shares_add_up_to_one(bridge_of: BridgeOf) -> None:
             case = case_of(bridge_of(architecture, dtype), "post", ["standard"], dtype)
             clean, places = run_of(case.model)
             peaks = peaks_of(case.model, clean, some_features(case.model, clean, places), places)
-            writes = writes_of(case.model, clean, peaks)
+            writes = writes_of(case.model, clean, peaks, places)
             for depth, layer in enumerate(case.model.stack.layers):
                 shares = written_shares(writes, depth, of_layer(peaks, layer.label))
                 assert shares
@@ -154,7 +175,8 @@ def test_encoders_that_are_not_linear_have_no_writers(bridge_of: BridgeOf) -> No
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["layer_norm", "gated"], "float64")
     clean, places = run_of(case.model)
     peaks = peaks_of(case.model, clean, some_features(case.model, clean, places), places)
-    found = writers_of(writes_of(case.model, clean, peaks), peaks, places)
+    writes = writes_of(case.model, clean, peaks, places)
+    found = writers_of(writes, peaks, scrubbing_of(writes, peaks, places).found)
     assert found
     assert all(shares.written_by == () for shares in found.values())
     assert any(shares.scrubbed_by for shares in found.values())  # that asks no encoder
@@ -172,7 +194,7 @@ def test_what_a_node_names(tiny: InstrumentedModel) -> None:
     graph = causal_graph(tiny, PROMPT)
     clean, places = run_of(tiny)
     peaks = peaks_of(tiny, clean, [node.feature for node in graph.nodes], places)
-    writes = writes_of(tiny, clean, peaks)
+    writes = writes_of(tiny, clean, peaks, places)
     named = 0
     for node in graph.nodes:
         depth = graph.depths[node.feature.layer]
