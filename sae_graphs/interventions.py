@@ -57,7 +57,8 @@ def mean_over(model: InstrumentedModel, prompts: Sequence[str]) -> Intervention:
         raise SaeGraphsError("the reference prompts have one token each; give longer ones")
     n_rows = sum(len(run) - 1 for run in runs)
     means = {
-        layer.point: sum(run.activations[depth].sum_from(1) for run in runs) / n_rows
+        layer.point: torch.stack([run.activations[depth].sum_from(1) for run in runs]).sum(0)
+        / n_rows
         for depth, layer in enumerate(model.stack.layers)
     }
     return Intervention(

@@ -27,7 +27,7 @@ EACH = {
     # 0.1 at a: y1 is 2 there, 4 before; at b y2 falls from -1 to -3, silent both times.
     ("0.1@1", "1.1@1"): -2.0,
     ("0.1@2", "1.1@2"): -1.0,
-    # 1.0 at a: z1 is 4, before 3; z0 is negative both times. At b: z is (3, 5, 3), before (5, 3, 3).
+    # 1.0 at a: z1 is 4, before 3; z0 is negative both times. At b: z is (3, 5, 3), was (5, 3, 3).
     ("1.0@1", "2.1@1"): 1.0,
     ("1.0@2", "2.0@2"): -2.0,
     ("1.0@2", "2.1@2"): 2.0,

@@ -92,15 +92,21 @@ def test_effects_are_exact(
 
 
 @pytest.mark.usefixtures("for_tiny_saes")
-def test_too_long_a_reach_is_noticed(bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feature_left_out_is_noticed(
+    bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     find = nearby.nearby
 
-    def too_far(layer: SAELayer, row: torch.Tensor) -> Nearby | None:
+    def without_one(layer: SAELayer, row: torch.Tensor) -> Nearby | None:
         near = find(layer, row)
-        return None if near is None else near._replace(reach=float("inf"))
+        if near is None:
+            return None
+        strongest = near.encode(row).argmax()
+        features = near.features[near.features != near.features[strongest]]
+        return near._replace(features=features, encode=layer.encoder_of(features))
 
-    monkeypatch.setattr(ablation, "nearby", too_far)
-    case = case_of(bridge_of("gpt2", "float64"), "post", ["standard"], "float64")
+    monkeypatch.setattr(ablation, "nearby", without_one)
+    case = case_of(bridge_of("gpt2", "float64"), "post", ["standard", "jumprelu"], "float64")
     engine = engine_effects(case, GraphSettings())
     assert largest_deviation(engine, oracle_effects(case, GraphSettings())) > RELATIVE
 
