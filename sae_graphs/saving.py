@@ -23,6 +23,7 @@ from sae_graphs.settings import GraphSettings
 
 DESCRIBED_TOP_K = 8  # times the run's top_k: features of so many edges are described for re-plots
 MOST_DESCRIBED = 1000  # and no more features than this
+_NO_NUMBER = (*KEPT_SETTINGS, "heads", "seed")  # settings that change no effect
 
 
 def partial_of(resume: Partial | str | Path | None, effects: str | Path | None) -> Partial | None:
@@ -48,7 +49,7 @@ def key_of(
         "saes": model.stack.name,
         "layers": [(layer.label, layer.point.hook_name) for layer in model.stack.layers],
         "tokens": list(clean.token_ids),
-        "settings": {name: value for name, value in held if name not in (*KEPT_SETTINGS, "seed")},
+        "settings": {name: value for name, value in held if name not in _NO_NUMBER},
         "intervention": intervention.name,
     }
     return run_key(facts, _weights(model))

@@ -169,7 +169,8 @@ def _written(
         raise CannotSplitError("what the blocks write does not add up to the stream")
     values = [encode(part).diagonal() for part in parts]  # [N] each
     whole = torch.stack(values).sum(0)
-    activations = clean.activations[depth].of(indices)[at].diagonal()
+    distinct, columns = indices.unique(return_inverse=True)  # one may be here at many positions
+    activations = clean.activations[depth].of(distinct)[at, columns]  # [N]
     shares = (torch.stack(values) / whole).T.tolist()  # [N, P]
     alive = ((whole * activations) > 0).tolist()
     return {

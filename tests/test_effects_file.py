@@ -94,7 +94,8 @@ def blocks_of_a_layer(draw: st.DrawFn) -> list[Effects]:
         ]
         if not resolved:
             indices[3] = np.full_like(indices[3], -1)
-        found.append(Effects(2, *indices, np.array(values, dtype=kind)))
+        numbers = np.array(values, dtype=kind)
+        found.append(Effects(2, indices[0], indices[1], indices[2], indices[3], numbers))
     return found
 
 
@@ -213,7 +214,11 @@ def test_on_the_bundled_model(
         again = replot(tmp_path, top_k=top_k)
         assert_drawn_alike(again, fresh)
         for node in again.nodes:
-            assert node.contexts == fresh[node.feature].contexts
+            other = fresh[node.feature]
+            assert node.contexts == other.contexts
+            assert [share.share for share in node.written_by] == pytest.approx(
+                [share.share for share in other.written_by], abs=1e-4
+            )
 
 
 def test_a_range_of_the_layers(tiny: InstrumentedModel, saved: Saved) -> None:

@@ -19,7 +19,7 @@ from sae_graphs import build, resume
 from sae_graphs.build import causal_graph
 from sae_graphs.effects import Effects
 from sae_graphs.effects_file import FILE_NAME
-from sae_graphs.effects_layer import about_file, layer_tensors, read_layer, write_tensors
+from sae_graphs.effects_layer import about_file, read_layer, write_tensors
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import CausalGraph
 from sae_graphs.instrument import InstrumentedModel
@@ -175,6 +175,7 @@ def test_what_waited_is_written_once_the_run_takes_long(tmp_path: Path) -> None:
         ({"per": "source"}, True),
         ({"min_path_edges": 1}, True),
         ({"seed": 5}, True),
+        ({"heads": True}, True),
         ({"ablate": "read"}, False),
         ({"ablate_first": True}, False),
         ({"read": -2}, False),
@@ -281,23 +282,27 @@ def test_what_is_not_ours_stays(tiny: InstrumentedModel, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def write_forever(folder: Path) -> None:
-    """What the next test kills: one layer written over and over."""
-    layer = effects_of(0, list(range(2000)), [[1.0] * 100] * 2000)
-    tensors = layer_tensors(0, [layer, layer])
-    print("ready", flush=True)
-    while True:
-        write_tensors(folder / "layer-0.safetensors", tensors, {"schema": resume.SCHEMA})
+WRITE_FOREVER = """
+import sys
+from pathlib import Path
+from sae_graphs.effects_layer import layer_tensors, write_tensors
+from sae_graphs.resume import SCHEMA
+from tests.effects import effects_of
+
+layer = effects_of(0, list(range(2000)), [[1.0] * 100] * 2000)
+tensors = layer_tensors(0, [layer, layer])
+print("ready", flush=True)
+while True:
+    write_tensors(Path(sys.argv[1]) / "layer-0.safetensors", tensors, {"schema": SCHEMA})
+"""
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.013, 0.029, 0.05, 0.11])
 def test_a_kill_leaves_a_whole_layer_or_none(tmp_path: Path, delay: float) -> None:
-    code = (
-        "from pathlib import Path\nfrom tests.test_resume import write_forever\n"
-        f"write_forever(Path({str(tmp_path)!r}))"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", WRITE_FOREVER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
     ) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
         time.sleep(delay)
@@ -306,8 +311,7 @@ def test_a_kill_leaves_a_whole_layer_or_none(tmp_path: Path, delay: float) -> No
     if file.exists():
         assert about_file(file) == {"schema": resume.SCHEMA}
         assert [len(block) for block in read_layer(file, 0)] == [200_000, 200_000]
-    partial = Partial(tmp_path)
-    partial.remove()  # with the draft that the kill left
+    Partial(tmp_path).remove()  # with the draft that the kill left
     assert not tmp_path.exists()
 
 
