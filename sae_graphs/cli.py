@@ -20,6 +20,7 @@ from sae_graphs.cli_options import (
     Ablate,
     AblateFirst,
     AblateOption,
+    Contrast,
     Device,
     Dtype,
     Format,
@@ -27,11 +28,13 @@ from sae_graphs.cli_options import (
     From,
     Heads,
     Layers,
+    Memory,
     Method,
     MethodOption,
     MinPathEdges,
     Model,
     Out,
+    Outputs,
     Per,
     PerOption,
     Pin,
@@ -45,6 +48,7 @@ from sae_graphs.cli_options import (
     Seed,
     Sign,
     Steps,
+    Target,
     TopK,
     check_given_with_from,
 )
@@ -85,7 +89,10 @@ def graph(
     per: PerOption = Per.layer,
     min_path_edges: MinPathEdges = None,
     ablate: AblateOption = Ablate.all,
-    read: Read = -1,
+    read: Read = "-1",
+    outputs: Outputs = 0,
+    target: Target = None,
+    contrast: Contrast = None,
     layers: Layers = None,
     pin: Pin = None,
     prepend_bos: PrependBos = None,
@@ -95,6 +102,7 @@ def graph(
     steps: Steps = 10,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    memory: Memory = None,
     seed: Seed = 0,
     out_folder: Out = None,
     formats: Formats = "svg,png,html,dot",
@@ -106,7 +114,7 @@ def graph(
 
     Without a model, from saved effects: `sae-graphs graph --from outputs/copyright-c --top-k 12`
     """
-    from sae_graphs.settings import GraphSettings, parse_layers
+    from sae_graphs.settings import GraphSettings, parse_layers, parse_read
 
     pins = tuple(pin or ())
     if from_folder is not None:
@@ -130,7 +138,10 @@ def graph(
         heads=heads,
         method=method.value,
         steps=steps,
-        read=read,
+        read=parse_read(read),
+        outputs=outputs,
+        targets=tuple(target or ()),
+        contrast=contrast,
         layers=parse_layers(layers),
         pin=pins,  # type: ignore[arg-type]  # parsed by the settings
         prepend_bos=prepend_bos,
@@ -141,7 +152,7 @@ def graph(
             'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
             "saved effects with --from"
         )
-    source = Source(model, saes, device, dtype)
+    source = Source(model, saes, device, dtype, memory)
     draw(prompt, settings, source, out_folder, _formats(formats), save_effects=save_effects)
 
 
@@ -184,7 +195,7 @@ def compare(
     steps: Steps = 10,
     top_k: Annotated[int, typer.Option(help="Strongest edges of each layer pair to compare.")] = 8,
     ablate: AblateOption = Ablate.all,
-    read: Read = -1,
+    read: Read = "-1",
     layers: Layers = None,
     prepend_bos: PrependBos = None,
     ablate_first: AblateFirst = False,
@@ -192,26 +203,27 @@ def compare(
     saes: Saes = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    memory: Memory = None,
     style: Annotated[Report, typer.Option("--format", help="How to print.")] = Report.table,
 ) -> None:
     """Show how far estimates from gradients are from exact effects, and where they are safe.
 
     Example: `sae-graphs compare "Copyright (C"`
     """
-    from sae_graphs.settings import GraphSettings, parse_layers
+    from sae_graphs.settings import GraphSettings, parse_layers, parse_read
 
     settings = GraphSettings(
         top_k=top_k,
         ablate=ablate.value,
         ablate_first=ablate_first,
-        read=read,
+        read=parse_read(read),
         layers=parse_layers(layers),
         prepend_bos=prepend_bos,
         steps=steps,
     )
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
-    compare_and_print(prompt, settings, Source(model, saes, device, dtype), style.value)
+    compare_and_print(prompt, settings, Source(model, saes, device, dtype, memory), style.value)
 
 
 @app.command()
@@ -221,6 +233,7 @@ def contexts(
     saes: Saes = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    memory: Memory = None,
 ) -> None:
     """Find the texts on which each feature fires most, to be shown in the graphs' boxes.
 
@@ -236,9 +249,8 @@ def contexts(
     size = text.stat().st_size
     with err.status(f"loading {model}"):
         from sae_graphs.contexts import batches_of_text, build_store
-        from sae_graphs.loading import load
 
-        instrumented = load(model, saes=saes, device=device, dtype=dtype)
+        instrumented = Source(model, saes, device, dtype, memory).load()
     with progress("reading", unit="bytes") as report:
 
         def lines() -> Iterator[str]:

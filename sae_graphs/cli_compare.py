@@ -18,11 +18,8 @@ def compare_and_print(prompt: str, settings: GraphSettings, source: Source, styl
     """Load, measure, estimate, print."""
     with err.status(f"loading {source.model}"):
         from sae_graphs.comparison import compare_methods
-        from sae_graphs.loading import load
 
-        instrumented = load(
-            source.model, saes=source.saes, device=source.device, dtype=source.dtype
-        )
+        instrumented = source.load()
     with progress("comparing", unit="layer pairs by method") as report:
         found = compare_methods(instrumented, prompt, settings, progress=report)
     from sae_graphs.comparison_table import print_comparison

@@ -13,6 +13,7 @@ from sae_graphs.cli_console import err, out, progress
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
+    from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.settings import GraphSettings
 
 
@@ -23,6 +24,15 @@ class Source(NamedTuple):
     saes: str | None
     device: str
     dtype: str
+    memory: str | None = None
+
+    def load(self) -> InstrumentedModel:
+        """Loaded; torch is imported here."""
+        from sae_graphs.loading import load
+
+        return load(
+            self.model, saes=self.saes, device=self.device, dtype=self.dtype, memory=self.memory
+        )
 
 
 def draw(
@@ -42,12 +52,9 @@ def draw(
     check_writable(folder)
     with err.status(f"loading {source.model}"):
         from sae_graphs.build import causal_graph
-        from sae_graphs.loading import load
         from sae_graphs.resume import Partial
 
-        instrumented = load(
-            source.model, saes=source.saes, device=source.device, dtype=source.dtype
-        )
+        instrumented = source.load()
     partial = Partial(partial_folder(folder), told=_resumed)
     effects = partial.folder / EFFECTS if save_effects else None
     started = time.perf_counter()

@@ -24,6 +24,7 @@ class Ablate(StrEnum):
 
     all = "all"
     read = "read"
+    each = "each"
 
 
 class Format(StrEnum):
@@ -67,6 +68,13 @@ Saes = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory to stay within, such as 4GiB; SAEs are loaded two at a time if it is short.",
+        show_default="80 % of what is free",
+    ),
+]
 Run = Annotated[Path, typer.Argument(help="Folder that `sae-graphs graph` wrote.")]
 
 # -- what to draw ----------------------------------------------------------------------------------
@@ -95,8 +103,31 @@ MinPathEdges = Annotated[
         show_default="3, or what the layers allow; 1 with --pin",
     ),
 ]
-AblateOption = Annotated[Ablate, typer.Option("--ablate", help="Ablate at all positions or one.")]
-Read = Annotated[int, typer.Option(help="Position where effects are read; negative from the end.")]
+AblateOption = Annotated[
+    Ablate,
+    typer.Option(
+        "--ablate",
+        help="Ablate at all positions together, at the one that is read, or at each by itself: "
+        "then boxes are features at a token.",
+    ),
+]
+Read = Annotated[
+    str,
+    typer.Option(
+        help="Position where effects are read; negative from the end. `all` with --ablate each."
+    ),
+]
+Outputs = Annotated[
+    int, typer.Option(help="So many of the likeliest next tokens end the graph's paths.")
+]
+Target = Annotated[
+    list[str] | None,
+    typer.Option(help="Paths end in this token, e.g. ' Paris'; repeatable.", show_default=False),
+]
+Contrast = Annotated[
+    str | None,
+    typer.Option(help="Paths end in the difference to this token's logit.", show_default=False),
+]
 Layers = Annotated[
     str | None, typer.Option(help="First and last SAE layer, such as 3:8, both included.")
 ]

@@ -134,6 +134,22 @@ def parse_layers(text: str | None) -> tuple[str, str] | None:
     return first, last
 
 
+def parse_read(text: str) -> int | Literal["all"]:
+    """`"-1"` as -1, `"all"` as itself: where effects are read.
+
+    >>> parse_read("5")
+    5
+    """
+    if text.strip() == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise SaeGraphsError(
+            f"read {text!r}; expected a position such as 5, or -1 for the last, or all"
+        ) from None
+
+
 def _first_and_last(layers: object) -> tuple[str, str] | None:
     if layers is None or isinstance(layers, str):
         return parse_layers(layers)
