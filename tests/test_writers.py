@@ -189,6 +189,27 @@ def test_silent_features_have_neither(tiny: InstrumentedModel) -> None:
     assert peaks_of(tiny, clean, [FeatureId("1", silent)], places) == {}
 
 
+def test_a_feature_at_many_positions(tiny: InstrumentedModel) -> None:
+    """Each of its nodes has the shares of its own position, as if it were looked at alone."""
+    clean, places = run_of(tiny, "each")
+    label, activations = tiny.stack.layers[1].label, clean.activations[1].dense()  # [T, F]
+    index = int((activations[1:] != 0).sum(0).argmax())
+    at = [position for position in range(1, 10) if activations[position, index] != 0]
+    assert len(at) > 1
+    features = [FeatureId(label, index, position) for position in at]
+    peaks = peaks_of(tiny, clean, features, places)
+    assert peaks == dict(zip(features, at, strict=True))
+    writes = writes_of(tiny, clean, peaks, places)
+    together = written_shares(writes, 1, peaks)
+    alone = [written_shares(writes, 1, {f: p}) for f, p in peaks.items()]
+    assert len(together) > 1
+    assert together.keys() == {feature for found in alone for feature in found}
+    for found in alone:
+        for feature, shares in found.items():
+            for ours, theirs in zip(together[feature], shares, strict=True):
+                assert ours.share == pytest.approx(theirs.share, rel=1e-9, abs=1e-12)
+
+
 def test_what_a_node_names(tiny: InstrumentedModel) -> None:
     """The strongest three, strongest first; no share of a hundredth or less; scrubbers remove."""
     graph = causal_graph(tiny, PROMPT)
