@@ -139,9 +139,9 @@ class Node:
     one), `activations` at each token of the prompt. `promotes` holds tokens that ablating the
     feature makes less likely (negative `effect_nats`), `suppresses` those that it makes likelier.
     `written_by` says which blocks wrote the feature: shares of its clean pre-activation where it is
-    most active, strongest first; `scrubbed_by` which later blocks remove it: the share of what
-    ablation takes out of the stream that they put back, along the feature's decoder direction. Both
-    are empty where that was not, or cannot be, measured.
+    most active, strongest first; `scrubbed_by` which later blocks remove it: the share of its
+    contribution to the stream that they cancel there, 1 being all of it. Both are empty where that
+    was not, or cannot be, measured.
 
     An output node (layer `out`) has the token's id for its index, its text in `token` and its clean
     logit, in nats, for its activation.

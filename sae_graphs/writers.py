@@ -104,8 +104,10 @@ class Scrubbing:
     """Runs ablations on to the end of the model, and listens to what each part above puts back.
 
     With `r` the contribution of a feature that its ablation takes out of the stream at the row of
-    its peak, and `dw` how a part's writing changes there, the part's share is `dw . r / |r|^2`: 1
-    removes the feature altogether, negative strengthens it. `found` has the shares of all parts.
+    its peak, and `dw` how the writing of the parts so far changes there, `1 - dw . r / |r|^2` is
+    what is left of it. A part's share is by how much it brings what is left closer to 0: 1 removes
+    the feature altogether, negative brings it back. More than was there at first does not count,
+    nor does turning it round. `found` has the shares of all parts.
     """
 
     def __init__(self, writes: CleanWrites, peaks: Peaks, places: Places) -> None:
@@ -188,11 +190,15 @@ def _scrubbed(changes: Changes, row: int) -> list[BlockShare]:
     size = float(removed @ removed)
     if size == 0.0:
         return []
-    found = []
+    left, found = 1.0, []
+    parts: list[tuple[Part, int, Tensor]] = []
     for block in changes.blocks:
-        attention, mlp = (float(x[row].double() @ removed) for x in (block.attention, block.mlp))
-        found.append(BlockShare("attention", block.block, attention / size))
-        found.append(BlockShare("mlp", block.block, mlp / size))
+        parts.append(("attention", block.block, block.attention[row]))
+        parts.append(("mlp", block.block, block.mlp[row]))
+    for part, number, written in parts:
+        still = left - float(written.double() @ removed) / size
+        found.append(BlockShare(part, number, min(abs(left), 1.0) - min(abs(still), 1.0)))
+        left = still
     return found
 
 
