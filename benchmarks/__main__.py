@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.progress import HERE, write_text
 
+WIDTH = 100  # columns of the tables
 os.environ["HF_HUB_OFFLINE"] = "1"  # all weights are made here
 
 
@@ -21,21 +22,31 @@ def main(
     tiny: Annotated[bool, typer.Option(help="Seconds, on a tiny model: does it run?")] = False,
     threads: Annotated[int, typer.Option(help="CPU threads of every method.", min=1)] = 1,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = HERE,
+    precision: Annotated[bool, typer.Option(help="Only the table of precisions.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where an interrupted run stopped.")] = True,
 ) -> None:
     """Time and memory of the exact effects beside those of the other ways to get them."""
-    from benchmarks import plan as plans
-    from benchmarks.measure import machine
-    from benchmarks.progress import Progress as Kept
-    from benchmarks.run import measure_plan
-    from benchmarks.table import growth_in_read_mode, sheets, with_ratios
+    import torch
 
+    from benchmarks import plan as plans
+    from benchmarks.growth import growth_of
+    from benchmarks.measure import machine
+    from benchmarks.precision import measure_precision
+    from benchmarks.progress import Progress as Kept
+    from benchmarks.run import PRECISION, PROFILE, TURNS, measure_plan
+    from benchmarks.table import precision_sheet, sheets, with_ratios
+    from benchmarks.targets import longest_to_shortest, targets
+
+    console = Console(width=WIDTH)
+    if precision:
+        torch.set_num_threads(threads)
+        console.print(precision_sheet(measure_precision()).rich())
+        return
     plan = plans.SMALLEST if tiny else plans.QUICK if quick else plans.FULL
     described = machine(threads)
     kept = Kept({"plan": repr(plan), **described})
     if not resume:
         kept.found.clear()
-    console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("starting")
@@ -47,9 +58,11 @@ def main(
                 task, description=name, completed=done, total=total
             ),
         )
-    for cell in plan.cells:
+    for cell in (*plan.cells, *plan.shaped):
         results[cell.key] = with_ratios(results[cell.key])
-    cells = [results[cell.key] for cell in plan.cells]
+    cells, shaped = ([results[c.key] for c in some] for some in (plan.cells, plan.shaped))
+    turns = results[TURNS]
+    growth = longest_to_shortest(turns["ours"])
     shown = list(sheets(plan, results, described))
     for sheet in shown:
         console.print(sheet.rich())
@@ -58,10 +71,15 @@ def main(
         "plan": plan.name,
         "machine": described,
         "sizes": plan.sizes._asdict(),
-        "read_mode_longest_to_shortest": growth_in_read_mode(cells),
+        "targets": [target.to_json() for target in targets(cells, growth)],
+        "read_mode_longest_to_shortest": growth,
+        "read_mode_in_turns": turns,
+        "growth": [one._asdict() for one in growth_of(cells, turns, shaped)],
+        "precision": results[PRECISION],
         "cells": cells,
+        "other_shapes": shaped,
         "memory": [results[f"memory {' '.join(map(str, row))}"] for row in plan.memory],
-        "profile": results["profile"],
+        "profile": results[PROFILE],
     }
     name = "results" if plan is plans.FULL else f"results-{plan.name}"
     write_text(out / f"{name}.json", json.dumps(summary, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
@@ -23,13 +24,14 @@ Run = Callable[[], object]
 class Method:
     """Something to time. `warm` is run first, untimed: all of it, or a part where that is long.
 
-    `times` is how often it runs in one round.
+    `times` is how often it runs in one round; `before` goes before each run, untimed.
     """
 
     name: str
     run: Run
     warm: Run
     times: int = 1
+    before: Run = lambda: None
 
 
 class Timing(NamedTuple):
@@ -58,6 +60,7 @@ def interleaved(methods: Sequence[Method], *, budget: float, rounds: int = 7) ->
     At most so many rounds, at least one, and no new one that would end after `budget` seconds.
     """
     for method in methods:
+        method.before()
         method.warm()
     seconds: dict[str, list[float]] = {method.name: [] for method in methods}
     gc.collect()
@@ -65,6 +68,7 @@ def interleaved(methods: Sequence[Method], *, budget: float, rounds: int = 7) ->
     for done in range(1, rounds + 1):
         for method in methods:
             for _ in range(method.times):
+                method.before()
                 seconds[method.name].append(seconds_of(method.run))
         spent = time.perf_counter() - start
         if spent * (done + 1) / done > budget:
@@ -86,6 +90,7 @@ def memory_of(run: Run) -> Memory:
     an earlier moment: use a fresh process.
     """
     gc.collect()
+    _give_back()
     _forget_peak()
     before = psutil.Process().memory_info().rss
     run()
@@ -137,6 +142,13 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _give_back() -> None:
+    """Hand memory that is free, but held for later, back to the system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _forget_peak() -> None:

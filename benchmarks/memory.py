@@ -12,23 +12,22 @@ from benchmarks.measure import Memory
 
 def memory_in_child(
     method: str, mode: str, *, tokens: int, active: int, threads: int, tiny: bool = False
-) -> Memory | None:
-    """Run a method once in a fresh process; None where it is not there to be run."""
+) -> Memory:
+    """Run a method once in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.memory", method, mode]
     command += [str(tokens), str(active), str(threads), *(["--tiny"] if tiny else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{method} at {tokens} tokens failed:\n{done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return None if found is None else Memory(*found)
+    return Memory(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    """Print `[peak, added]` in bytes, or `null`."""
+    """Print `[peak, added]` in bytes."""
     import torch
 
     from benchmarks.measure import memory_of
-    from benchmarks.methods import case_of, run_of
+    from benchmarks.methods import METHODS, case_of
     from benchmarks.shapes import GPT2_SMALL, TINY, make_shapes, prepare
 
     parser = argparse.ArgumentParser()
@@ -43,9 +42,8 @@ def main() -> None:
     shapes = make_shapes(TINY if args.tiny else GPT2_SMALL)
     middle = shapes.sizes.n_layers // 2  # one layer pair: another needs no more at a time
     with torch.no_grad():
-        case = case_of(prepare(shapes, args.tokens, args.active), [middle])
-        run = run_of(case, args.method, args.mode)
-        print(json.dumps(None if run is None else memory_of(run)))
+        case = case_of(prepare(shapes, args.tokens, args.active), args.mode, [middle])
+        print(json.dumps(memory_of(METHODS[args.method](case))))
 
 
 if __name__ == "__main__":

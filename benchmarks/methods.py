@@ -3,7 +3,7 @@
 - `full pass`: one ablation of the public method; every feature needs one.
 - `clean run`: what ours does once for a prompt, before any ablation.
 - `ours`: the exact effects of every active feature, and the strongest of them.
-- `floor`: the matrix multiplications of `ours` alone.
+- `floor`: the matrix multiplications of `ours` alone; `dense floor`: with every feature encoded.
 - `gradient`, `integrated gradients`: approximations of the same effects.
 """
 
@@ -13,34 +13,59 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
+import torch
+
 from benchmarks.baselines import FullPasses
 from benchmarks.floor import Floor
 from benchmarks.measure import Run
 from benchmarks.shapes import Workload
-from sae_graphs.ablation import ablations_of, measure, places_of
+from benchmarks.work import Ran, Work, every_feature, recorded
+from sae_graphs.ablation import measure
+from sae_graphs.ablations import Ablations, Places, ablations_of, places_of
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.effects import keep_top
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.gradients import estimate
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.settings import Ablate, GraphSettings
 
 GRADIENT_STEPS = 10
 
 
 class Case(NamedTuple):
-    """A workload, and the model that ours runs on. `pairs` are the layer pairs to measure."""
+    """A workload, and the model that ours runs on.
+
+    `pairs` are the layer pairs to measure, in each one ablation `of` so many, and the features
+    that are ablated at the places of `mode`.
+    """
 
     workload: Workload
     model: InstrumentedModel
     clean: CleanRun
+    mode: Ablate
     pairs: tuple[int, ...]
+    of: int = 1
+
+    @property
+    def places(self) -> Places:
+        """Where features are ablated and effects read."""
+        return places_of(self.clean, GraphSettings(ablate=self.mode))
+
+    def ablations(self, pair: int) -> Ablations:
+        """Those of a layer pair that are measured."""
+        found = ablations_of(self.clean, pair, self.places)
+        return found.chosen(torch.arange(0, len(found), self.of)) if self.of > 1 else found
 
 
-def case_of(workload: Workload, pairs: Sequence[int] | None = None) -> Case:
+def case_of(
+    workload: Workload, mode: Ablate, pairs: Sequence[int] | None = None, of: int = 1
+) -> Case:
     """The workload with its clean run."""
     shapes = workload.shapes
     model = InstrumentedModel(shapes.bridge, shapes.saes, name="random")
     if pairs is None:
         pairs = range(len(shapes.saes) - 1)
-    return Case(workload, model, model.clean_run(workload.prompt.text), tuple(pairs))
+    clean = model.clean_run(workload.prompt.text)
+    return Case(workload, model, clean, mode, tuple(pairs), of)
 
 
 def full_pass(case: Case) -> Run:
@@ -61,62 +86,74 @@ def clean_run(case: Case) -> Run:
     return lambda: case.model.clean_run(case.workload.prompt.text)
 
 
-def ours(case: Case, mode: Ablate) -> Run:
+def ours(case: Case) -> Run:
     """The effects of every active feature in the layer pairs of the case, the strongest kept."""
-    return lambda: ours_on(case.model, case.clean, mode, case.pairs)
-
-
-def ours_on(model: InstrumentedModel, clean: CleanRun, mode: Ablate, pairs: Sequence[int]) -> Any:
-    """The calls into `sae_graphs` that are timed."""
-    settings = GraphSettings(ablate=mode)
-    places = places_of(clean, settings)
-    blocks = (
+    return lambda: kept_of(
         block
-        for depth in pairs
-        for block in measure(model, clean, ablations_of(clean, depth, places), places)
+        for pair in case.pairs
+        for block in measure(case.model, case.clean, case.ablations(pair), case.places)
     )
+
+
+def gradient(case: Case) -> Run:
+    """Effects by one gradient, for the same layer pairs and ablations."""
+    return _estimated(case, None)
+
+
+def integrated_gradients(case: Case) -> Run:
+    """Effects by gradients at `GRADIENT_STEPS` points."""
+    return _estimated(case, GRADIENT_STEPS)
+
+
+def kept_of(blocks: Any) -> Any:
+    """The strongest of the effects, as in every graph."""
+    settings = GraphSettings()
     return keep_top(blocks, settings.top_k, settings.per)
 
 
-def floor(case: Case, mode: Ablate) -> Run:
-    """The bare products for the same layer pairs."""
-    return floor_of(case, mode).run
+def work_of(case: Case) -> list[Work]:
+    """What ours multiplies in each layer pair of the case: it is run once."""
+    found: list[Work] = []
+    for pair in case.pairs:
+        with recorded() as work:
+            ours(case._replace(pairs=(pair,)))()
+        if not any(isinstance(done, Ran) for done in work):
+            raise RuntimeError(f"layer pair {pair} ran no block; the floor would be empty")
+        found.append(work)
+    return found
 
 
-def floor_of(case: Case, mode: Ablate) -> Floor:
-    """The floor, its packs as large as ours."""
+def floor_of(case: Case, work: Sequence[Work]) -> Floor:
+    """The bare products of some work."""
     shapes = case.workload.shapes
-    rows = case.workload.rows(mode)
-    return Floor(
-        shapes.sizes,
-        len(case.workload.prompt.ids),
-        [rows[pair] for pair in case.pairs],
-        [shapes.saes[pair + 1].W_enc for pair in case.pairs],
-    )
+    encoders = [shapes.saes[pair + 1].W_enc for pair in case.pairs]
+    return Floor(shapes.sizes, len(case.workload.prompt.ids), work, encoders)
 
 
-def gradient(case: Case, mode: Ablate) -> Run | None:
-    """Effects by one gradient; None while there is nothing to time."""
-    return None
+def dense_floor_of(case: Case, work: Sequence[Work]) -> Floor:
+    """The bare products, with every feature encoded in every row that is read."""
+    n_features = case.workload.shapes.sizes.n_features
+    return floor_of(case, [every_feature(done, n_features) for done in work])
 
 
-def integrated_gradients(case: Case, mode: Ablate) -> Run | None:
-    """Effects by gradients at `GRADIENT_STEPS` points; None while there is nothing to time."""
-    return None
-
-
-ONCE: dict[str, Callable[[Case], Run]] = {"full pass": full_pass, "clean run": clean_run}
-"""Methods that do not depend on where features are ablated."""
-
-BY_MODE: dict[str, Callable[[Case, Ablate], Run | None]] = {
+METHODS: dict[str, Callable[[Case], Run]] = {
+    "full pass": full_pass,
+    "clean run": clean_run,
     "ours": ours,
-    "floor": floor,
     "gradient": gradient,
     "integrated gradients": integrated_gradients,
 }
-"""Methods that do."""
+"""All but the floors, which are made of the work of `ours`."""
 
 
-def run_of(case: Case, method: str, mode: Ablate) -> Run | None:
-    """The work of a row, ready to run; None where it is not there to be timed."""
-    return ONCE[method](case) if method in ONCE else BY_MODE[method](case, mode)
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _estimated(case: Case, steps: int | None) -> Run:
+    return lambda: kept_of(
+        block
+        for pair in case.pairs
+        for block in estimate(
+            case.model, case.clean, case.ablations(pair), case.places, steps=steps
+        )
+    )

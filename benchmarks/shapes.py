@@ -87,6 +87,7 @@ class Workload(NamedTuple):
     prompt: Prompt
     active: int
     layers: list[LayerCounts]
+    biases: list[Tensor]  # [F] of each SAE
 
     def rows(self, mode: str) -> list[Tensor]:
         """Rows that one ablation runs, `[S]` for each layer but the last: changed plus read."""
@@ -133,7 +134,7 @@ def prepare(shapes: Shapes, n_tokens: int, active: int, *, seed: int = 0) -> Wor
     """Set the SAEs' biases so that `active` features of each are active.
 
     Exactly so many at the last position, and on average over all but the first. The SAEs are
-    changed in place, so one workload of some `shapes` lives at a time.
+    changed in place: of several workloads of some `shapes`, `take_turn` says whose turn it is.
     """
     prompt = prompt_of(n_tokens, shapes.sizes, seed=seed)
     hooks = [str(sae.cfg.metadata.hook_name) for sae in shapes.saes]
@@ -143,7 +144,15 @@ def prepare(shapes: Shapes, n_tokens: int, active: int, *, seed: int = 0) -> Wor
     ):
         sae.b_enc.copy_(_biases(sae, spread, stream, active))
         layers.append(_counts(sae, stream))
-    return Workload(shapes, prompt, active, layers)
+    biases = [sae.b_enc.detach().clone() for sae in shapes.saes]
+    return Workload(shapes, prompt, active, layers, biases)
+
+
+@torch.no_grad()
+def take_turn(workload: Workload) -> None:
+    """Give the SAEs the biases of this workload again, after another one was prepared."""
+    for sae, biases in zip(workload.shapes.saes, workload.biases, strict=True):
+        sae.b_enc.copy_(biases)
 
 
 @torch.no_grad()

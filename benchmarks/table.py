@@ -8,13 +8,29 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from benchmarks.growth import Growth, growth_of
 from benchmarks.plan import Plan
+from benchmarks.run import PRECISION, PROFILE, TURNS
+from benchmarks.targets import Target, longest_to_shortest, targets
 
 WORK = "ablated, T, L0"  # mode, tokens, features active at a token
-LETTERS = (
-    "One whole graph. (a) the public method, a full pass for every feature; (b) the same for "
-    "active features only; (c) ours; (d) its bare matrix multiplications; (e) gradients at 1 and "
-    "at 10 points. ~ a sample, scaled up."
+WHOLE = (
+    "One whole graph. (a) the public method, a full pass for every feature of every layer but the "
+    "last; (b) the same for active features only; (c) ours, which needs the clean run as well. "
+    "(a) and (b) are timed passes, scaled up; ~ ours is a sample, scaled up. (a)/(c) and (b)/(c) "
+    "count the clean run to (c)."
+)
+PARTS = (
+    "The ablations alone. (d) the bare matrix multiplications of (c); all f.: the same with every "
+    "feature encoded in every row that is read, which (c) beats where it encodes only the features "
+    "near their thresholds; (e) gradients at 1 and at 10 points, empty where they would take "
+    "minutes. ms each: an ablation of (c). GF/s: billions of operations a second in (d)."
+)
+PROMPTS = (
+    "Prompts are words in which topics persist: most words are on the topic of the word before, "
+    "and words of a topic share most of their embedding, so that features stay active over "
+    "several positions (at {tokens} tokens, an active feature at {positions} of them, the mean of "
+    "a layer). Weights are random, from a seed."
 )
 
 
@@ -50,103 +66,188 @@ class Sheet(NamedTuple):
 def with_ratios(cell: dict[str, Any]) -> dict[str, Any]:
     """A cell with seconds for a whole graph by (a) and (b), and ours against the others.
 
-    Medians throughout, all of one run on one machine.
+    Medians throughout, all of one run on one machine. Against (a) and (b) the clean run counts
+    to ours; against the floors and the gradients, which need it as well, it does not.
     """
-    seconds = cell["seconds"]
-    one_pass, ours = seconds["full pass"]["median"], seconds["ours"]["median"]
+    seconds = {name: timing["median"] for name, timing in cell["seconds"].items()}
+    one_pass, ours = seconds["full pass"], seconds["ours"]
     every, active = one_pass * cell["features"], one_pass * cell["ablations"]
+    whole = ours + seconds["clean run"]
     found = {
         "all_features_seconds": every,
         "active_features_seconds": active,
-        "faster_than_all_features": every / ours,
-        "faster_than_active_features": active / ours,
-        "ours_to_floor": ours / seconds["floor"]["median"],
-        "floor_gflop_per_second": cell["floor_operations"]
-        * cell["ablations"]
-        / cell["measured"]
-        / seconds["floor"]["median"]
-        / 1e9,
+        "faster_than_all_features": every / whole,
+        "faster_than_active_features": active / whole,
+        "ours_to_floor": ours / seconds["floor"],
+        "ours_to_dense_floor": ours / seconds["dense floor"],
+        "ours_to_gradient": ours / seconds["gradient"],
         "ours_ms_an_ablation": 1e3 * ours / cell["ablations"],
     }
     if "integrated gradients" in seconds:
-        found["ours_to_integrated_gradients"] = ours / seconds["integrated gradients"]["median"]
+        found["ours_to_integrated_gradients"] = ours / seconds["integrated gradients"]
     return {**cell, "ratios": found}
 
 
-def growth_in_read_mode(cells: Sequence[dict[str, Any]]) -> float | None:
-    """Ours at the longest prompt against the shortest, ablating at the last token alone."""
-    found = {cell["tokens"]: cell["seconds"]["ours"]["median"] for cell in cells if _reads(cell)}
-    return found[max(found)] / found[min(found)] if len(found) > 1 else None
-
-
 def sheets(plan: Plan, results: dict[str, Any], machine: dict[str, Any]) -> Iterator[Sheet]:
-    """Times, what was active, memory, profile."""
+    """Times, what was active, growth, precision, memory, profile, targets."""
     cells = [results[cell.key] for cell in plan.cells]
-    yield _times(cells, machine)
-    yield _ratios(cells)
+    yield _whole(cells, machine)
+    yield _parts(cells)
     yield _actives(cells)
+    yield _turns(results[TURNS])
+    yield _growth(growth_of(cells, results[TURNS], [results[cell.key] for cell in plan.shaped]))
+    yield precision_sheet(results[PRECISION])
     yield _memory(plan, results)
     yield Sheet(
         "Where ours spends its time (one layer pair)",
         ("operation", "calls", "seconds", "share"),
         [
             (row["operation"], str(row["calls"]), f"{row['seconds']:.3f}", f"{row['share']:.0%}")
-            for row in results["profile"]
+            for row in results[PROFILE]
         ],
     )
+    yield _targets(targets(cells, longest_to_shortest(results[TURNS]["ours"])))
+
+
+def precision_sheet(found: Sequence[dict[str, Any]]) -> Sheet:
+    """Precisions against float64."""
+    rows = [
+        (
+            row["dtype"],
+            f"{row['same_edges']:.1%}",
+            f"{row['pairs_alike']:.0%}",
+            f"{row['leaders_correlation']['median']:.4f}",
+            f"{row['leaders_correlation']['lowest']:.4f}",
+            f"{row['deviation']['median']:.1e}",
+            f"{row['deviation']['worst']:.1e}",
+        )
+        for row in found
+    ]
+    heads = ("precision", "same top 8", "pairs alike", "rank corr.", "lowest", "deviation", "worst")
+    caption = (
+        f"The bundled model against float64, over {found[0]['pairs']} layer pairs of several "
+        "prompts. Same top 8: share of a pair's 8 strongest edges; pairs alike: all 8 are. "
+        "Rank corr.: Spearman's over a pair's 100 strongest, median and lowest. Deviation: "
+        "relative, of the 8 strongest effects, median and worst."
+    )
+    return Sheet("Precision", heads, rows, caption)
 
 
 # -- inside ----------------------------------------------------------------------------------------
+
+
+def _whole(cells: Sequence[dict[str, Any]], machine: dict[str, Any]) -> Sheet:
+    rows = []
+    for cell in cells:
+        ratios, seconds = cell["ratios"], cell["seconds"]
+        rows.append(
+            (
+                _work(cell),
+                f"{cell['ablations']:,}",
+                _duration(ratios["all_features_seconds"]),
+                _duration(ratios["active_features_seconds"]),
+                _duration(seconds["clean run"]["median"]),
+                _about(cell) + _duration(seconds["ours"]["median"]),
+                f"{ratios['faster_than_all_features']:,.0f}",
+                f"{ratios['faster_than_active_features']:,.0f}",
+            )
+        )
+    threads = machine["threads"]
+    title = f"Time: {machine['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
+    heads = (WORK, "ablations", "(a)", "(b)", "clean run", "(c)", "(a)/(c)", "(b)/(c)")
+    at = next((c for c in cells if c["tokens"] == 16 and not _reads(c)), cells[-1])
+    positions = _range([round(p, 1) for p in at["active"]["positions_a_feature"]])
+    return Sheet(
+        title, heads, rows, f"{WHOLE} {PROMPTS.format(tokens=at['tokens'], positions=positions)}"
+    )
+
+
+def _parts(cells: Sequence[dict[str, Any]]) -> Sheet:
+    rows = []
+    for cell in cells:
+        ratios, seconds = cell["ratios"], cell["seconds"]
+        timed = [
+            _about(cell) + _duration(seconds[name]["median"]) if name in seconds else ""
+            for name in ("ours", "floor", "dense floor", "gradient", "integrated gradients")
+        ]
+        integrated = ratios.get("ours_to_integrated_gradients")
+        rows.append(
+            (
+                _work(cell),
+                *timed,
+                f"{ratios['ours_to_floor']:.2f}",
+                f"{ratios['ours_to_dense_floor']:.2f}",
+                "" if integrated is None else f"{integrated:.2f}",
+                f"{ratios['ours_ms_an_ablation']:.2f}",
+                f"{cell['floor_gflop_per_second']:.0f}",
+            )
+        )
+    times = ("(c)", "(d)", "all f.", "(e) 1", "(e) 10")
+    ratios_of = ("(c)/(d)", "/all f.", "/(e) 10", "ms each", "GF/s")
+    return Sheet("The ablations", (WORK, *times, *ratios_of), rows, PARTS)
+
+
+def _turns(turns: dict[str, Any]) -> Sheet:
+    lengths = list(turns["ours"])
+    rows = []
+    for name, words in (("ours", "the ablations"), ("clean run", "the clean run")):
+        medians = [turns[name][tokens]["median"] for tokens in lengths]
+        ratio = f"{longest_to_shortest(turns[name]) or 1:.2f}"
+        rows.append((words, *map(_duration, medians), ratio))
+    heads = ("tokens", *lengths, f"{lengths[-1]} to {lengths[0]}")
+    caption = (
+        "All lengths in the same rounds, on the same SAEs: before each run they are given the "
+        "biases of its prompt, untimed. The clean run is a forward pass and the encoding of all tokens."
+    )
+    return Sheet("Ablating at the last token, by prompt length", heads, rows, caption)
+
+
+def _growth(found: Sequence[Growth]) -> Sheet:
+    rows = [
+        (
+            one.what,
+            ", ".join(f"{size:,}" for size in one.sizes),
+            ", ".join(map(_duration, one.seconds)),
+            f"{one.sizes[-1] / one.sizes[0]:.3g}",
+            f"{one.ablations[-1] / max(1, one.ablations[0]):.3g}",
+            f"{one.seconds[-1] / one.seconds[0]:.3g}",
+        )
+        for one in found
+    ]
+    heads = ("varied", "from, to", "our time", "size x", "ablations x", "time x")
+    ends = [
+        (what, *(_ends(text) for text in (sizes, times)), *factors)
+        for what, sizes, times, *factors in rows
+    ]
+    caption = "x: how many times as much the last is as the first. Every step is in results.json."
+    return Sheet("How our time grows", heads, ends, caption)
+
+
+def _ends(listed: str) -> str:
+    parts = listed.split(", ")
+    return f"{parts[0]} to {parts[-1]}"
+
+
+def _targets(found: Sequence[Target]) -> Sheet:
+    rows = [
+        (
+            target.what,
+            target.mode,
+            f"{target.found:,.0f}" if target.found >= 100 else f"{target.found:.2f}",
+            f"{'at least' if target.at_least else 'at most'} {target.goal:,g}",
+            "met" if target.met else "NOT MET",
+        )
+        for target in found
+    ]
+    return Sheet("Targets", ("what", "ablated", "found", "wanted", ""), rows)
 
 
 def _reads(cell: dict[str, Any]) -> bool:
     return bool(cell["mode"] == "read")
 
 
-def _times(cells: Sequence[dict[str, Any]], machine: dict[str, Any]) -> Sheet:
-    rows = []
-    for cell in cells:
-        ratios, seconds = cell["ratios"], cell["seconds"]
-        about = "~" if cell["measured"] < cell["ablations"] else ""
-        timed = [
-            about + _duration(seconds[name]["median"]) if name in seconds else ""
-            for name in ("ours", "floor", "gradient", "integrated gradients")
-        ]
-        rows.append(
-            (
-                _work(cell),
-                f"{cell['ablations']:,}",
-                "~" + _duration(ratios["all_features_seconds"]),
-                "~" + _duration(ratios["active_features_seconds"]),
-                *timed,
-                _duration(seconds["clean run"]["median"]),
-            )
-        )
-    threads = machine["threads"]
-    title = f"Time: {machine['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
-    heads = (WORK, "ablations", "(a)", "(b)", "(c)", "(d)", "(e) 1", "(e) 10", "clean run")
-    return Sheet(title, heads, rows, LETTERS)
-
-
-def _ratios(cells: Sequence[dict[str, Any]]) -> Sheet:
-    rows = []
-    for cell in cells:
-        ratios = cell["ratios"]
-        integrated = ratios.get("ours_to_integrated_gradients")
-        rows.append(
-            (
-                _work(cell),
-                f"{ratios['faster_than_all_features']:,.0f}",
-                f"{ratios['faster_than_active_features']:,.0f}",
-                f"{ratios['ours_to_floor']:.2f}",
-                "" if integrated is None else f"{integrated:.2f}",
-                f"{ratios['ours_ms_an_ablation']:.2f}",
-                f"{ratios['floor_gflop_per_second']:.0f}",
-            )
-        )
-    heads = (WORK, "(a)/(c)", "(b)/(c)", "(c)/(d)", "(c)/(e)", "ms each", "GFLOP/s")
-    caption = "(c)/(e): to 10 points. ms each: an ablation of ours. GFLOP/s: of the floor."
-    return Sheet("Ratios", heads, rows, caption)
+def _about(cell: dict[str, Any]) -> str:
+    return "~" if cell["measured"] < cell["ablations"] else ""
 
 
 def _work(cell: dict[str, Any]) -> str:
@@ -156,30 +257,30 @@ def _work(cell: dict[str, Any]) -> str:
 def _actives(cells: Sequence[dict[str, Any]]) -> Sheet:
     rows = []
     for cell in cells:
-        if _reads(cell):
-            continue
         active = cell["active"]
         rows.append(
             (
-                str(cell["tokens"]),
-                str(active["wanted"]),
+                _work(cell),
                 _range(active["l0"]),
                 _range(active["at_read"]),
                 _range(active["anywhere"]),
-                _range(active["rows_an_ablation"]),
+                _range(active["positions_a_feature"]),
+                f"{cell['near_reads'] / cell['reads']:.0%}",
             )
         )
-    heads = ("tokens", "wanted", "L0", "at the last", "anywhere", "rows each")
-    return Sheet("Features active a layer: fewest to most", heads, rows)
+    heads = (WORK, "L0", "at the last", "anywhere", "positions each", "near")
+    caption = (
+        "Near: share of the rows read that are encoded for features near their thresholds only."
+    )
+    return Sheet("Features active a layer: fewest to most", heads, rows, caption)
 
 
 def _memory(plan: Plan, results: dict[str, Any]) -> Sheet:
     rows = []
     for method, mode, tokens in plan.memory:
         found = results[f"memory {method} {mode} {tokens}"]
-        if found is not None:
-            sizes = (f"{found[key] / 2**20:,.0f}" for key in ("added", "peak"))
-            rows.append((method, mode, str(tokens), *sizes))
+        sizes = (f"{found[key] / 2**20:,.0f}" for key in ("added", "peak"))
+        rows.append((method, mode, str(tokens), *sizes))
     heads = ("method", "ablated", "tokens", "added, MiB", "whole process, MiB")
     return Sheet("Peak memory, each in a process of its own", heads, rows)
 

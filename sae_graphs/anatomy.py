@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from sae_graphs.ablation import Ablations, Places, changed_rows, packs
+from sae_graphs.ablation import changed_rows, packs
+from sae_graphs.ablations import Ablations, Places
 from sae_graphs.block_parts import BlockChange, CleanWrites, changes_by_block
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph import Edge, FeatureId

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import CannotSplitError
-from sae_graphs.instrument import CleanRun, InstrumentedModel, Step, steps_between
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.recording import outputs_of
+from sae_graphs.replay import Step, steps_between
 from sae_graphs.rows import Rows, Where
 from sae_graphs.saes import StreamPoint
 

@@ -14,20 +14,16 @@ from typing import Any
 
 import torch
 
-from sae_graphs.ablation import (
-    Ablations,
-    Places,
-    ablations_of,
-    effect_in_features,
-    places_of,
-)
+from sae_graphs.ablation import effect_in_features
+from sae_graphs.ablations import Ablations, Places, ablations_of, places_of
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.contexts import Advance, read_contexts, token_effects
 from sae_graphs.dissection import Dissection
 from sae_graphs.effects import Effects
 from sae_graphs.effects_file import write_effects
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph import CausalGraph, FeatureId, Node, RunRecord, assemble
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.measuring import ablations_in, in_scope, layer_effects, method_warnings
 from sae_graphs.neuronpedia import feature_url

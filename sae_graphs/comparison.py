@@ -9,7 +9,7 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from sae_graphs.ablation import Ablations, places_of
+from sae_graphs.ablations import Ablations, places_of
 from sae_graphs.agreement import (
     Aligned,
     MethodComparison,

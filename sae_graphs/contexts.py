@@ -22,11 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from sae_graphs.ablation import Ablations, Places, changed_rows, packs, reads_of
+from sae_graphs.ablation import changed_rows, packs, reads_of
+from sae_graphs.ablations import Ablations, Places
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.graph import Context, FeatureId, TokenEffect
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.rows import Rows, Where
 from sae_graphs.saes import SAELayer
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import torch
 
-from sae_graphs.ablation import Ablations, Places
+from sae_graphs.ablations import Ablations, Places
 from sae_graphs.anatomy import with_anatomy
 from sae_graphs.block_parts import CleanWrites
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.graph import Edge, FeatureId, Node
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.writers import Scrubbing, Shares, peaks_of, writers_of
 
 

@@ -34,17 +34,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_graphs.ablation import (
-    PACK_ROWS,
-    Ablations,
-    Places,
-    changed_rows,
-    packs,
-    rows_at_once,
-)
+from sae_graphs.ablation import PACK_ROWS, changed_rows, packs, rows_at_once
+from sae_graphs.ablations import Ablations, Places
+from sae_graphs.clean_run import ENCODED_ROWS, CleanRun
 from sae_graphs.effects import NOWHERE, Effects
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import ENCODED_ROWS, CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.rows import Rows, Where
 from sae_graphs.stream import StreamPoint
 

@@ -6,18 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from sae_graphs.ablation import (
-    Ablations,
-    Places,
-    ablations_of,
-    measure,
-    measure_outputs,
-    pinned,
-)
+from sae_graphs.ablation import measure, measure_outputs
+from sae_graphs.ablations import Ablations, Places, ablations_of, pinned
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.effects import Effects
 from sae_graphs.errors import UnknownFeatureError, quoted
 from sae_graphs.gradients import estimate, estimate_outputs
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.output_tokens import token_id
 from sae_graphs.records import OutputToken
@@ -27,9 +22,7 @@ from sae_graphs.settings import GraphSettings
 def in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedModel:
     """The model with the layers asked for, once the pinned features are known to exist there."""
     if settings.layers is not None:
-        model = InstrumentedModel(
-            model.model, model.stack.between(*settings.layers), name=model.name
-        )
+        model = model.between(*settings.layers)
     layers = model.stack.layers
     for pin in settings.pin:
         if pin.layer not in model.stack.depths:

@@ -8,10 +8,11 @@ from itertools import pairwise
 
 import torch
 
-from sae_graphs.ablation import Ablations, Places
+from sae_graphs.ablations import Ablations, Places
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import quoted
 from sae_graphs.graph import Edge, LayerReport
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 
 WORST_FVU = 0.5
 

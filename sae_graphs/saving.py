@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from sae_graphs import __version__
-from sae_graphs.ablation import Ablations, Places
+from sae_graphs.ablations import Ablations, Places
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.effects import Effects, keep_top
 from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer
 from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import Intervention
 from sae_graphs.resume import Partial, run_key
 from sae_graphs.selection import named

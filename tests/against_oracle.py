@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import ablations_of, measure, places_of
+from sae_graphs.ablation import measure
+from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.effects import Effects
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention

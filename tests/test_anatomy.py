@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import ablations_of, measure, places_of
+from sae_graphs.ablation import measure
+from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.anatomy import Anatomies, with_anatomy
 from sae_graphs.block_parts import CleanWrites
 from sae_graphs.build import causal_graph

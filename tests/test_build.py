@@ -11,12 +11,14 @@ import pytest
 import torch
 
 import sae_graphs as sg
-from sae_graphs.ablation import ablations_of, measure, places_of
+from sae_graphs.ablation import measure
+from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.build import causal_graph, settings_from
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.effects import MeasuredEdge, keep_top
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import CausalGraph
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import resample, scale
 from sae_graphs.settings import GraphSettings, parse_layers
 from tests.conftest import BridgeOf

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel, steps_between
+from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.replay import steps_between
 from sae_graphs.rows import Rows, Where
 from tests.conftest import BridgeOf
 from tests.linear_model import LinearModel, identity_sae, linear_model
@@ -162,17 +163,17 @@ def test_some_rows_alone_give_what_all_rows_give(bridge_of: BridgeOf, architectu
     stack = "post" if architecture == "neox" else "mixed"
     model = InstrumentedModel(bridge, random_stack(bridge, STACKS[stack], ["standard"]))
     clean = model.clean_run(PROMPT)
-    assert model._rows_alone
+    assert model.replay.rows_alone
     assert all(kept is not None for kept in clean.kept)
     points = clean.points
     for start, stop in [*pairwise(points), (points[0], points[2]), (points[0], model.end)]:
-        change, reads = random_change(model._stream_at(clean, start))
+        change, reads = random_change(model.replay.stream_at(clean, start))
         alone = model.advance(clean, start, stop, change, reads)
-        model._rows_alone = False
+        model.replay.rows_alone = False
         whole = model.advance(clean, start, stop, change, reads)
-        model._rows_alone = True
+        model.replay.rows_alone = True
         assert torch.allclose(alone, whole, atol=1e-10)
-        moved = (alone - model._stream_at(clean, stop)[reads.positions]).norm(dim=-1) > 1e-2
+        moved = (alone - model.replay.stream_at(clean, stop)[reads.positions]).norm(dim=-1) > 1e-2
         attends = any(step.part != "from mid" for step in steps_between(start, stop))
         assert moved.all() if attends else moved.tolist() == [False, True, False, False, True, True]
 
@@ -190,15 +191,15 @@ def test_rows_that_go_wrong_are_noticed(
     bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch, prompt: str
 ) -> None:
     """All rows are run then, and the graph stays the same; whatever the first prompt was."""
-    from sae_graphs import instrument
+    from sae_graphs import replay
 
     bridge = bridge_of("gpt2", "float64")
     saes = random_stack(bridge, STACKS["pre"], ["standard"])
     expected = sg.causal_graph(InstrumentedModel(bridge, saes), PROMPT)
-    run_rows: Any = instrument.run_rows
-    monkeypatch.setattr(instrument, "run_rows", lambda *args: run_rows(*args) * 1.01)
+    run_rows: Any = replay.run_rows
+    monkeypatch.setattr(replay, "run_rows", lambda *args: run_rows(*args) * 1.01)
     model = InstrumentedModel(bridge, saes)
     model.clean_run(prompt)
-    assert not model._rows_alone
+    assert not model.replay.rows_alone
     graph = sg.causal_graph(model, PROMPT)
     assert [str(e) for e in graph.edges] == [str(e) for e in expected.edges]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sae_graphs.ablation import ablations_of, places_of
+from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.contexts import token_effects
 from sae_graphs.graph import FeatureId

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import Ablations, ablations_of, measure, measure_outputs, places_of
+from sae_graphs.ablation import measure, measure_outputs
+from sae_graphs.ablations import Ablations, ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.effects import Effects
 from sae_graphs.settings import GraphSettings

@@ -13,7 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.ablation import ablations_of, changed_rows, places_of
+from sae_graphs.ablation import changed_rows
+from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.effects import Effects, MeasuredEdge, keep_top
 from sae_graphs.graph import CausalGraph, Context, Edge, FeatureId, TokenEffect, assemble

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.ablation import Places, ablations_of, places_of
+from sae_graphs.ablations import Places, ablations_of, places_of
 from sae_graphs.block_parts import CleanWrites
 from sae_graphs.build import causal_graph
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.contexts import token_effects
 from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import CleanRun, InstrumentedModel
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.records import BlockShare
 from sae_graphs.settings import GraphSettings
 from sae_graphs.writers import (
