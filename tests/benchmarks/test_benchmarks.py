@@ -6,16 +6,25 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines import FullPasses
-from benchmarks.floor import Floor, Pack, packs_of
+from benchmarks.floor import Floor
+from benchmarks.growth import growth_of
 from benchmarks.measure import Method, interleaved, memory_of
+from benchmarks.methods import METHODS, case_of, dense_floor_of, floor_of, ours, work_of
+from benchmarks.precision import measure_precision
 from benchmarks.progress import Progress
-from benchmarks.shapes import TINY, Shapes, make_shapes, prepare, prompt_of
+from benchmarks.shapes import TINY, Shapes, make_shapes, prepare, prompt_of, take_turn
+from benchmarks.targets import longest_to_shortest, targets
+from benchmarks.work import Encoded, Ran, Work, every_feature, reads_in, reads_near
+from sae_graphs import ablation
+from sae_graphs.nearby import SHARE
+from sae_graphs.settings import Ablate
 from tests.conftest import BridgeOf
 from tests.models import KINDS, PROMPT, STACKS, in_dtype, random_stack, tokenizer
 from tests.oracle import Oracle
@@ -71,23 +80,104 @@ def test_prompts_have_their_length_as_text_and_as_tokens(shapes: Shapes) -> None
     assert len(prompt.ids) == 40
 
 
-def test_packs_hold_every_ablation_once() -> None:
-    rows = torch.tensor([3, 3, 3, 20, 1, 9])
-    assert packs_of(rows, 9) == [Pack(3, 9), Pack(1, 20), Pack(1, 1), Pack(1, 9)]
-    assert packs_of(rows, 100) == [Pack(6, 39)]
-    assert packs_of(rows[:0]) == []
+def test_a_workload_takes_its_turn_after_another(shapes: Shapes) -> None:
+    short, long = prepare(shapes, 4, 12), prepare(shapes, 16, 12)
+    for workload in (short, long, short):
+        take_turn(workload)
+        passes = FullPasses(shapes.bridge, shapes.saes, workload.prompt.ids)
+        assert [int((clean != 0).sum()) for clean in passes.clean] == [12] * (TINY.n_layers + 1)
 
 
 def test_the_floor_counts_its_multiplications(shapes: Shapes) -> None:
     width, features, tokens = TINY.d_model, TINY.n_features, 5
-    rows = [torch.tensor([2, 1]), torch.tensor([3])]
-    floor = Floor(TINY, tokens, rows, [sae.W_enc for sae in shapes.saes[:2]], encoded_rows=1)
+    work: list[Work] = [[Ran(2, 3), Encoded(2, features), Encoded(1, 7)], [Ran(0, 1)]]
+    floor = Floor(TINY, tokens, work, [sae.W_enc for sae in shapes.saes[:2]])
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
         floor.run()
     assert floor.operations() == counted.get_total_flops()
-    assert floor.operations() == 2 * (
-        6 * (12 * width**2 + 2 * width * tokens) + 3 * width * features
-    )
+    through = (5 * 3 + 3 * 9) * width**2 + 3 * 2 * width * (tokens + 5)
+    alone = 12 * width**2 + 2 * width * (tokens + 1)
+    assert floor.operations() == 2 * (through + alone + 2 * width * features + width * 7)
+
+
+@pytest.mark.parametrize(("tokens", "active"), [(16, 12), (40, 5)])
+@pytest.mark.parametrize("mode", ["read", "all"])
+def test_the_floor_is_what_the_engine_multiplies(
+    shapes: Shapes, mode: Ablate, tokens: int, active: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for decoding what is changed, and for finding the features near their thresholds."""
+    monkeypatch.setattr(ablation, "LEAST_FOR_NEARBY", 1)
+    case = case_of(prepare(shapes, tokens, active), mode, [0, 2])
+    work = work_of(case)
+    with FlopCounterMode(display=False) as counted:
+        ours(case)()
+    finding = 2 * TINY.d_model * (TINY.n_features + TINY.n_features // SHARE)
+    besides = finding * len(case.pairs)
+    for pair in case.pairs:
+        stop = case.clean.points[pair + 1]
+        packs = ablation.packs(case.model, case.clean, case.ablations(pair), case.places, stop)
+        for _, pack in packs:
+            besides += 2 * 2 * len(pack.copies) * len(pack) * TINY.d_model
+    multiplied = floor_of(case, work).operations()
+    assert multiplied == counted.get_total_flops() - besides
+    near = sum(reads_near(some, TINY.n_features) for some in work)
+    assert (near > 0) == (tokens == 40)
+    assert dense_floor_of(case, work).operations() >= multiplied
+    assert sum(reads_in(some) for some in work) == sum(len(case.ablations(p)) for p in case.pairs)
+
+
+def test_every_feature_encoded_keeps_the_rows_that_are_read() -> None:
+    work: Work = [Ran(1, 200), Encoded(150, 4), Encoded(50, 9), Ran(0, 3), Encoded(3, 4)]
+    dense: Work = [Ran(1, 200), Encoded(128, 9), Encoded(72, 9), Ran(0, 3), Encoded(3, 9)]
+    assert every_feature(work, 9) == dense
+    assert reads_in(work) == reads_in(dense) == 203
+    assert (reads_near(work, 9), reads_near(dense, 9)) == (153, 0)
+
+
+def test_targets_are_met_or_not() -> None:
+    ratios = {
+        "faster_than_all_features": 2000.0,
+        "faster_than_active_features": 9.0,
+        "ours_to_floor": 1.4,
+        "ours_to_integrated_gradients": 1.1,
+    }
+    cell = {"tokens": 16, "mode": "all", "active": {"wanted": 40}, "ratios": ratios}
+    found = targets([cell, {**cell, "tokens": 4}], longest_to_shortest(_seconds([2.0, 3.0])))
+    assert [target.met for target in found] == [True, False, True, False, True]
+    assert found[-1].found == 1.5
+
+
+def test_growth_varies_one_size_at_a_time() -> None:
+    def cell(tokens: int, active: int, seconds: float, **sizes: int) -> dict[str, Any]:
+        every = {"n_layers": 4, "d_model": 8, "n_features": 32, **sizes}
+        return {
+            "tokens": tokens,
+            "mode": "all",
+            "active": {"wanted": active},
+            "ablations": active * tokens,
+            "seconds": {"ours": {"median": seconds}},
+            "sizes": every,
+        }
+
+    cells = [cell(16, 40, 3.0), cell(4, 40, 1.0), cell(16, 10, 0.5)]
+    turns = {"ours": _seconds([1.0, 2.0])}
+    shaped = [cell(16, 40, 1.0), cell(16, 40, 5.0, n_layers=8), cell(16, 40, 6.0, d_model=16)]
+    found = {growth.what: growth for growth in growth_of(cells, turns, shaped)}
+    assert found["tokens, read, ablations"].seconds == [1.0, 2.0]
+    assert found["tokens, all, ablations"].sizes == [4, 16]
+    assert found["active features, all, 16 tokens"].ablations == [160, 640]
+    assert found["layers, all, a small model"].seconds == [1.0, 5.0]
+    assert found["width, all, a small model"].sizes == [8, 16]
+    assert len(found) == 5
+
+
+def test_precisions_are_compared_with_float64() -> None:
+    (exact,) = measure_precision(["Copyright (C"], ["float64"])
+    assert exact["same_edges"] == 1 and exact["pairs"] == 6
+    assert exact["deviation"]["worst"] < 1e-5  # attention's softmax alone is rounded
+    rough = measure_precision(["Copyright (C"], ["float32", "bfloat16"])
+    worst = [found["deviation"]["worst"] for found in (exact, *rough)]
+    assert worst[0] < worst[2] and worst[1] < worst[2]
 
 
 def test_methods_take_turns_and_stay_in_the_budget() -> None:
@@ -123,5 +213,13 @@ def test_the_whole_run_on_a_tiny_model(tmp_path: Path) -> None:
     read, every = results["cells"]
     assert every["ablations"] >= sum(every["active"]["at_read"][:-1])
     assert read["ratios"]["all_features_seconds"] > read["ratios"]["active_features_seconds"]
-    assert {"full pass", "clean run", "ours", "floor"} <= read["seconds"].keys()
+    assert {*METHODS, "floor", "dense floor"} == read["seconds"].keys()
+    assert [found["dtype"] for found in results["precision"]] == ["float32", "bfloat16", "float16"]
+    assert results["read_mode_in_turns"]["ours"].keys() == {"4", "16"}
+    assert "longest prompt to shortest" in results["targets"][-1]["what"]
+    assert max(map(len, done.stdout.splitlines())) <= 100
     assert "| (a)/(c) |" in (tmp_path / "results-tiny.md").read_text()
+
+
+def _seconds(medians: list[float]) -> dict[str, dict[str, float]]:
+    return {str(4 * 4**number): {"median": median} for number, median in enumerate(medians)}
