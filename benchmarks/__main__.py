@@ -31,18 +31,18 @@ def main(
     from benchmarks import plan as plans
     from benchmarks.growth import growth_of
     from benchmarks.measure import machine
-    from benchmarks.precision import measure_precision
     from benchmarks.progress import Progress as Kept
-    from benchmarks.run import PRECISION, PROFILE, TURNS, measure_plan
+    from benchmarks.run import PRECISION, PROFILE, TURNS, measure_plan, precisions
+    from benchmarks.shapes import make_shapes
     from benchmarks.table import precision_sheet, sheets, with_ratios
     from benchmarks.targets import longest_to_shortest, targets
 
     console = Console(width=WIDTH)
+    plan = plans.SMALLEST if tiny else plans.QUICK if quick else plans.FULL
     if precision:
         torch.set_num_threads(threads)
-        console.print(precision_sheet(measure_precision()).rich())
+        console.print(precision_sheet(precisions(make_shapes(plan.sizes), plan)).rich())
         return
-    plan = plans.SMALLEST if tiny else plans.QUICK if quick else plans.FULL
     described = machine(threads)
     kept = Kept({"plan": repr(plan), **described})
     if not resume:
@@ -65,7 +65,7 @@ def main(
     growth = longest_to_shortest(turns["ours"])
     shown = list(sheets(plan, results, described))
     for sheet in shown:
-        console.print(sheet.rich())
+        console.print(sheet.rich(), highlight=False)
     summary = {
         "schema": 1,
         "plan": plan.name,

@@ -30,7 +30,7 @@ def growth_of(
     for name, timings in turns.items():
         found.append(
             Growth(
-                f"tokens, read, {'ablations' if name == 'ours' else name}",
+                f"tokens, read{'' if name == 'ours' else f': {name}'}",
                 [int(tokens) for tokens in timings],
                 [counts.get(tokens, max(counts.values(), default=0)) for tokens in timings],
                 [timing["median"] for timing in timings.values()],
@@ -42,7 +42,7 @@ def growth_of(
         middle = max(set(usual), key=usual.count)
         found.append(
             _growth(
-                "tokens, all, ablations",
+                "tokens, all",
                 [(cell["tokens"], cell) for cell in every if cell["active"]["wanted"] == middle],
             )
         )
@@ -55,11 +55,11 @@ def growth_of(
             )
         )
     found += [
-        _growth(f"{words}, all, a small model", [(cell["sizes"][size], cell) for cell in pair])
+        _growth(f"{words} (small model)", [(cell["sizes"][size], cell) for cell in pair])
         for size, words in (
             ("n_layers", "layers"),
             ("d_model", "width"),
-            ("n_features", "features of an SAE"),
+            ("n_features", "SAE features"),
         )
         for pair in [_varied(shaped, size)]
     ]

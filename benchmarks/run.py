@@ -22,7 +22,7 @@ from benchmarks.methods import (
     work_of,
 )
 from benchmarks.plan import Cell, Plan, Turns
-from benchmarks.precision import PROMPTS, measure_precision
+from benchmarks.precision import PROMPTS, bundled_precision, shaped_precision
 from benchmarks.progress import Progress
 from benchmarks.shapes import TINY, Shapes, Sizes, Workload, make_shapes, prepare, take_turn
 from benchmarks.work import reads_in, reads_near
@@ -74,7 +74,7 @@ def steps_of(plan: Plan, threads: int) -> list[Step]:
         Step(f"memory {method} {mode} {tokens}", _memory_step(plan, threads, method, mode, tokens))
         for method, mode, tokens in plan.memory
     ]
-    steps.append(precision_step(plan))
+    steps.append(Step(PRECISION, lambda: precisions(made.of(plan.sizes), plan)))
     steps += [
         Step(cell.key, partial(_timed, made, cell.sizes or plan.sizes, cell)) for cell in plan.cells
     ]
@@ -87,9 +87,13 @@ def steps_of(plan: Plan, threads: int) -> list[Step]:
     return steps
 
 
-def precision_step(plan: Plan) -> Step:
-    """Precisions against float64."""
-    return Step(PRECISION, lambda: measure_precision(PROMPTS[: plan.prompts]))
+def precisions(shapes: Shapes, plan: Plan) -> list[dict[str, Any]]:
+    """Precisions against float64: the bundled model, and the shapes of the plan."""
+    tokens = plan.profiled[1]
+    return [
+        *bundled_precision(PROMPTS[: plan.prompts]),
+        *shaped_precision(shapes, tokens, plan.cells[0].active),
+    ]
 
 
 def time_cell(shapes: Shapes, cell: Cell) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from benchmarks.growth import Growth, growth_of
@@ -16,15 +17,16 @@ from benchmarks.targets import Target, longest_to_shortest, targets
 WORK = "ablated, T, L0"  # mode, tokens, features active at a token
 WHOLE = (
     "One whole graph. (a) the public method, a full pass for every feature of every layer but the "
-    "last; (b) the same for active features only; (c) ours, which needs the clean run as well. "
-    "(a) and (b) are timed passes, scaled up; ~ ours is a sample, scaled up. (a)/(c) and (b)/(c) "
-    "count the clean run to (c)."
+    "last, {features:,} in all; (b) the same for active features only, which are the ablations of "
+    "(c); (c) ours, which needs the clean run as well. (a) and (b) are timed passes, scaled up; ~ "
+    "ours is a sample, scaled up. (a)/(c) and (b)/(c) count the clean run to (c)."
 )
 PARTS = (
     "(d) the bare matrix multiplications of (c); all features: with every feature encoded in every "
     "row that is read, which (c) can beat, as it encodes only the features near their thresholds "
-    "where a row moved little; (e) gradients at 1 and at 10 points, empty where they would take "
-    "minutes."
+    "where a row moved little; (e) estimates from gradients at 1 and at 10 points, for the same "
+    "sources and every target that is active at one of the points, by this package; empty where "
+    "they would take minutes."
 )
 PROMPTS = (
     "Prompts are words in which topics persist: most words are on the topic of the word before, "
@@ -42,12 +44,11 @@ class Sheet(NamedTuple):
     rows: Sequence[tuple[str, ...]]
     caption: str = ""
 
-    def rich(self) -> Table:
+    def rich(self) -> Group:
         """For the terminal."""
         table = Table(
             title=self.title,
-            caption=self.caption or None,
-            caption_justify="left",
+            title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
         )
@@ -55,7 +56,7 @@ class Sheet(NamedTuple):
             table.add_column(head, justify="left" if number == 0 else "right", no_wrap=True)
         for row in self.rows:
             table.add_row(*row)
-        return table
+        return Group(table, f"{self.caption}\n")
 
     def markdown(self) -> str:
         """For a README."""
@@ -116,6 +117,7 @@ def precision_sheet(found: Sequence[dict[str, Any]]) -> Sheet:
     rows = [
         (
             row["dtype"],
+            row["model"],
             f"{row['same_edges']:.1%}",
             f"{row['pairs_alike']:.0%}",
             f"{row['leaders_correlation']['median']:.4f}",
@@ -125,12 +127,14 @@ def precision_sheet(found: Sequence[dict[str, Any]]) -> Sheet:
         )
         for row in found
     ]
-    heads = ("precision", "same top 8", "pairs alike", "rank corr.", "lowest", "deviation", "worst")
+    heads = ("precision", "model", "same top 8", "alike", "rank corr.", "lowest", "off by", "worst")
+    pairs = {row["model"]: row["pairs"] for row in found}
     caption = (
-        f"The bundled model against float64, over {found[0]['pairs']} layer pairs of several "
-        "prompts. Same top 8: share of a pair's 8 strongest edges; pairs alike: all 8 are. "
-        "Rank corr.: Spearman's over a pair's 100 strongest, median and lowest. Deviation: "
-        "relative, of the 8 strongest effects, median and worst."
+        f"Against float64, over {pairs['bundled']} layer pairs of the bundled model on prompts of "
+        f"several kinds (ablated at all positions), and {pairs['random']} of the random one (at "
+        "the last). Same top 8: share of a pair's 8 strongest edges; alike: pairs where all 8 are. "
+        "Rank corr.: Spearman's over a pair's 100 strongest, median and lowest. Off by: relative, "
+        "the 8 strongest effects, median and worst."
     )
     return Sheet("Precision", heads, rows, caption)
 
@@ -159,9 +163,8 @@ def _whole(cells: Sequence[dict[str, Any]], machine: dict[str, Any]) -> Sheet:
     heads = (WORK, "ablations", "(a)", "(b)", "clean run", "(c)", "(a)/(c)", "(b)/(c)")
     at = next((c for c in cells if c["tokens"] == 16 and not _reads(c)), cells[-1])
     positions = _range([round(p, 1) for p in at["active"]["positions_a_feature"]])
-    return Sheet(
-        title, heads, rows, f"{WHOLE} {PROMPTS.format(tokens=at['tokens'], positions=positions)}"
-    )
+    prompts = PROMPTS.format(tokens=at["tokens"], positions=positions)
+    return Sheet(title, heads, rows, f"{WHOLE.format(features=at['features'])} {prompts}")
 
 
 def _parts(cells: Sequence[dict[str, Any]]) -> Sheet:
@@ -236,7 +239,11 @@ def _growth(found: Sequence[Growth]) -> Sheet:
         (what, *(_ends(text) for text in (sizes, times)), *factors)
         for what, sizes, times, *factors in rows
     ]
-    caption = "x: how many times as much the last is as the first. Every step is in results.json."
+    caption = (
+        "The ablations alone, or the clean run alone; ablated at the last token (read) or at all, "
+        "in the small models at all of 16 tokens. x: how many times as much the last is as the "
+        "first. Every step is in the JSON file."
+    )
     return Sheet("How our time grows", heads, ends, caption)
 
 

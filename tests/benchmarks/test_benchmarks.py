@@ -17,7 +17,7 @@ from benchmarks.floor import Floor
 from benchmarks.growth import growth_of
 from benchmarks.measure import Method, interleaved, memory_of
 from benchmarks.methods import METHODS, case_of, dense_floor_of, floor_of, ours, work_of
-from benchmarks.precision import measure_precision
+from benchmarks.precision import bundled_precision
 from benchmarks.progress import Progress
 from benchmarks.shapes import TINY, Shapes, make_shapes, prepare, prompt_of, take_turn
 from benchmarks.targets import longest_to_shortest, targets
@@ -163,19 +163,19 @@ def test_growth_varies_one_size_at_a_time() -> None:
     turns = {"ours": _seconds([1.0, 2.0])}
     shaped = [cell(16, 40, 1.0), cell(16, 40, 5.0, n_layers=8), cell(16, 40, 6.0, d_model=16)]
     found = {growth.what: growth for growth in growth_of(cells, turns, shaped)}
-    assert found["tokens, read, ablations"].seconds == [1.0, 2.0]
-    assert found["tokens, all, ablations"].sizes == [4, 16]
+    assert found["tokens, read"].seconds == [1.0, 2.0]
+    assert found["tokens, all"].sizes == [4, 16]
     assert found["active features, all, 16 tokens"].ablations == [160, 640]
-    assert found["layers, all, a small model"].seconds == [1.0, 5.0]
-    assert found["width, all, a small model"].sizes == [8, 16]
+    assert found["layers (small model)"].seconds == [1.0, 5.0]
+    assert found["width (small model)"].sizes == [8, 16]
     assert len(found) == 5
 
 
 def test_precisions_are_compared_with_float64() -> None:
-    (exact,) = measure_precision(["Copyright (C"], ["float64"])
+    (exact,) = bundled_precision(["Copyright (C"], ["float64"])
     assert exact["same_edges"] == 1 and exact["pairs"] == 6
     assert exact["deviation"]["worst"] < 1e-5  # attention's softmax alone is rounded
-    rough = measure_precision(["Copyright (C"], ["float32", "bfloat16"])
+    rough = bundled_precision(["Copyright (C"], ["float32", "bfloat16"])
     worst = [found["deviation"]["worst"] for found in (exact, *rough)]
     assert worst[0] < worst[2] and worst[1] < worst[2]
 
@@ -214,10 +214,12 @@ def test_the_whole_run_on_a_tiny_model(tmp_path: Path) -> None:
     assert every["ablations"] >= sum(every["active"]["at_read"][:-1])
     assert read["ratios"]["all_features_seconds"] > read["ratios"]["active_features_seconds"]
     assert {*METHODS, "floor", "dense floor"} == read["seconds"].keys()
-    assert [found["dtype"] for found in results["precision"]] == ["float32", "bfloat16", "float16"]
+    dtypes = [found["dtype"] for found in results["precision"]]
+    assert dtypes == 2 * ["float32", "bfloat16", "float16"]
     assert results["read_mode_in_turns"]["ours"].keys() == {"4", "16"}
     assert "longest prompt to shortest" in results["targets"][-1]["what"]
     assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "…" not in done.stdout
     assert "| (a)/(c) |" in (tmp_path / "results-tiny.md").read_text()
 
 
