@@ -9,7 +9,6 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from sae_graphs.ablations import Ablations, places_of
 from sae_graphs.agreement import (
     Aligned,
     MethodComparison,
@@ -22,8 +21,7 @@ from sae_graphs.effects import Effects
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
-from sae_graphs.measuring import ablations_in, in_scope, layer_effects
-from sae_graphs.output_tokens import chosen_outputs
+from sae_graphs.measuring import layer_effects, prepare
 from sae_graphs.records import OUTPUT_LAYER
 from sae_graphs.settings import GraphSettings, Method
 
@@ -60,38 +58,33 @@ def compare_methods(
     if unknown or not methods:
         raise SaeGraphsError(f"methods {list(methods)}: expected some of {quoted(ESTIMATES)}")
     settings = replace(settings, method="exact", steps=settings.steps if steps is None else steps)
-    scope = in_scope(model, settings)
-    clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
-    places = places_of(clean, settings)
-    outputs = chosen_outputs(scope, clean, settings, places.read)
-    every = ablations_in(scope, clean, places, intervention, settings)
-    labels = [*(layer.label for layer in scope.stack.layers), OUTPUT_LAYER]
+    experiment = prepare(model, prompt, settings, intervention)
+    labels = [*experiment.labels, OUTPUT_LAYER]
 
-    def timed(found: Ablations, method: str) -> Timed:
+    def timed(depth: int, method: str) -> Timed:
         started = time.perf_counter()
-        chosen = replace(settings, method=method)  # type: ignore[arg-type]  # checked above
-        blocks = layer_effects(scope, clean, found, places, chosen, outputs, intervention)
-        return Timed(_joined(found.depth, blocks), time.perf_counter() - started)
+        blocks = layer_effects(experiment, depth, method=method)  # type: ignore[arg-type]
+        return Timed(_joined(depth, blocks), time.perf_counter() - started)
 
-    k, done, n_tasks = settings.top_k, 0, len(every) * (1 + len(methods))
+    k, done, n_tasks = settings.top_k, 0, len(experiment.ablations) * (1 + len(methods))
     pairs: list[PairComparison] = []
     parts: dict[str, list[Aligned]] = {method: [] for method in methods}
-    for found in every:
-        exact, agreements = timed(found, "exact"), {}
+    for depth in range(len(experiment.ablations)):
+        exact, agreements = timed(depth, "exact"), {}
         for method in methods:
-            estimated = timed(found, method)
+            estimated = timed(depth, method)
             parts[method].append(aligned(exact.effects, estimated.effects, k))
             agreements[method] = agreement(parts[method][-1], k, labels, estimated.seconds)
-        ends = labels[found.depth : found.depth + 2]
+        ends = labels[depth : depth + 2]
         pairs.append(PairComparison(ends[0], ends[1], exact.seconds, agreements))
         done += 1 + len(methods)
         if progress is not None:
             progress(done, n_tasks)
     return MethodComparison(
-        model=scope.name,
-        saes=scope.stack.name,
-        tokens=clean.tokens,
-        read_position=places.read,
+        model=experiment.model.name,
+        saes=experiment.model.stack.name,
+        tokens=experiment.clean.tokens,
+        read_position=experiment.places.read,
         settings={**settings.to_json(), "intervention": intervention.name},
         steps=settings.steps,
         pairs=tuple(pairs),

@@ -1,25 +1,89 @@
-"""What a run measures: its layers, what is ablated in each, and their effects by its method."""
+"""What a run measures: a prompt, its layers, what is ablated in each, and their effects.
+
+`prepare` makes an `Experiment`; `measure_all` gives its effects, by the method of its settings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 
 from sae_graphs.ablation import measure, measure_outputs
-from sae_graphs.ablations import Ablations, Places, ablations_of, pinned
+from sae_graphs.ablations import Ablations, Places, ablations_of, pinned, places_of
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.effects import Effects
 from sae_graphs.errors import UnknownFeatureError, quoted
 from sae_graphs.gradients import estimate, estimate_outputs
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
-from sae_graphs.output_tokens import token_id
+from sae_graphs.output_tokens import chosen_outputs, token_id
 from sae_graphs.records import OutputToken
-from sae_graphs.settings import GraphSettings
+from sae_graphs.resume import Partial
+from sae_graphs.settings import GraphSettings, Method
+
+Progress = Callable[[int, int], None]
 
 
-def in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedModel:
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """One prompt, and what is measured on it.
+
+    `model` has the layers that are measured; `ablations` has one entry for every layer with a
+    target after it: all but the last, and the last, too, where `outputs` are asked for.
+    """
+
+    model: InstrumentedModel
+    clean: CleanRun
+    places: Places
+    ablations: tuple[Ablations, ...]
+    outputs: tuple[OutputToken, ...]
+    intervention: Intervention
+    settings: GraphSettings
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of the SAE layers by depth."""
+        return [layer.label for layer in self.model.stack.layers]
+
+    @property
+    def min_path_edges(self) -> int:
+        """The shortest path that is kept."""
+        return self.settings.path_edges(len(self.ablations))
+
+    @property
+    def contrast_id(self) -> int | None:
+        """The token whose logit is taken from those of the outputs."""
+        text = self.settings.contrast
+        return None if text is None else token_id(self.model, text)
+
+
+def prepare(
+    model: InstrumentedModel,
+    prompt: str,
+    settings: GraphSettings,
+    intervention: Intervention = ZERO,
+) -> Experiment:
+    """Run the prompt, and see what is to be ablated and read.
+
+    Raises `SaeGraphsError` for settings that do not fit the prompt or the stack.
+    """
+    scope = _in_scope(model, settings)
+    settings.path_edges(len(scope.stack.layers) - 1 + settings.has_outputs)  # it raises early
+    clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
+    places = places_of(clean, settings)
+    outputs = chosen_outputs(scope, clean, settings, places.read)
+    ablations = []
+    for depth, layer in enumerate(scope.stack.layers):
+        if depth == len(scope.stack.layers) - 1 and not outputs:
+            break
+        found = ablations_of(clean, depth, places, intervention)
+        ablations.append(pinned(found, settings.pin, layer.label) if settings.pin else found)
+    return Experiment(scope, clean, places, tuple(ablations), outputs, intervention, settings)
+
+
+def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedModel:
     """The model with the layers asked for, once the pinned features are known to exist there."""
     if settings.layers is not None:
         model = model.between(*settings.layers)
@@ -48,55 +112,57 @@ def in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedM
     return model
 
 
-def ablations_in(
-    model: InstrumentedModel,
-    clean: CleanRun,
-    places: Places,
-    intervention: Intervention,
-    settings: GraphSettings,
-) -> list[Ablations]:
-    """What to ablate at every layer; at the last only where outputs are asked for."""
-    found = []
-    for depth, layer in enumerate(model.stack.layers):
-        if depth == len(model.stack.layers) - 1 and not settings.has_outputs:
-            break
-        ablations = ablations_of(clean, depth, places, intervention)
-        found.append(pinned(ablations, settings.pin, layer.label) if settings.pin else ablations)
-    return found
+def measure_all(
+    experiment: Experiment, progress: Progress | None = None, partial: Partial | None = None
+) -> Iterator[Effects]:
+    """Layer by layer; those that an earlier run left in `partial` are read, not measured.
+
+    `progress` is told the ablations done and their number.
+    """
+    done, total = 0, sum(len(found) for found in experiment.ablations)
+    for depth, found in enumerate(experiment.ablations):
+
+        def report(within: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before + within, total)
+
+        def blocks(depth: int = depth, report: Callable[[int], None] = report) -> Iterator[Effects]:
+            return layer_effects(experiment, depth, progress=report)
+
+        yield from blocks() if partial is None else partial.layer(depth, blocks)
+        report(len(found))
+        done += len(found)
 
 
 def layer_effects(
-    model: InstrumentedModel,
-    clean: CleanRun,
-    ablations: Ablations,
-    places: Places,
-    settings: GraphSettings,
-    outputs: Sequence[OutputToken] = (),
-    intervention: Intervention = ZERO,
+    experiment: Experiment,
+    depth: int,
     *,
+    method: Method | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Effects]:
-    """Effects of a layer's ablations, measured or estimated as the settings' `method` says.
+    """Effects of a layer's ablations, measured or estimated; by the settings' method, or this one.
 
-    On the features of the next layer; after the last one, on the logits of the `outputs`.
+    On the features of the next layer; after the last one, on the logits of the outputs.
     Integrated gradients move all features of the layer, also where only some are pinned.
     """
-    exact = settings.method == "exact"
-    steps = settings.steps if settings.method == "integrated-gradients" else None
+    model, clean, places = experiment.model, experiment.clean, experiment.places
+    settings, ablations = experiment.settings, experiment.ablations[depth]
+    method = method or settings.method
+    steps = settings.steps if method == "integrated-gradients" else None
     together = ablations
     if settings.pin and steps is not None and len(ablations):
-        together = ablations_of(clean, ablations.depth, places, intervention)
-    if ablations.depth < len(model.stack.layers) - 1:
-        if exact:
+        together = ablations_of(clean, depth, places, experiment.intervention)
+    if depth < len(model.stack.layers) - 1:
+        if method == "exact":
             return measure(model, clean, ablations, places, progress=progress)
         return estimate(
             model, clean, ablations, places, steps=steps, together=together, progress=progress
         )
-    ids = [output.token_id for output in outputs]
+    ids = [output.token_id for output in experiment.outputs]
     tokens = torch.tensor(ids, device=clean.logits.device)
-    contrast = outputs[0].contrast
-    minus = None if contrast is None else token_id(model, contrast)
-    if exact:
+    minus = experiment.contrast_id
+    if method == "exact":
         return measure_outputs(model, clean, ablations, places, tokens, minus, progress=progress)
     return estimate_outputs(
         model,

@@ -8,29 +8,28 @@ from itertools import pairwise
 
 import torch
 
-from sae_graphs.ablations import Ablations, Places
-from sae_graphs.clean_run import CleanRun
+from sae_graphs.ablation import effect_in_features
 from sae_graphs.errors import quoted
 from sae_graphs.graph import Edge, LayerReport
 from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.measuring import Experiment
 
 WORST_FVU = 0.5
 
 
 def layer_reports(
-    model: InstrumentedModel,
-    clean: CleanRun,
-    places: Places,
-    ablations: Sequence[Ablations],
-    totals: Mapping[int, float],
-    expressed: Sequence[float | None],
-    edges: Sequence[Edge],
+    experiment: Experiment, totals: Mapping[int, float], edges: Sequence[Edge]
 ) -> tuple[LayerReport, ...]:
     """How well each SAE fits its stream on this prompt, and what was measured there."""
+    model, clean, places = experiment.model, experiment.clean, experiment.places
+    ablations, last = experiment.ablations, len(model.stack.layers) - 1
     reports = []
     for depth, layer in enumerate(model.stack.layers):
         kept = math.fsum(abs(edge.effect) for edge in edges if edge.source.layer == layer.label)
         measured, fit = depth < len(ablations), clean.fits[depth]
+        expressed = None
+        if depth < last:
+            expressed = effect_in_features(model, clean, ablations[depth], places)
         reports.append(
             LayerReport(
                 label=layer.label,
@@ -41,7 +40,7 @@ def layer_reports(
                 fvu=fit.fvu,
                 total_abs_effect=totals.get(depth, 0.0) if measured else None,
                 kept_abs_effect=kept if measured else None,
-                effect_in_features=expressed[depth] if depth < len(expressed) else None,
+                effect_in_features=expressed,
             )
         )
     return tuple(reports)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from sae_graphs import __version__
-from sae_graphs.ablations import Ablations, Places
-from sae_graphs.clean_run import CleanRun
+from sae_graphs.dissection import described
 from sae_graphs.effects import Effects, keep_top
-from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer
-from sae_graphs.graph import FeatureId
+from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer, write_effects
+from sae_graphs.graph import CausalGraph, FeatureId
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import Intervention
+from sae_graphs.measuring import Experiment
+from sae_graphs.records import OUTPUT_LAYER
 from sae_graphs.resume import Partial, run_key
 from sae_graphs.selection import named
-from sae_graphs.settings import GraphSettings
 
 DESCRIBED_TOP_K = 8  # times the run's top_k: features of so many edges are described for re-plots
 MOST_DESCRIBED = 1000  # and no more features than this
@@ -37,11 +36,10 @@ def partial_of(resume: Partial | str | Path | None, effects: str | Path | None) 
     return None if resume is None else Partial(resume)
 
 
-def key_of(
-    model: InstrumentedModel, clean: CleanRun, settings: GraphSettings, intervention: Intervention
-) -> str:
+def key_of(experiment: Experiment) -> str:
     """Tells apart everything that determines what a run measures."""
-    held = settings.to_json().items()
+    model, clean = experiment.model, experiment.clean
+    held = experiment.settings.to_json().items()
     facts = {
         "sae_graphs": __version__,
         "model": model.name,
@@ -51,7 +49,7 @@ def key_of(
         "layers": [(layer.label, layer.point.hook_name) for layer in model.stack.layers],
         "tokens": list(clean.token_ids),
         "settings": {name: value for name, value in held if name not in _NO_NUMBER},
-        "intervention": intervention.name,
+        "intervention": experiment.intervention.name,
     }
     return run_key(facts, _weights(model))
 
@@ -63,16 +61,25 @@ def _weights(model: InstrumentedModel) -> Iterator[tuple[str, Tensor]]:
             yield f"{layer.label}.{name}", weights
 
 
-def saved_layers(
-    model: InstrumentedModel, clean: CleanRun, ablations: Sequence[Ablations], places: Places
-) -> list[SavedLayer]:
+def save_effects(file: Path, partial: Partial, experiment: Experiment, graph: CausalGraph) -> None:
+    """Every effect into a file, with the features that other choices of edges may draw."""
+    drawn = {node.feature for node in graph.nodes}
+    further = _further_features(partial.blocks(), experiment, drawn)
+    outputs = set(_every_output(experiment)) - drawn
+    nodes = described(experiment, {*further, *outputs}).nodes
+    layers = _saved_layers(experiment)
+    write_effects(file, graph.run, layers, [*graph.nodes, *nodes], partial.files())
+
+
+def _saved_layers(experiment: Experiment) -> list[SavedLayer]:
     """What was ablated in each layer, and what its features do on the prompt."""
     layers = []
-    for depth, layer in enumerate(model.stack.layers):
+    for depth, layer in enumerate(experiment.model.stack.layers):
         features = firsts = torch.zeros(0)
-        if depth < len(ablations):
-            features, firsts = ablations[depth].features, ablations[depth].first_positions()
-        active = clean.activations[depth]
+        if depth < len(experiment.ablations):
+            ablations = experiment.ablations[depth]
+            features, firsts = ablations.features, ablations.first_positions()
+        active = experiment.clean.activations[depth]
         wide = torch.promote_types(active.values.dtype, torch.float32)
         layers.append(
             SavedLayer(
@@ -80,7 +87,7 @@ def saved_layers(
                 width=layer.n_features,
                 neuronpedia_id=layer.neuronpedia_id,
                 ablated=_indices(features),
-                ablated_positions=_indices(firsts) if places.each else None,
+                ablated_positions=_indices(firsts) if experiment.places.each else None,
                 active_positions=_indices(active.positions),
                 active_features=_indices(active.features),
                 activations=active.values.to(wide).cpu().numpy(),
@@ -93,15 +100,25 @@ def _indices(tensor: Tensor) -> Any:
     return tensor.to(torch.int32).cpu().numpy().astype(np.int32)
 
 
-def further_features(
-    blocks: Iterable[Effects],
-    labels: Sequence[str],
-    settings: GraphSettings,
-    drawn: Iterable[FeatureId],
-) -> set[FeatureId]:
+def _further_features(
+    blocks: Iterable[Effects], experiment: Experiment, drawn: set[FeatureId]
+) -> list[FeatureId]:
     """Features that another choice of edges would draw: those of the strongest, path or no path."""
+    settings = experiment.settings
     measured, _ = keep_top(blocks, DESCRIBED_TOP_K * settings.top_k, settings.per)
-    ends = (end for edge in named(measured, labels) for end in (edge.source, edge.target))
-    known = set(drawn)
-    found = [end for end in dict.fromkeys(ends) if end not in known and not end.is_output]
-    return set(found[:MOST_DESCRIBED])
+    ends = (
+        end for edge in named(measured, experiment.labels) for end in (edge.source, edge.target)
+    )
+    found = [end for end in dict.fromkeys(ends) if end not in drawn and not end.is_output]
+    return found[:MOST_DESCRIBED]
+
+
+def _every_output(experiment: Experiment) -> list[FeatureId]:
+    """The output tokens at each position that is read, where positions are resolved."""
+    places = experiment.places
+    positions = places.reads.tolist() if places.each else [None]
+    return [
+        FeatureId(OUTPUT_LAYER, output.token_id, at)
+        for output in experiment.outputs
+        for at in positions
+    ]

@@ -43,6 +43,11 @@ def select(
     return Selection(edges, totals, _empty_warnings(strongest, edges, min_path_edges))
 
 
+def ends_of(edges: Iterable[Edge]) -> set[FeatureId]:
+    """The features that some edges touch."""
+    return {end for edge in edges for end in (edge.source, edge.target)}
+
+
 def named(measured: Iterable[MeasuredEdge], labels: Sequence[str]) -> list[Edge]:
     """Measured edges between features that have the names of their layers."""
     layers = [*labels, OUTPUT_LAYER]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs import build, resume
+from sae_graphs import measuring, resume
 from sae_graphs.build import causal_graph
 from sae_graphs.effects import Effects
 from sae_graphs.effects_file import FILE_NAME
@@ -50,13 +50,13 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The depths of the layers that are measured, not read."""
     depths: list[int] = []
-    plain = build.layer_effects
+    plain = measuring.layer_effects
 
-    def counted(model: Any, clean: Any, found: Any, *args: Any, **kwargs: Any) -> Iterator[Effects]:
-        depths.append(found.depth)
-        return plain(model, clean, found, *args, **kwargs)
+    def counted(experiment: Any, depth: int, **options: Any) -> Iterator[Effects]:
+        depths.append(depth)
+        return plain(experiment, depth, **options)
 
-    monkeypatch.setattr(build, "layer_effects", counted)
+    monkeypatch.setattr(measuring, "layer_effects", counted)
     return depths
 
 
@@ -335,15 +335,15 @@ def test_the_command_says_how_to_go_on_and_goes_on(
 ) -> None:
     words = ("graph", "Copyright (C", "--formats", "dot", *effects)
     assert commands(*words, "--out", "whole").code == 0
-    plain = build.layer_effects
+    plain = measuring.layer_effects
 
-    def stopping(model: Any, clean: Any, found: Any, *args: Any, **kwargs: Any) -> Any:
-        if found.depth == 3:
+    def stopping(experiment: Any, depth: int, **options: Any) -> Any:
+        if depth == 3:
             raise KeyboardInterrupt
-        return plain(model, clean, found, *args, **kwargs)
+        return plain(experiment, depth, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "layer_effects", stopping)
+        patch.setattr(measuring, "layer_effects", stopping)
         answer = commands(*words)
     assert answer.code == 130
     assert answer.err.splitlines() == [
