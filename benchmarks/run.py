@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.floor import Floor
-from benchmarks.measure import Method, Timing, interleaved, profile_of
+from benchmarks.measure import Method, Run, Timing, interleaved, profile_of
 from benchmarks.memory import memory_in_child
 from benchmarks.methods import (
     METHODS,
@@ -30,6 +30,7 @@ from benchmarks.work import reads_in, reads_near
 Told = Callable[[str, int, int], None]
 """`told(what is next, steps done, steps in all)`."""
 
+LONG = 256  # tokens, from which on a run takes seconds and needs no warming up
 TURNS, PRECISION, PROFILE = "read in turns", "precision", "profile"
 
 
@@ -180,9 +181,16 @@ def _methods(case: Case, cell: Cell, floor: Floor, dense: Floor) -> list[Method]
     for name, method in METHODS.items():
         if name == "integrated gradients" and not cell.integrated:
             continue
-        warm = (lambda: None) if name in ("ours", "clean run") else method(first)
-        found.append(Method(name, method(case), warm, cell.passes if name == "full pass" else 1))
+        run = method(case)
+        warm: Run = _nothing
+        if cell.tokens < LONG and name not in ("ours", "clean run"):
+            warm = run if name == "full pass" else method(first)
+        found.append(Method(name, run, warm, cell.passes if name == "full pass" else 1))
     return found
+
+
+def _nothing() -> None:
+    pass
 
 
 def _scaled(timing: Timing, factor: float) -> Timing:
