@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 from unittest.mock import patch
 
@@ -70,7 +70,8 @@ def shaped_precision(
 
     def effects(dtype: str) -> list[Effects]:
         to = getattr(torch, dtype)
-        bridge = copy.deepcopy(shapes.bridge).to(to)
+        with redirect_stdout(None):  # it prints what it does
+            bridge = copy.deepcopy(shapes.bridge).to(to)
         model = InstrumentedModel(bridge, [copy.deepcopy(sae).to(dtype=to) for sae in saes])
         return _effects(model, workload.prompt.text, "read")
 
