@@ -74,7 +74,7 @@ FULL = Plan(
         Cell(16, ACTIVE, "all", 4, 60),
         Cell(64, ACTIVE, "all", 2, 60, stride=4),
         Cell(256, ACTIVE, "all", 1, 40, stride=11, integrated=False),
-        Cell(1024, ACTIVE, "all", 1, 30, stride=12, of=8, integrated=False),
+        Cell(1024, ACTIVE, "all", 1, 30, stride=12, integrated=False),
         Cell(16, 10, "all", 3, 20),
         Cell(16, 100, "all", 3, 45, stride=3),
         Cell(16, 300, "all", 2, 45, stride=5, integrated=False),
