@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 TOKENS = 16  # of the prompt on which most targets are checked
-FASTER_THAN_ALL_FEATURES = 1_000
-FASTER_THAN_ACTIVE_FEATURES = 10
-TIMES_THE_FLOOR = 1.5
+FASTER_THAN_ALL_FEATURES = 20_000
+FASTER_THAN_ACTIVE_FEATURES = 100
+TIMES_THE_FLOOR = 2.0
 TIMES_INTEGRATED_GRADIENTS = 1.0
-LONGEST_TO_SHORTEST = 2.0
+LONGEST_TO_SHORTEST = 1.5
 
 
 class Target(NamedTuple):

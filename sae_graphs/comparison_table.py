@@ -22,6 +22,7 @@ from sae_graphs.agreement import (
 )
 from sae_graphs.render.text import visible
 
+_SHORT = {"gradient": "grad.", "integrated-gradients": "IG"}
 _STYLES = {"safe": "green", "rough": "yellow", "not safe": "red"}
 
 
@@ -47,24 +48,27 @@ def _figures(found: MethodComparison) -> Table:
     k = next(iter(found.overall.values())).k
     table = Table(
         "layers",
-        "estimate",
-        "rank corr.",
-        f"of top {LEADERS}",
-        f"top {k}",
-        f"top {WIDE * k}",
-        "wrong sign",
-        "estimate 0",
+        "by",
+        "corr.",
+        f"top {LEADERS}",
+        f"same {k}",
+        f"same {WIDE * k}",
+        "sign",
+        "unseen",
         "verdict",
         title="estimates beside exact effects",
         box=SIMPLE_HEAD,
+        padding=(0, 0),
     )
+    for column in table.columns:
+        column.no_wrap = True
     for pair in found.pairs:
         for number, (method, figures) in enumerate(pair.methods.items()):
             layers = "" if number else f"{pair.source} -> {pair.target}"
-            table.add_row(layers, method, *_row(figures))
+            table.add_row(layers, _SHORT[method], *_row(figures))
         table.add_section()
     for number, (method, figures) in enumerate(found.overall.items()):
-        table.add_row("" if number else "all", method, *_row(figures), style="bold")
+        table.add_row("" if number else "all", _SHORT[method], *_row(figures), style="bold")
     return table
 
 
@@ -81,14 +85,14 @@ def _row(figures: Agreement) -> list[Text | str]:
 
 
 def _misses(found: MethodComparison) -> Table:
-    table = Table("estimate", "edge", "exact", "estimated", "", title="worst misses")
+    table = Table("by", "edge", "exact", "estimate", "", title="worst misses")
     table.box = SIMPLE_HEAD
     for method, figures in found.overall.items():
         unseen = [miss for miss in figures.strongest_unseen if miss not in figures.worst]
         for number, miss in enumerate((*figures.worst, *unseen)):
             edge = f"{miss.source} -> {miss.target}"
             values = f"{miss.exact:+.4g}", f"{miss.estimate:+.4g}"
-            table.add_row("" if number else method, edge, *values, _remark(miss))
+            table.add_row("" if number else _SHORT[method], edge, *values, _remark(miss))
         table.add_section()
     return table
 
@@ -97,7 +101,7 @@ def _remark(miss: Miss) -> str:
     if miss.exact == 0:
         return "no effect"
     if miss.estimate == 0:
-        return "not seen: the silent target wakes up" if miss.exact > 0 else "not seen"
+        return "unseen: wakes up" if miss.exact > 0 else "unseen"
     return "wrong sign" if miss.exact * miss.estimate < 0 else ""
 
 
@@ -116,6 +120,10 @@ def _verdicts(found: MethodComparison, method: str) -> Text:
 def _meaning(found: MethodComparison) -> str:
     k = next(iter(found.overall.values())).k
     return (
+        f"IG: integrated gradients, {found.steps} steps. Corr.: rank correlation with the exact "
+        f"effects; top {LEADERS}: with the strongest of them. Same {k}: share of the {k} strongest "
+        f"that both name. Sign, unseen: of the exact {k}, those whose estimate has the wrong sign, "
+        "or is 0.\n"
         f"Safe: the estimate's {k} strongest edges of the layer pair hold {SAFE_OVERLAP:.0%} or "
         f"more of the exact {k}, and of these none has an estimate of 0 or of the wrong sign. "
         f"Rough: they hold {ROUGH_OVERLAP:.0%} or more; measure what you build on. "

@@ -191,7 +191,7 @@ def commands(
 def test_compare_prints_verdicts(commands: Commands) -> None:
     answer = commands("compare", "Copyright (C", "--steps", "2", "--layers", "0:2", "--top-k", "5")
     assert answer.code == 0, answer.err
-    for words in ("0 -> 1", "1 -> 2", "worst misses", "top 50", "not seen", "(2 steps)"):
+    for words in ("0 -> 1", "1 -> 2", "worst misses", "same 50", "unseen: wakes up", "2 steps"):
         assert words in " ".join(answer.out.split())
     assert "integrated-gradients: " in answer.out
     assert "Safe: the estimate's 5 strongest edges" in answer.out
