@@ -28,7 +28,6 @@ from sae_graphs.replay import steps_between
 from sae_graphs.rows import Rows, Where
 from sae_graphs.saes import SAELayer, StreamPoint
 
-PACK_ROWS = 512  # token rows run at once: more gains nothing on a CPU, and shares no attention
 LEAST_FOR_NEARBY = 200  # ablations of a layer: for fewer, sorting the features out costs more
 EXPRESSED_SAMPLE = 16  # sources per layer on which `effect_in_features` is measured
 
@@ -219,9 +218,11 @@ def packs(
     rows: int | None = None,
 ) -> Iterator[tuple[int, Ablations]]:
     """The ablations in packs of at most so many rows, each with the number of its first."""
-    limit = rows or rows_at_once(model, len(clean))
+    limit = rows or model.rows_at_once(len(clean))
     first_changed = ablations.first_positions()
-    if len(steps_between(clean.points[ablations.depth], stop)) > 1:  # all rows in between are run
+    if not model.replay.rows_alone:
+        needed = torch.full_like(first_changed, len(clean))
+    elif len(steps_between(clean.points[ablations.depth], stop)) > 1:  # and all rows in between
         needed = places.read + 1 - first_changed
     else:
         changed = torch.bincount(ablations.copies, minlength=len(ablations))
@@ -235,19 +236,3 @@ def packs(
         held += count
     if counts:
         yield start, ablations.part(start, len(ablations))
-
-
-def rows_at_once(model: InstrumentedModel, n_tokens: int) -> int:
-    """How many token rows may be run at once in the model's working memory."""
-    cfg = model.model.cfg
-    heads = int(getattr(cfg, "n_heads", 1))
-    size = next(model.model.parameters()).element_size()
-    rows = PACK_ROWS
-    while rows > 1:
-        floats = rows * (30 * int(cfg.d_model) + 4 * heads * (n_tokens + rows))
-        widest = max(layer.n_features for layer in model.stack.layers)
-        floats += min(rows, ENCODED_ROWS) * 5 * max(widest, int(getattr(cfg, "d_vocab", 0)))
-        if floats * size <= model.working_memory:
-            break
-        rows //= 2
-    return rows

@@ -34,12 +34,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_graphs.ablation import PACK_ROWS, changed_rows, packs, rows_at_once
+from sae_graphs.ablation import changed_rows, packs
 from sae_graphs.ablations import Ablations, Places
 from sae_graphs.clean_run import ENCODED_ROWS, CleanRun
 from sae_graphs.effects import NOWHERE, Effects
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.replay import PACK_ROWS
 from sae_graphs.rows import Rows, Where
 from sae_graphs.stream import StreamPoint
 
@@ -129,6 +130,7 @@ def estimate(
     targets holds about `rows` token rows; `progress` is told the ablations done, as if they went
     with the targets.
     """
+    _check_gradients(model)
     depth = ablations.depth
     target = model.stack.layers[depth + 1]
     stream = clean.streams[depth + 1]
@@ -162,12 +164,22 @@ def estimate_outputs(
         found = logits[:, tokens]
         return found if contrast is None else found - logits[:, contrast, None]
 
+    _check_gradients(model)
     start = clean.points[ablations.depth]
     stretch = Stretch(model, clean, start, model.end, clean.inputs[-1], asked, silent=False)
     line = _line(stretch, ablations if together is None else together, places, steps)
     ids = tokens.cpu().numpy().astype(np.int32)
     for block in _estimate(stretch, line, ablations, places, rows, progress):
         yield replace(block, targets=ids[block.targets])
+
+
+def _check_gradients(model: InstrumentedModel) -> None:
+    made_without = any(weights.is_inference() for weights in model.model.parameters())
+    if torch.is_inference_mode_enabled() or made_without:
+        raise SaeGraphsError(
+            "gradients are off: the model is used, or was loaded, under torch.inference_mode; "
+            "leave that context, or use the method 'exact'"
+        )
 
 
 def _estimate(
@@ -183,7 +195,7 @@ def _estimate(
         return
     moves = _moves(stretch, line, ablations, places)
     targets = _targets(stretch, line, places)  # [A, 2]
-    room = rows_at_once(stretch.model, len(stretch.clean))
+    room = stretch.model.rows_at_once(len(stretch.clean))
     limit = rows or (PACKED_ROWS if room == PACK_ROWS else room)
     n_rows = max(part.points.numel() for part in line.parts()) * len(line.positions)
     done = 0

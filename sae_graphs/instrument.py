@@ -10,6 +10,7 @@ Letters: `B` batch, `T` tokens, `D` d_model, `F` features, `V` vocabulary.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,13 +20,15 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_graphs.clean_run import CleanRun, encode_layer
+from sae_graphs.clean_run import ENCODED_ROWS, CleanRun, encode_layer
 from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.recording import outputs_of, recording_calls
-from sae_graphs.replay import Replay, Step, steps_between
+from sae_graphs.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.rows import Rows, Where
 from sae_graphs.saes import SAEStack, StreamPoint, stack_from
-from sae_graphs.self_check import check_replay, check_saes, rows_agree
+from sae_graphs.self_check import check_replay, check_saes, rows_agree, same
+
+log = logging.getLogger(__name__)
 
 CHECKED_TOKENS = 16  # of the first prompt, on which replays and SAEs are checked
 WORKING_MEMORY = 2**30  # bytes, where no budget was given
@@ -46,6 +49,7 @@ class InstrumentedModel:
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
         self.replay = Replay(model)
         self._checked = False
+        self._longest = 0  # tokens of a prompt on which running rows alone was checked
         self.working_memory = WORKING_MEMORY
         d_model, n_blocks = int(model.cfg.d_model), len(model.blocks)
         for layer in self.stack.layers:
@@ -104,7 +108,11 @@ class InstrumentedModel:
         if not self._checked:
             self._check(ids[:CHECKED_TOKENS])
             self._checked = len(ids) > 1  # one token says nothing of masks and positions
-        clean = self._run(ids, prompt, keep=self.replay.rows_alone)
+        clean = self._run(ids, prompt, keep=self.replay.rows_alone and self._checked)
+        if self.replay.rows_alone and self._checked and len(ids) > 2 * self._longest:
+            self._longest = len(ids)  # a block may treat long prompts in another way
+            rows = self.rows_at_once(len(ids))
+            self.replay.rows_alone = rows_agree(self.replay, clean, self.name, n_rows=rows)
         found = [
             encode_layer(layer, stream)  # one SAE after the other
             for layer, stream in zip(self.stack.layers, clean.streams, strict=True)
@@ -189,6 +197,22 @@ class InstrumentedModel:
         cap = getattr(self.model.cfg, "output_logits_soft_cap", None)
         return cap * torch.tanh(logits / cap) if cap and cap > 0 else logits
 
+    def rows_at_once(self, n_tokens: int) -> int:
+        """How many token rows may be run at once in the working memory."""
+        cfg = self.model.cfg
+        heads = int(getattr(cfg, "n_heads", 1))
+        size = next(self.model.parameters()).element_size()
+        widest = max(layer.n_features for layer in self.stack.layers)
+        widest = max(widest, int(getattr(cfg, "d_vocab", 0)))
+        rows = PACK_ROWS
+        while rows > 1:
+            floats = rows * (30 * int(cfg.d_model) + 4 * heads * (n_tokens + rows))
+            floats += min(rows, ENCODED_ROWS) * 5 * widest
+            if floats * size <= self.working_memory:
+                break
+            rows //= 2
+        return rows
+
     # -- inside ------------------------------------------------------------------------------------
 
     def _forward(self, tokens: Tensor) -> Tensor:
@@ -225,9 +249,11 @@ class InstrumentedModel:
         clean = self._run(ids, "", keep=False)
         check_saes(self.stack.layers, clean)
         check_replay(self.replay, clean, self.unembed(clean.inputs[-1]), self.name)
-        if self.replay.rows_alone and len(ids) > 1:
-            kept = self._run(ids, "", keep=True)
-            self.replay.rows_alone = rows_agree(self.replay, kept, clean.logits, self.name)
+        if not self.replay.rows_alone:
+            log.warning("%s is no TransformerBridge: all rows are run, which is slower", self.name)
+        elif not same(self._run(ids, "", keep=True).logits, clean.logits):
+            self.replay.rows_alone = False
+            log.warning("%s does not show its keys and values: all rows are run", self.name)
 
 
 def _reached(changed: Tensor, wanted: Tensor) -> Tensor:

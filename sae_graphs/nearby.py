@@ -21,7 +21,7 @@ from sae_graphs.saes import SAELayer
 
 KINDS = ("standard", "jumprelu")  # a feature is active where its pre-activation passes a threshold
 SHARE = 24  # one feature in so many is near
-ROUNDING = 64  # machine precisions of the stream's norm, left as a margin
+ROUNDING = 64  # machine precisions of what is added up in a pre-activation, as a margin
 
 
 class Nearby(NamedTuple):
@@ -44,15 +44,18 @@ def nearby(layer: SAELayer, row: Tensor) -> Nearby | None:
     sae = layer.sae
     with outputs_of(sae.hook_sae_acts_pre) as seen:
         clean = layer.encode(row[None])[0]  # [F]
+    before, lengths = seen[0][0], _lengths(sae.W_enc)
     threshold = getattr(sae, "threshold", torch.zeros_like(clean)).clamp(min=0)
-    distance = (threshold - seen[0][0]) / _lengths(sae.W_enc)  # [F], below 0 where active
-    n_near = max(1, layer.n_features // SHARE)
+    # What rounding may do to a pre-activation, in lengths of the stream:
+    sizes = (before.abs() + threshold + sae.b_enc.abs()) / lengths + row.norm() + sae.b_dec.norm()
+    margin = ROUNDING * torch.finfo(row.dtype).eps * sizes  # [F]
+    distance = (threshold - before) / lengths - margin  # [F], below 0 where active
+    n_near = min(max(1, layer.n_features // SHARE), layer.n_features - 1)
     nearest = distance.topk(n_near + 1, largest=False, sorted=True)
-    margin = ROUNDING * torch.finfo(row.dtype).eps * float(row.norm())
-    reach = float(nearest.values[-1]) - margin
+    reach = float(nearest.values[-1])
     features = nearest.indices[:-1].sort().values
     encode = layer.encoder_of(features)
-    alike = torch.allclose(encode(row[None])[0], clean[features], rtol=1e-3, atol=margin)
+    alike = torch.allclose(encode(row[None])[0], clean[features], rtol=1e-3, atol=1e-3)
     silent = int((clean != 0).sum()) == int((clean[features] != 0).sum())
     return Nearby(features, reach, encode) if reach > 0 and alike and silent else None
 

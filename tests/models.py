@@ -22,9 +22,11 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
@@ -112,6 +114,14 @@ def _config(architecture: str) -> Any:
             return Qwen3Config(**grouped)
         case "gemma3":
             return Gemma3TextConfig(**windowed)
+        case "gpt_neo":  # masks by a buffer of its own, which looks at how long the input is
+            layers = [[["local", "global"], 2]]
+            sizes = {"hidden_size": D_MODEL, "num_layers": 4, "num_heads": 4, "window_size": 64}
+            return GPTNeoConfig(
+                **sizes, attention_types=layers, max_position_embeddings=2048, **vocabulary
+            )
+        case "bloom":  # tells positions by a tensor that does not take copies of the prompt
+            return BloomConfig(hidden_size=D_MODEL, n_layer=N_BLOCKS, n_head=4, **vocabulary)
     raise AssertionError(f"no architecture {architecture}")
 
 

@@ -383,3 +383,11 @@ def test_nothing_to_estimate(tiny: InstrumentedModel) -> None:
     ablations = ablations_of(clean, 0, places, scale(1))
     assert len(ablations) == 0
     assert [*estimate(tiny, clean, ablations, places, steps=2)] == []
+
+
+def test_inference_mode_is_refused(tiny: InstrumentedModel) -> None:
+    """There are no gradients there: an empty graph would be a lie."""
+    with torch.inference_mode(), pytest.raises(SaeGraphsError, match="gradients are off"):
+        causal_graph(tiny, PROMPT, method="gradient")
+    with torch.inference_mode():
+        assert causal_graph(tiny, PROMPT).edges

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import sae_graphs as sg
+from sae_graphs import instrument
+from sae_graphs.ablation import packs
+from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.replay import steps_between
+from sae_graphs.replay import PACK_ROWS, steps_between
 from sae_graphs.rows import Rows, Where
+from sae_graphs.settings import GraphSettings
 from tests.conftest import BridgeOf
 from tests.linear_model import LinearModel, identity_sae, linear_model
 from tests.models import ARCHITECTURES, PROMPT, STACKS, random_stack
@@ -203,3 +207,47 @@ def test_rows_that_go_wrong_are_noticed(
     assert not model.replay.rows_alone
     graph = sg.causal_graph(model, PROMPT)
     assert [str(e) for e in graph.edges] == [str(e) for e in expected.edges]
+
+
+def test_all_rows_count_against_the_memory(tiny: InstrumentedModel) -> None:
+    """Where rows cannot be run alone, a pack of 40 rows holds four copies of ten tokens."""
+    clean = tiny.clean_run(PROMPT)
+    places = places_of(clean, GraphSettings(ablate="read"))
+    ablations = ablations_of(clean, 0, places)
+    assert len(ablations) > 8
+    sizes = [len(pack) for _, pack in packs(tiny, clean, ablations, places, tiny.end, rows=40)]
+    assert 4 < max(sizes) <= 40
+    tiny.replay.rows_alone = False
+    try:
+        few = [len(pack) for _, pack in packs(tiny, clean, ablations, places, tiny.end, rows=40)]
+    finally:
+        tiny.replay.rows_alone = True
+    assert max(few) == 4
+    assert sum(few) == sum(sizes) == len(ablations)
+
+
+def test_little_memory_makes_small_packs(tiny: InstrumentedModel) -> None:
+    model = tiny.between("0", "2")
+    assert model.rows_at_once(10) == PACK_ROWS
+    model.working_memory = 2**20
+    assert 1 < model.rows_at_once(10) < PACK_ROWS
+    model.working_memory = 1
+    assert model.rows_at_once(10) == 1
+    assert tiny.rows_at_once(10) == PACK_ROWS
+
+
+def test_long_prompts_are_checked_anew(
+    bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+
+    def counted(replay: Any, clean: Any, name: str, *, n_rows: int) -> bool:
+        checked.append(len(clean))
+        return True
+
+    monkeypatch.setattr(instrument, "rows_agree", counted)
+    bridge = bridge_of("gpt2", "float64")
+    model = InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]))
+    for words in (1, 2, 3, 1, 12, 13):
+        model.clean_run(" cat" * words, prepend_bos=False)
+    assert checked == [2, 12]

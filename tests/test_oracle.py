@@ -109,7 +109,9 @@ def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architec
     assert worst < RELATIVE
 
 
-def test_hooked_transformer(model_folder: Callable[[str], Path], record_property: Record) -> None:
+def test_hooked_transformer(
+    model_folder: Callable[[str], Path], record_property: Record, caplog: pytest.LogCaptureFixture
+) -> None:
     """The deprecated class works where a user still has one."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformers import AutoTokenizer
@@ -134,6 +136,31 @@ def test_hooked_transformer(model_folder: Callable[[str], Path], record_property
     for stack in ("pre", "mixed"):
         case = case_of(model, stack, ["standard", "topk"], "float64")
         check_against_oracle(case, GraphSettings(), record_property, "HookedTransformer")
+    assert "all rows are run, which is slower" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [
+        ("gpt_neo", "cannot be run on some rows alone"),
+        ("bloom", "takes one copy of a prompt at a time"),
+    ],
+)
+def test_architectures_that_need_all_rows_say_so(
+    bridge_of: BridgeOf,
+    record_property: Record,
+    caplog: pytest.LogCaptureFixture,
+    architecture: str,
+    said: str,
+) -> None:
+    """Slower, as exact, and loud; found out although the prompt is shorter than any window.
+
+    In float32, to which GPT-Neo's attention rounds whatever the model's precision.
+    """
+    case = case_of(bridge_of(architecture, "float32"), "pre", ["standard", "topk"], "float32")
+    check_against_oracle(case, GraphSettings(), record_property, architecture)
+    assert not case.model.replay.rows_alone
+    assert said in caplog.text
 
 
 # -- other interventions, token effects ------------------------------------------------------------
