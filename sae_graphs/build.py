@@ -73,6 +73,7 @@ def causal_graph(
         top_k=settings.top_k,
         per=settings.per,
         min_path_edges=experiment.min_path_edges,
+        n_outputs=len(experiment.outputs),
     )
     parts = described(experiment, ends_of(chosen.edges), chosen.edges)
     graph = assemble(_record(experiment, chosen, parts), parts.nodes, parts.edges)

@@ -51,6 +51,7 @@ from sae_graphs.cli_options import (
     Target,
     TopK,
     check_given_with_from,
+    check_steps,
 )
 from sae_graphs.errors import SaeGraphsError, quoted
 
@@ -129,6 +130,7 @@ def graph(
         chosen = {name: value for name, value in settings_given.items() if name in given}
         draw_again(from_folder, chosen, out_folder, _formats(formats))
         return
+    check_steps(context, method)
     settings = GraphSettings(
         top_k=top_k,
         min_path_edges=min_path_edges,

@@ -46,10 +46,20 @@ def draw(
 ) -> None:
     """Load, measure, draw, write, print."""
     from sae_graphs.files import check_writable
-    from sae_graphs.outputs import EFFECTS, folder_for, partial_folder, write_run
+    from sae_graphs.outputs import (
+        EFFECTS,
+        check_keeps_effects,
+        folder_for,
+        partial_folder,
+        write_run,
+    )
 
-    folder = out_folder or folder_for(Path("outputs"), prompt, source.model, source.saes)
+    folder = out_folder or folder_for(
+        Path("outputs"), prompt, source.model, source.saes, save_effects=save_effects
+    )
     check_writable(folder)
+    if not save_effects:
+        check_keeps_effects(folder)
     with err.status(f"loading {source.model}"):
         from sae_graphs.build import causal_graph
         from sae_graphs.resume import Partial
@@ -96,17 +106,18 @@ def draw_again(
     formats: tuple[str, ...],
 ) -> None:
     """Draw saved effects with some settings chosen anew; no model is loaded."""
-    from sae_graphs.effects_file import effects_beside
+    from sae_graphs.effects_file import effects_beside, run_folder
     from sae_graphs.files import check_writable
-    from sae_graphs.outputs import replot_folder, write_run
+    from sae_graphs.outputs import holds_effects, replot_folder, write_run
     from sae_graphs.replotting import replot
 
+    folder = run_folder(folder)
     started = time.perf_counter()
     result = replot(folder, **chosen)
     seconds = time.perf_counter() - started
     target = out_folder or replot_folder(folder, chosen)
     whole = not {"layers", "pin"} & chosen.keys()  # else the effects are not all this graph's
-    if not whole and target.resolve() == folder.resolve():
+    if not whole and holds_effects(target):
         raise SaeGraphsError(
             f"{target} holds the effects of all layers and features, which a graph of some would "
             "replace; give another folder with --out"
@@ -124,5 +135,5 @@ def draw_again(
         )
     from sae_graphs import terminal
 
-    terminal.print_graph(out, result, seconds=seconds)
+    terminal.print_graph(out, result, seconds=seconds, again=True)
     terminal.print_files(out, target, written)

@@ -151,7 +151,9 @@ MethodOption = Annotated[
         "off these are.",
     ),
 ]
-Steps = Annotated[int, typer.Option(help="Points on the line of integrated gradients.")]
+Steps = Annotated[
+    int, typer.Option(help="Points on the line of integrated gradients; for that method only.")
+]
 Heads = Annotated[bool, typer.Option("--heads", help="Split what came through attention by head.")]
 Seed = Annotated[int, typer.Option(help="Kept in the record.")]
 Out = Annotated[
@@ -171,12 +173,25 @@ _WITH_FROM = {
 }
 
 
+def check_steps(context: Any, method: Method) -> None:
+    """Raises where steps were given for a method that has none."""
+    if method is not Method.integrated_gradients and _is_given(context, "steps"):
+        raise SaeGraphsError(
+            f"--steps is for --method {Method.integrated_gradients.value}, and the method is "
+            f"{method.value}; leave --steps out, or give that method"
+        )
+
+
+def _is_given(context: Any, name: str) -> bool:
+    return bool(context.get_parameter_source(name).name == "COMMANDLINE")
+
+
 def check_given_with_from(context: Any) -> set[str]:
     """The names of the parameters that were given; raises where some do not go with `--from`."""
     given = {
         parameter.name: parameter
         for parameter in context.command.params
-        if context.get_parameter_source(parameter.name).name == "COMMANDLINE"
+        if _is_given(context, parameter.name)
     }
     foreign = [
         max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else "the prompt"

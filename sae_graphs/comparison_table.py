@@ -60,8 +60,8 @@ def _figures(found: MethodComparison) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 0),
     )
-    for column in table.columns:
-        column.no_wrap = True
+    for column in table.columns:  # no number is cut; headings of two words may take two lines
+        column.min_width, column.no_wrap = 4, " " not in str(column.header)
     for pair in found.pairs:
         for number, (method, figures) in enumerate(pair.methods.items()):
             layers = "" if number else f"{pair.source} -> {pair.target}"
@@ -86,7 +86,9 @@ def _row(figures: Agreement) -> list[Text | str]:
 
 def _misses(found: MethodComparison) -> Table:
     table = Table("by", "edge", "exact", "estimate", "", title="worst misses")
-    table.box = SIMPLE_HEAD
+    table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)
+    for column in table.columns:
+        column.no_wrap = bool(column.header)  # remarks may take two lines, edges and numbers not
     for method, figures in found.overall.items():
         unseen = [miss for miss in figures.strongest_unseen if miss not in figures.worst]
         for number, miss in enumerate((*figures.worst, *unseen)):

@@ -162,7 +162,7 @@ def _has_heads(edge: Edge) -> int:
 
 def _anatomy_table(graph: CausalGraph, edges: Sequence[Edge], *, strongest: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # eight columns, as narrow as can be
-    last = ("mostly through",) if strongest else ()
+    last = ("strongest block",) if strongest else ()
     for name in ("source", "target", "effect", "pre-act.", "skip", "attention", "mlp", *last):
         table.add_column(name, overflow="fold", min_width=12 if name in last else None)
     for edge in edges:

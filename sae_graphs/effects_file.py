@@ -24,6 +24,7 @@ from sae_graphs.effects import Effects
 from sae_graphs.effects_layer import damaged, merge_tensors, opened, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph import FeatureId, Node, RunRecord
+from sae_graphs.graph_json import FILE_NAME as GRAPH_FILE
 from sae_graphs.graph_json import node_attributes, node_from
 from sae_graphs.neuronpedia import feature_url
 
@@ -60,6 +61,12 @@ class SavedLayer:
 def effects_beside(path: Path) -> Path:
     """The file of effects in a run's folder, which is given itself or by its `graph.json`."""
     return (path if path.is_dir() else path.parent) / FILE_NAME
+
+
+def run_folder(path: Path) -> Path:
+    """The folder of a run, which is given itself or by its effects or its `graph.json`."""
+    named = path.name in (FILE_NAME, GRAPH_FILE) and not path.is_dir()
+    return path.parent if named else path
 
 
 def digest_of(run: RunRecord) -> str:

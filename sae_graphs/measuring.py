@@ -53,6 +53,12 @@ class Experiment:
         return self.settings.path_edges(len(self.ablations))
 
     @property
+    def output_places(self) -> Places:
+        """Where effects on outputs are read: at the last position alone, so that they do not
+        compete with each other."""
+        return self.places._replace(reads=self.places.reads[-1:])
+
+    @property
     def contrast_id(self) -> int | None:
         """The token whose logit is taken from those of the outputs."""
         text = self.settings.contrast
@@ -102,7 +108,8 @@ def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> Instrumented
             )
         if pin.position is not None and settings.ablate != "each":
             raise UnknownFeatureError(
-                f"pinned feature {pin}: leave the position out, or ablate at each position"
+                f"pinned feature {pin}: a position needs ablate='each' (--ablate each), and "
+                f"ablate is {settings.ablate!r}; leave the position out, or give that"
             )
         if depth == len(layers) - 1 and not settings.has_outputs:
             raise UnknownFeatureError(
@@ -143,7 +150,8 @@ def layer_effects(
 ) -> Iterator[Effects]:
     """Effects of a layer's ablations, measured or estimated; by the settings' method, or this one.
 
-    On the features of the next layer; after the last one, on the logits of the outputs.
+    On the features of the next layer; after the last one, on the logits of the outputs at the last
+    position that is read.
     Integrated gradients move all features of the layer, also where only some are pinned.
     """
     model, clean, places = experiment.model, experiment.clean, experiment.places
@@ -161,7 +169,7 @@ def layer_effects(
         )
     ids = [output.token_id for output in experiment.outputs]
     tokens = torch.tensor(ids, device=clean.logits.device)
-    minus = experiment.contrast_id
+    minus, places = experiment.contrast_id, experiment.output_places
     if method == "exact":
         return measure_outputs(model, clean, ablations, places, tokens, minus, progress=progress)
     return estimate_outputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import platform
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 from sae_graphs import __version__
 from sae_graphs.effects_file import FILE_NAME as EFFECTS
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import RECORD, replace_folder
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import FILE_NAME, to_bytes
@@ -21,18 +23,42 @@ from sae_graphs.graph_json import FILE_NAME, to_bytes
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "networkx", "pygraphviz")
 
 
-def folder_for(root: Path, prompt: str, model: str, saes: str | None) -> Path:
-    """`outputs/copyright-c` for "Copyright (C"; a suffix keeps other prompts' folders apart."""
+def folder_for(
+    root: Path, prompt: str, model: str, saes: str | None, *, save_effects: bool = False
+) -> Path:
+    """`outputs/copyright-c` for "Copyright (C"; a suffix keeps other prompts' folders apart.
+
+    And those with saved effects from a run that does not save its own, which would delete them.
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "prompt"
     if model != "demo":
         slug = re.sub(r"[^a-z0-9.]+", "-", f"{Path(model).name}-{slug}".lower()).strip("-.")
-    folder = root / slug
-    held = _record(folder)
-    mine = (prompt, model, saes)
-    if held and (held.get("prompt"), held.get("model"), held.get("saes_given")) != mine:
-        digest = hashlib.sha256(json.dumps([prompt, model, saes]).encode()).hexdigest()
-        folder = root / f"{slug}-{digest[:6]}"
-    return folder
+    mine = [prompt, model, saes]
+    digest = hashlib.sha256(json.dumps(mine).encode()).hexdigest()[:6]
+    numbered = (f"{slug}-{digest}-{number}" for number in itertools.count(2))
+
+    def free(folder: Path) -> bool:
+        held = _record(folder)
+        if held and [held.get(name) for name in ("prompt", "model", "saes_given")] != mine:
+            return False
+        return save_effects or not holds_effects(folder)
+
+    names = itertools.chain([slug, f"{slug}-{digest}"], numbered)
+    return next(root / name for name in names if free(root / name))
+
+
+def holds_effects(folder: Path) -> bool:
+    """Whether an earlier run saved its effects here."""
+    return (folder / EFFECTS).is_file()
+
+
+def check_keeps_effects(folder: Path) -> None:
+    """Fail where a run that saves no effects would delete those of an earlier one."""
+    if holds_effects(folder):
+        raise SaeGraphsError(
+            f"{folder} holds {EFFECTS}, the saved effects of an earlier run, which this run would "
+            "delete; add --save-effects, or give another folder with --out"
+        )
 
 
 def replot_folder(folder: Path, changed: Mapping[str, object]) -> Path:

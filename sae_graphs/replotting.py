@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_graphs.effects import NOWHERE, Effects
-from sae_graphs.effects_file import SavedEffects
+from sae_graphs.effects_file import SavedEffects, run_folder
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord, assemble
 from sae_graphs.selection import other_warnings, select
@@ -41,13 +41,14 @@ def replot(
 ) -> CausalGraph:
     """The graph that a run with other settings would have drawn, from the effects it saved.
 
-    `folder` is one that `sae-graphs graph --save-effects` wrote. What is not given stays as it was
-    in that run; see `GraphSettings` for what it means. Edges and effects are those of a new run,
-    to the last digit (with `pin`, but for rounding). Boxes that the run did not describe have
-    activations and a page, but neither contexts nor tokens, and new edges no anatomy. Raises
-    `SaeGraphsError` where the effects are missing or another run's, and for settings that do not
-    fit them.
+    `folder` is one that `sae-graphs graph --save-effects` wrote, or a file in it. What is not given
+    stays as it was in that run; see `GraphSettings` for what it means. Edges and effects are those
+    of a new run, to the last digit (with `pin`, but for rounding). Boxes that the run did not
+    describe have activations and a page, but neither contexts nor tokens, and new edges no anatomy.
+    Raises `SaeGraphsError` where the effects are missing or another run's, and for settings that do
+    not fit them.
     """
+    folder = run_folder(Path(folder))
     saved = CausalGraph.load(folder)
     effects = SavedEffects(folder, saved.run)
     run = saved.run
@@ -69,6 +70,7 @@ def replot(
         top_k=settings.top_k,
         per=settings.per,
         min_path_edges=shortest,
+        n_outputs=len(run.outputs) if to_the_end else 0,
     )
     nodes, plain = _nodes(saved, effects, chosen.edges)
     warnings = (*other_warnings(run.warnings), *chosen.warnings)

@@ -114,11 +114,6 @@ def _further_features(
 
 
 def _every_output(experiment: Experiment) -> list[FeatureId]:
-    """The output tokens at each position that is read, where positions are resolved."""
-    places = experiment.places
-    positions = places.reads.tolist() if places.each else [None]
-    return [
-        FeatureId(OUTPUT_LAYER, output.token_id, at)
-        for output in experiment.outputs
-        for at in positions
-    ]
+    """The output tokens; at the position where they are read, where positions are resolved."""
+    at = experiment.places.read if experiment.places.each else None
+    return [FeatureId(OUTPUT_LAYER, output.token_id, at) for output in experiment.outputs]

@@ -34,8 +34,8 @@ class GraphSettings:
     - `layers`: first and last SAE layer by label, both included; None is the whole stack.
     - `pin`: measure these source features only.
     - `outputs`: so many of the likeliest next tokens are targets of the last SAE layer, with their
-      logits; `targets` are tokens given by their text instead. With a `contrast`, a token's text,
-      the target is the difference to its logit.
+      logits at the last position that is read; `targets` are tokens given by their text instead.
+      With a `contrast`, a token's text, the target is the difference to its logit.
     - `method`: effects are measured (`exact`), or estimated from the `gradient` or from
       `integrated-gradients` in so many `steps`; `compare_methods` shows how far off these are.
     - `heads` splits what came through attention by head, in the edges' anatomies.
@@ -90,8 +90,8 @@ class GraphSettings:
             raise SaeGraphsError(f"read is {self.read!r}; expected a whole number, or 'all'")
         if self.read == "all" and self.ablate != "each":
             raise SaeGraphsError(
-                f"read is 'all' and ablate {self.ablate!r}; reading at all positions needs ablate "
-                "'each'"
+                f"read is 'all' and ablate {self.ablate!r}; reading at all positions needs "
+                "ablate='each' (--ablate each)"
             )
 
     @property

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_graphs.graph import OUTPUT_LAYER, CausalGraph
+from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, LayerReport
 from sae_graphs.render.names import counted_nodes, logit_words, name_of, output_words
 from sae_graphs.render.text import percent, token, visible
 
+NARROW = 80  # columns: with fewer, the layers' hooks are left out
 _BAR = 24  # characters of a bar that stands for probability 1
 
 
-def print_graph(console: Console, graph: CausalGraph, *, seconds: float) -> None:
-    """The run in words: next tokens, layers, components."""
+def print_graph(
+    console: Console, graph: CausalGraph, *, seconds: float, again: bool = False
+) -> None:
+    """The run in words: next tokens, layers, components; `again` from an earlier run's effects."""
     run = graph.run
     words = Text()
     for position, piece in enumerate(run.tokens):
@@ -27,16 +31,26 @@ def print_graph(console: Console, graph: CausalGraph, *, seconds: float) -> None
     console.print(words)
     console.print(_next_tokens(graph))
     if run.outputs:
-        console.print(_outputs(graph))
-    console.print(_layers(graph))
+        console.print(_fitted(console, _outputs(graph)))
+    console.print(_fitted(console, _layers(graph, hooks=console.width >= NARROW)))
     for warning in run.warnings:
         console.print(Text(f"warning: {warning}", style="bold yellow"))
     if graph.edges:
         _print_components(console, graph)
-    measured = sum(layer.measured_features or 0 for layer in run.layers)
+    console.print(Text(_work(graph, seconds, again=again), style="dim"))
+
+
+def _work(graph: CausalGraph, seconds: float, *, again: bool) -> str:
+    """How many features were measured, or estimated, and by which run; and what was left out."""
+    measured = sum(layer.measured_features or 0 for layer in graph.run.layers)
     what = "features, each at one position," if graph.resolves_positions else "features"
-    line = f"{measured} {what} measured in {seconds:.2f} s; left out: {_left_out(graph)}"
-    console.print(Text(line, style="dim"))
+    exact = graph.run.settings.get("method", "exact") == "exact"
+    verb = "measured" if exact else "estimated"
+    left_out = f"left out: {_left_out(graph)}"
+    if again:
+        did = f"drawn again in {seconds:.2f} s; {measured} {what} were {verb} by the earlier run"
+        return f"{did}; {left_out}"
+    return f"{measured} {what} {verb} in {seconds:.2f} s; {left_out}"
 
 
 def print_files(console: Console, folder: Path, names: Sequence[str]) -> None:
@@ -79,33 +93,41 @@ def _outputs(graph: CausalGraph) -> Table:
     return table
 
 
-def _layers(graph: CausalGraph) -> Table:
-    table = Table(
-        "layer",
-        "hook",
-        "active",
-        "L0",
-        "FVU",
-        "|effect|",
-        "drawn",
-        "in features",
-        title="SAE layers",
-    )
-    for layer in graph.run.layers:
-        total, kept = layer.total_abs_effect, layer.kept_abs_effect
-        share = f"{kept / total:.0%}" if total and kept is not None else ""
-        within = layer.effect_in_features
-        table.add_row(
-            layer.label,
-            layer.hook_point.replace("blocks.", "").replace("hook_", ""),
-            str(layer.active_features),
-            f"{layer.l0:.1f}",
-            f"{layer.fvu:.1%}",
-            "" if total is None else f"{total:.4g}",
-            share,
-            "" if within is None else f"{within:.0%}" if within >= 0 else "none",
-        )
+def _fitted(console: Console, table: Table) -> Table:
+    """The table, with next to no frame where the terminal is narrow; there long words fold."""
+    if console.width < NARROW:
+        table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)
+    for column in table.columns:
+        column.overflow = "fold"
     return table
+
+
+def _layers(graph: CausalGraph, *, hooks: bool) -> Table:
+    """The SAE layers, with the names of their hooks or without. No number is ever cut."""
+    rows = [_layer_row(layer) for layer in graph.run.layers]
+    names = [name for name in rows[0] if hooks or name != "hook"]
+    table = Table(title="SAE layers")
+    for name in names:
+        numbers = name not in ("layer", "hook")
+        table.add_column(name, min_width=max(len(row[name]) for row in rows) if numbers else None)
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in names))
+    return table
+
+
+def _layer_row(layer: LayerReport) -> dict[str, str]:
+    total, kept = layer.total_abs_effect, layer.kept_abs_effect
+    within = layer.effect_in_features
+    return {
+        "layer": layer.label,
+        "hook": layer.hook_point.replace("blocks.", "").replace("hook_", ""),
+        "active": str(layer.active_features),
+        "L0": f"{layer.l0:.1f}",
+        "FVU": f"{layer.fvu:.1%}",
+        "|effect|": "" if total is None else f"{total:.4g}",
+        "drawn": f"{kept / total:.0%}" if total and kept is not None else "",
+        "in features": "" if within is None else f"{within:.0%}" if within >= 0 else "none",
+    }
 
 
 def _print_components(console: Console, graph: CausalGraph) -> None:

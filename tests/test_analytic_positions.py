@@ -128,7 +128,7 @@ def test_the_likeliest_tokens(model: InstrumentedModel) -> None:
         ({"targets": 3}, "targets are 3; expected the texts of tokens"),
         ({"targets": "a", "contrast": "a"}, "the contrast is the only target"),
         ({"contrast": 3}, "contrast is 3"),
-        ({"read": "all"}, "reading at all positions needs ablate 'each'"),
+        ({"read": "all"}, "needs ablate='each' (--ablate each)"),
         ({"read": "some"}, "read is 'some'; expected a whole number, or 'all'"),
         ({"ablate": "every"}, "expected one of all, read, each"),
     ],

@@ -195,6 +195,13 @@ def test_a_layer_range_measures_the_same_effects(tiny: InstrumentedModel) -> Non
     assert bare == [replace(edge, anatomy=None) for edge in whole.find_edges(layer=1)]
 
 
+def test_a_layer_range_keeps_to_the_memory(bridge_of: BridgeOf) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    model = InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]), name="m")
+    model.working_memory = 12345
+    assert model.between("1", "2").working_memory == 12345
+
+
 def test_pinned_features(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
     active = (clean.activations[1].dense()[1:] != 0).any(0)

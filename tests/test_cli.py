@@ -166,6 +166,13 @@ MISTAKES = {
     "output under a file": (["graph", "x", "--out", "file.txt/run"], "file.txt"),
     "output holds other files": (["graph", "x", "--out", "full"], "full"),
     "output is this folder": (["graph", "x", "--out", "."], "folder you are in"),
+    "steps of the exact method": (["graph", "x", "--steps", "5"], "--method integrated-gradients"),
+    "steps of one gradient": (
+        ["graph", "x", "--method", "gradient", "--steps", "10"],
+        "--steps is for --method integrated-gradients",
+    ),
+    "read everywhere": (["graph", "x", "--read", "all"], "--ablate each"),
+    "pin at a position": (["graph", "x", "--pin", "3.309@1"], "--ablate each"),
     "seed too large": (["graph", "x", "--seed", str(10**30)], "seed"),
     "SAEs of no name": (["graph", "x", "--saes", ""], "no SAEs given"),
     "folder of other things": (["graph", "x", "--saes", "others"], "holds no SAEs"),

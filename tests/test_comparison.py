@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import sae_graphs as sg
 from sae_graphs.agreement import Agreement, Aligned, agreement, aligned, spearman
 from sae_graphs.comparison import compare_methods
+from sae_graphs.comparison_table import print_comparison
 from sae_graphs.effects import Effects
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.instrument import InstrumentedModel
@@ -195,6 +198,14 @@ def test_compare_prints_verdicts(commands: Commands) -> None:
         assert words in " ".join(answer.out.split())
     assert "integrated-gradients: " in answer.out
     assert "Safe: the estimate's 5 strongest edges" in answer.out
+
+
+def test_compare_in_a_narrow_terminal(tiny: InstrumentedModel) -> None:
+    console = Console(width=60, file=io.StringIO(), record=True)
+    print_comparison(console, compare_methods(tiny, PROMPT, steps=2), "table")
+    text = console.export_text()
+    assert "\u2026" not in text and "0 -> 1 grad." in text
+    assert all(f" {word} " in text for word in ("corr.", "unseen", "verdict", "estimate"))
 
 
 def test_compare_as_json(commands: Commands) -> None:

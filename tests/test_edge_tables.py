@@ -26,9 +26,9 @@ def printed(graph: CausalGraph, style: str = "table", **options: Any) -> str:
     return console.export_text()
 
 
-def summary(graph: CausalGraph) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
-    print_graph(console, graph, seconds=1.5)
+def summary(graph: CausalGraph, width: int = 160, **options: Any) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_graph(console, graph, seconds=1.5, **options)
     return console.export_text()
 
 
@@ -69,9 +69,18 @@ def test_anatomies_in_a_table() -> None:
 
 def test_one_block_without_heads_needs_no_column_for_the_strongest() -> None:
     edges = [Edge(FeatureId("0", 1), FeatureId("1", 2), -1.0, anatomy(-0.5, (0, -0.5, 0.0)))]
-    assert "through" not in printed(rich_graph(edges, run_record()), anatomy=True).splitlines()[1]
+    assert "block" not in printed(rich_graph(edges, run_record()), anatomy=True).splitlines()[1]
     two = [replace(edges[0], anatomy=anatomy(-0.5, (0, -0.5, 0.0), (1, 0.0, 0.75)))]
-    assert "mlp 1" in printed(rich_graph(two, run_record()), anatomy=True)
+    text = printed(rich_graph(two, run_record()), anatomy=True)
+    assert "strongest block" in text and "mlp 1" in text
+
+
+def test_an_edge_that_came_by_the_skip_connection_has_no_strongest_block() -> None:
+    ways = anatomy(-5.0, (0, -0.125, 0.0, (-0.125, 0.0)), (1, 0.0, 0.125))
+    edges = [Edge(FeatureId("0", 1), FeatureId("1", 2), -1.0, ways)]
+    text = printed(rich_graph(edges, run_record(), written_by=(), scrubbed_by=()), anatomy=True)
+    assert "strongest block" in text and "mlp 1" not in text
+    assert line_with(text, "0.1 ").startswith("0.1 1.2 -1 -5 -5 100%")
 
 
 def test_parts_that_cancel_have_no_shares() -> None:
@@ -200,3 +209,33 @@ def test_the_summary_of_a_graph_with_positions() -> None:
     text = summary(resolved())
     assert "features, each at one position, measured" in text
     assert "0.1@1 promotes 1.2@3 (-1), which promotes 2.4@3 (-3)" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "again", "words"),
+    [
+        ("exact", False, "15 features measured in 1.50 s; left out"),
+        ("gradient", False, "15 features estimated in 1.50 s; left out"),
+        ("exact", True, "drawn again in 1.50 s; 15 features were measured by the earlier run"),
+        ("integrated-gradients", True, "15 features were estimated by the earlier run; left out"),
+    ],
+)
+def test_what_was_measured_and_what_estimated(method: str, again: bool, words: str) -> None:
+    run = run_record(settings={"ablate": "all", "method": method})
+    layers = (*(replace(layer, measured_features=5) for layer in run.layers[:-1]), run.layers[-1])
+    assert words in summary(rich_graph([], replace(run, layers=layers)), again=again)
+
+
+@pytest.mark.parametrize("width", [50, 60, 79, 80, 160])
+def test_no_number_of_the_layers_is_cut(width: int) -> None:
+    run = run_record()
+    layers = tuple(
+        replace(layer, active_features=12345, l0=678.9, fvu=0.995, total_abs_effect=1.234e15)
+        for layer in run.layers
+    )
+    text = summary(rich_graph([], replace(run, layers=layers)), width)
+    assert "…" not in text[text.index("SAE layers") :]
+    for number in ("12345", "678.9", "99.5%", "1.234e+15", "0%", "90%"):
+        assert text.count(f" {number}") >= len(layers) - 1, number
+    assert ("hook" in text) == (width >= 80)
+    assert all(word in text for word in ("active", "drawn", "features")) or width < 60

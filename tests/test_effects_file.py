@@ -26,6 +26,7 @@ from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph import CausalGraph
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import scale
+from sae_graphs.outputs import folder_for
 from sae_graphs.replotting import replot
 from tests.commands import Commands
 from tests.models import PROMPT
@@ -403,6 +404,65 @@ def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path)
     assert record["replotted_from"] == str(folder)
     assert "wrote outputs/copyright-c-top-k-12/" in done.stdout
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_saved_effects_outlive_plain_runs(commands: Commands, tmp_path: Path) -> None:
+    """Runs that save none go elsewhere; told to go there, they refuse before loading anything."""
+    plain = ("graph", "Copyright (C", "--formats", "dot")
+    assert commands(*plain, "--save-effects").code == 0
+    kept = (tmp_path / "outputs" / "copyright-c" / FILE_NAME).read_bytes()
+    for _ in range(2):
+        assert commands(*plain).code == 0
+    folders = sorted((tmp_path / "outputs").iterdir())
+    assert [folder.name[:12] for folder in folders] == ["copyright-c", "copyright-c-"]
+    assert not (folders[1] / FILE_NAME).exists()
+    answer = commands(*plain, "--out", "outputs/copyright-c", "--model", "no/such")
+    assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1
+    for words in (FILE_NAME, "would delete", "--save-effects", "--out"):
+        assert words in answer.err
+    assert (folders[0] / FILE_NAME).read_bytes() == kept
+    assert commands(*plain, "--save-effects", "--read", "2").code == 0  # asked for: these are new
+    assert (folders[0] / FILE_NAME).read_bytes() != kept
+    assert sorted((tmp_path / "outputs").iterdir()) == folders
+
+
+def test_folders_with_effects_are_passed_over(tmp_path: Path) -> None:
+    asked = (tmp_path, "a b", "demo", None)
+    names = []
+    for _ in range(3):
+        folder = folder_for(*asked)
+        names.append(folder.name)
+        folder.mkdir()
+        (folder / FILE_NAME).touch()
+    assert names[0] == "a-b" and names[2] == f"{names[1]}-2"
+    assert folder_for(*asked, save_effects=True).name == "a-b"
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, "graph.json"])
+def test_from_a_file_of_the_run(commands: Commands, saved: Saved, name: str) -> None:
+    saved[0].save(saved[1])
+    answer = commands("graph", "--from", str(saved[1] / name), "--top-k", "5", "--formats", "dot")
+    assert answer.code == 0, answer.err
+    assert "drawn again in" in answer.out and "by the earlier run" in answer.out
+    again = saved[1].with_name("run-top-k-5")
+    assert measured(CausalGraph.load(again)) == measured(replot(saved[1] / name, top_k=5))
+    assert json.loads((again / "run.json").read_text())["replotted_from"] == str(saved[1])
+
+
+def test_output_tokens_that_are_not_drawn(tiny: InstrumentedModel, tmp_path: Path) -> None:
+    graph = saved_run(tiny, PROMPT, tmp_path, outputs=5, top_k=3, min_path_edges=1)
+    drawn = {node.feature for node in graph.nodes if node.feature.is_output}
+    missing = 5 - len(drawn)
+    assert 2 <= missing <= 4
+    said = f"{missing} of 5 output tokens have no edge on a kept path; raise top_k"
+    assert said in graph.run.warnings
+    assert said in replot(tmp_path).run.warnings
+    full = replot(tmp_path, top_k=10**6)
+    assert not any("output tokens" in warning for warning in full.run.warnings)
+    pinned = causal_graph(tiny, PROMPT, outputs=2, pin=(str(graph.edges[-1].source),))
+    if graph.edges[-1].source.layer != "3":
+        (warning,) = [text for text in pinned.run.warnings if "output tokens" in text]
+        assert warning.endswith("no ablation in layer 3 changed their logits")
 
 
 def test_from_what_was_drawn_from(commands: Commands, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -164,18 +166,41 @@ def test_a_difference_of_two_tokens(bridge_of: BridgeOf) -> None:
     assert output.logit == pytest.approx(float(logits[cat[0]] - logits[dog[0]]))
 
 
-def test_position_resolved_outputs(bridge_of: BridgeOf) -> None:
+def test_the_text_of_a_contrast_need_not_be_the_token_shown(
+    bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
-    graph = causal_graph(
-        case.model, PROMPT, ablate="each", read="all", targets=" cat", min_path_edges=1, top_k=50
+    options: dict[str, Any] = {"targets": " cat", "contrast": " dog", "min_path_edges": 1}
+    plain = causal_graph(case.model, PROMPT, **options)
+    shown = type(case.model).token_string
+    monkeypatch.setattr(
+        type(case.model), "token_string", lambda model, i: shown(model, i).replace(" ", "\u2581")
     )
-    ends = graph.find_edges(layer=3)
-    assert {edge.target.position for edge in ends} > {N_TOKENS - 1}
+    graph = causal_graph(case.model, PROMPT, **options)
+    (output,) = graph.run.outputs
+    assert (output.token, output.contrast) == ("\u2581cat", "\u2581dog")
+    assert [(str(e.source), str(e.target), e.effect) for e in graph.edges] == [
+        (str(e.source), str(e.target), e.effect) for e in plain.edges
+    ]
+
+
+@pytest.mark.parametrize("method", ["exact", "gradient"])
+@pytest.mark.parametrize("read", ["all", 6])
+def test_position_resolved_outputs(bridge_of: BridgeOf, read: Any, method: Any) -> None:
+    """They are read at the last position alone, wherever else features are read."""
+    case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
+    last = N_TOKENS - 1 if read == "all" else read
+    options: dict[str, Any] = {"ablate": "each", "read": read, "layers": "0:2", "method": method}
+    options |= {"targets": " cat", "min_path_edges": 1, "top_k": 50}
+    graph = causal_graph(case.model, PROMPT, **options)
+    ends = graph.find_edges(layer="2")
+    assert {edge.target.position for edge in ends} == {last}
+    assert len({edge.source.position for edge in ends}) > 1
     for edge in ends:
         assert edge.source.position is not None
-        assert edge.target.position is not None
-        slow = case.oracle.logit_effects(3, [edge.source.position], edge.target.position)
-        expected = float(slow[edge.source.index, edge.target.index])
-        assert edge.effect == pytest.approx(expected, rel=RELATIVE)
-        logits = case.oracle.logits[edge.target.position]
+        logits = case.oracle.logits[last]
         assert graph[edge.target].activation == pytest.approx(float(logits[edge.target.index]))
+        slow = case.oracle.logit_effects(2, [edge.source.position], last)
+        expected = float(slow[edge.source.index, edge.target.index])
+        if method == "exact":
+            assert edge.effect == pytest.approx(expected, rel=RELATIVE)

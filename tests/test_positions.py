@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sae_graphs.effects import Effects
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, assemble
+from sae_graphs.selection import Selection, other_warnings, select
 from tests.graphs import anatomy, edge, example, graph_of, node, resolved, run_record, with_outputs
 
 # -- what a graph refuses --------------------------------------------------------------------------
@@ -235,3 +238,51 @@ def test_a_sum_needs_an_activation_at_its_position() -> None:
     bare = [node(end, activations=()) for end in (edges[0].source, edges[0].target)]
     with pytest.raises(SaeGraphsError, match=r"0\.1@1 has no activation at position 3"):
         assemble(run_record(), bare, edges).summed()
+
+
+# -- what a choice of edges says -------------------------------------------------------------------
+
+
+def chosen(values: list[tuple[int, int, int, int]], **options: Any) -> Selection:
+    """Of effects of 1 between features 0: depth, source position, target position, output id."""
+    blocks = []
+    for depth, *ends in values:
+        at, read, target = (np.array([one], dtype=np.int32) for one in ends)
+        source = np.zeros(1, dtype=np.int32)
+        blocks.append(Effects(depth, source, at, target, read, np.ones(1)))
+    settings: dict[str, Any] = {"top_k": 99, "per": "layer", "min_path_edges": 2}
+    return select(blocks, ["0", "1", "2"], **{**settings, **options})
+
+
+CHAIN = [(0, 1, 1, 0), (1, 1, 1, 0)]
+
+
+def test_few_edges_on_paths_are_told_of() -> None:
+    scattered = [(0, at, at, 9) for at in range(2, 9)]
+    (said,) = chosen(CHAIN + scattered).warnings
+    assert said == (
+        "only 2 of the 9 strongest edges lie on paths of 2 edges: positions spread effects thin; "
+        "raise top_k, lower min_path_edges, or read at one position"
+    )
+    assert chosen(CHAIN + scattered[:6]).warnings == ()  # a quarter
+    assert chosen(CHAIN + scattered, min_path_edges=1).warnings == ()
+    at_one = [(0, at, 8, 9) for at in range(8)]
+    (said,) = chosen([(0, 8, 8, 0), (1, 8, 8, 0), *at_one]).warnings
+    assert said.endswith("or ablate at all positions together")
+    assert other_warnings(["x", said, "1 of 3 output tokens has no edge"]) == ("x",)
+    flat = [(depth, -1, -1, target) for depth, _, _, target in CHAIN]
+    assert chosen(flat + [(0, -1, -1, target) for target in range(1, 9)]).warnings == ()
+
+
+def test_output_tokens_that_are_missing_are_told_of() -> None:
+    ends = [*CHAIN, (2, 1, 1, 0), (2, 5, 5, 7)]
+    assert chosen(ends, n_outputs=1).warnings == ()
+    assert chosen(ends, n_outputs=3).warnings == (
+        "2 of 3 output tokens have no edge on a kept path; raise top_k, or lower min_path_edges",
+    )
+    assert chosen(ends, n_outputs=3, min_path_edges=1).warnings == (
+        "1 of 3 output tokens has no edge on a kept path; raise top_k",
+    )
+    assert chosen(CHAIN, n_outputs=2).warnings == (
+        "2 of 2 output tokens have no edge: no ablation in layer 2 changed their logits",
+    )

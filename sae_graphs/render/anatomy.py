@@ -9,6 +9,7 @@ from sae_graphs.graph import Anatomy, BlockShare, Edge, RunRecord
 from sae_graphs.render.text import MINUS, percent, signed, visible
 
 MAX_PARTS = 6
+LEAST_SHARE = 0.05  # of the whole change: a block's part that is smaller is not named
 CANCELLED = 0.05  # parts whose sum is a smaller share of their sizes are told as numbers
 
 
@@ -56,6 +57,8 @@ def signed_percent(share: float) -> str:
 def strongest_part(anatomy: Anatomy) -> str:
     """The block's part with the largest change, and its head where heads are known.
 
+    Empty where that is next to nothing of the whole change, which then came by the skip connection.
+
     >>> strongest_part(Anatomy(-0.6, (BlockAnatomy(4, -0.3, -0.1, (-0.3, 0.0)),)))
     'attention 4, head 0'
     """
@@ -63,9 +66,9 @@ def strongest_part(anatomy: Anatomy) -> str:
     for block in anatomy.blocks:
         found.append((abs(block.attention), f"attention {block.block}", block.heads))
         found.append((abs(block.mlp), f"mlp {block.block}", ()))
-    if not any(size for size, _, _ in found):
+    size, name, heads = max(found, key=lambda part: part[0], default=(0.0, "", ()))
+    if not size or size < LEAST_SHARE * abs(anatomy.preactivation_effect):
         return ""
-    _, name, heads = max(found, key=lambda part: part[0])
     if not any(heads):
         return name
     return f"{name}, head {max(range(len(heads)), key=lambda head: abs(heads[head]))}"

@@ -226,6 +226,7 @@ def _edge_lines(run: RunRecord, edge: Edge) -> list[str]:
         whole = "" if edge.target.is_output else "pre-activation "
         total = signed(edge.anatomy.preactivation_effect)
         lines.append(f"{whole}{total}: {anatomy_words(edge.anatomy)}")
-        if any(block.heads for block in edge.anatomy.blocks):
-            lines.append(f"strongest: {strongest_part(edge.anatomy)}")
+        strongest = strongest_part(edge.anatomy)
+        if strongest and any(block.heads for block in edge.anatomy.blocks):
+            lines.append(f"strongest: {strongest}")
     return lines
