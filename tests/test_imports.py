@@ -68,7 +68,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "rows",
         "saes",
     },
-    "gradients": {"ablation", "ablations", "clean_run", "effects", "instrument", "rows", "stream"},
+    "gradients": {
+        "ablation",
+        "ablations",
+        "clean_run",
+        "effects",
+        "instrument",
+        "rows",
+        "stream",
+        "replay",
+    },
     "measuring": {
         "ablation",
         "ablations",
