@@ -12,6 +12,7 @@ from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.contexts import token_effects
 from sae_graphs.graph import FeatureId
+from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import mean_over, resample, scale
 from sae_graphs.settings import GraphSettings
 from tests.against_oracle import (
@@ -34,6 +35,7 @@ from tests.models import (
     PROMPT,
     STACKS,
     in_dtype,
+    random_stack,
     tokenizer,
 )
 from tests.oracle import Oracle, replaced, scaled
@@ -75,7 +77,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("architecture", ["gpt2", "neox", "gemma2"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_settings(
     bridge_of: BridgeOf, record_property: Record, architecture: str, name: str
 ) -> None:
@@ -90,7 +92,28 @@ def test_settings(
     check_against_oracle(case, settings, record_property, architecture)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma3"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_features_active_at_one_some_and_all_positions(
+    bridge_of: BridgeOf, record_property: Record, architecture: str
+) -> None:
+    """Packs hold copies with one changed row, with some, and with all of them."""
+    bridge = bridge_of(architecture, "float64")
+    saes = random_stack(bridge, STACKS["post"], ["standard"])
+    for sae in saes:
+        sae.b_enc[:2] += 20.0  # two features fire wherever they can
+    ids = [0, *tokenizer()(PROMPT, add_special_tokens=False)["input_ids"]]
+    oracle = Oracle(bridge, in_dtype(saes, "float64"), ids)
+    case = Case(InstrumentedModel(bridge, saes), oracle)
+    clean = case.model.clean_run(PROMPT)
+    for settings in (GraphSettings(), GraphSettings(read=5)):
+        ablations = ablations_of(clean, 0, places_of(clean, settings))
+        changed = set(torch.bincount(ablations.copies).tolist())
+        last = len(clean) - 1 if settings.read == -1 else 5
+        assert {1, last} < changed
+        check_against_oracle(case, settings, record_property, architecture)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architecture: str) -> None:
     case = case_of(
         bridge_of(architecture, "float64"),
