@@ -135,21 +135,24 @@ def measure_outputs(
     """
     start = clean.points[ablations.depth]
 
-    def asked(logits: Tensor) -> Tensor:
-        found = logits[:, tokens]
-        return found if contrast is None else found - logits[:, contrast, None]
-
-    before = asked(clean.logits)  # [T, V']
+    before = of_tokens(clean.logits, tokens, contrast)  # [T, V']
     for first, pack in packs(model, clean, ablations, places, model.end, rows):
         reads = reads_of(pack, places)
         change = changed_rows(model, clean, pack)
         after = model.advance(clean, start, model.end, change, reads)
         for which in torch.arange(len(reads), device=tokens.device).split(ENCODED_ROWS):
             part = reads.chosen(which)
-            effects = asked(model.unembed(after[which])) - before[part.positions]
+            logits = model.unembed(after[which])
+            effects = of_tokens(logits, tokens, contrast) - before[part.positions]
             yield _renamed(_entries(pack, places, part, effects), tokens)
         if progress is not None:
             progress(first + len(pack))
+
+
+def of_tokens(logits: Tensor, tokens: Tensor, contrast: int | None) -> Tensor:
+    """The logits `[..., V']` of some tokens, or their differences to that of the contrast."""
+    found = logits[..., tokens]
+    return found if contrast is None else found - logits[..., contrast, None]
 
 
 def _entries(pack: Ablations, places: Places, reads: Where, effects: Tensor) -> Effects:

@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_graphs.ablation import changed_rows, packs
+from sae_graphs.ablation import changed_rows, of_tokens, packs
 from sae_graphs.ablations import Ablations, Places
 from sae_graphs.clean_run import ENCODED_ROWS, CleanRun
 from sae_graphs.effects import NOWHERE, Effects
@@ -160,9 +160,7 @@ def estimate_outputs(
     """
 
     def asked(streams: Tensor) -> Tensor:
-        logits = model.unembed(streams)
-        found = logits[:, tokens]
-        return found if contrast is None else found - logits[:, contrast, None]
+        return of_tokens(model.unembed(streams), tokens, contrast)
 
     _check_gradients(model)
     start = clean.points[ablations.depth]

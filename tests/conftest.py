@@ -86,6 +86,34 @@ def bridge_of(model_folder: Callable[[str], Path]) -> BridgeOf:
     return bridge
 
 
+@pytest.fixture
+def hooked(model_folder: Callable[[str], Path]) -> Any:
+    """A random `HookedTransformer`, the deprecated class, in float64."""
+    import torch
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformers import AutoTokenizer
+
+    from tests.models import tokenizer
+
+    torch.manual_seed(0)
+    model = HookedTransformer(
+        HookedTransformerConfig(
+            n_layers=3,
+            d_model=16,
+            n_ctx=32,
+            d_head=4,
+            n_heads=4,
+            d_vocab=len(tokenizer()),
+            act_fn="gelu_new",
+            normalization_type="LN",
+            initializer_range=0.4,
+            dtype=torch.float64,
+        ),
+        tokenizer=AutoTokenizer.from_pretrained(model_folder("gpt2")),
+    )
+    return model.requires_grad_(False)
+
+
 @pytest.fixture(scope="session")
 def tiny(bridge_of: BridgeOf) -> Any:
     """A GPT-2 with four standard SAEs, `0` to `3`, in float64: for tests that need any model."""

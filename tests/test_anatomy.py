@@ -6,8 +6,6 @@ In float64 every part must agree to 1e-5 of itself, or of the edge's largest par
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +23,7 @@ from sae_graphs.settings import GraphSettings
 from tests.against_oracle import RELATIVE, Case, Record, case_of
 from tests.conftest import BridgeOf
 from tests.linear_model import linear_model
-from tests.models import ARCHITECTURES, PROMPT, STACKS, tokenizer
+from tests.models import ARCHITECTURES, PROMPT, STACKS
 from tests.oracle import zero
 from tests.parts_oracle import PartsOracle, encoder_by_hand
 
@@ -265,30 +263,6 @@ def test_heads_are_left_out_unless_asked_for(tiny: InstrumentedModel) -> None:
 
 
 # -- other models ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hooked(model_folder: Callable[[str], Path]) -> Any:
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformers import AutoTokenizer
-
-    torch.manual_seed(0)
-    model = HookedTransformer(
-        HookedTransformerConfig(
-            n_layers=3,
-            d_model=16,
-            n_ctx=32,
-            d_head=4,
-            n_heads=4,
-            d_vocab=len(tokenizer()),
-            act_fn="gelu_new",
-            normalization_type="LN",
-            initializer_range=0.4,
-            dtype=torch.float64,
-        ),
-        tokenizer=AutoTokenizer.from_pretrained(model_folder("gpt2")),
-    )
-    return model.requires_grad_(False)
 
 
 def test_hooked_transformer(hooked: Any, record_property: Record) -> None:

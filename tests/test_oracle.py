@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,31 +132,11 @@ def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architec
 
 
 def test_hooked_transformer(
-    model_folder: Callable[[str], Path], record_property: Record, caplog: pytest.LogCaptureFixture
+    hooked: Any, record_property: Record, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The deprecated class works where a user still has one."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformers import AutoTokenizer
-
-    torch.manual_seed(0)
-    model = HookedTransformer(
-        HookedTransformerConfig(
-            n_layers=3,
-            d_model=16,
-            n_ctx=32,
-            d_head=4,
-            n_heads=4,
-            d_vocab=len(tokenizer()),
-            act_fn="gelu_new",
-            normalization_type="LN",
-            initializer_range=0.4,
-            dtype=torch.float64,
-        ),
-        tokenizer=AutoTokenizer.from_pretrained(model_folder("gpt2")),
-    )
-    model.requires_grad_(False)
     for stack in ("pre", "mixed"):
-        case = case_of(model, stack, ["standard", "topk"], "float64")
+        case = case_of(hooked, stack, ["standard", "topk"], "float64")
         check_against_oracle(case, GraphSettings(), record_property, "HookedTransformer")
     assert "all rows are run, which is slower" in caplog.text
 
