@@ -20,7 +20,7 @@ from sae_graphs.agreement import (
     Miss,
     Verdict,
 )
-from sae_graphs.render.text import visible
+from sae_graphs.terminal import prompt_line
 
 _SHORT = {"gradient": "grad.", "integrated-gradients": "IG"}
 _STYLES = {"safe": "green", "rough": "yellow", "not safe": "red"}
@@ -31,11 +31,7 @@ def print_comparison(console: Console, found: MethodComparison, style: str) -> N
     if style == "json":
         console.out(json.dumps(found.to_json(), indent=1), highlight=False)
         return
-    words = Text()
-    for position, piece in enumerate(found.tokens):
-        read = position == found.read_position
-        words.append(visible(piece, space=" "), style="bold reverse" if read else "")
-    console.print(words)
+    console.print(prompt_line(found.tokens, found.read_position))
     console.print(_figures(found))
     console.print(_misses(found))
     for method in found.overall:

@@ -24,11 +24,7 @@ def print_graph(
 ) -> None:
     """The run in words: next tokens, layers, components; `again` from an earlier run's effects."""
     run = graph.run
-    words = Text()
-    for position, piece in enumerate(run.tokens):
-        read = position == run.read_position
-        words.append(visible(piece, space=" "), style="bold reverse" if read else "")
-    console.print(words)
+    console.print(prompt_line(run.tokens, run.read_position))
     console.print(_next_tokens(graph))
     if run.outputs:
         console.print(_fitted(console, _outputs(graph)))
@@ -38,6 +34,15 @@ def print_graph(
     if graph.edges:
         _print_components(console, graph)
     console.print(Text(_work(graph, seconds, again=again), style="dim"))
+
+
+def prompt_line(tokens: Sequence[str], read_position: int) -> Text:
+    """The prompt as it was read, the token where effects are read highlighted."""
+    words = Text()
+    for position, piece in enumerate(tokens):
+        read = position == read_position
+        words.append(visible(piece, space=" "), style="bold reverse" if read else "")
+    return words
 
 
 def _work(graph: CausalGraph, seconds: float, *, again: bool) -> str:

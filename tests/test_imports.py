@@ -121,7 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "agreement": {"effects", "graph"},
     "comparison": {"agreement", "effects", "instrument", "interventions", "measuring", "settings"},
-    "comparison_table": {"agreement", "render"},
+    "comparison_table": {"agreement", "terminal"},
     "build": {
         "dissection",
         "graph",
