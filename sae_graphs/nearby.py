@@ -36,10 +36,15 @@ class Nearby(NamedTuple):
     encode: Callable[[Tensor], Tensor]
 
 
+def one_by_one(layer: SAELayer) -> bool:
+    """Whether each feature's activation depends on its own weights and the stream alone."""
+    return layer.cfg.architecture() in KINDS and layer.cfg.normalize_activations == "none"
+
+
 def nearby(layer: SAELayer, row: Tensor) -> Nearby | None:
     """The features near their thresholds on a clean row `[D]`; None where kinds do not allow it."""
     cfg = layer.cfg
-    if cfg.architecture() not in KINDS or cfg.normalize_activations != "none":
+    if not one_by_one(layer):
         return None
     sae = layer.sae
     with outputs_of(sae.hook_sae_acts_pre) as seen:

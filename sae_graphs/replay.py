@@ -37,6 +37,7 @@ def steps_between(start: StreamPoint, stop: StreamPoint) -> list[Step]:
 
 
 PACK_ROWS = 512  # rows run at once: more gain nothing on a CPU, and share no attention
+MOST = 0.5  # of all rows of the copies: where more are run, whole copies are cheaper
 
 
 class Replay:
@@ -64,7 +65,8 @@ class Replay:
         self, clean: CleanRun, step: Step, rows: Rows, wanted: Tensor, n_copies: int
     ) -> Tensor:
         """One block, or half of it, on some rows: `[R', D]` at those wanted `[R]`."""
-        if self.rows_alone:
+        most = self.together and len(rows.where) > MOST * n_copies * len(clean)
+        if self.rows_alone and not most:
             out = self.some_rows(clean, step, rows, wanted)
             if out is not None:
                 return out

@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "instrument": {"clean_run", "recording", "replay", "rows", "saes", "self_check"},
     "loading": {"headers", "instrument", "memory", "sae_files", "saes", "shelf"},
     "nearby": {"recording", "saes"},
+    "joint": {"clean_run", "instrument", "interventions", "nearby", "rows", "saes"},
     "interventions": {"instrument", "saes"},
     "output_tokens": {"clean_run", "instrument", "settings"},
     "ablations": {"clean_run", "graph", "interventions", "settings"},
