@@ -203,7 +203,7 @@ def keeping_only(
     *,
     errors: bool,
 ) -> Edit:
-    """All activations but the chosen ones become 0, at the `ablated` positions `[T]`, in all copies.
+    """All activations but the chosen ones become 0, at the `ablated` positions `[T]`.
 
     With `errors`, the SAE's error stays: `x' = x - (decode(a) - decode(a, only the chosen))`;
     without, `x' = decode(a, only the chosen)`.

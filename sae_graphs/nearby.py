@@ -43,7 +43,6 @@ def one_by_one(layer: SAELayer) -> bool:
 
 def nearby(layer: SAELayer, row: Tensor) -> Nearby | None:
     """The features near their thresholds on a clean row `[D]`; None where kinds do not allow it."""
-    cfg = layer.cfg
     if not one_by_one(layer):
         return None
     sae = layer.sae

@@ -1,0 +1,104 @@
+"""What ablation does to the next token: scores of many copies, tokens that rise and fall.
+
+A change is ablated minus clean. Letters: `B` copies, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sae_graphs.evidence import TokenChange
+from sae_graphs.instrument import InstrumentedModel
+
+SHOWN = 8  # tokens of each kind
+
+
+class Question(NamedTuple):
+    """What is asked of a prompt's next token: the clean logits `[V]`, the target, the contrast."""
+
+    logits: Tensor
+    target: int
+    contrast: int | None = None
+
+    @property
+    def unit(self) -> str:
+        """What the score is measured in."""
+        return "probability" if self.contrast is None else "nats"
+
+
+class Scores(NamedTuple):
+    """Of each copy, `[B]`, in double precision.
+
+    `score` is the target's probability, with a contrast the difference of logits; `metric` its
+    log-probability, with a contrast that difference: what adds up, in nats. `kl` is the divergence
+    from the clean distribution, in nats.
+    """
+
+    score: Tensor
+    metric: Tensor
+    probability: Tensor
+    logit: Tensor
+    kl: Tensor
+
+
+def scores(question: Question, logits: Tensor) -> Scores:
+    """The scores of some logits `[B, V]`."""
+    clean = question.logits.double().log_softmax(-1)
+    ablated = logits.double().log_softmax(-1)
+    probability = ablated[:, question.target].exp()
+    logit = logits[:, question.target].double()
+    if question.contrast is None:
+        score, metric = probability, ablated[:, question.target]
+    else:
+        score = metric = logit - logits[:, question.contrast].double()
+    same = (logits == question.logits).all(-1)
+    kl = (clean.exp() * (clean - ablated)).sum(-1).clamp(min=0)
+    return Scores(score, metric, probability, logit, torch.where(same, 0.0, kl))
+
+
+def clean_scores(question: Question) -> Scores:
+    """Those of the clean run: one copy."""
+    return scores(question, question.logits[None])
+
+
+def rank(logits: Tensor, token: int) -> int:
+    """The place of a token among the logits `[V]`, 1 being the likeliest."""
+    return 1 + int((logits > logits[token]).sum())
+
+
+def token_changes(
+    model: InstrumentedModel, question: Question, logits: Tensor, tokens: list[int]
+) -> tuple[TokenChange, ...]:
+    """What becomes of some tokens, given one copy's logits `[V]`."""
+    before, after = (values.double().log_softmax(-1) for values in (question.logits, logits))
+    return tuple(
+        TokenChange(
+            token=model.token_string(token),
+            token_id=token,
+            before=float(before[token].exp()),
+            after=float(after[token].exp()),
+            logit_change=float(logits[token].double() - question.logits[token].double()),
+            log_probability_change=float(after[token] - before[token]),
+        )
+        for token in tokens
+    )
+
+
+def top_tokens(question: Question, limit: int = SHOWN) -> list[int]:
+    """The likeliest next tokens of the clean run."""
+    top: list[int] = question.logits.topk(min(limit, len(question.logits))).indices.tolist()
+    return top
+
+
+def moved_tokens(
+    question: Question, logits: Tensor, limit: int = SHOWN
+) -> tuple[list[int], list[int]]:
+    """The tokens whose probability falls most, and those whose rises most, furthest first."""
+    change = logits.double().softmax(-1) - question.logits.double().softmax(-1)
+    order = change.argsort(stable=True)
+    lowered = [token for token in order[:limit].tolist() if change[token] < 0]
+    raised = [token for token in order.flip(0)[:limit].tolist() if change[token] > 0]
+    return lowered, raised

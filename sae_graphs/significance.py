@@ -1,0 +1,119 @@
+"""The statistics of validation: p-values from controls, many tests at once, intervals, fits.
+
+Functions of plain numbers; scipy does what it has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.evidence import Spread
+
+Numbers = Sequence[float] | NDArray[np.float64]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+TIE = 1e-9  # of the larger value: changes that differ by less are rounding, and count as equal
+
+
+def p_value(observed: float, controls: Numbers) -> float:
+    """`(1 + number of controls at least as large) / (1 + K)`; ties count against the path.
+
+    Phipson and Smyth, "Permutation p-values should never be zero" (2010).
+
+    >>> p_value(3.0, [1.0, 2.0, 3.0])
+    0.5
+    """
+    values = np.asarray(controls, dtype=float)
+    if values.size == 0:
+        raise SaeGraphsError("no controls; a p-value needs at least 1")
+    margin = TIE * np.maximum(np.abs(values), abs(observed))
+    return (1 + int((values >= observed - margin).sum())) / (1 + values.size)
+
+
+def adjusted(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Benjamini-Hochberg q-values of those that are there, each in its place.
+
+    >>> adjusted([0.01, None, 0.04])
+    (0.02, None, 0.04)
+    """
+    from scipy.stats import false_discovery_control
+
+    there = [p for p in p_values if p is not None]
+    if not there:
+        return tuple(p_values)
+    found = iter(false_discovery_control(there).tolist())
+    return tuple(None if p is None else next(found) for p in p_values)
+
+
+def spread(values: Numbers, seed: int) -> Spread:
+    """The mean and its 95 % percentile bootstrap interval; no interval for fewer than 3 values."""
+    numbers = np.asarray(values, dtype=float)
+    if numbers.size == 0:
+        return Spread(0, None, None, None)
+    mean = float(numbers.mean())
+    if numbers.size < 3:
+        return Spread(numbers.size, mean, None, None)
+    if numbers.min() == numbers.max():
+        return Spread(numbers.size, mean, mean, mean)
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (numbers,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Spread(numbers.size, mean, float(found.low), float(found.high))
+
+
+class Line(NamedTuple):
+    """A least-squares line through a response curve, and its largest step.
+
+    `r_squared` is None where the responses do not vary. `largest_jump` is the largest step between
+    neighbours over the whole range, 0 where there is none; `jump_at` the coefficient halfway.
+    """
+
+    slope: float
+    r_squared: float | None
+    largest_jump: float
+    jump_at: float
+
+
+def fit_line(coefficients: Sequence[float], responses: Sequence[float]) -> Line:
+    """How linear a response curve is; coefficients ascend.
+
+    >>> fit_line([0.0, 1.0, 2.0], [1.0, 3.0, 5.0])
+    Line(slope=2.0, r_squared=1.0, largest_jump=0.5, jump_at=0.5)
+    """
+    x, y = np.asarray(coefficients, dtype=float), np.asarray(responses, dtype=float)
+    centred = x - x.mean()
+    slope = float(centred @ (y - y.mean()) / (centred @ centred))
+    missed = float(np.square(y - y.mean() - slope * centred).sum())
+    whole = float(np.square(y - y.mean()).sum())
+    steps, extent = np.abs(np.diff(y)), float(y.max() - y.min())
+    at = int(steps.argmax())
+    flat = extent <= TIE * max(float(np.abs(y).max()), math.ulp(1.0))
+    return Line(
+        slope,
+        None if flat else 1.0 - missed / whole,
+        0.0 if flat else float(steps[at]) / extent,
+        float(x[at] + x[at + 1]) / 2,
+    )
+
+
+def rank_correlation(left: Numbers, right: Numbers) -> float | None:
+    """Spearman's; None where there are fewer than 3 pairs, or one side does not vary."""
+    if len(left) < 3 or len(set(left)) == 1 or len(set(right)) == 1:
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(left, right).statistic)

@@ -1,0 +1,104 @@
+"""`ValidationSettings`: what is tested, and against how many controls, checked early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.records import FeatureId
+
+CONTROLS = 200
+PATHS = 3
+SNIPPETS = 32
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """The options of `validate`.
+
+    - `controls`: matched control sets for each path; `other_controls` of each further kind.
+    - `paths`: so many of each component's strongest paths are tested beside the component itself.
+    - `path`: these paths alone instead, each as text such as `0.715 > 1.187 > 2.795`, or as
+      features; every step must be an edge of the graph.
+    - `target`: the token, by its text, whose probability is the score; by default each prompt's
+      likeliest next token. With a `contrast`, the score is the difference of their logits.
+    - `curve`: pairs of features, as text such as `3.953 > 4.7780`, whose response curve is measured.
+    - `quick`: ablation and controls alone, without path patching, keep-only, curves and snippets.
+    - `snippets`: so many pieces of other text are drawn for the change off the distribution.
+    - `seed`: of all that is drawn.
+    """
+
+    controls: int = CONTROLS
+    other_controls: int = 50
+    paths: int = PATHS
+    path: tuple[tuple[FeatureId, ...], ...] = ()
+    target: str | None = None
+    contrast: str | None = None
+    curve: tuple[tuple[FeatureId, ...], ...] = ()
+    snippets: int = SNIPPETS
+    quick: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("controls", 1), ("other_controls", 1), ("paths", 0), ("snippets", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                what = name.replace("_", " ")
+                raise SaeGraphsError(
+                    f"{what} is {value!r}; expected a whole number of at least {least}"
+                )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise SaeGraphsError(f"seed is {self.seed!r}; expected a whole number")
+        if not 0 <= self.seed < 2**63:
+            raise SaeGraphsError(f"seed is {self.seed}; expected 0 to {2**63 - 1}")
+        for name in ("target", "contrast"):
+            if not isinstance(getattr(self, name), str | None):
+                raise SaeGraphsError(
+                    f"{name} is {getattr(self, name)!r}; expected the text of a token"
+                )
+        if self.contrast is not None and self.contrast == self.target:
+            raise SaeGraphsError(f"target and contrast are both {self.target!r}; give two tokens")
+        object.__setattr__(self, "path", tuple(parse_path(path) for path in _several(self.path)))
+        curves = tuple(parse_path(pair) for pair in _several(self.curve))
+        if any(len(pair) != 2 for pair in curves):
+            raise SaeGraphsError(
+                f"curve {self.curve!r}; expected a cause and an effect, such as 3.953 > 4.7780"
+            )
+        object.__setattr__(self, "curve", curves)
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Plain values, for the report."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("path", "curve"):
+            values[name] = [[str(feature) for feature in path] for path in values[name]]
+        return values
+
+
+def parse_path(path: object) -> tuple[FeatureId, ...]:
+    """`"0.715 > 1.187"` as features; arrows (`->`), commas and spaces will do as well.
+
+    >>> [str(feature) for feature in parse_path("0.715 > 1.187")]
+    ['0.715', '1.187']
+    """
+    if isinstance(path, str):
+        for sign in ("->", ">", "→", ","):
+            path = path.replace(sign, " ")
+        path = path.split()
+    if not isinstance(path, list | tuple) or not path:
+        raise SaeGraphsError(
+            f"path {path!r}; expected features in order, such as 0.715 > 1.187 > 2.795"
+        )
+    return tuple(FeatureId.parse(feature) for feature in path)
+
+
+def _several(paths: object) -> list[Any]:
+    """One path given by itself as a list of one."""
+    if isinstance(paths, str):
+        return [paths]
+    if not isinstance(paths, list | tuple):
+        raise SaeGraphsError(f"paths {paths!r}; expected texts such as 0.715 > 1.187")
+    if paths and all(isinstance(item, FeatureId) for item in paths):
+        return [paths]
+    return list(paths)
