@@ -1,0 +1,177 @@
+"""`validation.json`: a validation report as plain JSON, and back.
+
+Features are `layer.index` strings, also where they are keys. A number that is not finite becomes
+null; where the record needs a number it comes back as NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.evidence import ValidationReport
+from sae_graphs.files import write_atomically
+from sae_graphs.records import FeatureId
+
+SCHEMA = "sae_graphs/validation/1"
+FILE_NAME = "validation.json"
+_REMEDY = "validate the graph again"
+
+
+def to_json(report: ValidationReport) -> dict[str, Any]:
+    """The report as dictionaries, lists, strings and numbers, with its `schema`."""
+    return {"schema": SCHEMA, **_plain(report)}
+
+
+def from_json(data: Any) -> ValidationReport:
+    """The inverse of `to_json`; raises `GraphFileError` where something is missing or wrong."""
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
+    values = {name: value for name, value in data.items() if name != "schema"}
+    try:
+        report: ValidationReport = _rebuilt(ValidationReport, values, "the report")
+    except RecursionError as problem:
+        raise GraphFileError(f"it is nested too deeply; {_REMEDY}") from problem
+    return report
+
+
+def to_bytes(report: ValidationReport) -> bytes:
+    """The contents of `validation.json`: ASCII, so that no token can spoil it."""
+    return (json.dumps(to_json(report), indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
+def save(report: ValidationReport, path: str | Path) -> Path:
+    """Write the report in one step, into a folder or to a file; returns the file."""
+    file = Path(path)
+    if file.is_dir() or not file.suffix:
+        file = file / FILE_NAME
+    try:
+        write_atomically(file, to_bytes(report))
+    except OSError as problem:
+        raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
+    return file
+
+
+def load(path: str | Path) -> ValidationReport:
+    """Read a report from a file, or from the folder that it was written into.
+
+    Raises `GraphFileError` where there is none, or where it is damaged or of another kind.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE_NAME
+    try:
+        text = file.read_text(encoding="utf-8")
+        data = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except OSError as problem:
+        reason = problem.strerror or "unreadable"
+        raise GraphFileError(
+            f"cannot read {file}: {reason}; give a folder that `sae-graphs validate` wrote"
+        ) from problem
+    except (ValueError, RecursionError) as problem:
+        raise GraphFileError(f"{file} is not JSON ({problem}); {_REMEDY}") from problem
+    try:
+        return from_json(data)
+    except SaeGraphsError as problem:
+        raise GraphFileError(f"{file} is not a saved validation: {problem}") from problem
+
+
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _no_number(text)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
+
+
+# -- one direction and the other -------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, FeatureId):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in _fields(type(value))}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rebuilt(kind: Any, value: Any, where: str) -> Any:
+    """`value` as the type `kind` says; `where` names it in the error's message."""
+    if kind is Any:
+        return value
+    if kind is FeatureId:
+        return FeatureId.parse(value)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(kind, value, where)
+    parts = get_args(kind)
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in parts:
+            return None
+        (kind,) = (part for part in parts if part is not NoneType)
+        return _rebuilt(kind, value, where)
+    if origin is Literal:
+        return value if value in parts else _wrong(where, value, f"one of {', '.join(parts)}")
+    if origin is tuple:
+        items = value if isinstance(value, list) else _wrong(where, value, "a list")
+        kinds = parts[:1] * len(items) if parts[1:] == (...,) else parts
+        if len(kinds) != len(items):
+            _wrong(where, value, f"{len(kinds)} items")
+        return tuple(_rebuilt(kind, item, where) for kind, item in zip(kinds, items, strict=True))
+    if origin is Mapping:
+        items = value if isinstance(value, dict) else _wrong(where, value, "a mapping")
+        return {
+            _rebuilt(parts[0], key, where): _rebuilt(parts[1], item, f"{where}: {key}")
+            for key, item in items.items()
+        }
+    return _simple(kind, value, where)
+
+
+def _simple(kind: type, value: Any, where: str) -> Any:
+    if kind is float and value is None:
+        return math.nan
+    allowed = (int, float) if kind is float else (kind,)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, allowed):
+        _wrong(where, value, {str: "a text", int: "a whole number"}.get(kind, "a number"))
+    return float(value) if kind is float else value
+
+
+def _dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        _wrong(where, value, "a mapping")
+    hints = _hints(kind)
+    needed = {
+        field.name
+        for field in _fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(needed - value.keys()):
+        raise GraphFileError(f"{missing[0]} of {where} is missing; {_REMEDY}")
+    if unknown := sorted(value.keys() - hints.keys()):
+        raise GraphFileError(f"{where} has {unknown[0]!r:.60}, which nobody knows; {_REMEDY}")
+    return kind(**{name: _rebuilt(hints[name], item, name) for name, item in value.items()})
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+def _wrong(where: str, value: Any, expected: str) -> Any:
+    raise GraphFileError(f"{where} is {value!r:.60}, expected {expected}; {_REMEDY}")

@@ -1,0 +1,129 @@
+"""The numbers of validation in words: `99.2 %`, `−96.1 points`, `p = 0.005`.
+
+A score is a probability, or, where the target has a contrast, a difference of logits in nats (see
+`PromptResult`); `in_nats` tells which.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sae_graphs.render.text import MINUS, plain, signed, visible
+
+NONE = "–"  # stands where there is no number
+
+
+def said(text: str) -> str:
+    """A token within a sentence: quoted, everything in it visible.
+
+    >>> said(" Paris\\n")
+    '" Paris↵"'
+    """
+    return f'"{visible(text, space=" ")}"'
+
+
+def probability(share: float) -> str:
+    """A probability in per cent; what is not quite nothing, or not quite all, says so.
+
+    >>> probability(0.992), probability(0.0001), probability(0.99999)
+    ('99.2 %', '<0.1 %', '>99.9 %')
+    """
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    if 0.9995 <= share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %"
+
+
+def points(share: float) -> str:
+    """A difference of two probabilities in percentage points, with its sign.
+
+    >>> points(-0.961), points(0.0123), points(0.0), points(-0.00001)
+    ('−96.1', '+1.2', '0', '−0.001')
+    """
+    return _with_sign(100 * share)
+
+
+def relative(change: float) -> str:
+    """A relative change in per cent: -1 is all of it lost.
+
+    >>> relative(-0.97), relative(0.004)
+    ('−97 %', '+0.4 %')
+    """
+    if not math.isfinite(change):
+        return "from nothing"
+    digits = 0 if abs(change) >= 0.1 or not change else 1
+    text = f"{abs(100 * change):,.{digits}f} %"
+    return ("+" if change > 0 else MINUS if change < 0 else "") + text
+
+
+def share(fraction: float | None) -> str:
+    """A fraction in per cent, rounded to whole ones; it may be below 0 or above 1.
+
+    >>> share(0.81), share(-0.2), share(None)
+    ('81 %', '−20 %', '–')
+    """
+    if fraction is None:
+        return NONE
+    text = f"{100 * fraction:,.0f} %"
+    return text.replace("-", MINUS) if round(100 * fraction) else "0 %"
+
+
+def p_value(p: float | None) -> str:
+    """A p or q value: three decimals, one digit where that would be nothing.
+
+    >>> p_value(0.004975), p_value(0.00002), p_value(None)
+    ('0.005', '2e-05', '–')
+    """
+    if p is None:
+        return NONE
+    return f"{p:.3f}" if p >= 0.001 or not p else f"{p:.1g}"
+
+
+def times(ratio: float | None) -> str:
+    """How many times larger: `46`, `1.3`."""
+    return NONE if ratio is None else f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
+
+
+def norm(match: float) -> str:
+    """A norm as a share of another, two decimals."""
+    return f"{match:.2f}"
+
+
+def nats(value: float | None) -> str:
+    """A change in nats with its sign, without the unit; a tidy one has few digits."""
+    return NONE if value is None else signed(value)
+
+
+def amount(value: float | None) -> str:
+    """A number without a plus sign, three digits."""
+    return NONE if value is None else plain(value)
+
+
+def score(value: float, *, in_nats: bool) -> str:
+    """A clean score: `99.2 %` or `3.21 nats`."""
+    return f"{plain(value)} nats" if in_nats else probability(value)
+
+
+def score_change(value: float, *, in_nats: bool) -> str:
+    """A change of a score: `−96.1 points` or `−2.80 nats`."""
+    return f"{signed(value)} nats" if in_nats else f"{points(value)} points"
+
+
+def score_size(value: float, *, in_nats: bool) -> str:
+    """How large a change is, without a sign: `96.1 points`."""
+    return score_change(abs(value), in_nats=in_nats).lstrip("+")
+
+
+def interval(low: float | None, high: float | None, *, in_nats: bool) -> str:
+    """`88.0 to 97.1 points`; nothing where there is no interval."""
+    if low is None or high is None:
+        return ""
+    first = score_size(low, in_nats=in_nats).split(" ")[0]
+    return f"{first} to {score_size(high, in_nats=in_nats)}"
+
+
+def _with_sign(value: float) -> str:
+    size = abs(value)
+    text = f"{size:,.1f}" if size >= 0.095 else f"{size:.1g}" if size else "0"
+    return ("+" if value > 0 else MINUS if value < 0 else "") + text

@@ -1,0 +1,260 @@
+"""What the numbers of a component or a path allow us to say, as one of six kinds and in words.
+
+A claim is supported only where three things hold: the change is large enough to matter, it is
+rarer among matched controls than chance explains (after correcting for the number of paths), and
+controls of the same size do not explain it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, NamedTuple
+
+from sae_graphs.evidence import NullKind, PromptResult, Tested, UnitReport, ValidationReport
+from sae_graphs.evidence_words import (
+    interval,
+    norm,
+    p_value,
+    relative,
+    said,
+    score,
+    score_change,
+    score_size,
+    share,
+    times,
+)
+from sae_graphs.render.text import counted
+
+SIGNIFICANT = 0.05  # the largest q of a supported claim, and p beside controls of the same norm
+LEAST_RATIO = 2.0  # a supported change is at least this many times the controls' median
+LEAST_POINTS = 0.01  # a smaller |change| of a probability (0 to 1) is no effect: one point
+LEAST_NATS = 0.1  # the same for a difference of logits
+WELL_MATCHED = 0.8  # controls that remove less of the path's norm cannot speak for its size
+
+VerdictKind = Literal[
+    "supported", "norm only", "not distinguishable", "no effect", "inactive", "no controls"
+]
+MEANINGS: dict[VerdictKind, str] = {
+    "supported": (
+        f"q ≤ {SIGNIFICANT} after correcting for all units tested, the change is at least "
+        f"{LEAST_RATIO:.0f} times the matched controls' median, and its size alone does not "
+        "explain it"
+    ),
+    "norm only": (
+        f"beats its matched controls, which remove less than {WELL_MATCHED} of its norm, but not "
+        "controls of the same norm: the size of what it removes explains the change"
+    ),
+    "not distinguishable": "controls change the target about as much, or as often",
+    "no effect": f"the target changes by less than {100 * LEAST_POINTS:.0f} point "
+    f"({LEAST_NATS} nats with a contrast)",
+    "inactive": "none of its features is active at the ablated positions of these prompts",
+    "no controls": "no control set could differ from it, so nothing can be said",
+}
+_OPENINGS: dict[VerdictKind, str] = {
+    "norm only": "Explained by its size",
+    "not distinguishable": "Not distinguishable from controls",
+    "no effect": "No effect",
+    "no controls": "Without controls",
+}
+_SAME_NORM: dict[NullKind, str] = {
+    "scaled": "controls scaled to its norm",
+    "directions": "random directions of its norm",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said of a unit: the kind, and sentences with the numbers it rests on."""
+
+    kind: VerdictKind
+    words: str
+
+    @property
+    def supported(self) -> bool:
+        """True where the claim that the unit matters is supported."""
+        return self.kind == "supported"
+
+
+class PooledNull(NamedTuple):
+    """One kind of null over the deciding prompts: `n` controls, the norm they remove, and p."""
+
+    n: int
+    p: float
+    match: float | None
+
+
+def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
+    """The verdict on one component or path, from the prompts that decide."""
+    kind = _kind(unit, in_nats=report.contrast is not None)
+    if kind == "inactive":
+        return Verdict(kind, _inactive_words(unit))
+    sentences = [_change_words(unit, report, kind), *_control_words(unit, report)]
+    if kind == "norm only":
+        sentences.append("The size of what it removes explains the change.")
+    if unit.mediation is not None and unit.mediation.fraction is not None:
+        where = "along the path" if unit.kind == "path" else "through its features"
+        first = "feature does" if unit.kind == "path" else "layer does"
+        flows = share(unit.mediation.fraction)
+        sentences.append(f"{flows} of what its first {first} flows {where}.")
+    return Verdict(kind, " ".join(sentences))
+
+
+def deciding(unit: UnitReport) -> tuple[PromptResult, ...]:
+    """The results in the prompts that decide: the test prompts where there are any."""
+    roles = {result.role for result in unit.results}
+    role = unit.tested.role if unit.tested else "test" if "test" in roles else "discovery"
+    return tuple(result for result in unit.results if result.role == role)
+
+
+def pooled(unit: UnitReport, kind: NullKind) -> PooledNull | None:
+    """A null over the deciding prompts; None where it was not drawn, or refused, in one of them.
+
+    With several prompts the mean |change| is compared with the mean over prompts of each control.
+    """
+    results = deciding(unit)
+    nulls = [null for result in results if (null := result.null(kind)) and null.changes]
+    if not nulls or len(nulls) < len(results):
+        return None
+    n = min(len(null.changes) for null in nulls)
+    matches = [null.match.middle for null in nulls if null.match]
+    if len(nulls) == 1 and nulls[0].p is not None:
+        p = nulls[0].p
+    else:
+        own = fmean(abs(result.change) for result in results)
+        p = (1 + sum(size >= own for size in mean_sizes(unit, kind))) / (1 + n)
+    return PooledNull(n, p, fmean(matches) if matches else None)
+
+
+def mean_sizes(unit: UnitReport, kind: NullKind) -> tuple[float, ...]:
+    """The |change| of each control of that kind, averaged over the deciding prompts."""
+    nulls = [null for result in deciding(unit) if (null := result.null(kind)) and null.changes]
+    return tuple(
+        fmean(abs(change) for change in changes)
+        for changes in zip(*(null.changes for null in nulls), strict=False)
+    )
+
+
+def short_words(unit: UnitReport, found: Verdict) -> str:
+    """The verdict as a caption: `supported, p = 0.005`."""
+    p = unit.tested.p if unit.tested else None
+    shown = "" if p is None or found.kind in ("inactive", "no controls") else f", p = {p_value(p)}"
+    names: dict[VerdictKind, str] = {
+        "norm only": "explained by its size",
+        "not distinguishable": "not distinguishable from controls",
+        "no effect": "no effect on the target",
+        "inactive": "inactive in the deciding prompts",
+        "no controls": "no fair controls",
+    }
+    return names.get(found.kind, found.kind) + shown
+
+
+# -- the kind --------------------------------------------------------------------------------------
+
+
+def _kind(unit: UnitReport, *, in_nats: bool) -> VerdictKind:
+    results, tested = deciding(unit), unit.tested
+    if not any(result.active for result in results):
+        return "inactive"
+    size = tested.change if tested else fmean(abs(result.change) for result in results)
+    if size < (LEAST_NATS if in_nats else LEAST_POINTS):
+        return "no effect"
+    matched = pooled(unit, "matched")
+    if matched is None or tested is None or tested.p is None:
+        return "no controls"
+    if _corrected(tested) > SIGNIFICANT or (
+        tested.ratio is not None and tested.ratio < LEAST_RATIO
+    ):
+        return "not distinguishable"
+    if _is_weak(matched):
+        same_norm = [pooled(unit, kind) for kind in _SAME_NORM]
+        if any(null is not None and null.p > SIGNIFICANT for null in same_norm):
+            return "norm only"
+    return "supported"
+
+
+def _corrected(tested: Tested) -> float:
+    """q, or p where nothing was corrected; 1 where there is neither."""
+    found = tested.q if tested.q is not None else tested.p
+    return 1.0 if found is None else found
+
+
+def _is_weak(matched: PooledNull) -> bool:
+    return matched.match is not None and matched.match < WELL_MATCHED
+
+
+# -- in words --------------------------------------------------------------------------------------
+
+
+def _inactive_words(unit: UnitReport) -> str:
+    n = len(deciding(unit))
+    where = "the prompt that decides" if n == 1 else f"the {n} prompts that decide"
+    subject = counted(len(unit.features), "feature")
+    return f"Inactive: none of its {subject} is active at the ablated positions of {where}."
+
+
+def _change_words(unit: UnitReport, report: ValidationReport, kind: VerdictKind) -> str:
+    results, in_nats = deciding(unit), report.contrast is not None
+    before = fmean(result.score for result in results)
+    change = fmean(result.change for result in results)
+    several = len(results) > 1
+    opening = _OPENINGS.get(kind, "Needed" if change < 0 else "Holds it back")
+    where = f"in {len(results)} {results[0].role} prompts" if several else "here"
+    subject = said(report.target)
+    if report.contrast is not None:
+        subject += f" over {said(report.contrast)}"
+    moves = "falls" if change < 0 else "rises" if change > 0 else "moves"
+    told = [score_change(change, in_nats=in_nats)]
+    if before > 0:
+        told[0] += f", {relative(change / before)} of {score(before, in_nats=in_nats)}"
+    if several:
+        tested = unit.tested
+        spread = interval(tested.low, tested.high, in_nats=in_nats) if tested else ""
+        told += [f"95 % interval of |change| {spread}"] if spread else []
+        signs = {result.change > 0 for result in results if result.change}
+        told += ["its sign differs between them"] if len(signs) > 1 else []
+    else:
+        ranks = results[0].rank_before, results[0].rank_after
+        told.append(f"rank {ranks[0]} to {ranks[1]}" if len({*ranks}) > 1 else f"rank {ranks[0]}")
+    return (
+        f"{opening} {where}: without its {counted(len(unit.features), 'feature')} {subject} "
+        f"{moves} from {score(before, in_nats=in_nats)} to "
+        f"{score(before + change, in_nats=in_nats)}{' on average' if several else ''} "
+        f"({'; '.join(told)})."
+    )
+
+
+def _control_words(unit: UnitReport, report: ValidationReport) -> list[str]:
+    """What the matched controls say; where they are weak, those of the same norm, too."""
+    tested, matched = unit.tested, pooled(unit, "matched")
+    if matched is None or tested is None or tested.p is None:
+        refusals = [
+            null.refused
+            for result in deciding(unit)
+            if (null := result.null("matched")) and null.refused
+        ]
+        return [f"No matched controls: {refusals[0]}." if refusals else "No matched controls."]
+    only = "only " if _is_weak(matched) else ""
+    norms = "" if matched.match is None else f" (removing {only}{norm(matched.match)} of its norm)"
+    n_larger = max(round(tested.p * (1 + matched.n)) - 1, 0)
+    verb = "changes" if n_larger == 1 else "change"
+    ps = f"p = {p_value(tested.p)}" + ("" if tested.q is None else f", q = {p_value(tested.q)}")
+    words = f"Of {matched.n} matched control sets{norms} {n_larger} {verb} it as much: {ps}"
+    if tested.control_median is not None:
+        median = score_size(tested.control_median, in_nats=report.contrast is not None)
+        words += f"; the controls' median change is {median}{_ratio_words(tested.ratio)}"
+    sentences = [f"{words}."]
+    if _is_weak(matched):
+        found = [(name, pooled(unit, kind)) for kind, name in _SAME_NORM.items()]
+        told = [f"{name}: p = {p_value(null.p)}" for name, null in found if null]
+        text = "; ".join(told) or "no controls of its norm were run"
+        sentences.append(f"{text[0].upper()}{text[1:]}.")
+    return sentences
+
+
+def _ratio_words(ratio: float | None) -> str:
+    if not ratio:
+        return ""
+    if ratio >= 1:
+        return f", {times(ratio)} times smaller"
+    return f", {times(1 / ratio)} times larger than its own"
