@@ -104,7 +104,12 @@ class InstrumentedModel:
     @torch.no_grad()
     def clean_run(self, prompt: str, *, prepend_bos: bool | None = None) -> CleanRun:
         """Run the prompt once and keep what the measurements need."""
-        ids = self.tokenize(prompt, prepend_bos=prepend_bos)
+        return self.run_tokens(self.tokenize(prompt, prepend_bos=prepend_bos), prompt)
+
+    @torch.no_grad()
+    def run_tokens(self, token_ids: Sequence[int], prompt: str = "") -> CleanRun:
+        """`clean_run` of token ids, BOS included where it is wanted."""
+        ids = tuple(token_ids)
         if not self._checked:
             self._check(ids[:CHECKED_TOKENS])
             self._checked = len(ids) > 1  # one token says nothing of masks and positions

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.saes import StreamPoint
@@ -30,9 +31,9 @@ class Intervention:
     """What a feature's activation becomes where it is ablated.
 
     `replace(point, features, activations)` gives the new activations `[T, S]` of some features
-    `[S]` of the SAE at that point of the stream, from the clean ones `[T, S]`; each feature is
-    changed alone. `also(point)` names silent features that it may wake. `name` goes into the
-    record and tells what is replaced by what.
+    `[S]` of the SAE at that point of the stream, from those that they have, `[T, S]`, or in joint
+    ablation those of several copies, `[B, T, S]`. `also(point)` names silent features that it may
+    wake. `name` goes into the record and tells what is replaced by what.
     """
 
     name: str
@@ -55,6 +56,11 @@ def mean_over(model: InstrumentedModel, prompts: Sequence[str]) -> Intervention:
     runs = [model.clean_run(prompt) for prompt in prompts]
     if all(len(run) == 1 for run in runs):
         raise SaeGraphsError("the reference prompts have one token each; give longer ones")
+    return mean_of(model, runs, f"mean of {len(prompts)} prompts ({_digest(prompts)})")
+
+
+def mean_of(model: InstrumentedModel, runs: Sequence[CleanRun], name: str) -> Intervention:
+    """Replace by the feature's mean activation over clean runs, first tokens left out."""
     n_rows = sum(len(run) - 1 for run in runs)
     means = {
         layer.point: torch.stack([run.activations[depth].sum_from(1) for run in runs]).sum(0)
@@ -62,7 +68,7 @@ def mean_over(model: InstrumentedModel, prompts: Sequence[str]) -> Intervention:
         for depth, layer in enumerate(model.stack.layers)
     }
     return Intervention(
-        f"mean of {len(prompts)} prompts ({_digest(prompts)})",
+        name,
         lambda point, features, acts: _at(point, means)[features].expand_as(acts),
         lambda point: _at(point, means).nonzero()[:, 0],
     )
@@ -76,12 +82,17 @@ def resample(model: InstrumentedModel, prompt: str, *, n_tokens: int) -> Interve
             f"the other prompt has {len(other)} tokens, this one {n_tokens}; resampling goes "
             "position by position, so give a prompt of the same length"
         )
+    return resample_of(model, other, f"resample ({_digest([prompt])})")
+
+
+def resample_of(model: InstrumentedModel, run: CleanRun, name: str) -> Intervention:
+    """Replace by the activation in another clean run, of as many tokens."""
     found = {
         layer.point: activations
-        for layer, activations in zip(model.stack.layers, other.activations, strict=True)
+        for layer, activations in zip(model.stack.layers, run.activations, strict=True)
     }
     return Intervention(
-        f"resample ({_digest([prompt])})",
+        name,
         lambda point, features, acts: _at(point, found).of(features),
         lambda point: _at(point, found).features.unique(),
     )

@@ -77,7 +77,7 @@ def run_edits(
     """Run copies of the clean run up the stream, with an edit at some of its layers (by depth).
 
     To the end, or to `stop`: then edits there and above are left out. Gradients flow through to
-    what the edits depend on.
+    what the edits depend on; copies that have any are run even where nothing is changed.
     """
     stream = clean.streams[0]
     moved = stream.new_zeros(n_copies, len(clean.streams), len(clean))
@@ -94,16 +94,18 @@ def run_edits(
         where = Where.of(before | edit.where.mask(n_copies, len(clean)))
         rows = Rows(where, rows.at(where, clean.streams[depth]))
         streams = edit.change(rows)
-        shift = (streams - rows.streams).norm(dim=-1)
-        moved[where.copies, depth, where.positions] = shift.detach()
+        shift = (streams - rows.streams).detach().norm(dim=-1)
+        moved[where.copies, depth, where.positions] = shift
         kept = before[where.copies, where.positions] | (shift != 0)
+        if streams.requires_grad:  # at coefficient 1 nothing moves, but might
+            kept = torch.ones_like(kept)
         rows = Rows(where, streams).chosen(kept)
     changed = rows.where.mask(n_copies, len(clean)).any(1)
     reads = Where.of(changed[:, None] & (torch.arange(len(clean), device=changed.device) == read))
     end = stop or model.end
     ends = model.replay.stream_at(clean, end)[read].repeat(n_copies, 1)
     if at is not None and len(reads):
-        found = model.advance(clean, at, end, rows, reads)
+        found = _advance(model, clean, at, end, rows, reads)
         ends = ends.index_copy(0, reads.copies, found)
     return Ran(ends, changed, moved)
 
@@ -123,7 +125,21 @@ def _onward(
     reached = changed.cummax(1).values
     reached[:, read + 1 :] = False
     reads = Where.of(reached)
-    return Rows(reads, model.advance(clean, start, stop, rows, reads))
+    return Rows(reads, _advance(model, clean, start, stop, rows, reads))
+
+
+def _advance(
+    model: InstrumentedModel,
+    clean: CleanRun,
+    start: StreamPoint,
+    stop: StreamPoint,
+    rows: Rows,
+    reads: Where,
+) -> Tensor:
+    """`InstrumentedModel.advance`, through which gradients flow."""
+    for _, reached in model.walk(clean, start, stop, rows, reads):
+        rows = reached
+    return rows.at(reads, model.replay.stream_at(clean, stop))
 
 
 def logits_of(model: InstrumentedModel, clean: CleanRun, ran: Ran, read: int) -> Tensor:
@@ -173,11 +189,16 @@ def changing(
 
 
 def holding_others(
-    model: InstrumentedModel, clean: CleanRun, depth: int, selected: Selected
+    model: InstrumentedModel,
+    clean: CleanRun,
+    depth: int,
+    selected: Selected,
+    silenced: Tensor | None = None,
 ) -> Edit:
     """Everything is held clean but the chosen activations, which are what they have become.
 
-    `x' = x_clean + decode(a_clean with them as they are now) - decode(a_clean)`.
+    `x' = x_clean + decode(a_clean with them as they are now) - decode(a_clean)`. Those that are
+    `silenced` `[U]` become 0 instead.
     """
     layer, (features, chosen) = model.stack.layers[depth], selected
     held = clean.activations[depth].of(features)  # [T, U]
@@ -188,6 +209,8 @@ def holding_others(
         stream = clean.streams[depth][positions]  # [R, D]
         mask = chosen[copies, positions]
         now = activations_of(layer, features, rows.streams) * mask
+        if silenced is not None:
+            now = now * ~silenced
         then = held[positions] * mask
         return stream + (decode(now, stream) - decode(then, stream)).to(stream.dtype)
 

@@ -24,7 +24,7 @@ class ValidationSettings:
       features; every step must be an edge of the graph.
     - `target`: the token, by its text, whose probability is the score; by default each prompt's
       likeliest next token. With a `contrast`, the score is the difference of their logits.
-    - `curve`: pairs of features, as text such as `3.953 > 4.7780`, whose response curve is measured.
+    - `curve`: pairs of features, such as `3.953 > 4.7780`, whose response curve is measured.
     - `quick`: ablation and controls alone, without path patching, keep-only, curves and snippets.
     - `snippets`: so many pieces of other text are drawn for the change off the distribution.
     - `seed`: of all that is drawn.

@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loading": {"headers", "instrument", "memory", "sae_files", "saes", "shelf"},
     "nearby": {"recording", "saes"},
     "joint": {"clean_run", "instrument", "interventions", "nearby", "rows", "saes"},
-    "interventions": {"instrument", "saes"},
+    "interventions": {"clean_run", "instrument", "saes"},
     "output_tokens": {"clean_run", "instrument", "settings"},
     "ablations": {"clean_run", "graph", "interventions", "settings"},
     "ablation": {

@@ -1,0 +1,181 @@
+"""Response curves: a feature or a path multiplied by coefficients, and what follows it.
+
+The method's source swept one feature's activation and watched another's; here the cause may be a
+whole path, and the curve is fitted, and set against the gradient at the clean run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from sae_graphs.controls import Member, selected
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.evidence import Curve
+from sae_graphs.graph import FeatureId
+from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.joint import (
+    Ran,
+    Sets,
+    activations_of,
+    changing,
+    logits_of,
+    packs,
+    run_edits,
+    scaled_by,
+)
+from sae_graphs.path_ablation import Tick
+from sae_graphs.scores import Question
+from sae_graphs.settings import GraphSettings
+from sae_graphs.significance import fit_line
+from sae_graphs.subjects import Subject, subject
+from sae_graphs.validation_settings import ValidationSettings
+
+COEFFICIENTS = tuple(step / 4 for step in range(-4, 9))  # -1 to 2
+WIDER = 10.0  # how many times wider the second curve is
+
+Response = Callable[[Ran], Tensor]  # one number for each copy, [B]
+
+
+def response_curve(
+    model: InstrumentedModel,
+    prompt: str,
+    cause: str | FeatureId,
+    effect: str | FeatureId,
+    *,
+    coefficients: Sequence[float] = COEFFICIENTS,
+) -> Curve:
+    """How a downstream feature's activation, or a token's logit, follows a feature.
+
+    `cause` is multiplied by the coefficients at every position but the first, in one joint change
+    each; `effect` is read at the last position: a feature, in activation units, or a token by its
+    text, its logit in nats. Raises `SaeGraphsError` where the effect is not above the cause.
+    """
+    source = FeatureId.parse(cause)
+    here = subject(model, prompt, "discovery", GraphSettings(), ValidationSettings(), own=False)
+    target: FeatureId | int
+    try:
+        target = FeatureId.parse(effect)
+    except SaeGraphsError:
+        from sae_graphs.output_tokens import token_id
+
+        target = token_id(model, str(effect))
+    return curve(here, [source], target, coefficients=coefficients)
+
+
+def curve(
+    here: Subject,
+    causes: Sequence[FeatureId],
+    effect: FeatureId | int | None,
+    *,
+    name: str | None = None,
+    coefficients: Sequence[float] = COEFFICIENTS,
+    tick: Tick = lambda n: None,
+) -> Curve:
+    """The curve of features multiplied together.
+
+    `effect` is a feature, a token's id, or None for the target's logit (less the contrast's).
+    `name` is what the causes are called together.
+    """
+    members = here.members(causes)
+    _check(here.model, causes)
+    stop = None
+    if isinstance(effect, FeatureId) and not effect.is_output:
+        _check(here.model, [effect])
+        depth = here.model.stack.depths[effect.layer]
+        if depth <= members[0].depth:
+            raise SaeGraphsError(
+                f"{effect} is not above {causes[0]}; a response is read at a higher layer"
+            )
+        stop = here.clean.points[depth]
+    response, words, unit = _response(here, effect)
+    with torch.no_grad():
+        values = torch.cat(
+            [
+                response(_scaled(here, members, torch.tensor(coefficients[start:end]), stop))
+                for start, end in packs(here.model, here.clean, len(coefficients))
+            ]
+        )
+    tick(len(coefficients))
+    line = fit_line(coefficients, values.tolist())
+    return Curve(
+        cause=name or str(causes[0]),
+        effect=words,
+        unit=unit,
+        coefficients=tuple(coefficients),
+        responses=tuple(values.tolist()),
+        r_squared=line.r_squared,
+        slope=line.slope,
+        gradient=_gradient(here, members, stop, response),
+        largest_jump=line.largest_jump,
+        jump_at=line.jump_at,
+    )
+
+
+def _scaled(here: Subject, members: Collection[Member], coefficients: Tensor, stop: object) -> Ran:
+    """Copies in which the members are multiplied by one coefficient each."""
+    model, clean, n = here.model, here.clean, len(coefficients)
+    one: Sets = selected(model, here.ablated, [members])
+    edits = {
+        depth: changing(
+            model,
+            clean,
+            depth,
+            chosen._replace(chosen=chosen.chosen.expand(n, -1, -1)),
+            scaled_by(coefficients.to(clean.streams[depth])),
+        )
+        for depth, chosen in one.items()
+    }
+    return run_edits(model, clean, edits, n, here.read, stop)  # type: ignore[arg-type]
+
+
+def _gradient(
+    here: Subject, members: Collection[Member], stop: object, response: Response
+) -> float:
+    """The derivative of the response to the coefficient, at 1."""
+    with torch.enable_grad():
+        one = torch.ones(1, dtype=here.clean.logits.dtype, requires_grad=True)
+        value = response(_scaled(here, members, one, stop))
+        if not value.requires_grad:  # nothing of the cause is active, or nothing reaches the effect
+            return 0.0
+        (slope,) = torch.autograd.grad(value.sum(), one)
+    return float(slope)
+
+
+def _response(here: Subject, effect: FeatureId | int | None) -> tuple[Response, str, str]:
+    """How the response is read, what it is called, and its unit."""
+    model, question = here.model, here.question
+    if isinstance(effect, FeatureId) and not effect.is_output:
+        layer = model.stack.layers[model.stack.depths[effect.layer]]
+        column = torch.tensor([effect.index], device=here.ablated.device)
+
+        def activation(ran: Ran) -> Tensor:
+            return activations_of(layer, column, ran.streams)[:, 0].double()
+
+        return activation, str(effect), "activation"
+    token = effect.index if isinstance(effect, FeatureId) else effect
+    asked = question if token is None else Question(question.logits, token)
+
+    def logit(ran: Ran) -> Tensor:
+        logits = logits_of(model, here.clean, ran, here.read).double()
+        found = logits[:, asked.target]
+        return found if asked.contrast is None else found - logits[:, asked.contrast]
+
+    words = f"logit of {model.token_string(asked.target)!r}"
+    if asked.contrast is not None:
+        words += f" less that of {model.token_string(asked.contrast)!r}"
+    return logit, words, "nats"
+
+
+def _check(model: InstrumentedModel, features: Sequence[FeatureId]) -> None:
+    for feature in features:
+        if feature.is_output:
+            continue
+        if feature.layer not in model.stack.depths:
+            labels = ", ".join(model.stack.depths)
+            raise SaeGraphsError(f"{feature}: no SAE layer {feature.layer!r}; choose from {labels}")
+        width = model.stack.layers[model.stack.depths[feature.layer]].n_features
+        if feature.index >= width:
+            raise SaeGraphsError(f"{feature}: layer {feature.layer} has features 0 to {width - 1}")

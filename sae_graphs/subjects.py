@@ -1,0 +1,176 @@
+"""The prompts on which a graph is tested, and whether it is this model's graph at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from sae_graphs.ablations import places_of
+from sae_graphs.clean_run import CleanRun
+from sae_graphs.controls import Member
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.evidence import Role
+from sae_graphs.graph import CausalGraph, FeatureId
+from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.output_tokens import token_id
+from sae_graphs.scores import Question
+from sae_graphs.settings import GraphSettings
+from sae_graphs.validation_settings import ValidationSettings
+
+SAME = 0.05  # how far a probability, or a relative activation, may be from the graph's own
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One prompt to ablate features in.
+
+    `ablated` `[T]` are the positions where a feature without one of its own is ablated, `read` is
+    the row whose next token is asked for. `own` is true where the graph's positions are this
+    prompt's.
+    """
+
+    model: InstrumentedModel
+    clean: CleanRun
+    ablated: Tensor
+    read: int
+    role: Role
+    own: bool
+    question: Question
+
+    def members(self, features: Iterable[FeatureId]) -> tuple[Member, ...]:
+        """Features as members of a set to ablate; output tokens are left out."""
+        depths = self.model.stack.depths
+        found = {
+            Member(depths[feature.layer], feature.index, feature.position if self.own else None)
+            for feature in features
+            if not feature.is_output
+        }
+        return tuple(sorted(found))
+
+
+def settings_of(graph: CausalGraph) -> GraphSettings:
+    """The settings that a graph was made with, as far as its record holds them."""
+    known = {field.name for field in fields(GraphSettings)} - {"pin", "steps", "method"}
+    return GraphSettings(
+        **{name: value for name, value in graph.run.settings.items() if name in known}
+    )
+
+
+def subject(
+    model: InstrumentedModel,
+    prompt: str,
+    role: Role,
+    how: GraphSettings,
+    settings: ValidationSettings,
+    *,
+    own: bool,
+) -> Subject:
+    """A prompt made ready. What is not the graph's own is read at its end, or counted from it."""
+    clean = model.clean_run(prompt, prepend_bos=how.prepend_bos)
+    places = places_of(clean, how if own else _of_another(how))
+    logits = clean.logits[places.read].detach()
+    target = int(logits.argmax()) if settings.target is None else token_id(model, settings.target)
+    contrast = None if settings.contrast is None else token_id(model, settings.contrast)
+    if contrast == target:
+        raise SaeGraphsError(
+            f"the contrast {settings.contrast!r} is what {prompt!r} is followed by; give a target, "
+            "or another contrast"
+        )
+    question = Question(logits, target, contrast)
+    return Subject(model, clean, places.ablated, places.read, role, own, question)
+
+
+def _of_another(how: GraphSettings) -> GraphSettings:
+    """The settings for another prompt, in which positions mean nothing."""
+    return GraphSettings(
+        ablate="all" if how.ablate == "each" else how.ablate,
+        read=how.read if isinstance(how.read, int) and how.read < 0 else -1,
+        prepend_bos=how.prepend_bos,
+        ablate_first=how.ablate_first,
+    )
+
+
+def generator_for(seed: int, *names: object) -> torch.Generator:
+    """A source of random numbers of its own for everything that has a name."""
+    digest = hashlib.sha256(repr((seed, *map(str, names))).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+# -- is it this model's graph? ---------------------------------------------------------------------
+
+
+def in_scope(model: InstrumentedModel, graph: CausalGraph) -> InstrumentedModel:
+    """The model with the graph's layers; raises `SaeGraphsError` where they are not its own."""
+    remedy = "load the model and SAEs that the graph was made with, or make the graph again"
+    if graph.run.model != model.name:
+        raise SaeGraphsError(
+            f"the graph is of the model {graph.run.model!r}, and this is {model.name!r}; {remedy}"
+        )
+    points = {layer.label: layer.point.hook_name for layer in model.stack.layers}
+    for layer in graph.run.layers:
+        if points.get(layer.label) != layer.hook_point:
+            raise SaeGraphsError(
+                f"the graph has SAE layer {layer.label!r} at {layer.hook_point}, and the model has "
+                f"{points.get(layer.label, 'none of that name')}; {remedy}"
+            )
+    labels = [layer.label for layer in graph.run.layers]
+    for node in graph.nodes:
+        if node.feature.is_output:
+            continue
+        width = model.stack.layers[model.stack.depths[node.feature.layer]].n_features
+        if node.feature.index >= width:
+            raise SaeGraphsError(
+                f"the graph has feature {node.feature}, and the model's layer "
+                f"{node.feature.layer} has features 0 to {width - 1}; {remedy}"
+            )
+    return model if len(labels) == len(points) else model.between(labels[0], labels[-1])
+
+
+def check_same_run(own: Subject, graph: CausalGraph) -> None:
+    """Raises where the model answers the graph's prompt in another way than the graph says."""
+    remedy = "load the model and SAEs that the graph was made with, or make the graph again"
+    if own.clean.tokens != graph.run.tokens:
+        raise SaeGraphsError(
+            f"the graph's prompt is {len(graph.run.tokens)} tokens, {graph.run.tokens!r:.60}, and "
+            f"this model reads {own.clean.tokens!r:.60}; {remedy}"
+        )
+    probabilities = own.clean.logits[own.read].double().softmax(-1)
+    ours = [
+        (own.model.token_string(token), float(probabilities[token]))
+        for token in probabilities.topk(min(16, len(probabilities))).indices.tolist()
+    ]
+    for token, probability in graph.run.next_tokens[:1]:
+        mine = max((value for text, value in ours if text == token), default=0.0)
+        if abs(mine - probability) > SAME:
+            raise SaeGraphsError(
+                f"the graph says that {token!r} comes next with {probability:.1%}, and this model "
+                f"says {mine:.1%}; {remedy}"
+            )
+    _check_activations(own, graph, remedy)
+
+
+def _check_activations(own: Subject, graph: CausalGraph, remedy: str) -> None:
+    depths = own.model.stack.depths
+    nodes = [node for node in graph.nodes if node.activations and not node.feature.is_output]
+    for depth in sorted({depths[node.feature.layer] for node in nodes}):
+        here = [node for node in nodes if depths[node.feature.layer] == depth]
+        features = sorted({node.feature.index for node in here})
+        acts = own.clean.activations[depth].of(torch.tensor(features, device=own.ablated.device))
+        for node in here:
+            mine = acts[:, features.index(node.feature.index)].double().cpu()
+            said = torch.tensor(node.activations, dtype=torch.float64)
+            if len(said) != len(mine):
+                continue
+            if float((mine - said).norm()) > SAME * max(float(said.norm()), 1.0):
+                raise SaeGraphsError(
+                    f"feature {node.feature} is active as {_rounded(said)} in the graph, and as "
+                    f"{_rounded(mine)} in this model; {remedy}"
+                )
+
+
+def _rounded(values: Tensor) -> Sequence[float]:
+    return [round(value, 2) for value in values.tolist()[:8]]
