@@ -13,20 +13,25 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph import CausalGraph
 from sae_graphs.render.dot_source import dot
 from sae_graphs.render.engine import draw, draw_pdf, draw_png, draw_svg
+from sae_graphs.render.marks import Marks, Standing
 from sae_graphs.render.style import EffectScale
 from sae_graphs.render.webpage import page
 
 __all__ = [
     "FORMATS",
     "EffectScale",
+    "Marks",
+    "Standing",
     "dot",
     "files",
     "html",
+    "marked_pictures",
     "pdf",
     "png",
     "svg",
 ]
 
+MARKED_TITLE = "Causal graph, tested by ablation"
 FORMATS = ("svg", "png", "html", "dot", "pdf")
 
 
@@ -49,6 +54,13 @@ def html(graph: CausalGraph, *, title: str | None = None) -> str:
     """A self-contained page: the picture to zoom and pan, and its numbers in tables."""
     picture = draw_svg(dot(graph, with_header=False))
     return page(graph, picture=picture, title=title)
+
+
+def marked_pictures(graph: CausalGraph, marks: Marks) -> tuple[dict[str, bytes], str]:
+    """The picture with what ablation supports marked: as `svg` and `png`, and as an `<svg>`
+    element without its header, for a page that has its own."""
+    pictures = draw(dot(graph, title=MARKED_TITLE, marks=marks), ("svg", "png"))
+    return pictures, draw_svg(dot(graph, with_header=False, marks=marks))
 
 
 def files(graph: CausalGraph, formats: Iterable[str]) -> dict[str, bytes]:

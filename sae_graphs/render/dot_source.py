@@ -10,9 +10,11 @@ from sae_graphs.render.anatomy import anatomy_words, strongest_part
 from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_lines, shelves
 from sae_graphs.render.header import header, no_path_words
 from sae_graphs.render.labels import BoxShape, box, box_tooltip
+from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
 from sae_graphs.render.markup import cell, font, row, table, words
 from sae_graphs.render.names import counted_nodes, logit_words, name_of
 from sae_graphs.render.style import (
+    FAINT,
     INK,
     LINE,
     PANEL,
@@ -37,11 +39,12 @@ def dot(
     title: str | None = None,
     scale: EffectScale | None = None,
     with_header: bool = True,
+    marks: Marks = NO_MARKS,
 ) -> str:
     """DOT source of the picture, for Graphviz's `dot`: layers from the bottom to the top.
 
     `title` stands above the prompt. `scale` is the scale of arrows, by default that of this graph;
-    a component's own picture takes the whole graph's.
+    a component's own picture takes the whole graph's. `marks` say what ablation supports.
     """
     import graphviz
 
@@ -50,7 +53,7 @@ def dot(
     attributes = _graph_attributes(graph, shelved)
     drawing = graphviz.Digraph("sae_graphs", graph_attr=attributes)
     if with_header:
-        drawing.attr(label=f"<{header(graph, scale=scale, title=title)}>")
+        drawing.attr(label=f"<{header(graph, scale=scale, title=title, marks=marks)}>")
     drawing.attr("node", shape="plain", fontname=SANS)
     drawing.attr("edge", arrowsize="0.85", fontname=SANS, weight="30")
     if not graph.nodes:
@@ -59,10 +62,12 @@ def dot(
     shape = BoxShape(box_columns(shelved), context_lines(graph))
     for shelf in shelved:
         for group in shelf.groups:
-            _add_group(drawing, graph, group, shape)
+            _add_group(drawing, graph, group, shape, marks)
     _add_ranks(drawing, shelved)
     for edge in sorted(graph.edges, key=lambda edge: abs(edge.effect)):
-        _add_edge(drawing, graph.run, edge, scale, numbered=len(graph.edges) <= NUMBERED_EDGES)
+        numbered = len(graph.edges) <= NUMBERED_EDGES
+        marked = marks.marks_edge(edge)
+        _add_edge(drawing, graph.run, edge, scale, numbered=numbered, marked=marked)
     return str(drawing.source)
 
 
@@ -159,8 +164,11 @@ def _layer_tip(layer: LayerReport | None) -> str:
 # -- components, edges -----------------------------------------------------------------------------
 
 
-def _add_group(drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxShape) -> None:
+def _add_group(
+    drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxShape, marks: Marks
+) -> None:
     number = group.number
+    standing = marks.standing(number)
     total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
     facts = f"  {counted_nodes(group.nodes)} · total |effect| {plain(total)}"
     caption = table(
@@ -168,6 +176,7 @@ def _add_group(drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxSha
             cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
             cell(words(facts, size=9.5, colour=SOFT), align="LEFT"),
         ),
+        *_standing_rows(standing),
         cellpadding=2,
     )
     with drawing.subgraph(name=f"cluster_{number}") as cluster:
@@ -181,27 +190,54 @@ def _add_group(drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxSha
             margin="14",
             tooltip=f"Graph {number}",
         )
+        if standing is not None:
+            cluster.attr(**_frame(standing))
         _add_layer_names(cluster, group)
         for node in group.nodes:
             address = web_address(node.neuronpedia)
             linked = {"URL": address, "target": "_blank"} if address else {}
             cluster.node(
                 str(node.feature),
-                label=f"<{box(node, graph.run, shape)}>",
+                label=f"<{box(node, graph.run, shape, marked=marks.marks_node(node))}>",
                 tooltip=box_tooltip(node, graph.run),
                 id=f"node-{node.feature}",
                 **linked,
             )
 
 
+def _standing_rows(standing: Standing | None) -> list[str]:
+    """The line of a component's caption that says what was found of it."""
+    if standing is None:
+        return []
+    told = f"{CHECK} {standing.words}" if standing.supported else standing.words
+    colour = INK if standing.supported else SOFT
+    line = words(told, size=11, bold=standing.supported, colour=colour)
+    return [row(cell(line, align="LEFT", colspan=2))]
+
+
+def _frame(standing: Standing) -> dict[str, str]:
+    """A thick dark frame around what is supported, a dashed one around what is not."""
+    if standing.supported:
+        return {"color": INK, "penwidth": "2.5"}
+    return {"color": FAINT, "style": "rounded,filled,dashed"}
+
+
 def _add_edge(
-    drawing: Digraph, run: RunRecord, edge: Edge, scale: EffectScale, *, numbered: bool
+    drawing: Digraph,
+    run: RunRecord,
+    edge: Edge,
+    scale: EffectScale,
+    *,
+    numbered: bool,
+    marked: bool,
 ) -> None:
-    number = words(f"  {signed(edge.effect)} ", size=8, colour=effect_colour(edge.effect))
+    check = f"{CHECK} " if marked else ""
+    told = f"  {check}{signed(edge.effect)} "
+    number = words(told, size=8, colour=effect_colour(edge.effect), bold=marked)
     drawing.edge(
         str(edge.source),
         str(edge.target),
-        label=f"<{number}>" if numbered else "",
+        label=f"<{number}>" if numbered or marked else "",
         color=scale.colour(edge.effect),
         penwidth=f"{scale.width(edge.effect):.2f}",
         arrowhead=arrow_head(edge),

@@ -8,6 +8,7 @@ from typing import Any
 from sae_graphs.errors import quoted
 from sae_graphs.graph import CausalGraph, RunRecord
 from sae_graphs.render.legend import legend
+from sae_graphs.render.marks import NO_MARKS, Marks
 from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
 from sae_graphs.render.names import counted_nodes
 from sae_graphs.render.style import (
@@ -42,13 +43,15 @@ NEXT_TOKENS = 6
 BAR_POINTS = 90
 
 
-def header(graph: CausalGraph, *, scale: EffectScale, title: str | None) -> str:
+def header(
+    graph: CausalGraph, *, scale: EffectScale, title: str | None, marks: Marks = NO_MARKS
+) -> str:
     """The HTML-like label above the whole picture."""
     run = graph.run
     columns_ = [
         cell(at_own_size(_about(graph, title))),
         cell(at_own_size(_next_tokens(run))),
-        cell(at_own_size(legend(graph, scale))),
+        cell(at_own_size(legend(graph, scale, marks))),
     ]
     rows = [row(cell(_warnings(run.warnings), colspan=3))] if run.warnings else []
     rows.append(row(*columns_))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sae_graphs.graph import BlockShare, Context, Node, RunRecord, TokenEffect
 from sae_graphs.render.anatomy import shares_words
+from sae_graphs.render.marks import CHECK
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
 from sae_graphs.render.names import logit_words, name_of, output_words, token_at
 from sae_graphs.render.strips import strip, strip_table
@@ -39,6 +40,7 @@ from sae_graphs.render.text import (
 MAX_TOKENS = 3
 MAX_TIP_TOKENS = 24
 TOKEN_SIZE, NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 20, 12, 9, 8.5
+MARKED_FRAME = 3  # points: the frame of a feature on a supported path
 MONO_ASPECT = 0.602  # a monospaced character's width by its size
 
 LOWERS_WORDS = "ablating lowers"
@@ -58,12 +60,13 @@ class BoxShape:
         return round(self.columns * TEXT_SIZE * MONO_ASPECT)
 
 
-def box(node: Node, run: RunRecord, shape: BoxShape) -> str:
-    """The HTML-like label of one feature, or of an output token."""
+def box(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool = False) -> str:
+    """The HTML-like label of one feature, or of an output token; `marked` where supported."""
     if node.feature.is_output:
         return _output_box(node, run, shape)
     largest = _largest_activation(node)
-    rows = [row(cell(_heading(node, run, shape), align="LEFT", width=shape.points))]
+    heading = _heading(node, run, shape, marked=marked)
+    rows = [row(cell(heading, align="LEFT", width=shape.points))]
     if node.activations:
         line = strip(
             run.tokens,
@@ -82,8 +85,8 @@ def box(node: Node, run: RunRecord, shape: BoxShape) -> str:
     rows += [_tokens(RAISES_WORDS, raised, shape)] if raised else []
     return table(
         *rows,
-        border=1,
-        color=LINE,
+        border=MARKED_FRAME if marked else 1,
+        color=INK if marked else LINE,
         bgcolor=WHITE,
         style="ROUNDED",
         cellpadding=2,
@@ -139,9 +142,11 @@ def _output_box(node: Node, run: RunRecord, shape: BoxShape) -> str:
     )
 
 
-def _heading(node: Node, run: RunRecord, shape: BoxShape) -> str:
+def _heading(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool) -> str:
     mark = words(" ↗", size=10, colour=RAISES) if web_address(node.neuronpedia) else ""
     name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
+    if marked:
+        name = words(f"{CHECK} ", size=NAME_SIZE, colour=INK, bold=True) + name
     state = f"active {plain(node.activation)}" if node.activation else "silent"
     if (here := token_at(run, node.feature)) is not None:
         room = shape.columns - NAME_SIZE / TEXT_SIZE * len(str(node.feature)) - len(state) - 3

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from sae_graphs.graph import CausalGraph
+from sae_graphs.render.marks import CHECK, NO_MARKS, Marks
 from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
 from sae_graphs.render.style import (
+    FAINT,
     INK,
     LINE,
     LOWERS,
@@ -23,7 +25,18 @@ from sae_graphs.render.text import in_label, plain
 
 LEGEND_COLUMNS = 84
 
-Kind = Literal["promotes", "suppresses", "scale", "effect", "activation", "tokens", "place", "out"]
+Kind = Literal[
+    "promotes",
+    "suppresses",
+    "scale",
+    "effect",
+    "activation",
+    "tokens",
+    "place",
+    "out",
+    "supported",
+    "not_supported",
+]
 
 PROMOTES_WORDS = "promotes: ablating the source lowers the target (effect < 0)"
 SUPPRESSES_WORDS = "suppresses: ablating the source raises the target (effect > 0)"
@@ -31,6 +44,12 @@ TOKEN_WORDS = (
     "next tokens that ablating the feature lowers or raises: "
     "change of log-probability, ablated − clean, in nats"
 )
+
+SUPPORTED_WORDS = (
+    "supported: ablating it together changes the prediction more than matched controls do; on "
+    "boxes and arrows: part of a supported path"
+)
+NOT_SUPPORTED_WORDS = "dashed frame: tested, and not supported; the caption says why"
 
 
 class Entry(NamedTuple):
@@ -40,7 +59,7 @@ class Entry(NamedTuple):
     words: str
 
 
-def entries(graph: CausalGraph, scale: EffectScale) -> tuple[Entry, ...]:
+def entries(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> tuple[Entry, ...]:
     """The legend of this picture: only what occurs in it."""
     found = [Entry("promotes", PROMOTES_WORDS), Entry("suppresses", SUPPRESSES_WORDS)]
     if scale.largest:
@@ -52,6 +71,11 @@ def entries(graph: CausalGraph, scale: EffectScale) -> tuple[Entry, ...]:
     found.append(Entry("tokens", TOKEN_WORDS))
     if any(node.feature.is_output for node in graph.nodes):
         found.append(Entry("out", _output_words(graph)))
+    standings = [marks.standing(number) for number in graph.component_numbers]
+    if marks.features or any(standing and standing.supported for standing in standings):
+        found.append(Entry("supported", SUPPORTED_WORDS))
+    if any(standing and not standing.supported for standing in standings):
+        found.append(Entry("not_supported", NOT_SUPPORTED_WORDS))
     return tuple(found)
 
 
@@ -100,7 +124,7 @@ def _output_words(graph: CausalGraph) -> str:
 # -- as part of a picture --------------------------------------------------------------------------
 
 
-def legend(graph: CausalGraph, scale: EffectScale) -> str:
+def legend(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> str:
     """The legend as an HTML-like table."""
     samples = {
         "promotes": arrow_sample("━━▶", LOWERS),
@@ -111,13 +135,15 @@ def legend(graph: CausalGraph, scale: EffectScale) -> str:
         "activation": _ramp(),
         "tokens": _chips(),
         "out": _dark(),
+        "supported": _checked(),
+        "not_supported": arrow_sample("╌╌╌", FAINT),
     }
     rows = [
         row(
             cell(at_own_size(sample) if (sample := samples[entry.kind]) else "", width=56),
             cell(wrapped(entry.words, LEGEND_COLUMNS, size=9.5), align="LEFT"),
         )
-        for entry in entries(graph, scale)
+        for entry in entries(graph, scale, marks)
     ]
     title = row(cell(heading("How to read it"), align="LEFT", colspan=2))
     return table(title, *rows, cellspacing=2)
@@ -157,3 +183,7 @@ def _framed() -> str:
 
 def _dark() -> str:
     return table(row(cell(words("a", size=11, colour=WHITE, face=MONO), bgcolor=INK, width=20)))
+
+
+def _checked() -> str:
+    return table(row(cell(arrow_sample(CHECK, INK), border=2, color=INK, width=20)))

@@ -32,6 +32,8 @@ _SAMPLES = {
     "activation": "<i class='ramp'></i>",
     "tokens": "<i class='chip lowered'></i><i class='chip raised'></i>",
     "out": "<i class='chip output'></i>",
+    "supported": "<b>✓</b>",
+    "not_supported": "",
 }
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 

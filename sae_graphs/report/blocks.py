@@ -1,0 +1,90 @@
+"""What a report is made of: headings, sentences, tables and figures, for a page or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sae_graphs.verdicts import VerdictKind
+
+Tone = Literal["", "lowered", "raised"]  # what ablating does to it
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: plain text (not escaped), as a number, a token, or a link within the report."""
+
+    text: str
+    number: bool = False
+    token: bool = False
+    tone: Tone = ""
+    link: str | None = None
+    badge: VerdictKind | None = None
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of level 2 or 3; `anchor` is where links within the report lead."""
+
+    text: str
+    level: int = 2
+    anchor: str | None = None
+    badge: VerdictKind | None = None
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A few sentences: plain, a verdict that stands out, or a small note."""
+
+    text: str
+    style: Literal["plain", "verdict", "note"] = "plain"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; every row has a cell for each heading."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot: the file's name without folder, its `<svg>` and what it shows."""
+
+    name: str
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Words and what they mean, or settings and their values."""
+
+    title: str
+    entries: tuple[tuple[str, str], ...]
+
+
+Block = Heading | Paragraph | Table | Figure | Definitions
+
+
+def text(value: str) -> Cell:
+    """A cell of words."""
+    return Cell(value)
+
+
+def number(value: str, tone: Tone = "") -> Cell:
+    """A cell with a number, already written out."""
+    return Cell(value, number=True, tone=tone)
+
+
+def tone_of(change: float) -> Tone:
+    """`lowered` below 0, `raised` above."""
+    return "lowered" if change < 0 else "raised" if change > 0 else ""
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[Block]:
+    """The table, or nothing where it would have no rows."""
+    return [Table(caption, tuple(head), tuple(map(tuple, rows)))] if rows else []

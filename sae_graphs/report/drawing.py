@@ -1,0 +1,73 @@
+"""One plot: a matplotlib figure of our own look, and its SVG, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from sae_graphs.render.style import FAINT, INK, LINE, SOFT
+
+WIDTH = 7.2  # inches: a column of text in print
+_SETTINGS: dict[str, Any] = {
+    "svg.hashsalt": "sae_graphs",
+    "svg.fonttype": "none",  # text stays text: it can be read, searched and found
+    "text.parse_math": False,  # a token such as $x_1$ is not a formula
+    "text.color": INK,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": SOFT,
+    "axes.labelsize": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": INK,
+    "grid.color": LINE,
+    "grid.linewidth": 0.5,
+}
+_NAMED_GROUP = re.compile(r'<g id="[^"]*_\d+">')
+_STYLE = re.compile(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>\s*")
+_FONTS = "'DejaVu Sans', Helvetica, Arial, sans-serif"
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Within it figures are made and written in our look, whatever the user's own settings."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def new_figure(height: float, *, width: float = WIDTH) -> tuple[Figure, Any]:
+    """A figure of this size in inches, and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.tick_params(length=3, width=0.5)
+    return figure, axes
+
+
+def svg_of(figure: Figure) -> str:
+    """The figure as an `<svg>` element: no prolog, no date, no style that reaches outside it."""
+    file = io.StringIO()
+    nobody = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", metadata=nobody, transparent=True)
+    text = file.getvalue()
+    text = _NAMED_GROUP.sub("<g>", _STYLE.sub("", text[text.index("<svg") :]))
+    text = text.replace("'DejaVu Sans'", _FONTS)
+    corners = 'style="stroke-linejoin: round; stroke-linecap: butt" role="img" '
+    return text.replace("<svg ", f"<svg {corners}", 1)

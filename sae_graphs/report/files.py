@@ -1,0 +1,38 @@
+"""All the files of a report, by name."""
+
+from __future__ import annotations
+
+from sae_graphs.evidence import ValidationReport
+from sae_graphs.evidence_json import FILE_NAME, to_bytes
+from sae_graphs.graph import CausalGraph
+from sae_graphs.render import marked_pictures
+from sae_graphs.report.blocks import Figure
+from sae_graphs.report.content import blocks
+from sae_graphs.report.markdown import markdown
+from sae_graphs.report.marking import marks_of
+from sae_graphs.report.page import page
+
+PICTURE = "graph-validated"
+
+
+def report_files(report: ValidationReport, graph: CausalGraph | None = None) -> dict[str, bytes]:
+    """`validation.json`, `.html` and `.md`, `plot-*.svg`, and the graph's picture with marks.
+
+    Without the graph, as where only `validation.json` is at hand, there is no picture of it.
+    The same report gives the same bytes.
+    """
+    pictures: dict[str, bytes] = {}
+    inline: str | None = None
+    if graph is not None:
+        drawn, inline = marked_pictures(graph, marks_of(report))
+        pictures = {f"{PICTURE}.{kind}": data for kind, data in drawn.items()}
+    parts = tuple(blocks(report))
+    plots = {part.name: part.svg.encode() for part in parts if isinstance(part, Figure)}
+    picture = f"{PICTURE}.svg" if pictures else None
+    return {
+        FILE_NAME: to_bytes(report),
+        "validation.html": page(report, parts, picture=inline).encode(),
+        "validation.md": markdown(report, parts, picture=picture).encode(),
+        **pictures,
+        **plots,
+    }

@@ -1,0 +1,263 @@
+"""The plots of a validation, each a function from its record to SVG text.
+
+A change that lowers is drawn red and filled, one that raises blue and hollow: the sign is never
+told by hue alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from sae_graphs.evidence import Curve, KeepOnly, Mediation, Noise, NullKind, UnitReport
+from sae_graphs.evidence_words import norm, p_value, probability, score_size
+from sae_graphs.render.style import (
+    BAND,
+    BAR,
+    FAINT,
+    INK,
+    LINE,
+    LOWERS,
+    RAISES,
+    SOFT,
+    WHITE,
+    effect_colour,
+)
+from sae_graphs.render.text import counted, plain, shortened, signed, visible
+from sae_graphs.report.drawing import look, new_figure, svg_of
+from sae_graphs.verdicts import deciding, mean_sizes, pooled
+
+NULL_NAMES: dict[NullKind, str] = {
+    "matched": "matched controls",
+    "scaled": "controls scaled to its norm",
+    "directions": "random directions",
+    "shuffles": "shuffled edges",
+}
+_BINS = 72  # columns of dots across a null's row
+_LABEL = 46  # characters of a text that comes from outside
+
+
+def nulls_plot(unit: UnitReport, *, in_nats: bool) -> str | None:
+    """Every control as a dot at its |change|, a row a kind of null, and the unit's own as a line.
+
+    Over several prompts both are means. None where no null has been drawn.
+    """
+    rows = [kind for kind in NULL_NAMES if mean_sizes(unit, kind)]
+    if not rows:
+        return None
+    factor = 1.0 if in_nats else 100.0
+    signed_change = fmean(result.change for result in deciding(unit))
+    own = fmean(abs(result.change) for result in deciding(unit)) * factor
+    sizes = {kind: [factor * size for size in mean_sizes(unit, kind)] for kind in rows}
+    right = 1.08 * max(own, *(max(values) for values in sizes.values())) or 1.0
+    with look():
+        figure, axes = new_figure(0.75 + 0.72 * len(rows))
+        for row, kind in enumerate(rows):
+            _dots(axes, sizes[kind], row, right)
+        axes.axvline(own, color=effect_colour(signed_change), linewidth=2)
+        side = "right" if own > right / 2 else "left"
+        lowers = "lowered" if signed_change < 0 else "raised"
+        gap = -0.01 * right if side == "right" else 0.01 * right
+        told = f"{unit.kind}: {lowers} by {score_size(own / factor, in_nats=in_nats)}"
+        axes.text(own + gap, -0.72, told, color=INK, ha=side, va="center", fontweight="bold")
+        axes.set(xlim=(0, right), ylim=(len(rows) - 0.45, -0.95), yticks=range(len(rows)))
+        axes.set_yticklabels([_null_words(unit, kind) for kind in rows])
+        axes.set_xlabel(f"|change| of the target, {'nats' if in_nats else 'percentage points'}")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        return svg_of(figure)
+
+
+def _dots(axes: Any, values: Sequence[float], row: int, right: float) -> None:
+    """One dot a control, stacked where several fall together."""
+    columns = [min(int(value / right * _BINS), _BINS - 1) for value in values]
+    step = min(0.1, 0.62 / max(Counter(columns).values()))
+    height: Counter[int] = Counter()
+    xs, ys = [], []
+    for column in sorted(columns):
+        xs.append((column + 0.5) / _BINS * right)
+        ys.append(row + 0.3 - step * height[column])
+        height[column] += 1
+    axes.axhline(row + 0.36, color=LINE, linewidth=0.5)
+    axes.scatter(xs, ys, s=14, color=BAR, edgecolors=WHITE, linewidths=0.3, clip_on=False)
+
+
+def _null_words(unit: UnitReport, kind: NullKind) -> str:
+    found = pooled(unit, kind)
+    if found is None:
+        return f"{NULL_NAMES[kind]}\nrefused in some of the prompts"
+    match = "" if found.match is None else f", remove {norm(found.match)} of its norm"
+    return f"{NULL_NAMES[kind]}, p = {p_value(found.p)}\n{found.n}{match}"
+
+
+def curve_plot(curve: Curve) -> str:
+    """The response to a cause that is scaled, and the tangent at the clean point, dashed."""
+    with look():
+        figure, axes = new_figure(2.7, width=WIDE_CURVE)
+        xs, ys = curve.coefficients, curve.responses
+        clean = _clean_response(curve)
+        bottom, top = _limits((*ys, clean))
+        if math.isfinite(curve.gradient):
+            axes.plot(
+                (xs[0], xs[-1]),
+                [clean + curve.gradient * (x - 1) for x in (xs[0], xs[-1])],
+                color=FAINT,
+                linestyle=(0, (4, 3)),
+                linewidth=1.2,
+                label="tangent at the clean point",
+            )
+        axes.plot(xs, ys, color=RAISES, linewidth=1.6, marker="o", markersize=3, label="measured")
+        axes.plot([1], [clean], "D", color=INK, markersize=6, label="clean", linestyle="none")
+        if xs[0] < 0:
+            axes.axvline(0, color=LINE, linewidth=0.8)
+        axes.set_ylim(bottom, top)
+        axes.set_title(_outside(curve.effect))
+        axes.set_xlabel(f"{_outside(curve.cause)}, multiplied by")
+        axes.set_ylabel(_outside(curve.unit))
+        axes.grid()
+        axes.legend(frameon=False, fontsize=8, loc="best")
+        return svg_of(figure)
+
+
+WIDE_CURVE = 4.6  # inches; two of them stand side by side
+
+
+def _clean_response(curve: Curve) -> float:
+    """The response at coefficient 1, between its neighbours where it was not measured."""
+    pairs = sorted(zip(curve.coefficients, curve.responses, strict=True))
+    below = max((pair for pair in pairs if pair[0] <= 1), default=pairs[0])
+    above = min((pair for pair in pairs if pair[0] >= 1), default=pairs[-1])
+    if below[0] == above[0]:
+        return below[1]
+    part = (1 - below[0]) / (above[0] - below[0])
+    return below[1] + part * (above[1] - below[1])
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    room = 0.1 * (high - low) or 1.0
+    return low - room, high + room
+
+
+def keep_only_plot(found: KeepOnly) -> str:
+    """The metric where only the path stays, between its two reference points.
+
+    A bar runs from where everything is ablated to what is left; the clean value is the other line.
+    """
+    groups = [
+        (
+            "the SAEs' errors kept",
+            (found.none, found.clean),
+            [("only the path kept", found.kept), ("all but the path kept", found.complement)],
+        ),
+        (
+            "without the errors",
+            (found.none_bare, found.all_bare),
+            [("only the path kept", found.kept_bare)],
+        ),
+    ]
+    with look():
+        figure, axes = new_figure(2.6)
+        row, ticks = 0.0, []
+        for title, (none, whole), bars in groups:
+            top = row - 0.45
+            axes.text(0, top - 0.16, title, transform=_across(axes), color=SOFT, fontsize=8)
+            for label, kept in bars:
+                width = kept.metric - none.metric
+                axes.barh(row, width, left=none.metric, height=0.5, color=BAR)
+                told = f" {signed(kept.metric)} ({probability(kept.probability)})"
+                axes.text(max(kept.metric, none.metric), row, told, va="center", fontsize=8)
+                ticks.append((row, label))
+                row += 0.8
+            for line, label in ((none, "nothing kept"), (whole, "everything kept")):
+                style = "--" if line is none else "-"
+                axes.plot([line.metric] * 2, [top, row - 0.45], style, color=INK, linewidth=1.2)
+                told = f"{label}\n{signed(line.metric)} ({probability(line.probability)})"
+                axes.text(line.metric, top - 0.05, told, ha="center", va="bottom", fontsize=7)
+            row += 0.95
+        low, high = _limits([kept.metric for _, ends, _ in groups for kept in ends])
+        axes.set(ylim=(row - 1.2, -1.25), xlim=(1.2 * low - 0.2 * high, 1.25 * high - 0.25 * low))
+        axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks])
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("metric, nats")
+        return svg_of(figure)
+
+
+def _across(axes: Any) -> Any:
+    return axes.get_yaxis_transform()
+
+
+def leave_one_out_plot(found: Mediation) -> str:
+    """The joint change with each feature left in place, beside each feature's own; in nats."""
+    names = list(found.without)
+    with look():
+        figure, axes = new_figure(0.95 + 0.3 * len(names))
+        for row, feature in enumerate(names):
+            change, single = found.without[feature], found.singles.get(feature)
+            filled = change < 0
+            axes.barh(
+                row,
+                change,
+                height=0.56,
+                color=LOWERS if filled else WHITE,
+                edgecolor=effect_colour(change),
+                label="all but this feature ablated" if row == 0 else None,
+            )
+            if single is not None:
+                label = "this feature alone ablated" if row == 0 else None
+                axes.plot(
+                    [single],
+                    [row],
+                    "D",
+                    color=INK,
+                    markerfacecolor=WHITE,
+                    markersize=5,
+                    linestyle="none",
+                    label=label,
+                )
+        told = f"all {len(names)} ablated: {signed(found.joint)}"
+        axes.axvline(found.joint, color=INK, linestyle="--", linewidth=1.2, label=told)
+        axes.axvline(0, color=LINE, linewidth=0.8)
+        axes.set_yticks(range(len(names)), [str(feature) for feature in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("change of the metric, ablated − clean, nats")
+        axes.grid(axis="x")
+        figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=3)
+        return svg_of(figure)
+
+
+def noise_plot(found: Sequence[Noise]) -> str | None:
+    """How the divergence grows with the number of random features ablated in snippets."""
+    known = [
+        (noise.n_features, noise.kl.mean, noise.kl.low, noise.kl.high)
+        for noise in found
+        if noise.kl.mean is not None
+    ]
+    if not known:
+        return None
+    xs = [count for count, *_ in known]
+    means = [mean for _, mean, _, _ in known]
+    lows = [mean if low is None else low for _, mean, low, _ in known]
+    highs = [mean if high is None else high for _, mean, _, high in known]
+    with look():
+        figure, axes = new_figure(2.7)
+        axes.fill_between(xs, lows, highs, color=BAND, linewidth=0, label="95 % interval")
+        axes.plot(xs, means, color=BAR, marker="o", markersize=4, label="mean over snippets")
+        if min(xs) > 0 and max(xs) > min(xs):
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(xs, [plain(count) if count > 999 else str(count) for count in xs])
+        axes.minorticks_off()
+        axes.set_xlabel("random features ablated")
+        axes.set_ylabel("divergence from clean, nats")
+        axes.set_title(f"Random ablations in {counted(found[0].kl.n, 'snippet')}")
+        axes.grid(axis="y")
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        return svg_of(figure)
+
+
+def _outside(text: str) -> str:
+    return shortened(visible(text, space=" "), _LABEL)
