@@ -201,7 +201,6 @@ def holding_others(
     `silenced` `[U]` become 0 instead.
     """
     layer, (features, chosen) = model.stack.layers[depth], selected
-    held = clean.activations[depth].of(features)  # [T, U]
 
     def change(rows: Rows) -> Tensor:
         copies, positions = rows.where
@@ -211,7 +210,8 @@ def holding_others(
         now = activations_of(layer, features, rows.streams) * mask
         if silenced is not None:
             now = now * ~silenced
-        then = held[positions] * mask
+        # Encoded again, in the same way: a row that is clean then stays so to the last digit.
+        then = activations_of(layer, features, stream) * mask
         return stream + (decode(now, stream) - decode(then, stream)).to(stream.dtype)
 
     return Edit(Where.of(chosen.any(-1)), change)
