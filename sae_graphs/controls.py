@@ -14,6 +14,7 @@ features of one layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from sae_graphs.clean_run import CleanRun
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.joint import Selected, Sets
 
+TINY = 1e-6  # norms below this are none
 TRIES = 32  # draws of which the one that matches the norm best is taken
 POOL = 2048  # features of a layer to draw from: of more, so many at random
 LEAST_DISTINCT = 19  # different controls: with fewer, no p below 0.05 can be earned
@@ -104,12 +106,14 @@ def matched(
     clean: CleanRun,
     ablated: Tensor,
     members: Collection[Member],
+    taken: Tensor,
     n: int,
     generator: torch.Generator,
 ) -> Controls:
     """`n` sets of other active features, as many in each layer, matched on norm.
 
-    Drawn for the members that are active. Refused where a layer has too few others.
+    Drawn for the members that are active. `taken` `[L, T]` are the norms of what their ablation
+    takes from the stream. Refused where a layer has too few others.
     """
     active = active_members(clean, ablated, members)
     if not active:
@@ -120,20 +124,21 @@ def matched(
     for depth in sorted({member.depth for member in active}):
         parts, wanted, had = [], 0.0, torch.zeros(n)
         for places, features in _groups(active, depth, ablated):
-            pool = _pool(model, clean, depth, places, members, features, generator)
-            if len(pool.others) < len(features):
+            pool = _pool(model, clean, depth, places, members, generator)
+            if len(pool.features) < len(features):
                 label = model.stack.layers[depth].label
                 return refusal(
-                    f"layer {label} has {len(pool.others)} other active features, and "
+                    f"layer {label} has {len(pool.features)} other active features, and "
                     f"{len(features)} are needed"
                 )
-            picked = _draw(pool, len(features), n, generator)  # [K, n]
-            wanted += float(pool.gram[: pool.n_own, : pool.n_own].sum().clamp(min=0))
+            size = float(taken[depth][places].double().norm())
+            picked = _draw(pool, len(features), size, n, generator)  # [K, n]
+            wanted += size**2
             had += _squared_norms(pool.gram, picked)
             drawn.append(pool.features[picked])
             parts.append(_chosen(pool, picked, places))
         found[depth] = _merged(parts)
-        scale[depth] = (wanted**0.5 / had.clamp(min=1e-12).sqrt()).to(ablated.device)
+        scale[depth] = (wanted**0.5 / had.sqrt().clamp(min=TINY)).to(ablated.device)
     return _checked(found, n, drawn, scale)
 
 
@@ -195,13 +200,11 @@ def feature_zero(members: Collection[Member]) -> tuple[Member, ...]:
 
 
 class _Pool(NamedTuple):
-    """Features of one layer and, at some positions, the inner products of what each one's ablation
-    takes from the stream: the path's own first, then those that may be drawn."""
+    """Features of one layer that may be drawn, and the inner products of what ablating each of
+    them takes from the stream at some positions."""
 
-    features: Tensor  # [n + C]
-    n_own: int
-    others: Tensor  # [C] numbers in `features`
-    gram: Tensor  # [n + C, n + C], on the CPU
+    features: Tensor  # [C]
+    gram: Tensor  # [C, C], on the CPU
 
 
 def _groups(
@@ -228,28 +231,27 @@ def _pool(
     depth: int,
     places: Tensor,
     members: Collection[Member],
-    features: Sequence[int],
     generator: torch.Generator,
 ) -> _Pool:
-    own = torch.tensor(features, device=places.device)
     excluded = {member.feature for member in members if member.depth == depth}
     active = clean.activations[depth].active(places)
     others = active[~torch.isin(active, torch.tensor(sorted(excluded), device=places.device))]
     if len(others) > POOL:
         order = torch.randperm(len(others), generator=generator)[:POOL]
         others = others[order.sort().values.to(others.device)]
-    both = torch.cat([own, others])
-    acts = clean.activations[depth].of(both)[places]  # [P, n + C]
-    directions, sizes = _decoded(model, clean, depth, both, places)
+    if not len(others):
+        return _Pool(others, torch.zeros(0, 0, dtype=torch.float64))
+    acts = clean.activations[depth].of(others)[places]  # [P, C]
+    directions, sizes = _decoded(model, clean, depth, others, places)
     weighted = (acts * sizes[:, None]).double()
     gram = (weighted.T @ weighted) * (directions @ directions.T)
-    return _Pool(both, len(own), torch.arange(len(own), len(both)), gram.cpu())
+    return _Pool(others, gram.cpu())
 
 
 def _decoded(
     model: InstrumentedModel, clean: CleanRun, depth: int, features: Tensor, places: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What each feature at activation 1 writes `[n + C, D]`, and how large at each position `[P]`.
+    """What each feature at activation 1 writes `[C, D]`, and how large at each position `[P]`.
 
     A decoder is affine; some undo a normalisation of their input, which scales what all features
     write at that position.
@@ -270,16 +272,14 @@ def _squared_norms(gram: Tensor, picked: Tensor) -> Tensor:
     return gram[picked[:, :, None], picked[:, None, :]].sum((1, 2)).clamp(min=0).float()
 
 
-def _draw(pool: _Pool, size: int, n: int, generator: torch.Generator) -> Tensor:
-    """`n` sets `[K, size]` of others, in ascending order: of several draws the best match."""
-    tries = 1 if len(pool.others) == size else TRIES
-    draws = _subsets(len(pool.others), size, n * tries, generator)
-    picked = pool.others[draws]  # [K * tries, size]
-    wanted = pool.gram[: pool.n_own, : pool.n_own].sum().clamp(min=1e-12).sqrt().log()
-    norms = torch.cat([_squared_norms(pool.gram, part) for part in picked.split(8192)])
-    away = (norms.clamp(min=1e-12).sqrt().log() - wanted).abs().view(n, tries)
+def _draw(pool: _Pool, count: int, norm: float, n: int, generator: torch.Generator) -> Tensor:
+    """`n` sets `[K, count]` of the pool, in ascending order: of several draws the best match."""
+    tries = 1 if len(pool.features) == count else TRIES
+    picked = _subsets(len(pool.features), count, n * tries, generator)  # [K * tries, count]
+    norms = torch.cat([_squared_norms(pool.gram, part) for part in picked.split(8192)]).sqrt()
+    away = (norms.clamp(min=TINY).log() - math.log(max(norm, TINY))).abs().view(n, tries)
     best = away.argmin(1)
-    return picked.view(n, tries, size)[torch.arange(n), best].sort(1).values
+    return picked.view(n, tries, count)[torch.arange(n), best].sort(1).values
 
 
 def _subsets(total: int, size: int, n: int, generator: torch.Generator) -> Tensor:

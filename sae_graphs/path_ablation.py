@@ -137,7 +137,7 @@ def _nulls(
         return run_sets(model, clean, drawn.sets, drawn.n, subject.read, progress=tick)
 
     n, few = settings.controls, min(settings.controls, settings.other_controls)
-    first = matched(model, clean, ablated, members, n, generator("matched"))
+    first = matched(model, clean, ablated, members, moved, n, generator("matched"))
     again = first if first.refused else _part(first, few)
     mixed = shuffled(model, clean, ablated, members, others, few, generator("shuffles"))
     nulls = [null("matched", first, ablating), null("scaled", again, _scaled(subject, tick))]

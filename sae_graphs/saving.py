@@ -51,10 +51,11 @@ def key_of(experiment: Experiment) -> str:
         "settings": {name: value for name, value in held if name not in _NO_NUMBER},
         "intervention": experiment.intervention.name,
     }
-    return run_key(facts, _weights(model))
+    return run_key(facts, weights_of(model))
 
 
-def _weights(model: InstrumentedModel) -> Iterator[tuple[str, Tensor]]:
+def weights_of(model: InstrumentedModel) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of a model and its SAEs, by name, for `run_key`."""
     yield from model.model.named_parameters()
     for layer in model.stack.layers:
         for name, weights in layer.sae.state_dict().items():

@@ -1,0 +1,282 @@
+"""Evidence for a graph: every path ablated, beside controls that could have said no.
+
+1. Prepare the prompts. 2. Ablate each component and its strongest paths, and as many features
+that are not theirs. 3. Ask whether it is the path or only its nodes, what is left without all the
+rest, how the response grows. 4. Compare kinds of ablation, and other text. 5. Judge all paths
+together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from sae_graphs.background import (
+    NOISE_SIZES,
+    RESAMPLED,
+    SNIPPET,
+    Texts,
+    agreement,
+    backgrounds,
+    bundled_texts,
+    changes_by_kind,
+)
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.evidence import Curve, UnitReport, ValidationReport
+from sae_graphs.graph import CausalGraph, FeatureId
+from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.judging import judged
+from sae_graphs.mediation import keep_only, mediation
+from sae_graphs.path_ablation import Tick, ablate_path
+from sae_graphs.responses import COEFFICIENTS, WIDER, curve
+from sae_graphs.subjects import (
+    Subject,
+    check_same_run,
+    generator_for,
+    in_scope,
+    settings_of,
+    subject,
+)
+from sae_graphs.units import Unit, units_of
+from sae_graphs.validation_partial import ValidationPartial, validation_key
+from sae_graphs.validation_settings import ValidationSettings
+
+Progress = Callable[[int, int], None]
+TOKENS_OF_TEXTS = 20_000  # read of the other text, from which snippets are drawn
+
+
+@torch.no_grad()
+def validate(
+    model: InstrumentedModel,
+    graph: CausalGraph,
+    prompts: Sequence[str] | str = (),
+    *,
+    settings: ValidationSettings | None = None,
+    texts: Iterable[str] | None = None,
+    corpus: str | None = None,
+    discovery: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    resume: str | Path | ValidationPartial | None = None,
+    **options: Any,
+) -> ValidationReport:
+    """Test every component of a graph and its strongest paths by ablating them.
+
+    Joint ablation at the positions that the graph's settings name: each layer's features are
+    encoded again on the stream as it is then. Scores are ablated minus clean: probabilities, or
+    with a `contrast` logit differences in nats; each is set beside matched controls (see
+    `sae_graphs.controls`). With further `prompts` the graph is judged on these, else on its own.
+    `texts` are other text for the change off the distribution, by default the bundled corpus;
+    `corpus` is its name in the report. `discovery` names the prompts that the graph was found on.
+    `options` are the fields of `ValidationSettings`. `progress` is told the copies run and their
+    number. With a folder to `resume` from, paths that an earlier, interrupted run tested are read.
+
+    Raises `SaeGraphsError` where the graph is another model's, or an option does not fit.
+    """
+    if settings is not None and options:
+        raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
+    settings = settings or settings_from(options)
+    started = time.perf_counter()
+    found = _prepare(model, graph, prompts, settings)
+    partial = _partial(resume, found, settings)
+    counter = _Counter(progress, _planned(found, settings))
+    units = []
+    for unit in found.units:
+        cost = _cost(unit, found, settings)
+        tested = None if partial is None else partial.read(unit.name)
+        if tested is None:
+            tested = _tested(unit, found, settings, counter.tick)
+            if partial is not None:
+                partial.write(tested)
+        counter.finish(cost)
+        units.append(tested)
+    report = ValidationReport(
+        model=graph.run.model,
+        saes=graph.run.saes,
+        prompt=graph.run.prompt,
+        target=units[0].results[0].target.token,
+        contrast=settings.contrast,
+        discovery=tuple(discovery or (graph.run.prompt,)),
+        test=tuple(test.clean.prompt for test in found.tests),
+        settings=settings.to_json(),
+        units=judged(units, settings.seed),
+        curves=_asked_curves(found, settings, counter.tick),
+    )
+    if not settings.quick:
+        report = _with_other_text(report, found, settings, texts, corpus, counter)
+    return replace(report, seconds=time.perf_counter() - started)
+
+
+def settings_from(options: Mapping[str, Any]) -> ValidationSettings:
+    """`ValidationSettings` from keywords; an unknown one raises `SaeGraphsError`."""
+    unknown = sorted(options.keys() - ValidationSettings.__dataclass_fields__.keys())
+    if unknown:
+        known = quoted(ValidationSettings.__dataclass_fields__, 20)
+        raise SaeGraphsError(f"no option {unknown[0]!r}; expected {known}")
+    return ValidationSettings(**options)
+
+
+# -- the steps -------------------------------------------------------------------------------------
+
+
+class _Prepared(NamedTuple):
+    graph: CausalGraph
+    own: Subject
+    tests: tuple[Subject, ...]
+    units: tuple[Unit, ...]
+
+    @property
+    def nodes(self) -> tuple[FeatureId, ...]:
+        return tuple(node.feature for node in self.graph.nodes)
+
+
+def _prepare(
+    model: InstrumentedModel,
+    graph: CausalGraph,
+    prompts: Sequence[str] | str,
+    settings: ValidationSettings,
+) -> _Prepared:
+    given = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    units = units_of(graph, settings)
+    scope, how = in_scope(model, graph), settings_of(graph)
+    own = subject(scope, graph.run.prompt, "discovery", how, settings, own=True)
+    check_same_run(own, graph)
+    others = dict.fromkeys(prompt for prompt in given if prompt != graph.run.prompt)
+    tests = [subject(scope, prompt, "test", how, settings, own=False) for prompt in others]
+    return _Prepared(graph, own, tuple(tests), units)
+
+
+def _tested(unit: Unit, found: _Prepared, settings: ValidationSettings, tick: Tick) -> UnitReport:
+    """One component or path, on all prompts, and in the graph's own taken apart."""
+    results = [
+        ablate_path(prompt, unit.features, found.nodes, settings, tick)
+        for prompt in (found.own, *found.tests)
+    ]
+    report = UnitReport(
+        name=unit.name,
+        kind=unit.kind,
+        component=unit.component,
+        features=unit.features,
+        edges=tuple((edge.source, edge.target) for edge in unit.edges),
+        results=tuple(results),
+    )
+    if settings.quick:
+        return report
+    return replace(
+        report,
+        mediation=mediation(found.own, unit.features, unit.edges, tick),
+        keep_only=keep_only(found.own, unit.features, tick),
+        curves=_curves(unit, found.own, tick),
+    )
+
+
+def _curves(unit: Unit, own: Subject, tick: Tick) -> tuple[Curve, ...]:
+    """The whole against the target's logit; a path's first feature against its last one."""
+    inner = [feature for feature in unit.features if not feature.is_output]
+    wide = [WIDER * coefficient for coefficient in COEFFICIENTS]
+    found = []
+    for coefficients in (COEFFICIENTS, wide):
+        found.append(curve(own, inner, None, name=unit.name, coefficients=coefficients, tick=tick))
+        if unit.kind == "path" and len(inner) > 1:
+            first, last = inner[0], inner[-1]
+            found.append(curve(own, [first], last, coefficients=coefficients, tick=tick))
+    return tuple(found)
+
+
+def _asked_curves(found: _Prepared, settings: ValidationSettings, tick: Tick) -> tuple[Curve, ...]:
+    """Those of the pairs of features that were asked for, in both widths."""
+    wide = [WIDER * coefficient for coefficient in COEFFICIENTS]
+    return tuple(
+        curve(found.own, [cause], effect, coefficients=coefficients, tick=tick)
+        for cause, effect in settings.curve
+        for coefficients in (COEFFICIENTS, wide)
+    )
+
+
+def _with_other_text(
+    report: ValidationReport,
+    found: _Prepared,
+    settings: ValidationSettings,
+    texts: Iterable[str] | None,
+    corpus: str | None,
+    counter: _Counter,
+) -> ValidationReport:
+    """Kinds of ablation that need other text, and what ablation does there."""
+    if settings.snippets == 0:
+        return report
+    own, model = found.own, found.own.model
+    source = Texts(model, bundled_texts() if texts is None else texts, n_tokens=TOKENS_OF_TEXTS)
+    seed = settings.seed
+    pieces = source.pieces(settings.snippets, SNIPPET, generator_for(seed, "snippets"))
+    runs = [model.run_tokens(ids) for ids in pieces]
+    alike = source.pieces(RESAMPLED, len(own.clean), generator_for(seed, "resampled"))
+    others = [model.run_tokens(ids) for ids in alike]
+    members = [own.members(unit.features) for unit in found.units]
+    kinds = changes_by_kind(own, members, runs, others, counter.tick)
+    ablate_first = bool(settings_of(found.graph).ablate_first)
+    behind, noise = backgrounds(model, runs, members, seed, ablate_first, counter.tick)
+    counter.finish(_cost_of_text(found, settings))
+    parts = zip(report.units, kinds, behind, strict=True)
+    return replace(
+        report,
+        units=tuple(replace(unit, kinds=kind, background=back) for unit, kind, back in parts),
+        noise=noise,
+        agreement=agreement(kinds),
+        corpus=corpus or ("the bundled corpus" if texts is None else "the texts given"),
+    )
+
+
+# -- keeping count ---------------------------------------------------------------------------------
+
+
+class _Counter:
+    """Counts copies for the progress bar; what was skipped counts as done when its step is."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._before = self._within = 0
+
+    def tick(self, n: int) -> None:
+        self._within += n
+        if self._progress is not None:
+            self._progress(min(self._before + self._within, self._total), self._total)
+
+    def finish(self, cost: int) -> None:
+        self._before, self._within = self._before + cost, 0
+        self.tick(0)
+
+
+def _planned(found: _Prepared, settings: ValidationSettings) -> int:
+    units = sum(_cost(unit, found, settings) for unit in found.units)
+    return units + (0 if settings.quick else _cost_of_text(found, settings))
+
+
+def _cost(unit: Unit, found: _Prepared, settings: ValidationSettings) -> int:
+    """Copies that one unit takes, at most."""
+    few = min(settings.controls, settings.other_controls)
+    cost = (1 + len(found.tests)) * (2 + settings.controls + 3 * few)
+    if settings.quick:
+        return cost
+    curves = 2 * len(COEFFICIENTS) * (2 if unit.kind == "path" else 1)
+    return cost + 3 + 2 * len(unit.features) + len(unit.edges) + 6 + curves
+
+
+def _cost_of_text(found: _Prepared, settings: ValidationSettings) -> int:
+    n = len(found.units)
+    return (2 + RESAMPLED) * n + settings.snippets * (2 * n + len(NOISE_SIZES))
+
+
+def _partial(
+    resume: str | Path | ValidationPartial | None, found: _Prepared, settings: ValidationSettings
+) -> ValidationPartial | None:
+    if resume is None:
+        return None
+    partial = resume if isinstance(resume, ValidationPartial) else ValidationPartial(resume)
+    tokens = [test.clean.token_ids for test in (found.own, *found.tests)]
+    names = [unit.name for unit in found.units]
+    partial.begin(lambda: validation_key(found.own.model, found.graph, tokens, settings), names)
+    return partial
