@@ -11,7 +11,7 @@ from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_l
 from sae_graphs.render.header import header, no_path_words
 from sae_graphs.render.labels import BoxShape, box, box_tooltip
 from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
-from sae_graphs.render.markup import cell, font, row, table, words
+from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
 from sae_graphs.render.names import counted_nodes, logit_words, name_of
 from sae_graphs.render.style import (
     FAINT,
@@ -171,14 +171,13 @@ def _add_group(
     standing = marks.standing(number)
     total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
     facts = f"  {counted_nodes(group.nodes)} · total |effect| {plain(total)}"
-    caption = table(
-        row(
-            cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
-            cell(words(facts, size=9.5, colour=SOFT), align="LEFT"),
-        ),
-        *_standing_rows(standing),
-        cellpadding=2,
+    head = row(
+        cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
+        cell(words(facts, size=9.5, colour=SOFT), align="LEFT"),
     )
+    caption = table(head, cellpadding=2)
+    if standing is not None:
+        caption = table(row(cell(at_own_size(caption))), _standing_row(standing))
     with drawing.subgraph(name=f"cluster_{number}") as cluster:
         cluster.attr(
             label=f"<{font(caption)}>",
@@ -205,14 +204,12 @@ def _add_group(
             )
 
 
-def _standing_rows(standing: Standing | None) -> list[str]:
+def _standing_row(standing: Standing) -> str:
     """The line of a component's caption that says what was found of it."""
-    if standing is None:
-        return []
     told = f"{CHECK} {standing.words}" if standing.supported else standing.words
     colour = INK if standing.supported else SOFT
     line = words(told, size=11, bold=standing.supported, colour=colour)
-    return [row(cell(line, align="LEFT", colspan=2))]
+    return row(cell(line, align="LEFT", cellpadding=2))
 
 
 def _frame(standing: Standing) -> dict[str, str]:

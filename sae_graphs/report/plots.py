@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from sae_graphs.evidence import Curve, KeepOnly, Mediation, Noise, NullKind, UnitReport
+from sae_graphs.evidence import Curve, KeepOnly, Kept, Mediation, Noise, NullKind, UnitReport
 from sae_graphs.evidence_words import norm, p_value, probability, score_size
 from sae_graphs.render.style import (
     BAND,
@@ -89,8 +89,8 @@ def _null_words(unit: UnitReport, kind: NullKind) -> str:
     found = pooled(unit, kind)
     if found is None:
         return f"{NULL_NAMES[kind]}\nrefused in some of the prompts"
-    match = "" if found.match is None else f", remove {norm(found.match)} of its norm"
-    return f"{NULL_NAMES[kind]}, p = {p_value(found.p)}\n{found.n}{match}"
+    match = "" if found.match is None else f", {norm(found.match)} of its norm"
+    return f"{NULL_NAMES[kind]}: p = {p_value(found.p)}\n{found.n} of them{match}"
 
 
 def curve_plot(curve: Curve) -> str:
@@ -143,51 +143,50 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 
 def keep_only_plot(found: KeepOnly) -> str:
-    """The metric where only the path stays, between its two reference points.
+    """The metric where only these features stay, between its two reference points.
 
-    A bar runs from where everything is ablated to what is left; the clean value is the other line.
+    A bar runs from where nothing is kept, the dashed line, to what is left; where it reaches the
+    solid line everything is.
     """
-    groups = [
-        (
-            "the SAEs' errors kept",
-            (found.none, found.clean),
-            [("only the path kept", found.kept), ("all but the path kept", found.complement)],
-        ),
-        (
-            "without the errors",
-            (found.none_bare, found.all_bare),
-            [("only the path kept", found.kept_bare)],
-        ),
-    ]
+    whole = found.none, found.clean
+    bare = found.none_bare, found.all_bare
+    kept = [("only these features", found.kept), ("all but these features", found.complement)]
+    groups = [("with the SAEs' errors", whole, kept)]
+    groups.append(("without the errors", bare, [("only these features", found.kept_bare)]))
+    metrics = [each.metric for _, ends, bars in groups for each in (*ends, *(b[1] for b in bars))]
+    low, high = min(metrics), max(metrics)
+    room = (high - low) or 1.0
+    right = high + 0.75 * room  # room for the words beside the lines
     with look():
-        figure, axes = new_figure(2.6)
-        row, ticks = 0.0, []
-        for title, (none, whole), bars in groups:
-            top = row - 0.45
-            axes.text(0, top - 0.16, title, transform=_across(axes), color=SOFT, fontsize=8)
-            for label, kept in bars:
-                width = kept.metric - none.metric
-                axes.barh(row, width, left=none.metric, height=0.5, color=BAR)
-                told = f" {signed(kept.metric)} ({probability(kept.probability)})"
-                axes.text(max(kept.metric, none.metric), row, told, va="center", fontsize=8)
-                ticks.append((row, label))
-                row += 0.8
-            for line, label in ((none, "nothing kept"), (whole, "everything kept")):
-                style = "--" if line is none else "-"
-                axes.plot([line.metric] * 2, [top, row - 0.45], style, color=INK, linewidth=1.2)
-                told = f"{label}\n{signed(line.metric)} ({probability(line.probability)})"
-                axes.text(line.metric, top - 0.05, told, ha="center", va="bottom", fontsize=7)
-            row += 0.95
-        low, high = _limits([kept.metric for _, ends, _ in groups for kept in ends])
-        axes.set(ylim=(row - 1.2, -1.25), xlim=(1.2 * low - 0.2 * high, 1.25 * high - 0.25 * low))
-        axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks])
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("metric, nats")
+        figure, axes = new_figure(2.7)
+        row = 0
+        labels: list[str] = []
+        for title, (none, clean), bars in groups:
+            labels += [title, *(f"  {label} kept" for label, _ in bars)]
+            for line, drawn in ((none, (0, (3, 2))), (clean, "-")):
+                bottom = row + len(bars) + 0.4
+                axes.plot([line.metric] * 2, [row + 0.4, bottom], color=INK, linestyle=drawn)
+                name = "nothing" if line is none else "everything"
+                side = "right" if line.metric < max(none.metric, clean.metric) else "left"
+                told = f" {name}: {_kept_words(line)} "
+                axes.text(line.metric, row + 0.25, told, ha=side, fontsize=8, color=SOFT)
+            for place, (_, each) in enumerate(bars, start=row + 1):
+                width = each.metric - none.metric
+                axes.barh(place, width, left=none.metric, height=0.5, color=BAR)
+                axes.text(right, place, _kept_words(each), ha="right", va="center", fontsize=8)
+            row += len(bars) + 1
+        axes.set(ylim=(row - 0.5, -0.5), xlim=(low - 0.75 * room, right))
+        axes.set_yticks(range(row), labels, ha="left")
+        for tick in axes.get_yticklabels():
+            tick.set_fontweight("normal" if tick.get_text().startswith(" ") else "bold")
+        axes.tick_params(axis="y", length=0, pad=140)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("metric, nats (target's probability)")
         return svg_of(figure)
 
 
-def _across(axes: Any) -> Any:
-    return axes.get_yaxis_transform()
+def _kept_words(kept: Kept) -> str:
+    return f"{signed(kept.metric)} ({probability(kept.probability)})"
 
 
 def leave_one_out_plot(found: Mediation) -> str:

@@ -1,0 +1,380 @@
+"""The files of a report: what they show is what was found, and no text from outside acts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sae_graphs import render
+from sae_graphs.evidence import UnitReport, ValidationReport
+from sae_graphs.evidence_json import load
+from sae_graphs.evidence_terminal import print_report
+from sae_graphs.evidence_words import (
+    p_value,
+    points,
+    probability,
+    relative,
+    share,
+)
+from sae_graphs.graph import FeatureId
+from sae_graphs.report import report_files
+from sae_graphs.report.content import blocks, judged
+from sae_graphs.report.markdown import markdown, shown
+from sae_graphs.report.marking import marks_of
+from sae_graphs.report.page import page
+from sae_graphs.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
+from sae_graphs.verdicts import verdict
+from tests import evidence
+from tests.graphs import example
+
+VOID = {"meta", "br", "wbr"}
+PLOTS = {
+    "plot-graph-1-nulls.svg",
+    "plot-graph-1-kept.svg",
+    "plot-graph-1-path-1-nulls.svg",
+    "plot-graph-1-path-1-features.svg",
+    "plot-graph-1-path-1-kept.svg",
+    "plot-graph-1-path-1-curve-1.svg",
+    "plot-graph-1-path-1-curve-2.svg",
+    "plot-graph-2-nulls.svg",
+    "plot-graph-curve-1.svg",
+    "plot-noise.svg",
+}
+ODD = {
+    "bare": evidence.report(
+        units=(evidence.bare_unit(),), noise=(), curves=(), agreement=None, corpus=None
+    ),
+    "no units": evidence.report(units=[evidence.bare_unit()], settings={}),
+    "refused": evidence.report(units=(evidence.refused(),)),
+    "prompts": evidence.report(units=(evidence.over_prompts(),), test=("© (C", "(C")),
+    "contrast": evidence.with_contrast(),
+}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: the elements and their attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+
+def active_parts(found: Page) -> Iterator[str]:
+    """Whatever could run or fetch something."""
+    for tag, attributes in found.elements:
+        if tag in ("script", "iframe", "object", "embed", "link", "base", "form", "img", "image"):
+            yield tag
+        for name, value in attributes.items():
+            if name.startswith("on") or name in ("src", "srcset", "action", "data"):
+                yield f"{tag} {name}"
+            local = (value or "").startswith(("#", "https://www.neuronpedia.org/"))
+            if name.endswith("href") and not local:
+                yield f"{tag} {name}={value}"
+            if "url(" in (value or "") and not re.fullmatch(r".*url\(#\w+\).*", value or ""):
+                yield f"{tag} {name}={value}"
+
+
+def page_of(report: ValidationReport) -> Page:
+    return Page(page(report, tuple(blocks(report))))
+
+
+def test_the_files_of_a_full_report(tmp_path: Path) -> None:
+    report = evidence.report()
+    files = report_files(report, example())
+    names = {"validation.json", "validation.html", "validation.md"}
+    assert set(files) == names | {"graph-validated.svg", "graph-validated.png"} | PLOTS
+    (tmp_path / "validation.json").write_bytes(files["validation.json"])
+    assert load(tmp_path) == report
+    for name, data in files.items():
+        if name.endswith(".svg"):
+            ElementTree.fromstring(data)
+    referenced = set(re.findall(r"\]\(([^)]*)\)", files["validation.md"].decode()))
+    assert referenced == PLOTS | {"graph-validated.svg"}
+
+
+def test_a_report_needs_no_graph() -> None:
+    files = report_files(evidence.report())
+    assert not [name for name in files if name.startswith("graph")]
+    assert "graph-validated" not in files["validation.md"].decode()
+
+
+@pytest.mark.parametrize("report", ODD.values(), ids=ODD)
+def test_odd_reports_are_told_too(report: ValidationReport) -> None:
+    files = report_files(report)
+    found = Page(files["validation.html"].decode())
+    for unit in report.units:
+        assert verdict(unit, report).words in found.text
+    assert not list(active_parts(found))
+    assert "nan" not in found.text and "None" not in found.text
+
+
+def test_nothing_is_fetched_and_nothing_runs() -> None:
+    text = report_files(evidence.report(), example())["validation.html"].decode()
+    assert not list(active_parts(Page(text)))
+    addresses = set(re.findall(r"https?://[^\s\"'<>)/]+", text))
+    assert addresses <= {"http://www.w3.org", "https://www.neuronpedia.org"}
+
+
+def test_the_check_of_active_parts_can_fail() -> None:
+    for text in (
+        "<script>alert(1)</script>",
+        "<b onclick='x'></b>",
+        "<a href='javascript:x'></a>",
+        "<p style='background: url(https://x)'></p>",
+    ):
+        assert list(active_parts(Page(text)))
+
+
+def test_hostile_text_stays_text() -> None:
+    report = evidence.hostile()
+    files = report_files(report, example())
+    found = Page(files["validation.html"].decode("utf-8"))
+    assert not list(active_parts(found))
+    assert "<script>alert(1)</script>|`↵$x_1$\\x00\\u202e\\ud83d" in found.text
+    for name, data in files.items():
+        assert re.fullmatch(r"[a-z0-9.-]+", name)
+        if name.endswith((".html", ".md", ".svg")):
+            assert not re.search("[\x00-\x08\x0b-\x1f\u202e\ud800-\udfff]", data.decode("utf-8"))
+        if name.endswith(".svg"):
+            root = ElementTree.fromstring(data)
+            assert not [part for part in root.iter() if part.tag.endswith("script")]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.characters(exclude_categories=()), max_size=30))
+def test_any_text_stays_text(text: str) -> None:
+    result = evidence.result(prompt=text, target=evidence.token_change(text), nulls=())
+    unit = evidence.bare_unit(results=(result,))
+    texts = {"prompt": text, "target": text, "warnings": (text,)}
+    report = evidence.report(units=(unit,), curves=(), noise=(), **texts)
+    assert not list(active_parts(page_of(report)))
+
+
+# -- Markdown --------------------------------------------------------------------------------------
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_markdown_keeps_text_as_text(text: str) -> None:
+    line = shown(text)
+    assert "\n" not in line and "<" not in line
+    bare = re.sub(r"\\[\\`*_\[\]{}|#$~!^@:.]", "", line)
+    assert not re.search(r"[\\`*_\[\]{}|#$~!^@]|://|www\.", bare)
+
+
+def test_markdown_tables_have_as_many_cells_as_headings() -> None:
+    report = evidence.hostile()
+    text = markdown(report, tuple(blocks(report)))
+    tables = re.findall(r"(?:^\|.*\|\n?)+", text, flags=re.MULTILINE)
+    assert len(tables) > 5
+    for found in tables:
+        cells = {len(re.split(r"(?<!\\)\|", line)) for line in found.strip().splitlines()}
+        assert len(cells) == 1
+    assert "<script" not in text and not re.search(r"(?<!\\)\]\(javascript", text)
+
+
+def test_markdown_says_what_the_page_says() -> None:
+    report = evidence.report()
+    text = markdown(report, tuple(blocks(report)))
+    for unit, found, _ in judged(report):
+        assert f"{unit.name}: {found.kind}" in text
+        assert shown(found.words) in text
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_the_numbers_of_the_record() -> None:
+    report = evidence.report()
+    text = page_of(report).text
+    unit = report.units[1]
+    assert unit.tested and unit.mediation and unit.keep_only and unit.kinds
+    wanted = [p_value(unit.tested.p), p_value(unit.tested.q)]
+    for change in (*unit.of_discovery.lowered, *unit.of_discovery.raised):
+        wanted.append(f"{probability(change.before)} → {probability(change.after)}")
+        wanted.append(points(change.after - change.before))
+        if change.before:
+            wanted.append(f"{relative(change.relative_change)} of {probability(change.before)}")
+    wanted += [p_value(null.p) for null in unit.of_discovery.nulls]
+    wanted += ["0.81 / 0.94 / 1.07", "feature 0 of the same layers (1 of 4 active)"]
+    wanted += [share(edge.fraction) for edge in unit.mediation.edges]
+    wanted += [share(unit.mediation.needed(feature)) for feature in unit.mediation.without]
+    wanted += ["interaction (the difference): +0.322 nats"]
+    wanted += ["no feature −6.20 nats, everything −0.288 nats", "Faithfulness 86 %"]
+    wanted += ["Completeness 46 %", "−2.75", "0.200 to 0.600", "0.930"]
+    for words in wanted:
+        assert words in text, words
+
+
+def test_a_loss_is_told_as_the_source_tells_it() -> None:
+    change = evidence.token_change(before=0.422, after=0.0001)
+    unit = evidence.unit(results=(evidence.result(target=change),))
+    assert "−100 % of 42.2 %" in page_of(evidence.report(units=(unit,))).text
+
+
+def test_every_unit_is_reached_from_the_summary() -> None:
+    twins = evidence.unit("a|b"), evidence.unit("a|b"), evidence.bare_unit("Graph 1")
+    report = evidence.report(units=(*twins, evidence.bare_unit("Graph 1")))
+    elements = page_of(report).elements
+    anchors = [attributes["id"] for tag, attributes in elements if tag == "h2" and attributes]
+    assert len(set(anchors)) == len(anchors) == 4
+    links = {str(attributes["href"]) for tag, attributes in elements if tag == "a"}
+    assert links == {f"#{anchor}" for anchor in anchors}
+
+
+# -- plots -----------------------------------------------------------------------------------------
+
+
+def test_plots_draw_every_control() -> None:
+    plain = nulls_plot(evidence.unit(), in_nats=False)
+    assert plain is not None and plain.count("<use ") >= 4 * 19
+    assert "path: lowered by 71.9 points" in plain
+    assert nulls_plot(evidence.refused(), in_nats=False) is None
+
+
+def test_plots_are_the_same_every_time(tmp_path: Path) -> None:
+    code = (
+        "import hashlib\nfrom tests import evidence\nfrom tests.graphs import example\n"
+        "from sae_graphs.report import report_files\n"
+        "files = report_files(evidence.report(), example())\n"
+        "print(hashlib.sha256(b''.join(files[name] for name in sorted(files))).hexdigest())"
+    )
+    settings_file = tmp_path / "matplotlibrc"
+    settings_file.write_text("font.size: 30\nsvg.fonttype: path\n")
+    odd = {"MATPLOTLIBRC": str(settings_file), "PYTHONHASHSEED": "7"}
+    found = set()
+    for extra in ({"PYTHONHASHSEED": "1"}, odd):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **extra},
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_plots_leave_matplotlib_as_it_was() -> None:
+    before = dict(matplotlib.rcParams)
+    curve_plot(evidence.curve())
+    keep_only_plot(evidence.keep_only())
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_reports_import_nothing_heavy() -> None:
+    code = (
+        "import sys, sae_graphs.report, sae_graphs.evidence_terminal\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib.pyplot'}\n"
+        "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_noise_without_snippets_is_not_drawn() -> None:
+    assert noise_plot(()) is None
+
+
+# -- marks on the picture --------------------------------------------------------------------------
+
+
+def test_marks_follow_the_verdicts() -> None:
+    marks = marks_of(evidence.report())
+    assert marks.components[1].supported
+    assert marks.components[2].words == "not distinguishable from controls, p = 0.900"
+    assert not marks.components[2].supported
+    assert marks.features == frozenset(evidence.features())
+    assert (FeatureId.parse("0.1"), FeatureId.parse("1.1")) in marks.edges
+
+
+def test_the_marked_picture_says_what_is_supported() -> None:
+    graph = example()
+    pictures, inline = render.marked_pictures(graph, marks_of(evidence.report()))
+    picture, inline = (svg.replace("\u00a0", " ") for svg in (pictures["svg"].decode(), inline))
+    assert picture.count("✓ supported, p = 0.050") == 1
+    assert "not distinguishable from controls, p = 0.900" in picture
+    assert "supported: ablating it together" in picture
+    assert "How to read it" not in inline and "✓ supported" in inline
+    for number in ("✓ −4.00", "✓ −2.00", "✓ −1.50", "  +1.00"):
+        assert f"{number} <" in picture
+
+
+def test_a_picture_without_marks_is_as_before() -> None:
+    graph = example()
+    assert render.dot(graph) == render.dot(graph, marks=render.Marks({}))
+    assert "✓" not in render.svg(graph)
+
+
+# -- the terminal ----------------------------------------------------------------------------------
+
+
+def printed(report: ValidationReport, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_report(console, report)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_terminal_shows_every_unit(width: int) -> None:
+    report = evidence.report()
+    text = printed(report, width)
+    assert max(map(len, text.splitlines())) <= width
+    for wanted in ("−71.9", "0.050", "supported", "distinguishable", "Graph 2"):
+        assert wanted in text
+    for unit in (report.units[0], report.units[1], report.units[2]):
+        words = verdict(unit, report).words
+        assert words in text.replace("\n", " ").replace("  ", " ")
+
+
+def test_markup_in_tokens_is_not_obeyed() -> None:
+    report = evidence.report(target="[bold]x[/bold]\x1b[31m", prompt="[red]")
+    text = printed(report, 120)
+    assert "[bold]x[/bold]\\x1b[31m" in text and "\x1b" not in text
+
+
+def test_units_without_anything_print() -> None:
+    for report in ODD.values():
+        assert printed(report, 100)
+
+
+def unit_named(report: ValidationReport, name: str) -> UnitReport:
+    return next(unit for unit in report.units if unit.name == name)
+
+
+def test_the_json_of_the_files_is_plain() -> None:
+    data = json.loads(report_files(evidence.report())["validation.json"])
+    assert unit_named(evidence.report(), "Graph 2").name == data["units"][2]["name"]

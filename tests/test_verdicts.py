@@ -1,0 +1,173 @@
+"""What the numbers allow us to say: each kind of verdict, its edges, and its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_graphs.evidence import Match, UnitReport
+from sae_graphs.verdicts import (
+    LEAST_NATS,
+    LEAST_POINTS,
+    MEANINGS,
+    deciding,
+    pooled,
+    short_words,
+    verdict,
+)
+from tests import evidence
+
+
+def kind_of(unit: UnitReport, **changes: Any) -> str:
+    return verdict(unit, evidence.report(units=(unit,), **changes)).kind
+
+
+def weak(*, scaled: float | None = None, directions: float | None = None) -> UnitReport:
+    """A path whose matched controls remove 0.31 of its norm, beside controls of its norm."""
+    nulls = [evidence.null(match=Match(0.1, 0.31, 0.5))]
+    nulls += [evidence.null("scaled", p=scaled)] if scaled is not None else []
+    nulls += [evidence.null("directions", p=directions)] if directions is not None else []
+    return evidence.unit(results=(evidence.result(nulls=tuple(nulls)),))
+
+
+def with_change(change: float, **changes: Any) -> UnitReport:
+    result = evidence.result(change=change)
+    numbers = evidence.tested(change=abs(change), signed=change, **changes)
+    return evidence.unit(results=(result,), tested=numbers)
+
+
+def test_a_change_that_controls_do_not_reach_is_supported() -> None:
+    unit = evidence.unit()
+    found = verdict(unit, evidence.report())
+    assert found.supported and found.kind == "supported"
+    assert found.words == (
+        'Needed here: without its 4 features ")" falls from 75.0 % to 3.1 % (−71.9 points, −96 % '
+        "of 75.0 %; rank 1 to 9). Of 19 matched control sets (removing 0.94 of its norm) 0 change "
+        "it as much: p = 0.050, q = 0.050; the controls' median change is 5.0 points, 14 times "
+        "smaller. 81 % of what its first feature does flows along the path."
+    )
+    assert short_words(unit, found) == "supported, p = 0.050"
+
+
+def test_a_change_that_raises_is_supported_too() -> None:
+    found = verdict(with_change(0.2), evidence.report())
+    assert found.supported and found.words.startswith("Holds it back here: without")
+    assert '")" rises from 75.0 % to 95.0 %' in found.words
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"q": 0.05}, "supported"),
+        ({"q": 0.051}, "not distinguishable"),
+        ({"q": None, "p": 0.01}, "supported"),
+        ({"q": None, "p": 0.06}, "not distinguishable"),
+        ({"ratio": 2.0}, "supported"),
+        ({"ratio": 1.99}, "not distinguishable"),
+        ({"ratio": None, "control_median": 0.0}, "supported"),
+        ({"p": None, "q": None}, "no controls"),
+    ],
+)
+def test_the_edges_of_support(changes: dict[str, Any], kind: str) -> None:
+    assert kind_of(evidence.unit(tested=evidence.tested(**changes))) == kind
+
+
+def test_too_small_a_change_is_no_effect() -> None:
+    assert kind_of(with_change(-LEAST_POINTS)) == "supported"
+    assert kind_of(with_change(-LEAST_POINTS * 0.99)) == "no effect"
+    assert kind_of(with_change(-LEAST_NATS), contrast="]") == "supported"
+    assert kind_of(with_change(-LEAST_NATS * 0.99), contrast="]") == "no effect"
+
+
+def test_weak_controls_are_told_and_their_size_is_checked() -> None:
+    assert kind_of(weak()) == "supported"
+    assert kind_of(weak(scaled=0.05, directions=0.05)) == "supported"
+    assert kind_of(weak(scaled=0.06, directions=0.05)) == "norm only"
+    assert kind_of(weak(directions=0.2)) == "norm only"
+    words = verdict(weak(scaled=0.01, directions=0.2), evidence.report()).words
+    assert "(removing only 0.31 of its norm)" in words
+    assert "Controls scaled to its norm: p = 0.010; random directions of its norm: p = 0.200." in (
+        words
+    )
+    assert words.startswith("Explained by its size here")
+    bare = verdict(weak(), evidence.report()).words
+    assert "No controls of its norm were run." in bare
+
+
+def test_controls_of_its_norm_decide_only_where_matched_ones_are_weak() -> None:
+    nulls = evidence.null(), evidence.null("scaled", p=0.9)
+    assert kind_of(evidence.unit(results=(evidence.result(nulls=nulls),))) == "supported"
+
+
+def test_refused_controls_support_nothing() -> None:
+    found = verdict(evidence.refused(), evidence.report())
+    assert found.kind == "no controls"
+    assert "No matched controls: only 4 features are active in its layers." in found.words
+    assert short_words(evidence.refused(), found) == "no fair controls"
+
+
+def test_a_path_that_is_not_active_is_not_tested() -> None:
+    unit = evidence.unit(results=(evidence.result(active=0),))
+    found = verdict(unit, evidence.report())
+    assert found.kind == "inactive"
+    assert found.words.startswith("Inactive: none of its 4 features is active")
+
+
+def test_nothing_but_an_ablation_is_enough_for_words() -> None:
+    found = verdict(evidence.bare_unit(), evidence.report())
+    assert found.kind == "no controls"
+    assert found.words.endswith("rank 1 to 9). No matched controls.")
+
+
+def test_test_prompts_decide_where_there_are_any() -> None:
+    unit = evidence.over_prompts()
+    assert [result.role for result in deciding(unit)] == ["test", "test"]
+    words = verdict(unit, evidence.report(units=(unit,), test=("© (C", "(C"))).words
+    assert words.startswith(
+        'Needed in 2 test prompts: without its 4 features ")" falls from 37.5 % to 9.4 % on '
+        "average (−28.1 points, −75 % of 37.5 %; 95 % interval of |change| 18.8 to 37.5 points)."
+    )
+
+
+def test_a_null_over_prompts_compares_means() -> None:
+    """Controls of means 0.35, 0.25 and 0.1 beside a path of mean 0.28125: one is as large."""
+    changes = (0.4, -0.2, 0.0), (-0.3, 0.3, 0.2)
+    results = [
+        evidence.result(
+            role="test", change=change, nulls=(evidence.null(changes=each, match=match),)
+        )
+        for change, each, match in zip(
+            (-0.375, 0.1875),
+            changes,
+            (Match(0.5, 0.6, 0.7), Match(0.7, 0.8, 0.9)),
+            strict=True,
+        )
+    ]
+    found = pooled(evidence.unit(results=tuple(results), tested=None), "matched")
+    assert found is not None and found.n == 3
+    assert found.p == (1 + 1) / (1 + 3)
+    assert found.match == pytest.approx(0.7)
+    one_refused = (results[0], evidence.result(role="test", nulls=()))
+    assert pooled(evidence.unit(results=one_refused, tested=None), "matched") is None
+
+
+@given(
+    change=st.floats(-1, 1),
+    p=st.none() | st.floats(0.001, 1),
+    ratio=st.none() | st.floats(0, 1e6),
+    active=st.integers(0, 4),
+    role=st.sampled_from(["discovery", "test"]),
+    contrast=st.none() | st.just("]"),
+)
+def test_every_unit_has_one_verdict(
+    change: float, p: float | None, ratio: float | None, active: int, role: Any, contrast: Any
+) -> None:
+    result = evidence.result(change=change, active=active, role=role)
+    numbers = evidence.tested(role=role, change=abs(change), signed=change, p=p, q=p, ratio=ratio)
+    unit = evidence.unit(results=(result,), tested=numbers)
+    found = verdict(unit, evidence.report(units=(unit,), contrast=contrast))
+    assert found.kind in MEANINGS and "\n" not in found.words and "nan" not in found.words
+    assert found.supported <= (active > 0 and p is not None and p <= 0.05 and change != 0)
