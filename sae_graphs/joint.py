@@ -92,6 +92,8 @@ def run_edits(
         at = point
         before = rows.where.mask(n_copies, len(clean))
         where = Where.of(before | edit.where.mask(n_copies, len(clean)))
+        if not len(where):
+            continue  # an SAE cannot be asked about no rows
         rows = Rows(where, rows.at(where, clean.streams[depth]))
         streams = edit.change(rows)
         shift = (streams - rows.streams).detach().norm(dim=-1)
