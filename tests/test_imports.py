@@ -22,6 +22,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "views": {"graph"},
     "paths": {"graph"},
     "graph_json": {"files", "graph"},
+    "evidence": set(),
+    "evidence_json": {"evidence", "files"},
+    "evidence_words": {"render"},
+    "verdicts": {"evidence", "evidence_words", "render"},
+    "evidence_terminal": {"evidence", "evidence_words", "render", "verdicts"},
     "settings": {"graph"},
     "effects": {"settings"},
     "selection": {"effects", "graph", "paths", "settings"},
@@ -165,8 +170,14 @@ TORCH_FREE = [
     "selection",
     "settings",
     "errors",
+    "evidence",
+    "evidence_json",
+    "evidence_terminal",
+    "evidence_words",
     "neuronpedia",
     "render",
+    "report",
+    "verdicts",
 ]
 
 
@@ -211,6 +222,15 @@ def test_imports_point_down(module: str) -> None:
 def test_drawing_reads_graphs_and_paths_only(file: Path) -> None:
     top, late = imports_of(file)
     assert own(top | late) <= {"graph", "paths", "render"}
+
+
+REPORT_READS = {"evidence", "evidence_json", "evidence_words", "graph", "render", "verdicts"}
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "report").glob("*.py")), ids=lambda f: f.stem)
+def test_reports_read_evidence_and_draw(file: Path) -> None:
+    top, late = imports_of(file)
+    assert own(top | late) <= REPORT_READS | {"report"}
 
 
 def test_the_check_can_fail(tmp_path: Path) -> None:

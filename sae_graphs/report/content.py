@@ -32,8 +32,17 @@ from sae_graphs.report.plots import noise_plot
 from sae_graphs.report.units import curve_blocks, slug, spread_cells, target_words, unit_blocks
 from sae_graphs.verdicts import MEANINGS, Verdict, VerdictKind, deciding, pooled, verdict
 
-SUMMARY_HEAD = ("", "Verdict", "Features", "Target, before → after", "Change")
-SUMMARY_HEAD += ("p", "q", "× controls' median", "Controls' norm")
+SUMMARY_HEAD: tuple[str, ...] = (
+    "",
+    "Verdict",
+    "Features",
+    "Target, before → after",
+    "Change",
+    "p",
+    "q",
+    "× controls' median",
+    "Controls' norm",
+)
 
 
 def judged(report: ValidationReport) -> tuple[tuple[UnitReport, Verdict, str], ...]:
@@ -144,8 +153,8 @@ def _whole_graph(report: ValidationReport) -> Iterator[Block]:
             Figure("plot-noise.svg", picture, "Random features ablated in snippets of other text.")
         )
         rows = [[number(str(noise.n_features)), *spread_cells(noise.kl)] for noise in report.noise]
-        head = ("Features", "Snippets", "Mean KL, nats", "95 % interval")
-        parts += table("Random ablations", head, rows)
+        names = ("Features", "Snippets", "Mean KL, nats", "95 % interval")
+        parts += table("Random ablations", names, rows)
     if parts:
         yield Heading("The whole graph")
         yield from parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sae_graphs.evidence import ValidationReport
+from sae_graphs.records import FeatureId
 from sae_graphs.render.marks import Marks, Standing
 from sae_graphs.verdicts import short_words, verdict
 
@@ -10,7 +11,8 @@ from sae_graphs.verdicts import short_words, verdict
 def marks_of(report: ValidationReport) -> Marks:
     """What a picture says of each component, and which features and arrows paths support."""
     standings = {}
-    features, edges = set(), set()
+    features: set[FeatureId] = set()
+    edges: set[tuple[FeatureId, FeatureId]] = set()
     for unit in report.units:
         found = verdict(unit, report)
         if unit.kind == "component":

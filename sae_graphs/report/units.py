@@ -223,8 +223,11 @@ def _mediation(unit: UnitReport, anchor: str) -> Iterator[Block]:
         ]
         for feature, without in found.without.items()
     ]
-    head = ("Feature", "Alone, nats", "All but it, nats", "Gone without it")
-    yield from table("Minimality: what is gone when a feature is left in place", head, rows)
+    yield from table(
+        "Minimality: what is gone when a feature is left in place",
+        ("Feature", "Alone, nats", "All but it, nats", "Gone when it stays"),
+        rows,
+    )
     singles = math.fsum(found.singles.values())
     yield Paragraph(
         f"All ablated together: {nats(found.joint)} nats; the sum of each alone: {nats(singles)} "
