@@ -16,19 +16,27 @@ from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node
 if TYPE_CHECKING:
     from sae_graphs.build import causal_graph
     from sae_graphs.comparison import compare_methods
+    from sae_graphs.discovery import discover
+    from sae_graphs.evidence import ValidationReport
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.loading import load
     from sae_graphs.paths import union
     from sae_graphs.replotting import replot
+    from sae_graphs.responses import response_curve
+    from sae_graphs.validation import validate
 
 # What needs torch is imported when it is first used: a saved graph opens without it.
 _LATE = {
     "InstrumentedModel": "sae_graphs.instrument",
     "causal_graph": "sae_graphs.build",
     "compare_methods": "sae_graphs.comparison",
+    "ValidationReport": "sae_graphs.evidence",
+    "discover": "sae_graphs.discovery",
     "load": "sae_graphs.loading",
     "replot": "sae_graphs.replotting",
+    "response_curve": "sae_graphs.responses",
     "union": "sae_graphs.paths",
+    "validate": "sae_graphs.validation",
 }
 
 __version__ = "0.1.0"
@@ -39,11 +47,15 @@ __all__ = [
     "InstrumentedModel",
     "Node",
     "SaeGraphsError",
+    "ValidationReport",
     "causal_graph",
     "compare_methods",
+    "discover",
     "load",
     "replot",
+    "response_curve",
     "union",
+    "validate",
 ]
 
 

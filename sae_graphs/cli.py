@@ -53,6 +53,7 @@ from sae_graphs.cli_options import (
     check_given_with_from,
     check_steps,
 )
+from sae_graphs.cli_validate import validate
 from sae_graphs.errors import SaeGraphsError, quoted
 
 if TYPE_CHECKING:
@@ -266,6 +267,9 @@ def contexts(
         files = build_store(instrumented, batches_of_text(instrumented, lines()))
     for file in files:
         out.print(str(file), highlight=False, markup=False, soft_wrap=True)
+
+
+app.command()(validate)
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from typing import Any
 from sae_graphs import __version__
 from sae_graphs.effects_file import FILE_NAME as EFFECTS
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.files import RECORD, replace_folder
+from sae_graphs.evidence import ValidationReport
+from sae_graphs.files import RECORD, replace_folder, write_atomically
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import FILE_NAME, to_bytes
 
@@ -38,7 +39,7 @@ def folder_for(
     numbered = (f"{slug}-{digest}-{number}" for number in itertools.count(2))
 
     def free(folder: Path) -> bool:
-        held = _record(folder)
+        held = record_of(folder)
         if held and [held.get(name) for name in ("prompt", "model", "saes_given")] != mine:
             return False
         return save_effects or not holds_effects(folder)
@@ -105,7 +106,7 @@ def write_run(
     if effects is not None:
         written[EFFECTS] = effects
     names = (*written, RECORD)
-    measured = _record(replotted_from) if replotted_from is not None else None
+    measured = record_of(replotted_from) if replotted_from is not None else None
     if measured is not None:
         saes = measured.get("saes_given")
     record: dict[str, Any] = {
@@ -119,10 +120,7 @@ def write_run(
         "edges": len(graph.edges),
         "replotted_from": None if replotted_from is None else str(replotted_from.resolve()),
         "seconds": round(seconds, 4),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sae_graphs": __version__,
-        "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        **_made(),
         "files": list(names),
     }
     written[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
@@ -130,7 +128,49 @@ def write_run(
     return names
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def write_validation(
+    folder: Path, report: ValidationReport, graph: CausalGraph, *, seconds: float
+) -> tuple[str, ...]:
+    """Put a report's files in place at once, and into the record of the run that it belongs to."""
+    from sae_graphs.report import report_files
+
+    written: dict[str, bytes | Path] = dict(report_files(report, graph))
+    names = (*written, RECORD)
+    record = {
+        "prompt": report.prompt,
+        "model": report.model,
+        "saes": report.saes,
+        "settings": dict(report.settings),
+        "tested": len(report.units),
+        "seconds": round(seconds, 4),
+        **_made(),
+        "files": list(names),
+    }
+    written[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
+    replace_folder(folder, written)
+    run = folder.parent
+    held = record_of(run)
+    if held is not None and isinstance(held.get("files"), list) and (run / FILE_NAME).is_file():
+        files = [*(name for name in held["files"] if name != folder.name), folder.name]
+        # a new graph in this place is another one, and takes the old one's validation away
+        write_atomically(
+            run / RECORD, (json.dumps({**held, "files": files}, indent=1) + "\n").encode()
+        )
+    return names
+
+
+def _made() -> dict[str, Any]:
+    """When, and with what."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sae_graphs": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """What `run.json` says of the run in a folder; None where there is none."""
     try:
         held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

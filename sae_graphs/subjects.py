@@ -105,11 +105,7 @@ def generator_for(seed: int, *names: object) -> torch.Generator:
 
 def in_scope(model: InstrumentedModel, graph: CausalGraph) -> InstrumentedModel:
     """The model with the graph's layers; raises `SaeGraphsError` where they are not its own."""
-    remedy = "load the model and SAEs that the graph was made with, or make the graph again"
-    if graph.run.model != model.name:
-        raise SaeGraphsError(
-            f"the graph is of the model {graph.run.model!r}, and this is {model.name!r}; {remedy}"
-        )
+    remedy = _remedy(model, graph)
     points = {layer.label: layer.point.hook_name for layer in model.stack.layers}
     for layer in graph.run.layers:
         if points.get(layer.label) != layer.hook_point:
@@ -130,9 +126,16 @@ def in_scope(model: InstrumentedModel, graph: CausalGraph) -> InstrumentedModel:
     return model if len(labels) == len(points) else model.between(labels[0], labels[-1])
 
 
+def _remedy(model: InstrumentedModel, graph: CausalGraph) -> str:
+    return (
+        f"the graph is of {graph.run.model!r} with {graph.run.saes!r}, and this is {model.name!r} "
+        f"with {model.stack.name!r}: load those, or make the graph again"
+    )
+
+
 def check_same_run(own: Subject, graph: CausalGraph) -> None:
     """Raises where the model answers the graph's prompt in another way than the graph says."""
-    remedy = "load the model and SAEs that the graph was made with, or make the graph again"
+    remedy = _remedy(own.model, graph)
     if own.clean.tokens != graph.run.tokens:
         raise SaeGraphsError(
             f"the graph's prompt is {len(graph.run.tokens)} tokens, {graph.run.tokens!r:.60}, and "

@@ -1,0 +1,281 @@
+"""`sae-graphs validate`: from a saved graph, or from prompts to find one on, to a report.
+
+Nothing slow is imported before the arguments have been checked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from sae_graphs.cli_console import err, out, progress
+from sae_graphs.cli_graph import Source
+from sae_graphs.cli_options import Device, Dtype, Memory, Saes
+from sae_graphs.errors import SaeGraphsError
+
+if TYPE_CHECKING:
+    from sae_graphs.graph import CausalGraph
+    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.validation_settings import ValidationSettings
+
+
+def validate(
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a run, or its graph.json.", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Test on this prompt, too; repeatable.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Test on the prompts of this file, one a line.")
+    ] = None,
+    discover: Annotated[
+        float | None,
+        typer.Option(
+            help="Without a run: find a graph on this part of the prompts, test the rest."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="The token that is watched.", show_default="each prompt's likeliest"),
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="Watch the difference of the target's logit to this token's.")
+    ] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(help="Test this path alone, e.g. '0.715 > 1.187'; repeatable."),
+    ] = None,
+    paths: Annotated[int, typer.Option(help="Strongest paths tested of each component.")] = 3,
+    controls: Annotated[int, typer.Option(help="Matched controls for each path.")] = 200,
+    curve: Annotated[
+        list[str] | None,
+        typer.Option(help="Response curve of two features, e.g. '3.309 > 4.685'; repeatable."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="Other text for snippets: a file, or a dataset's name.",
+            show_default="the bundled corpus",
+        ),
+    ] = None,
+    snippets: Annotated[int, typer.Option(help="Pieces of other text; 0 for none.")] = 32,
+    quick: Annotated[bool, typer.Option("--quick", help="Ablation and controls alone.")] = False,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="As for `graph`.", show_default="the graph's own")
+    ] = None,
+    saes: Saes = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    memory: Memory = None,
+    out_folder: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write.", show_default="RUN/validation"),
+    ] = None,
+) -> None:
+    """Test a graph: ablate its paths, beside controls that could have done as much.
+
+    Example: `sae-graphs validate outputs/copyright-c --prompt "All rights reserved. (C"`
+
+    On prompts that had no say in the graph: `sae-graphs validate --prompts FILE --discover 0.5`
+    """
+    from sae_graphs.validation_settings import ValidationSettings
+
+    settings = ValidationSettings(
+        controls=controls,
+        paths=paths,
+        path=tuple(path or ()),  # type: ignore[arg-type]  # parsed by the settings
+        target=target,
+        contrast=contrast,
+        curve=tuple(curve or ()),  # type: ignore[arg-type]
+        snippets=snippets,
+        quick=quick,
+        seed=seed,
+    )
+    given = prompts_given(prompt, prompts)
+    if discover is None and run is None:
+        raise SaeGraphsError(
+            "nothing to validate; give the folder of a run, such as outputs/copyright-c, or "
+            "prompts and --discover 0.5"
+        )
+    if discover is not None and run is not None:
+        raise SaeGraphsError(
+            f"{run} holds a graph, and --discover {discover:g} asks for another; give one of them"
+        )
+    if discover is not None and not given:
+        raise SaeGraphsError("no prompts to discover a graph on; give --prompts FILE")
+    asked = Asked(run, given, discover, text, out_folder)
+    validate_and_print(asked, settings, model, saes, (device, dtype, memory))
+
+
+class Asked(NamedTuple):
+    """What was given on the command line, beside the model."""
+
+    run: Path | None
+    prompts: tuple[str, ...]
+    discover: float | None
+    text: str | None
+    out_folder: Path | None
+
+
+class _Found(NamedTuple):
+    """A graph to validate, and where its report goes."""
+
+    model: InstrumentedModel
+    graph: CausalGraph
+    test: tuple[str, ...]
+    discovery: tuple[str, ...] | None
+    folder: Path
+
+
+def validate_and_print(
+    asked: Asked,
+    settings: ValidationSettings,
+    model: str | None,
+    saes: str | None,
+    load: tuple[str, str, str | None],
+) -> None:
+    """Check, load, validate, write, print. `load` is device, precision and memory."""
+    from sae_graphs.files import check_writable
+    from sae_graphs.outputs import partial_folder, write_validation
+
+    texts = _texts(asked.text)
+    if asked.discover is None:
+        found = _saved(asked, model, saes, load)
+    else:
+        found = _discovered(asked, asked.discover, settings, model, saes, load)
+    check_writable(found.folder)
+    from sae_graphs.validation import validate
+    from sae_graphs.validation_partial import ValidationPartial
+
+    partial = ValidationPartial(partial_folder(found.folder), told=_resumed)
+    started = time.perf_counter()
+    try:
+        with progress("ablating paths and controls", unit="copies") as report:
+            result = validate(
+                found.model,
+                found.graph,
+                found.test,
+                settings=settings,
+                texts=texts,
+                corpus=asked.text,
+                discovery=found.discovery,
+                progress=report,
+                resume=partial,
+            )
+    except KeyboardInterrupt:
+        if partial.n_kept:
+            done = f"{partial.n_kept} of {partial.n_units} paths"
+            err.print(f"{done} are tested; run the same command again to go on from there")
+        raise
+    seconds = time.perf_counter() - started
+    with err.status("drawing"):
+        written = write_validation(found.folder, result, found.graph, seconds=seconds)
+    partial.remove()
+    from sae_graphs import terminal
+    from sae_graphs.evidence_terminal import print_report
+
+    print_report(out, result)
+    terminal.print_files(out, found.folder, written)
+
+
+def _resumed(done: int, paths: int) -> None:
+    err.print(f"resumed: {done} of {paths} paths were tested before", highlight=False)
+
+
+def _texts(text: str | None) -> Iterator[str] | None:
+    """The other text, begun to be read, so that a wrong name is known at once."""
+    if text is None:
+        return None
+    import itertools
+
+    from sae_graphs.corpora import texts_of
+
+    lines = texts_of(text)
+    first = next(lines, None)
+    if first is None:
+        raise SaeGraphsError(f"{text} holds no text; give a file or dataset with some")
+    return itertools.chain([first], lines)
+
+
+def _saved(
+    asked: Asked, model: str | None, saes: str | None, load: tuple[str, str, str | None]
+) -> _Found:
+    """A graph from its folder, with the model that made it."""
+    from sae_graphs.effects_file import run_folder
+    from sae_graphs.graph import CausalGraph
+    from sae_graphs.outputs import record_of
+
+    assert asked.run is not None
+    graph = CausalGraph.load(asked.run)
+    if not graph.edges:
+        raise SaeGraphsError(
+            f"{asked.run}: the graph has no edges, so there is nothing to validate"
+        )
+    folder = run_folder(asked.run)
+    record = record_of(folder) or {}
+    name = model or graph.run.model
+    stack = saes if saes is not None or model is not None else record.get("saes_given")
+    return _Found(
+        model=_loaded(Source(str(name), stack, *load)),
+        graph=graph,
+        test=asked.prompts,
+        discovery=None,
+        folder=asked.out_folder or folder / "validation",
+    )
+
+
+def _discovered(
+    asked: Asked,
+    part: float,
+    settings: ValidationSettings,
+    model: str | None,
+    saes: str | None,
+    load: tuple[str, str, str | None],
+) -> _Found:
+    """A graph that a part of the prompts have in common; the others are left to test it."""
+    from sae_graphs.files import check_writable
+    from sae_graphs.outputs import folder_for, write_run
+
+    name = model or "demo"
+    folder = asked.out_folder or folder_for(
+        Path("outputs"), f"common {asked.prompts[0]}", name, saes
+    )
+    check_writable(folder)
+    instrumented = _loaded(Source(name, saes, *load))
+    from sae_graphs.discovery import discover
+
+    started = time.perf_counter()
+    with progress("finding the graph", unit="prompts") as report:
+        found = discover(
+            instrumented, asked.prompts, part=part, seed=settings.seed, progress=report
+        )
+    seconds = time.perf_counter() - started
+    write_run(folder, found.graph, formats=("svg", "png"), seconds=seconds, saes=saes)
+    err.print(
+        f"found on {len(found.discovery)} prompts, to be tested on {len(found.test)}",
+        highlight=False,
+    )
+    return _Found(instrumented, found.graph, found.test, found.discovery, folder / "validation")
+
+
+def _loaded(source: Source) -> InstrumentedModel:
+    with err.status(f"loading {source.model}"):
+        return source.load()
+
+
+def prompts_given(prompt: Sequence[str] | None, file: Path | None) -> tuple[str, ...]:
+    """The prompts of the options and of the file; empty ones raise `SaeGraphsError`."""
+    given = tuple(prompt or ())
+    if not all(text.strip() for text in given):
+        raise SaeGraphsError("a prompt is empty; give some text with --prompt")
+    if file is None:
+        return given
+    from sae_graphs.corpora import prompts_of
+
+    return (*given, *prompts_of(file))
