@@ -26,6 +26,7 @@ from sae_graphs.joint import (
     run_edits,
     scaled_by,
 )
+from sae_graphs.output_tokens import token_id
 from sae_graphs.path_ablation import Tick
 from sae_graphs.scores import Question
 from sae_graphs.settings import GraphSettings
@@ -59,8 +60,6 @@ def response_curve(
     try:
         target = FeatureId.parse(effect)
     except SaeGraphsError:
-        from sae_graphs.output_tokens import token_id
-
         target = token_id(model, str(effect))
     return curve(here, [source], target, coefficients=coefficients)
 

@@ -184,6 +184,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "graph",
         "instrument",
         "joint",
+        "output_tokens",
         "path_ablation",
         "scores",
         "settings",
