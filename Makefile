@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help demo test lint bench clean
 
 help:
-	@echo "make demo   install, and draw the causal graph behind 'Copyright (C'"
+	@echo "make demo   install, draw the causal graph behind 'Copyright (C', and validate it"
 	@echo "make test   install, and run every check"
 	@echo "make lint   only the style and type checks"
 	@echo "make bench  time, memory and precision, at the shapes of GPT-2 small (22 minutes, 6 GB)"
@@ -23,6 +23,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/sae-graphs graph "Copyright (C"
+	$(BIN)/sae-graphs validate outputs/copyright-c
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,6 +19,8 @@ Role = Literal["discovery", "test"]
 NullKind = Literal["matched", "scaled", "directions", "shuffles"]
 UnitKind = Literal["component", "path"]
 
+LEAST_CHANGE = 0.01  # nats of the metric: shares of less are not given
+
 
 @dataclass(frozen=True)
 class TokenChange:
@@ -160,7 +162,7 @@ class EdgeMediation:
 
     @property
     def fraction(self) -> float | None:
-        """`mediated / total`; None where the source does nothing to the metric."""
+        """`mediated / total`; None where the source does next to nothing."""
         return _share(self.mediated, self.total)
 
 
@@ -346,4 +348,5 @@ class ValidationReport:
 
 
 def _share(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+    """A share of a change in nats; None where that is too small for shares to mean anything."""
+    return part / whole if abs(whole) >= LEAST_CHANGE else None

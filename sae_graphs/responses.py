@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
-from sae_graphs.controls import Member, selected
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.controls import Member, active_members, selected
+from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.evidence import Curve
 from sae_graphs.graph import FeatureId
 from sae_graphs.instrument import InstrumentedModel
@@ -61,7 +61,26 @@ def response_curve(
         target = FeatureId.parse(effect)
     except SaeGraphsError:
         target = token_id(model, str(effect))
+    check_curve(here, source, target)
     return curve(here, [source], target, coefficients=coefficients)
+
+
+def check_curve(here: Subject, cause: FeatureId, effect: FeatureId | int) -> None:
+    """Raises where a feature does not exist, the cause is inactive, or the effect is not above."""
+    features = [cause, effect] if isinstance(effect, FeatureId) else [cause]
+    for feature in features:
+        _check(here.model, feature)
+    if cause.is_output:
+        raise SaeGraphsError(f"{cause} is an output token; the cause of a curve is a feature")
+    depths = here.model.stack.depths
+    inside = isinstance(effect, FeatureId) and not effect.is_output
+    if inside and depths[effect.layer] <= depths[cause.layer]:  # type: ignore[union-attr]
+        raise SaeGraphsError(f"{effect} is not above {cause}; a response is read at a higher layer")
+    if not active_members(here.clean, here.ablated, here.members([cause])):
+        raise SaeGraphsError(
+            f"{cause} is inactive at every ablated position of this prompt, so scaling it changes "
+            "nothing; give a feature that is active"
+        )
 
 
 def curve(
@@ -75,20 +94,14 @@ def curve(
 ) -> Curve:
     """The curve of features multiplied together.
 
-    `effect` is a feature, a token's id, or None for the target's logit (less the contrast's).
+    `effect` is a feature, a token's id, or None for the target's logit (less the contrast's); see
+    `check_curve` for what it must be.
     `name` is what the causes are called together.
     """
     members = here.members(causes)
-    _check(here.model, causes)
     stop = None
     if isinstance(effect, FeatureId) and not effect.is_output:
-        _check(here.model, [effect])
-        depth = here.model.stack.depths[effect.layer]
-        if depth <= members[0].depth:
-            raise SaeGraphsError(
-                f"{effect} is not above {causes[0]}; a response is read at a higher layer"
-            )
-        stop = here.clean.points[depth]
+        stop = here.clean.points[here.model.stack.depths[effect.layer]]
     response, words, unit = _response(here, effect)
     with torch.no_grad():
         values = torch.cat(
@@ -168,13 +181,16 @@ def _response(here: Subject, effect: FeatureId | int | None) -> tuple[Response, 
     return logit, words, "nats"
 
 
-def _check(model: InstrumentedModel, features: Sequence[FeatureId]) -> None:
-    for feature in features:
-        if feature.is_output:
-            continue
-        if feature.layer not in model.stack.depths:
-            labels = ", ".join(model.stack.depths)
-            raise SaeGraphsError(f"{feature}: no SAE layer {feature.layer!r}; choose from {labels}")
+def _check(model: InstrumentedModel, feature: FeatureId) -> None:
+    if feature.is_output:
+        width, what = int(model.model.cfg.d_vocab), "tokens"
+    elif feature.layer in model.stack.depths:
         width = model.stack.layers[model.stack.depths[feature.layer]].n_features
-        if feature.index >= width:
-            raise SaeGraphsError(f"{feature}: layer {feature.layer} has features 0 to {width - 1}")
+        what = f"layer {feature.layer} has features"
+    else:
+        raise UnknownFeatureError(
+            f"{feature}: no SAE layer {feature.layer!r}; choose from "
+            f"{quoted(model.stack.depths, 40)}"
+        )
+    if feature.index >= width:
+        raise UnknownFeatureError(f"{feature}: {what} 0 to {width - 1}")

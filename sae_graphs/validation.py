@@ -33,7 +33,7 @@ from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.judging import judged
 from sae_graphs.mediation import keep_only, mediation
 from sae_graphs.path_ablation import Tick, ablate_path
-from sae_graphs.responses import COEFFICIENTS, WIDER, curve
+from sae_graphs.responses import COEFFICIENTS, WIDER, check_curve, curve
 from sae_graphs.subjects import (
     Subject,
     check_same_run,
@@ -145,6 +145,8 @@ def _prepare(
     scope, how = in_scope(model, graph), settings_of(graph)
     own = subject(scope, graph.run.prompt, "discovery", how, settings, own=True)
     check_same_run(own, graph)
+    for cause, effect in settings.curve:
+        check_curve(own, cause, effect)
     others = dict.fromkeys(prompt for prompt in given if prompt != graph.run.prompt)
     tests = [subject(scope, prompt, "test", how, settings, own=False) for prompt in others]
     return _Prepared(graph, own, tuple(tests), units)
