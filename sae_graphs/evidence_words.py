@@ -11,6 +11,8 @@ import math
 from sae_graphs.render.text import MINUS, plain, signed, visible
 
 NONE = "–"  # stands where there is no number
+SMALLEST = 1e-6  # a smaller probability is only said to be smaller
+FACTOR = 10.0  # a relative change of this or more is told as a factor
 
 
 def said(text: str) -> str:
@@ -25,11 +27,13 @@ def said(text: str) -> str:
 def probability(share: float) -> str:
     """A probability in per cent; what is not quite nothing, or not quite all, says so.
 
-    >>> probability(0.992), probability(0.0001), probability(0.99999)
-    ('99.2 %', '<0.1 %', '>99.9 %')
+    >>> probability(0.992), probability(0.0001), probability(0.99999), probability(1e-9)
+    ('99.2 %', '0.01 %', '>99.9 %', '<0.0001 %')
     """
+    if 0 < share < SMALLEST:
+        return f"<{100 * SMALLEST:.4f} %"
     if 0 < share < 0.0005:
-        return "<0.1 %"
+        return f"{100 * share:.{-math.floor(math.log10(100 * share))}f} %"
     if 0.9995 <= share < 1:
         return ">99.9 %"
     return f"{100 * share:.1f} %"
@@ -45,16 +49,28 @@ def points(share: float) -> str:
 
 
 def relative(change: float) -> str:
-    """A relative change in per cent: -1 is all of it lost.
+    """A relative change in per cent: -1 is all of it lost. A large one as a factor.
 
-    >>> relative(-0.97), relative(0.004)
-    ('−97 %', '+0.4 %')
+    >>> relative(-0.97), relative(0.004), relative(1233.0), relative(1e9)
+    ('−97 %', '+0.4 %', '×1,234', '×1e+09')
     """
-    if not math.isfinite(change):
-        return "from nothing"
+    if change >= FACTOR:
+        return f"×{1 + change:,.0f}" if change < 1e6 else f"×{change:.0e}"
     digits = 0 if abs(change) >= 0.1 or not change else 1
     text = f"{abs(100 * change):,.{digits}f} %"
     return ("+" if change > 0 else MINUS if change < 0 else "") + text
+
+
+def relative_to(change: float, before: float) -> str:
+    """A relative change, and of what: `−97 % of 99.2 %`, `×1,234 from 0.001 %`.
+
+    >>> relative_to(-0.97, 0.992), relative_to(1233.0, 0.00001), relative_to(math.inf, 0.0)
+    ('−97 % of 99.2 %', '×1,234 from 0.001 %', 'from nothing')
+    """
+    if not math.isfinite(change):
+        return "from nothing"
+    word = "of" if change < FACTOR else "from"
+    return f"{relative(change)} {word} {probability(before)}"
 
 
 def share(fraction: float | None) -> str:
@@ -88,6 +104,11 @@ def times(ratio: float | None) -> str:
 def norm(match: float) -> str:
     """A norm as a share of another, two decimals."""
     return f"{match:.2f}"
+
+
+def factor(value: float) -> str:
+    """What a cause is multiplied by: `−2.5`, `20`."""
+    return f"{value:g}".replace("-", MINUS)
 
 
 def nats(value: float | None) -> str:

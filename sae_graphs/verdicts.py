@@ -17,6 +17,7 @@ from sae_graphs.evidence_words import (
     norm,
     p_value,
     relative,
+    relative_to,
     said,
     score,
     score_change,
@@ -30,6 +31,7 @@ SIGNIFICANT = 0.05  # the largest q of a supported claim, and p beside controls 
 LEAST_RATIO = 2.0  # a supported change is at least this many times the controls' median
 LEAST_POINTS = 0.01  # a smaller |change| of a probability (0 to 1) is no effect: one point
 LEAST_NATS = 0.1  # the same for a difference of logits
+LEAST_WHOLE = 0.01  # nats: shares of a smaller change of the metric say nothing
 WELL_MATCHED = 0.8  # controls that remove less of the path's norm cannot speak for its size
 
 VerdictKind = Literal[
@@ -45,7 +47,10 @@ MEANINGS: dict[VerdictKind, str] = {
         f"beats its matched controls, which remove less than {WELL_MATCHED} of its norm, but not "
         "controls of the same norm: the size of what it removes explains the change"
     ),
-    "not distinguishable": "controls change the target about as much, or as often",
+    "not distinguishable": (
+        f"controls change the target as much too often (q > {SIGNIFICANT}), or their median change "
+        f"is more than 1/{LEAST_RATIO:.0f} of it"
+    ),
     "no effect": f"the target changes by less than {100 * LEAST_POINTS:.0f} point "
     f"({LEAST_NATS} nats with a contrast)",
     "inactive": "none of its features is active at the ablated positions of these prompts",
@@ -92,10 +97,13 @@ def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
     sentences = [_change_words(unit, report, kind), *_control_words(unit, report)]
     if kind == "norm only":
         sentences.append("The size of what it removes explains the change.")
-    if unit.mediation is not None and unit.mediation.fraction is not None:
+    if kind == "not distinguishable" and unit.tested and _corrected(unit.tested) <= SIGNIFICANT:
+        sentences.append(f"That is less than {LEAST_RATIO:.0f} times the controls' median.")
+    found = unit.mediation
+    if found is not None and found.fraction is not None and abs(found.total) >= LEAST_WHOLE:
         where = "along the path" if unit.kind == "path" else "through its features"
         first = "feature does" if unit.kind == "path" else "layer does"
-        flows = share(unit.mediation.fraction)
+        flows = share(found.fraction)
         sentences.append(f"{flows} of what its first {first} flows {where}.")
     return Verdict(kind, " ".join(sentences))
 
@@ -139,6 +147,8 @@ def short_words(unit: UnitReport, found: Verdict) -> str:
     """The verdict as a caption: `supported, p = 0.005`."""
     p = unit.tested.p if unit.tested else None
     shown = "" if p is None or found.kind in ("inactive", "no controls") else f", p = {p_value(p)}"
+    if found.kind == "not distinguishable" and unit.tested and unit.tested.ratio is not None:
+        shown += f", {times(unit.tested.ratio)} × their median"
     names: dict[VerdictKind, str] = {
         "norm only": "explained by its size",
         "not distinguishable": "not distinguishable from controls",
@@ -206,7 +216,8 @@ def _change_words(unit: UnitReport, report: ValidationReport, kind: VerdictKind)
     moves = "falls" if change < 0 else "rises" if change > 0 else "moves"
     told = [score_change(change, in_nats=in_nats)]
     if before > 0:
-        told[0] += f", {relative(change / before)} of {score(before, in_nats=in_nats)}"
+        share_of = f"{relative(change / before)} of {score(before, in_nats=in_nats)}"
+        told[0] += f", {share_of if in_nats else relative_to(change / before, before)}"
     if several:
         tested = unit.tested
         spread = interval(tested.low, tested.high, in_nats=in_nats) if tested else ""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from sae_graphs.evidence_words import (
     p_value,
     points,
     probability,
-    relative,
+    relative_to,
     share,
 )
 from sae_graphs.graph import FeatureId
@@ -227,7 +228,7 @@ def test_the_page_shows_the_numbers_of_the_record() -> None:
         wanted.append(f"{probability(change.before)} → {probability(change.after)}")
         wanted.append(points(change.after - change.before))
         if change.before:
-            wanted.append(f"{relative(change.relative_change)} of {probability(change.before)}")
+            wanted.append(relative_to(change.relative_change, change.before))
     wanted += [p_value(null.p) for null in unit.of_discovery.nulls]
     wanted += ["0.81 / 0.94 / 1.07", "feature 0 of the same layers (1 of 4 active)"]
     wanted += [share(edge.fraction) for edge in unit.mediation.edges]
@@ -290,7 +291,7 @@ def test_plots_are_the_same_every_time(tmp_path: Path) -> None:
 
 def test_plots_leave_matplotlib_as_it_was() -> None:
     before = dict(matplotlib.rcParams)
-    curve_plot(evidence.curve())
+    curve_plot(evidence.curve(), 63.0)
     keep_only_plot(evidence.keep_only())
     assert dict(matplotlib.rcParams) == before
 
@@ -305,6 +306,28 @@ def test_reports_import_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_wide_curve_takes_its_clean_point_from_the_narrow_one() -> None:
+    """A clean point is never made up: between the wide steps the response may be anything."""
+    narrow = evidence.curve()
+    wide = evidence.curve(coefficients=(-4.0, 0.0, 4.0), responses=(0.0, 1.0, 2.0))
+    for curves, tangents in (((narrow, wide), 2), ((wide,), 0)):
+        report = evidence.report(units=(evidence.unit(curves=curves),), curves=())
+        plots = [data for name, data in report_files(report).items() if "curve" in name]
+        assert sum(b"tangent" in data for data in plots) == tangents
+
+
+def test_long_lists_are_cut_and_say_so() -> None:
+    many = tuple(FeatureId("0", index) for index in range(40))
+    found = replace(
+        evidence.mediation(),
+        joint=-4.0,
+        without={name: -4.0 + (name.index % 20) / 10 for name in many},
+        singles=dict.fromkeys(many, 0.0),
+    )
+    text = page_of(evidence.report(units=(evidence.unit(mediation=found, curves=()),))).text
+    assert "the 16 that matter most of 40 features, all are in validation.json" in text
+
+
 def test_noise_without_snippets_is_not_drawn() -> None:
     assert noise_plot(()) is None
 
@@ -315,7 +338,10 @@ def test_noise_without_snippets_is_not_drawn() -> None:
 def test_marks_follow_the_verdicts() -> None:
     marks = marks_of(evidence.report())
     assert marks.components[1].supported
-    assert marks.components[2].words == "not distinguishable from controls, p = 0.900"
+    assert (
+        marks.components[2].words
+        == "not distinguishable from controls, p = 0.900, 0.2 × their median"
+    )
     assert not marks.components[2].supported
     assert marks.features == frozenset(evidence.features())
     assert (FeatureId.parse("0.1"), FeatureId.parse("1.1")) in marks.edges
@@ -326,7 +352,7 @@ def test_the_marked_picture_says_what_is_supported() -> None:
     pictures, inline = render.marked_pictures(graph, marks_of(evidence.report()))
     picture, inline = (svg.replace("\u00a0", " ") for svg in (pictures["svg"].decode(), inline))
     assert picture.count("✓ supported, p = 0.050") == 1
-    assert "not distinguishable from controls, p = 0.900" in picture
+    assert "not distinguishable from controls, p = 0.900, 0.2 × their median" in picture
     assert "supported: ablating it together" in picture
     assert "How to read it" not in inline and "✓ supported" in inline
     for number in ("✓ −4.00", "✓ −2.00", "✓ −1.50", "  +1.00"):

@@ -14,6 +14,7 @@ from typing import Any
 
 from sae_graphs.evidence import Curve, KeepOnly, Kept, Mediation, Noise, NullKind, UnitReport
 from sae_graphs.evidence_words import norm, p_value, probability, score_size
+from sae_graphs.records import FeatureId
 from sae_graphs.render.style import (
     BAND,
     BAR,
@@ -93,14 +94,18 @@ def _null_words(unit: UnitReport, kind: NullKind) -> str:
     return f"{NULL_NAMES[kind]}: p = {p_value(found.p)}\n{found.n} of them{match}"
 
 
-def curve_plot(curve: Curve) -> str:
-    """The response to a cause that is scaled, and the tangent at the clean point, dashed."""
+def curve_plot(curve: Curve, clean: float | None) -> str:
+    """The response to a cause that is scaled, and the tangent at the clean point, dashed.
+
+    `clean` is the response at coefficient 1; where it is not known there is no tangent either.
+    """
     with look():
         figure, axes = new_figure(2.7, width=WIDE_CURVE)
-        xs, ys = curve.coefficients, curve.responses
-        clean = _clean_response(curve)
-        bottom, top = _limits((*ys, clean))
-        if math.isfinite(curve.gradient):
+        points = dict(zip(curve.coefficients, curve.responses, strict=True))
+        points |= {} if clean is None else {1.0: clean}
+        xs, ys = zip(*sorted(points.items()), strict=True)
+        bottom, top = _limits(ys)
+        if clean is not None and math.isfinite(curve.gradient):
             axes.plot(
                 (xs[0], xs[-1]),
                 [clean + curve.gradient * (x - 1) for x in (xs[0], xs[-1])],
@@ -110,7 +115,8 @@ def curve_plot(curve: Curve) -> str:
                 label="tangent at the clean point",
             )
         axes.plot(xs, ys, color=RAISES, linewidth=1.6, marker="o", markersize=3, label="measured")
-        axes.plot([1], [clean], "D", color=INK, markersize=6, label="clean", linestyle="none")
+        if clean is not None:
+            axes.plot([1], [clean], "D", color=INK, markersize=6, label="clean", linestyle="none")
         if xs[0] < 0:
             axes.axvline(0, color=LINE, linewidth=0.8)
         axes.set_ylim(bottom, top)
@@ -123,17 +129,6 @@ def curve_plot(curve: Curve) -> str:
 
 
 WIDE_CURVE = 4.6  # inches; two of them stand side by side
-
-
-def _clean_response(curve: Curve) -> float:
-    """The response at coefficient 1, between its neighbours where it was not measured."""
-    pairs = sorted(zip(curve.coefficients, curve.responses, strict=True))
-    below = max((pair for pair in pairs if pair[0] <= 1), default=pairs[0])
-    above = min((pair for pair in pairs if pair[0] >= 1), default=pairs[-1])
-    if below[0] == above[0]:
-        return below[1]
-    part = (1 - below[0]) / (above[0] - below[0])
-    return below[1] + part * (above[1] - below[1])
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -189,9 +184,8 @@ def _kept_words(kept: Kept) -> str:
     return f"{signed(kept.metric)} ({probability(kept.probability)})"
 
 
-def leave_one_out_plot(found: Mediation) -> str:
+def leave_one_out_plot(found: Mediation, names: Sequence[FeatureId]) -> str:
     """The joint change with each feature left in place, beside each feature's own; in nats."""
-    names = list(found.without)
     with look():
         figure, axes = new_figure(0.95 + 0.3 * len(names))
         for row, feature in enumerate(names):
@@ -200,7 +194,7 @@ def leave_one_out_plot(found: Mediation) -> str:
             axes.barh(
                 row,
                 change,
-                height=0.56,
+                height=0.5,
                 color=LOWERS if filled else WHITE,
                 edgecolor=effect_colour(change),
                 label="all but this feature ablated" if row == 0 else None,
@@ -217,10 +211,12 @@ def leave_one_out_plot(found: Mediation) -> str:
                     linestyle="none",
                     label=label,
                 )
-        told = f"all {len(names)} ablated: {signed(found.joint)}"
+        told = f"all {len(found.without)} ablated: {signed(found.joint)}"
         axes.axvline(found.joint, color=INK, linestyle="--", linewidth=1.2, label=told)
         axes.axvline(0, color=LINE, linewidth=0.8)
         axes.set_yticks(range(len(names)), [str(feature) for feature in names])
+        axes.use_sticky_edges = False
+        axes.margins(x=0.04)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("change of the metric, ablated − clean, nats")

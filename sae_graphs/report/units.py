@@ -7,22 +7,32 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from sae_graphs.evidence import Curve, Null, PromptResult, Spread, TokenChange, UnitReport
+from sae_graphs.evidence import (
+    Curve,
+    Mediation,
+    Null,
+    PromptResult,
+    Spread,
+    TokenChange,
+    UnitReport,
+)
 from sae_graphs.evidence_words import (
     NONE,
     amount,
+    factor,
     nats,
     norm,
     p_value,
     points,
     probability,
-    relative,
+    relative_to,
     said,
     score_change,
     score_size,
     share,
 )
-from sae_graphs.render.text import counted, plain
+from sae_graphs.records import FeatureId
+from sae_graphs.render.text import counted
 from sae_graphs.report.blocks import (
     Block,
     Cell,
@@ -41,8 +51,10 @@ from sae_graphs.report.plots import (
     leave_one_out_plot,
     nulls_plot,
 )
-from sae_graphs.verdicts import Verdict
+from sae_graphs.verdicts import LEAST_WHOLE, Verdict
 
+LEAST_MOVED = 0.01  # points: tokens whose probability changes less are not listed
+MOST_ROWS = 16  # edges and features of a unit that are listed; a component may have very many
 _UNFIT = re.compile(r"[^a-z0-9]+")
 
 
@@ -96,6 +108,7 @@ def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Block]:
     head = ["Role", "Prompt", "Active", *_CHANGE_HEAD, "Rank", "KL, nats"]
     head += ["Logit difference", "Its change, nats"] if in_nats else []
     yield from table("The target in each prompt: all the features ablated together", head, rows)
+    least = f"{LEAST_MOVED:g} points or more"
     moved = [
         [
             text(_which(result, unit)),
@@ -108,7 +121,7 @@ def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Block]:
         for what, change in _moved(result)
     ]
     head = ["Prompt", "", "Next token", *_CHANGE_HEAD, "Log-probability, nats"]
-    yield from table("Next tokens that change most", head, moved)
+    yield from table(f"Next tokens that change most, by {least}", head, moved)
 
 
 _CHANGE_HEAD = ("Probability", "Points", "Relative", "Logit, nats")
@@ -116,22 +129,22 @@ _CHANGE_HEAD = ("Probability", "Points", "Relative", "Logit, nats")
 
 def _change_cells(change: TokenChange) -> list[Cell]:
     tone = tone_of(change.points)
-    of = f"{relative(change.relative_change)} of {probability(change.before)}"
-    if not math.isfinite(change.relative_change):
-        of = "from nothing"
     return [
         number(f"{probability(change.before)} → {probability(change.after)}"),
         number(points(change.points / 100), tone),
-        number(of, tone),
+        number(relative_to(change.relative_change, change.before), tone),
         number(nats(change.logit_change)),
     ]
 
 
 def _moved(result: PromptResult) -> Iterator[tuple[str, TokenChange]]:
-    yield from (("lowered", change) for change in result.lowered)
-    yield from (("raised", change) for change in result.raised)
-    told = {change.token_id for change in (*result.lowered, *result.raised)}
-    yield from (("clean top", change) for change in result.top if change.token_id not in told)
+    """What is lowered and raised, then the likeliest tokens before; not what hardly moves."""
+    both = (*result.lowered, *result.raised)
+    told = {change.token_id for change in both}
+    others = [change for change in result.top if change.token_id not in told]
+    for change in (*both, *others):
+        if abs(change.points) >= LEAST_MOVED:
+            yield "lowered" if change.points < 0 else "raised", change
 
 
 def _which(result: PromptResult, unit: UnitReport) -> str:
@@ -192,25 +205,38 @@ def _mediation(unit: UnitReport, anchor: str) -> Iterator[Block]:
     found = unit.mediation
     if found is None:
         return
+    edges = sorted(found.edges, key=lambda edge: -abs(edge.total))[:MOST_ROWS]
     rows = [
         [
             text(f"{edge.source} → {edge.target}"),
             number(nats(edge.effect), tone_of(edge.effect)),
             number(nats(edge.total)),
             number(nats(edge.mediated)),
-            number(share(edge.fraction)),
+            number(_told_share(edge.fraction, edge.total)),
         ]
-        for edge in found.edges
+        for edge in edges
     ]
-    numbers = NONE, nats(found.total), nats(found.mediated), share(found.fraction)
-    rows.append([text("all of it together"), *map(number, numbers)])
+    numbers = NONE, nats(found.total), nats(found.mediated)
+    rows.append(
+        [
+            text("all of it together"),
+            *map(number, numbers),
+            number(_told_share(found.fraction, found.total)),
+        ]
+    )
     head = ("Edge", "Effect, activation", "Source's effect, nats", "Through the edge", "Share")
     yield Heading("Does the effect flow along the edges?", 3)
-    yield from table("Path patching: ablate the source, let only the target respond", head, rows)
+    caption = "Path patching: ablate the source, let only the target respond"
+    yield from table(caption + _of_all(len(edges), len(found.edges), "edges"), head, rows)
+    yield Paragraph(
+        f"A share is left out where the source changes the metric by less than {LEAST_WHOLE} nats.",
+        "note",
+    )
     yield Heading("Is every feature needed?", 3)
+    kept = _most_needed(found)
     yield Figure(
         f"plot-{anchor}-features.svg",
-        leave_one_out_plot(found),
+        leave_one_out_plot(found, kept),
         "Each feature left in place in turn. A bar that reaches the dashed line: the rest does as "
         "much without the feature. Diamonds: the feature ablated alone.",
     )
@@ -218,13 +244,14 @@ def _mediation(unit: UnitReport, anchor: str) -> Iterator[Block]:
         [
             text(str(feature)),
             number(nats(found.singles.get(feature))),
-            number(nats(without)),
-            number(share(found.needed(feature))),
+            number(nats(found.without[feature])),
+            number(_told_share(found.needed(feature), found.joint)),
         ]
-        for feature, without in found.without.items()
+        for feature in kept
     ]
     yield from table(
-        "Minimality: what is gone when a feature is left in place",
+        "Minimality: what is gone when a feature is left in place"
+        + _of_all(len(kept), len(found.without), "features"),
         ("Feature", "Alone, nats", "All but it, nats", "Gone when it stays"),
         rows,
     )
@@ -233,6 +260,25 @@ def _mediation(unit: UnitReport, anchor: str) -> Iterator[Block]:
         f"All ablated together: {nats(found.joint)} nats; the sum of each alone: {nats(singles)} "
         f"nats; interaction (the difference): {nats(found.interaction)} nats.",
     )
+
+
+def _most_needed(found: Mediation) -> tuple[FeatureId, ...]:
+    """The features whose return changes most, in the unit's own order."""
+    names = list(found.without)
+    best = sorted(names, key=lambda name: -abs(found.joint - found.without[name]))[:MOST_ROWS]
+    return tuple(name for name in names if name in best)
+
+
+def _told_share(fraction: float | None, whole: float) -> str:
+    """A share, unless it is one of next to nothing."""
+    return share(fraction) if abs(whole) >= LEAST_WHOLE else NONE
+
+
+def _of_all(kept: int, whole: int, noun: str) -> str:
+    """What a table's caption says where it does not hold them all."""
+    if kept == whole:
+        return ""
+    return f"; the {kept} that matter most of {whole} {noun}, all are in validation.json"
 
 
 def _keep_only(unit: UnitReport, anchor: str) -> Iterator[Block]:
@@ -277,11 +323,15 @@ def curve_blocks(curves: Sequence[Curve], anchor: str) -> Iterator[Block]:
     yield Heading("How does the response scale?", 3)
     rows = []
     for place, curve in enumerate(curves, start=1):
-        reach = f"{plain(curve.coefficients[0])} to {plain(curve.coefficients[-1])}"
+        reach = f"{factor(curve.coefficients[0])} to {factor(curve.coefficients[-1])}"
         caption = f"{curve.effect} as {curve.cause} is multiplied by {reach}; 1 is clean."
-        yield Figure(f"plot-{anchor}-curve-{place}.svg", curve_plot(curve), caption)
+        yield Figure(
+            f"plot-{anchor}-curve-{place}.svg",
+            curve_plot(curve, _clean_response(curve, curves)),
+            caption,
+        )
         steps = len(curve.coefficients) - 1
-        jump = f"{share(curve.largest_jump)} at {plain(curve.jump_at)}"
+        jump = f"{share(curve.largest_jump)} at {factor(curve.jump_at)}"
         straight = f"{share(1 / steps)}" if steps else NONE
         numbers = amount(curve.r_squared), amount(curve.slope), amount(curve.gradient)
         rows.append(
@@ -291,6 +341,15 @@ def curve_blocks(curves: Sequence[Curve], anchor: str) -> Iterator[Block]:
     head = ["Cause", "Response", "Multiplied by", "R² of a line", "Slope", "Gradient at 1"]
     head += ["Largest step", "A line's step"]
     yield from table("Response curves", head, rows)
+
+
+def _clean_response(curve: Curve, curves: Sequence[Curve]) -> float | None:
+    """The response at coefficient 1: of this curve, or of another of the same two things."""
+    same = [each for each in curves if (each.cause, each.effect) == (curve.cause, curve.effect)]
+    for each in (curve, *same):
+        if 1.0 in each.coefficients:
+            return each.responses[each.coefficients.index(1.0)]
+    return None
 
 
 def _kinds(unit: UnitReport) -> Iterator[Block]:
