@@ -28,6 +28,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the commands run one after the other, with a text and a model of its own."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "corpus.txt").write_text("the cat sat on the mat and the dog ran\n" * 30)
+    (folder / "prompts.txt").write_text("Copyright (C\nThe Bosworth manual. Copyright (C\n")
     save_model_folder(folder / "model")
     save_sae_folder(folder / "saes")
     return folder
