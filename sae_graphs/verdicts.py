@@ -98,7 +98,8 @@ def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
     if kind == "norm only":
         sentences.append("The size of what it removes explains the change.")
     if kind == "not distinguishable" and unit.tested and _corrected(unit.tested) <= SIGNIFICANT:
-        sentences.append(f"That is less than {LEAST_RATIO:.0f} times the controls' median.")
+        told = f"Its change is less than {LEAST_RATIO:.0f} times theirs, too little to claim it."
+        sentences.insert(2, told)
     found = unit.mediation
     if found is not None and found.fraction is not None and abs(found.total) >= LEAST_WHOLE:
         where = "along the path" if unit.kind == "path" else "through its features"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -171,3 +172,17 @@ def test_every_unit_has_one_verdict(
     found = verdict(unit, evidence.report(units=(unit,), contrast=contrast))
     assert found.kind in MEANINGS and "\n" not in found.words and "nan" not in found.words
     assert found.supported <= (active > 0 and p is not None and p <= 0.05 and change != 0)
+
+
+def test_a_rare_change_that_is_not_large_says_so() -> None:
+    unit = evidence.unit(tested=evidence.tested(ratio=1.6))
+    found = verdict(unit, evidence.report())
+    assert "1.6 times smaller. Its change is less than 2 times theirs" in found.words
+    assert short_words(unit, found) == (
+        "not distinguishable from controls, p = 0.050, 1.6 × their median"
+    )
+
+
+def test_the_share_of_next_to_nothing_is_not_told() -> None:
+    small = replace(evidence.mediation(), total=-0.009, mediated=-0.009)
+    assert "flows" not in verdict(evidence.unit(mediation=small), evidence.report()).words

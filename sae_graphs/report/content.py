@@ -29,7 +29,8 @@ from sae_graphs.report.blocks import (
     tone_of,
 )
 from sae_graphs.report.plots import noise_plot
-from sae_graphs.report.units import curve_blocks, slug, spread_cells, target_words, unit_blocks
+from sae_graphs.report.reasons import curve_blocks, spread_cells
+from sae_graphs.report.units import slug, target_words, unit_blocks
 from sae_graphs.verdicts import MEANINGS, Verdict, VerdictKind, deciding, pooled, verdict
 
 SUMMARY_HEAD: tuple[str, ...] = (
@@ -78,10 +79,8 @@ def opening(report: ValidationReport) -> Iterator[Block]:
     n_controls = max((len(null.changes) for null in _nulls(report)), default=0)
     how = f" beside up to {n_controls:,} controls each" if n_controls else ""
     what = target_words(report.target, report.contrast)
-    counts = [
-        counted(sum(unit.kind == kind for unit in report.units), name)
-        for kind, name in (("component", "component"), ("path", "path"))
-    ]
+    kinds = [unit.kind for unit in report.units]
+    counts = [counted(kinds.count(kind), kind) for kind in dict.fromkeys(kinds)]
     yield Paragraph(
         f"Each of {' and '.join(counts)} of the graph is ablated{how}, and {what} is read after "
         "the prompt. Changes are ablated minus clean.",

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from statistics import median
 
 from sae_graphs.evidence import (
-    Curve,
-    Mediation,
     Null,
     PromptResult,
-    Spread,
     TokenChange,
     UnitReport,
 )
 from sae_graphs.evidence_words import (
     NONE,
     amount,
-    factor,
     nats,
     norm,
     p_value,
@@ -29,9 +24,7 @@ from sae_graphs.evidence_words import (
     said,
     score_change,
     score_size,
-    share,
 )
-from sae_graphs.records import FeatureId
 from sae_graphs.render.text import counted
 from sae_graphs.report.blocks import (
     Block,
@@ -46,15 +39,18 @@ from sae_graphs.report.blocks import (
 )
 from sae_graphs.report.plots import (
     NULL_NAMES,
-    curve_plot,
-    keep_only_plot,
-    leave_one_out_plot,
     nulls_plot,
 )
-from sae_graphs.verdicts import LEAST_WHOLE, Verdict
+from sae_graphs.report.reasons import (
+    background_blocks,
+    curve_blocks,
+    keep_only_blocks,
+    kinds_blocks,
+    mediation_blocks,
+)
+from sae_graphs.verdicts import Verdict
 
 LEAST_MOVED = 0.01  # points: tokens whose probability changes less are not listed
-MOST_ROWS = 16  # edges and features of a unit that are listed; a component may have very many
 _UNFIT = re.compile(r"[^a-z0-9]+")
 
 
@@ -71,11 +67,11 @@ def unit_blocks(unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool)
     yield Paragraph(_members(unit), "note")
     yield from _nulls(unit, anchor, in_nats=in_nats)
     yield from _prompts(unit, in_nats=in_nats)
-    yield from _mediation(unit, anchor)
-    yield from _keep_only(unit, anchor)
+    yield from mediation_blocks(unit, anchor)
+    yield from keep_only_blocks(unit, anchor)
     yield from curve_blocks(unit.curves, anchor)
-    yield from _kinds(unit)
-    yield from _background(unit)
+    yield from kinds_blocks(unit)
+    yield from background_blocks(unit)
 
 
 def _members(unit: UnitReport) -> str:
@@ -196,192 +192,6 @@ def _null_cells(null: Null, in_nats: bool) -> list[Cell]:
         number(p_value(null.p)),
         number(p_value(null.p_kl)),
     ]
-
-
-# -- why: path patching, minimality, what is kept --------------------------------------------------
-
-
-def _mediation(unit: UnitReport, anchor: str) -> Iterator[Block]:
-    found = unit.mediation
-    if found is None:
-        return
-    edges = sorted(found.edges, key=lambda edge: -abs(edge.total))[:MOST_ROWS]
-    rows = [
-        [
-            text(f"{edge.source} → {edge.target}"),
-            number(nats(edge.effect), tone_of(edge.effect)),
-            number(nats(edge.total)),
-            number(nats(edge.mediated)),
-            number(_told_share(edge.fraction, edge.total)),
-        ]
-        for edge in edges
-    ]
-    numbers = NONE, nats(found.total), nats(found.mediated)
-    rows.append(
-        [
-            text("all of it together"),
-            *map(number, numbers),
-            number(_told_share(found.fraction, found.total)),
-        ]
-    )
-    head = ("Edge", "Effect, activation", "Source's effect, nats", "Through the edge", "Share")
-    yield Heading("Does the effect flow along the edges?", 3)
-    caption = "Path patching: ablate the source, let only the target respond"
-    yield from table(caption + _of_all(len(edges), len(found.edges), "edges"), head, rows)
-    yield Paragraph(
-        f"A share is left out where the source changes the metric by less than {LEAST_WHOLE} nats.",
-        "note",
-    )
-    yield Heading("Is every feature needed?", 3)
-    kept = _most_needed(found)
-    yield Figure(
-        f"plot-{anchor}-features.svg",
-        leave_one_out_plot(found, kept),
-        "Each feature left in place in turn. A bar that reaches the dashed line: the rest does as "
-        "much without the feature. Diamonds: the feature ablated alone.",
-    )
-    rows = [
-        [
-            text(str(feature)),
-            number(nats(found.singles.get(feature))),
-            number(nats(found.without[feature])),
-            number(_told_share(found.needed(feature), found.joint)),
-        ]
-        for feature in kept
-    ]
-    yield from table(
-        "Minimality: what is gone when a feature is left in place"
-        + _of_all(len(kept), len(found.without), "features"),
-        ("Feature", "Alone, nats", "All but it, nats", "Gone when it stays"),
-        rows,
-    )
-    singles = math.fsum(found.singles.values())
-    yield Paragraph(
-        f"All ablated together: {nats(found.joint)} nats; the sum of each alone: {nats(singles)} "
-        f"nats; interaction (the difference): {nats(found.interaction)} nats.",
-    )
-
-
-def _most_needed(found: Mediation) -> tuple[FeatureId, ...]:
-    """The features whose return changes most, in the unit's own order."""
-    names = list(found.without)
-    best = sorted(names, key=lambda name: -abs(found.joint - found.without[name]))[:MOST_ROWS]
-    return tuple(name for name in names if name in best)
-
-
-def _told_share(fraction: float | None, whole: float) -> str:
-    """A share, unless it is one of next to nothing."""
-    return share(fraction) if abs(whole) >= LEAST_WHOLE else NONE
-
-
-def _of_all(kept: int, whole: int, noun: str) -> str:
-    """What a table's caption says where it does not hold them all."""
-    if kept == whole:
-        return ""
-    return f"; the {kept} that matter most of {whole} {noun}, all are in validation.json"
-
-
-def _keep_only(unit: UnitReport, anchor: str) -> Iterator[Block]:
-    found = unit.keep_only
-    if found is None:
-        return
-    told = {
-        "everything (clean)": found.clean,
-        "only these features": found.kept,
-        "no feature": found.none,
-        "all but these features": found.complement,
-        "every feature, without the SAEs' errors": found.all_bare,
-        "only these features, without the errors": found.kept_bare,
-        "no feature, without the errors": found.none_bare,
-    }
-    yield Heading("Is it enough on its own?", 3)
-    yield Figure(
-        f"plot-{anchor}-kept.svg",
-        keep_only_plot(found),
-        f"What is left where only these features stay, all others of layers {found.first} to "
-        f"{found.last} ablated.",
-    )
-    rows = [
-        [text(name), number(nats(kept.metric)), number(probability(kept.probability))]
-        for name, kept in told.items()
-    ]
-    caption = f"Kept in layers {found.first} to {found.last}"
-    yield from table(caption, ("Kept", "Metric, nats", "Target's probability"), rows)
-    ends = f"(no feature {nats(found.none.metric)} nats, everything {nats(found.clean.metric)} nats"
-    yield Paragraph(
-        f"Faithfulness {share(found.faithfulness)}: how much of the way from nothing to everything "
-        f"these features alone go {ends}; 100 % is all of it). Completeness "
-        f"{share(found.completeness)}: how far the model gets without them "
-        "(0 % where nothing but these features does it).",
-    )
-
-
-def curve_blocks(curves: Sequence[Curve], anchor: str) -> Iterator[Block]:
-    """Response curves: the plots, and their numbers."""
-    if not curves:
-        return
-    yield Heading("How does the response scale?", 3)
-    rows = []
-    for place, curve in enumerate(curves, start=1):
-        reach = f"{factor(curve.coefficients[0])} to {factor(curve.coefficients[-1])}"
-        caption = f"{curve.effect} as {curve.cause} is multiplied by {reach}; 1 is clean."
-        yield Figure(
-            f"plot-{anchor}-curve-{place}.svg",
-            curve_plot(curve, _clean_response(curve, curves)),
-            caption,
-        )
-        steps = len(curve.coefficients) - 1
-        jump = f"{share(curve.largest_jump)} at {factor(curve.jump_at)}"
-        straight = f"{share(1 / steps)}" if steps else NONE
-        numbers = amount(curve.r_squared), amount(curve.slope), amount(curve.gradient)
-        rows.append(
-            [text(curve.cause), text(f"{curve.effect}, {curve.unit}"), number(reach)]
-            + [number(value) for value in (*numbers, jump, straight)]
-        )
-    head = ["Cause", "Response", "Multiplied by", "R² of a line", "Slope", "Gradient at 1"]
-    head += ["Largest step", "A line's step"]
-    yield from table("Response curves", head, rows)
-
-
-def _clean_response(curve: Curve, curves: Sequence[Curve]) -> float | None:
-    """The response at coefficient 1: of this curve, or of another of the same two things."""
-    same = [each for each in curves if (each.cause, each.effect) == (curve.cause, curve.effect)]
-    for each in (curve, *same):
-        if 1.0 in each.coefficients:
-            return each.responses[each.coefficients.index(1.0)]
-    return None
-
-
-def _kinds(unit: UnitReport) -> Iterator[Block]:
-    if not unit.kinds:
-        return
-    rows = [[text(kind), number(nats(value))] for kind, value in unit.kinds.items()]
-    yield Heading("Does the kind of ablation matter?", 3)
-    yield from table("Change of the metric", ("Ablation", "Change, nats"), rows)
-
-
-def _background(unit: UnitReport) -> Iterator[Block]:
-    found = unit.background
-    if found is None:
-        return
-    spreads = {
-        "where some of these features are active": found.active,
-        "where none is": found.inactive,
-        "all snippets": found.everywhere,
-        "controls, where some of theirs are active": found.controls_active,
-        "controls, all snippets": found.controls_everywhere,
-    }
-    rows = [[text(name), *spread_cells(spread)] for name, spread in spreads.items()]
-    yield Heading("What does it do in other text?", 3)
-    head = ("Snippets of other text", "Number", "Mean KL, nats", "95 % interval")
-    yield from table("Ablated in text that has nothing to do with the prompt", head, rows)
-
-
-def spread_cells(spread: Spread) -> list[Cell]:
-    """Number, mean and interval of a mean over snippets."""
-    known = spread.low is not None and spread.high is not None
-    ends = f"{amount(spread.low)} to {amount(spread.high)}" if known else NONE
-    return [number(str(spread.n)), number(amount(spread.mean)), number(ends)]
 
 
 def target_words(target: str, contrast: str | None) -> str:
