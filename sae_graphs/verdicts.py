@@ -102,10 +102,7 @@ def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
         sentences.insert(2, told)
     found = unit.mediation
     if found is not None and found.fraction is not None and abs(found.total) >= LEAST_WHOLE:
-        where = "along the path" if unit.kind == "path" else "through its features"
-        first = "feature does" if unit.kind == "path" else "layer does"
-        flows = share(found.fraction)
-        sentences.append(f"{flows} of what its first {first} flows {where}.")
+        sentences.append(_flow_words(found.fraction, unit))
     return Verdict(kind, " ".join(sentences))
 
 
@@ -262,6 +259,18 @@ def _control_words(unit: UnitReport, report: ValidationReport) -> list[str]:
         text = "; ".join(told) or "no controls of its norm were run"
         sentences.append(f"{text[0].upper()}{text[1:]}.")
     return sentences
+
+
+def _flow_words(fraction: float, unit: UnitReport) -> str:
+    """How much of what the first features do comes along the unit's own features."""
+    path = unit.kind == "path"
+    where = "along the path" if path else "through its features"
+    first = "first feature" if path else "first layer"
+    if fraction < 0:
+        told = f"what flows {where} alone would go the other way"
+        return f"{told[0].upper()}{told[1:]} ({share(fraction)} of what its {first} does)."
+    against = "; the rest works against it" if round(fraction, 2) > 1 else ""
+    return f"{share(fraction)} of what its {first} does flows {where}{against}."
 
 
 def _ratio_words(ratio: float | None) -> str:

@@ -186,3 +186,16 @@ def test_a_rare_change_that_is_not_large_says_so() -> None:
 def test_the_share_of_next_to_nothing_is_not_told() -> None:
     small = replace(evidence.mediation(), total=-0.009, mediated=-0.009)
     assert "flows" not in verdict(evidence.unit(mediation=small), evidence.report()).words
+
+
+@pytest.mark.parametrize(
+    ("mediated", "words"),
+    [
+        (-2.5, "100 % of what its first feature does flows along the path."),
+        (-5.0, "200 % of what its first feature does flows along the path; the rest works against"),
+        (2.5, "What flows along the path alone would go the other way (−100 % of what its first"),
+    ],
+)
+def test_flow_is_told_with_its_sign(mediated: float, words: str) -> None:
+    unit = evidence.unit(mediation=replace(evidence.mediation(), total=-2.5, mediated=mediated))
+    assert words in verdict(unit, evidence.report()).words
