@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, LayerReport
 from sae_graphs.render.names import counted_nodes, logit_words, name_of, output_words
-from sae_graphs.render.text import percent, token, visible
+from sae_graphs.render.text import counted, percent, token, visible
 
 NARROW = 80  # columns: with fewer, the layers' hooks are left out
 _BAR = 24  # characters of a bar that stands for probability 1
@@ -61,7 +61,11 @@ def _work(graph: CausalGraph, seconds: float, *, again: bool) -> str:
 def print_files(console: Console, folder: Path, names: Sequence[str]) -> None:
     """Where the run's files are."""
     console.print(Text(f"wrote {folder}/", style="bold"), soft_wrap=True)
-    console.print(Text("  " + "  ".join(names)), soft_wrap=True)
+    plots = [name for name in names if name.startswith("plot-")]
+    shown = [name for name in names if name not in plots]
+    if plots:
+        shown.append(f"and {counted(len(plots), 'plot')}")
+    console.print(Text("  " + "  ".join(shown)), soft_wrap=True)
 
 
 def _next_tokens(graph: CausalGraph) -> Table:
