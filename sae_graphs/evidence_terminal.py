@@ -12,6 +12,7 @@ from rich.text import Text
 from sae_graphs.evidence import UnitReport, ValidationReport
 from sae_graphs.evidence_words import (
     NONE,
+    nats,
     norm,
     p_value,
     points,
@@ -19,7 +20,7 @@ from sae_graphs.evidence_words import (
     said,
     times,
 )
-from sae_graphs.render.text import counted, signed, visible
+from sae_graphs.render.text import counted, visible
 from sae_graphs.verdicts import Verdict, VerdictKind, deciding, pooled, verdict
 
 WIDE, NARROW = 100, 72  # columns: with fewer, what the sentences say too is left out
@@ -88,7 +89,7 @@ def _row(unit: UnitReport, found: Verdict, *, in_nats: bool) -> dict[str, str]:
         _FIRST: visible(unit.name, space=" "),
         "features": str(len(unit.features)),
         _CLEAN: f"{before} → {after}",
-        "nats" if in_nats else "points": signed(change) if in_nats else points(change),
+        "nats" if in_nats else "points": nats(change) if in_nats else points(change),
         "p": p_value(tested.p if tested else None),
         "q": p_value(tested.q if tested else None),
         "ratio": times(tested.ratio if tested else None),

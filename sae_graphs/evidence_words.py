@@ -30,6 +30,8 @@ def probability(share: float) -> str:
     >>> probability(0.992), probability(0.0001), probability(0.99999), probability(1e-9)
     ('99.2 %', '0.01 %', '>99.9 %', '<0.0001 %')
     """
+    if not math.isfinite(share):
+        return NONE
     if 0 < share < SMALLEST:
         return f"<{100 * SMALLEST:.4f} %"
     if 0 < share < 0.0005:
@@ -54,6 +56,8 @@ def relative(change: float) -> str:
     >>> relative(-0.97), relative(0.004), relative(1233.0), relative(1e9)
     ('−97 %', '+0.4 %', '×1,234', '×1e+09')
     """
+    if math.isnan(change):
+        return NONE
     if change >= FACTOR:
         return f"×{1 + change:,.0f}" if change < 1e6 else f"×{change:.0e}"
     digits = 0 if abs(change) >= 0.1 or not change else 1
@@ -68,7 +72,7 @@ def relative_to(change: float, before: float) -> str:
     ('−97 % of 99.2 %', '×1,234 from 0.001 %', 'from nothing')
     """
     if not math.isfinite(change):
-        return "from nothing"
+        return NONE if math.isnan(change) else "from nothing"
     word = "of" if change < FACTOR else "from"
     return f"{relative(change)} {word} {probability(before)}"
 
@@ -79,7 +83,7 @@ def share(fraction: float | None) -> str:
     >>> share(0.81), share(-0.2), share(None)
     ('81 %', '−20 %', '–')
     """
-    if fraction is None:
+    if fraction is None or not math.isfinite(fraction):
         return NONE
     text = f"{100 * fraction:,.0f} %"
     return text.replace("-", MINUS) if round(100 * fraction) else "0 %"
@@ -103,7 +107,7 @@ def times(ratio: float | None) -> str:
 
 def norm(match: float) -> str:
     """A norm as a share of another, two decimals."""
-    return f"{match:.2f}"
+    return f"{match:.2f}" if math.isfinite(match) else NONE
 
 
 def factor(value: float) -> str:
@@ -113,22 +117,22 @@ def factor(value: float) -> str:
 
 def nats(value: float | None) -> str:
     """A change in nats with its sign, without the unit; a tidy one has few digits."""
-    return NONE if value is None else signed(value)
+    return NONE if value is None or not math.isfinite(value) else signed(value)
 
 
 def amount(value: float | None) -> str:
     """A number without a plus sign, three digits."""
-    return NONE if value is None else plain(value)
+    return NONE if value is None or not math.isfinite(value) else plain(value)
 
 
 def score(value: float, *, in_nats: bool) -> str:
     """A clean score: `99.2 %` or `3.21 nats`."""
-    return f"{plain(value)} nats" if in_nats else probability(value)
+    return f"{amount(value)} nats" if in_nats else probability(value)
 
 
 def score_change(value: float, *, in_nats: bool) -> str:
     """A change of a score: `−96.1 points` or `−2.80 nats`."""
-    return f"{signed(value)} nats" if in_nats else f"{points(value)} points"
+    return f"{nats(value)} nats" if in_nats else f"{points(value)} points"
 
 
 def score_size(value: float, *, in_nats: bool) -> str:
@@ -145,6 +149,8 @@ def interval(low: float | None, high: float | None, *, in_nats: bool) -> str:
 
 
 def _with_sign(value: float) -> str:
+    if not math.isfinite(value):
+        return NONE
     size = abs(value)
     text = f"{size:,.1f}" if size >= 0.095 else f"{size:.1g}" if size else "0"
     return ("+" if value > 0 else MINUS if value < 0 else "") + text

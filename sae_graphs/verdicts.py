@@ -7,6 +7,7 @@ controls of the same size do not explain it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -135,10 +136,11 @@ def pooled(unit: UnitReport, kind: NullKind) -> PooledNull | None:
 def mean_sizes(unit: UnitReport, kind: NullKind) -> tuple[float, ...]:
     """The |change| of each control of that kind, averaged over the deciding prompts."""
     nulls = [null for result in deciding(unit) if (null := result.null(kind)) and null.changes]
-    return tuple(
+    sizes = (
         fmean(abs(change) for change in changes)
         for changes in zip(*(null.changes for null in nulls), strict=False)
     )
+    return tuple(size for size in sizes if math.isfinite(size))
 
 
 def short_words(unit: UnitReport, found: Verdict) -> str:
@@ -165,7 +167,7 @@ def _kind(unit: UnitReport, *, in_nats: bool) -> VerdictKind:
     if not any(result.active for result in results):
         return "inactive"
     size = tested.change if tested else fmean(abs(result.change) for result in results)
-    if size < (LEAST_NATS if in_nats else LEAST_POINTS):
+    if not size >= (LEAST_NATS if in_nats else LEAST_POINTS):  # so that NaN supports nothing
         return "no effect"
     matched = pooled(unit, "matched")
     if matched is None or tested is None or tested.p is None:

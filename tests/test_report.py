@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from sae_graphs import render
 from sae_graphs.evidence import UnitReport, ValidationReport
-from sae_graphs.evidence_json import load
+from sae_graphs.evidence_json import from_json, load, to_json
 from sae_graphs.evidence_terminal import print_report
 from sae_graphs.evidence_words import (
     p_value,
@@ -141,6 +142,23 @@ def test_odd_reports_are_told_too(report: ValidationReport) -> None:
         assert verdict(unit, report).words in found.text
     assert not list(active_parts(found))
     assert "nan" not in found.text and "None" not in found.text
+
+
+def without_numbers(data: Any) -> Any:
+    """The same data with every number that has a fraction lost, as where it was not finite."""
+    if isinstance(data, dict):
+        return {name: without_numbers(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [without_numbers(value) for value in data]
+    return None if isinstance(data, float) else data
+
+
+def test_numbers_that_were_not_finite_break_nothing() -> None:
+    for full in (evidence.report(), evidence.with_contrast()):
+        report = from_json(without_numbers(to_json(full)))
+        found = Page(report_files(report, example())["validation.html"].decode())
+        assert not re.search(r"\bnan\b", found.text)
+        assert printed(report, 100)
 
 
 def test_nothing_is_fetched_and_nothing_runs() -> None:

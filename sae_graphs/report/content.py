@@ -15,7 +15,7 @@ from sae_graphs.evidence_words import (
     score_change,
     times,
 )
-from sae_graphs.render.text import counted, plain, token
+from sae_graphs.render.text import counted, token
 from sae_graphs.report.blocks import (
     Block,
     Cell,
@@ -167,7 +167,7 @@ def _made_with(report: ValidationReport) -> Iterator[Block]:
     entries += [("contrast", token(report.contrast))] if report.contrast is not None else []
     entries += [("snippets from", report.corpus)] if report.corpus is not None else []
     entries += [(str(name), _setting(value)) for name, value in report.settings.items()]
-    entries += [("time", f"{plain(report.seconds)} s")]
+    entries += [("time", f"{amount(report.seconds)} s")]
     yield Heading("Made with")
     yield Definitions("", tuple(entries))
 

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from sae_graphs.evidence import Curve, KeepOnly, Kept, Mediation, Noise, NullKind, UnitReport
-from sae_graphs.evidence_words import norm, p_value, probability, score_size
+from sae_graphs.evidence_words import nats, norm, p_value, probability, score_size
 from sae_graphs.records import FeatureId
 from sae_graphs.render.style import (
     BAND,
@@ -105,7 +105,7 @@ def curve_plot(curve: Curve, clean: float | None) -> str:
         points |= {} if clean is None else {1.0: clean}
         xs, ys = zip(*sorted(points.items()), strict=True)
         bottom, top = _limits(ys)
-        if clean is not None and math.isfinite(curve.gradient):
+        if clean is not None and math.isfinite(clean + curve.gradient):
             axes.plot(
                 (xs[0], xs[-1]),
                 [clean + curve.gradient * (x - 1) for x in (xs[0], xs[-1])],
@@ -132,7 +132,8 @@ WIDE_CURVE = 4.6  # inches; two of them stand side by side
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
+    known = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(known), max(known)
     room = 0.1 * (high - low) or 1.0
     return low - room, high + room
 
@@ -211,7 +212,7 @@ def leave_one_out_plot(found: Mediation, names: Sequence[FeatureId]) -> str:
                     linestyle="none",
                     label=label,
                 )
-        told = f"all {len(found.without)} ablated: {signed(found.joint)}"
+        told = f"all {len(found.without)} ablated: {nats(found.joint)}"
         axes.axvline(found.joint, color=INK, linestyle="--", linewidth=1.2, label=told)
         axes.axvline(0, color=LINE, linewidth=0.8)
         axes.set_yticks(range(len(names)), [str(feature) for feature in names])

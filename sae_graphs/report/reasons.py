@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sae_graphs.evidence import Curve, Mediation, Spread, UnitReport
 from sae_graphs.evidence_words import NONE, amount, factor, nats, probability, share
@@ -121,12 +121,13 @@ def keep_only_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
         "no feature, without the errors": found.none_bare,
     }
     yield Heading("Is it enough on its own?", 3)
-    yield Figure(
-        f"plot-{anchor}-kept.svg",
-        keep_only_plot(found),
-        f"What is left where only these features stay, all others of layers {found.first} to "
-        f"{found.last} ablated.",
-    )
+    if _finite(kept.metric for kept in told.values()):
+        yield Figure(
+            f"plot-{anchor}-kept.svg",
+            keep_only_plot(found),
+            f"What is left where only these features stay, all others of layers {found.first} to "
+            f"{found.last} ablated.",
+        )
     rows = [
         [text(name), number(nats(kept.metric)), number(probability(kept.probability))]
         for name, kept in told.items()
@@ -144,6 +145,7 @@ def keep_only_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
 
 def curve_blocks(curves: Sequence[Curve], anchor: str) -> Iterator[Block]:
     """Response curves: the plots, and their numbers."""
+    curves = [curve for curve in curves if curve.coefficients and _finite(curve.responses)]
     if not curves:
         return
     yield Heading("How does the response scale?", 3)
@@ -167,6 +169,11 @@ def curve_blocks(curves: Sequence[Curve], anchor: str) -> Iterator[Block]:
     head = ["Cause", "Response", "Multiplied by", "R² of a line", "Slope", "Gradient at 1"]
     head += ["Largest step", "A line's step"]
     yield from table("Response curves", head, rows)
+
+
+def _finite(values: Iterable[float]) -> bool:
+    """True where all of it can be drawn."""
+    return all(math.isfinite(value) for value in values)
 
 
 def _clean_response(curve: Curve, curves: Sequence[Curve]) -> float | None:
