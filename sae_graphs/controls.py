@@ -28,6 +28,7 @@ from sae_graphs.joint import Selected, Sets
 TINY = 1e-6  # norms below this are none
 TRIES = 32  # draws of which the one that matches the norm best is taken
 POOL = 2048  # features of a layer to draw from: of more, so many at random
+LEAST_CHOICE = 20  # sets of a layer that the choice of the best match leaves to chance
 LEAST_DISTINCT = 19  # different controls: with fewer, no p below 0.05 can be earned
 
 
@@ -42,13 +43,15 @@ class Member(NamedTuple):
 class Controls(NamedTuple):
     """`n` sets of features, one a copy. Where they cannot differ, `refused` says why.
 
-    `scale` holds, by depth, what multiplies that which each copy takes from the stream to give it
-    the path's norm there, `[K]`.
+    `distinct` of them differ; the layer that allows the fewest sets allows `narrowest`. `scale`
+    holds, by depth, what multiplies that which each copy takes from the stream to give it the
+    path's norm there, `[K]`.
     """
 
     sets: Sets
     n: int
     distinct: int = 0
+    narrowest: int | None = None
     scale: Mapping[int, Tensor] = {}
     refused: str | None = None
 
@@ -121,6 +124,7 @@ def matched(
     found: dict[int, Selected] = {}
     scale: dict[int, Tensor] = {}
     drawn: list[Tensor] = []
+    narrowest = 10**9
     for depth in sorted({member.depth for member in active}):
         parts, wanted, had = [], 0.0, torch.zeros(n)
         for places, features in _groups(active, depth, ablated):
@@ -132,6 +136,7 @@ def matched(
                     f"{len(features)} are needed"
                 )
             size = float(taken[depth][places].double().norm())
+            narrowest = min(narrowest, math.comb(len(pool.features), len(features)))
             picked = _draw(pool, len(features), size, n, generator)  # [K, n]
             wanted += size**2
             had += _squared_norms(pool.gram, picked)
@@ -139,7 +144,7 @@ def matched(
             parts.append(_chosen(pool, picked, places))
         found[depth] = _merged(parts)
         scale[depth] = (wanted**0.5 / had.sqrt().clamp(min=TINY)).to(ablated.device)
-    return _checked(found, n, drawn, scale)
+    return _checked(Controls(found, n, 0, narrowest, scale), drawn)
 
 
 def shuffled(
@@ -274,7 +279,9 @@ def _squared_norms(gram: Tensor, picked: Tensor) -> Tensor:
 
 def _draw(pool: _Pool, count: int, norm: float, n: int, generator: torch.Generator) -> Tensor:
     """`n` sets `[K, count]` of the pool, in ascending order: of several draws the best match."""
-    tries = 1 if len(pool.features) == count else TRIES
+    # a pool that is searched too long gives the same few sets again and again
+    possible = math.comb(len(pool.features), count)
+    tries = max(1, min(TRIES, possible // LEAST_CHOICE))
     picked = _subsets(len(pool.features), count, n * tries, generator)  # [K * tries, count]
     norms = torch.cat([_squared_norms(pool.gram, part) for part in picked.split(8192)]).sqrt()
     away = (norms.clamp(min=TINY).log() - math.log(max(norm, TINY))).abs().view(n, tries)
@@ -314,10 +321,8 @@ def _merged(parts: Sequence[Selected]) -> Selected:
     return Selected(features, chosen)
 
 
-def _checked(
-    found: Mapping[int, Selected], n: int, drawn: Sequence[Tensor], scale: Mapping[int, Tensor]
-) -> Controls:
+def _checked(found: Controls, drawn: Sequence[Tensor]) -> Controls:
     distinct = len(torch.cat([part.cpu() for part in drawn], dim=1).unique(dim=0))
-    if distinct < min(n, LEAST_DISTINCT):
+    if distinct < min(found.n, LEAST_DISTINCT):
         return refusal(f"only {distinct} different control sets can be drawn")
-    return Controls(found, n, distinct, scale)
+    return found._replace(distinct=distinct)

@@ -127,6 +127,7 @@ def _nulls(
             p=p_value(change, [abs(value) for value in changes]),
             p_kl=p_value(kl, theirs.kl.tolist()),
             distinct=drawn.distinct,
+            narrowest=drawn.narrowest,
             match=_match(took, size),
         )
 
@@ -156,7 +157,7 @@ def _part(drawn: Controls, n: int) -> Controls:
     """The first `n` control sets."""
     sets = {depth: chosen.part(0, n) for depth, chosen in drawn.sets.items()}
     scale = {depth: values[:n] for depth, values in drawn.scale.items()}
-    return Controls(sets, n, min(drawn.distinct, n), scale)
+    return Controls(sets, n, min(drawn.distinct, n), drawn.narrowest, scale)
 
 
 def _scaled(subject: Subject, tick: Tick) -> Callable[[Controls], tuple[Tensor, Tensor]]:

@@ -19,7 +19,7 @@ Numbers = Sequence[float] | NDArray[np.float64]
 
 RESAMPLES = 2000
 LEVEL = 0.95
-TIE = 1e-9  # of the larger value: changes that differ by less are rounding, and count as equal
+TIE = 1e-9  # of the larger value, or of 1: what differs by less is rounding, and counts as equal
 
 
 def p_value(observed: float, controls: Numbers) -> float:
@@ -33,7 +33,7 @@ def p_value(observed: float, controls: Numbers) -> float:
     values = np.asarray(controls, dtype=float)
     if values.size == 0:
         raise SaeGraphsError("no controls; a p-value needs at least 1")
-    margin = TIE * np.maximum(np.abs(values), abs(observed))
+    margin = TIE * np.maximum(np.maximum(np.abs(values), abs(observed)), 1.0)
     return (1 + int((values >= observed - margin).sum())) / (1 + values.size)
 
 

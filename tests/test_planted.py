@@ -221,7 +221,6 @@ def calibrated(p_values: Sequence[float]) -> bool:
     return kstest(p_values, "uniform").pvalue > ALPHA and at_least_so_many > ALPHA
 
 
-@pytest.mark.xfail(strict=True, reason="of few features, too few are ever drawn: controls.TRIES")
 @pytest.mark.parametrize("of", ["change", "divergence"])
 def test_p_values_of_nothing_are_uniform(null_p_values: dict[str, list[float]], of: str) -> None:
     assert calibrated(null_p_values[of])
