@@ -346,6 +346,11 @@ def test_long_lists_are_cut_and_say_so() -> None:
     assert "the 16 that matter most of 40 features, all are in validation.json" in text
 
 
+@pytest.mark.filterwarnings("error")
+def test_text_in_any_script_is_drawn_without_complaint() -> None:
+    assert "中文 😀" in curve_plot(evidence.curve(cause="中文 😀"), 63.0)
+
+
 def test_noise_without_snippets_is_not_drawn() -> None:
     assert noise_plot(()) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,7 +66,9 @@ def svg_of(figure: Figure) -> str:
     """The figure as an `<svg>` element: no prolog, no date, no style that reaches outside it."""
     file = io.StringIO()
     nobody = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", metadata=nobody, transparent=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the text
+        figure.savefig(file, format="svg", metadata=nobody, transparent=True)
     text = file.getvalue()
     text = _NAMED_GROUP.sub("<g>", _STYLE.sub("", text[text.index("<svg") :]))
     text = text.replace("'DejaVu Sans'", _FONTS)
