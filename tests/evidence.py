@@ -49,6 +49,7 @@ def null(kind: NullKind = "matched", **changes: Any) -> Null:
         "p": 0.05,
         "p_kl": 0.05,
         "distinct": 17,
+        "narrowest": 1330,
         "match": Match(0.81, 0.94, 1.07),
     }
     return Null(kind, **{**values, **changes})

@@ -248,7 +248,7 @@ def test_the_page_shows_the_numbers_of_the_record() -> None:
         if change.before:
             wanted.append(relative_to(change.relative_change, change.before))
     wanted += [p_value(null.p) for null in unit.of_discovery.nulls]
-    wanted += ["0.81 / 0.94 / 1.07", "feature 0 of the same layers (1 of 4 active)"]
+    wanted += ["1,330", "0.81 / 0.94 / 1.07", "feature 0 of the same layers (1 of 4 active)"]
     wanted += [share(edge.fraction) for edge in unit.mediation.edges]
     wanted += [share(unit.mediation.needed(feature)) for feature in unit.mediation.without]
     wanted += ["interaction (the difference): +0.322 nats"]

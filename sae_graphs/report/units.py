@@ -167,11 +167,24 @@ def _nulls(unit: UnitReport, anchor: str, *, in_nats: bool) -> Iterator[Block]:
         if (zero := result.feature_zero) is not None:
             active = f"feature 0 of the same layers ({zero.active} of {zero.n} active)"
             change = score_change(zero.change, in_nats=in_nats)
-            numbers = ("1", NONE, NONE, change, amount(zero.kl), NONE, NONE)
+            numbers = ("1", NONE, NONE, NONE, change, amount(zero.kl), NONE, NONE)
             rows.append([text(_which(result, unit)), text(active), *map(number, numbers)])
-    head = ["Prompt", "Controls", "Number", "Distinct", "Norm removed, 5 / 50 / 95 %"]
+    head = [
+        "Prompt",
+        "Controls",
+        "Number",
+        "Distinct",
+        "Poorest layer",
+        "Norm removed, 5 / 50 / 95 %",
+    ]
     head += ["Median |change|", "Median KL, nats", "p", "p of KL"]
     yield from table("Controls, prompt by prompt", head, rows)
+    if any(null.narrowest is not None for result in unit.results for null in result.nulls):
+        yield Paragraph(
+            "Poorest layer: so many sets does the layer with the fewest other features allow. If "
+            "that layer alone does it all, no p below 1 / (1 + that number) can be earned.",
+            "note",
+        )
     for result in unit.results:
         for null in result.nulls:
             if null.refused:
@@ -186,6 +199,7 @@ def _null_cells(null: Null, in_nats: bool) -> list[Cell]:
     return [
         number(str(len(null.changes)) if null.changes else "refused"),
         number(NONE if null.distinct is None else str(null.distinct)),
+        number(NONE if null.narrowest is None else f"{null.narrowest:,}"),
         number(" / ".join(map(norm, sizes)) or NONE),
         number(NONE if middle is None else score_size(middle, in_nats=in_nats)),
         number(amount(median(null.kls) if null.kls else None)),
