@@ -32,7 +32,6 @@ SIGNIFICANT = 0.05  # the largest q of a supported claim, and p beside controls 
 LEAST_RATIO = 2.0  # a supported change is at least this many times the controls' median
 LEAST_POINTS = 0.01  # a smaller |change| of a probability (0 to 1) is no effect: one point
 LEAST_NATS = 0.1  # the same for a difference of logits
-LEAST_WHOLE = 0.01  # nats: shares of a smaller change of the metric say nothing
 WELL_MATCHED = 0.8  # controls that remove less of the path's norm cannot speak for its size
 
 VerdictKind = Literal[
@@ -102,7 +101,7 @@ def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
         told = f"Its change is less than {LEAST_RATIO:.0f} times theirs, too little to claim it."
         sentences.insert(2, told)
     found = unit.mediation
-    if found is not None and found.fraction is not None and abs(found.total) >= LEAST_WHOLE:
+    if found is not None and found.fraction is not None:
         sentences.append(_flow_words(found.fraction, unit))
     return Verdict(kind, " ".join(sentences))
 

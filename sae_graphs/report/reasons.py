@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from sae_graphs.evidence import Curve, Mediation, Spread, UnitReport
+from sae_graphs.evidence import LEAST_CHANGE, Curve, Mediation, Spread, UnitReport
 from sae_graphs.evidence_words import NONE, amount, factor, nats, probability, share
 from sae_graphs.records import FeatureId
 from sae_graphs.report.blocks import (
@@ -20,7 +20,6 @@ from sae_graphs.report.blocks import (
     tone_of,
 )
 from sae_graphs.report.plots import curve_plot, keep_only_plot, leave_one_out_plot
-from sae_graphs.verdicts import LEAST_WHOLE
 
 MOST_ROWS = 16  # edges and features of a unit that are listed; a component may have very many
 
@@ -37,7 +36,7 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
             number(nats(edge.effect), tone_of(edge.effect)),
             number(nats(edge.total)),
             number(nats(edge.mediated)),
-            number(_told_share(edge.fraction, edge.total)),
+            number(share(edge.fraction)),
         ]
         for edge in edges
     ]
@@ -46,7 +45,7 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
         [
             text("all of it together"),
             *map(number, numbers),
-            number(_told_share(found.fraction, found.total)),
+            number(share(found.fraction)),
         ]
     )
     head = ("Edge", "Effect, activation", "Source's effect, nats", "Through the edge", "Share")
@@ -54,7 +53,7 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
     caption = "Path patching: ablate the source, let only the target respond"
     yield from table(caption + _of_all(len(edges), len(found.edges), "edges"), head, rows)
     yield Paragraph(
-        f"A share is left out where the source changes the metric by less than {LEAST_WHOLE} nats.",
+        f"A share is left out where the source changes the metric by less than {LEAST_CHANGE} nats.",
         "note",
     )
     yield Heading("Is every feature needed?", 3)
@@ -70,7 +69,7 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
             text(str(feature)),
             number(nats(found.singles.get(feature))),
             number(nats(found.without[feature])),
-            number(_told_share(found.needed(feature), found.joint)),
+            number(share(found.needed(feature))),
         ]
         for feature in kept
     ]
@@ -92,11 +91,6 @@ def _most_needed(found: Mediation) -> tuple[FeatureId, ...]:
     names = list(found.without)
     best = sorted(names, key=lambda name: -abs(found.joint - found.without[name]))[:MOST_ROWS]
     return tuple(name for name in names if name in best)
-
-
-def _told_share(fraction: float | None, whole: float) -> str:
-    """A share, unless it is one of next to nothing."""
-    return share(fraction) if abs(whole) >= LEAST_WHOLE else NONE
 
 
 def _of_all(kept: int, whole: int, noun: str) -> str:
