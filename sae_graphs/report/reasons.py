@@ -53,7 +53,7 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
     caption = "Path patching: ablate the source, let only the target respond"
     yield from table(caption + _of_all(len(edges), len(found.edges), "edges"), head, rows)
     yield Paragraph(
-        f"A share is left out where the source changes the metric by less than {LEAST_CHANGE} nats.",
+        f"No share is given where the source changes the metric by less than {LEAST_CHANGE} nats.",
         "note",
     )
     yield Heading("Is every feature needed?", 3)
