@@ -7,7 +7,7 @@ Here that noise is measured beside controls, and by how many features are ablate
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ from sae_graphs.subjects import Subject, generator_for
 SNIPPET = 20  # tokens, BOS included
 NOISE_SIZES = (1, 2, 4, 8, 16, 32, 64)
 RESAMPLED = 8  # snippets that resample ablation takes activations from
-MOST_TOKENS = 200_000  # of the texts are read
 KINDS = ("zero", "mean", "resample")
 
 Paths = Sequence[Sequence[Member]]
@@ -77,25 +76,29 @@ def backgrounds(
     runs: Sequence[CleanRun],
     members: Paths,
     seed: int,
-    ablate_first: bool,
+    ablated_in: Callable[[CleanRun], Tensor],
     tick: Tick,
 ) -> tuple[list[Background], tuple[Noise, ...]]:
-    """Each path ablated in each snippet beside one matched control; and random sets of sizes."""
+    """Each path ablated in each snippet beside one matched control; and random sets of sizes.
+
+    `ablated_in` says at which positions `[T]` of a snippet.
+    """
     kls: list[list[float]] = [[] for _ in members]
     control_kls: list[list[float | None]] = [[] for _ in members]
     active: list[list[bool]] = [[] for _ in members]
     noise: list[list[float]] = [[] for _ in NOISE_SIZES]
     for number, clean in enumerate(runs):
-        ablated = torch.ones(len(clean), dtype=torch.bool, device=clean.logits.device)
-        ablated[0] = ablate_first
+        ablated = ablated_in(clean)
         generator = generator_for(seed, "snippet", number)
-        sets = [*members, *_random(clean, ablated, generator)]
+        random = _random(clean, ablated, generator)
+        sets = [*members, *random]
         found, taken = _divergences(model, clean, ablated, sets)
         for index, path in enumerate(members):
             kls[index].append(found[index])
-            active[index].append(bool(active_members(clean, ablated, path)))
+            active[index].append(bool(active_members(clean, ablated, _anywhere(path))))
         for index, value in enumerate(found[len(members) :]):
-            noise[index].append(value)
+            if len(random[index]) == NOISE_SIZES[index]:  # else so many are not active here
+                noise[index].append(value)
         theirs = _of_controls(model, clean, ablated, members, taken, generator)
         for index, value_or_none in enumerate(theirs):
             control_kls[index].append(value_or_none)
@@ -173,7 +176,7 @@ def _members(sets: Sets) -> list[Member]:
 
 
 def _random(clean: CleanRun, ablated: Tensor, generator: torch.Generator) -> list[list[Member]]:
-    """Random sets of active features of all layers, one of each size."""
+    """Random sets of active features of all layers, one of each size, as far as there are any."""
     everyone = [
         Member(depth, feature)
         for depth, activations in enumerate(clean.activations)

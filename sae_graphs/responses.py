@@ -6,7 +6,9 @@ whole path, and the curve is fitted, and set against the gradient at the clean r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,18 +53,28 @@ def response_curve(
     """How a downstream feature's activation, or a token's logit, follows a feature.
 
     `cause` is multiplied by the coefficients at every position but the first, in one joint change
-    each; `effect` is read at the last position: a feature, in activation units, or a token by its
-    text, its logit in nats. Raises `SaeGraphsError` where the effect is not above the cause.
+    each, or at its own as in `3.953@2`; `effect` is read at the last position, or at its own: a
+    feature, in activation units, or a token by its text, its logit in nats. Raises
+    `SaeGraphsError` where the effect is not above the cause.
     """
-    source = FeatureId.parse(cause)
-    here = subject(model, prompt, "discovery", GraphSettings(), ValidationSettings(), own=False)
+    source, along = FeatureId.parse(cause), _ascending(coefficients)
+    here = subject(model, prompt, "discovery", GraphSettings(), ValidationSettings(), own=True)
     target: FeatureId | int
     try:
         target = FeatureId.parse(effect)
     except SaeGraphsError:
         target = token_id(model, str(effect))
     check_curve(here, source, target)
-    return curve(here, [source], target, coefficients=coefficients)
+    return curve(here, [source], target, coefficients=along)
+
+
+def _ascending(coefficients: Sequence[float]) -> list[float]:
+    found = sorted({float(coefficient) for coefficient in coefficients})
+    if len(found) < 2 or not all(map(math.isfinite, found)):
+        raise SaeGraphsError(
+            f"the coefficients are {quoted(coefficients)}; expected at least 2 different numbers"
+        )
+    return found
 
 
 def check_curve(here: Subject, cause: FeatureId, effect: FeatureId | int) -> None:
@@ -70,6 +82,10 @@ def check_curve(here: Subject, cause: FeatureId, effect: FeatureId | int) -> Non
     features = [cause, effect] if isinstance(effect, FeatureId) else [cause]
     for feature in features:
         _check(here.model, feature)
+        if feature.position is not None and feature.position >= len(here.clean):
+            raise UnknownFeatureError(
+                f"{feature}: the prompt has positions 0 to {len(here.clean) - 1}"
+            )
     if cause.is_output:
         raise SaeGraphsError(f"{cause} is an output token; the cause of a curve is a feature")
     depths = here.model.stack.depths
@@ -98,6 +114,8 @@ def curve(
     `check_curve` for what it must be.
     `name` is what the causes are called together.
     """
+    if here.own and isinstance(effect, FeatureId) and effect.position is not None:
+        here = replace(here, read=effect.position)
     members = here.members(causes)
     stop = None
     if isinstance(effect, FeatureId) and not effect.is_output:

@@ -34,7 +34,9 @@ def p_value(observed: float, controls: Numbers) -> float:
     if values.size == 0:
         raise SaeGraphsError("no controls; a p-value needs at least 1")
     margin = TIE * np.maximum(np.maximum(np.abs(values), abs(observed)), 1.0)
-    return (1 + int((values >= observed - margin).sum())) / (1 + values.size)
+    with np.errstate(invalid="ignore"):
+        smaller = values < observed - margin  # not so where one of them is no number
+    return (1 + int((~smaller).sum())) / (1 + values.size)
 
 
 def adjusted(p_values: Sequence[float | None]) -> tuple[float | None, ...]:

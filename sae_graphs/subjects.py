@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -92,6 +92,11 @@ def _of_another(how: GraphSettings) -> GraphSettings:
         prepend_bos=how.prepend_bos,
         ablate_first=how.ablate_first,
     )
+
+
+def ablated_elsewhere(clean: CleanRun, how: GraphSettings) -> Tensor:
+    """Where features are ablated `[T]` in other text, which is read at its end."""
+    return places_of(clean, replace(_of_another(how), read=-1)).ablated
 
 
 def generator_for(seed: int, *names: object) -> torch.Generator:

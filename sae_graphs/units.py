@@ -33,7 +33,7 @@ def units_of(graph: CausalGraph, settings: ValidationSettings) -> tuple[Unit, ..
             "--top-k or a smaller --min-path-edges"
         )
     if settings.path:
-        return tuple(_given(graph, path) for path in settings.path)
+        return tuple(_given(graph, path) for path in dict.fromkeys(settings.path))
     found: list[Unit] = []
     for number in graph.component_numbers:
         part = graph.component(number)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ from sae_graphs.path_ablation import Tick, ablate_path
 from sae_graphs.responses import COEFFICIENTS, WIDER, check_curve, curve
 from sae_graphs.subjects import (
     Subject,
+    ablated_elsewhere,
     check_same_run,
     generator_for,
     in_scope,
@@ -82,16 +84,16 @@ def validate(
     settings = settings or settings_from(options)
     started = time.perf_counter()
     found = _prepare(model, graph, prompts, settings)
-    partial = _partial(resume, found, settings)
+    kept = _partial(resume, found, settings)
     counter = _Counter(progress, _planned(found, settings))
     units = []
     for unit in found.units:
         cost = _cost(unit, found, settings)
-        tested = None if partial is None else partial.read(unit.name)
+        tested = None if kept is None else kept.read(unit.name)
         if tested is None:
             tested = _tested(unit, found, settings, counter.tick)
-            if partial is not None:
-                partial.write(tested)
+            if kept is not None:
+                kept.write(tested)
         counter.finish(cost)
         units.append(tested)
     report = ValidationReport(
@@ -108,6 +110,7 @@ def validate(
     )
     if not settings.quick:
         report = _with_other_text(report, found, settings, texts, corpus, counter)
+    counter.finish(_cost_of_rest(found, settings))
     return replace(report, seconds=time.perf_counter() - started)
 
 
@@ -219,9 +222,8 @@ def _with_other_text(
     others = [model.run_tokens(ids) for ids in alike]
     members = [own.members(unit.features) for unit in found.units]
     kinds = changes_by_kind(own, members, runs, others, counter.tick)
-    ablate_first = bool(settings_of(found.graph).ablate_first)
-    behind, noise = backgrounds(model, runs, members, seed, ablate_first, counter.tick)
-    counter.finish(_cost_of_text(found, settings))
+    where = partial(ablated_elsewhere, how=settings_of(found.graph))
+    behind, noise = backgrounds(model, runs, members, seed, where, counter.tick)
     parts = zip(report.units, kinds, behind, strict=True)
     return replace(
         report,
@@ -254,7 +256,7 @@ class _Counter:
 
 def _planned(found: _Prepared, settings: ValidationSettings) -> int:
     units = sum(_cost(unit, found, settings) for unit in found.units)
-    return units + (0 if settings.quick else _cost_of_text(found, settings))
+    return units + _cost_of_rest(found, settings)
 
 
 def _cost(unit: Unit, found: _Prepared, settings: ValidationSettings) -> int:
@@ -267,9 +269,12 @@ def _cost(unit: Unit, found: _Prepared, settings: ValidationSettings) -> int:
     return cost + 3 + 2 * len(unit.features) + len(unit.edges) + 6 + curves
 
 
-def _cost_of_text(found: _Prepared, settings: ValidationSettings) -> int:
-    n = len(found.units)
-    return (2 + RESAMPLED) * n + settings.snippets * (2 * n + len(NOISE_SIZES))
+def _cost_of_rest(found: _Prepared, settings: ValidationSettings) -> int:
+    """Copies of the curves that were asked for, and of other text."""
+    n, curves = len(found.units), 2 * len(COEFFICIENTS) * len(settings.curve)
+    if settings.quick or settings.snippets == 0:
+        return curves
+    return curves + (2 + RESAMPLED) * n + settings.snippets * (2 * n + len(NOISE_SIZES))
 
 
 def _partial(

@@ -72,7 +72,8 @@ class ValidationPartial:
             held = load(self.file(name))
         except SaeGraphsError:  # damaged: it is tested again
             return
-        if held.settings.get("run") == self._key() and held.units[0].name == name:
+        ours = held.settings.get("run") == self._key()
+        if ours and [unit.name for unit in held.units] == [name]:
             self._found[name] = held.units[0]
 
     def read(self, name: str) -> UnitReport | None:
