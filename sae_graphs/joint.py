@@ -200,7 +200,7 @@ def holding_others(
     """Everything is held clean but the chosen activations, which are what they have become.
 
     `x' = x_clean + decode(a_clean with them as they are now) - decode(a_clean)`. Those that are
-    `silenced` `[U]` become 0 instead.
+    `silenced`, `[U]` or by position `[T, U]`, become 0 instead.
     """
     layer, (features, chosen) = model.stack.layers[depth], selected
 
@@ -211,7 +211,7 @@ def holding_others(
         mask = chosen[copies, positions]
         now = activations_of(layer, features, rows.streams) * mask
         if silenced is not None:
-            now = now * ~silenced
+            now = now * ~(silenced if silenced.ndim == 1 else silenced[positions])
         # Encoded again, in the same way: a row that is clean then stays so to the last digit.
         then = activations_of(layer, features, stream) * mask
         return stream + (decode(now, stream) - decode(then, stream)).to(stream.dtype)

@@ -81,11 +81,13 @@ def _along_path(
     """The change where the sources are ablated and only the path's features may follow."""
     model, clean = subject.model, subject.clean
     chosen = selected(model, subject.ablated, [subject.members(inner)])
-    silent = {(member.depth, member.feature) for member in subject.members(sources)}
+    silent = selected(model, subject.ablated, [subject.members(sources)])
     edits: dict[int, Edit] = {}
     for depth, here in chosen.items():
-        gone = [(depth, feature) in silent for feature in here.features.tolist()]
-        silenced = torch.tensor(gone, device=subject.ablated.device)
+        silenced = torch.zeros_like(here.chosen[0])  # [T, U]
+        if depth in silent:
+            where = torch.isin(here.features, silent[depth].features)  # both ascend
+            silenced[:, where] = silent[depth].chosen[0]
         edits[depth] = holding_others(model, clean, depth, here, silenced)
     ran = run_edits(model, clean, edits, 1, subject.read)
     tick(1)
