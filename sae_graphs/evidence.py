@@ -101,8 +101,7 @@ class PromptResult:
     `score` is the clean value of what is tested: the target's probability, or, with a contrast,
     the target's logit minus the contrast's, in nats; `change` is ablated minus clean. `active` of
     the path's features are active at the ablated positions. `top` are the clean next tokens,
-    `lowered` and `raised` those whose probability changes most. `left_open` are features that an
-    earlier part of the path silences, or wakes (not counted in `active`).
+    `lowered` and `raised` those whose probability changes most.
     """
 
     prompt: str
@@ -330,13 +329,14 @@ class ValidationReport:
     """What `validate` found of a graph. `settings` are those of the validation.
 
     `agreement` are Spearman rank correlations over paths between kinds of ablation, such as
-    `zero, mean`. `corpus` says what the snippets were drawn from.
+    `zero, mean`. `corpus` says what the snippets were drawn from. `target` is None where it is each
+    prompt's likeliest next token, and these differ.
     """
 
     model: str
     saes: str
     prompt: str
-    target: str
+    target: str | None
     contrast: str | None
     discovery: tuple[str, ...]
     test: tuple[str, ...]

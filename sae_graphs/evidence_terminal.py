@@ -17,7 +17,7 @@ from sae_graphs.evidence_words import (
     p_value,
     points,
     probability,
-    said,
+    target_said,
     times,
 )
 from sae_graphs.render.text import counted, visible
@@ -34,9 +34,7 @@ _WIDE_ONLY = ("features", "q", "norm")
 def print_report(console: Console, report: ValidationReport) -> None:
     """The table, then a sentence for each component and for the strongest supported paths."""
     judged = [(unit, verdict(unit, report)) for unit in report.units]
-    target = said(report.target)
-    if report.contrast is not None:
-        target += f" over {said(report.contrast)}"
+    target = target_said(report.target, report.contrast)
     n_prompts = max((len(deciding(unit)) for unit in report.units), default=0)
     role = "test" if report.test else "discovery"
     console.print(Text(f"target {target}; {counted(n_prompts, f'{role} prompt')} decide", "bold"))

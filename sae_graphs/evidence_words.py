@@ -24,6 +24,12 @@ def said(text: str) -> str:
     return f'"{visible(text, space=" ")}"'
 
 
+def target_said(target: str | None, contrast: str | None) -> str:
+    """What is watched, within a sentence; without a target, it is each prompt's likeliest."""
+    subject = "the likeliest next token" if target is None else said(target)
+    return subject if contrast is None else f"{subject} over {said(contrast)}"
+
+
 def probability(share: float) -> str:
     """A probability in per cent; what is not quite nothing, or not quite all, says so.
 

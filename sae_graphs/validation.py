@@ -100,7 +100,7 @@ def validate(
         model=graph.run.model,
         saes=graph.run.saes,
         prompt=graph.run.prompt,
-        target=units[0].results[0].target.token,
+        target=_only({result.target.token for result in units[0].results}),
         contrast=settings.contrast,
         discovery=tuple(discovery or (graph.run.prompt,)),
         test=tuple(test.clean.prompt for test in found.tests),
@@ -121,6 +121,11 @@ def settings_from(options: Mapping[str, Any]) -> ValidationSettings:
         known = quoted(ValidationSettings.__dataclass_fields__, 20)
         raise SaeGraphsError(f"no option {unknown[0]!r}; expected {known}")
     return ValidationSettings(**options)
+
+
+def _only(tokens: set[str]) -> str | None:
+    """The one token that all prompts are asked for, if there is one."""
+    return next(iter(tokens)) if len(tokens) == 1 else None
 
 
 # -- the steps -------------------------------------------------------------------------------------

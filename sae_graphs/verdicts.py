@@ -19,14 +19,15 @@ from sae_graphs.evidence_words import (
     p_value,
     relative,
     relative_to,
-    said,
     score,
     score_change,
     score_size,
     share,
+    target_said,
     times,
 )
 from sae_graphs.render.text import counted
+from sae_graphs.significance import p_value as p_of
 
 SIGNIFICANT = 0.05  # the largest q of a supported claim, and p beside controls of the same norm
 LEAST_RATIO = 2.0  # a supported change is at least this many times the controls' median
@@ -114,22 +115,23 @@ def deciding(unit: UnitReport) -> tuple[PromptResult, ...]:
 
 
 def pooled(unit: UnitReport, kind: NullKind) -> PooledNull | None:
-    """A null over the deciding prompts; None where it was not drawn, or refused, in one of them.
+    """A null over the deciding prompts; None where none was drawn in any of them.
 
     With several prompts the mean |change| is compared with the mean over prompts of each control.
     """
-    results = deciding(unit)
-    nulls = [null for result in results if (null := result.null(kind)) and null.changes]
-    if not nulls or len(nulls) < len(results):
+    pairs = [
+        (result, null)
+        for result in deciding(unit)
+        if (null := result.null(kind)) is not None and null.changes
+    ]
+    sizes = mean_sizes(unit, kind)
+    if not sizes:
         return None
-    n = min(len(null.changes) for null in nulls)
-    matches = [null.match.middle for null in nulls if null.match]
-    if len(nulls) == 1 and nulls[0].p is not None:
-        p = nulls[0].p
-    else:
-        own = fmean(abs(result.change) for result in results)
-        p = (1 + sum(size >= own for size in mean_sizes(unit, kind))) / (1 + n)
-    return PooledNull(n, p, fmean(matches) if matches else None)
+    matches = [null.match.middle for _, null in pairs if null.match]
+    p = pairs[0][1].p if len(pairs) == 1 else None
+    if p is None:
+        p = p_of(fmean(abs(result.change) for result, _ in pairs), sizes)
+    return PooledNull(len(sizes), p, fmean(matches) if matches else None)
 
 
 def mean_sizes(unit: UnitReport, kind: NullKind) -> tuple[float, ...]:
@@ -209,9 +211,7 @@ def _change_words(unit: UnitReport, report: ValidationReport, kind: VerdictKind)
     several = len(results) > 1
     opening = _OPENINGS.get(kind, "Needed" if change < 0 else "Holds it back")
     where = f"in {len(results)} {results[0].role} prompts" if several else "here"
-    subject = said(report.target)
-    if report.contrast is not None:
-        subject += f" over {said(report.contrast)}"
+    subject = target_said(report.target, report.contrast)
     moves = "falls" if change < 0 else "rises" if change > 0 else "moves"
     told = [score_change(change, in_nats=in_nats)]
     if before > 0:

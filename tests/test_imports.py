@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evidence": set(),
     "evidence_json": {"evidence", "files"},
     "evidence_words": {"render"},
-    "verdicts": {"evidence", "evidence_words", "render"},
+    "verdicts": {"significance", "evidence", "evidence_words", "render"},
     "evidence_terminal": {"evidence", "evidence_words", "render", "verdicts"},
     "settings": {"graph"},
     "effects": {"settings"},

@@ -152,7 +152,10 @@ def test_a_null_over_prompts_compares_means() -> None:
     assert found.p == (1 + 1) / (1 + 3)
     assert found.match == pytest.approx(0.7)
     one_refused = (results[0], evidence.result(role="test", nulls=()))
-    assert pooled(evidence.unit(results=one_refused, tested=None), "matched") is None
+    alone = pooled(evidence.unit(results=one_refused, tested=None), "matched")
+    assert alone is not None and alone.match == pytest.approx(0.6)
+    both_refused = (evidence.result(role="test", nulls=()),) * 2
+    assert pooled(evidence.unit(results=both_refused, tested=None), "matched") is None
 
 
 @given(

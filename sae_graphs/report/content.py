@@ -163,7 +163,8 @@ def _made_with(report: ValidationReport) -> Iterator[Block]:
     entries = [("model", report.model), ("SAEs", report.saes), ("prompt", report.prompt)]
     entries += [("discovery prompt", prompt) for prompt in report.discovery]
     entries += [("test prompt", prompt) for prompt in report.test]
-    entries += [("target", token(report.target))]
+    target = "each prompt's likeliest" if report.target is None else token(report.target)
+    entries += [("target", target)]
     entries += [("contrast", token(report.contrast))] if report.contrast is not None else []
     entries += [("snippets from", report.corpus)] if report.corpus is not None else []
     entries += [(str(name), _setting(value)) for name, value in report.settings.items()]

@@ -24,6 +24,7 @@ from sae_graphs.evidence_words import (
     said,
     score_change,
     score_size,
+    target_said,
 )
 from sae_graphs.render.text import counted
 from sae_graphs.report.blocks import (
@@ -93,6 +94,7 @@ def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Block]:
             text(result.role),
             Cell(result.prompt, token=True),
             number(f"{result.active} of {len(unit.features)}"),
+            Cell(result.target.token, token=True),
             *_change_cells(result.target),
             number(ranks),
             number(amount(result.kl)),
@@ -101,7 +103,7 @@ def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Block]:
             row.append(number(amount(result.score)))
             row.append(number(nats(result.change), tone_of(result.change)))
         rows.append(row)
-    head = ["Role", "Prompt", "Active", *_CHANGE_HEAD, "Rank", "KL, nats"]
+    head = ["Role", "Prompt", "Active", "Target", *_CHANGE_HEAD, "Rank", "KL, nats"]
     head += ["Logit difference", "Its change, nats"] if in_nats else []
     yield from table("The target in each prompt: all the features ablated together", head, rows)
     least = f"{LEAST_MOVED:g} points or more"
@@ -208,8 +210,9 @@ def _null_cells(null: Null, in_nats: bool) -> list[Cell]:
     ]
 
 
-def target_words(target: str, contrast: str | None) -> str:
+def target_words(target: str | None, contrast: str | None) -> str:
     """What is tested: a token's probability, or its logit over another's."""
+    subject = target_said(target, None)
     if contrast is None:
-        return f"the probability of {said(target)}"
-    return f"the logit of {said(target)} minus that of {said(contrast)}, in nats"
+        return f"the probability of {subject}"
+    return f"the logit of {subject} minus that of {said(contrast)}, in nats"
