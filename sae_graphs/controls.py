@@ -77,8 +77,9 @@ def selected(
         features = sorted({feature for _, feature, _ in entries})
         column = {feature: number for number, feature in enumerate(features)}
         chosen = torch.zeros(len(sets), len(ablated), len(features), dtype=torch.bool)
+        everywhere = ablated.cpu()
         for copy, feature, position in entries:
-            where = ablated.cpu() if position is None else torch.tensor(position)
+            where = everywhere if position is None else position
             chosen[copy, where, column[feature]] = True
         found[depth] = Selected(torch.tensor(features, device=device), chosen.to(device))
     return found
@@ -304,10 +305,12 @@ def _subsets(total: int, size: int, n: int, generator: torch.Generator) -> Tenso
 
 def _chosen(pool: _Pool, picked: Tensor, places: Tensor) -> Selected:
     """Drawn sets as a selection at some positions."""
-    member = torch.zeros(len(picked), len(pool.features), dtype=torch.bool)
-    member.scatter_(1, picked, True)
+    used = picked.unique()  # [U]
+    member = torch.zeros(len(picked), len(used), dtype=torch.bool)
+    member.scatter_(1, torch.searchsorted(used, picked), True)
     member = member.to(places.device)
-    return Selected(pool.features, member[:, None, :] & places[None, :, None])
+    features = pool.features[used.to(places.device)]
+    return Selected(features, member[:, None, :] & places[None, :, None])
 
 
 def _merged(parts: Sequence[Selected]) -> Selected:
