@@ -125,7 +125,7 @@ def matched(
     found: dict[int, Selected] = {}
     scale: dict[int, Tensor] = {}
     drawn: list[Tensor] = []
-    narrowest = 10**9
+    narrowest, possible = 10**9, 1
     for depth in sorted({member.depth for member in active}):
         parts, wanted, had = [], 0.0, torch.zeros(n)
         for places, features in _groups(active, depth, ablated):
@@ -137,7 +137,8 @@ def matched(
                     f"{len(features)} are needed"
                 )
             size = float(taken[depth][places].double().norm())
-            narrowest = min(narrowest, math.comb(len(pool.features), len(features)))
+            here = math.comb(len(pool.features), len(features))
+            narrowest, possible = min(narrowest, here), possible * here
             picked = _draw(pool, len(features), size, n, generator)  # [K, n]
             wanted += size**2
             had += _squared_norms(pool.gram, picked)
@@ -145,7 +146,9 @@ def matched(
             parts.append(_chosen(pool, picked, places))
         found[depth] = _merged(parts)
         scale[depth] = (wanted**0.5 / had.sqrt().clamp(min=TINY)).to(ablated.device)
-    return _checked(Controls(found, n, 0, narrowest, scale), drawn)
+    if possible < min(n, LEAST_DISTINCT):
+        return refusal(f"only {possible} different control sets can be drawn")
+    return Controls(found, n, _distinct(drawn), narrowest, scale)
 
 
 def shuffled(
@@ -165,21 +168,23 @@ def shuffled(
     others = active_members(clean, ablated, nodes)
     if not active:
         return refusal("none of its features is active here")
-    sets = []
-    for _ in range(n):
+    pools, possible = [], 1
+    for depth in sorted({member.depth for member in active}):
+        pool = sorted(node for node in others if node.depth == depth)
+        count = sum(member.depth == depth for member in active)
+        pools.append((pool, count))
+        possible *= math.comb(len(pool), count)
+    if possible - 1 < min(n, LEAST_DISTINCT):
+        return refusal(f"the graph's nodes make only {possible - 1} other sets")
+    sets: list[frozenset[Member]] = []
+    while len(sets) < n:
         drawn: list[Member] = []
-        for depth in sorted({member.depth for member in active}):
-            pool = sorted(node for node in others if node.depth == depth)
-            count = sum(member.depth == depth for member in active)
+        for pool, count in pools:
             order = torch.randperm(len(pool), generator=generator)[:count]
             drawn += [pool[number] for number in order.tolist()]
-        sets.append(frozenset(drawn))
-    different = set(sets) - {frozenset(active)}
-    if len(different) < min(n, LEAST_DISTINCT):
-        return refusal(f"the graph's nodes make only {len(different)} other sets")
-    kept = [drawn for drawn in sets if drawn != frozenset(active)]
-    sets = [kept[number % len(kept)] for number in range(n)]
-    return Controls(selected(model, ablated, sets), n, len(different))
+        if set(drawn) != set(active):
+            sets.append(frozenset(drawn))
+    return Controls(selected(model, ablated, sets), n, len(set(sets)))
 
 
 def random_directions(
@@ -267,9 +272,10 @@ def _decoded(
     one = torch.eye(len(features), dtype=streams.dtype, device=streams.device)
     first = streams[:1].expand(len(features), -1)
     directions = decode(one, first) - decode(torch.zeros_like(one), first)
-    alike = one[:1].expand(len(streams), -1)
+    largest = int(directions.norm(dim=1).argmax())
+    alike = one[largest][None].expand(len(streams), -1)
     written = decode(alike, streams) - decode(torch.zeros_like(alike), streams)
-    sizes = written.norm(dim=1) / directions[0].norm().clamp(min=1e-30)
+    sizes = written.norm(dim=1) / directions[largest].norm().clamp(min=1e-30)
     return directions.double(), sizes
 
 
@@ -324,8 +330,6 @@ def _merged(parts: Sequence[Selected]) -> Selected:
     return Selected(features, chosen)
 
 
-def _checked(found: Controls, drawn: Sequence[Tensor]) -> Controls:
-    distinct = len(torch.cat([part.cpu() for part in drawn], dim=1).unique(dim=0))
-    if distinct < min(found.n, LEAST_DISTINCT):
-        return refusal(f"only {distinct} different control sets can be drawn")
-    return found._replace(distinct=distinct)
+def _distinct(drawn: Sequence[Tensor]) -> int:
+    """How many of the sets, given as the features `[K, n]` of each layer, differ."""
+    return len(torch.cat([part.cpu() for part in drawn], dim=1).unique(dim=0))
