@@ -6,6 +6,7 @@ Letters: `B` copies, `T` tokens, `L` SAE layers, `V` vocabulary, `K` controls.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -139,18 +140,19 @@ def _nulls(
 
     n, few = settings.controls, min(settings.controls, settings.other_controls)
     first = matched(model, clean, ablated, members, moved, n, generator("matched"))
+    if size == 0.0:
+        why = first.refused or "its ablation takes nothing from the stream"
+        return tuple(Null(kind, refused=why) for kind in get_args(NullKind))
     again = first if first.refused else _part(first, few)
     mixed = shuffled(model, clean, ablated, members, others, few, generator("shuffles"))
-    nulls = [null("matched", first, ablating), null("scaled", again, _scaled(subject, tick))]
-    if size == 0.0:
-        nulls.append(Null("directions", refused="its ablation takes nothing from the stream"))
-    else:
-        towards = random_directions(clean, moved, few, generator("directions"))
-        anywhere = Controls({}, few, few)
-        nulls.append(
-            null("directions", anywhere, lambda drawn: _pushed(subject, towards, drawn, tick))
-        )
-    return (*nulls, null("shuffles", mixed, ablating))
+    towards = random_directions(clean, moved, few, generator("directions"))
+    anywhere = Controls({}, few, few)
+    return (
+        null("matched", first, ablating),
+        null("scaled", again, _scaled(subject, tick)),
+        null("directions", anywhere, lambda drawn: _pushed(subject, towards, drawn, tick)),
+        null("shuffles", mixed, ablating),
+    )
 
 
 def _part(drawn: Controls, n: int) -> Controls:
