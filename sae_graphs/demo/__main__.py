@@ -1,4 +1,4 @@
-"""`python -m sae_graphs.demo train` and `... evaluate`."""
+"""`python -m sae_graphs.demo train`, `... evaluate` and `... phenomena`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,43 @@ def evaluate(
     report = run(out, cases=cases, tokens=tokens)
     print_tables(report)
     write_readme(out, report)
+
+
+@app.command()
+def phenomena(
+    out: OutOption = DEFAULT_OUT,
+    cases: Annotated[int, typer.Option(min=1, help="Held-out prompts of each phenomenon.")] = 16,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Validate the graphs of held-out prompts; print and save what is found of each phenomenon."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    from sae_graphs.demo.evaluation import require_model
+    from sae_graphs.demo.phenomena import measure
+    from sae_graphs.demo.phenomena_table import print_tables, summary
+    from sae_graphs.demo.shipping import rewrite_readme
+
+    require_model(out)
+    _prepare(threads)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn()) as progress:
+        task = progress.add_task("starting", total=None)
+        report = measure(
+            out,
+            cases=cases,
+            told=lambda name, done, total: progress.update(
+                task, description=name, completed=done, total=total
+            ),
+        )
+    print_tables(report)
+    rewrite_readme(out)
+    typer.echo("For the project's README:\n\n" + summary(report))
 
 
 def _keep_memory() -> None:

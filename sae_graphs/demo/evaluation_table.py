@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_graphs.demo.evaluation import LAYER_TARGETS
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 UNITS = {"l0": "L0", "fvu": "FVU", "ce_recovered": "CE recovered", "dead_percent": "dead %"}
 
@@ -76,11 +79,22 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
+def rich_table(title: str, rows: list[list[str]]) -> Table:
+    """Rows as a table for the terminal; the first row is the header."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
 def print_tables(report: dict[str, Any]) -> None:
     """Prints all tables to the terminal."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = Console()
     for title, rows in (
@@ -88,12 +102,7 @@ def print_tables(report: dict[str, Any]) -> None:
         ("Spot prompts", spot_rows(report)),
         ("SAEs on fresh text", layer_rows(report)),
     ):
-        table = Table(title=title)
-        for name in rows[0]:
-            table.add_column(name)
-        for row in rows[1:]:
-            table.add_row(*(escape(cell) for cell in row))
-        console.print(table)
+        console.print(rich_table(title, rows))
     console.print(report["protocol"], style="dim")
     for line in shortfalls(report):
         console.print(f"misses its target: {line}")

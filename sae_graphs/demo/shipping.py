@@ -18,6 +18,8 @@ from sae_graphs.demo.evaluation_table import (
     shortfalls,
     spot_rows,
 )
+from sae_graphs.demo.phenomena import FILE_NAME, read
+from sae_graphs.demo.phenomena_table import section
 from sae_graphs.demo.tokenizer import load_tokenizer
 from sae_graphs.demo.tokens import equal_length_batches
 from sae_graphs.errors import SaeGraphsError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from sae_graphs.demo.train import Workplace
 
 MANIFEST = "manifest.json"
+EVALUATION = "evaluation.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "numpy")
 LIMIT_BYTES = 40_000_000
 
@@ -68,7 +71,7 @@ def shipped_files(out: Path) -> list[Path]:
         path
         for path in sorted(out.rglob("*"))
         if path.is_file()
-        and path.name not in (MANIFEST, "README.md", "evaluation.json")
+        and path.name not in (MANIFEST, "README.md", EVALUATION, FILE_NAME)
         and not any(part.startswith(".") for part in path.relative_to(out).parts)
     ]
 
@@ -169,7 +172,10 @@ Targets missed:
 
 
 def write_readme(out: Path, report: dict[str, Any]) -> None:
-    """Writes `README.md` from the manifest and the evaluation; nothing without a manifest."""
+    """Writes `README.md` from the manifest, the evaluation and the evidence, where there is any.
+
+    Nothing without a manifest.
+    """
     if not (out / MANIFEST).exists():
         return
     manifest = read_manifest(out)
@@ -189,4 +195,13 @@ def write_readme(out: Path, report: dict[str, Any]) -> None:
         protocol=report["protocol"],
         shortfalls="\n".join(f"- {line}" for line in shortfalls(report)) or "none",
     )
+    evidence = read(out)
+    text += "" if evidence is None else section(evidence)
     (out / "README.md").write_text(text, encoding="utf-8")
+
+
+def rewrite_readme(out: Path) -> None:
+    """Writes `README.md` again from the files beside it; nothing where there is no evaluation."""
+    file = out / EVALUATION
+    if file.is_file():
+        write_readme(out, json.loads(file.read_text(encoding="utf-8")))
