@@ -121,11 +121,12 @@ def curve(
     if isinstance(effect, FeatureId) and not effect.is_output:
         stop = here.clean.points[here.model.stack.depths[effect.layer]]
     response, words, unit = _response(here, effect)
+    along = torch.tensor(coefficients, dtype=torch.float64)
     with torch.no_grad():
         values = torch.cat(
             [
-                response(_scaled(here, members, torch.tensor(coefficients[start:end]), stop))
-                for start, end in packs(here.model, here.clean, len(coefficients))
+                response(_scaled(here, members, along[start:end], stop))
+                for start, end in packs(here.model, here.clean, len(along))
             ]
         )
     tick(len(coefficients))
