@@ -23,7 +23,7 @@ def texts_of(source: str) -> Iterator[str]:
 def prompts_of(file: Path) -> tuple[str, ...]:
     """The lines of a file of prompts, empty ones left out."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise SaeGraphsError(
             f"cannot read prompts from {file}: {getattr(problem, 'strerror', None) or problem}; "
@@ -44,9 +44,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _dataset(name: str) -> Iterator[str]:
-    from datasets import load_dataset  # slow to import, and rarely needed
-
     try:
+        from datasets import load_dataset  # slow to import, and rarely needed
+
         rows = load_dataset(name, split="train", streaming=True)
         for row in rows:
             text = row.get("text") or next((v for v in row.values() if isinstance(v, str)), None)

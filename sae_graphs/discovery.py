@@ -47,6 +47,8 @@ def discover(
     settings = settings or GraphSettings()
     if settings.ablate == "each":
         raise SaeGraphsError("positions mean nothing across prompts; discover with ablate='all'")
+    if isinstance(prompts, str):
+        raise SaeGraphsError(f"prompts are {prompts!r:.60}; expected several prompts, as a list")
     distinct = list(dict.fromkeys(prompts))
     if not 0 < part < 1:
         raise SaeGraphsError(f"the part to discover on is {part}; expected between 0 and 1")
@@ -71,7 +73,8 @@ def common(graphs: Sequence[CausalGraph], *, share: float = SHARE) -> CausalGrap
     """The edges that at least a `share` of the graphs have, on paths as long as theirs.
 
     Effects are means over the graphs that have the edge. The record is the first graph's; a node
-    that is not in the first has no activations, its `activation` being the mean over the others.
+    that is not in the first has no activations, its `activation` being the mean over the others;
+    an output token that is not is added to the record.
     Raises `SaeGraphsError` where nothing is left.
     """
     needed = max(1, math.ceil(share * len(graphs)))
@@ -95,7 +98,15 @@ def common(graphs: Sequence[CausalGraph], *, share: float = SHARE) -> CausalGrap
             "draw; give prompts that are more alike"
         )
     own = {node.feature: node for node in graphs[0].nodes}
-    run = replace(graphs[0].run, settings={**graphs[0].run.settings, "common_to": len(graphs)})
+    ends = {edge.target for edge in edges}
+    outputs = {out.token_id: out for graph in graphs[::-1] for out in graph.run.outputs}
+    known = {out.token_id for out in graphs[0].run.outputs}
+    more = [outputs[i] for i in sorted(outputs) if i not in known and FeatureId("out", i) in ends]
+    run = replace(
+        graphs[0].run,
+        settings={**graphs[0].run.settings, "common_to": len(graphs)},
+        outputs=(*graphs[0].run.outputs, *more),
+    )
     return assemble(run, [own.get(f) or _mean(found) for f, found in nodes.items()], edges)
 
 
