@@ -84,6 +84,7 @@ def validate(
     settings = settings or settings_from(options)
     started = time.perf_counter()
     found = _prepare(model, graph, prompts, settings)
+    source = None if settings.quick or settings.snippets == 0 else _source(model, texts)
     kept = _partial(resume, found, settings)
     counter = _Counter(progress, _planned(found, settings))
     units = []
@@ -108,8 +109,9 @@ def validate(
         units=judged(units, settings.seed),
         curves=_asked_curves(found, settings, counter.tick),
     )
-    if not settings.quick:
-        report = _with_other_text(report, found, settings, texts, corpus, counter)
+    if source is not None:
+        named = corpus or ("the bundled corpus" if texts is None else "the texts given")
+        report = replace(_with_other_text(report, found, settings, source, counter), corpus=named)
     counter.finish(_cost_of_rest(found, settings))
     return replace(report, seconds=time.perf_counter() - started)
 
@@ -158,6 +160,11 @@ def _prepare(
     others = dict.fromkeys(prompt for prompt in given if prompt != graph.run.prompt)
     tests = [subject(scope, prompt, "test", how, settings, own=False) for prompt in others]
     return _Prepared(graph, own, tuple(tests), units)
+
+
+def _source(model: InstrumentedModel, texts: Iterable[str] | None) -> Texts:
+    """Other text, by default that of the bundled model, read before anything is measured."""
+    return Texts(model, bundled_texts() if texts is None else texts, n_tokens=TOKENS_OF_TEXTS)
 
 
 def _tested(unit: Unit, found: _Prepared, settings: ValidationSettings, tick: Tick) -> UnitReport:
@@ -211,16 +218,11 @@ def _with_other_text(
     report: ValidationReport,
     found: _Prepared,
     settings: ValidationSettings,
-    texts: Iterable[str] | None,
-    corpus: str | None,
+    source: Texts,
     counter: _Counter,
 ) -> ValidationReport:
     """Kinds of ablation that need other text, and what ablation does there."""
-    if settings.snippets == 0:
-        return report
-    own, model = found.own, found.own.model
-    source = Texts(model, bundled_texts() if texts is None else texts, n_tokens=TOKENS_OF_TEXTS)
-    seed = settings.seed
+    own, model, seed = found.own, found.own.model, settings.seed
     pieces = source.pieces(settings.snippets, SNIPPET, generator_for(seed, "snippets"))
     runs = [model.run_tokens(ids) for ids in pieces]
     alike = source.pieces(RESAMPLED, len(own.clean), generator_for(seed, "resampled"))
@@ -235,7 +237,6 @@ def _with_other_text(
         units=tuple(replace(unit, kinds=kind, background=back) for unit, kind, back in parts),
         noise=noise,
         agreement=agreement(kinds),
-        corpus=corpus or ("the bundled corpus" if texts is None else "the texts given"),
     )
 
 

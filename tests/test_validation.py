@@ -1,0 +1,452 @@
+"""`validate`: what it tests, that it can be repeated, stopped and gone on with, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sae_graphs import validation
+from sae_graphs.build import causal_graph
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.evidence import UnitReport, ValidationReport
+from sae_graphs.graph import CausalGraph
+from sae_graphs.graph_json import to_bytes
+from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.saving import weights_of
+from sae_graphs.validation import validate
+from sae_graphs.validation_partial import ValidationPartial
+from tests.conftest import BridgeOf
+from tests.models import CORPUS, OTHER_PROMPT, PROMPT, STACKS, random_stack
+from tests.stacks import one_line
+
+THIRD = "the old dog ran on the mat"
+SMALL: dict[str, Any] = {"controls": 20, "other_controls": 19, "paths": 1, "snippets": 3}
+CURVE = "0.3 > 2.1"  # the first is active in the prompt
+Told = list[tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def graph(tiny: InstrumentedModel) -> CausalGraph:
+    return causal_graph(tiny, PROMPT)
+
+
+def run(model: InstrumentedModel, graph: CausalGraph, *prompts: str, **options: Any) -> Any:
+    """A small validation, without the time that it took."""
+    texts = options.pop("texts", [CORPUS] * 10)
+    report = validate(model, graph, prompts, texts=texts, **{**SMALL, **options})
+    return replace(report, seconds=0.0)
+
+
+# -- the report ------------------------------------------------------------------------------------
+
+
+def test_a_whole_report(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    report: ValidationReport = run(tiny, graph, OTHER_PROMPT, PROMPT, THIRD, OTHER_PROMPT)
+    assert (report.model, report.saes, report.prompt) == ("tiny", "custom", PROMPT)
+    assert report.discovery == (PROMPT,) and report.test == (OTHER_PROMPT, THIRD)
+    assert report.target is None and report.contrast is None
+    likeliest = tiny.token_string(int(tiny.clean_run(PROMPT).logits[-1].argmax()))
+    assert report.units[0].of_discovery.target.token == likeliest
+    assert [unit.name for unit in report.units] == ["Graph 1", "Graph 1, path 1"]
+    for unit in report.units:
+        assert [result.prompt for result in unit.results] == [PROMPT, OTHER_PROMPT, THIRD]
+        assert [result.role for result in unit.results] == ["discovery", "test", "test"]
+        assert unit.tested is not None and unit.tested.n_prompts == 2
+        assert unit.mediation is not None and len(unit.mediation.edges) == len(unit.edges)
+        assert unit.keep_only is not None and unit.background is not None
+        assert unit.kinds is not None and set(unit.kinds) == {"zero", "mean", "resample"}
+        assert unit.mediation.joint == pytest.approx(unit.kinds["zero"])
+        change = unit.of_discovery.target.log_probability_change
+        assert unit.mediation.joint == pytest.approx(change)
+    whole, path = report.units
+    assert [len(unit.curves) for unit in report.units] == [2, 4]
+    assert path.curves[0].responses[4] == pytest.approx(  # coefficient 0: ablation
+        path.of_discovery.target.logit_change + path.curves[0].responses[8]
+    )
+    assert path.curves[1].effect == str(path.features[-1]) and whole.curves[0].cause == "Graph 1"
+    assert report.noise and report.agreement is not None and report.corpus == "the texts given"
+
+
+def test_quick_is_ablation_and_controls_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    report: ValidationReport = run(tiny, graph, quick=True, curve=CURVE, texts=None)
+    whole: ValidationReport = run(tiny, graph)
+    for unit, other in zip(report.units, whole.units, strict=True):
+        assert unit.results == other.results and unit.tested == other.tested
+        parts = (unit.mediation, unit.keep_only, unit.kinds, unit.background)
+        assert parts == (None, None, None, None) and unit.curves == ()
+    assert report.noise == () and report.agreement is None and report.corpus is None
+    assert [curve.cause for curve in report.curves] == ["0.3", "0.3"]
+
+
+def test_without_other_text(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    report: ValidationReport = run(tiny, graph, snippets=0, texts=[])
+    assert report.corpus is None and report.noise == ()
+    assert all(unit.mediation is not None and unit.background is None for unit in report.units)
+
+
+def test_targets_and_contrasts(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    report: ValidationReport = run(
+        tiny, graph, OTHER_PROMPT, target=" cat", contrast=" dog", quick=True
+    )
+    assert (report.target, report.contrast) == (" cat", " dog")
+    for result in report.units[0].results:
+        clean = tiny.clean_run(result.prompt).logits[-1]
+        assert result.contrast is not None
+        ids = result.target.token_id, result.contrast.token_id
+        assert result.score == pytest.approx(float(clean[ids[0]] - clean[ids[1]]))
+        assert result.change == pytest.approx(
+            result.target.logit_change - result.contrast.logit_change
+        )
+
+
+def test_given_paths_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    first = graph.edges[0]
+    report: ValidationReport = run(tiny, graph, path=f"{first.source} > {first.target}")
+    (unit,) = report.units
+    assert unit.features == (first.source, first.target)
+    assert unit.tested is not None and unit.tested.q == unit.tested.p
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ablate": "each"},
+        {"ablate": "each", "read": "all", "outputs": 2},
+        {"ablate": "read"},
+        {"ablate_first": True},
+        {"outputs": 2},
+        {"layers": ("1", "3")},
+        {"read": -3},
+        {"prepend_bos": False},
+        {"method": "gradient"},
+    ],
+    ids=str,
+)
+def test_graphs_of_all_kinds(tiny: InstrumentedModel, options: dict[str, Any]) -> None:
+    graph = causal_graph(tiny, PROMPT, min_path_edges=1, **options)
+    report: ValidationReport = run(tiny, graph, OTHER_PROMPT)
+    for unit in report.units:
+        own = unit.of_discovery
+        assert 1 <= own.active <= sum(not feature.is_output for feature in unit.features)
+        assert own.change != 0.0 and own.kl > 0.0
+        assert unit.mediation is not None
+        assert unit.mediation.joint == pytest.approx(own.target.log_probability_change)
+
+
+def test_a_graph_that_was_saved_is_the_same(
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path
+) -> None:
+    saved = CausalGraph.load(graph.save(tmp_path))
+    assert run(tiny, saved, quick=True) == run(tiny, graph, quick=True)
+
+
+# -- repeating -------------------------------------------------------------------------------------
+
+
+def test_one_seed_gives_one_report(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    first = run(tiny, graph, OTHER_PROMPT, seed=3)
+    assert run(tiny, graph, OTHER_PROMPT, seed=3) == first
+    other = run(tiny, graph, OTHER_PROMPT, seed=4)
+    for one, two in zip(first.units, other.units, strict=True):
+        assert one.of_discovery.change == two.of_discovery.change
+        assert one.mediation == two.mediation and one.curves == two.curves
+        for null, again in zip(one.of_discovery.nulls[:3], two.of_discovery.nulls[:3], strict=True):
+            assert null.changes != again.changes
+        assert one.background.controls_active != two.background.controls_active
+
+
+def test_nothing_that_is_given_changes(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    before = to_bytes(graph)
+    weights = {name: tensor.clone() for name, tensor in weights_of(tiny)}
+    settings = dict(graph.run.settings)
+    run(tiny, graph, OTHER_PROMPT)
+    assert to_bytes(graph) == before and dict(graph.run.settings) == settings
+    for name, tensor in weights_of(tiny):
+        assert torch.equal(tensor, weights[name]), name
+        assert not tensor.requires_grad
+    assert causal_graph(tiny, PROMPT) == graph  # and no hook is left
+
+
+# -- progress --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"quick": True},
+        {"snippets": 0},
+        {"curve": CURVE},
+        {"curve": CURVE, "quick": True},
+        {"curve": CURVE, "snippets": 0},
+        {"controls": 5},
+    ],
+    ids=str,
+)
+def test_progress_goes_up_to_its_end(
+    tiny: InstrumentedModel, graph: CausalGraph, options: dict[str, Any]
+) -> None:
+    told: Told = []
+    run(tiny, graph, OTHER_PROMPT, progress=lambda *at: told.append(at), **options)
+    done = [at for at, _ in told]
+    (total,) = {total for _, total in told}
+    assert done == sorted(done) and done[-1] == total and done[0] > 0
+    assert len(set(done)) > 5
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The units that are tested, not read."""
+    found: list[str] = []
+    plain = validation._tested
+
+    def counted(unit: Any, *arguments: Any) -> UnitReport:
+        found.append(unit.name)
+        return plain(unit, *arguments)
+
+    monkeypatch.setattr(validation, "_tested", counted)
+    return found
+
+
+def stop_in(name: str, tested: list[str]) -> Callable[[int, int], None]:
+    """Ctrl-C while this unit is tested."""
+
+    def progress(done: int, total: int) -> None:
+        if tested[-1:] == [name]:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def interrupted(
+    model: InstrumentedModel, graph: CausalGraph, folder: Path, tested: list[str], **options: Any
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            model,
+            graph,
+            OTHER_PROMPT,
+            resume=folder,
+            progress=stop_in("Graph 1, path 1", tested),
+            **{"quick": True, **options},
+        )
+    assert tested == ["Graph 1", "Graph 1, path 1"]
+    tested.clear()
+
+
+def test_a_stopped_run_tests_only_what_is_left(
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, tested: list[str]
+) -> None:
+    whole = run(tiny, graph, OTHER_PROMPT)
+    tested.clear()
+    folder = tmp_path / "partial"
+    interrupted(tiny, graph, folder, tested, quick=False)
+    assert [file.name for file in folder.iterdir()] == ["path-0.json"]
+    heard: Told = []
+    done: Told = []
+    partial = ValidationPartial(folder, told=lambda *at: heard.append(at))
+    again = run(tiny, graph, OTHER_PROMPT, resume=partial, progress=lambda *at: done.append(at))
+    assert again == whole
+    assert tested == ["Graph 1, path 1"] and heard == [(1, 2)]
+    assert done == sorted(done) and done[-1][0] == done[-1][1]
+    assert (partial.n_kept, partial.n_units) == (2, 2)
+    tested.clear()
+    assert run(tiny, graph, OTHER_PROMPT, resume=folder) == whole and tested == []
+    partial.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"controls": 21}, {"other_controls": 20}, {"seed": 1}, {"target": " cat"}, {"quick": False}],
+    ids=str,
+)
+def test_other_settings_are_another_run(
+    tiny: InstrumentedModel,
+    graph: CausalGraph,
+    tmp_path: Path,
+    tested: list[str],
+    changed: dict[str, Any],
+) -> None:
+    interrupted(tiny, graph, tmp_path, tested)
+    options = {"quick": True, **changed}
+    report = run(tiny, graph, OTHER_PROMPT, resume=tmp_path, **options)
+    assert tested == ["Graph 1", "Graph 1, path 1"]
+    assert report == run(tiny, graph, OTHER_PROMPT, **options)
+
+
+def test_other_prompts_and_graphs_are_another_run(
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, tested: list[str]
+) -> None:
+    interrupted(tiny, graph, tmp_path, tested)
+    for prompts in ([THIRD], [OTHER_PROMPT, THIRD], []):
+        run(tiny, graph, *prompts, resume=tmp_path, quick=True)
+        assert "Graph 1" in tested
+        tested.clear()
+    run(tiny, graph, OTHER_PROMPT, resume=tmp_path, quick=True)
+    tested.clear()
+    wider = causal_graph(tiny, PROMPT, top_k=9)
+    run(tiny, wider, OTHER_PROMPT, resume=tmp_path, quick=True)
+    assert "Graph 1" in tested
+
+
+@pytest.mark.parametrize("changed", ["model", "decoder", "encoder"])
+def test_other_weights_are_another_run(
+    bridge_of: BridgeOf, graph: CausalGraph, tmp_path: Path, tested: list[str], changed: str
+) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    saes = random_stack(bridge, STACKS["pre"], ["standard"])
+    model = InstrumentedModel(bridge, saes, name="tiny")
+    interrupted(model, graph, tmp_path, tested, quick=True)
+    weights = {
+        "model": next(bridge.blocks[1].parameters()),
+        "decoder": saes[1].W_dec,
+        "encoder": saes[2].W_enc,
+    }[changed]
+    before = weights.detach().clone()
+    with torch.no_grad():
+        try:
+            weights.view(-1)[3] += 1e-6
+            twin = InstrumentedModel(bridge, saes, name="tiny")
+            run(twin, graph, OTHER_PROMPT, resume=tmp_path, quick=True)
+        finally:
+            weights.copy_(before)
+    assert tested == ["Graph 1", "Graph 1, path 1"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no units", "another unit"])
+def test_a_damaged_report_is_made_again(
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, tested: list[str], damage: str
+) -> None:
+    interrupted(tiny, graph, tmp_path, tested)
+    file = tmp_path / "path-0.json"
+    data = file.read_bytes()
+    start, end = data.index(b'"units": [') + len(b'"units": ['), data.index(b'],\n "noise"')
+    broken = {
+        "cut": data[:-9],
+        "empty": b"",
+        "text": b"hello",
+        "no units": data[:start] + data[end:],
+        "another unit": data.replace(b'"Graph 1"', b'"Graph 2"'),
+    }
+    file.write_bytes(broken[damage])
+    again = run(tiny, graph, OTHER_PROMPT, resume=tmp_path, quick=True)
+    assert again == run(tiny, graph, OTHER_PROMPT, quick=True)
+    assert tested[:2] == ["Graph 1", "Graph 1, path 1"]
+
+
+def test_a_run_goes_on_where_nothing_can_be_written(
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    report = run(tiny, graph, quick=True, resume=tmp_path / "file" / "partial")
+    assert report == run(tiny, graph, quick=True)
+    assert caplog.text.count("could not be resumed") == 1
+
+
+def test_what_is_not_ours_stays(
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    partial = ValidationPartial(tmp_path)
+    run(tiny, graph, quick=True, resume=partial)
+    partial.remove()
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# -- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([], {"controls": 0}, "controls is 0"),
+        ([], {"colour": "red"}, "no option 'colour'"),
+        ([], {"path": "0.3 > 1.99"}, "1.99"),
+        ([], {"target": "the cat"}, "2 tokens"),
+        ([], {"target": ""}, "0 tokens"),
+        ([], {"contrast": "cat dog"}, "tokens"),
+        ([], {"curve": "9.1 > 1.1"}, "no SAE layer '9'"),
+        ([], {"curve": "0.3 > 1.40"}, "features 0 to 39"),
+        ([], {"curve": "1.1 > 0.1"}, "not above"),
+        ([""], {}, "give some text"),
+        ([5], {}, "give some text"),
+        (["(" * 40], {}, "at most"),
+        ([], {"texts": ["the"]}, "give one of at least"),
+    ],
+)
+def test_mistakes(
+    tiny: InstrumentedModel,
+    graph: CausalGraph,
+    prompts: list[Any],
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(SaeGraphsError) as caught:
+        run(tiny, graph, *prompts, **options)
+    assert message in one_line(caught)
+
+
+def test_mistakes_come_before_the_work(
+    tiny: InstrumentedModel, graph: CausalGraph, tested: list[str]
+) -> None:
+    for options in ({"curve": "0.3 > 1.99"}, {"path": "0.3 > 1.99"}, {"texts": ["the"]}):
+        with pytest.raises(SaeGraphsError):
+            run(tiny, graph, **options)
+    assert tested == []
+
+
+def test_a_graph_from_another_model(
+    bridge_of: BridgeOf, tiny: InstrumentedModel, graph: CausalGraph
+) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    llama = bridge_of("llama", "float64")
+    others = {
+        "SAEs of other places": InstrumentedModel(
+            bridge, random_stack(bridge, STACKS["post"], ["standard"]), name="other"
+        ),
+        "other SAEs": InstrumentedModel(
+            bridge, random_stack(bridge, STACKS["pre"], ["standard"], seed=7), name="other"
+        ),
+        "another model": InstrumentedModel(
+            llama, random_stack(llama, STACKS["pre"], ["standard"]), name="other"
+        ),
+    }
+    for what, other in others.items():
+        with pytest.raises(SaeGraphsError) as caught:
+            run(other, graph)
+        line = one_line(caught)
+        assert "'tiny'" in line and "'other'" in line and "make the graph again" in line, what
+    nodes = tuple(
+        replace(node, feature=replace(node.feature, index=node.feature.index + 40))
+        for node in graph.nodes
+    )
+    ends = {
+        node.feature: replace(node.feature, index=node.feature.index + 40) for node in graph.nodes
+    }
+    moved = tuple(
+        replace(edge, source=ends[edge.source], target=ends[edge.target]) for edge in graph.edges
+    )
+    with pytest.raises(SaeGraphsError, match="feature"):
+        run(tiny, CausalGraph(graph.run, nodes, moved))
+
+
+def test_settings_and_options_are_not_both_given(
+    tiny: InstrumentedModel, graph: CausalGraph
+) -> None:
+    settings = validation.settings_from({"controls": 5})
+    with pytest.raises(SaeGraphsError, match="not both"):
+        validate(tiny, graph, settings=settings, seed=3)
+
+
+def test_a_graph_without_edges(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    with pytest.raises(SaeGraphsError, match="nothing to validate"):
+        run(tiny, CausalGraph(graph.run, (), ()))
