@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,12 @@ WIDTH = 100  # columns of the tables
 os.environ["HF_HUB_OFFLINE"] = "1"  # all weights are made here
 
 
+class Only(StrEnum):
+    """Parts that can be measured by themselves."""
+
+    VALIDATION = "validation"
+
+
 def main(
     quick: Annotated[bool, typer.Option(help="About a minute: few lengths, few repeats.")] = False,
     tiny: Annotated[bool, typer.Option(help="Seconds, on a tiny model: does it run?")] = False,
@@ -24,18 +31,23 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = HERE,
     precision: Annotated[bool, typer.Option(help="Only the table of precisions.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where an interrupted run stopped.")] = True,
+    only: Annotated[
+        Only | None, typer.Option(help="Only this part, put into the results that are there.")
+    ] = None,
 ) -> None:
     """Time and memory of the exact effects beside those of the other ways to get them."""
     import torch
 
     from benchmarks import plan as plans
+    from benchmarks.alone import merge
     from benchmarks.growth import growth_of
     from benchmarks.measure import machine
     from benchmarks.progress import Progress as Kept
-    from benchmarks.run import PRECISION, PROFILE, TURNS, measure_plan, precisions
+    from benchmarks.run import PRECISION, PROFILE, TURNS, measure_plan, precisions, validated_in
     from benchmarks.shapes import make_shapes
     from benchmarks.table import precision_sheet, sheets, with_ratios
     from benchmarks.targets import longest_to_shortest, targets
+    from benchmarks.validation_table import validation_sheet
 
     console = Console(width=WIDTH)
     plan = plans.SMALLEST if tiny else plans.QUICK if quick else plans.FULL
@@ -57,13 +69,22 @@ def main(
             lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total
             ),
+            only_validation=only is not None,
         )
+    name = "results" if plan is plans.FULL else f"results-{plan.name}"
+    validated = validated_in(plan, results, described)
+    if only is not None:
+        sheet = validation_sheet(validated)
+        console.print(sheet.rich(), highlight=False)
+        merge(out, name, only.value, validated, sheet)
+        console.print(f"put into {name}.json and {name}.md")
+        return
     for cell in (*plan.cells, *plan.shaped):
         results[cell.key] = with_ratios(results[cell.key])
     cells, shaped = ([results[c.key] for c in some] for some in (plan.cells, plan.shaped))
     turns = results[TURNS]
     growth = longest_to_shortest(turns["ours"])
-    shown = list(sheets(plan, results, described))
+    shown = [*sheets(plan, results, described), validation_sheet(validated)]
     for sheet in shown:
         console.print(sheet.rich(), highlight=False)
     summary = {
@@ -80,8 +101,8 @@ def main(
         "other_shapes": shaped,
         "memory": [results[f"memory {' '.join(map(str, row))}"] for row in plan.memory],
         "profile": results[PROFILE],
+        "validation": validated,
     }
-    name = "results" if plan is plans.FULL else f"results-{plan.name}"
     write_text(out / f"{name}.json", json.dumps(summary, indent=1) + "\n")
     write_text(out / f"{name}.md", "\n".join(sheet.markdown() for sheet in shown))
     console.print(f"wrote {name}.json and {name}.md")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.shapes import GPT2_SMALL, TINY, Sizes
 from sae_graphs.settings import Ablate
+from sae_graphs.validation_settings import SNIPPETS
 
 
 class Cell(NamedTuple):
@@ -41,6 +42,20 @@ class Turns(NamedTuple):
     budget: float  # seconds, for the ablations and for the clean runs
 
 
+class Validated(NamedTuple):
+    """What is validated on the bundled model: `units` paths (one a whole component), each beside
+    `controls` controls, on each of the `threads`. `passes` full passes are timed a round."""
+
+    prompts: tuple[str, ...]
+    units: int
+    controls: int
+    threads: tuple[int, ...]
+    passes: int
+    snippets: int = SNIPPETS
+    rounds: int = 1
+    budget: float = 0.0
+
+
 class Plan(NamedTuple):
     """Everything that one run measures."""
 
@@ -52,6 +67,7 @@ class Plan(NamedTuple):
     turns: Turns
     shaped: tuple[Cell, ...]  # other models, for how the time grows
     prompts: int  # on which precisions are compared
+    validated: Validated
 
 
 ACTIVE = 40
@@ -99,6 +115,17 @@ FULL = Plan(
         SMALL._replace(n_features=24_576),
     ),
     6,
+    Validated(
+        (
+            "Copyright (C",
+            "Foreign Direct Investment (F",
+            "In a Lisp dialect, every expression begins with ( and ends with",
+        ),
+        units=100,
+        controls=200,
+        threads=(1, 2),
+        passes=100,
+    ),
 )
 
 QUICK = Plan(
@@ -114,6 +141,7 @@ QUICK = Plan(
     Turns((4, 256), ACTIVE, 5),
     _shaped(ACTIVE, 2, SMALL, SMALL._replace(n_features=24_576)),
     2,
+    Validated(("Copyright (C",), units=10, controls=200, threads=(1,), passes=20),
 )
 
 SMALLEST = Plan(
@@ -125,4 +153,5 @@ SMALLEST = Plan(
     Turns((4, 16), 8, 0.1),
     _shaped(8, 0.1, TINY, TINY._replace(n_layers=4)),
     1,
+    Validated(("Copyright (C",), units=2, controls=5, threads=(1,), passes=2, snippets=1),
 )

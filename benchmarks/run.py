@@ -25,6 +25,7 @@ from benchmarks.plan import Cell, Plan, Turns
 from benchmarks.precision import PROMPTS, bundled_precision, shaped_precision
 from benchmarks.progress import Progress
 from benchmarks.shapes import TINY, Shapes, Sizes, Workload, make_shapes, prepare, take_turn
+from benchmarks.validation import time_validation
 from benchmarks.work import reads_in, reads_near
 
 Told = Callable[[str, int, int], None]
@@ -56,10 +57,12 @@ class Made:
 
 
 @torch.no_grad()
-def measure_plan(plan: Plan, threads: int, progress: Progress, told: Told) -> dict[str, Any]:
+def measure_plan(
+    plan: Plan, threads: int, progress: Progress, told: Told, *, only_validation: bool = False
+) -> dict[str, Any]:
     """Results by step, those of an earlier, interrupted run included."""
     torch.set_num_threads(threads)
-    steps = steps_of(plan, threads)
+    steps = validation_steps(plan) if only_validation else steps_of(plan, threads)
     for done, step in enumerate(steps):
         told(step.name, done, len(steps))
         if step.name not in progress.found:
@@ -85,7 +88,22 @@ def steps_of(plan: Plan, threads: int) -> list[Step]:
         Step(cell.key, partial(_timed, made, cell.sizes or plan.sizes, cell))
         for cell in plan.shaped
     ]
-    return steps
+    return [*steps, *validation_steps(plan)]
+
+
+def validation_steps(plan: Plan) -> list[Step]:
+    """One for each prompt; they set the threads themselves, and set them back."""
+    return [
+        Step(f"validation {prompt}", partial(time_validation, prompt, plan.validated))
+        for prompt in plan.validated.prompts
+    ]
+
+
+def validated_in(plan: Plan, results: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
+    """What was found of validation, and where: it may have been measured by itself."""
+    prompts = [results[step.name] for step in validation_steps(plan)]
+    where = {name: value for name, value in machine.items() if name != "threads"}
+    return {"machine": where, "prompts": prompts}
 
 
 def precisions(shapes: Shapes, plan: Plan) -> list[dict[str, Any]]:

@@ -139,6 +139,15 @@ def precision_sheet(found: Sequence[dict[str, Any]]) -> Sheet:
     return Sheet("Precision", heads, rows, caption)
 
 
+def duration(seconds: float) -> str:
+    """Hours, minutes, seconds or milliseconds, three digits."""
+    if seconds >= 36_000:
+        return f"{seconds / 3600:,.0f} h"
+    if seconds >= 600:
+        return f"{seconds / 60:,.0f} min"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
 # -- inside ----------------------------------------------------------------------------------------
 
 
@@ -150,10 +159,10 @@ def _whole(cells: Sequence[dict[str, Any]], machine: dict[str, Any]) -> Sheet:
             (
                 _work(cell),
                 f"{cell['ablations']:,}",
-                _duration(ratios["all_features_seconds"]),
-                _duration(ratios["active_features_seconds"]),
-                _duration(seconds["clean run"]["median"]),
-                _about(cell) + _duration(seconds["ours"]["median"]),
+                duration(ratios["all_features_seconds"]),
+                duration(ratios["active_features_seconds"]),
+                duration(seconds["clean run"]["median"]),
+                _about(cell) + duration(seconds["ours"]["median"]),
                 f"{ratios['faster_than_all_features']:,.0f}",
                 f"{ratios['faster_than_active_features']:,.0f}",
             )
@@ -173,7 +182,7 @@ def _parts(cells: Sequence[dict[str, Any]]) -> Sheet:
         (
             _work(cell),
             *(
-                _about(cell) + _duration(cell["seconds"][name]["median"])
+                _about(cell) + duration(cell["seconds"][name]["median"])
                 if name in cell["seconds"]
                 else ""
                 for name in names
@@ -212,7 +221,7 @@ def _turns(turns: dict[str, Any]) -> Sheet:
     for name, words in (("ours", "the ablations"), ("clean run", "the clean run")):
         medians = [turns[name][tokens]["median"] for tokens in lengths]
         ratio = f"{longest_to_shortest(turns[name]) or 1:.2f}"
-        rows.append((words, *map(_duration, medians), ratio))
+        rows.append((words, *map(duration, medians), ratio))
     heads = ("tokens", *lengths, f"{lengths[-1]} to {lengths[0]}")
     caption = (
         "All lengths in the same rounds, on the same SAEs: before each run they are given the "
@@ -227,7 +236,7 @@ def _growth(found: Sequence[Growth]) -> Sheet:
         (
             one.what,
             ", ".join(f"{size:,}" for size in one.sizes),
-            ", ".join(map(_duration, one.seconds)),
+            ", ".join(map(duration, one.seconds)),
             f"{one.sizes[-1] / one.sizes[0]:.3g}",
             f"{one.ablations[-1] / max(1, one.ablations[0]):.3g}",
             f"{one.seconds[-1] / one.seconds[0]:.3g}",
@@ -311,11 +320,3 @@ def _memory(plan: Plan, results: dict[str, Any]) -> Sheet:
 
 def _range(values: Sequence[float]) -> str:
     return f"{min(values):g} to {max(values):g}" if min(values) < max(values) else f"{values[0]:g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 36_000:
-        return f"{seconds / 3600:,.0f} h"
-    if seconds >= 600:
-        return f"{seconds / 60:,.0f} min"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
