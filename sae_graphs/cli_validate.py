@@ -208,7 +208,9 @@ def _saved(
 ) -> _Found:
     """A graph from its folder, with the model that made it."""
     from sae_graphs.effects_file import run_folder
+    from sae_graphs.files import check_writable
     from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph_json import FILE_NAME
     from sae_graphs.outputs import record_of
 
     assert asked.run is not None
@@ -218,6 +220,12 @@ def _saved(
             f"{asked.run}: the graph has no edges, so there is nothing to validate"
         )
     folder = run_folder(asked.run)
+    to_write = asked.out_folder or folder / "validation"
+    if (to_write / FILE_NAME).is_file():
+        raise SaeGraphsError(
+            f"{to_write} holds a graph, which the report would replace; give another folder"
+        )
+    check_writable(to_write)
     record = record_of(folder) or {}
     name = model or graph.run.model
     stack = saes if saes is not None or model is not None else record.get("saes_given")
@@ -226,7 +234,7 @@ def _saved(
         graph=graph,
         test=asked.prompts,
         discovery=None,
-        folder=asked.out_folder or folder / "validation",
+        folder=to_write,
     )
 
 

@@ -22,7 +22,7 @@ from tests.subjects import edges, names, subject_of
 
 PATH = names("0.0", "1.1", "2.2")
 EDGES = edges(("0.0", "1.1"), ("1.1", "2.2"))
-ASKED = {"target": "b", "contrast": "^"}
+ASKED: dict[str, Any] = {"target": "b", "contrast": "^"}
 
 
 @pytest.fixture(scope="module")
