@@ -6,13 +6,16 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.progress import HERE, write_text
+
+if TYPE_CHECKING:
+    from benchmarks.plan import Plan
 
 WIDTH = 100  # columns of the tables
 os.environ["HF_HUB_OFFLINE"] = "1"  # all weights are made here
@@ -40,13 +43,11 @@ def main(
 
     from benchmarks import plan as plans
     from benchmarks.alone import merge
-    from benchmarks.growth import growth_of
     from benchmarks.measure import machine
     from benchmarks.progress import Progress as Kept
-    from benchmarks.run import PRECISION, PROFILE, TURNS, measure_plan, precisions, validated_in
+    from benchmarks.run import measure_plan, precisions, validated_in
     from benchmarks.shapes import make_shapes
     from benchmarks.table import precision_sheet, sheets, with_ratios
-    from benchmarks.targets import longest_to_shortest, targets
     from benchmarks.validation_table import validation_sheet
 
     console = Console(width=WIDTH)
@@ -81,13 +82,25 @@ def main(
         return
     for cell in (*plan.cells, *plan.shaped):
         results[cell.key] = with_ratios(results[cell.key])
-    cells, shaped = ([results[c.key] for c in some] for some in (plan.cells, plan.shaped))
-    turns = results[TURNS]
-    growth = longest_to_shortest(turns["ours"])
     shown = [*sheets(plan, results, described), validation_sheet(validated)]
     for sheet in shown:
         console.print(sheet.rich(), highlight=False)
-    summary = {
+    summary = {**_summary(plan, results, described), "validation": validated}
+    write_text(out / f"{name}.json", json.dumps(summary, indent=1) + "\n")
+    write_text(out / f"{name}.md", "\n".join(sheet.markdown() for sheet in shown))
+    console.print(f"wrote {name}.json and {name}.md")
+
+
+def _summary(plan: Plan, results: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """What goes into `results.json`."""
+    from benchmarks.growth import growth_of
+    from benchmarks.run import PRECISION, PROFILE, TURNS
+    from benchmarks.targets import longest_to_shortest, targets
+
+    cells, shaped = ([results[c.key] for c in some] for some in (plan.cells, plan.shaped))
+    turns = results[TURNS]
+    growth = longest_to_shortest(turns["ours"])
+    return {
         "schema": 1,
         "plan": plan.name,
         "machine": described,
@@ -101,11 +114,7 @@ def main(
         "other_shapes": shaped,
         "memory": [results[f"memory {' '.join(map(str, row))}"] for row in plan.memory],
         "profile": results[PROFILE],
-        "validation": validated,
     }
-    write_text(out / f"{name}.json", json.dumps(summary, indent=1) + "\n")
-    write_text(out / f"{name}.md", "\n".join(sheet.markdown() for sheet in shown))
-    console.print(f"wrote {name}.json and {name}.md")
 
 
 if __name__ == "__main__":

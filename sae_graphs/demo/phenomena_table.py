@@ -178,8 +178,13 @@ def print_tables(report: dict[str, Any]) -> None:
     from rich.console import Console
 
     found, console = tallies(report), Console()
-    console.print(rich_table("In their own prompts", own_rows(found)))
-    console.print(rich_table("In pairs of prompts", pair_rows(found)))
+    for title, rows in (
+        ("In their own prompts", own_rows(found)),
+        ("In pairs of prompts", pair_rows(found)),
+    ):
+        table = rich_table(title, rows)
+        table.columns[0].no_wrap = True
+        console.print(table)
     console.print(CRITERIA, style="dim")
 
 
