@@ -42,8 +42,18 @@ def bundled_texts() -> Iterable[str]:
 class Texts:
     """Other text, as tokens in a row, from which pieces of any length are drawn."""
 
-    def __init__(self, model: InstrumentedModel, texts: Iterable[str], *, n_tokens: int) -> None:
-        """Reads texts until there are `n_tokens`; raises `SaeGraphsError` where there are none."""
+    def __init__(
+        self,
+        model: InstrumentedModel,
+        texts: Iterable[str],
+        *,
+        n_tokens: int,
+        prepend_bos: bool | None = None,
+    ) -> None:
+        """Reads texts until there are `n_tokens`; raises `SaeGraphsError` where there are none.
+
+        Without `prepend_bos` the SAEs' metadata decides whether pieces begin with BOS.
+        """
         ids: list[int] = []
         for text in texts:
             ids += model.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -56,11 +66,16 @@ class Texts:
             )
         bos = model.tokenizer.bos_token_id
         self._ids = ids
-        self._head = [bos] if model.stack.prepend_bos and bos is not None else []
+        wanted = model.stack.prepend_bos if prepend_bos is None else prepend_bos
+        self._head = [bos] if wanted and bos is not None else []
+        self._longest = int(model.model.cfg.n_ctx)
 
     def pieces(self, n: int, length: int, generator: torch.Generator) -> list[tuple[int, ...]]:
-        """`n` pieces of `length` tokens, BOS included; empty where the texts are too short."""
-        inner = length - len(self._head)
+        """`n` pieces of `length` tokens, or as many as the model reads, BOS included.
+
+        Empty where the texts are too short.
+        """
+        inner = min(length, self._longest) - len(self._head)
         last = len(self._ids) - inner
         if inner < 1 or last < 0:
             return []
@@ -89,8 +104,7 @@ def backgrounds(
     noise: list[list[float]] = [[] for _ in NOISE_SIZES]
     for number, clean in enumerate(runs):
         ablated = ablated_in(clean)
-        generator = generator_for(seed, "snippet", number)
-        random = _random(clean, ablated, generator)
+        random = _random(clean, ablated, generator_for(seed, "noise", number))
         sets = [*members, *random]
         found, taken = _divergences(model, clean, ablated, sets)
         for index, path in enumerate(members):
@@ -99,7 +113,7 @@ def backgrounds(
         for index, value in enumerate(found[len(members) :]):
             if len(random[index]) == NOISE_SIZES[index]:  # else so many are not active here
                 noise[index].append(value)
-        theirs = _of_controls(model, clean, ablated, members, taken, generator)
+        theirs = _of_controls(model, clean, ablated, members, taken, (seed, number))
         for index, value_or_none in enumerate(theirs):
             control_kls[index].append(value_or_none)
         tick(2 * len(members) + len(NOISE_SIZES))
@@ -149,13 +163,13 @@ def _of_controls(
     ablated: Tensor,
     members: Paths,
     taken: Tensor,
-    generator: torch.Generator,
+    seeds: tuple[int, int],
 ) -> list[float | None]:
     """The divergence of one matched control a path; None where there is none."""
-    drawn = [
-        matched(model, clean, ablated, _anywhere(path), taken[number], 1, generator)
-        for number, path in enumerate(members)
-    ]
+    drawn = []
+    for number, path in enumerate(map(_anywhere, members)):
+        generator = generator_for(*seeds, path)
+        drawn.append(matched(model, clean, ablated, path, taken[number], 1, generator))
     sets = [[] if found.refused else _members(found.sets) for found in drawn]
     kls, _ = _divergences(model, clean, ablated, sets)
     return [None if found.refused else kl for found, kl in zip(drawn, kls, strict=True)]

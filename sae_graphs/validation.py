@@ -83,8 +83,10 @@ def validate(
         raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
     settings = settings or settings_from(options)
     started = time.perf_counter()
-    found = _prepare(model, graph, prompts, settings)
-    source = None if settings.quick or settings.snippets == 0 else _source(model, texts)
+    found_on = tuple(discovery or (graph.run.prompt,))
+    given = (prompts,) if isinstance(prompts, str) else tuple(dict.fromkeys(prompts))
+    found = _prepare(model, graph, [prompt for prompt in given if prompt not in found_on], settings)
+    source = None if settings.quick or settings.snippets == 0 else _source(found, texts)
     kept = _partial(resume, found, settings)
     counter = _Counter(progress, _planned(found, settings))
     units = []
@@ -103,11 +105,17 @@ def validate(
         prompt=graph.run.prompt,
         target=_only({result.target.token for result in units[0].results}),
         contrast=settings.contrast,
-        discovery=tuple(discovery or (graph.run.prompt,)),
+        discovery=found_on,
         test=tuple(test.clean.prompt for test in found.tests),
         settings=settings.to_json(),
         units=judged(units, settings.seed),
         curves=_asked_curves(found, settings, counter.tick),
+        warnings=tuple(
+            f"{prompt!r} is a prompt that the graph was found on; it is no test of it, and was "
+            "left out of the others"
+            for prompt in given
+            if prompt in found_on
+        ),
     )
     if source is not None:
         named = corpus or ("the bundled corpus" if texts is None else "the texts given")
@@ -147,24 +155,27 @@ class _Prepared(NamedTuple):
 def _prepare(
     model: InstrumentedModel,
     graph: CausalGraph,
-    prompts: Sequence[str] | str,
+    prompts: Sequence[str],
     settings: ValidationSettings,
 ) -> _Prepared:
-    given = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     units = units_of(graph, settings)
     scope, how = in_scope(model, graph), settings_of(graph)
     own = subject(scope, graph.run.prompt, "discovery", how, settings, own=True)
     check_same_run(own, graph)
     for cause, effect in settings.curve:
         check_curve(own, cause, effect)
-    others = dict.fromkeys(prompt for prompt in given if prompt != graph.run.prompt)
-    tests = [subject(scope, prompt, "test", how, settings, own=False) for prompt in others]
+    tests = [subject(scope, prompt, "test", how, settings, own=False) for prompt in prompts]
     return _Prepared(graph, own, tuple(tests), units)
 
 
-def _source(model: InstrumentedModel, texts: Iterable[str] | None) -> Texts:
+def _source(found: _Prepared, texts: Iterable[str] | None) -> Texts:
     """Other text, by default that of the bundled model, read before anything is measured."""
-    return Texts(model, bundled_texts() if texts is None else texts, n_tokens=TOKENS_OF_TEXTS)
+    return Texts(
+        found.own.model,
+        bundled_texts() if texts is None else texts,
+        n_tokens=TOKENS_OF_TEXTS,
+        prepend_bos=settings_of(found.graph).prepend_bos,
+    )
 
 
 def _tested(unit: Unit, found: _Prepared, settings: ValidationSettings, tick: Tick) -> UnitReport:

@@ -28,7 +28,7 @@ from sae_graphs.scores import Question, scores
 from sae_graphs.settings import GraphSettings
 from sae_graphs.subjects import ablated_elsewhere, generator_for
 from tests.linear_model import linear_model
-from tests.models import CORPUS
+from tests.models import CONTEXT, CORPUS
 from tests.stacks import one_line
 from tests.subjects import names, subject_of
 
@@ -49,7 +49,7 @@ def kl_of(model: InstrumentedModel, clean: CleanRun, ablated: Tensor, path: list
 
 
 def test_pieces(tiny: InstrumentedModel) -> None:
-    ids = tiny.tokenizer(CORPUS, add_special_tokens=False)["input_ids"] * 3
+    ids = tiny.tokenizer(CORPUS, add_special_tokens=False)["input_ids"]
     texts = Texts(tiny, itertools.repeat(CORPUS), n_tokens=len(ids))  # without end: it stops
     pieces = texts.pieces(50, 8, seeded())
     inside = {tuple(ids[start : start + 7]) for start in range(len(ids) - 6)}
@@ -59,6 +59,10 @@ def test_pieces(tiny: InstrumentedModel) -> None:
     assert len(texts.pieces(1, 1 + len(ids), seeded())[0]) == 1 + len(ids)
     assert texts.pieces(3, 2 + len(ids), seeded()) == []  # longer than all the text
     assert texts.pieces(3, 1, seeded()) == []  # nothing but BOS
+    longer = Texts(tiny, itertools.repeat(CORPUS), n_tokens=10 * CONTEXT)
+    assert {len(piece) for piece in longer.pieces(3, 2 * CONTEXT, seeded())} == {CONTEXT}
+    bare = Texts(tiny, [CORPUS], n_tokens=20, prepend_bos=False)
+    assert all(piece[0] != 0 for piece in bare.pieces(5, 8, seeded()))
 
 
 @pytest.mark.parametrize("given", [[], [""], ["the cat"]])

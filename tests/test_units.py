@@ -140,8 +140,8 @@ def test_ways_to_write_a_path(text: object) -> None:
 
 def test_ways_to_give_paths() -> None:
     pair = (FeatureId("0", 1), FeatureId("1", 2))
-    for given in ("0.1 > 1.2", ("0.1 > 1.2",), [pair], pair, [["0.1", "1.2"]]):
-        assert settings(path=given).path == (pair,)
+    for paths in ("0.1 > 1.2", ("0.1 > 1.2",), [pair], pair, [["0.1", "1.2"]]):
+        assert settings(path=paths).path == (pair,)
     assert settings(curve="0.1 > 1.2").curve == (pair,)
 
 

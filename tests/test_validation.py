@@ -281,3 +281,10 @@ def test_settings_and_options_are_not_both_given(
 def test_a_graph_without_edges(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     with pytest.raises(SaeGraphsError, match="nothing to validate"):
         run(tiny, CausalGraph(graph.run, (), ()))
+
+
+def test_prompts_that_the_graph_was_found_on_are_no_test_of_it(tiny: InstrumentedModel) -> None:
+    graph = causal_graph(tiny, PROMPT, min_path_edges=1)
+    report = validate(tiny, graph, [PROMPT, OTHER_PROMPT], quick=True, controls=2, paths=0)
+    assert (report.discovery, report.test) == ((PROMPT,), (OTHER_PROMPT,))
+    assert [PROMPT in warning for warning in report.warnings] == [True]
