@@ -166,10 +166,10 @@ def _of_controls(
     seeds: tuple[int, int],
 ) -> list[float | None]:
     """The divergence of one matched control a path; None where there is none."""
-    drawn = []
+    drawn, read = [], len(clean) - 1
     for number, path in enumerate(map(_anywhere, members)):
         generator = generator_for(*seeds, path)
-        drawn.append(matched(model, clean, ablated, path, taken[number], 1, generator))
+        drawn.append(matched(model, clean, ablated, read, path, taken[number], 1, generator))
     sets = [[] if found.refused else _members(found.sets) for found in drawn]
     kls, _ = _divergences(model, clean, ablated, sets)
     return [None if found.refused else kl for found, kl in zip(drawn, kls, strict=True)]

@@ -1,7 +1,8 @@
 """Controls that could have said no: what else might be ablated in a path's place.
 
-- *matched*: as many other features of each layer, active at the ablated positions, drawn so that
-  what their ablation takes from the stream has about the same norm;
+- *matched*: as many other features of each layer, active at the ablated positions (and at the row
+  that is read where the path's are), drawn so that what their ablation takes from the stream has
+  about the same norm;
 - *scaled*: the same features, with what is taken multiplied at each layer so that its norm is the
   path's (more than ablation where they are weaker);
 - *directions*: random directions of the same norm at each layer and position;
@@ -15,7 +16,7 @@ features of one layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from sae_graphs.clean_run import CleanRun
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.joint import Selected, Sets
 
-TINY = 1e-6  # norms below this are none
+GATHERED = 2**22  # inner products that are added up at once
 TRIES = 32  # draws of which the one that matches the norm best is taken
 POOL = 2048  # features of a layer to draw from: of more, so many at random
 LEAST_CHOICE = 20  # sets of a layer that the choice of the best match leaves to chance
@@ -43,16 +44,13 @@ class Member(NamedTuple):
 class Controls(NamedTuple):
     """`n` sets of features, one a copy. Where they cannot differ, `refused` says why.
 
-    `distinct` of them differ; the layer that allows the fewest sets allows `narrowest`. `scale`
-    holds, by depth, what multiplies that which each copy takes from the stream to give it the
-    path's norm there, `[K]`.
+    `distinct` of them differ; the layer that allows the fewest sets allows `narrowest`.
     """
 
     sets: Sets
     n: int
     distinct: int = 0
     narrowest: int | None = None
-    scale: Mapping[int, Tensor] = {}
     refused: str | None = None
 
 
@@ -109,6 +107,7 @@ def matched(
     model: InstrumentedModel,
     clean: CleanRun,
     ablated: Tensor,
+    read: int,
     members: Collection[Member],
     taken: Tensor,
     n: int,
@@ -116,39 +115,35 @@ def matched(
 ) -> Controls:
     """`n` sets of other active features, as many in each layer, matched on norm.
 
-    Drawn for the members that are active. `taken` `[L, T]` are the norms of what their ablation
-    takes from the stream. Refused where a layer has too few others.
+    Drawn for the members that are active: where one is active at the row that is read, so is what
+    takes its place, as a feature that is not there acts through attention alone, and in the last
+    layer not at all. `taken` `[L, T]` are the norms of what the members' ablation takes from the
+    stream: matched at the read row and elsewhere. Refused where a layer has too few others.
     """
     active = active_members(clean, ablated, members)
     if not active:
         return refusal("none of its features is active here")
     found: dict[int, Selected] = {}
-    scale: dict[int, Tensor] = {}
     drawn: list[Tensor] = []
     narrowest, possible = 10**9, 1
     for depth in sorted({member.depth for member in active}):
-        parts, wanted, had = [], 0.0, torch.zeros(n)
+        parts, in_layer = [], 1
         for places, features in _groups(active, depth, ablated):
-            pool = _pool(model, clean, depth, places, members, generator)
-            if len(pool.features) < len(features):
-                label = model.stack.layers[depth].label
-                return refusal(
-                    f"layer {label} has {len(pool.features)} other active features, and "
-                    f"{len(features)} are needed"
-                )
-            size = float(taken[depth][places].double().norm())
-            here = math.comb(len(pool.features), len(features))
-            narrowest, possible = min(narrowest, here), possible * here
-            picked = _draw(pool, len(features), size, n, generator)  # [K, n]
-            wanted += size**2
-            had += _squared_norms(pool.gram, picked)
+            pool = _pool(model, clean, depth, places, read, members, generator)
+            own = torch.tensor(features, device=places.device)
+            there = int(_active_at(clean, depth, own, places, read).sum())
+            wanted = _Wanted(there, len(features) - there, *_norms(taken[depth], places, read))
+            if why := _too_few(pool, wanted):
+                return refusal(f"layer {model.stack.layers[depth].label} has {why}")
+            in_layer *= pool.sets(wanted)
+            picked = _draw(pool, wanted, n, generator)  # [K, n]
             drawn.append(pool.features[picked])
             parts.append(_chosen(pool, picked, places))
+        narrowest, possible = min(narrowest, in_layer), possible * in_layer
         found[depth] = _merged(parts)
-        scale[depth] = (wanted**0.5 / had.sqrt().clamp(min=TINY)).to(ablated.device)
     if possible < min(n, LEAST_DISTINCT):
         return refusal(f"only {possible} different control sets can be drawn")
-    return Controls(found, n, _distinct(drawn), narrowest, scale)
+    return Controls(found, n, _distinct(drawn), narrowest)
 
 
 def shuffled(
@@ -210,12 +205,59 @@ def feature_zero(members: Collection[Member]) -> tuple[Member, ...]:
 # -- drawing ---------------------------------------------------------------------------------------
 
 
+class _Wanted(NamedTuple):
+    """What is drawn for a path's features in one layer: how many that are active at the read row,
+    how many that are not, and the norms to match there and elsewhere."""
+
+    at_read: int
+    elsewhere: int
+    norm_at_read: float
+    norm_elsewhere: float
+
+
 class _Pool(NamedTuple):
     """Features of one layer that may be drawn, and the inner products of what ablating each of
-    them takes from the stream at some positions."""
+    them takes from the stream, at the read row and elsewhere. On the CPU, but for `features`."""
 
     features: Tensor  # [C]
-    gram: Tensor  # [C, C], on the CPU
+    at_read: Tensor  # [C] bool: active at the read row
+    gram_at_read: Tensor  # [C, C]
+    gram_elsewhere: Tensor  # [C, C]
+
+    def sets(self, wanted: _Wanted) -> int:
+        """How many different sets can be drawn."""
+        there = int(self.at_read.sum())
+        return math.comb(there, wanted.at_read) * math.comb(
+            len(self.features) - there, wanted.elsewhere
+        )
+
+
+def _too_few(pool: _Pool, wanted: _Wanted) -> str | None:
+    """What a layer has too few of, if it has."""
+    there = int(pool.at_read.sum())
+    if there < wanted.at_read:
+        return (
+            f"{there} other features active at the token that is read, and {wanted.at_read} are "
+            "needed"
+        )
+    if len(pool.features) - there < wanted.elsewhere:
+        return (
+            f"{len(pool.features) - there} other features active at other ablated tokens alone, "
+            f"and {wanted.elsewhere} are needed"
+        )
+    return None
+
+
+def _active_at(clean: CleanRun, depth: int, features: Tensor, places: Tensor, read: int) -> Tensor:
+    """Which features `[S]` are active at the read row, if that is one of the places."""
+    return (clean.activations[depth].of(features)[read] != 0) & places[read]
+
+
+def _norms(taken: Tensor, places: Tensor, read: int) -> tuple[float, float]:
+    """Of what is taken at some places, `[T]`: at the read row, and elsewhere."""
+    here = taken.double() * places
+    there = float(here[read])
+    return there, max(float(here.square().sum()) - there**2, 0.0) ** 0.5
 
 
 def _groups(
@@ -241,6 +283,7 @@ def _pool(
     clean: CleanRun,
     depth: int,
     places: Tensor,
+    read: int,
     members: Collection[Member],
     generator: torch.Generator,
 ) -> _Pool:
@@ -250,13 +293,19 @@ def _pool(
     if len(others) > POOL:
         order = torch.randperm(len(others), generator=generator)[:POOL]
         others = others[order.sort().values.to(others.device)]
+    at_read = _active_at(clean, depth, others, places, read).cpu()
     if not len(others):
-        return _Pool(others, torch.zeros(0, 0, dtype=torch.float64))
+        none = torch.zeros(0, 0, dtype=torch.float64)
+        return _Pool(others, at_read, none, none)
     acts = clean.activations[depth].of(others)[places]  # [P, C]
     directions, sizes = _decoded(model, clean, depth, others, places)
     weighted = (acts * sizes[:, None]).double()
-    gram = (weighted.T @ weighted) * (directions @ directions.T)
-    return _Pool(others, gram.cpu())
+    is_read = (places.nonzero()[:, 0] == read)[:, None]  # [P, 1]
+    alike = directions @ directions.T
+    there, elsewhere = weighted * is_read, weighted * ~is_read
+    return _Pool(
+        others, at_read, (there.T @ there * alike).cpu(), (elsewhere.T @ elsewhere * alike).cpu()
+    )
 
 
 def _decoded(
@@ -279,25 +328,33 @@ def _decoded(
     return directions.double(), sizes
 
 
-def _squared_norms(gram: Tensor, picked: Tensor) -> Tensor:
-    """Of what sets of features `[M, n]` take from the stream, `[M]`."""
-    return gram[picked[:, :, None], picked[:, None, :]].sum((1, 2)).clamp(min=0).float()
+def _set_norms(gram: Tensor, picked: Tensor) -> Tensor:
+    """The norms `[M]` of what sets of features `[M, n]` take from the stream."""
+    rows = max(1, GATHERED // max(1, picked.shape[1]) ** 2)
+    squares = [gram[p[:, :, None], p[:, None, :]].sum((1, 2)) for p in picked.split(rows)]
+    return torch.cat(squares).clamp(min=0).sqrt()
 
 
-def _draw(pool: _Pool, count: int, norm: float, n: int, generator: torch.Generator) -> Tensor:
+def _draw(pool: _Pool, wanted: _Wanted, n: int, generator: torch.Generator) -> Tensor:
     """`n` sets `[K, count]` of the pool, in ascending order: of several draws the best match."""
     # a pool that is searched too long gives the same few sets again and again
-    possible = math.comb(len(pool.features), count)
-    tries = max(1, min(TRIES, possible // LEAST_CHOICE))
-    picked = _subsets(len(pool.features), count, n * tries, generator)  # [K * tries, count]
-    norms = torch.cat([_squared_norms(pool.gram, part) for part in picked.split(8192)]).sqrt()
-    away = (norms.clamp(min=TINY).log() - math.log(max(norm, TINY))).abs().view(n, tries)
-    best = away.argmin(1)
+    tries = max(1, min(TRIES, pool.sets(wanted) // LEAST_CHOICE))
+    parts = []
+    for group, count in ((pool.at_read, wanted.at_read), (~pool.at_read, wanted.elsewhere)):
+        numbers = group.nonzero()[:, 0]
+        parts.append(numbers[_subsets(len(numbers), count, n * tries, generator)])
+    picked = torch.cat(parts, dim=1)  # [K * tries, count]
+    there = _set_norms(pool.gram_at_read, picked) - wanted.norm_at_read
+    elsewhere = _set_norms(pool.gram_elsewhere, picked) - wanted.norm_elsewhere
+    best = (there.square() + elsewhere.square()).view(n, tries).argmin(1)
+    count = wanted.at_read + wanted.elsewhere
     return picked.view(n, tries, count)[torch.arange(n), best].sort(1).values
 
 
 def _subsets(total: int, size: int, n: int, generator: torch.Generator) -> Tensor:
     """Random subsets `[n, size]` of `total` things, each equally likely."""
+    if size == 0:
+        return torch.zeros(n, 0, dtype=torch.int64)
     if size * 4 > total or size > 64:  # many things would be drawn twice
         return torch.rand(n, total, generator=generator).topk(size, dim=1).indices
     drawn = torch.randint(total, (n, size), generator=generator)

@@ -130,10 +130,12 @@ class PromptResult:
 class Tested:
     """One path's numbers over the prompts that decide: those of `role`.
 
-    `change` is the mean |change| of the score, `low` to `high` its 95 % bootstrap interval where
-    there are several prompts. `p` is that of the mean over prompts, `q` after Benjamini-Hochberg
-    over all paths tested, `ratio` the mean |change| over the median of the controls' (None where
-    that is 0). `signed` is the mean change with its sign.
+    `change` is the mean |change| of the score, `signed` with its sign, `low` to `high` its 95 %
+    bootstrap interval where there are several prompts. The others speak of the `n_controlled`
+    prompts that have matched controls: `p` is that of the prompt, or twice the mean over prompts,
+    `q` the same after Benjamini-Hochberg over all paths tested, `control_median` the mean over
+    prompts of the controls' median |change|, and `ratio` the mean |change| there over it (None
+    where it is 0).
     """
 
     role: Role
@@ -146,6 +148,7 @@ class Tested:
     q: float | None
     control_median: float | None
     ratio: float | None
+    n_controlled: int = 1
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,9 @@ class Mediation:
     """Path patching, minimality and interaction, in nats of the metric.
 
     The metric is the target's log-probability, or, with a contrast, the difference of logits.
-    `total`: the first features of the path ablated, everything else free to change; `mediated`:
-    only the path's features free, all others held clean. `joint`: all of the path ablated
-    together; `without` the same with one feature left out; `singles` each feature alone.
+    `total`: its sources (features that none of its edges reaches) ablated, everything else free;
+    `mediated`: only the path's features free, all others held clean. `joint`: all of the path
+    ablated together; `without` the same with one feature left out; `singles` each feature alone.
     """
 
     edges: tuple[EdgeMediation, ...]

@@ -57,8 +57,8 @@ class Edit(NamedTuple):
 class Ran(NamedTuple):
     """Copies at the end of their way, and how much each edit moved them.
 
-    `streams` are those at the read row; `changed` tells which copies differ from the clean run at
-    all; `moved` holds the norms of what each edit took from the stream or added to it.
+    `streams` are those at the read row; `changed` tells which copies differ from the clean run
+    there; `moved` holds the norms of what each edit took from the stream or added to it.
     """
 
     streams: Tensor  # [B, D]
@@ -109,6 +109,8 @@ def run_edits(
     if at is not None and len(reads):
         found = _advance(model, clean, at, end, rows, reads)
         ends = ends.index_copy(0, reads.copies, found)
+    if not ends.requires_grad:
+        changed = (ends != model.replay.stream_at(clean, end)[read]).any(1)
     return Ran(ends, changed, moved)
 
 
@@ -163,7 +165,7 @@ def becoming(intervention: Intervention, point: StreamPoint) -> Become:
 
 def scaled_by(coefficients: Tensor) -> Become:
     """Each copy's activations times its own coefficient, given as `[B]`."""
-    return lambda features, acts: acts * coefficients[:, None, None]
+    return lambda features, acts: (acts * coefficients[:, None, None]).to(acts.dtype)
 
 
 def changing(
@@ -290,6 +292,29 @@ def packs(model: InstrumentedModel, clean: CleanRun, n_copies: int) -> Iterator[
         yield start, min(start + step, n_copies)
 
 
+def run_packs(
+    model: InstrumentedModel,
+    clean: CleanRun,
+    edits: Callable[[int, int], Mapping[int, Edit]],
+    n_copies: int,
+    read: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Edited copies in batches: logits `[B, V]`, what was moved `[B, L, T]`.
+
+    `edits(start, stop)` are those of the copies from `start` to `stop`, that one not included.
+    `progress` is told how many more copies are done.
+    """
+    logits, moved = [], []
+    for start, stop in packs(model, clean, n_copies):
+        ran = run_edits(model, clean, edits(start, stop), stop - start, read)
+        logits.append(logits_of(model, clean, ran, read))
+        moved.append(ran.moved)
+        if progress is not None:
+            progress(stop - start)
+    return torch.cat(logits), torch.cat(moved)
+
+
 def run_sets(
     model: InstrumentedModel,
     clean: CleanRun,
@@ -301,9 +326,9 @@ def run_sets(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Joint ablation of one set of features a copy: logits `[B, V]`, what was moved `[B, L, T]`."""
-    logits, moved = [], []
-    for start, stop in packs(model, clean, n_copies):
-        edits = {
+
+    def edits(start: int, stop: int) -> Mapping[int, Edit]:
+        return {
             depth: changing(
                 model,
                 clean,
@@ -313,9 +338,5 @@ def run_sets(
             )
             for depth, selected in sets.items()
         }
-        ran = run_edits(model, clean, edits, stop - start, read)
-        logits.append(logits_of(model, clean, ran, read))
-        moved.append(ran.moved)
-        if progress is not None:
-            progress(stop - start)
-    return torch.cat(logits), torch.cat(moved)
+
+    return run_packs(model, clean, edits, n_copies, read, progress)

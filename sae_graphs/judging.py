@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from sae_graphs.evidence import PromptResult, Tested, UnitReport
-from sae_graphs.significance import adjusted, p_value, spread
+from sae_graphs.significance import adjusted, combined, spread
 
 
 def judged(units: Sequence[UnitReport], seed: int) -> tuple[UnitReport, ...]:
     """The units with what was found over the prompts that decide, and q-values over all units.
 
-    Test prompts decide where there are any, else the prompt of the graph. The p-value is that of
-    the mean |change| over prompts: the n-th control of one prompt goes with the n-th of another.
+    Test prompts decide where there are any, else the prompt of the graph. Controls differ from
+    prompt to prompt, so each prompt has a p-value of its own, and they are combined.
     """
     found = [_tested(unit, seed) for unit in units]
     q_values = adjusted([tested.p for tested in found])
@@ -30,13 +30,10 @@ def _tested(unit: UnitReport, seed: int) -> Tested:
     deciding = tests or list(unit.results)
     sizes = [abs(result.change) for result in deciding]
     mean = spread(sizes, seed)
-    controlled = [result for result in deciding if _changes(result)]
-    p = median = ratio = None
-    if controlled:
-        controls = np.abs([_changes(result) for result in controlled]).mean(0)  # [K]
-        own = float(np.mean([abs(result.change) for result in controlled]))
-        p, median = p_value(own, controls), float(np.median(controls))
-        ratio = own / median if median else None
+    controlled = [result for result in deciding if _p(result) is not None]
+    own = [abs(result.change) for result in controlled]
+    medians = [result.null("matched").median_change for result in controlled]  # type: ignore[union-attr]
+    median = float(np.mean(medians)) if controlled else None  # type: ignore[arg-type]
     return Tested(
         role=deciding[0].role,
         n_prompts=len(deciding),
@@ -44,13 +41,14 @@ def _tested(unit: UnitReport, seed: int) -> Tested:
         signed=float(np.mean([result.change for result in deciding])),
         low=mean.low,
         high=mean.high,
-        p=p,
+        p=combined([p for result in controlled if (p := _p(result)) is not None]),
         q=None,
         control_median=median,
-        ratio=ratio,
+        ratio=float(np.mean(own)) / median if median else None,
+        n_controlled=len(controlled),
     )
 
 
-def _changes(result: PromptResult) -> tuple[float, ...]:
+def _p(result: PromptResult) -> float | None:
     null = result.null("matched")
-    return () if null is None else null.changes
+    return None if null is None else null.p

@@ -26,9 +26,10 @@ from sae_graphs.joint import (
     keeping_only,
     logits_of,
     run_edits,
+    run_packs,
     run_sets,
 )
-from sae_graphs.path_ablation import Tick, run_packs
+from sae_graphs.path_ablation import Tick
 from sae_graphs.scores import clean_scores, scores
 from sae_graphs.subjects import Subject
 
@@ -121,7 +122,7 @@ def _along_edges(subject: Subject, edges: Sequence[Edge], tick: Tick) -> list[fl
                 depth + 1: holding_others(model, clean, depth + 1, to_next.part(start, stop)),
             }
 
-        logits, _ = run_packs(subject, edits, len(here), tick)
+        logits, _ = run_packs(model, clean, edits, len(here), subject.read, tick)
         found |= dict(zip(here, _change(subject, logits).tolist(), strict=True))
     return [found[edge] for edge in edges]
 

@@ -23,16 +23,7 @@ from sae_graphs.controls import (
 )
 from sae_graphs.evidence import FeatureZero, Match, Null, NullKind, PromptResult, TokenChange
 from sae_graphs.graph import FeatureId
-from sae_graphs.joint import (
-    Edit,
-    adding,
-    changing,
-    logits_of,
-    packs,
-    run_edits,
-    run_sets,
-    scaled_by,
-)
+from sae_graphs.joint import Edit, adding, changing, run_packs, run_sets, scaled_by
 from sae_graphs.scores import (
     Scores,
     clean_scores,
@@ -45,6 +36,8 @@ from sae_graphs.scores import (
 from sae_graphs.significance import p_value
 from sae_graphs.subjects import Subject, generator_for
 from sae_graphs.validation_settings import ValidationSettings
+
+MOST_IDLE = 0.5  # of the controls may change nothing at all
 
 Tick = Callable[[int], None]  # told how many copies more are done
 
@@ -115,13 +108,16 @@ def _nulls(
 
     def null(
         kind: NullKind, drawn: Controls, run: Callable[[Controls], tuple[Tensor, Tensor]]
-    ) -> Null:
+    ) -> tuple[Null, Tensor | None]:
         if drawn.refused is not None:
-            return Null(kind, refused=drawn.refused)
+            return Null(kind, refused=drawn.refused), None
         logits, took = run(drawn)
         theirs = scores(subject.question, logits)
+        idle = int((logits == subject.question.logits).all(-1).sum())
+        if idle > MOST_IDLE * drawn.n:
+            return Null(kind, refused=f"{idle} of {drawn.n} controls change nothing"), None
         changes = (theirs.score - before.score[0]).tolist()
-        return Null(
+        found = Null(
             kind,
             changes=tuple(changes),
             kls=tuple(theirs.kl.tolist()),
@@ -131,56 +127,63 @@ def _nulls(
             narrowest=drawn.narrowest,
             match=_match(took, size),
         )
+        return found, took
 
     def generator(kind: str) -> torch.Generator:
         return generator_for(settings.seed, kind, members, clean.token_ids)
 
     def ablating(drawn: Controls) -> tuple[Tensor, Tensor]:
-        return run_sets(model, clean, drawn.sets, drawn.n, subject.read, progress=tick)
+        return run_sets(model, clean, drawn.sets, drawn.n, read, progress=tick)
 
-    n, few = settings.controls, min(settings.controls, settings.other_controls)
-    first = matched(model, clean, ablated, members, moved, n, generator("matched"))
+    n, few, read = settings.controls, settings.fewer_controls, subject.read
+    first = matched(model, clean, ablated, read, members, moved, n, generator("matched"))
     if size == 0.0:
         why = first.refused or "its ablation takes nothing from the stream"
         return tuple(Null(kind, refused=why) for kind in get_args(NullKind))
-    again = first if first.refused else _part(first, few)
-    mixed = shuffled(model, clean, ablated, members, others, few, generator("shuffles"))
+    plain, took = null("matched", first, ablating)
+    scaled = Null("scaled", refused=plain.refused)
+    if took is not None:
+        again = _part(first, few)
+        factors = _factors(moved, took[:few])
+        scaled, _ = null("scaled", again, lambda drawn: _scaled(subject, drawn, factors, tick))
     towards = random_directions(clean, moved, few, generator("directions"))
     anywhere = Controls({}, few, few)
-    return (
-        null("matched", first, ablating),
-        null("scaled", again, _scaled(subject, tick)),
-        null("directions", anywhere, lambda drawn: _pushed(subject, towards, drawn, tick)),
-        null("shuffles", mixed, ablating),
-    )
+    pushed, _ = null("directions", anywhere, lambda drawn: _pushed(subject, towards, drawn, tick))
+    mixed = shuffled(model, clean, ablated, members, others, few, generator("shuffles"))
+    return plain, scaled, pushed, null("shuffles", mixed, ablating)[0]
 
 
 def _part(drawn: Controls, n: int) -> Controls:
     """The first `n` control sets."""
     sets = {depth: chosen.part(0, n) for depth, chosen in drawn.sets.items()}
-    scale = {depth: values[:n] for depth, values in drawn.scale.items()}
-    return Controls(sets, n, min(drawn.distinct, n), drawn.narrowest, scale)
+    return Controls(sets, n, min(drawn.distinct, n), drawn.narrowest)
 
 
-def _scaled(subject: Subject, tick: Tick) -> Callable[[Controls], tuple[Tensor, Tensor]]:
-    """Takes from the stream what each control takes, times what gives it the path's norm."""
+def _factors(moved: Tensor, took: Tensor) -> Tensor:
+    """What multiplies what controls took, `[K, L, T]`, to the path's norm, `[L, T]`: `[K, L]`."""
+    own, theirs = moved.norm(dim=-1), took.norm(dim=-1)  # [L], [K, L]
+    return torch.where(theirs > 0, own / theirs, 1.0)
 
-    def run(drawn: Controls) -> tuple[Tensor, Tensor]:
-        def edits(start: int, stop: int) -> Mapping[int, Edit]:
-            return {
-                depth: changing(
-                    subject.model,
-                    subject.clean,
-                    depth,
-                    chosen.part(start, stop),
-                    scaled_by(1 - drawn.scale[depth][start:stop]),
-                )
-                for depth, chosen in drawn.sets.items()
-            }
 
-        return run_packs(subject, edits, drawn.n, tick)
+def _scaled(
+    subject: Subject, drawn: Controls, factors: Tensor, tick: Tick
+) -> tuple[Tensor, Tensor]:
+    """Takes from the stream what each control takes, times its factor in each layer, `[K, L]`."""
+    model, clean = subject.model, subject.clean
 
-    return run
+    def edits(start: int, stop: int) -> Mapping[int, Edit]:
+        return {
+            depth: changing(
+                model,
+                clean,
+                depth,
+                chosen.part(start, stop),
+                scaled_by(1 - factors[start:stop, depth]),
+            )
+            for depth, chosen in drawn.sets.items()
+        }
+
+    return run_packs(model, clean, edits, drawn.n, subject.read, tick)
 
 
 def _pushed(
@@ -189,27 +192,7 @@ def _pushed(
     def edits(start: int, stop: int) -> Mapping[int, Edit]:
         return {depth: adding(deltas[start:stop]) for depth, deltas in towards.items()}
 
-    return run_packs(subject, edits, drawn.n, tick)
-
-
-def run_packs(
-    subject: Subject,
-    edits: Callable[[int, int], Mapping[int, Edit]],
-    n_copies: int,
-    tick: Tick,
-) -> tuple[Tensor, Tensor]:
-    """Edited copies in batches: logits `[B, V]`, and what was moved `[B, L, T]`.
-
-    `edits(start, stop)` are those of the copies from `start` to `stop`.
-    """
-    logits, moved = [], []
-    for start, stop in packs(subject.model, subject.clean, n_copies):
-        model, clean = subject.model, subject.clean
-        ran = run_edits(model, clean, edits(start, stop), stop - start, subject.read)
-        logits.append(logits_of(model, clean, ran, subject.read))
-        moved.append(ran.moved)
-        tick(stop - start)
-    return torch.cat(logits), torch.cat(moved)
+    return run_packs(subject.model, subject.clean, edits, drawn.n, subject.read, tick)
 
 
 def _match(took: Tensor, size: float) -> Match:

@@ -23,11 +23,6 @@ class Question(NamedTuple):
     target: int
     contrast: int | None = None
 
-    @property
-    def unit(self) -> str:
-        """What the score is measured in."""
-        return "probability" if self.contrast is None else "nats"
-
 
 class Scores(NamedTuple):
     """Of each copy, `[B]`, in double precision.
@@ -40,7 +35,6 @@ class Scores(NamedTuple):
     score: Tensor
     metric: Tensor
     probability: Tensor
-    logit: Tensor
     kl: Tensor
 
 
@@ -56,7 +50,7 @@ def scores(question: Question, logits: Tensor) -> Scores:
         score = metric = logit - logits[:, question.contrast].double()
     same = (logits == question.logits).all(-1)
     kl = (clean.exp() * (clean - ablated)).sum(-1).clamp(min=0)
-    return Scores(score, metric, probability, logit, torch.where(same, 0.0, kl))
+    return Scores(score, metric, probability, torch.where(same, 0.0, kl))
 
 
 def clean_scores(question: Question) -> Scores:

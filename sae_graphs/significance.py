@@ -39,6 +39,22 @@ def p_value(observed: float, controls: Numbers) -> float:
     return (1 + int((~smaller).sum())) / (1 + values.size)
 
 
+def combined(p_values: Sequence[float]) -> float | None:
+    """One p-value of several prompts: twice their mean, at most 1; that of a single one is its own.
+
+    Valid however the prompts depend on each other; None where there are none. Vovk and Wang,
+    "Combining p-values via averaging" (2020).
+
+    >>> combined([0.01, 0.02]), combined([0.2])
+    (0.03, 0.2)
+    """
+    if not p_values:
+        return None
+    if len(p_values) == 1:
+        return p_values[0]
+    return min(1.0, 2.0 * math.fsum(p_values) / len(p_values))
+
+
 def adjusted(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     """Benjamini-Hochberg q-values of those that are there, each in its place.
 

@@ -278,7 +278,7 @@ def _planned(found: _Prepared, settings: ValidationSettings) -> int:
 
 def _cost(unit: Unit, found: _Prepared, settings: ValidationSettings) -> int:
     """Copies that one unit takes, at most."""
-    few = min(settings.controls, settings.other_controls)
+    few = settings.fewer_controls
     cost = (1 + len(found.tests)) * (2 + settings.controls + 3 * few)
     if settings.quick:
         return cost

@@ -124,6 +124,7 @@ def validation_key(
         "sae_graphs": __version__,
         "graph": hashlib.sha256(graph_bytes(graph)).hexdigest(),
         "tokens": [list(ids) for ids in tokens],
+        "saes": [(layer.point.hook_name, str(layer.cfg.to_dict())) for layer in model.stack.layers],
         "settings": dict(settings.to_json()),
     }
     return run_key(facts, weights_of(model))

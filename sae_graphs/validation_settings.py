@@ -68,6 +68,11 @@ class ValidationSettings:
             )
         object.__setattr__(self, "curve", curves)
 
+    @property
+    def fewer_controls(self) -> int:
+        """Controls of each further kind: never more than matched ones."""
+        return min(self.controls, self.other_controls)
+
     def to_json(self) -> Mapping[str, Any]:
         """Plain values, for the report."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

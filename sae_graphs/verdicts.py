@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from sae_graphs.evidence import NullKind, PromptResult, Tested, UnitReport, ValidationReport
+from sae_graphs.evidence import Null, NullKind, PromptResult, Tested, UnitReport, ValidationReport
 from sae_graphs.evidence_words import (
     interval,
     norm,
@@ -27,6 +27,7 @@ from sae_graphs.evidence_words import (
     times,
 )
 from sae_graphs.render.text import counted
+from sae_graphs.significance import combined
 from sae_graphs.significance import p_value as p_of
 
 SIGNIFICANT = 0.05  # the largest q of a supported claim, and p beside controls of the same norm
@@ -54,8 +55,9 @@ MEANINGS: dict[VerdictKind, str] = {
     ),
     "no effect": f"the target changes by less than {100 * LEAST_POINTS:.0f} point "
     f"({LEAST_NATS} nats with a contrast)",
-    "inactive": "none of its features is active at the ablated positions of these prompts",
-    "no controls": "no control set could differ from it, so nothing can be said",
+    "inactive": "none of its features is active at the ablated positions of most of these prompts",
+    "no controls": "in most of these prompts no control could differ from it, so nothing can be "
+    "said",
 }
 _OPENINGS: dict[VerdictKind, str] = {
     "norm only": "Explained by its size",
@@ -83,11 +85,15 @@ class Verdict:
 
 
 class PooledNull(NamedTuple):
-    """One kind of null over the deciding prompts: `n` controls, the norm they remove, and p."""
+    """One kind of null over the deciding prompts that have it: how many these are, the controls in
+    each, the norm they remove (a mean over prompts), p (combined), and whether the poorest layer
+    allows so few sets that it alone could not earn that p: then their number."""
 
+    n_prompts: int
     n: int
     p: float
     match: float | None
+    narrowest: int | None
 
 
 def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
@@ -102,7 +108,7 @@ def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
         told = f"Its change is less than {LEAST_RATIO:.0f} times theirs, too little to claim it."
         sentences.insert(2, told)
     found = unit.mediation
-    if found is not None and found.fraction is not None:
+    if found is not None and found.fraction is not None and len(unit.features) > 1:
         sentences.append(_flow_words(found.fraction, unit))
     return Verdict(kind, " ".join(sentences))
 
@@ -115,33 +121,41 @@ def deciding(unit: UnitReport) -> tuple[PromptResult, ...]:
 
 
 def pooled(unit: UnitReport, kind: NullKind) -> PooledNull | None:
-    """A null over the deciding prompts; None where none was drawn in any of them.
+    """A null over the deciding prompts; None where none was drawn in any of them."""
+    pairs = _with_null(unit, kind)
+    p = combined([_p_of(result, null) for result, null in pairs])
+    if p is None:
+        return None
+    matches = [null.match.middle for _, null in pairs if null.match]
+    narrow = [null.narrowest for _, null in pairs if null.narrowest is not None]
+    least = min(narrow, default=None)
+    return PooledNull(
+        n_prompts=len(pairs),
+        n=min(len(null.changes) for _, null in pairs),
+        p=p,
+        match=fmean(matches) if matches else None,
+        narrowest=least if least is not None and p < 1 / (1 + least) else None,
+    )
 
-    With several prompts the mean |change| is compared with the mean over prompts of each control.
-    """
-    pairs = [
+
+def control_sizes(unit: UnitReport, kind: NullKind) -> tuple[float, ...]:
+    """The |change| of every control of that kind in the deciding prompts."""
+    sizes = (abs(change) for _, null in _with_null(unit, kind) for change in null.changes)
+    return tuple(size for size in sizes if math.isfinite(size))
+
+
+def _with_null(unit: UnitReport, kind: NullKind) -> list[tuple[PromptResult, Null]]:
+    return [
         (result, null)
         for result in deciding(unit)
         if (null := result.null(kind)) is not None and null.changes
     ]
-    sizes = mean_sizes(unit, kind)
-    if not sizes:
-        return None
-    matches = [null.match.middle for _, null in pairs if null.match]
-    p = pairs[0][1].p if len(pairs) == 1 else None
-    if p is None:
-        p = p_of(fmean(abs(result.change) for result, _ in pairs), sizes)
-    return PooledNull(len(sizes), p, fmean(matches) if matches else None)
 
 
-def mean_sizes(unit: UnitReport, kind: NullKind) -> tuple[float, ...]:
-    """The |change| of each control of that kind, averaged over the deciding prompts."""
-    nulls = [null for result in deciding(unit) if (null := result.null(kind)) and null.changes]
-    sizes = (
-        fmean(abs(change) for change in changes)
-        for changes in zip(*(null.changes for null in nulls), strict=False)
-    )
-    return tuple(size for size in sizes if math.isfinite(size))
+def _p_of(result: PromptResult, null: Null) -> float:
+    if null.p is not None:
+        return null.p
+    return p_of(abs(result.change), [abs(change) for change in null.changes])
 
 
 def short_words(unit: UnitReport, found: Verdict) -> str:
@@ -165,17 +179,19 @@ def short_words(unit: UnitReport, found: Verdict) -> str:
 
 def _kind(unit: UnitReport, *, in_nats: bool) -> VerdictKind:
     results, tested = deciding(unit), unit.tested
-    if not any(result.active for result in results):
+    if 2 * sum(result.active > 0 for result in results) < len(results) or not any(
+        result.active for result in results
+    ):
         return "inactive"
     size = tested.change if tested else fmean(abs(result.change) for result in results)
-    if not size >= (LEAST_NATS if in_nats else LEAST_POINTS):  # so that NaN supports nothing
+    if size < (LEAST_NATS if in_nats else LEAST_POINTS):
         return "no effect"
     matched = pooled(unit, "matched")
-    if matched is None or tested is None or tested.p is None:
+    if matched is None or tested is None or tested.p is None or tested.ratio is None:
         return "no controls"
-    if _corrected(tested) > SIGNIFICANT or (
-        tested.ratio is not None and tested.ratio < LEAST_RATIO
-    ):
+    if 2 * matched.n_prompts < len(results):
+        return "no controls"
+    if _corrected(tested) > SIGNIFICANT or tested.ratio < LEAST_RATIO:
         return "not distinguishable"
     if _is_weak(matched):
         same_norm = [pooled(unit, kind) for kind in _SAME_NORM]
@@ -198,8 +214,10 @@ def _is_weak(matched: PooledNull) -> bool:
 
 
 def _inactive_words(unit: UnitReport) -> str:
-    n = len(deciding(unit))
-    where = "the prompt that decides" if n == 1 else f"the {n} prompts that decide"
+    results = deciding(unit)
+    off = sum(result.active == 0 for result in results)
+    where = "the prompt that decides" if len(results) == 1 else f"the {len(results)} that decide"
+    where = where if off == len(results) else f"{off} of {where}"
     subject = counted(len(unit.features), "feature")
     return f"Inactive: none of its {subject} is active at the ablated positions of {where}."
 
@@ -246,14 +264,32 @@ def _control_words(unit: UnitReport, report: ValidationReport) -> list[str]:
         return [f"No matched controls: {refusals[0]}." if refusals else "No matched controls."]
     only = "only " if _is_weak(matched) else ""
     norms = "" if matched.match is None else f" (removing {only}{norm(matched.match)} of its norm)"
-    n_larger = max(round(tested.p * (1 + matched.n)) - 1, 0)
-    verb = "changes" if n_larger == 1 else "change"
-    ps = f"p = {p_value(tested.p)}" + ("" if tested.q is None else f", q = {p_value(tested.q)}")
-    words = f"Of {matched.n} matched control sets{norms} {n_larger} {verb} it as much: {ps}"
+    q = "" if tested.q is None else f", q = {p_value(tested.q)}"
+    if matched.n_prompts > 1:
+        each = [_p_of(result, null) for result, null in _with_null(unit, "matched")]
+        span = " to ".join(dict.fromkeys(p_value(p) for p in (min(each), max(each))))
+        words = (
+            f"Beside {matched.n} matched control sets{norms} in each of {matched.n_prompts} "
+            f"prompts, p is {span}; together {p_value(tested.p)} (twice the mean){q}"
+        )
+    else:
+        n_larger = max(round(tested.p * (1 + matched.n)) - 1, 0)
+        verb = "changes" if n_larger == 1 else "change"
+        here = "" if len(deciding(unit)) == 1 else " in the one prompt that has them"
+        words = (
+            f"Of {matched.n} matched control sets{norms}{here} {n_larger} {verb} it as much: "
+            f"p = {p_value(tested.p)}{q}"
+        )
     if tested.control_median is not None:
         median = score_size(tested.control_median, in_nats=report.contrast is not None)
         words += f"; the controls' median change is {median}{_ratio_words(tested.ratio)}"
     sentences = [f"{words}."]
+    if matched.narrowest is not None:
+        least = p_value(1 / (1 + matched.narrowest))
+        sentences.append(
+            f"One layer allows only {counted(matched.narrowest, 'set')}: if it alone does it, p is "
+            f"not below {least}."
+        )
     if _is_weak(matched):
         found = [(name, pooled(unit, kind)) for kind, name in _SAME_NORM.items()]
         told = [f"{name}: p = {p_value(null.p)}" for name, null in found if null]
@@ -266,12 +302,12 @@ def _flow_words(fraction: float, unit: UnitReport) -> str:
     """How much of what the first features do comes along the unit's own features."""
     path = unit.kind == "path"
     where = "along the path" if path else "through its features"
-    first = "first feature" if path else "first layer"
+    first = "first feature does" if path else "sources do"
     if fraction < 0:
         told = f"what flows {where} alone would go the other way"
-        return f"{told[0].upper()}{told[1:]} ({share(fraction)} of what its {first} does)."
+        return f"{told[0].upper()}{told[1:]} ({share(fraction)} of what its {first})."
     against = "; the rest works against it" if round(fraction, 2) > 1 else ""
-    return f"{share(fraction)} of what its {first} does flows {where}{against}."
+    return f"{share(fraction)} of what its {first} flows {where}{against}."
 
 
 def _ratio_words(ratio: float | None) -> str:

@@ -202,7 +202,7 @@ def check(
     record(f"deviation {dtype} joint", found.worst)
     assert found.worst < RELATIVE
     if way not in ("keeping", "bare"):
-        assert not found.ran.changed[0] and bool(found.ran.changed[1:].any())
+        assert not found.ran.changed[0] and bool(found.ran.moved[1:].any())
         assert torch.equal(found.logits[0], clean.logits[options.get("read", -1)])
         assert not found.ran.moved[0].any()
     return found

@@ -29,7 +29,7 @@ from sae_graphs.render.style import (
 )
 from sae_graphs.render.text import counted, plain, shortened, signed, visible
 from sae_graphs.report.drawing import look, new_figure, svg_of
-from sae_graphs.verdicts import deciding, mean_sizes, pooled
+from sae_graphs.verdicts import control_sizes, deciding, pooled
 
 NULL_NAMES: dict[NullKind, str] = {
     "matched": "matched controls",
@@ -44,15 +44,16 @@ _LABEL = 46  # characters of a text that comes from outside
 def nulls_plot(unit: UnitReport, *, in_nats: bool) -> str | None:
     """Every control as a dot at its |change|, a row a kind of null, and the unit's own as a line.
 
-    Over several prompts both are means. None where no null has been drawn.
+    Over several prompts the dots are those of all, and the line is the mean. None where no null has
+    been drawn.
     """
-    rows = [kind for kind in NULL_NAMES if mean_sizes(unit, kind)]
+    rows = [kind for kind in NULL_NAMES if control_sizes(unit, kind)]
     if not rows:
         return None
     factor = 1.0 if in_nats else 100.0
     signed_change = fmean(result.change for result in deciding(unit))
     own = fmean(abs(result.change) for result in deciding(unit)) * factor
-    sizes = {kind: [factor * size for size in mean_sizes(unit, kind)] for kind in rows}
+    sizes = {kind: [factor * size for size in control_sizes(unit, kind)] for kind in rows}
     right = 1.08 * max(own, *(max(values) for values in sizes.values())) or 1.0
     with look():
         figure, axes = new_figure(0.75 + 0.72 * len(rows))
@@ -89,9 +90,10 @@ def _dots(axes: Any, values: Sequence[float], row: int, right: float) -> None:
 def _null_words(unit: UnitReport, kind: NullKind) -> str:
     found = pooled(unit, kind)
     if found is None:
-        return f"{NULL_NAMES[kind]}\nrefused in some of the prompts"
+        return f"{NULL_NAMES[kind]}\nrefused"
     match = "" if found.match is None else f", {norm(found.match)} of its norm"
-    return f"{NULL_NAMES[kind]}: p = {p_value(found.p)}\n{found.n} of them{match}"
+    several = f" in each of {found.n_prompts}" if found.n_prompts > 1 else " of them"
+    return f"{NULL_NAMES[kind]}: p = {p_value(found.p)}\n{found.n}{several}{match}"
 
 
 def curve_plot(curve: Curve, clean: float | None) -> str:
