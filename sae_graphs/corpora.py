@@ -45,7 +45,11 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _dataset(name: str) -> Iterator[str]:
     try:
+        import logging
+
         from datasets import load_dataset  # slow to import, and rarely needed
+
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one line is said, below
 
         rows = load_dataset(name, split="train", streaming=True)
         for row in rows:

@@ -175,7 +175,7 @@ class EdgeMediation:
 class Mediation:
     """Path patching, minimality and interaction, in nats of the metric.
 
-    The metric is the target's log-probability, or, with a contrast, the difference of logits.
+    The metric is the target's logit minus the contrast's, without one the likeliest other token's.
     `total`: its sources (features that none of its edges reaches) ablated, everything else free;
     `mediated`: only the path's features free, all others held clean. `joint`: all of the path
     ablated together; `without` the same with one feature left out; `singles` each feature alone.

@@ -59,13 +59,17 @@ def response_curve(
     """
     source, along = FeatureId.parse(cause), _ascending(coefficients)
     here = subject(model, prompt, "discovery", GraphSettings(), ValidationSettings(), own=True)
-    target: FeatureId | int
-    try:
-        target = FeatureId.parse(effect)
-    except SaeGraphsError:
-        target = token_id(model, str(effect))
+    target = effect_of(model, effect)
     check_curve(here, source, target)
     return curve(here, [source], target, coefficients=along)
+
+
+def effect_of(model: InstrumentedModel, effect: str | FeatureId) -> FeatureId | int:
+    """What is read: a feature, or a token's id; raises where the text is neither."""
+    try:
+        return FeatureId.parse(effect)
+    except SaeGraphsError:
+        return token_id(model, str(effect))
 
 
 def _ascending(coefficients: Sequence[float]) -> list[float]:

@@ -23,13 +23,21 @@ class Question(NamedTuple):
     target: int
     contrast: int | None = None
 
+    @property
+    def rival(self) -> int:
+        """The token whose logit is taken off: the contrast, or the likeliest other token."""
+        if self.contrast is not None:
+            return self.contrast
+        order: list[int] = self.logits.topk(min(2, len(self.logits))).indices.tolist()
+        return next((token for token in order if token != self.target), self.target)
+
 
 class Scores(NamedTuple):
     """Of each copy, `[B]`, in double precision.
 
-    `score` is the target's probability, with a contrast the difference of logits; `metric` its
-    log-probability, with a contrast that difference: what adds up, in nats. `kl` is the divergence
-    from the clean distribution, in nats.
+    `metric` is the target's logit minus the rival's, in nats: what adds up, and does not run out
+    where the model is sure. `score` is the target's probability, with a contrast the metric. `kl`
+    is the divergence from the clean distribution, in nats.
     """
 
     score: Tensor
@@ -43,11 +51,8 @@ def scores(question: Question, logits: Tensor) -> Scores:
     clean = question.logits.double().log_softmax(-1)
     ablated = logits.double().log_softmax(-1)
     probability = ablated[:, question.target].exp()
-    logit = logits[:, question.target].double()
-    if question.contrast is None:
-        score, metric = probability, ablated[:, question.target]
-    else:
-        score = metric = logit - logits[:, question.contrast].double()
+    metric = logits[:, question.target].double() - logits[:, question.rival].double()
+    score = probability if question.contrast is None else metric
     same = (logits == question.logits).all(-1)
     kl = (clean.exp() * (clean - ablated)).sum(-1).clamp(min=0)
     return Scores(score, metric, probability, torch.where(same, 0.0, kl))

@@ -8,6 +8,7 @@ together.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.judging import judged
 from sae_graphs.mediation import keep_only, mediation
 from sae_graphs.path_ablation import Tick, ablate_path
-from sae_graphs.responses import COEFFICIENTS, WIDER, check_curve, curve
+from sae_graphs.responses import COEFFICIENTS, WIDER, check_curve, curve, effect_of
 from sae_graphs.subjects import (
     Subject,
     ablated_elsewhere,
@@ -49,6 +50,7 @@ from sae_graphs.validation_partial import ValidationPartial, validation_key
 from sae_graphs.validation_settings import ValidationSettings
 
 Progress = Callable[[int, int], None]
+SIGNIFICANT = 0.05  # the largest q that verdicts call supported
 TOKENS_OF_TEXTS = 20_000  # read of the other text, from which snippets are drawn
 
 
@@ -110,12 +112,7 @@ def validate(
         settings=settings.to_json(),
         units=judged(units, settings.seed),
         curves=_asked_curves(found, settings, counter.tick),
-        warnings=tuple(
-            f"{prompt!r} is a prompt that the graph was found on; it is no test of it, and was "
-            "left out of the others"
-            for prompt in given
-            if prompt in found_on
-        ),
+        warnings=(*_no_tests(given, found_on), *_too_few_controls(found, settings)),
     )
     if source is not None:
         named = corpus or ("the bundled corpus" if texts is None else "the texts given")
@@ -136,6 +133,29 @@ def settings_from(options: Mapping[str, Any]) -> ValidationSettings:
 def _only(tokens: set[str]) -> str | None:
     """The one token that all prompts are asked for, if there is one."""
     return next(iter(tokens)) if len(tokens) == 1 else None
+
+
+def _no_tests(given: Sequence[str], found_on: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{prompt!r} is a prompt that the graph was found on; it is no test of it, and was left "
+        "out of the others"
+        for prompt in given
+        if prompt in found_on
+    )
+
+
+def _too_few_controls(found: _Prepared, settings: ValidationSettings) -> tuple[str, ...]:
+    """Where even a path that no control matches could not be called supported."""
+    several = 2 if len(found.tests) > 1 else 1  # twice the mean of p-values
+    best = several * len(found.units) / (1 + settings.controls)  # a lone one, corrected for all
+    if best <= SIGNIFICANT:
+        return ()
+    needed = math.ceil(several * len(found.units) / SIGNIFICANT) - 1
+    return (
+        f"with {settings.controls} controls and {len(found.units)} components and paths, a single "
+        f"one that stands out could have no q below {min(best, 1.0):.2g}; give --controls "
+        f"{needed}, or test fewer paths",
+    )
 
 
 # -- the steps -------------------------------------------------------------------------------------
@@ -163,7 +183,7 @@ def _prepare(
     own = subject(scope, graph.run.prompt, "discovery", how, settings, own=True)
     check_same_run(own, graph)
     for cause, effect in settings.curve:
-        check_curve(own, cause, effect)
+        check_curve(own, cause, effect_of(scope, effect))
     tests = [subject(scope, prompt, "test", how, settings, own=False) for prompt in prompts]
     return _Prepared(graph, own, tuple(tests), units)
 
@@ -219,7 +239,13 @@ def _asked_curves(found: _Prepared, settings: ValidationSettings, tick: Tick) ->
     """Those of the pairs of features that were asked for, in both widths."""
     wide = [WIDER * coefficient for coefficient in COEFFICIENTS]
     return tuple(
-        curve(found.own, [cause], effect, coefficients=coefficients, tick=tick)
+        curve(
+            found.own,
+            [cause],
+            effect_of(found.own.model, effect),
+            coefficients=coefficients,
+            tick=tick,
+        )
         for cause, effect in settings.curve
         for coefficients in (COEFFICIENTS, wide)
     )

@@ -24,7 +24,8 @@ class ValidationSettings:
       features; every step must be an edge of the graph.
     - `target`: the token, by its text, whose probability is the score; by default each prompt's
       likeliest next token. With a `contrast`, the score is the difference of their logits.
-    - `curve`: pairs of features, such as `3.953 > 4.7780`, whose response curve is measured.
+    - `curve`: pairs of a feature and what follows it, a feature or a token, such as `3.953 > 4.7780`
+      or `3.953 > )`, whose response curves are measured.
     - `quick`: ablation and controls alone, without path patching, keep-only, curves and snippets.
     - `snippets`: so many pieces of other text are drawn for the change off the distribution.
     - `seed`: of all that is drawn.
@@ -36,7 +37,7 @@ class ValidationSettings:
     path: tuple[tuple[FeatureId, ...], ...] = ()
     target: str | None = None
     contrast: str | None = None
-    curve: tuple[tuple[FeatureId, ...], ...] = ()
+    curve: tuple[tuple[FeatureId, FeatureId | str], ...] = ()
     snippets: int = SNIPPETS
     quick: bool = False
     seed: int = 0
@@ -61,12 +62,10 @@ class ValidationSettings:
         if self.contrast is not None and self.contrast == self.target:
             raise SaeGraphsError(f"target and contrast are both {self.target!r}; give two tokens")
         object.__setattr__(self, "path", tuple(parse_path(path) for path in _several(self.path)))
-        curves = tuple(parse_path(pair) for pair in _several(self.curve))
-        if any(len(pair) != 2 for pair in curves):
-            raise SaeGraphsError(
-                f"curve {self.curve!r}; expected a cause and an effect, such as 3.953 > 4.7780"
-            )
-        object.__setattr__(self, "curve", curves)
+        curves = self.curve
+        if isinstance(curves, list | tuple) and curves and isinstance(curves[0], FeatureId):
+            curves = (curves,)  # type: ignore[assignment]  # one pair by itself
+        object.__setattr__(self, "curve", tuple(parse_curve(pair) for pair in _several(curves)))
 
     @property
     def fewer_controls(self) -> int:
@@ -96,6 +95,30 @@ def parse_path(path: object) -> tuple[FeatureId, ...]:
             f"path {path!r}; expected features in order, such as 0.715 > 1.187 > 2.795"
         )
     return tuple(FeatureId.parse(feature) for feature in path)
+
+
+def parse_curve(pair: object) -> tuple[FeatureId, FeatureId | str]:
+    """`"3.953 > 4.7780"` as two features, `"3.953 > )"` as a feature and the text of a token.
+
+    One space after the sign is not the token's.
+
+    >>> parse_curve("3.953 >  Paris")
+    (FeatureId(layer='3', index=953, position=None), ' Paris')
+    """
+    if isinstance(pair, str):
+        cause, _, effect = pair.replace("->", ">", 1).partition(">")
+        pair = (cause, effect.removeprefix(" "))
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or "" in pair:
+        raise SaeGraphsError(
+            f"curve {pair!r}; expected a cause and an effect, such as 3.953 > 4.7780"
+        )
+    cause, effect = pair
+    try:
+        return FeatureId.parse(cause), FeatureId.parse(effect)
+    except SaeGraphsError:
+        if not isinstance(effect, str):
+            raise
+        return FeatureId.parse(cause), effect
 
 
 def _several(paths: object) -> list[Any]:
