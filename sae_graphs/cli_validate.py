@@ -54,7 +54,7 @@ def validate(
     controls: Annotated[int, typer.Option(help="Matched controls for each path.")] = 200,
     curve: Annotated[
         list[str] | None,
-        typer.Option(help="Response curve, e.g. '3.309 > 4.436', or '3.309 > )' for a token; repeatable."),
+        typer.Option(help="Response curve, e.g. '3.309 > 4.436', or '3.309 > )'; repeatable."),
     ] = None,
     text: Annotated[
         str | None,

@@ -24,8 +24,8 @@ class ValidationSettings:
       features; every step must be an edge of the graph.
     - `target`: the token, by its text, whose probability is the score; by default each prompt's
       likeliest next token. With a `contrast`, the score is the difference of their logits.
-    - `curve`: pairs of a feature and what follows it, a feature or a token, such as `3.953 > 4.7780`
-      or `3.953 > )`, whose response curves are measured.
+    - `curve`: pairs of a feature and what follows it, a feature or a token, whose response curves
+      are measured, such as `3.953 > 4.7780` or `3.953 > )`.
     - `quick`: ablation and controls alone, without path patching, keep-only, curves and snippets.
     - `snippets`: so many pieces of other text are drawn for the change off the distribution.
     - `seed`: of all that is drawn.
@@ -64,7 +64,7 @@ class ValidationSettings:
         object.__setattr__(self, "path", tuple(parse_path(path) for path in _several(self.path)))
         curves = self.curve
         if isinstance(curves, list | tuple) and curves and isinstance(curves[0], FeatureId):
-            curves = (curves,)  # type: ignore[assignment]  # one pair by itself
+            curves = (curves,)  # one pair by itself
         object.__setattr__(self, "curve", tuple(parse_curve(pair) for pair in _several(curves)))
 
     @property
