@@ -67,6 +67,19 @@ def features_of(members: Sequence[Member]) -> set[Member]:
     return {member._replace(position=None) for member in members}
 
 
+def classes_of(clean: CleanRun, members: Collection[Member]) -> Counter[tuple[int, bool]]:
+    """How many of each layer are active in the last row, and how many are not."""
+    return Counter(
+        (member.depth, bool(clean.activations[member.depth].of(torch.tensor([member.feature]))[-1]))
+        for member in members
+    )
+
+
+def regions(moved: Tensor) -> Tensor:
+    """Norms at the last row and at the others, `[..., 2]`, of what is taken by row, `[..., T]`."""
+    return torch.stack([moved[..., -1], moved[..., :-1].norm(dim=-1)], dim=-1)
+
+
 def some_active(clean: CleanRun, ablated: Tensor, counts: Sequence[int], seed: int) -> list[Member]:
     """So many active features of each layer."""
     members = []
@@ -82,7 +95,17 @@ def drawn_for(
 ) -> Controls:
     ablated = all_but_first(clean)
     taken = taken_by(model, clean, ablated, members)
-    return matched(model, clean, ablated, members, taken, n, seeded(seed))
+    return matched(model, clean, ablated, len(clean) - 1, members, taken, n, seeded(seed))
+
+
+def pool_of(
+    model: InstrumentedModel,
+    clean: CleanRun,
+    depth: int,
+    places: Tensor,
+    members: Collection[Member] = (),
+) -> controls._Pool:
+    return controls._pool(model, clean, depth, places, len(clean) - 1, members, seeded())
 
 
 # -- what ablation takes ---------------------------------------------------------------------------
@@ -94,28 +117,44 @@ def test_norms_are_what_ablation_takes(bridge_of: BridgeOf, kind: str) -> None:
     bridge = bridge_of("gpt2", "float64")
     model = InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], [kind]))
     clean = model.clean_run(PROMPT)
-    one = torch.arange(len(clean)) == 4
+    everywhere, row = all_but_first(clean), torch.arange(len(clean))
     for depth in range(4):
-        for places, size in ((all_but_first(clean), 3), (one, 2), (all_but_first(clean), 1)):
-            pool = controls._pool(model, clean, depth, places, (), seeded())
+        for places, size in ((everywhere, 3), (row == 4, 2), (row == len(clean) - 1, 2)):
+            pool = pool_of(model, clean, depth, places)
             size = min(size, len(pool.features))
             picked = controls._subsets(len(pool.features), size, 6, seeded(depth))
-            said = controls._squared_norms(pool.gram, picked).sqrt()
+            grams = pool.gram_at_read, pool.gram_elsewhere
+            said = torch.stack([controls._set_norms(gram, picked) for gram in grams], dim=1)
             sets = {depth: controls._chosen(pool, picked, places)}
             _, moved = run_sets(model, clean, sets, 6, len(clean) - 1)
-            torch.testing.assert_close(
-                said.double(), moved[:, depth].norm(dim=1), rtol=1e-5, atol=1e-5
-            )
-            assert float(said.min()) > 0.01
+            torch.testing.assert_close(said, regions(moved[:, depth]), rtol=1e-5, atol=1e-5)
+            assert float(said.norm(dim=1).min()) > 0.01
 
 
 def test_norms_by_hand() -> None:
-    """0.0 and 0.2 of the linear model are (1, 0) and (2, 3) at a and b: 1 + 4, and with 9 more."""
+    """0.0 and 0.2 of the linear model are (1, 2) and (0, 3) at a and b; b is read."""
     model = linear_model()
     clean = model.clean_run("ab")
-    pool = controls._pool(model, clean, 0, all_but_first(clean), (Member(0, 1),), seeded())
+    pool = pool_of(model, clean, 0, all_but_first(clean), (Member(0, 1),))
     assert pool.features.tolist() == [0, 2]
-    assert pool.gram.tolist() == [[5.0, 0.0], [0.0, 9.0]]
+    assert pool.at_read.tolist() == [True, True]
+    assert pool.gram_at_read.tolist() == [[4.0, 0.0], [0.0, 9.0]]
+    assert pool.gram_elsewhere.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    backwards = model.clean_run("ba")
+    pool = pool_of(model, backwards, 0, all_but_first(backwards))
+    assert pool.features.tolist() == [0, 1, 2]
+    assert pool.at_read.tolist() == [True, True, False]  # 0.2 is 0 at a
+    both = torch.tensor([[0, 1], [1, 2]])  # (1, 2, 0) at a, which is read; (2, 1, 3) at b
+    assert controls._set_norms(pool.gram_at_read, both).tolist() == [5**0.5, 2.0]
+    assert controls._set_norms(pool.gram_elsewhere, both).tolist() == [5**0.5, 10**0.5]
+
+
+def test_norms_of_a_path_by_region() -> None:
+    """Rows 1, 2 and 4 are ablated, of which 4 is read: 5 there, and 3 and 4 elsewhere."""
+    taken, places = torch.tensor([7.0, 3.0, 4.0, 7.0, 5.0]), torch.tensor([0, 1, 1, 0, 1]).bool()
+    assert controls._norms(taken, places, 4) == (5.0, 5.0)
+    assert controls._norms(taken, places, 2) == (4.0, pytest.approx(34**0.5))
+    assert controls._norms(taken, places, 3) == (0.0, pytest.approx(50**0.5))
 
 
 def test_a_dead_decoder_row_spoils_no_other(bridge_of: BridgeOf) -> None:
@@ -127,8 +166,8 @@ def test_a_dead_decoder_row_spoils_no_other(bridge_of: BridgeOf) -> None:
     first = int(clean.activations[1].active(places)[0])
     with torch.no_grad():
         saes[1].W_dec[first] = 0.0
-    pool = controls._pool(model, clean, 1, places, (), seeded())
-    norms = pool.gram.diagonal()
+    pool = pool_of(model, clean, 1, places)
+    norms = pool.gram_at_read.diagonal() + pool.gram_elsewhere.diagonal()
     assert float(norms[0]) == 0.0 and float(norms[1:].min()) > 0.0
 
 
@@ -146,8 +185,8 @@ def test_matched_sets(tiny: InstrumentedModel, counts: list[int], n: int, seed: 
     ablated = all_but_first(clean)
     members = some_active(clean, ablated, counts, seed)
     found = drawn_for(tiny, clean, members, n, seed)
-    assert found.refused is None or "different control sets" in found.refused
     if found.refused:
+        assert "different control sets" in found.refused or "are needed" in found.refused
         return
     sets = copies_of(found)
     assert len(sets) == n
@@ -158,6 +197,7 @@ def test_matched_sets(tiny: InstrumentedModel, counts: list[int], n: int, seed: 
             member.depth for member in members
         )
         assert set(active_members(clean, ablated, features)) == features
+        assert classes_of(clean, features) == classes_of(clean, members)
         assert {member.position for member in drawn} <= set(range(1, len(clean)))
     assert found.distinct == len({frozenset(drawn) for drawn in sets})
 
@@ -209,33 +249,26 @@ def test_activity_at_a_position(tiny: InstrumentedModel) -> None:
 
 
 def test_the_search_matches_norms_better_than_chance(tiny: InstrumentedModel) -> None:
+    """In both regions, beside sets of the same classes: the best of about ten draws each."""
     clean = tiny.clean_run(PROMPT)
     ablated = all_but_first(clean)
     members = some_active(clean, ablated, (0, 3), 2)
-    wanted = float(taken_by(tiny, clean, ablated, members)[1].norm())
+    assert classes_of(clean, members) == {(1, True): 2, (1, False): 1}
+    wanted = regions(taken_by(tiny, clean, ablated, members)[1])
+    assert float(wanted.min()) > 0
     found = drawn_for(tiny, clean, members, 60)
     _, moved = run_sets(tiny, clean, found.sets, 60, len(clean) - 1)
-    away = (moved[:, 1].norm(dim=1) / wanted).log().abs()
-    pool = controls._pool(tiny, clean, 1, ablated, members, seeded())
-    anyone = controls._subsets(len(pool.features), 3, 500, seeded())
-    norms = controls._squared_norms(pool.gram, anyone).sqrt()
-    by_chance = (norms / wanted).log().abs()
-    assert float(away.median()) < 0.4 * float(by_chance.median())
-
-
-def test_scales_give_the_norm_of_the_path(tiny: InstrumentedModel) -> None:
-    clean = tiny.clean_run(PROMPT)
-    ablated = all_but_first(clean)
-    members = some_active(clean, ablated, (2, 1), 0)
-    taken = taken_by(tiny, clean, ablated, members)
-    found = drawn_for(tiny, clean, members, 20)
-    for depth in (0, 1):
-        alone = {depth: found.sets[depth]}
-        _, moved = run_sets(tiny, clean, alone, 20, len(clean) - 1)
-        norms = moved[:, depth].norm(dim=1) * found.scale[depth]
-        torch.testing.assert_close(
-            norms, taken[depth].norm().expand(20).to(norms), rtol=1e-5, atol=0.0
-        )
+    away = (regions(moved[:, 1]) - wanted).abs()  # [K, 2]
+    pool = pool_of(tiny, clean, 1, ablated, members)
+    anyone = controls._Wanted(2, 1, 0.0, 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(controls, "TRIES", 1)
+        picked = controls._draw(pool, anyone, 500, seeded())
+    grams = pool.gram_at_read, pool.gram_elsewhere
+    norms = torch.stack([controls._set_norms(gram, picked) for gram in grams], dim=1)
+    by_chance = (norms - wanted).abs()
+    assert 8 <= pool.sets(anyone) // controls.LEAST_CHOICE <= controls.TRIES
+    assert (away.median(0).values < 0.65 * by_chance.median(0).values).all()
 
 
 def test_one_seed_gives_one_draw(tiny: InstrumentedModel) -> None:
@@ -249,20 +282,120 @@ def test_one_seed_gives_one_draw(tiny: InstrumentedModel) -> None:
     assert drawn(1) != drawn(2)
 
 
+def by_class(clean: CleanRun, depth: int) -> tuple[list[Member], list[Member]]:
+    """A layer's active features: those that are active in the last row, and the others."""
+    acts = clean.activations[depth].of(torch.arange(40)) != 0
+    there, elsewhere = acts[-1], acts[1:].any(0) & ~acts[-1]
+    return tuple(  # type: ignore[return-value]
+        [Member(depth, feature) for feature in group.nonzero()[:, 0].tolist()]
+        for group in (there, elsewhere)
+    )
+
+
 def test_matched_sets_that_cannot_differ_are_refused(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
-    ablated = all_but_first(clean)
-    active = clean.activations[1].active(ablated).tolist()
-    most = [Member(1, feature) for feature in active[:-3]]
-    found = drawn_for(tiny, clean, most, 20)
-    assert found.refused == f"layer 1 has 3 other active features, and {len(most)} are needed"
-    assert found.n == 0 and not found.sets
-    half = [Member(1, feature) for feature in active[: len(active) // 2]]
-    rest = len(active) - len(half)
-    if rest == len(half):
-        assert "only 1 different" in str(drawn_for(tiny, clean, half, 20).refused)
-    silent = [Member(1, i) for i in range(40) if i not in active]
-    assert drawn_for(tiny, clean, silent, 20).refused == "none of its features is active here"
+    there, elsewhere = by_class(clean, 1)
+
+    def refused(*members: Member) -> str | None:
+        return drawn_for(tiny, clean, members, 20).refused
+
+    n = len(there) - 1
+    assert refused(*there[1:]) == (
+        f"layer 1 has 1 other features active at the token that is read, and {n} are needed"
+    )
+    n = len(elsewhere) - 2
+    assert refused(*elsewhere[2:]) == (
+        f"layer 1 has 2 other features active at other ablated tokens alone, and {n} are needed"
+    )
+    silent = [Member(1, i) for i in range(40) if Member(1, i) not in {*there, *elsewhere}]
+    assert refused(*silent) == "none of its features is active here"
+
+
+def test_how_many_sets_there_are(tiny: InstrumentedModel) -> None:
+    """Of `m` that are active there and `k` that are not, one of each is taken: `(m-1)(k-1)`."""
+    clean = tiny.clean_run(PROMPT)
+    sizes = []
+    for depth in (1, 2):
+        there, elsewhere = by_class(clean, depth)
+        found = drawn_for(tiny, clean, [there[0], elsewhere[0]], 20)
+        sizes.append((len(there) - 1) * (len(elsewhere) - 1))
+        assert found.refused is None and found.narrowest == sizes[-1]
+    firsts = [group[0] for depth in (1, 2) for group in by_class(clean, depth)]
+    assert drawn_for(tiny, clean, firsts, 20).narrowest == min(sizes)  # not their product
+
+
+@pytest.mark.parametrize("depth", range(4))
+def test_what_acts_at_the_read_row_is_replaced_by_what_does(
+    tiny: InstrumentedModel, depth: int
+) -> None:
+    clean = tiny.clean_run(PROMPT)
+    acts = clean.activations[depth].of(torch.arange(40)) != 0
+    for group, is_there in zip(by_class(clean, depth), (True, False), strict=True):
+        if len(group) < 3:
+            continue
+        found = drawn_for(tiny, clean, group[:1], 1)
+        assert found.refused is None and found.narrowest == len(group) - 1
+        many = controls._pool(
+            tiny, clean, depth, all_but_first(clean), len(clean) - 1, group[:1], seeded()
+        )
+        wanted = controls._Wanted(int(is_there), int(not is_there), 1.0, 1.0)
+        picked = many.features[controls._draw(many, wanted, 200, seeded())[:, 0]]
+        assert acts[-1, picked].tolist() == [is_there] * 200
+        assert len(picked.unique()) > 1
+
+
+@pytest.mark.parametrize("read", [3, 5])
+def test_the_row_that_is_read_counts_and_no_other(tiny: InstrumentedModel, read: int) -> None:
+    """Rows up to `read` are ablated, and what is active at the last row does not matter."""
+    clean = tiny.clean_run(PROMPT)
+    ablated = (torch.arange(len(clean)) <= read) & all_but_first(clean)
+    acts = clean.activations[1].of(torch.arange(40)) != 0
+    here, last = acts[read], acts[-1]
+    member = Member(1, int((here & ~last).nonzero()[0, 0]))
+    taken = taken_by(tiny, clean, ablated, [member])
+    found = matched(tiny, clean, ablated, read, [member], taken, 10, seeded())
+    pool = here.clone()
+    pool[member.feature] = False
+    if found.refused is None:
+        drawn = {feature.feature for copy in copies_of(found) for feature in copy}
+        assert drawn <= set(pool.nonzero()[:, 0].tolist())
+        assert found.narrowest == int(pool.sum())
+    else:
+        assert found.refused == f"only {int(pool.sum())} different control sets can be drawn"
+    # where the row that is read is not ablated, nothing is active there
+    short = ablated.clone()
+    short[read] = False
+    early = controls._active_at(clean, 1, torch.arange(40), short, read)
+    assert not early.any() and here.any()
+    assert torch.equal(controls._active_at(clean, 1, torch.arange(40), ablated, read), here)
+
+
+def test_the_best_match_in_both_regions_by_hand() -> None:
+    """Four features take (3, 0), (4, 0), (0, 3), (5, 5) of the read row and the others."""
+    there, elsewhere = torch.tensor([3.0, 4.0, 0.0, 5.0]), torch.tensor([0.0, 0.0, 3.0, 5.0])
+    pool = controls._Pool(
+        torch.tensor([10, 11, 12, 13]),
+        torch.tensor([True, True, False, True]),
+        there.square().diag().double(),
+        elsewhere.square().diag().double(),
+    )
+    assert pool.sets(controls._Wanted(1, 0, 0.0, 0.0)) == 3
+    assert pool.sets(controls._Wanted(2, 1, 0.0, 0.0)) == 3
+    assert pool.sets(controls._Wanted(0, 2, 0.0, 0.0)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(controls, "LEAST_CHOICE", 3 / 64)  # 32 draws: all three, almost surely
+
+        def best(*wanted: float) -> list[list[int]]:
+            drawn = controls._draw(pool, controls._Wanted(*wanted), 3, seeded())  # type: ignore[arg-type]
+            return drawn.tolist()  # type: ignore[no-any-return]
+
+        assert best(1, 0, 3.2, 0.0) == [[0]] * 3
+        assert best(1, 0, 3.8, 0.0) == [[1]] * 3
+        # 7 in all, and 6 elsewhere: 5 and 5 is nearer than 4 and 0, though 4 is nearer to 3.6
+        assert best(1, 0, 3.6, 6.0) == [[3]] * 3
+        # with 2 always there, (3, 3), (4, 3) and (5, 34 ** 0.5)
+        assert best(1, 1, 4.2, 3.0) == [[1, 2]] * 3
+        assert best(1, 1, 4.2, 5.0) == [[2, 3]] * 3
 
 
 def test_few_features_make_few_sets() -> None:
@@ -374,7 +507,7 @@ def test_a_large_pool_is_sampled(tiny: InstrumentedModel, monkeypatch: pytest.Mo
     clean = tiny.clean_run(OTHER_PROMPT)
     ablated = all_but_first(clean)
     members = some_active(clean, ablated, (2,), 0)
-    pool = controls._pool(tiny, clean, 0, ablated, members, seeded(3))
+    pool = pool_of(tiny, clean, 0, ablated, members)
     chosen = pool.features.tolist()
-    assert len(chosen) == 9 == len(pool.gram) and chosen == sorted(set(chosen))
+    assert len(chosen) == 9 == len(pool.gram_at_read) and chosen == sorted(set(chosen))
     assert not {Member(0, feature) for feature in chosen} & set(members)
