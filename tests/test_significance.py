@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import Spread
-from sae_graphs.significance import adjusted, fit_line, p_value, rank_correlation, spread
+from sae_graphs.significance import (
+    adjusted,
+    combined,
+    fit_line,
+    p_value,
+    rank_correlation,
+    spread,
+)
 
 finite = st.floats(-1e6, 1e6)
 chances = st.floats(0.001, 1.0)
@@ -55,6 +62,80 @@ def test_p_values_are_counts_of_a_whole(observed: float, controls: list[float]) 
     assert round(p * (1 + len(controls)), 9) in range(1, len(controls) + 2)
     assert p_value(observed, controls[::-1]) == p
     assert p_value(max(controls), controls) <= p or observed >= max(controls)
+
+
+# -- many prompts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [
+        ([], None),
+        ([0.03], 0.03),
+        ([1.0], 1.0),
+        ([1 / 200, 1 / 200], 2 / 200),
+        ([0.25, 0.375], 0.625),  # twice the mean, 0.3125
+        ([0.1, 0.2, 0.3], 0.4),
+        ([0.5, 0.5], 1.0),
+        ([0.9, 0.9], 1.0),  # at most
+        ([0.01, 1.0], 1.0),
+    ],
+)
+def test_p_values_combined(p_values: list[float], expected: float | None) -> None:
+    assert combined(p_values) == pytest.approx(expected)
+
+
+@given(st.lists(chances, min_size=2, max_size=9))
+def test_what_is_combined_is_a_p_value(p_values: list[float]) -> None:
+    found = combined(p_values)
+    assert found is not None and min(p_values) <= found <= 1.0
+    assert found == combined(p_values[::-1])
+
+
+def too_often(p_values: np.ndarray, level: float) -> bool:
+    """Whether so many of them at or below a level are no accident: one in a thousand, or less."""
+    from scipy.stats import binom
+
+    n = int((p_values <= level).sum())
+    return bool(binom.sf(n - 1, len(p_values), level) < 0.001)
+
+
+def dependent(how: str, generator: np.random.Generator, trials: int = 20_000) -> np.ndarray:
+    """Uniform p-values `[trials, prompts]` that depend on each other."""
+    u = generator.uniform(size=trials)
+    match how:
+        case "alike":
+            return np.stack([u] * 5, axis=1)
+        case "opposed":
+            return np.stack([u, 1 - u], axis=1)
+        case "half alike":
+            return np.stack([u, u, generator.uniform(size=trials)], axis=1)
+        case "apart":
+            return generator.uniform(size=(trials, 8))
+        case "worst":
+            # Rueschendorf (1982): u + v is exactly 2 x 0.025 whenever both are at most 0.05
+            return np.stack([u, np.where(u <= 0.05, 0.05 - u, u)], axis=1)
+    raise AssertionError(how)
+
+
+DEPENDENCE = ("alike", "opposed", "half alike", "apart", "worst")
+
+
+@pytest.mark.parametrize("how", DEPENDENCE)
+def test_combined_p_values_are_valid_however_they_depend(how: str) -> None:
+    """`P(p <= level) <= level`; twice the mean is needed where they make the worst of it."""
+    each = dependent(how, np.random.default_rng(0))
+    for column in each.T:
+        assert not too_often(column, 0.05) and not too_often(1 - column, 0.05)  # uniform
+    found = np.array([combined(row) for row in each.tolist()])
+    for level in (0.05, 0.2):
+        assert not too_often(found, level)
+
+
+def test_means_of_dependent_p_values_would_not_be_valid() -> None:
+    """All of the smallest 5 % have the mean 0.025: that is twice too often."""
+    each = dependent("worst", np.random.default_rng(0))
+    assert too_often(each.mean(axis=1), 0.025 + 1e-12)
 
 
 # -- many tests ------------------------------------------------------------------------------------
