@@ -64,15 +64,11 @@ def test_path_patching(model: InstrumentedModel) -> None:
     assert (second.total, second.mediated, second.fraction) == (-4.0, -3.0, 0.75)
 
 
-def test_the_metric_without_contrast_is_the_log_probability(model: InstrumentedModel) -> None:
-    found = mediated(model, target="b")
-
-    def log_probability(*logits: float) -> float:
-        return logits[2] - math.log(sum(map(math.exp, logits)))
-
-    clean = log_probability(5, 3, 3)
-    assert found.joint == pytest.approx(log_probability(4.5, 0, 0) - clean)
-    assert found.mediated == pytest.approx(log_probability(5, 3, 1) - clean)
+def test_without_contrast_the_likeliest_other_token_is_one(model: InstrumentedModel) -> None:
+    """Of (5, 3, 3), `^`; a whole path off is (4.5, 0, 0), what flows along it (5, 3, 1)."""
+    assert mediated(model, target="b") == mediated(model, **ASKED)
+    found = mediated(model, target="a")
+    assert (found.joint, found.mediated) == (-4.5 + 2, -2 + 2)
 
 
 def test_a_component_with_two_first_features(model: InstrumentedModel) -> None:

@@ -36,7 +36,8 @@ def test_scores_of_a_target() -> None:
     found = scores(Question(CLEAN, 2), torch.stack([ABLATED, CLEAN, ABLATED + 3]))
     assert found.score.tolist() == pytest.approx([0.25, 0.625, 0.25])
     assert found.probability.tolist() == found.score.tolist()
-    assert found.metric.tolist() == pytest.approx([math.log(0.25), math.log(0.625), math.log(0.25)])
+    # beside the likeliest other token, 1: they are as likely as each other, then 5 to 2
+    assert found.metric.tolist() == pytest.approx([0.0, math.log(2.5), 0.0])
     # from the clean distribution: 1/8 log(1/4) + 1/4 log(1) + 5/8 log(5/2)
     expected = -math.log(4) / 8 + 5 / 8 * math.log(2.5)
     assert found.kl.tolist() == pytest.approx([expected, 0.0, expected])
@@ -50,7 +51,26 @@ def test_scores_with_a_contrast() -> None:
     assert found.metric.tolist() == found.score.tolist()
     assert found.probability.tolist() == pytest.approx([0.25])
     assert clean_scores(question).score.tolist() == pytest.approx([math.log(5)])
-    assert question.unit == "nats" and Question(CLEAN, 2).unit == "probability"
+
+
+def test_the_rival() -> None:
+    """The contrast, or the likeliest other token of the clean run."""
+    assert Question(CLEAN, 2).rival == 1
+    assert Question(CLEAN, 1).rival == Question(CLEAN, 0).rival == 2
+    assert Question(CLEAN, 2, 0).rival == 0
+    # whatever is likelier once something is ablated: log(2 / 1), not log(2 / 4)
+    assert scores(Question(CLEAN, 2), logs(4, 1, 2)[None]).metric.tolist() == pytest.approx(
+        [math.log(2)]
+    )
+
+
+def test_the_metric_does_not_run_out() -> None:
+    """Where the model is sure, 100 to 0 and 90 to 0: next to nothing in log-probability."""
+    sure, less = torch.tensor([100.0, 0.0]), torch.tensor([[90.0, 0.0]])
+    question = Question(sure, 0)
+    change = scores(question, less).metric - clean_scores(question).metric
+    assert change.tolist() == [-10.0]
+    assert scores(question, less).probability.tolist() == [1.0]
 
 
 def test_float32_logits_are_scored_in_double_precision() -> None:

@@ -12,7 +12,7 @@ import torch
 from sae_graphs import validation
 from sae_graphs.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import ValidationReport
+from sae_graphs.evidence import PromptResult, ValidationReport
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import to_bytes
 from sae_graphs.instrument import InstrumentedModel
@@ -31,6 +31,12 @@ Told = list[tuple[int, int]]
 @pytest.fixture(scope="module")
 def graph(tiny: InstrumentedModel) -> CausalGraph:
     return causal_graph(tiny, PROMPT)
+
+
+def metric_change(result: PromptResult) -> float:
+    """Of the target's logit less that of the likeliest other token."""
+    rival = next(token for token in result.top if token.token_id != result.target.token_id)
+    return result.target.logit_change - rival.logit_change
 
 
 # -- the report ------------------------------------------------------------------------------------
@@ -52,8 +58,7 @@ def test_a_whole_report(tiny: InstrumentedModel, graph: CausalGraph) -> None:
         assert unit.keep_only is not None and unit.background is not None
         assert unit.kinds is not None and set(unit.kinds) == {"zero", "mean", "resample"}
         assert unit.mediation.joint == pytest.approx(unit.kinds["zero"])
-        change = unit.of_discovery.target.log_probability_change
-        assert unit.mediation.joint == pytest.approx(change)
+        assert unit.mediation.joint == pytest.approx(metric_change(unit.of_discovery))
     whole, path = report.units
     assert [len(unit.curves) for unit in report.units] == [2, 4]
     assert path.curves[0].responses[4] == pytest.approx(  # coefficient 0: ablation
@@ -126,7 +131,7 @@ def test_graphs_of_all_kinds(tiny: InstrumentedModel, options: dict[str, Any]) -
         assert 1 <= own.active <= sum(not feature.is_output for feature in unit.features)
         assert own.change != 0.0 and own.kl > 0.0
         assert unit.mediation is not None
-        assert unit.mediation.joint == pytest.approx(own.target.log_probability_change)
+        assert unit.mediation.joint == pytest.approx(metric_change(own))
 
 
 def test_a_graph_that_was_saved_is_the_same(
@@ -287,4 +292,29 @@ def test_prompts_that_the_graph_was_found_on_are_no_test_of_it(tiny: Instrumente
     graph = causal_graph(tiny, PROMPT, min_path_edges=1)
     report = validate(tiny, graph, [PROMPT, OTHER_PROMPT], quick=True, controls=2, paths=0)
     assert (report.discovery, report.test) == ((PROMPT,), (OTHER_PROMPT,))
-    assert [PROMPT in warning for warning in report.warnings] == [True]
+    assert [PROMPT in warning for warning in report.warnings] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "tests", "told"),
+    [
+        ({"controls": 39, "paths": 1}, 1, None),  # two units: 2 / 40
+        ({"controls": 38, "paths": 1}, 1, "below 0.051; give --controls 39,"),
+        ({"controls": 79, "paths": 1}, 2, None),  # twice the mean: 2 * 2 / 80
+        ({"controls": 78, "paths": 1}, 2, "below 0.051; give --controls 79,"),
+        ({"controls": 19, "paths": 0}, 0, None),
+        ({"controls": 1, "paths": 1}, 2, "below 1; give --controls 79,"),
+    ],
+)
+def test_too_few_controls_are_told(
+    tiny: InstrumentedModel,
+    graph: CausalGraph,
+    options: dict[str, int],
+    tests: int,
+    told: str | None,
+) -> None:
+    prompts = (OTHER_PROMPT, THIRD)[:tests]
+    report: ValidationReport = run(tiny, graph, *prompts, quick=True, **options)
+    assert len(report.units) == 1 + options["paths"]
+    assert len(report.warnings) == (told is not None)
+    assert all(told in warning for warning in report.warnings if told is not None)
