@@ -387,7 +387,7 @@ def test_the_best_match_in_both_regions_by_hand() -> None:
 
         def best(*wanted: float) -> list[list[int]]:
             drawn = controls._draw(pool, controls._Wanted(*wanted), 3, seeded())  # type: ignore[arg-type]
-            return drawn.tolist()  # type: ignore[no-any-return]
+            return drawn.tolist()
 
         assert best(1, 0, 3.2, 0.0) == [[0]] * 3
         assert best(1, 0, 3.8, 0.0) == [[1]] * 3

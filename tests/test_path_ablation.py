@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from sae_graphs import path_ablation
+from sae_graphs.controls import Controls, Member, matched, selected
 from sae_graphs.evidence import NullKind, PromptResult
 from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.joint import run_sets
 from sae_graphs.path_ablation import ablate_path
 from sae_graphs.settings import GraphSettings
+from sae_graphs.subjects import generator_for
 from sae_graphs.validation_settings import ValidationSettings
 from tests.linear_model import LinearModel, identity_sae, linear_model
 from tests.models import OTHER_PROMPT, PROMPT
@@ -197,13 +201,101 @@ def test_numbers_of_controls_and_their_p_values(tiny: InstrumentedModel) -> None
     assert directions is not None and directions.low == pytest.approx(1.0) == directions.high
 
 
+def active_at(model: InstrumentedModel, depth: int, *, read: bool) -> list[str]:
+    """A layer's features that are active in the last row, or in others alone."""
+    acts = model.clean_run(PROMPT).activations[depth].of(torch.arange(40)) != 0
+    found = acts[-1] if read else acts[1:].any(0) & ~acts[-1]
+    return [f"{depth}.{feature}" for feature in found.nonzero()[:, 0].tolist()]
+
+
 def test_one_layer_scaled_has_the_norm_of_the_path(tiny: InstrumentedModel) -> None:
-    found: PromptResult = ablated(tiny, *strongest(tiny)[1:2], prompt=PROMPT, controls=20)
+    path = [active_at(tiny, 1, read=True)[0], active_at(tiny, 1, read=False)[0]]
+    found: PromptResult = ablated(tiny, *path, prompt=PROMPT, controls=20)
     matched, scaled = found.nulls[:2]
     assert scaled.match is not None and matched.match is not None
     assert scaled.match.low == pytest.approx(1.0, rel=1e-5)
     assert scaled.match.high == pytest.approx(1.0, rel=1e-5)
     assert matched.match.low < 0.99 or matched.match.high > 1.01
+
+
+def test_scaled_controls_have_the_norm_of_the_path_at_its_first_layer(
+    tiny: InstrumentedModel,
+) -> None:
+    """Above, they are scaled by what was right before the layers below were scaled."""
+    here = subject_of(tiny, PROMPT)
+    members = here.members(names(*strongest(tiny)[1:]))
+    path = selected(tiny, here.ablated, [members])
+    _, moved = run_sets(tiny, here.clean, path, 1, here.read)
+    drawn = matched(
+        tiny, here.clean, here.ablated, here.read, members, moved[0], 20, generator_for(0)
+    )
+    _, took = run_sets(tiny, here.clean, drawn.sets, 20, here.read)
+    factors = path_ablation._factors(moved[0], took)
+    own = moved[0].norm(dim=1)  # [L]
+    assert factors.shape == (20, 4) and own[0] == 0.0 and (own[1:] > 0).all()
+    theirs = took.norm(dim=2)
+    silenced = theirs == 0.0  # by what is ablated below
+    assert not silenced[:, 1].any() and float(silenced[:, 1:].double().mean()) < 0.1
+    torch.testing.assert_close(factors * theirs, own.where(~silenced, 0.0))
+    assert (factors[silenced] == 1.0).all()
+    _, again = path_ablation._scaled(here, drawn, factors, lambda n: None)
+    norms = again.norm(dim=2)
+    torch.testing.assert_close(norms[:, 1], own[1].expand(20), rtol=1e-12, atol=0.0)
+    away = (norms / own)[:, 2:] - 1
+    assert float(away.abs().max()) > 0.01  # or the first layer would be nothing special
+    assert float(away.abs().median()) < 0.25
+
+
+def test_factors_by_hand() -> None:
+    """Norms 5 and 2 beside 10 and 0, and beside 1 and 4."""
+    moved = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    took = torch.tensor([[[6.0, 8.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 4.0]]])
+    assert path_ablation._factors(moved, took).tolist() == [[0.5, 1.0], [5.0, 0.5]]
+
+
+# -- controls that do nothing ----------------------------------------------------------------------
+
+
+def test_what_acts_in_the_last_layer_has_controls_that_do(tiny: InstrumentedModel) -> None:
+    """After the last block the row that is read alone reaches the logits."""
+    matched = 0
+    for name in active_at(tiny, 3, read=True):
+        found: PromptResult = ablated(tiny, name, prompt=PROMPT, controls=5)
+        null = found.nulls[0]
+        assert found.change != 0.0
+        assert null.refused is None and all(null.changes) and all(null.kls)
+        matched += 1
+    assert matched > 2
+
+
+def test_controls_that_could_only_do_nothing_are_refused(tiny: InstrumentedModel) -> None:
+    for name in active_at(tiny, 3, read=False)[:3]:
+        found: PromptResult = ablated(tiny, name, prompt=PROMPT, controls=5)
+        assert (found.active, found.change, found.kl) == (1, 0.0, 0.0)
+        reasons = [null.refused for null in found.nulls]
+        assert reasons[:3] == ["5 of 5 controls change nothing"] * 3  # directions, too
+        assert found.nulls[0].p is None and found.nulls[0].changes == ()
+
+
+@pytest.mark.parametrize(("idle", "refused"), [(2, None), (3, "3 of 4 controls change nothing")])
+def test_half_of_the_controls_must_do_something(
+    tiny: InstrumentedModel, monkeypatch: pytest.MonkeyPatch, idle: int, refused: str | None
+) -> None:
+    """Four controls of the last layer, of which so many are active in other rows alone."""
+    own, *there = active_at(tiny, 3, read=True)
+    drawn = [*active_at(tiny, 3, read=False)[:idle], *there[: 4 - idle]]
+
+    def these(model: InstrumentedModel, clean: Any, places: Any, *_: Any) -> Controls:
+        sets = [[Member(3, int(name.split(".")[1]))] for name in drawn]
+        return Controls(selected(model, places, sets), 4, 4, 4)
+
+    monkeypatch.setattr(path_ablation, "matched", these)
+    found: PromptResult = ablated(tiny, own, prompt=PROMPT, controls=4)
+    null = found.nulls[0]
+    assert null.refused == refused
+    if refused is None:
+        assert [change == 0.0 for change in null.changes] == [True, True, False, False]
+        assert null.kls[:2] == (0.0, 0.0) and null.p is not None
 
 
 def test_seeds(tiny: InstrumentedModel) -> None:

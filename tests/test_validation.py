@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from sae_graphs.evidence import PromptResult, ValidationReport
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import to_bytes
 from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.path_ablation import ablate_path
 from sae_graphs.saving import weights_of
 from sae_graphs.validation import validate
+from sae_graphs.validation_settings import ValidationSettings
 from tests.conftest import BridgeOf
-from tests.models import OTHER_PROMPT, PROMPT, STACKS, random_stack
+from tests.models import OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
 from tests.stacks import one_line
+from tests.subjects import names, subject_of
 from tests.subjects import small_validation as run
 
 THIRD = "the old dog ran on the mat"
@@ -139,6 +143,44 @@ def test_a_graph_that_was_saved_is_the_same(
 ) -> None:
     saved = CausalGraph.load(graph.save(tmp_path))
     assert run(tiny, saved, quick=True) == run(tiny, graph, quick=True)
+
+
+@pytest.fixture(scope="module")
+def half(bridge_of: BridgeOf) -> InstrumentedModel:
+    """Model and SAEs of `tiny` in bfloat16."""
+    saes = random_stack(bridge_of("gpt2", "float64"), STACKS["pre"], ["standard"])
+    return InstrumentedModel(bridge_of("gpt2", "bfloat16"), in_dtype(saes, "bfloat16"), name="half")
+
+
+def test_in_half_precision(half: InstrumentedModel) -> None:
+    report: ValidationReport = run(half, causal_graph(half, PROMPT), OTHER_PROMPT, curve=CURVE)
+    nulls = [null for unit in report.units for result in unit.results for null in result.nulls]
+    kinds = [null.kind for null in nulls if null.refused is None]
+    assert {"matched", "scaled", "directions"} <= set(kinds)
+    assert all(math.isfinite(change) for null in nulls for change in null.changes)
+    for null in nulls:
+        if null.kind == "directions" and null.match is not None:
+            assert null.match.low == pytest.approx(1.0, abs=0.01) == null.match.high
+    for unit in report.units:
+        assert unit.of_discovery.change != 0.0 and math.isfinite(unit.of_discovery.kl)
+        assert unit.mediation is not None and unit.background is not None
+        assert all(math.isfinite(value) for curve in unit.curves for value in curve.responses)
+
+
+def test_one_layer_is_scaled_within_the_digits_of_half_precision(half: InstrumentedModel) -> None:
+    """bfloat16 has 8 binary digits: a factor, what is taken and its norm are each off by 1/256."""
+    clean = half.clean_run(PROMPT)
+    acts = clean.activations[1].of(torch.arange(40)) != 0
+    there, elsewhere = (
+        int(group.nonzero()[0, 0]) for group in (acts[-1], acts[1:].any(0) & ~acts[-1])
+    )
+    path = names(f"1.{there}", f"1.{elsewhere}")
+    settings = ValidationSettings(controls=20)
+    found = ablate_path(subject_of(half, PROMPT), path, path, settings, lambda n: None)
+    matched, scaled = (found.null(kind) for kind in ("matched", "scaled"))
+    assert matched is not None and matched.match is not None and matched.match.low < 0.9
+    assert scaled is not None and scaled.match is not None
+    assert scaled.match.low == pytest.approx(1.0, abs=0.02) == scaled.match.high
 
 
 # -- repeating -------------------------------------------------------------------------------------
