@@ -12,6 +12,7 @@ from rich.text import Text
 from sae_graphs.evidence import UnitReport, ValidationReport
 from sae_graphs.evidence_words import (
     NONE,
+    amount,
     nats,
     norm,
     p_value,
@@ -21,45 +22,60 @@ from sae_graphs.evidence_words import (
     times,
 )
 from sae_graphs.render.text import counted, visible
-from sae_graphs.verdicts import Verdict, VerdictKind, deciding, pooled, verdict
+from sae_graphs.verdict_kinds import VerdictKind, deciding, pooled
+from sae_graphs.verdicts import Verdict, verdict
 
-WIDE, NARROW = 100, 72  # columns: with fewer, what the sentences say too is left out
-PATHS = 3  # so many supported paths are told in sentences
+SENTENCES = 5  # so many units are told in sentences
+LARGE = 0.1  # of a probability: an unsupported change of this or more is told in a sentence, too
+LARGE_NATS = 1.0  # the same for a difference of logits
 _STYLES: dict[VerdictKind, str] = {"supported": "bold green", "norm only": "yellow"}
 _FIRST = "unit"
 _CLEAN = "before → after"
-_WIDE_ONLY = ("features", "q", "norm")
+_LEFT_OUT = ("norm", "features", "q", _CLEAN)  # in this order, until the table fits
 
 
 def print_report(console: Console, report: ValidationReport) -> None:
-    """The table, then a sentence for each component and for the strongest supported paths."""
+    """The table, then a sentence for components, supported paths and other large changes."""
     judged = [(unit, verdict(unit, report)) for unit in report.units]
     target = target_said(report.target, report.contrast)
     n_prompts = max((len(deciding(unit)) for unit in report.units), default=0)
     role = "test" if report.test else "discovery"
-    console.print(Text(f"target {target}; {counted(n_prompts, f'{role} prompt')} decide", "bold"))
-    console.print(_table(report, judged, console.width))
-    for unit, found in _told(judged):
-        line = Text(f"{visible(unit.name, space=' ')}: ", style="bold")
+    decide = "decides" if n_prompts == 1 else "decide"
+    console.print(Text(f"target {target}; {counted(n_prompts, f'{role} prompt')} {decide}", "bold"))
+    console.print(_table(report, judged, console.width), "", sep="\n")
+    for unit, found in _told(judged, in_nats=report.contrast is not None):
+        members = f" ({' → '.join(map(str, unit.features))})" if unit.kind == "path" else ""
+        line = Text(f"{visible(unit.name, space=' ')}{members}: ", style="bold")
         console.print(line + Text(visible(found.words, space=" "), style=""))
     for warning in report.warnings:
         console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))
     console.print(Text(_meaning(report), style="dim"))
 
 
-def _told(judged: list[tuple[UnitReport, Verdict]]) -> list[tuple[UnitReport, Verdict]]:
-    """All components, and the supported paths with the largest changes."""
-    components = [each for each in judged if each[0].kind == "component"]
-    paths = [each for each in judged if each[0].kind == "path" and each[1].supported]
-    paths.sort(key=lambda each: -abs(_mean_change(each[0])))
-    return components + paths[:PATHS]
+def _told(
+    judged: list[tuple[UnitReport, Verdict]], *, in_nats: bool
+) -> list[tuple[UnitReport, Verdict]]:
+    """Components, then supported paths, then other large changes; the largest of each first."""
+    large = LARGE_NATS if in_nats else LARGE
+
+    def group(each: tuple[UnitReport, Verdict]) -> int | None:
+        unit, found = each
+        if unit.kind == "component":
+            return 0
+        if found.supported:
+            return 1
+        told = found.kind in ("norm only", "not distinguishable")
+        return 2 if told and abs(_mean_change(unit)) >= large else None
+
+    chosen = [(place, each) for each in judged if (place := group(each)) is not None]
+    chosen.sort(key=lambda pair: (pair[0], -abs(_mean_change(pair[1][0]))))
+    return [each for _, each in chosen[:SENTENCES]]
 
 
 def _table(report: ValidationReport, judged: list[tuple[UnitReport, Verdict]], width: int) -> Table:
     rows = [_row(unit, found, in_nats=report.contrast is not None) for unit, found in judged]
-    left_out = {*(_WIDE_ONLY if width < WIDE else ()), *([_CLEAN] if width < NARROW else [])}
-    names = [name for name in rows[0] if name not in left_out] if rows else []
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names, gap = _fitting(rows, width)
+    table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), show_edge=False)
     for name in names:
         words = name in (_FIRST, "verdict")
         least = None if words else max(len(row[name]) for row in rows)
@@ -73,20 +89,31 @@ def _table(report: ValidationReport, judged: list[tuple[UnitReport, Verdict]], w
     return table
 
 
+def _fitting(rows: list[dict[str, str]], width: int) -> tuple[list[str], int]:
+    """The columns that fit side by side, and the gap between them.
+
+    What the sentences say, too, is left out first.
+    """
+    names = list(rows[0]) if rows else []
+    for unneeded in ("", *_LEFT_OUT):
+        names = [name for name in names if name != unneeded]
+        widest = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
+        for gap in (3, 2, 1):
+            if sum(widest) + gap * len(names) <= width + 1:
+                return names, gap
+    return names, 1
+
+
 def _row(unit: UnitReport, found: Verdict, *, in_nats: bool) -> dict[str, str]:
     results, tested, matched = deciding(unit), unit.tested, pooled(unit, "matched")
-    before, after = (
-        probability(fmean(values))
-        if (values := [getattr(each.target, when) for each in results])
-        else NONE
-        for when in ("before", "after")
-    )
-    change = _mean_change(unit)
+    change, before = _mean_change(unit), fmean(each.score for each in results) if results else None
+    ends = [] if before is None else [before, before + change]
+    shown = [amount(value) if in_nats else probability(value) for value in ends]
     match = matched.match if matched else None
     return {
         _FIRST: visible(unit.name, space=" "),
         "features": str(len(unit.features)),
-        _CLEAN: f"{before} → {after}",
+        _CLEAN: " → ".join(shown) or NONE,
         "nats" if in_nats else "points": nats(change) if in_nats else points(change),
         "p": p_value(tested.p if tested else None),
         "q": p_value(tested.q if tested else None),
@@ -103,7 +130,10 @@ def _mean_change(unit: UnitReport) -> float:
 
 def _meaning(report: ValidationReport) -> str:
     where = "" if report.test else " here, in the prompt that the graph was made from"
+    column = "" if report.contrast is None else f"{_CLEAN}: the difference of logits; "
     return (
-        "ratio: the change beside the median of matched controls; norm: how much of its norm those "
-        f"remove. Supported{where}: q ≤ 0.05, a ratio of 2 or more, not explained by its size."
+        f"{column}ratio: the change beside the median of matched controls; norm: how much of its "
+        f"norm those remove. Supported{where}: its features matter; q ≤ 0.05, a ratio of 2 or "
+        "more, and other changes of its norm rarely do as much. Whether it is a path is another "
+        "question."
     )

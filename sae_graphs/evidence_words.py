@@ -7,11 +7,13 @@ A score is a probability, or, where the target has a contrast, a difference of l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from sae_graphs.render.text import MINUS, plain, signed, visible
 
 NONE = "–"  # stands where there is no number
 SMALLEST = 1e-6  # a smaller probability is only said to be smaller
+LARGEST = 1000  # a larger ratio, or share in per cent, is only said to be larger
 FACTOR = 10.0  # a relative change of this or more is told as a factor
 
 
@@ -59,14 +61,16 @@ def points(share: float) -> str:
 def relative(change: float) -> str:
     """A relative change in per cent: -1 is all of it lost. A large one as a factor.
 
-    >>> relative(-0.97), relative(0.004), relative(1233.0), relative(1e9)
-    ('−97 %', '+0.4 %', '×1,234', '×1e+09')
+    >>> relative(-0.97), relative(0.004), relative(-0.00001), relative(1233.0), relative(1e9)
+    ('−97 %', '+0.4 %', '0 %', '×1,234', '×1e+09')
     """
     if math.isnan(change):
         return NONE
     if change >= FACTOR:
         return f"×{1 + change:,.0f}" if change < 1e6 else f"×{change:.0e}"
-    digits = 0 if abs(change) >= 0.1 or not change else 1
+    if abs(change) < 0.0005:
+        return "0 %"
+    digits = 0 if abs(change) >= 0.1 else 1
     text = f"{abs(100 * change):,.{digits}f} %"
     return ("+" if change > 0 else MINUS if change < 0 else "") + text
 
@@ -76,9 +80,13 @@ def relative_to(change: float, before: float) -> str:
 
     >>> relative_to(-0.97, 0.992), relative_to(1233.0, 0.00001), relative_to(math.inf, 0.0)
     ('−97 % of 99.2 %', '×1,234 from 0.001 %', 'from nothing')
+    >>> relative_to(-0.00001, 0.992)
+    'hardly moves'
     """
     if not math.isfinite(change):
         return NONE if math.isnan(change) else "from nothing"
+    if relative(change) == "0 %":
+        return "hardly moves"
     word = "of" if change < FACTOR else "from"
     return f"{relative(change)} {word} {probability(before)}"
 
@@ -86,11 +94,13 @@ def relative_to(change: float, before: float) -> str:
 def share(fraction: float | None) -> str:
     """A fraction in per cent, rounded to whole ones; it may be below 0 or above 1.
 
-    >>> share(0.81), share(-0.2), share(None)
-    ('81 %', '−20 %', '–')
+    >>> share(0.81), share(-0.2), share(43.0), share(None)
+    ('81 %', '−20 %', '>1,000 %', '–')
     """
     if fraction is None or not math.isfinite(fraction):
         return NONE
+    if abs(100 * fraction) > LARGEST:
+        return f"{'>' if fraction > 0 else '<' + MINUS}{LARGEST:,} %"
     text = f"{100 * fraction:,.0f} %"
     return text.replace("-", MINUS) if round(100 * fraction) else "0 %"
 
@@ -107,8 +117,16 @@ def p_value(p: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """How many times larger: `46`, `1.3`."""
-    return NONE if ratio is None else f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
+    """How many times larger.
+
+    >>> times(46.2), times(1.34), times(4206.0)
+    ('46', '1.3', '>1,000')
+    """
+    if ratio is None or math.isnan(ratio):
+        return NONE
+    if ratio > LARGEST:
+        return f">{LARGEST:,}"
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
 
 
 def norm(match: float) -> str:
@@ -152,6 +170,21 @@ def interval(low: float | None, high: float | None, *, in_nats: bool) -> str:
         return ""
     first = score_size(low, in_nats=in_nats).split(" ")[0]
     return f"{first} to {score_size(high, in_nats=in_nats)}"
+
+
+def change_range(changes: Sequence[float], *, in_nats: bool) -> str:
+    """The changes of several prompts, from the smallest on: `−7.2 to −100.0 points`.
+
+    >>> change_range([-1.0, -0.072], in_nats=False), change_range([-0.1, 0.2], in_nats=False)
+    ('−7.2 to −100.0 points', '−10.0 to +20.0 points')
+    """
+    if not changes:
+        return ""
+    first, last = min(changes), max(changes)
+    if last <= 0:
+        first, last = last, first
+    start = score_change(first, in_nats=in_nats).split(" ")[0]
+    return f"{start} to {score_change(last, in_nats=in_nats)}"
 
 
 def _with_sign(value: float) -> str:

@@ -225,8 +225,15 @@ def report(units: Sequence[UnitReport] | None = None, **changes: Any) -> Validat
 
 def over_prompts() -> UnitReport:
     """A path whose verdict rests on two test prompts."""
+    rare = (
+        null(p=0.02),
+        null("scaled", p=0.02, match=Match(0.9, 0.95, 1.0)),
+        null("shuffles", p=0.4),
+    )
     others = [
-        result(role="test", prompt=prompt, target=token_change(before=before, after=after))
+        result(
+            role="test", prompt=prompt, target=token_change(before=before, after=after), nulls=rare
+        )
         for prompt, before, after in (("© (C", 0.5, 0.125), ("(C", 0.25, 0.0625))
     ]
     numbers = tested(

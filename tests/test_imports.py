@@ -25,8 +25,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evidence": set(),
     "evidence_json": {"evidence", "files"},
     "evidence_words": {"render"},
-    "verdicts": {"significance", "evidence", "evidence_words", "render"},
-    "evidence_terminal": {"evidence", "evidence_words", "render", "verdicts"},
+    "verdict_kinds": {"significance", "evidence"},
+    "verdict_words": {"evidence", "evidence_words", "render", "verdict_kinds"},
+    "path_words": {"evidence", "evidence_words", "verdict_kinds"},
+    "verdicts": {"evidence", "evidence_words", "path_words", "verdict_kinds", "verdict_words"},
+    "evidence_terminal": {"evidence", "evidence_words", "render", "verdict_kinds", "verdicts"},
     "settings": {"graph"},
     "effects": {"settings"},
     "selection": {"effects", "graph", "paths", "settings"},
@@ -270,6 +273,7 @@ TORCH_FREE = [
     "neuronpedia",
     "render",
     "report",
+    "verdict_kinds",
     "verdicts",
 ]
 
@@ -317,7 +321,8 @@ def test_drawing_reads_graphs_and_paths_only(file: Path) -> None:
     assert own(top | late) <= {"graph", "paths", "render"}
 
 
-REPORT_READS = {"evidence", "evidence_json", "evidence_words", "graph", "render", "verdicts"}
+REPORT_READS = {"evidence", "evidence_json", "evidence_words", "graph", "render"}
+REPORT_READS |= {"verdict_kinds", "verdicts"}
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "report").glob("*.py")), ids=lambda f: f.stem)

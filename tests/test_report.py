@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sae_graphs import render
-from sae_graphs.evidence import UnitReport, ValidationReport
+from sae_graphs.evidence import Kept, UnitReport, ValidationReport
 from sae_graphs.evidence_json import from_json, load, to_json
 from sae_graphs.evidence_terminal import print_report
 from sae_graphs.evidence_words import (
@@ -34,10 +34,12 @@ from sae_graphs.evidence_words import (
 )
 from sae_graphs.graph import FeatureId
 from sae_graphs.report import report_files
+from sae_graphs.report.blocks import Definitions, Heading, Table, unfolded
 from sae_graphs.report.content import blocks, judged
 from sae_graphs.report.markdown import markdown, shown
 from sae_graphs.report.marking import marks_of
 from sae_graphs.report.page import page
+from sae_graphs.report.page_style import STYLE
 from sae_graphs.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
 from sae_graphs.verdicts import verdict
 from tests import evidence
@@ -252,8 +254,9 @@ def test_the_page_shows_the_numbers_of_the_record() -> None:
     wanted += [share(edge.fraction) for edge in unit.mediation.edges]
     wanted += [share(unit.mediation.needed(feature)) for feature in unit.mediation.without]
     wanted += ["interaction (the difference): +0.322 nats"]
-    wanted += ["no feature −6.20 nats, everything −0.288 nats", "Faithfulness 86 %"]
-    wanted += ["Completeness 46 %", "−2.75", "0.200 to 0.600", "0.930"]
+    wanted += ["feature of these layers (−6.20 nats), 100 % that with everything (−0.288"]
+    wanted += ["alone (faithfulness; 100 % is best): 86 %"]
+    wanted += ["without them (completeness; 0 % is best): 46 %", "−2.75", "0.200 to 0.600", "0.930"]
     for words in wanted:
         assert words in text, words
 
@@ -262,6 +265,84 @@ def test_a_loss_is_told_as_the_source_tells_it() -> None:
     change = evidence.token_change(before=0.422, after=0.0001)
     unit = evidence.unit(results=(evidence.result(target=change),))
     assert "−100 % of 42.2 %" in page_of(evidence.report(units=(unit,))).text
+
+
+def test_prompts_are_numbered_alike_and_their_likeliest_tokens_shown() -> None:
+    report = evidence.report(units=(evidence.over_prompts(),), test=("© (C", "(C"))
+    tables = [part for part in unfolded(blocks(report)) if isinstance(part, Table)]
+    top = next(each for each in tables if each.caption.startswith("Likeliest next tokens"))
+    assert [[cell.text for cell in row][:3] for row in top.rows] == [
+        ["discovery", "Copyright (C", '")" 75.0 %'],
+        ["test 1", "© (C", '")" 50.0 %'],
+        ["test 2", "(C", '")" 25.0 %'],
+    ]
+    for each in tables:
+        if each.head[0] == "Prompt":
+            assert {row[0].text for row in each.rows} <= {"discovery", "test 1", "test 2"}
+    summary = next(each for each in tables if each.caption == "Components and paths")
+    assert "−18.8 to −37.5 points" in [cell.text for cell in summary.rows[0]]
+    assert ("test prompt 2", "(C") in made_with(report)
+
+
+def made_with(report: ValidationReport) -> tuple[tuple[str, str], ...]:
+    *_, last = blocks(report)
+    assert isinstance(last, Definitions)
+    return last.entries
+
+
+def test_with_a_contrast_the_logit_difference_is_shown() -> None:
+    report = evidence.with_contrast()
+    assert "Logit difference, before → after" in page_of(report).text
+    for text in (page_of(report).text, printed(report, 120)):
+        assert "3.25 → 0.450" in text
+
+
+def test_what_was_measured_in_one_prompt_says_so() -> None:
+    headings = [part for part in unfolded(blocks(evidence.report())) if isinstance(part, Heading)]
+    asked = [part.text for part in headings if "?" in part.text]
+    own = [text for text in asked if text.endswith("(in the graph's own prompt)")]
+    assert {text.split("?")[0] for text in own} == {
+        "Does the effect flow along the edges",
+        "Is every feature needed",
+        "Is it enough on its own",
+        "How does the response scale",
+        "Does the kind of ablation matter",
+    }
+
+
+def test_details_of_unsupported_paths_are_folded_and_printed() -> None:
+    unsupported = evidence.unit(tested=evidence.tested(p=0.9, q=0.9))
+    units = evidence.unit("Graph 1"), evidence.unit(), replace(unsupported, name="Graph 1, path 2")
+    found = page_of(evidence.report(units=units))
+    folds = ["open" in attributes for tag, attributes in found.elements if tag == "details"]
+    assert folds == [True, True, False]
+    assert "@media print { details::details-content { content-visibility: visible;" in STYLE
+
+
+def test_reasons_for_refusing_controls_are_told_once() -> None:
+    why = "the graph's nodes make only 0 other sets"
+    empty: dict[str, Any] = {"changes": (), "kls": (), "p": None, "p_kl": None, "match": None}
+    nulls = evidence.null(), evidence.null("shuffles", refused=why, **empty)
+    results = [
+        evidence.result(role=role, prompt=prompt, nulls=nulls)
+        for role, prompt in (("discovery", "a"), ("test", "b"), ("test", "c"))
+    ]
+    unit = evidence.unit("Graph 1", results=tuple(results))
+    text = page_of(evidence.report(units=(unit,), test=("b", "c"))).text
+    assert text.count("No shuffled edges: it holds all of the graph's nodes in its layers.") == 1
+    assert "refused" not in text and why not in text
+    alone = replace(unit, results=(results[0], evidence.result(role="test", nulls=()), results[2]))
+    text = page_of(evidence.report(units=(alone,), test=("b", "c"))).text
+    assert "No shuffled edges (discovery, test 2): it holds" in text
+
+
+def test_features_that_work_through_errors_alone_say_so() -> None:
+    told = "only together with the SAEs' errors"
+    kept = evidence.keep_only()
+    assert told not in page_of(evidence.report()).text
+    for metric, said in ((-5.7, True), (-5.5, False)):  # 8 % and 12 % of the way
+        unit = evidence.unit(keep_only=replace(kept, kept_bare=Kept(metric, 0.003)))
+        assert (told in page_of(evidence.report(units=(unit,))).text) == said
 
 
 def test_every_unit_is_reached_from_the_summary() -> None:
@@ -344,6 +425,11 @@ def test_long_lists_are_cut_and_say_so() -> None:
     )
     text = page_of(evidence.report(units=(evidence.unit(mediation=found, curves=()),))).text
     assert "the 16 that matter most of 40 features, all are in validation.json" in text
+    report = evidence.report(units=(evidence.unit(mediation=found, curves=()),))
+    tables = [part for part in unfolded(blocks(report)) if isinstance(part, Table)]
+    rows = next(each.rows for each in tables if each.caption.startswith("Minimality"))
+    shares = [float(row[3].text.split()[0].replace("−", "-")) for row in rows]
+    assert shares == sorted(shares, key=abs, reverse=True)
 
 
 @pytest.mark.filterwarnings("error")
@@ -367,18 +453,38 @@ def test_marks_follow_the_verdicts() -> None:
     )
     assert not marks.components[2].supported
     assert marks.features == frozenset(evidence.features())
-    assert (FeatureId.parse("0.1"), FeatureId.parse("1.1")) in marks.edges
+    assert marks.edges == {(FeatureId.parse("0.1"), FeatureId.parse("1.1"))}  # 50 %; then -25 %
+    assert marks.subtitle == ()
+
+
+def test_features_that_undo_nothing_are_not_ticked() -> None:
+    """Of the joint change of −3.178 nats 0.1 undoes 9 %, 1.1 69 %, 2.10600 none, 3.5 94 %."""
+    marks = marks_of(evidence.report(units=(evidence.unit(),)))
+    assert marks.features == frozenset(evidence.features("1.1", "3.5"))
+    unsupported = evidence.unit(tested=evidence.tested(p=0.9, q=0.9))
+    marks = marks_of(evidence.report(units=(unsupported,)))
+    assert not marks.features and not marks.edges
+
+
+def test_a_graph_of_several_prompts_names_them_in_its_picture() -> None:
+    report = evidence.report(discovery=("Copyright (C", "[bold] <b> (B"))
+    pictures, _ = render.marked_pictures(example(), marks_of(report))
+    picture = pictures["svg"].decode().replace("\u00a0", " ").replace("&#160;", " ")
+    assert "found on 2 prompts:" in picture and "&lt;b&gt;" in picture
+    assert 'The graph was found on 2 prompts: "Copyright (C", "[bold] <b> (B".' in (
+        page_of(report).text
+    )
 
 
 def test_the_marked_picture_says_what_is_supported() -> None:
     graph = example()
     pictures, inline = render.marked_pictures(graph, marks_of(evidence.report()))
     picture, inline = (svg.replace("\u00a0", " ") for svg in (pictures["svg"].decode(), inline))
-    assert picture.count("✓ supported, p = 0.050") == 1
+    assert picture.count("✓ supported: its features matter, p = 0.050") == 1
     assert "not distinguishable from controls, p = 0.900, 0.2 × their median" in picture
-    assert "supported: ablating it together" in picture
+    assert "thick frame: tested; ablated together, its features matter" in picture
     assert "How to read it" not in inline and "✓ supported" in inline
-    for number in ("✓ −4.00", "✓ −2.00", "✓ −1.50", "  +1.00"):
+    for number in ("✓ −4.00", "  −2.00", "  −1.50", "  +1.00"):
         assert f"{number} <" in picture
 
 
@@ -407,6 +513,26 @@ def test_the_terminal_shows_every_unit(width: int) -> None:
     for unit in (report.units[0], report.units[1], report.units[2]):
         words = verdict(unit, report).words
         assert words in text.replace("\n", " ").replace("  ", " ")
+
+
+def test_the_terminal_tells_at_most_five_units_and_names_their_features() -> None:
+    units = [evidence.unit("Graph 1"), evidence.unit()]
+    weak = evidence.tested(p=0.9, q=0.9)
+    units += [evidence.unit(f"Graph 1, path {place}", tested=weak) for place in range(2, 8)]
+    small = evidence.result(target=evidence.token_change(before=0.75, after=0.70))
+    units.append(evidence.unit("Graph 1, path 8", tested=weak, results=(small,)))
+    text = printed(evidence.report(units=units), 120)
+    told = re.findall(r"^(Graph 1(?:, path \d \(0\.1 → 1\.1 → 2\.10600 → 3\.5\))?): ", text, re.M)
+    assert len(told) == 5 and told[0] == "Graph 1" and "path 1 (" in told[1]
+    text = printed(evidence.report(units=units[-1:]), 120)
+    assert "Graph 1, path 8 (" not in text
+
+
+def test_q_is_kept_at_80_columns_where_it_fits() -> None:
+    for width, names in ((120, {"features", "q", "norm"}), (80, {"q"})):
+        lines = printed(evidence.report(), width).splitlines()
+        assert names <= set(next(line for line in lines if "verdict" in line).split())
+    assert "1 discovery prompt decides" in printed(evidence.report(), 80)
 
 
 def test_markup_in_tokens_is_not_obeyed() -> None:

@@ -10,16 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.evidence import Match, UnitReport
-from sae_graphs.verdicts import (
-    LEAST_NATS,
-    LEAST_POINTS,
-    MEANINGS,
-    deciding,
-    pooled,
-    short_words,
-    verdict,
-)
+from sae_graphs.verdict_kinds import LEAST_NATS, LEAST_POINTS, MEANINGS, deciding, pooled
+from sae_graphs.verdicts import short_words, verdict
 from tests import evidence
+
+CARRIED = "In the graph's own prompt it is carried along the path"
+NOT_SHOWN = "In the graph's own prompt that does not show a path"
 
 
 def kind_of(unit: UnitReport, **changes: Any) -> str:
@@ -48,9 +44,14 @@ def test_a_change_that_controls_do_not_reach_is_supported() -> None:
         'Needed here: without its 4 features ")" falls from 75.0 % to 3.1 % (−71.9 points, −96 % '
         "of 75.0 %; rank 1 to 9). Of 19 matched control sets (removing 0.94 of its norm) 0 change "
         "it as much: p = 0.050, q = 0.050; the controls' median change is 5.0 points, 14 times "
-        "smaller. 81 % of what its first feature does flows along the path."
+        "smaller. Controls scaled to its norm (1.00 of it): p = 0.050; random directions of its "
+        "norm: p = 0.050. Other nodes of the graph in its place do as much (p = 0.350). In the "
+        "graph's own prompt it is carried along the path: 81 % of what its first feature does "
+        "flows along its edges; 1.1 (69 %) and 3.5 (94 %) are each needed for half of the change "
+        "or more. There, zero ablation changes the logit difference by −3.18 nats, mean ablation "
+        "by −2.90 and resample ablation by −2.75."
     )
-    assert short_words(unit, found) == "supported, p = 0.050"
+    assert short_words(unit, found) == "supported: its features matter, p = 0.050"
 
 
 def test_a_change_that_raises_is_supported_too() -> None:
@@ -68,7 +69,7 @@ def test_a_change_that_raises_is_supported_too() -> None:
         ({"q": None, "p": 0.06}, "not distinguishable"),
         ({"ratio": 2.0}, "supported"),
         ({"ratio": 1.99}, "not distinguishable"),
-        ({"ratio": None, "control_median": 0.0}, "supported"),
+        ({"ratio": None, "control_median": 0.0}, "no controls"),
         ({"p": None, "q": None}, "no controls"),
     ],
 )
@@ -90,17 +91,35 @@ def test_weak_controls_are_told_and_their_size_is_checked() -> None:
     assert kind_of(weak(directions=0.2)) == "norm only"
     words = verdict(weak(scaled=0.01, directions=0.2), evidence.report()).words
     assert "(removing only 0.31 of its norm)" in words
-    assert "Controls scaled to its norm: p = 0.010; random directions of its norm: p = 0.200." in (
-        words
-    )
-    assert words.startswith("Explained by its size here")
+    assert (
+        "Controls scaled to its norm (0.94 of it): p = 0.010; random directions of its norm: "
+        "p = 0.200."
+    ) in words
+    assert words.startswith("Not more than other changes of its norm here: without")
     bare = verdict(weak(), evidence.report()).words
     assert "No controls of its norm were run." in bare
 
 
-def test_controls_of_its_norm_decide_only_where_matched_ones_are_weak() -> None:
-    nulls = evidence.null(), evidence.null("scaled", p=0.9)
-    assert kind_of(evidence.unit(results=(evidence.result(nulls=nulls),))) == "supported"
+@pytest.mark.parametrize("kind", ["scaled", "directions"])
+def test_other_changes_of_its_norm_decide_however_well_matched_the_controls_are(kind: Any) -> None:
+    for p, found in ((0.05, "supported"), (0.051, "norm only")):
+        nulls = evidence.null(match=Match(0.9, 1.0, 1.1)), evidence.null(kind, p=p)
+        unit = evidence.unit(results=(evidence.result(nulls=nulls),))
+        assert kind_of(unit) == found
+    assert short_words(unit, verdict(unit, evidence.report())) == (
+        "beats its matched controls (p = 0.050), but not other changes of its norm (p = 0.051)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "opening"), [(0.375, "Needed here: "), (0.376, "Its features matter here: ")]
+)
+def test_features_are_needed_where_half_of_the_probability_is_lost(
+    after: float, opening: str
+) -> None:
+    result = evidence.result(target=evidence.token_change(before=0.75, after=after))
+    unit = evidence.unit(results=(result,))
+    assert verdict(unit, evidence.report()).words.startswith(opening)
 
 
 def test_refused_controls_support_nothing() -> None:
@@ -129,16 +148,17 @@ def test_test_prompts_decide_where_there_are_any() -> None:
     words = verdict(unit, evidence.report(units=(unit,), test=("© (C", "(C"))).words
     assert words.startswith(
         'Needed in 2 test prompts: without its 4 features ")" falls from 37.5 % to 9.4 % on '
-        "average (−28.1 points, −75 % of 37.5 %; 95 % interval of |change| 18.8 to 37.5 points)."
+        "average (−28.1 points, −75 % of 37.5 %; −18.8 to −37.5 points in single prompts; 95 % "
+        "interval of |change| 18.8 to 37.5 points)."
     )
 
 
-def test_a_null_over_prompts_compares_means() -> None:
-    """Controls of means 0.35, 0.25 and 0.1 beside a path of mean 0.28125: one is as large."""
-    changes = (0.4, -0.2, 0.0), (-0.3, 0.3, 0.2)
+def test_p_over_prompts_is_twice_the_mean() -> None:
+    """One of three controls is as large in the first prompt, two in the second."""
+    changes = (0.4, -0.2, 0.0), (-0.3, 0.3, 0.15)
     results = [
         evidence.result(
-            role="test", change=change, nulls=(evidence.null(changes=each, match=match),)
+            role="test", change=change, nulls=(evidence.null(changes=each, p=None, match=match),)
         )
         for change, each, match in zip(
             (-0.375, 0.1875),
@@ -149,7 +169,7 @@ def test_a_null_over_prompts_compares_means() -> None:
     ]
     found = pooled(evidence.unit(results=tuple(results), tested=None), "matched")
     assert found is not None and found.n == 3
-    assert found.p == (1 + 1) / (1 + 3)
+    assert found.p == 1.0  # twice the mean of 2 / 4 and 3 / 4, at most 1
     assert found.match == pytest.approx(0.7)
     one_refused = (results[0], evidence.result(role="test", nulls=()))
     alone = pooled(evidence.unit(results=one_refused, tested=None), "matched")
@@ -188,17 +208,80 @@ def test_a_rare_change_that_is_not_large_says_so() -> None:
 
 def test_the_share_of_next_to_nothing_is_not_told() -> None:
     small = replace(evidence.mediation(), total=-0.009, mediated=-0.009)
-    assert "flows" not in verdict(evidence.unit(mediation=small), evidence.report()).words
+    words = verdict(evidence.unit(mediation=small), evidence.report()).words
+    assert "flows" not in words
+    assert (
+        "In the graph's own prompt whether it is a path cannot be said: its first feature alone "
+        "does next to nothing; "
+    ) in words
+    component = evidence.unit("Graph 1", mediation=small)
+    assert (
+        "whether its features work together cannot be said: its sources alone do next to nothing"
+    ) in verdict(component, evidence.report()).words
 
 
 @pytest.mark.parametrize(
     ("mediated", "words"),
     [
-        (-2.5, "100 % of what its first feature does flows along the path."),
-        (-5.0, "200 % of what its first feature does flows along the path; the rest works against"),
-        (2.5, "What flows along the path alone would go the other way (−100 % of what its first"),
+        (-2.5, f"{CARRIED}: 100 % of what its first feature does flows along its edges; "),
+        (-1.25, f"{CARRIED}: 50 % of what its first feature does flows along its edges; "),
+        (-3.75, f"{CARRIED}: 150 % of what its first feature does flows along its edges; "),
+        (-1.2, f"{NOT_SHOWN}: 48 % of what its first feature does flows along its edges; "),
+        (0.0, f"{NOT_SHOWN}: 0 % of what its first feature does flows along its edges; "),
+        (-5.0, "200 % of what its first feature does flows along its edges; the rest works again"),
+        (2.5, f"{NOT_SHOWN}: what flows along its edges goes the other way (−100 % of what its "),
     ],
 )
 def test_flow_is_told_with_its_sign(mediated: float, words: str) -> None:
     unit = evidence.unit(mediation=replace(evidence.mediation(), total=-2.5, mediated=mediated))
     assert words in verdict(unit, evidence.report()).words
+
+
+def test_components_are_carried_through_their_features() -> None:
+    words = verdict(evidence.unit("Graph 1"), evidence.report()).words
+    assert "In the graph's own prompt it is carried through its features: 81 % of what its" in words
+    assert "of what its sources do flows through them" in words
+    assert "Other nodes of the graph" not in words
+
+
+def test_a_feature_that_does_it_alone_is_named() -> None:
+    a, b, c, d = evidence.features()
+    joint = -3.178
+    for without, told in (
+        ({a: 0.0, b: joint, c: joint, d: joint}, "; 0.1 alone accounts for 100 % of the change."),
+        (dict.fromkeys((a, b, c, d), joint / 2), "; each of 4 features is needed for half of"),
+    ):
+        found = replace(evidence.mediation(), joint=joint, without=without)
+        assert told in verdict(evidence.unit(mediation=found), evidence.report()).words
+    found = replace(evidence.mediation(), without=dict.fromkeys((a, b, c, d), joint))
+    words = verdict(evidence.unit(mediation=found), evidence.report()).words
+    assert "alone accounts" not in words and "needed for half" not in words
+
+
+def test_shuffles_tell_whether_other_nodes_do_as_much() -> None:
+    for p, told in ((0.05, "do less (p = 0.050)"), (0.051, "do as much (p = 0.051)")):
+        nulls = evidence.null(), evidence.null("shuffles", p=p)
+        unit = evidence.unit(results=(evidence.result(nulls=nulls),))
+        words = verdict(unit, evidence.report()).words
+        assert f"Other nodes of the graph in its place {told}." in words
+
+
+def test_what_has_no_effect_is_not_called_a_path() -> None:
+    for unit in (with_change(-0.001), evidence.unit(results=(evidence.result(active=0),))):
+        assert "graph's own prompt" not in verdict(unit, evidence.report()).words
+
+
+def test_ranks_and_kinds_are_told_where_they_mean_something() -> None:
+    report = evidence.with_contrast()
+    words = verdict(report.units[0], report).words
+    assert "rank" not in words
+    assert "zero ablation" in words
+    assert "zero ablation" not in verdict(with_change(-0.5, q=0.2), evidence.report()).words
+
+
+def test_what_hardly_moves_is_said_to() -> None:
+    result = evidence.result(target=evidence.token_change(before=0.99991, after=0.9999))
+    unit = evidence.unit(results=(result,))
+    words = verdict(unit, evidence.report()).words
+    assert '")" hardly moves from >99.9 % (−0.001 points; rank 1 to 9)' in words
+    assert "−0.0 %" not in words

@@ -49,7 +49,7 @@ def header(
     """The HTML-like label above the whole picture."""
     run = graph.run
     columns_ = [
-        cell(at_own_size(_about(graph, title))),
+        cell(at_own_size(_about(graph, title, marks.subtitle))),
         cell(at_own_size(_next_tokens(run))),
         cell(at_own_size(legend(graph, scale, marks))),
     ]
@@ -111,12 +111,16 @@ def no_path_words(run: RunRecord) -> str:
     return f"No path{length} is left to draw. {remedy}"
 
 
-def _about(graph: CausalGraph, title: str | None) -> str:
+def _about(graph: CausalGraph, title: str | None, subtitle: Sequence[str]) -> str:
     run = graph.run
     facts = [f"model {run.model}", f"SAEs {run.saes}"]
     words_of_settings = settings_words(run.settings, n_tokens=len(run.tokens))
     lines = [words(title or "Causal graph", size=18, bold=True, colour=INK)]
     rows = [row(cell(line, align="LEFT")) for line in lines]
+    rows += [
+        row(cell(wrapped(shortened(line, 200), FACT_COLUMNS, size=11), align="LEFT"))
+        for line in subtitle
+    ]
     rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=3)))
     rows += [
         row(cell(wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))

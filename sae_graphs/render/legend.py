@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from sae_graphs.graph import CausalGraph
-from sae_graphs.render.marks import CHECK, NO_MARKS, Marks
+from sae_graphs.render.marks import CHECK, LEAST_SHARE, NO_MARKS, Marks
 from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
 from sae_graphs.render.style import (
     FAINT,
@@ -35,6 +35,8 @@ Kind = Literal[
     "place",
     "out",
     "supported",
+    "ticked",
+    "carried",
     "not_supported",
 ]
 
@@ -46,8 +48,15 @@ TOKEN_WORDS = (
 )
 
 SUPPORTED_WORDS = (
-    "supported: ablating it together changes the prediction more than matched controls do; on "
-    "boxes and arrows: part of a supported path"
+    "thick frame: tested; ablated together, its features matter, beyond controls of their size"
+)
+TICKED_WORDS = (
+    "box: part of what was tested and matters, beyond controls of its size; where it was left in "
+    f"place, it undoes at least {LEAST_SHARE:.0%} of the change"
+)
+CARRIED_WORDS = (
+    f"arrow: measured by path patching, at least {LEAST_SHARE:.0%} of what its source does flows "
+    "through it"
 )
 NOT_SUPPORTED_WORDS = "dashed frame: tested, and not supported; the caption says why"
 
@@ -72,8 +81,12 @@ def entries(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> 
     if any(node.feature.is_output for node in graph.nodes):
         found.append(Entry("out", _output_words(graph)))
     standings = [marks.standing(number) for number in graph.component_numbers]
-    if marks.features or any(standing and standing.supported for standing in standings):
+    if any(standing and standing.supported for standing in standings):
         found.append(Entry("supported", SUPPORTED_WORDS))
+    if marks.features:
+        found.append(Entry("ticked", TICKED_WORDS))
+    if marks.edges:
+        found.append(Entry("carried", CARRIED_WORDS))
     if any(standing and not standing.supported for standing in standings):
         found.append(Entry("not_supported", NOT_SUPPORTED_WORDS))
     return tuple(found)
@@ -136,6 +149,8 @@ def legend(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> s
         "tokens": _chips(),
         "out": _dark(),
         "supported": _checked(),
+        "ticked": _checked(),
+        "carried": arrow_sample(f"{CHECK} −1", INK),
         "not_supported": arrow_sample("╌╌╌", FAINT),
     }
     rows = [

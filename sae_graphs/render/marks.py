@@ -1,4 +1,4 @@
-"""What ablation supports, marked in a picture: by a check mark and a thick frame, not by hue."""
+"""What tests support, marked in a picture: by a check mark and a thick frame, not by hue."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from sae_graphs.graph import Edge, FeatureId, Node
 
 CHECK = "✓"
+LEAST_SHARE = 0.1  # of the change: a feature or an arrow of less is not ticked
+CAPTION = (
+    f"The graph, as tested. {CHECK} on a box: its feature is part of a component or path that was "
+    "tested and matters, beyond controls of its size; where each feature was left in place in "
+    f"turn, it undoes {LEAST_SHARE:.0%} of the change or more. {CHECK} on an arrow: path patching "
+    f"measured that at least {LEAST_SHARE:.0%} of what its source does flows through it."
+)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What was found of a component, in a few words: `supported, p = 0.005`."""
+    """What was found of a component, in a few words: `no effect on the target, p = 0.4`."""
 
     supported: bool
     words: str
@@ -20,22 +27,27 @@ class Standing:
 
 @dataclass(frozen=True)
 class Marks:
-    """Standings of components by number; features and arrows (their ends) on supported paths."""
+    """Standings of components by number, and what is ticked: features, arrows by their ends.
+
+    Features are those of supported components and paths, arrows those through which path patching
+    measured a share (see `LEAST_SHARE`). `subtitle` are lines below the picture's title.
+    """
 
     components: Mapping[int, Standing]
     features: frozenset[FeatureId] = frozenset()
     edges: frozenset[tuple[FeatureId, FeatureId]] = frozenset()
+    subtitle: tuple[str, ...] = ()
 
     def standing(self, component: int) -> Standing | None:
         """What was found of a component; None where it was not tested."""
         return self.components.get(component)
 
     def marks_node(self, node: Node) -> bool:
-        """True where the feature is on a supported path."""
+        """True where the feature is ticked."""
         return node.feature in self.features
 
     def marks_edge(self, edge: Edge) -> bool:
-        """True where the arrow is on a supported path."""
+        """True where the arrow is ticked."""
         return (edge.source, edge.target) in self.edges
 
 

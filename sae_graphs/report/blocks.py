@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sae_graphs.verdicts import VerdictKind
+from sae_graphs.verdict_kinds import VerdictKind
 
 Tone = Literal["", "lowered", "raised"]  # what ablating does to it
 
@@ -67,7 +67,28 @@ class Definitions:
     entries: tuple[tuple[str, str], ...]
 
 
-Block = Heading | Paragraph | Table | Figure | Definitions
+Part = Heading | Paragraph | Table | Figure | Definitions
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Details that a page can hide behind a line of words; on paper, and in Markdown, they show."""
+
+    words: str
+    blocks: tuple[Part, ...]
+    is_open: bool = False
+
+
+Block = Part | Fold
+
+
+def unfolded(parts: Iterable[Block]) -> Iterator[Part]:
+    """The parts one after another, those of folds among them."""
+    for part in parts:
+        if isinstance(part, Fold):
+            yield from part.blocks
+        else:
+            yield part
 
 
 def text(value: str) -> Cell:
@@ -85,6 +106,6 @@ def tone_of(change: float) -> Tone:
     return "lowered" if change < 0 else "raised" if change > 0 else ""
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[Block]:
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[Part]:
     """The table, or nothing where it would have no rows."""
     return [Table(caption, tuple(head), tuple(map(tuple, rows)))] if rows else []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from sae_graphs.evidence import Null, UnitReport, ValidationReport
 from sae_graphs.evidence_words import (
     NONE,
     amount,
+    change_range,
     norm,
     p_value,
     probability,
+    said,
     score_change,
     times,
 )
@@ -23,6 +25,7 @@ from sae_graphs.report.blocks import (
     Figure,
     Heading,
     Paragraph,
+    Part,
     number,
     table,
     text,
@@ -30,20 +33,11 @@ from sae_graphs.report.blocks import (
 )
 from sae_graphs.report.plots import noise_plot
 from sae_graphs.report.reasons import curve_blocks, spread_cells
-from sae_graphs.report.units import slug, target_words, unit_blocks
-from sae_graphs.verdicts import MEANINGS, Verdict, VerdictKind, deciding, pooled, verdict
+from sae_graphs.report.units import prompt_name, slug, target_words, unit_blocks
+from sae_graphs.verdict_kinds import MEANINGS, VerdictKind, deciding, pooled
+from sae_graphs.verdicts import Verdict, verdict
 
-SUMMARY_HEAD: tuple[str, ...] = (
-    "",
-    "Verdict",
-    "Features",
-    "Target, before → after",
-    "Change",
-    "p",
-    "q",
-    "× controls' median",
-    "Controls' norm",
-)
+TOP = 5  # likeliest next tokens shown of each prompt
 
 
 def judged(report: ValidationReport) -> tuple[tuple[UnitReport, Verdict, str], ...]:
@@ -62,12 +56,9 @@ def blocks(report: ValidationReport) -> Iterator[Block]:
     """All of the report below its title."""
     units = judged(report)
     yield from opening(report)
-    yield from table(
-        "Components and paths",
-        SUMMARY_HEAD,
-        [_summary_row(report, *judgement) for judgement in units],
-    )
-    yield _meanings({found.kind for _, found, _ in units})
+    yield from _summary(report, units)
+    yield _meanings(report, {found.kind for _, found, _ in units})
+    yield from _clean_tokens(report)
     for unit, found, anchor in units:
         yield from unit_blocks(unit, found, anchor, in_nats=report.contrast is not None)
     yield from _whole_graph(report)
@@ -77,17 +68,22 @@ def blocks(report: ValidationReport) -> Iterator[Block]:
 def opening(report: ValidationReport) -> Iterator[Block]:
     """What was tested, in which prompts, and what the numbers are not."""
     n_controls = max((len(null.changes) for null in _nulls(report)), default=0)
-    how = f" beside up to {n_controls:,} controls each" if n_controls else ""
+    how = f", beside up to {n_controls:,} controls each" if n_controls else ""
     what = target_words(report.target, report.contrast)
     kinds = [unit.kind for unit in report.units]
     counts = [counted(kinds.count(kind), kind) for kind in dict.fromkeys(kinds)]
+    verb = "is" if len(kinds) == 1 else "are"
     yield Paragraph(
-        f"Each of {' and '.join(counts)} of the graph is ablated{how}, and {what} is read after "
-        "the prompt. Changes are ablated minus clean.",
+        f"{' and '.join(counts)} of the graph {verb} ablated{how}, and {what} is read after the "
+        "prompt. Changes are ablated minus clean.",
     )
+    found = [said(prompt) for prompt in report.discovery]
+    many = f"{len(found)} prompts: " if len(found) > 1 else ""
+    yield Paragraph(f"The graph was found on {many}{', '.join(found)}.", "note")
     if report.test:
+        verb = "that had" if len(report.test) == 1 else "that all had"
         where = counted(len(report.test), "test prompt")
-        yield Paragraph(f"Verdicts rest on {where} that had no part in making the graph.", "note")
+        yield Paragraph(f"Verdicts rest on {where} {verb} no part in making the graph.", "note")
     else:
         yield Paragraph(
             "Verdicts rest on the prompt that the graph was made from: they say that the graph is "
@@ -96,27 +92,63 @@ def opening(report: ValidationReport) -> Iterator[Block]:
         )
 
 
+def _clean_tokens(report: ValidationReport) -> Iterator[Block]:
+    """What the model says in each prompt before anything is ablated."""
+    unit = max(report.units, key=lambda each: len(each.results), default=None)
+    if unit is None:
+        return
+    rows = []
+    widest = min(max(len(result.top) for result in unit.results), TOP)
+    for result in unit.results:
+        likeliest = [f"{said(each.token)} {probability(each.before)}" for each in result.top[:TOP]]
+        likeliest += [NONE] * (widest - len(likeliest))
+        cells = [text(prompt_name(result, unit)), Cell(result.prompt, token=True)]
+        rows.append([*cells, *map(number, likeliest)])
+    head = ["Prompt", "Its text", *(f"Next token {place}" for place in range(1, widest + 1))]
+    if widest:
+        yield from table("Likeliest next tokens of each prompt, nothing ablated", head, rows)
+
+
 def _nulls(report: ValidationReport) -> Iterator[Null]:
     for unit in report.units:
         for result in unit.results:
             yield from result.nulls
 
 
+def _summary(
+    report: ValidationReport, units: Sequence[tuple[UnitReport, Verdict, str]]
+) -> Iterator[Block]:
+    """One row for each component and path; over several prompts also how the change differs."""
+    in_nats = report.contrast is not None
+    several = any(len(deciding(unit)) > 1 for unit, _, _ in units)
+    watched = "Logit difference" if in_nats else "Target"
+    head = ["", "Verdict", "Features", f"{watched}, before → after", "Change"]
+    head += ["In single prompts"] if several else []
+    head += ["p", "q", "× controls' median", "Controls' norm"]
+    rows = [_summary_row(*each, in_nats=in_nats, several=several) for each in units]
+    yield from table("Components and paths", head, rows)
+
+
 def _summary_row(
-    report: ValidationReport, unit: UnitReport, found: Verdict, anchor: str
+    unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool, several: bool
 ) -> list[Cell]:
-    results, tested, in_nats = deciding(unit), unit.tested, report.contrast is not None
-    before = fmean(result.target.before for result in results) if results else 0.0
-    after = fmean(result.target.after for result in results) if results else 0.0
-    change = fmean(result.change for result in results) if results else 0.0
+    results, tested = deciding(unit), unit.tested
+    before = fmean(result.score for result in results) if results else 0.0
+    changes = [result.change for result in results]
+    change = fmean(changes) if changes else 0.0
+    ends = [amount(end) if in_nats else probability(end) for end in (before, before + change)]
     matched = pooled(unit, "matched")
     match = matched.match if matched else None
-    return [
+    cells = [
         Cell(unit.name, link=anchor),
         Cell(found.kind, badge=found.kind),
         number(str(len(unit.features))),
-        number(f"{probability(before)} → {probability(after)}"),
+        number(" → ".join(ends)),
         number(score_change(change, in_nats=in_nats), tone_of(change)),
+    ]
+    cells += [number(change_range(changes, in_nats=in_nats) or NONE)] if several else []
+    return [
+        *cells,
         number(p_value(tested.p if tested else None)),
         number(p_value(tested.q if tested else None)),
         number(times(tested.ratio if tested else None)),
@@ -124,7 +156,7 @@ def _summary_row(
     ]
 
 
-def _meanings(kinds: set[VerdictKind]) -> Definitions:
+def _meanings(report: ValidationReport, kinds: set[VerdictKind]) -> Definitions:
     """What the verdicts that occur, and the columns, mean."""
     entries = [(kind, words) for kind, words in MEANINGS.items() if kind in kinds]
     columns = {
@@ -134,12 +166,22 @@ def _meanings(kinds: set[VerdictKind]) -> Definitions:
         "Controls' norm": "how much matched controls take from the stream, as a share of what this "
         "takes (median)",
     }
+    if any(unit.mediation for unit in report.units):
+        columns["a path?"] = (
+            "a verdict says that features matter; whether the effect flows along the edges is a "
+            "question of its own, answered in the sentences below"
+        )
+    if any(unit.mediation or unit.keep_only or unit.kinds for unit in report.units):
+        columns["metric"] = (
+            "the target's logit minus that of the contrast, or without one minus that of the "
+            "likeliest other token; in nats"
+        )
     return Definitions("How to read it", (*entries, *columns.items()))
 
 
 def _whole_graph(report: ValidationReport) -> Iterator[Block]:
     """What was found beyond the units: curves of edges, kinds that agree, noise."""
-    parts = [*curve_blocks(report.curves, "graph")]
+    parts: list[Part] = [*curve_blocks(report.curves, "graph")]
     if report.agreement:
         rows = [[text(kinds), number(amount(value))] for kinds, value in report.agreement.items()]
         parts.append(Heading("Do kinds of ablation agree?", 3))
@@ -161,16 +203,23 @@ def _whole_graph(report: ValidationReport) -> Iterator[Block]:
 
 def _made_with(report: ValidationReport) -> Iterator[Block]:
     entries = [("model", report.model), ("SAEs", report.saes), ("prompt", report.prompt)]
-    entries += [("discovery prompt", prompt) for prompt in report.discovery]
-    entries += [("test prompt", prompt) for prompt in report.test]
+    entries += _numbered("discovery prompt", report.discovery)
+    entries += _numbered("test prompt", report.test)
     target = "each prompt's likeliest" if report.target is None else token(report.target)
     entries += [("target", target)]
     entries += [("contrast", token(report.contrast))] if report.contrast is not None else []
     entries += [("snippets from", report.corpus)] if report.corpus is not None else []
     entries += [(str(name), _setting(value)) for name, value in report.settings.items()]
-    entries += [("time", f"{amount(report.seconds)} s")]
+    entries += [("time", f"{amount(report.seconds)} s of measuring, not of loading or writing")]
     yield Heading("Made with")
     yield Definitions("", tuple(entries))
+
+
+def _numbered(name: str, prompts: Sequence[str]) -> list[tuple[str, str]]:
+    """The prompts of a role, numbered where there are several, as in all tables."""
+    if len(prompts) == 1:
+        return [(name, prompts[0])]
+    return [(f"{name} {place}", prompt) for place, prompt in enumerate(prompts, start=1)]
 
 
 def _setting(value: object) -> str:

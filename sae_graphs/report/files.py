@@ -6,7 +6,7 @@ from sae_graphs.evidence import ValidationReport
 from sae_graphs.evidence_json import FILE_NAME, to_bytes
 from sae_graphs.graph import CausalGraph
 from sae_graphs.render import marked_pictures
-from sae_graphs.report.blocks import Figure
+from sae_graphs.report.blocks import Figure, unfolded
 from sae_graphs.report.content import blocks
 from sae_graphs.report.markdown import markdown
 from sae_graphs.report.marking import marks_of
@@ -27,7 +27,7 @@ def report_files(report: ValidationReport, graph: CausalGraph | None = None) -> 
         drawn, inline = marked_pictures(graph, marks_of(report))
         pictures = {f"{PICTURE}.{kind}": data for kind, data in drawn.items()}
     parts = tuple(blocks(report))
-    plots = {part.name: part.svg.encode() for part in parts if isinstance(part, Figure)}
+    plots = {part.name: part.svg.encode() for part in unfolded(parts) if isinstance(part, Figure)}
     picture = f"{PICTURE}.svg" if pictures else None
     return {
         FILE_NAME: to_bytes(report),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from sae_graphs.evidence import ValidationReport
+from sae_graphs.render.marks import CAPTION
 from sae_graphs.render.text import visible
 from sae_graphs.report.blocks import (
     Block,
@@ -14,7 +15,9 @@ from sae_graphs.report.blocks import (
     Figure,
     Heading,
     Paragraph,
+    Part,
     Table,
+    unfolded,
 )
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}|#$~!^@]|:(?=//)|(?<=www)\.)")
@@ -30,10 +33,10 @@ def markdown(
         shown(f"model {report.model} · SAEs {report.saes}"),
         *(f"> **Warning:** {shown(text)}" for text in report.warnings),
     ]
-    for block in parts:
+    for block in unfolded(parts):
         written.append(_block(block))
         if picture and isinstance(block, Definitions):
-            written.append(f"![The graph, with what is supported marked]({picture})")
+            written.append(f"![{shown(CAPTION)}]({picture})")
             picture = None
     return "\n\n".join(written) + "\n"
 
@@ -44,7 +47,7 @@ def shown(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", line)
 
 
-def _block(block: Block) -> str:
+def _block(block: Part) -> str:
     match block:
         case Heading():
             badge = f": {shown(block.badge)}" if block.badge else ""

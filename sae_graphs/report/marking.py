@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sae_graphs.evidence import ValidationReport
+from sae_graphs.evidence import UnitReport, ValidationReport
+from sae_graphs.evidence_words import said
 from sae_graphs.records import FeatureId
-from sae_graphs.render.marks import Marks, Standing
+from sae_graphs.render.marks import LEAST_SHARE, Marks, Standing
 from sae_graphs.verdicts import short_words, verdict
 
 
 def marks_of(report: ValidationReport) -> Marks:
-    """What a picture says of each component, and which features and arrows paths support."""
+    """What a picture says of each component, and which features and arrows are ticked."""
     standings = {}
     features: set[FeatureId] = set()
     edges: set[tuple[FeatureId, FeatureId]] = set()
@@ -17,7 +18,29 @@ def marks_of(report: ValidationReport) -> Marks:
         found = verdict(unit, report)
         if unit.kind == "component":
             standings[unit.component] = Standing(found.supported, short_words(unit, found))
-        elif found.supported:
-            features.update(unit.features)
-            edges.update(unit.edges)
-    return Marks(standings, frozenset(features), frozenset(edges))
+        if found.supported:
+            features.update(_that_matter(unit))
+            edges.update(_that_carry(unit))
+    subtitle: tuple[str, ...] = ()
+    if len(report.discovery) > 1:
+        subtitle = (f"found on {len(report.discovery)} prompts:", *map(said, report.discovery))
+    return Marks(standings, frozenset(features), frozenset(edges), subtitle)
+
+
+def _that_matter(unit: UnitReport) -> set[FeatureId]:
+    """The features that undo a share of the change when left in place; all where not measured."""
+    found = unit.mediation
+    if found is None:
+        return set(unit.features)
+    shares = {feature: found.needed(feature) for feature in found.without}
+    return {name for name, share in shares.items() if share is not None and share >= LEAST_SHARE}
+
+
+def _that_carry(unit: UnitReport) -> set[tuple[FeatureId, FeatureId]]:
+    """The arrows through which a share of what their source does flows."""
+    measured = unit.mediation.edges if unit.mediation else ()
+    return {
+        (edge.source, edge.target)
+        for edge in measured
+        if edge.fraction is not None and edge.fraction >= LEAST_SHARE
+    }

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.render import style
+from sae_graphs.render.marks import CAPTION
 from sae_graphs.render.text import in_page, shortened, visible
 from sae_graphs.report.blocks import (
     Block,
     Cell,
     Definitions,
     Figure,
+    Fold,
     Heading,
     Paragraph,
     Table,
@@ -69,6 +71,10 @@ def _block(block: Block) -> str:
             )
         case Definitions():
             return _definitions(block)
+        case Fold():
+            inner = "\n".join(map(_block, block.blocks))
+            shown = " open" if block.is_open else ""
+            return f"<details{shown}><summary>{_shown(block.words)}</summary>{inner}</details>"
 
 
 def _heading(heading: Heading) -> str:
@@ -90,8 +96,9 @@ def _table(table: Table) -> str:
     )
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
     caption = f"<caption>{_shown(table.caption)}</caption>"
+    wide = " wide" if any(cell.badge for row in table.rows for cell in row) else ""
     return (
-        f"<div class='scroll'><table>{caption}<thead><tr>{head}</tr></thead>"
+        f"<div class='scroll{wide}'><table>{caption}<thead><tr>{head}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -101,11 +108,16 @@ def _cell(cell: Cell) -> str:
     if cell.badge:
         shown = _badge(cell.badge)
     elif cell.token:
-        shown = f"<code>{in_page(visible(cell.text, space='␣') or '(empty)')}</code>"
+        shown = f"<code>{_broken(in_page(visible(cell.text, space='␣') or '(empty)'))}</code>"
     if cell.link:
         shown = f'<a href="#{in_page(cell.link)}">{shown}</a>'
     names = " ".join(name for name in ("number" if cell.number else "", cell.tone) if name)
     return f"<td{f' class={names!r}' if names else ''}>{shown}</td>"
+
+
+def _broken(escaped: str) -> str:
+    """With a place to break the line after every space that is shown."""
+    return escaped.replace("␣", "␣<wbr>")
 
 
 def _definitions(block: Definitions) -> str:
@@ -117,9 +129,10 @@ def _definitions(block: Definitions) -> str:
 
 
 def _graph(picture: str) -> str:
+    caption = in_page(CAPTION)
     return (
-        f'<figure class="graph">{picture}<figcaption>The graph, with what is supported marked: '
-        "hover over a box or an arrow for its numbers.</figcaption></figure>"
+        f'<figure class="graph"><div class="scroll">{picture}</div><figcaption>{caption} '
+        "Hover over a box or an arrow for its numbers.</figcaption></figure>"
     )
 
 

@@ -70,13 +70,16 @@ td .badge {{ vertical-align: 0; }}
 .badge.supported {{ border: 1.5px solid var(--ink); background: var(--ink); color: var(--paper); }}
 .badge.norm-only {{ border-style: solid; }}
 .scroll {{ overflow-x: auto; margin: 12px 0 24px; }}
+.wide td, .wide th {{ white-space: nowrap; }}
+details {{ margin: 8px 0 24px; }}
+summary {{ cursor: pointer; color: var(--raises); font-size: 14px; padding: 4px 0; }}
 table {{ border-collapse: collapse; font-size: 14px; }}
 caption {{ text-align: left; font-size: 13px; padding-bottom: 4px; }}
 td, th {{ padding: 4px 18px 4px 0; text-align: left; vertical-align: top; }}
 th {{ color: var(--soft); font-weight: 500; vertical-align: bottom;
   border-bottom: 1px solid var(--line); }}
 tr + tr td {{ border-top: 1px solid var(--band); }}
-td code {{ overflow-wrap: anywhere; }}
+td code {{ overflow-wrap: break-word; }}
 .number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 td.number {{ white-space: nowrap; }}
 .lowered {{ color: var(--lowers); }} .raised {{ color: var(--raises); }}
@@ -92,9 +95,13 @@ figure {{ margin: 16px 0 24px; }} figcaption {{ font-size: 13px; max-width: 86ch
 .plot figcaption {{ max-width: 62ch; }}
 .graph {{ border: 1px solid var(--line); border-radius: 8px; overflow: hidden;
   background: white; }}
-.graph svg {{ display: block; width: 100%; height: auto; }}
+.graph .scroll {{ margin: 0; }}
+.graph svg {{ display: block; width: 100%; min-width: 1000px; height: auto; }}
 .graph figcaption {{ color: {style.SOFT}; padding: 6px 12px; }}
-@media print {{ body {{ margin: 0; max-width: none; padding: 0; font-size: 11pt; }}
+@media print {{ details::details-content {{ content-visibility: visible; block-size: auto; }}
+  summary {{ display: none; }} .scroll {{ overflow: visible; }}
+  .graph svg {{ min-width: 0; }} .wide td, .wide th {{ white-space: normal; }}
+  body {{ margin: 0; max-width: none; padding: 0; font-size: 11pt; }}
   figure, tr {{ break-inside: avoid; }} h2, h3, caption {{ break-after: avoid; }}
   .badge.supported {{ background: none; color: var(--ink); }} }}
 """

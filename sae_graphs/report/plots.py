@@ -29,7 +29,7 @@ from sae_graphs.render.style import (
 )
 from sae_graphs.render.text import counted, plain, shortened, signed, visible
 from sae_graphs.report.drawing import look, new_figure, svg_of
-from sae_graphs.verdicts import control_sizes, deciding, pooled
+from sae_graphs.verdict_kinds import control_sizes, deciding, pooled
 
 NULL_NAMES: dict[NullKind, str] = {
     "matched": "matched controls",

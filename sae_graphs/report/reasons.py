@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from sae_graphs.evidence import LEAST_CHANGE, Curve, Mediation, Spread, UnitReport
+from sae_graphs.evidence import LEAST_CHANGE, Curve, KeepOnly, Mediation, Spread, UnitReport
 from sae_graphs.evidence_words import NONE, amount, factor, nats, probability, share
 from sae_graphs.records import FeatureId
 from sae_graphs.report.blocks import (
-    Block,
     Cell,
     Figure,
     Heading,
     Paragraph,
+    Part,
     number,
     table,
     text,
@@ -21,10 +21,12 @@ from sae_graphs.report.blocks import (
 )
 from sae_graphs.report.plots import curve_plot, keep_only_plot, leave_one_out_plot
 
+OWN = "(in the graph's own prompt)"
+MUCH, LITTLE = 0.5, 0.1  # of the way from nothing to everything
 MOST_ROWS = 16  # edges and features of a unit that are listed; a component may have very many
 
 
-def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
+def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Part]:
     """Path patching, then which features are needed."""
     found = unit.mediation
     if found is None:
@@ -49,14 +51,14 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
         ]
     )
     head = ("Edge", "Effect, activation", "Source's effect, nats", "Through the edge", "Share")
-    yield Heading("Does the effect flow along the edges?", 3)
+    yield Heading(f"Does the effect flow along the edges? {OWN}", 3)
     caption = "Path patching: ablate the source, let only the target respond"
     yield from table(caption + _of_all(len(edges), len(found.edges), "edges"), head, rows)
     yield Paragraph(
         f"No share is given where the source changes the metric by less than {LEAST_CHANGE} nats.",
         "note",
     )
-    yield Heading("Is every feature needed?", 3)
+    yield Heading(f"Is every feature needed? {OWN}", 3)
     kept = _most_needed(found)
     yield Figure(
         f"plot-{anchor}-features.svg",
@@ -87,10 +89,10 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
 
 
 def _most_needed(found: Mediation) -> tuple[FeatureId, ...]:
-    """The features whose return changes most, in the unit's own order."""
-    names = list(found.without)
-    best = sorted(names, key=lambda name: -abs(found.joint - found.without[name]))[:MOST_ROWS]
-    return tuple(name for name in names if name in best)
+    """The features whose return changes most, the most needed first."""
+    return tuple(
+        sorted(found.without, key=lambda name: -abs(found.joint - found.without[name]))[:MOST_ROWS]
+    )
 
 
 def _of_all(kept: int, whole: int, noun: str) -> str:
@@ -100,7 +102,7 @@ def _of_all(kept: int, whole: int, noun: str) -> str:
     return f"; the {kept} that matter most of {whole} {noun}, all are in validation.json"
 
 
-def keep_only_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
+def keep_only_blocks(unit: UnitReport, anchor: str) -> Iterator[Part]:
     """What is left where only these features stay, beside both reference points."""
     found = unit.keep_only
     if found is None:
@@ -114,7 +116,7 @@ def keep_only_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
         "only these features, without the errors": found.kept_bare,
         "no feature, without the errors": found.none_bare,
     }
-    yield Heading("Is it enough on its own?", 3)
+    yield Heading(f"Is it enough on its own? {OWN}", 3)
     if _finite(kept.metric for kept in told.values()):
         yield Figure(
             f"plot-{anchor}-kept.svg",
@@ -128,21 +130,35 @@ def keep_only_blocks(unit: UnitReport, anchor: str) -> Iterator[Block]:
     ]
     caption = f"Kept in layers {found.first} to {found.last}"
     yield from table(caption, ("Kept", "Metric, nats", "Target's probability"), rows)
-    ends = f"(no feature {nats(found.none.metric)} nats, everything {nats(found.clean.metric)} nats"
+    alone, without = share(found.faithfulness), share(found.completeness)
+    none, clean = nats(found.none.metric), nats(found.clean.metric)
     yield Paragraph(
-        f"Faithfulness {share(found.faithfulness)}: how much of the way from nothing to everything "
-        f"these features alone go {ends}; 100 % is all of it). Completeness "
-        f"{share(found.completeness)}: how far the model gets without them "
-        "(0 % where nothing but these features does it).",
+        f"Left with these features alone (faithfulness; 100 % is best): {alone}. Left without "
+        f"them (completeness; 0 % is best): {without}. 0 % is the metric with no feature of these "
+        f"layers ({none} nats), 100 % that with everything ({clean} nats).",
     )
+    if _needs_errors(found):
+        yield Paragraph(
+            "These features do it only together with the SAEs' errors: without those next to "
+            "nothing is left."
+        )
 
 
-def curve_blocks(curves: Sequence[Curve], anchor: str) -> Iterator[Block]:
+def _needs_errors(found: KeepOnly) -> bool:
+    """True where much is left with the SAEs' errors, and next to nothing without."""
+    faithful = found.faithfulness
+    if faithful is None or faithful < MUCH:
+        return False
+    bare = (found.kept_bare.metric - found.none.metric) / (found.clean.metric - found.none.metric)
+    return bare <= LITTLE
+
+
+def curve_blocks(curves: Sequence[Curve], anchor: str) -> Iterator[Part]:
     """Response curves: the plots, and their numbers."""
     curves = [curve for curve in curves if curve.coefficients and _finite(curve.responses)]
     if not curves:
         return
-    yield Heading("How does the response scale?", 3)
+    yield Heading(f"How does the response scale? {OWN}", 3)
     rows = []
     for place, curve in enumerate(curves, start=1):
         reach = f"{factor(curve.coefficients[0])} to {factor(curve.coefficients[-1])}"
@@ -179,16 +195,16 @@ def _clean_response(curve: Curve, curves: Sequence[Curve]) -> float | None:
     return None
 
 
-def kinds_blocks(unit: UnitReport) -> Iterator[Block]:
+def kinds_blocks(unit: UnitReport) -> Iterator[Part]:
     """The change under each kind of ablation."""
     if not unit.kinds:
         return
     rows = [[text(kind), number(nats(value))] for kind, value in unit.kinds.items()]
-    yield Heading("Does the kind of ablation matter?", 3)
+    yield Heading(f"Does the kind of ablation matter? {OWN}", 3)
     yield from table("Change of the metric", ("Ablation", "Change, nats"), rows)
 
 
-def background_blocks(unit: UnitReport) -> Iterator[Block]:
+def background_blocks(unit: UnitReport) -> Iterator[Part]:
     """What ablating it does in other text."""
     found = unit.background
     if found is None:

@@ -8,6 +8,7 @@ from statistics import median
 
 from sae_graphs.evidence import (
     Null,
+    NullKind,
     PromptResult,
     TokenChange,
     UnitReport,
@@ -31,8 +32,10 @@ from sae_graphs.report.blocks import (
     Block,
     Cell,
     Figure,
+    Fold,
     Heading,
     Paragraph,
+    Part,
     number,
     table,
     text,
@@ -66,13 +69,17 @@ def unit_blocks(unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool)
     yield Heading(unit.name, 2, anchor, found.kind)
     yield Paragraph(found.words, "verdict")
     yield Paragraph(_members(unit), "note")
-    yield from _nulls(unit, anchor, in_nats=in_nats)
-    yield from _prompts(unit, in_nats=in_nats)
-    yield from mediation_blocks(unit, anchor)
-    yield from keep_only_blocks(unit, anchor)
-    yield from curve_blocks(unit.curves, anchor)
-    yield from kinds_blocks(unit)
-    yield from background_blocks(unit)
+    details = (
+        *_nulls(unit, anchor, in_nats=in_nats),
+        *_prompts(unit, in_nats=in_nats),
+        *mediation_blocks(unit, anchor),
+        *keep_only_blocks(unit, anchor),
+        *curve_blocks(unit.curves, anchor),
+        *kinds_blocks(unit),
+        *background_blocks(unit),
+    )
+    is_open = unit.kind == "component" or found.supported
+    yield Fold(f"All that was measured of {unit.name}", details, is_open)
 
 
 def _members(unit: UnitReport) -> str:
@@ -86,12 +93,12 @@ def _members(unit: UnitReport) -> str:
 # -- the ablation, prompt by prompt ----------------------------------------------------------------
 
 
-def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Block]:
+def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Part]:
     rows = []
     for result in unit.results:
         ranks = f"{result.rank_before} → {result.rank_after}"
         row = [
-            text(result.role),
+            text(prompt_name(result, unit)),
             Cell(result.prompt, token=True),
             number(f"{result.active} of {len(unit.features)}"),
             Cell(result.target.token, token=True),
@@ -103,13 +110,13 @@ def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Block]:
             row.append(number(amount(result.score)))
             row.append(number(nats(result.change), tone_of(result.change)))
         rows.append(row)
-    head = ["Role", "Prompt", "Active", "Target", *_CHANGE_HEAD, "Rank", "KL, nats"]
+    head = ["Prompt", "Its text", "Active", "Target", *_CHANGE_HEAD, "Rank", "KL, nats"]
     head += ["Logit difference", "Its change, nats"] if in_nats else []
     yield from table("The target in each prompt: all the features ablated together", head, rows)
     least = f"{LEAST_MOVED:g} points or more"
     moved = [
         [
-            text(_which(result, unit)),
+            text(prompt_name(result, unit)),
             text(what),
             Cell(change.token, token=True),
             *_change_cells(change),
@@ -145,13 +152,13 @@ def _moved(result: PromptResult) -> Iterator[tuple[str, TokenChange]]:
             yield "lowered" if change.points < 0 else "raised", change
 
 
-def _which(result: PromptResult, unit: UnitReport) -> str:
+def prompt_name(result: PromptResult, unit: UnitReport) -> str:
     """The role, and the number among the prompts of that role where there are several."""
-    same = [other for other in unit.results if other.role == result.role]
-    return result.role if len(same) == 1 else f"{result.role} {same.index(result) + 1}"
+    same = [other.prompt for other in unit.results if other.role == result.role]
+    return result.role if len(same) == 1 else f"{result.role} {same.index(result.prompt) + 1}"
 
 
-def _nulls(unit: UnitReport, anchor: str, *, in_nats: bool) -> Iterator[Block]:
+def _nulls(unit: UnitReport, anchor: str, *, in_nats: bool) -> Iterator[Part]:
     picture = nulls_plot(unit, in_nats=in_nats)
     if picture:
         yield Figure(
@@ -161,37 +168,56 @@ def _nulls(unit: UnitReport, anchor: str, *, in_nats: bool) -> Iterator[Block]:
             f"{unit.kind} itself. A real effect lies to the right of the dots.",
         )
     rows = [
-        [text(_which(result, unit)), text(NULL_NAMES[null.kind]), *_null_cells(null, in_nats)]
+        [text(prompt_name(result, unit)), text(NULL_NAMES[null.kind]), *_null_cells(null, in_nats)]
         for result in unit.results
         for null in result.nulls
+        if null.changes
     ]
     for result in unit.results:
         if (zero := result.feature_zero) is not None:
             active = f"feature 0 of the same layers ({zero.active} of {zero.n} active)"
             change = score_change(zero.change, in_nats=in_nats)
             numbers = ("1", NONE, NONE, NONE, change, amount(zero.kl), NONE, NONE)
-            rows.append([text(_which(result, unit)), text(active), *map(number, numbers)])
+            rows.append([text(prompt_name(result, unit)), text(active), *map(number, numbers)])
     head = [
         "Prompt",
         "Controls",
         "Number",
         "Distinct",
-        "Poorest layer",
+        "Fewest sets of a layer",
         "Norm removed, 5 / 50 / 95 %",
     ]
     head += ["Median |change|", "Median KL, nats", "p", "p of KL"]
     yield from table("Controls, prompt by prompt", head, rows)
     if any(null.narrowest is not None for result in unit.results for null in result.nulls):
         yield Paragraph(
-            "Poorest layer: so many sets does the layer with the fewest other features allow. If "
-            "that layer alone does it all, no p below 1 / (1 + that number) can be earned.",
+            "Fewest sets of a layer: how many different sets can be drawn in the layer that has "
+            "the fewest other features. If that layer alone does it all, p cannot be below "
+            "1 / (1 + that number).",
             "note",
         )
+    yield from _refusals(unit)
+
+
+def _refusals(unit: UnitReport) -> Iterator[Part]:
+    """Why controls were refused: each reason once, with the prompts that it holds for."""
+    reasons: dict[tuple[NullKind, str], list[str]] = {}
     for result in unit.results:
         for null in result.nulls:
             if null.refused:
-                name = NULL_NAMES[null.kind]
-                yield Paragraph(f"{_which(result, unit)}, {name}: refused, {null.refused}", "note")
+                where = reasons.setdefault((null.kind, _reason(null.refused)), [])
+                where.append(prompt_name(result, unit))
+    for (kind, why), where in reasons.items():
+        everywhere = len(where) == len(unit.results)
+        prompts = "" if everywhere else f" ({', '.join(where)})"
+        yield Paragraph(f"No {NULL_NAMES[kind]}{prompts}: {why}.", "note")
+
+
+def _reason(refused: str) -> str:
+    """A refusal in plain words."""
+    if refused == "the graph's nodes make only 0 other sets":
+        return "it holds all of the graph's nodes in its layers"
+    return refused.rstrip(".")
 
 
 def _null_cells(null: Null, in_nats: bool) -> list[Cell]:
@@ -199,7 +225,7 @@ def _null_cells(null: Null, in_nats: bool) -> list[Cell]:
     sizes = (match.low, match.middle, match.high) if match else ()
     middle = null.median_change
     return [
-        number(str(len(null.changes)) if null.changes else "refused"),
+        number(str(len(null.changes))),
         number(NONE if null.distinct is None else str(null.distinct)),
         number(NONE if null.narrowest is None else f"{null.narrowest:,}"),
         number(" / ".join(map(norm, sizes)) or NONE),
