@@ -18,6 +18,7 @@ from sae_graphs.evidence_words import (
     p_value,
     points,
     probability,
+    share,
     target_said,
     times,
 )
@@ -31,7 +32,7 @@ LARGE_NATS = 1.0  # the same for a difference of logits
 _STYLES: dict[VerdictKind, str] = {"supported": "bold green", "norm only": "yellow"}
 _FIRST = "unit"
 _CLEAN = "before → after"
-_LEFT_OUT = ("norm", "features", "q", _CLEAN)  # in this order, until the table fits
+_LEFT_OUT = ("norm", "features", "carried", "q", _CLEAN)  # in this order, until the table fits
 
 
 def print_report(console: Console, report: ValidationReport) -> None:
@@ -42,14 +43,16 @@ def print_report(console: Console, report: ValidationReport) -> None:
     role = "test" if report.test else "discovery"
     decide = "decides" if n_prompts == 1 else "decide"
     console.print(Text(f"target {target}; {counted(n_prompts, f'{role} prompt')} {decide}", "bold"))
-    console.print(_table(report, judged, console.width), "", sep="\n")
+    rows = [_row(unit, found, in_nats=report.contrast is not None) for unit, found in judged]
+    names, gap = _fitting(rows, console.width)
+    console.print(_table(rows, judged, names, gap), "", sep="\n")
     for unit, found in _told(judged, in_nats=report.contrast is not None):
         members = f" ({' → '.join(map(str, unit.features))})" if unit.kind == "path" else ""
         line = Text(f"{visible(unit.name, space=' ')}{members}: ", style="bold")
         console.print(line + Text(visible(found.words, space=" "), style=""))
     for warning in report.warnings:
         console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))
-    console.print(Text(_meaning(report), style="dim"))
+    console.print(Text(_meaning(report, names), style="dim"))
 
 
 def _told(
@@ -72,9 +75,9 @@ def _told(
     return [each for _, each in chosen[:SENTENCES]]
 
 
-def _table(report: ValidationReport, judged: list[tuple[UnitReport, Verdict]], width: int) -> Table:
-    rows = [_row(unit, found, in_nats=report.contrast is not None) for unit, found in judged]
-    names, gap = _fitting(rows, width)
+def _table(
+    rows: list[dict[str, str]], judged: list[tuple[UnitReport, Verdict]], names: list[str], gap: int
+) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), show_edge=False)
     for name in names:
         words = name in (_FIRST, "verdict")
@@ -92,9 +95,9 @@ def _table(report: ValidationReport, judged: list[tuple[UnitReport, Verdict]], w
 def _fitting(rows: list[dict[str, str]], width: int) -> tuple[list[str], int]:
     """The columns that fit side by side, and the gap between them.
 
-    What the sentences say, too, is left out first.
+    Empty ones are left out, and then, first, what the sentences say, too.
     """
-    names = list(rows[0]) if rows else []
+    names = [name for name in rows[0] if any(row[name] != NONE for row in rows)] if rows else []
     for unneeded in ("", *_LEFT_OUT):
         names = [name for name in names if name != unneeded]
         widest = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
@@ -115,6 +118,7 @@ def _row(unit: UnitReport, found: Verdict, *, in_nats: bool) -> dict[str, str]:
         "features": str(len(unit.features)),
         _CLEAN: " → ".join(shown) or NONE,
         "nats" if in_nats else "points": nats(change) if in_nats else points(change),
+        "carried": share(unit.mediation.fraction if unit.mediation else None),
         "p": p_value(tested.p if tested else None),
         "q": p_value(tested.q if tested else None),
         "ratio": times(tested.ratio if tested else None),
@@ -128,12 +132,20 @@ def _mean_change(unit: UnitReport) -> float:
     return fmean(changes) if changes else 0.0
 
 
-def _meaning(report: ValidationReport) -> str:
+def _meaning(report: ValidationReport, names: list[str]) -> str:
+    """What the columns that are shown, and `supported`, mean."""
     where = "" if report.test else " here, in the prompt that the graph was made from"
-    column = "" if report.contrast is None else f"{_CLEAN}: the difference of logits; "
+    columns = {
+        _CLEAN: "the difference of logits" if report.contrast is not None else "",
+        "ratio": "the change beside the median of matched controls",
+        "norm": "how much of its norm those remove",
+        "carried": "how much of what its first feature (of a component, its sources) does flows "
+        "along it, in the graph's own prompt",
+    }
+    told = "; ".join(
+        f"{name}: {words}" for name, words in columns.items() if words and name in names
+    )
     return (
-        f"{column}ratio: the change beside the median of matched controls; norm: how much of its "
-        f"norm those remove. Supported{where}: its features matter; q ≤ 0.05, a ratio of 2 or "
-        "more, and other changes of its norm rarely do as much. Whether it is a path is another "
-        "question."
+        f"{told}. Supported{where}: its features matter; q ≤ 0.05, a ratio of 2 or more, and other "
+        "changes of its norm rarely do as much. Whether it is a path is another question."
     )

@@ -34,7 +34,7 @@ def own_prompt_words(unit: UnitReport, *, supported: bool) -> list[str]:
     return [f"{place} {each}." for place, each in zip(where, told, strict=False)]
 
 
-def is_carried(found: Mediation) -> bool:
+def _is_carried(found: Mediation) -> bool:
     """True where most of what the sources do, and not much more, comes along the features."""
     return found.fraction is not None and CARRIED[0] <= found.fraction <= CARRIED[1]
 
@@ -48,7 +48,7 @@ def _flow_words(found: Mediation, unit: UnitReport) -> str:
         whether = "whether it is a path" if path else "whether its features work together"
         alone = "alone does next to nothing" if path else "alone do next to nothing"
         return f"{whether} cannot be said: {first} {alone}"
-    if is_carried(found):
+    if _is_carried(found):
         opening = f"it is carried {'along the path' if path else 'through its features'}"
     else:
         what = "a path" if path else "that its features work together"
@@ -56,7 +56,7 @@ def _flow_words(found: Mediation, unit: UnitReport) -> str:
     size = f"{share(found.fraction)} of what {first} {does}"
     if found.fraction < 0:
         return f"{opening}: what flows {where} goes the other way ({size})"
-    along = where if path or not is_carried(found) else "through them"
+    along = where if path or not _is_carried(found) else "through them"
     against = "; the rest works against it" if found.fraction > CARRIED[1] else ""
     return f"{opening}: {size} flows {along}{against}"
 

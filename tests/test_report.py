@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
-from sae_graphs import render
 from sae_graphs.evidence import Kept, UnitReport, ValidationReport
 from sae_graphs.evidence_json import from_json, load, to_json
-from sae_graphs.evidence_terminal import print_report
 from sae_graphs.evidence_words import (
     p_value,
     points,
@@ -32,20 +22,16 @@ from sae_graphs.evidence_words import (
     relative_to,
     share,
 )
-from sae_graphs.graph import FeatureId
 from sae_graphs.report import report_files
 from sae_graphs.report.blocks import Definitions, Heading, Table, unfolded
 from sae_graphs.report.content import blocks, judged
 from sae_graphs.report.markdown import markdown, shown
-from sae_graphs.report.marking import marks_of
-from sae_graphs.report.page import page
 from sae_graphs.report.page_style import STYLE
-from sae_graphs.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
 from sae_graphs.verdicts import verdict
 from tests import evidence
 from tests.graphs import example
+from tests.report_page import ODD, Page, active_parts, page_of, printed
 
-VOID = {"meta", "br", "wbr"}
 PLOTS = {
     "plot-graph-1-nulls.svg",
     "plot-graph-1-kept.svg",
@@ -58,62 +44,6 @@ PLOTS = {
     "plot-graph-curve-1.svg",
     "plot-noise.svg",
 }
-ODD = {
-    "bare": evidence.report(
-        units=(evidence.bare_unit(),), noise=(), curves=(), agreement=None, corpus=None
-    ),
-    "no units": evidence.report(units=[evidence.bare_unit()], settings={}),
-    "refused": evidence.report(units=(evidence.refused(),)),
-    "prompts": evidence.report(units=(evidence.over_prompts(),), test=("© (C", "(C")),
-    "contrast": evidence.with_contrast(),
-}
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: the elements and their attributes, and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.text += data
-
-
-def active_parts(found: Page) -> Iterator[str]:
-    """Whatever could run or fetch something."""
-    for tag, attributes in found.elements:
-        if tag in ("script", "iframe", "object", "embed", "link", "base", "form", "img", "image"):
-            yield tag
-        for name, value in attributes.items():
-            if name.startswith("on") or name in ("src", "srcset", "action", "data"):
-                yield f"{tag} {name}"
-            local = (value or "").startswith(("#", "https://www.neuronpedia.org/"))
-            if name.endswith("href") and not local:
-                yield f"{tag} {name}={value}"
-            if "url(" in (value or "") and not re.fullmatch(r".*url\(#\w+\).*", value or ""):
-                yield f"{tag} {name}={value}"
-
-
-def page_of(report: ValidationReport) -> Page:
-    return Page(page(report, tuple(blocks(report))))
 
 
 def test_the_files_of_a_full_report(tmp_path: Path) -> None:
@@ -280,7 +210,9 @@ def test_prompts_are_numbered_alike_and_their_likeliest_tokens_shown() -> None:
         if each.head[0] == "Prompt":
             assert {row[0].text for row in each.rows} <= {"discovery", "test 1", "test 2"}
     summary = next(each for each in tables if each.caption == "Components and paths")
-    assert "−18.8 to −37.5 points" in [cell.text for cell in summary.rows[0]]
+    row = dict(zip(summary.head, (cell.text for cell in summary.rows[0]), strict=True))
+    assert row["In single prompts"] == "−18.8 to −37.5 points"
+    assert row["Carried"] == "81 %"
     assert ("test prompt 2", "(C") in made_with(report)
 
 
@@ -329,11 +261,14 @@ def test_reasons_for_refusing_controls_are_told_once() -> None:
     ]
     unit = evidence.unit("Graph 1", results=tuple(results))
     text = page_of(evidence.report(units=(unit,), test=("b", "c"))).text
-    assert text.count("No shuffled edges: it holds all of the graph's nodes in its layers.") == 1
+    assert (
+        text.count("No other nodes of the graph: it holds all of the graph's nodes in its layers.")
+        == 1
+    )
     assert "refused" not in text and why not in text
     alone = replace(unit, results=(results[0], evidence.result(role="test", nulls=()), results[2]))
     text = page_of(evidence.report(units=(alone,), test=("b", "c"))).text
-    assert "No shuffled edges (discovery, test 2): it holds" in text
+    assert "No other nodes of the graph (discovery, test 2): it holds" in text
 
 
 def test_features_that_work_through_errors_alone_say_so() -> None:
@@ -353,197 +288,6 @@ def test_every_unit_is_reached_from_the_summary() -> None:
     assert len(set(anchors)) == len(anchors) == 4
     links = {str(attributes["href"]) for tag, attributes in elements if tag == "a"}
     assert links == {f"#{anchor}" for anchor in anchors}
-
-
-# -- plots -----------------------------------------------------------------------------------------
-
-
-def test_plots_draw_every_control() -> None:
-    plain = nulls_plot(evidence.unit(), in_nats=False)
-    assert plain is not None and plain.count("<use ") >= 4 * 19
-    assert "path: lowered by 71.9 points" in plain
-    assert nulls_plot(evidence.refused(), in_nats=False) is None
-
-
-def test_plots_are_the_same_every_time(tmp_path: Path) -> None:
-    code = (
-        "import hashlib\nfrom tests import evidence\nfrom tests.graphs import example\n"
-        "from sae_graphs.report import report_files\n"
-        "files = report_files(evidence.report(), example())\n"
-        "print(hashlib.sha256(b''.join(files[name] for name in sorted(files))).hexdigest())"
-    )
-    settings_file = tmp_path / "matplotlibrc"
-    settings_file.write_text("font.size: 30\nsvg.fonttype: path\n")
-    odd = {"MATPLOTLIBRC": str(settings_file), "PYTHONHASHSEED": "7"}
-    found = set()
-    for extra in ({"PYTHONHASHSEED": "1"}, odd):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, **extra},
-        )
-        found.add(done.stdout)
-    assert len(found) == 1
-
-
-def test_plots_leave_matplotlib_as_it_was() -> None:
-    before = dict(matplotlib.rcParams)
-    curve_plot(evidence.curve(), 63.0)
-    keep_only_plot(evidence.keep_only())
-    assert dict(matplotlib.rcParams) == before
-
-
-def test_reports_import_nothing_heavy() -> None:
-    code = (
-        "import sys, sae_graphs.report, sae_graphs.evidence_terminal\n"
-        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib.pyplot'}\n"
-        "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_wide_curve_takes_its_clean_point_from_the_narrow_one() -> None:
-    """A clean point is never made up: between the wide steps the response may be anything."""
-    narrow = evidence.curve()
-    wide = evidence.curve(coefficients=(-4.0, 0.0, 4.0), responses=(0.0, 1.0, 2.0))
-    for curves, tangents in (((narrow, wide), 2), ((wide,), 0)):
-        report = evidence.report(units=(evidence.unit(curves=curves),), curves=())
-        plots = [data for name, data in report_files(report).items() if "curve" in name]
-        assert sum(b"tangent" in data for data in plots) == tangents
-
-
-def test_long_lists_are_cut_and_say_so() -> None:
-    many = tuple(FeatureId("0", index) for index in range(40))
-    found = replace(
-        evidence.mediation(),
-        joint=-4.0,
-        without={name: -4.0 + (name.index % 20) / 10 for name in many},
-        singles=dict.fromkeys(many, 0.0),
-    )
-    text = page_of(evidence.report(units=(evidence.unit(mediation=found, curves=()),))).text
-    assert "the 16 that matter most of 40 features, all are in validation.json" in text
-    report = evidence.report(units=(evidence.unit(mediation=found, curves=()),))
-    tables = [part for part in unfolded(blocks(report)) if isinstance(part, Table)]
-    rows = next(each.rows for each in tables if each.caption.startswith("Minimality"))
-    shares = [float(row[3].text.split()[0].replace("−", "-")) for row in rows]
-    assert shares == sorted(shares, key=abs, reverse=True)
-
-
-@pytest.mark.filterwarnings("error")
-def test_text_in_any_script_is_drawn_without_complaint() -> None:
-    assert "中文 😀" in curve_plot(evidence.curve(cause="中文 😀"), 63.0)
-
-
-def test_noise_without_snippets_is_not_drawn() -> None:
-    assert noise_plot(()) is None
-
-
-# -- marks on the picture --------------------------------------------------------------------------
-
-
-def test_marks_follow_the_verdicts() -> None:
-    marks = marks_of(evidence.report())
-    assert marks.components[1].supported
-    assert (
-        marks.components[2].words
-        == "not distinguishable from controls, p = 0.900, 0.2 × their median"
-    )
-    assert not marks.components[2].supported
-    assert marks.features == frozenset(evidence.features())
-    assert marks.edges == {(FeatureId.parse("0.1"), FeatureId.parse("1.1"))}  # 50 %; then -25 %
-    assert marks.subtitle == ()
-
-
-def test_features_that_undo_nothing_are_not_ticked() -> None:
-    """Of the joint change of −3.178 nats 0.1 undoes 9 %, 1.1 69 %, 2.10600 none, 3.5 94 %."""
-    marks = marks_of(evidence.report(units=(evidence.unit(),)))
-    assert marks.features == frozenset(evidence.features("1.1", "3.5"))
-    unsupported = evidence.unit(tested=evidence.tested(p=0.9, q=0.9))
-    marks = marks_of(evidence.report(units=(unsupported,)))
-    assert not marks.features and not marks.edges
-
-
-def test_a_graph_of_several_prompts_names_them_in_its_picture() -> None:
-    report = evidence.report(discovery=("Copyright (C", "[bold] <b> (B"))
-    pictures, _ = render.marked_pictures(example(), marks_of(report))
-    picture = pictures["svg"].decode().replace("\u00a0", " ").replace("&#160;", " ")
-    assert "found on 2 prompts:" in picture and "&lt;b&gt;" in picture
-    assert 'The graph was found on 2 prompts: "Copyright (C", "[bold] <b> (B".' in (
-        page_of(report).text
-    )
-
-
-def test_the_marked_picture_says_what_is_supported() -> None:
-    graph = example()
-    pictures, inline = render.marked_pictures(graph, marks_of(evidence.report()))
-    picture, inline = (svg.replace("\u00a0", " ") for svg in (pictures["svg"].decode(), inline))
-    assert picture.count("✓ supported: its features matter, p = 0.050") == 1
-    assert "not distinguishable from controls, p = 0.900, 0.2 × their median" in picture
-    assert "thick frame: tested; ablated together, its features matter" in picture
-    assert "How to read it" not in inline and "✓ supported" in inline
-    for number in ("✓ −4.00", "  −2.00", "  −1.50", "  +1.00"):
-        assert f"{number} <" in picture
-
-
-def test_a_picture_without_marks_is_as_before() -> None:
-    graph = example()
-    assert render.dot(graph) == render.dot(graph, marks=render.Marks({}))
-    assert "✓" not in render.svg(graph)
-
-
-# -- the terminal ----------------------------------------------------------------------------------
-
-
-def printed(report: ValidationReport, width: int) -> str:
-    console = Console(width=width, record=True, file=io.StringIO())
-    print_report(console, report)
-    return console.export_text()
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_terminal_shows_every_unit(width: int) -> None:
-    report = evidence.report()
-    text = printed(report, width)
-    assert max(map(len, text.splitlines())) <= width
-    for wanted in ("−71.9", "0.050", "supported", "distinguishable", "Graph 2"):
-        assert wanted in text
-    for unit in (report.units[0], report.units[1], report.units[2]):
-        words = verdict(unit, report).words
-        assert words in text.replace("\n", " ").replace("  ", " ")
-
-
-def test_the_terminal_tells_at_most_five_units_and_names_their_features() -> None:
-    units = [evidence.unit("Graph 1"), evidence.unit()]
-    weak = evidence.tested(p=0.9, q=0.9)
-    units += [evidence.unit(f"Graph 1, path {place}", tested=weak) for place in range(2, 8)]
-    small = evidence.result(target=evidence.token_change(before=0.75, after=0.70))
-    units.append(evidence.unit("Graph 1, path 8", tested=weak, results=(small,)))
-    text = printed(evidence.report(units=units), 120)
-    told = re.findall(r"^(Graph 1(?:, path \d \(0\.1 → 1\.1 → 2\.10600 → 3\.5\))?): ", text, re.M)
-    assert len(told) == 5 and told[0] == "Graph 1" and "path 1 (" in told[1]
-    text = printed(evidence.report(units=units[-1:]), 120)
-    assert "Graph 1, path 8 (" not in text
-
-
-def test_q_is_kept_at_80_columns_where_it_fits() -> None:
-    for width, names in ((120, {"features", "q", "norm"}), (80, {"q"})):
-        lines = printed(evidence.report(), width).splitlines()
-        assert names <= set(next(line for line in lines if "verdict" in line).split())
-    assert "1 discovery prompt decides" in printed(evidence.report(), 80)
-
-
-def test_markup_in_tokens_is_not_obeyed() -> None:
-    report = evidence.report(target="[bold]x[/bold]\x1b[31m", prompt="[red]")
-    text = printed(report, 120)
-    assert "[bold]x[/bold]\\x1b[31m" in text and "\x1b" not in text
-
-
-def test_units_without_anything_print() -> None:
-    for report in ODD.values():
-        assert printed(report, 100)
 
 
 def unit_named(report: ValidationReport, name: str) -> UnitReport:

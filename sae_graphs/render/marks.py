@@ -9,12 +9,6 @@ from sae_graphs.graph import Edge, FeatureId, Node
 
 CHECK = "✓"
 LEAST_SHARE = 0.1  # of the change: a feature or an arrow of less is not ticked
-CAPTION = (
-    f"The graph, as tested. {CHECK} on a box: its feature is part of a component or path that was "
-    "tested and matters, beyond controls of its size; where each feature was left in place in "
-    f"turn, it undoes {LEAST_SHARE:.0%} of the change or more. {CHECK} on an arrow: path patching "
-    f"measured that at least {LEAST_SHARE:.0%} of what its source does flows through it."
-)
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,22 @@ class Marks:
     features: frozenset[FeatureId] = frozenset()
     edges: frozenset[tuple[FeatureId, FeatureId]] = frozenset()
     subtitle: tuple[str, ...] = ()
+
+    @property
+    def caption(self) -> str:
+        """What the ticks in this picture mean, in sentences."""
+        if not self.features:
+            return "The graph, as tested: no component or path is supported, so nothing is ticked."
+        boxes = (
+            f"The graph, as tested. {CHECK} on a box: its feature is part of a component or path "
+            "that was tested and matters, beyond controls of its size; where each feature was left "
+            f"in place in turn, it undoes at least {LEAST_SHARE:.0%} of the change."
+        )
+        arrows = (
+            f"{CHECK} on an arrow: path patching measured that at least {LEAST_SHARE:.0%} of what "
+            "its source does flows through it."
+        )
+        return f"{boxes} {arrows}" if self.edges else f"{boxes} No arrow is ticked."
 
     def standing(self, component: int) -> Standing | None:
         """What was found of a component; None where it was not tested."""

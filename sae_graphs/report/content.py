@@ -15,6 +15,7 @@ from sae_graphs.evidence_words import (
     probability,
     said,
     score_change,
+    share,
     times,
 )
 from sae_graphs.render.text import counted, token
@@ -124,13 +125,17 @@ def _summary(
     watched = "Logit difference" if in_nats else "Target"
     head = ["", "Verdict", "Features", f"{watched}, before → after", "Change"]
     head += ["In single prompts"] if several else []
+    patched = any(unit.mediation for unit, _, _ in units)
+    head += ["Carried"] if patched else []
     head += ["p", "q", "× controls' median", "Controls' norm"]
-    rows = [_summary_row(*each, in_nats=in_nats, several=several) for each in units]
+    rows = [
+        _summary_row(*each, in_nats=in_nats, several=several, patched=patched) for each in units
+    ]
     yield from table("Components and paths", head, rows)
 
 
 def _summary_row(
-    unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool, several: bool
+    unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool, several: bool, patched: bool
 ) -> list[Cell]:
     results, tested = deciding(unit), unit.tested
     before = fmean(result.score for result in results) if results else 0.0
@@ -147,6 +152,8 @@ def _summary_row(
         number(score_change(change, in_nats=in_nats), tone_of(change)),
     ]
     cells += [number(change_range(changes, in_nats=in_nats) or NONE)] if several else []
+    carried = unit.mediation.fraction if unit.mediation else None
+    cells += [number(share(carried))] if patched else []
     return [
         *cells,
         number(p_value(tested.p if tested else None)),
@@ -167,9 +174,9 @@ def _meanings(report: ValidationReport, kinds: set[VerdictKind]) -> Definitions:
         "takes (median)",
     }
     if any(unit.mediation for unit in report.units):
-        columns["a path?"] = (
-            "a verdict says that features matter; whether the effect flows along the edges is a "
-            "question of its own, answered in the sentences below"
+        columns["Carried"] = (
+            "whether it is a path is a question of its own: how much of what its first feature (of "
+            "a component, its sources) does flows along it, in the graph's own prompt"
         )
     if any(unit.mediation or unit.keep_only or unit.kinds for unit in report.units):
         columns["metric"] = (

@@ -23,16 +23,17 @@ def report_files(report: ValidationReport, graph: CausalGraph | None = None) -> 
     """
     pictures: dict[str, bytes] = {}
     inline: str | None = None
+    marks = marks_of(report)
     if graph is not None:
-        drawn, inline = marked_pictures(graph, marks_of(report))
+        drawn, inline = marked_pictures(graph, marks)
         pictures = {f"{PICTURE}.{kind}": data for kind, data in drawn.items()}
     parts = tuple(blocks(report))
     plots = {part.name: part.svg.encode() for part in unfolded(parts) if isinstance(part, Figure)}
     picture = f"{PICTURE}.svg" if pictures else None
     return {
         FILE_NAME: to_bytes(report),
-        "validation.html": page(report, parts, picture=inline).encode(),
-        "validation.md": markdown(report, parts, picture=picture).encode(),
+        "validation.html": page(report, parts, picture=inline, caption=marks.caption).encode(),
+        "validation.md": markdown(report, parts, picture=picture, caption=marks.caption).encode(),
         **pictures,
         **plots,
     }

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.render.marks import CAPTION
 from sae_graphs.render.text import visible
 from sae_graphs.report.blocks import (
     Block,
@@ -25,7 +24,11 @@ _AT_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
 
 
 def markdown(
-    report: ValidationReport, parts: Iterable[Block], *, picture: str | None = None
+    report: ValidationReport,
+    parts: Iterable[Block],
+    *,
+    picture: str | None = None,
+    caption: str = "",
 ) -> str:
     """The report's `parts` as text; plots, and the graph's `picture`, are referenced as files."""
     written = [
@@ -36,7 +39,7 @@ def markdown(
     for block in unfolded(parts):
         written.append(_block(block))
         if picture and isinstance(block, Definitions):
-            written.append(f"![{shown(CAPTION)}]({picture})")
+            written.append(f"![{shown(caption)}]({picture})")
             picture = None
     return "\n\n".join(written) + "\n"
 

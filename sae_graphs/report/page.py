@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.render import style
-from sae_graphs.render.marks import CAPTION
 from sae_graphs.render.text import in_page, shortened, visible
 from sae_graphs.report.blocks import (
     Block,
@@ -26,13 +25,19 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _VARIABLE = {getattr(style, name): f"var(--{variable})" for variable, name in VARIABLES.items()}
 
 
-def page(report: ValidationReport, parts: Iterable[Block], *, picture: str | None = None) -> str:
-    """The report's `parts` as a page. `picture`: the graph's marked `<svg>`, without its header."""
+def page(
+    report: ValidationReport,
+    parts: Iterable[Block],
+    *,
+    picture: str | None = None,
+    caption: str = "",
+) -> str:
+    """The report's `parts` as a page, with the graph's marked `<svg>`, without its header."""
     body: list[str] = []
     for block in parts:
         body.append(_block(block))
         if picture and isinstance(block, Definitions):
-            body.append(_graph(picture))
+            body.append(_graph(picture, caption))
             picture = None
     prompt = shortened(visible(report.prompt, space=" "), 60)
     return "\n".join(
@@ -128,10 +133,9 @@ def _definitions(block: Definitions) -> str:
     return f"<section class='definitions'>{title}<dl>{rows}</dl></section>"
 
 
-def _graph(picture: str) -> str:
-    caption = in_page(CAPTION)
+def _graph(picture: str, caption: str) -> str:
     return (
-        f'<figure class="graph"><div class="scroll">{picture}</div><figcaption>{caption} '
+        f'<figure class="graph"><div class="scroll">{picture}</div><figcaption>{in_page(caption)} '
         "Hover over a box or an arrow for its numbers.</figcaption></figure>"
     )
 

@@ -70,7 +70,7 @@ td .badge {{ vertical-align: 0; }}
 .badge.supported {{ border: 1.5px solid var(--ink); background: var(--ink); color: var(--paper); }}
 .badge.norm-only {{ border-style: solid; }}
 .scroll {{ overflow-x: auto; margin: 12px 0 24px; }}
-.wide td, .wide th {{ white-space: nowrap; }}
+.wide td {{ white-space: nowrap; }}
 details {{ margin: 8px 0 24px; }}
 summary {{ cursor: pointer; color: var(--raises); font-size: 14px; padding: 4px 0; }}
 table {{ border-collapse: collapse; font-size: 14px; }}
@@ -100,7 +100,7 @@ figure {{ margin: 16px 0 24px; }} figcaption {{ font-size: 13px; max-width: 86ch
 .graph figcaption {{ color: {style.SOFT}; padding: 6px 12px; }}
 @media print {{ details::details-content {{ content-visibility: visible; block-size: auto; }}
   summary {{ display: none; }} .scroll {{ overflow: visible; }}
-  .graph svg {{ min-width: 0; }} .wide td, .wide th {{ white-space: normal; }}
+  .graph svg {{ min-width: 0; }} .wide td {{ white-space: normal; }}
   body {{ margin: 0; max-width: none; padding: 0; font-size: 11pt; }}
   figure, tr {{ break-inside: avoid; }} h2, h3, caption {{ break-after: avoid; }}
   .badge.supported {{ background: none; color: var(--ink); }} }}

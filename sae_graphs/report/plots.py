@@ -35,7 +35,7 @@ NULL_NAMES: dict[NullKind, str] = {
     "matched": "matched controls",
     "scaled": "controls scaled to its norm",
     "directions": "random directions",
-    "shuffles": "shuffled edges",
+    "shuffles": "other nodes of the graph",
 }
 _BINS = 72  # columns of dots across a null's row
 _LABEL = 46  # characters of a text that comes from outside
@@ -51,8 +51,8 @@ def nulls_plot(unit: UnitReport, *, in_nats: bool) -> str | None:
     if not rows:
         return None
     factor = 1.0 if in_nats else 100.0
-    signed_change = fmean(result.change for result in deciding(unit))
-    own = fmean(abs(result.change) for result in deciding(unit)) * factor
+    changes = [result.change for result in deciding(unit)]
+    signed_change, own = fmean(changes), fmean(map(abs, changes)) * factor
     sizes = {kind: [factor * size for size in control_sizes(unit, kind)] for kind in rows}
     right = 1.08 * max(own, *(max(values) for values in sizes.values())) or 1.0
     with look():
@@ -61,9 +61,11 @@ def nulls_plot(unit: UnitReport, *, in_nats: bool) -> str | None:
             _dots(axes, sizes[kind], row, right)
         axes.axvline(own, color=effect_colour(signed_change), linewidth=2)
         side = "right" if own > right / 2 else "left"
-        lowers = "lowered" if signed_change < 0 else "raised"
+        lowers = f"{'lowered' if signed_change < 0 else 'raised'} by"
+        if len({change > 0 for change in changes}) > 1:
+            lowers = "mean |change|"
         gap = -0.01 * right if side == "right" else 0.01 * right
-        told = f"{unit.kind}: {lowers} by {score_size(own / factor, in_nats=in_nats)}"
+        told = f"{unit.kind}: {lowers} {score_size(own / factor, in_nats=in_nats)}"
         axes.text(own + gap, -0.72, told, color=INK, ha=side, va="center", fontweight="bold")
         axes.set(xlim=(0, right), ylim=(len(rows) - 0.45, -0.95), yticks=range(len(rows)))
         axes.set_yticklabels([_null_words(unit, kind) for kind in rows])

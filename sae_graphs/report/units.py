@@ -241,4 +241,4 @@ def target_words(target: str | None, contrast: str | None) -> str:
     subject = target_said(target, None)
     if contrast is None:
         return f"the probability of {subject}"
-    return f"the logit of {subject} minus that of {said(contrast)}, in nats"
+    return f"the logit of {subject} minus that of {said(contrast)} (in nats)"
