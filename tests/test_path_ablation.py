@@ -15,7 +15,7 @@ from sae_graphs import path_ablation
 from sae_graphs.controls import Controls, Member, matched, selected
 from sae_graphs.evidence import NullKind, PromptResult
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import run_sets
+from sae_graphs.joint import run_sets, scaled_by
 from sae_graphs.path_ablation import ablate_path
 from sae_graphs.settings import GraphSettings
 from sae_graphs.subjects import generator_for
@@ -341,3 +341,12 @@ def test_prompts_are_ablated_at_all_their_own_tokens(tiny: InstrumentedModel) ->
     expected = float(logits.softmax(-1)[found.target.token_id])
     assert found.target.after == pytest.approx(expected, rel=1e-6)
     assert abs(found.change) > 1e-4
+
+
+def test_scaling_keeps_the_precision() -> None:
+    """Factors in double precision, activations in half: an SAE decodes nothing but its own."""
+    acts = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]], dtype=torch.bfloat16)  # [B, T, U]
+    factors = torch.tensor([0.5, -2.0], dtype=torch.float64)
+    found = scaled_by(factors)(torch.arange(2), acts)
+    assert found.dtype == torch.bfloat16
+    assert found.tolist() == [[[0.5, 1.0]], [[-6.0, -8.0]]]
