@@ -79,12 +79,18 @@ def opening(report: ValidationReport) -> Iterator[Block]:
         "prompt. Changes are ablated minus clean.",
     )
     found = [said(prompt) for prompt in report.discovery]
-    many = f"{len(found)} prompts: " if len(found) > 1 else ""
-    yield Paragraph(f"The graph was found on {many}{', '.join(found)}.", "note")
+    told = f"The graph was found on {', '.join(found)}."
+    if len(found) > 1:
+        told = (
+            f"The graph was found on {len(found)} prompts: {', '.join(found)}. Its own prompt, in "
+            f"which some things are measured alone, is {said(report.prompt)}."
+        )
+    yield Paragraph(told, "note")
     if report.test:
-        verb = "that had" if len(report.test) == 1 else "that all had"
-        where = counted(len(report.test), "test prompt")
-        yield Paragraph(f"Verdicts rest on {where} {verb} no part in making the graph.", "note")
+        n_tests = len(report.test)
+        no_part = "which had no part" if n_tests == 1 else "none of which had a part"
+        where = counted(n_tests, "test prompt")
+        yield Paragraph(f"Verdicts rest on {where}, {no_part} in making the graph.", "note")
     else:
         yield Paragraph(
             "Verdicts rest on the prompt that the graph was made from: they say that the graph is "

@@ -31,6 +31,7 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Part]:
     found = unit.mediation
     if found is None:
         return
+    yield Heading(f"Does the effect flow along the edges? {OWN}", 3)
     edges = sorted(found.edges, key=lambda edge: -abs(edge.total))[:MOST_ROWS]
     rows = [
         [
@@ -51,13 +52,17 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Part]:
         ]
     )
     head = ("Edge", "Effect, activation", "Source's effect, nats", "Through the edge", "Share")
-    yield Heading(f"Does the effect flow along the edges? {OWN}", 3)
     caption = "Path patching: ablate the source, let only the target respond"
     yield from table(caption + _of_all(len(edges), len(found.edges), "edges"), head, rows)
     yield Paragraph(
         f"No share is given where the source changes the metric by less than {LEAST_CHANGE} nats.",
         "note",
     )
+    yield from _minimality_blocks(found, anchor)
+
+
+def _minimality_blocks(found: Mediation, anchor: str) -> Iterator[Part]:
+    """Each feature left in place in turn, and the interaction of all."""
     yield Heading(f"Is every feature needed? {OWN}", 3)
     kept = _most_needed(found)
     yield Figure(
