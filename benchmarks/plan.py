@@ -119,7 +119,6 @@ FULL = Plan(
         (
             "Copyright (C",
             "Foreign Direct Investment (F",
-            "In a Lisp dialect, every expression begins with ( and ends with",
         ),
         units=100,
         controls=200,

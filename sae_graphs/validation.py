@@ -148,6 +148,11 @@ def _too_few_controls(found: _Prepared, settings: ValidationSettings) -> tuple[s
     """Where even a path that no control matches could not be called supported."""
     several = 2 if len(found.tests) > 1 else 1  # twice the mean of p-values
     best = several * len(found.units) / (1 + settings.controls)  # a lone one, corrected for all
+    if several / (1 + settings.fewer_controls) > SIGNIFICANT:
+        return (
+            f"with {settings.fewer_controls} controls of its norm, nothing can be called "
+            f"supported; give at least --controls {math.ceil(several / SIGNIFICANT) - 1}",
+        )
     if best <= SIGNIFICANT:
         return ()
     needed = math.ceil(several * len(found.units) / SIGNIFICANT) - 1
