@@ -64,8 +64,8 @@ class Null:
     `p` and `p_kl` are (1 + number at least as large) / (1 + K), of |change| and of the divergence.
     `distinct` tells how many different controls there are among them, and `match` how well they
     match the path. `narrowest` is the number of sets in the layer that allows fewest: if that
-    layer alone does it all, no p below 1 / (1 + narrowest) can be earned, whatever K. Where the null
-    cannot differ, `refused` says why, and there are no numbers.
+    layer alone does it all, no p below 1 / (1 + narrowest) can be earned, whatever K. Where the
+    null cannot differ, `refused` says why, and there are no numbers.
     """
 
     kind: NullKind
