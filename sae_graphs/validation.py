@@ -149,9 +149,11 @@ def _too_few_controls(found: _Prepared, settings: ValidationSettings) -> tuple[s
     several = 2 if len(found.tests) > 1 else 1  # twice the mean of p-values
     best = several * len(found.units) / (1 + settings.controls)  # a lone one, corrected for all
     if several / (1 + settings.fewer_controls) > SIGNIFICANT:
+        least = math.ceil(several / SIGNIFICANT) - 1
+        option = "--controls" if settings.controls < least else "other_controls"
         return (
             f"with {settings.fewer_controls} controls of its norm, nothing can be called "
-            f"supported; give at least --controls {math.ceil(several / SIGNIFICANT) - 1}",
+            f"supported; give at least {option} {least}",
         )
     if best <= SIGNIFICANT:
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -106,8 +107,8 @@ def parse_curve(pair: object) -> tuple[FeatureId, FeatureId | str]:
     (FeatureId(layer='3', index=953, position=None), ' Paris')
     """
     if isinstance(pair, str):
-        cause, _, effect = pair.replace("->", ">", 1).partition(">")
-        pair = (cause, effect.removeprefix(" "))
+        cause, *effects = re.split("->|>|→|,", pair, maxsplit=1)  # what follows may be a token's
+        pair = (cause, *(text.removeprefix(" ") for text in effects))
     if not isinstance(pair, list | tuple) or len(pair) != 2 or "" in pair:
         raise SaeGraphsError(
             f"curve {pair!r}; expected a cause and an effect, such as 3.953 > 4.7780"

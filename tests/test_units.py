@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import FeatureId
 from sae_graphs.units import Unit, units_of
-from sae_graphs.validation_settings import ValidationSettings, parse_path
+from sae_graphs.validation_settings import ValidationSettings, parse_curve, parse_path
 from tests.graphs import example, graph_of, resolved, with_outputs
 from tests.stacks import one_line
 
@@ -121,8 +121,9 @@ def test_what_cannot_be_ablated() -> None:
         ({"path": (3.5,)}, "path 3.5"),
         ({"path": ("0.-1",)}, "0.-1"),
         ({"curve": ("0.1",)}, "expected a cause and an effect"),
-        ({"curve": ("0.1 > 1.1 > 2.1",)}, "expected a cause and an effect"),
-        ({"curve": ("0.1 > )",)}, "not a feature"),
+        ({"curve": ("0.1 > ",)}, "expected a cause and an effect"),
+        ({"curve": ("> 1.1",)}, "expected a cause and an effect"),
+        ({"curve": (") > 0.1",)}, "not a feature"),
     ],
 )
 def test_wrong_settings(options: dict[str, Any], message: str) -> None:
@@ -136,6 +137,27 @@ def test_wrong_settings(options: dict[str, Any], message: str) -> None:
 )
 def test_ways_to_write_a_path(text: object) -> None:
     assert parse_path(text) == (FeatureId("0", 1), FeatureId("1", 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "effect"),
+    [
+        ("0.1 > 1.2", FeatureId("1", 2)),
+        ("0.1->1.2", FeatureId("1", 2)),
+        ("0.1 → 1.2", FeatureId("1", 2)),
+        ("0.1,1.2", FeatureId("1", 2)),
+        ("0.1 > )", ")"),
+        ("0.1 -> )", ")"),
+        ("0.1 >  Paris", " Paris"),  # one space is not the token's
+        ("0.1 > ->", "->"),  # the first sign is the one
+        ("0.1 > >", ">"),
+        ("0.1 > ,", ","),
+        (("0.1", " Paris"), " Paris"),
+    ],
+)
+def test_ways_to_write_a_curve(text: object, effect: object) -> None:
+    assert parse_curve(text) == (FeatureId("0", 1), effect)
+    assert settings(curve=[text]).curve == ((FeatureId("0", 1), effect),)
 
 
 def test_ways_to_give_paths() -> None:

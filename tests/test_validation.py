@@ -83,6 +83,17 @@ def test_quick_is_ablation_and_controls_alone(tiny: InstrumentedModel, graph: Ca
     assert [curve.cause for curve in report.curves] == ["0.3", "0.3"]
 
 
+def test_curves_to_tokens(tiny: InstrumentedModel, graph: CausalGraph) -> None:
+    """At coefficient 1 nothing is changed: the clean logit."""
+    report: ValidationReport = run(tiny, graph, quick=True, curve=["0.3 >  cat", CURVE])
+    assert [curve.effect for curve in report.curves] == ["logit of ' cat'"] * 2 + ["2.1"] * 2
+    (cat,) = tiny.tokenizer(" cat", add_special_tokens=False)["input_ids"]
+    first = report.curves[0]
+    clean = float(tiny.clean_run(PROMPT).logits[-1, cat])
+    assert first.responses[first.coefficients.index(1.0)] == pytest.approx(clean)
+    assert len({*first.responses}) > 1
+
+
 def test_without_other_text(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     report: ValidationReport = run(tiny, graph, snippets=0, texts=[])
     assert report.corpus is None and report.noise == ()
@@ -253,6 +264,8 @@ def test_progress_goes_up_to_its_end(
         ([], {"curve": "9.1 > 1.1"}, "no SAE layer '9'"),
         ([], {"curve": "0.3 > 1.40"}, "features 0 to 39"),
         ([], {"curve": "1.1 > 0.1"}, "not above"),
+        ([], {"curve": "0.1 > 1.1 > 2.1"}, "tokens"),  # a pair, or a token's text
+        ([], {"curve": "0.3 > the cat"}, "2 tokens"),
         ([""], {}, "give some text"),
         ([5], {}, "give some text"),
         (["(" * 40], {}, "at most"),
@@ -345,7 +358,10 @@ def test_prompts_that_the_graph_was_found_on_are_no_test_of_it(tiny: Instrumente
         ({"controls": 79, "paths": 1}, 2, None),  # twice the mean: 2 * 2 / 80
         ({"controls": 78, "paths": 1}, 2, "below 0.051; give --controls 79,"),
         ({"controls": 19, "paths": 0}, 0, None),
-        ({"controls": 1, "paths": 1}, 2, "below 1; give --controls 79,"),
+        # of 50 other ones, as many as matched ones at most: 1 / 19 each, and 2 / 39 together
+        ({"controls": 18, "paths": 0}, 1, "with 18 controls of its norm, nothing can be called"),
+        ({"controls": 38, "paths": 0}, 2, "supported; give at least --controls 39"),
+        ({"controls": 79, "other_controls": 38, "paths": 1}, 2, "at least other_controls 39"),
     ],
 )
 def test_too_few_controls_are_told(
@@ -356,6 +372,7 @@ def test_too_few_controls_are_told(
     told: str | None,
 ) -> None:
     prompts = (OTHER_PROMPT, THIRD)[:tests]
+    options = {"other_controls": 50, **options}
     report: ValidationReport = run(tiny, graph, *prompts, quick=True, **options)
     assert len(report.units) == 1 + options["paths"]
     assert len(report.warnings) == (told is not None)
