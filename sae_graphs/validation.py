@@ -48,9 +48,9 @@ from sae_graphs.subjects import (
 from sae_graphs.units import Unit, units_of
 from sae_graphs.validation_partial import ValidationPartial, validation_key
 from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.verdict_kinds import SIGNIFICANT
 
 Progress = Callable[[int, int], None]
-SIGNIFICANT = 0.05  # the largest q that verdicts call supported
 TOKENS_OF_TEXTS = 20_000  # read of the other text, from which snippets are drawn
 
 

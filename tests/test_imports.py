@@ -233,6 +233,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "units",
         "validation_partial",
         "validation_settings",
+        "verdict_kinds",
     },
     "discovery": {"build", "graph", "instrument", "paths", "settings"},
     "corpora": set(),
