@@ -11,7 +11,7 @@ help:
 	@echo "make demo   install, draw the causal graph behind 'Copyright (C', and validate it"
 	@echo "make test   install, and run every check"
 	@echo "make lint   only the style and type checks"
-	@echo "make bench  time, memory and precision, at the shapes of GPT-2 small (22 minutes, 6 GB)"
+	@echo "make bench  time, memory and precision, at the shapes of GPT-2 small (half an hour, 6 GB)"
 	@echo "make clean  remove the virtual environment and the outputs"
 
 $(READY): pyproject.toml constraints.txt
