@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.evidence import Match, UnitReport
-from sae_graphs.verdict_kinds import LEAST_NATS, LEAST_POINTS, MEANINGS, deciding, pooled
+from sae_graphs.verdict_kinds import LEAST_NATS, LEAST_POINTS, MEANINGS, deciding
 from sae_graphs.verdicts import short_words, verdict
 from tests import evidence
 
@@ -151,31 +151,6 @@ def test_test_prompts_decide_where_there_are_any() -> None:
         "average (−28.1 points, −75 % of 37.5 %; −18.8 to −37.5 points in single prompts; 95 % "
         "interval of |change| 18.8 to 37.5 points)."
     )
-
-
-def test_p_over_prompts_is_twice_the_mean() -> None:
-    """One of three controls is as large in the first prompt, two in the second."""
-    changes = (0.4, -0.2, 0.0), (-0.3, 0.3, 0.15)
-    results = [
-        evidence.result(
-            role="test", change=change, nulls=(evidence.null(changes=each, p=None, match=match),)
-        )
-        for change, each, match in zip(
-            (-0.375, 0.1875),
-            changes,
-            (Match(0.5, 0.6, 0.7), Match(0.7, 0.8, 0.9)),
-            strict=True,
-        )
-    ]
-    found = pooled(evidence.unit(results=tuple(results), tested=None), "matched")
-    assert found is not None and found.n == 3
-    assert found.p == 1.0  # twice the mean of 2 / 4 and 3 / 4, at most 1
-    assert found.match == pytest.approx(0.7)
-    one_refused = (results[0], evidence.result(role="test", nulls=()))
-    alone = pooled(evidence.unit(results=one_refused, tested=None), "matched")
-    assert alone is not None and alone.match == pytest.approx(0.6)
-    both_refused = (evidence.result(role="test", nulls=()),) * 2
-    assert pooled(evidence.unit(results=both_refused, tested=None), "matched") is None
 
 
 @given(
