@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.files import write_atomically
+from sae_graphs.files import save_at
 from sae_graphs.records import FeatureId
 
 SCHEMA = "sae_graphs/validation/1"
@@ -50,14 +50,7 @@ def to_bytes(report: ValidationReport) -> bytes:
 
 def save(report: ValidationReport, path: str | Path) -> Path:
     """Write the report in one step, into a folder or to a file; returns the file."""
-    file = Path(path)
-    if file.is_dir() or not file.suffix:
-        file = file / FILE_NAME
-    try:
-        write_atomically(file, to_bytes(report))
-    except OSError as problem:
-        raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
-    return file
+    return save_at(path, FILE_NAME, to_bytes(report))
 
 
 def load(path: str | Path) -> ValidationReport:

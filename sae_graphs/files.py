@@ -26,6 +26,21 @@ def write_atomically(file: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
+def save_at(path: str | Path, name: str, data: bytes) -> Path:
+    """Write to a file, or under a name into a folder, in one step; returns the file.
+
+    A path without a suffix is a folder's. Raises `SaeGraphsError` where it cannot be written.
+    """
+    file = Path(path)
+    if file.is_dir() or not file.suffix:
+        file = file / name
+    try:
+        write_atomically(file, data)
+    except OSError as problem:
+        raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
+    return file
+
+
 def check_writable(folder: Path) -> None:
     """Fail before the work, not after it: the folder must be new, empty, or an earlier run's."""
     try:

@@ -18,7 +18,7 @@ from typing import Any
 import networkx as nx
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.files import write_atomically
+from sae_graphs.files import save_at
 from sae_graphs.graph import (
     Anatomy,
     BlockAnatomy,
@@ -90,14 +90,7 @@ def to_bytes(graph: CausalGraph) -> bytes:
 
 def save(graph: CausalGraph, path: str | Path) -> Path:
     """Write the graph in one step: a reader finds the old file or the new one, nothing else."""
-    file = Path(path)
-    if file.is_dir() or not file.suffix:
-        file = file / FILE_NAME
-    try:
-        write_atomically(file, to_bytes(graph))
-    except OSError as problem:
-        raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
-    return file
+    return save_at(path, FILE_NAME, to_bytes(graph))
 
 
 def load(path: str | Path) -> CausalGraph:
