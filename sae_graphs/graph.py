@@ -18,6 +18,8 @@ import networkx as nx
 
 from sae_graphs.checks import check_graph, unknown_feature
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.feature_page import FeaturePage, LogitToken
+from sae_graphs.neuronpedia import feature_at, is_address, layers_of
 from sae_graphs.records import (
     OUTPUT_LAYER,
     Anatomy,
@@ -49,7 +51,9 @@ __all__ = [
     "Context",
     "Edge",
     "FeatureId",
+    "FeaturePage",
     "LayerReport",
+    "LogitToken",
     "Node",
     "OutputToken",
     "RunRecord",
@@ -108,7 +112,7 @@ class CausalGraph:
 
     def __contains__(self, feature: object) -> bool:
         try:
-            return FeatureId.parse(feature) in self._by_feature  # type: ignore[arg-type]
+            return self._named(feature) in self._by_feature  # type: ignore[arg-type]
         except SaeGraphsError:
             return False
 
@@ -127,9 +131,15 @@ class CausalGraph:
 
         return svg(self)
 
+    def _named(self, feature: str | FeatureId) -> FeatureId:
+        """A feature by its name, or by its address on Neuronpedia."""
+        if isinstance(feature, str) and is_address(feature):
+            return feature_at(feature, layers_of(self.nodes))
+        return FeatureId.parse(feature)
+
     def _known(self, feature: str | FeatureId) -> FeatureId:
         """The feature, which this graph holds; raises `UnknownFeatureError` where it does not."""
-        wanted = FeatureId.parse(feature)
+        wanted = self._named(feature)
         if wanted not in self._by_feature:
             raise unknown_feature(wanted, tuple(self._by_feature), self.depths)
         return wanted
@@ -138,12 +148,12 @@ class CausalGraph:
         """The nodes of a feature: one at each position that the graph has it at.
 
         `5.10603` gives `5.10603@2` and `5.10603@4`, say; with a position, or in a graph without
-        positions, the feature alone. Raises `UnknownFeatureError` where there is none.
+        positions, the feature alone. So do addresses such as `gpt2-small/5-res-jb/10603`. Raises `UnknownFeatureError` where there is none.
 
         >>> [str(node) for node in graph.at_positions("0.1")]
         ['0.1']
         """
-        wanted = FeatureId.parse(feature)
+        wanted = self._named(feature)
         if wanted.position is None and self.resolves_positions:
             named = [f for f in self._by_feature if replace(f, position=None) == wanted]
             if named:

@@ -2,7 +2,7 @@
 
 `networkx.node_link_graph(json.load(file), edges="edges")` gives nodes named `layer.index` with
 their attributes, edges with `effect` and their anatomy, and the run's record as graph attributes.
-Files from before anatomies and output tokens lack those keys, and load all the same.
+Files from before anatomies, output tokens and pages lack those keys, and load all the same.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import networkx as nx
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.feature_page import page_from
 from sae_graphs.files import save_at
 from sae_graphs.graph import (
     Anatomy,
@@ -174,6 +175,7 @@ def node_attributes(node: Node) -> dict[str, Any]:
     del attributes["feature"]
     feature = node.feature
     placed = {} if feature.position is None else {"position": feature.position}
+    attributes["explanation"] = node.explanation  # once more, where other programs look for it
     return {"layer": feature.layer, "index": feature.index, **placed, **attributes}
 
 
@@ -198,6 +200,7 @@ def node_from(name: str, attributes: Mapping[str, Any]) -> Node:
         written_by=_shares_from(attributes.get("written_by", [])),
         scrubbed_by=_shares_from(attributes.get("scrubbed_by", [])),
         token=attributes.get("token"),
+        page=page_from(attributes.get("page")),
     )
 
 

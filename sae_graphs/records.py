@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.feature_page import FeaturePage
 
 Sign = Literal["promotes", "suppresses"]
 Part = Literal["embedding", "attention", "mlp"]
@@ -141,7 +142,7 @@ class Node:
     `written_by` says which blocks wrote the feature: shares of its clean pre-activation where it is
     most active, strongest first; `scrubbed_by` which later blocks remove it: the share of its
     contribution to the stream that they cancel there, 1 being all of it. Both are empty where that
-    was not, or cannot be, measured.
+    was not, or cannot be, measured. `page` is what Neuronpedia says, None where it was not asked.
 
     An output node (layer `out`) has the token's id for its index, its text in `token` and its clean
     logit, in nats, for its activation.
@@ -158,6 +159,7 @@ class Node:
     written_by: tuple[BlockShare, ...] = ()
     scrubbed_by: tuple[BlockShare, ...] = ()
     token: str | None = None
+    page: FeaturePage | None = None
 
     def __post_init__(self) -> None:
         if self.feature.is_output != isinstance(self.token, str):
@@ -168,6 +170,11 @@ class Node:
             raise SaeGraphsError(f"an activation of {self.feature} is not finite")
         if not isinstance(self.neuronpedia, str | None):
             raise SaeGraphsError(f"{self.neuronpedia!r} of {self.feature} is not an address")
+
+    @property
+    def explanation(self) -> str | None:
+        """What the feature means in words, as Neuronpedia has it; None where that is not known."""
+        return None if self.page is None else self.page.explanation
 
 
 @dataclass(frozen=True)
