@@ -14,6 +14,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node
 
 if TYPE_CHECKING:
+    from sae_graphs.annotating import annotate
     from sae_graphs.build import causal_graph
     from sae_graphs.comparison import compare_methods
     from sae_graphs.discovery import discover
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # What needs torch is imported when it is first used: a saved graph opens without it.
 _LATE = {
     "InstrumentedModel": "sae_graphs.instrument",
+    "annotate": "sae_graphs.annotating",
     "causal_graph": "sae_graphs.build",
     "compare_methods": "sae_graphs.comparison",
     "ValidationReport": "sae_graphs.evidence",
@@ -48,6 +50,7 @@ __all__ = [
     "Node",
     "SaeGraphsError",
     "ValidationReport",
+    "annotate",
     "causal_graph",
     "compare_methods",
     "discover",

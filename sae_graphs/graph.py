@@ -148,7 +148,8 @@ class CausalGraph:
         """The nodes of a feature: one at each position that the graph has it at.
 
         `5.10603` gives `5.10603@2` and `5.10603@4`, say; with a position, or in a graph without
-        positions, the feature alone. So do addresses such as `gpt2-small/5-res-jb/10603`. Raises `UnknownFeatureError` where there is none.
+        positions, the feature alone. So do addresses such as `gpt2-small/5-res-jb/10603`. Raises
+        `UnknownFeatureError` where there is none.
 
         >>> [str(node) for node in graph.at_positions("0.1")]
         ['0.1']

@@ -36,6 +36,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "selection": {"effects", "graph", "paths", "settings"},
     "effects_layer": {"effects", "files"},
     "neuronpedia": set(),
+    "neuronpedia_answers": {"feature_page", "neuronpedia"},
+    "neuronpedia_cache": {"feature_page", "files", "neuronpedia", "neuronpedia_answers"},
+    "neuronpedia_client": {"feature_page", "neuronpedia", "neuronpedia_answers"},
+    "annotating": {
+        "feature_page",
+        "graph",
+        "neuronpedia",
+        "neuronpedia_answers",
+        "neuronpedia_cache",
+        "neuronpedia_client",
+    },
     "effects_file": {"effects", "effects_layer", "graph", "graph_json", "neuronpedia"},
     "resume": {"effects", "effects_layer"},
     "replotting": {"effects", "effects_file", "graph", "selection", "settings"},
@@ -251,6 +262,7 @@ LATE: dict[str, set[str]] = {
 }
 TORCH_FREE = [
     "agreement",
+    "annotating",
     "comparison_table",
     "graph",
     "graph_json",
@@ -273,6 +285,9 @@ TORCH_FREE = [
     "evidence_terminal",
     "evidence_words",
     "neuronpedia",
+    "neuronpedia_answers",
+    "neuronpedia_cache",
+    "neuronpedia_client",
     "render",
     "report",
     "verdict_kinds",
@@ -351,7 +366,7 @@ def test_reading_a_graph_needs_no_torch() -> None:
     code = (
         f"import sys, sae_graphs, {names}\n"
         "sae_graphs.CausalGraph, sae_graphs.FeatureId, sae_graphs.union\n"
-        "heavy = {'torch', 'transformers', 'sae_lens', 'transformer_lens', 'pandas'}\n"
+        "heavy = {'torch', 'transformers', 'sae_lens', 'transformer_lens', 'pandas', 'httpx'}\n"
         "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
