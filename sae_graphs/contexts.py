@@ -1,6 +1,6 @@
 """What a feature means: the texts it fires on most, and the tokens it makes likelier or rarer.
 
-The texts come from a store, one `contexts.safetensors` per SAE, built by streaming a corpus. The
+The texts come from a store, one `contexts.safetensors` per SAE, built by `context_store`. The
 tokens are measured in the prompt itself: the feature is ablated and the model run on to its output
 (method: "Causal Graphs of GPT-2-Small's Residual Stream").
 
@@ -12,21 +12,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from sae_graphs.ablation import changed_rows, packs, reads_of
 from sae_graphs.ablations import Ablations, Places
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.files import write_atomically
 from sae_graphs.graph import Context, FeatureId, TokenEffect
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.rows import Rows, Where
@@ -109,7 +106,7 @@ def _strongest(model: InstrumentedModel, before: Tensor, after: Tensor, limit: i
     return TokenEffects(promotes=tokens(-weight), suppresses=tokens(weight))
 
 
-# -- the store: reading ----------------------------------------------------------------------------
+# -- the store ------------------------------------------------------------------------------------
 
 
 def store_file(model: InstrumentedModel, layer: SAELayer) -> Path:
@@ -146,7 +143,7 @@ def read_contexts(
                     f"{file} holds {tokens.get_shape()[0]} features, the SAE has "
                     f"{layer.n_features}; build it again with `sae-graphs contexts`"
                 )
-            if "" not in (mine := _fingerprint(layer), about.get("sae")) and mine != about["sae"]:
+            if "" not in (mine := fingerprint(layer), about.get("sae")) and mine != about["sae"]:
                 raise SaeGraphsError(
                     f"{file} was made for other weights of this SAE; build it again with "
                     "`sae-graphs contexts`"
@@ -158,7 +155,7 @@ def read_contexts(
         ) from problem
 
 
-def _fingerprint(layer: SAELayer) -> str:
+def fingerprint(layer: SAELayer) -> str:
     """A few letters that tell SAEs apart by their weights; none where these are rounded."""
     if layer.dtype != torch.float32:
         return ""
@@ -181,155 +178,3 @@ def _distinct(
         strings = tuple(model.token_string(token) for token, _ in held)
         chosen.append(Context(strings, tuple(value for _, value in held)))
     return tuple(chosen)
-
-
-# -- the store: building ---------------------------------------------------------------------------
-
-
-@dataclass
-class _LayerStore:
-    """The best contexts so far of one layer. Rows are ordered by peak activation."""
-
-    peaks: Tensor  # [K, F], 0 where there is none yet
-    tokens: Tensor  # [K, F, W], -1 where there is no token
-    activations: Tensor  # [K, F, W]
-    times_active: Tensor  # [F]
-
-    @classmethod
-    def empty(cls, n_features: int) -> _LayerStore:
-        width = BEFORE + 1 + AFTER
-        return cls(
-            torch.zeros(KEPT, n_features),
-            torch.full((KEPT, n_features, width), -1, dtype=torch.int32),
-            torch.zeros(KEPT, n_features, width, dtype=torch.float16),
-            torch.zeros(n_features, dtype=torch.int64),
-        )
-
-    def add(self, tokens: Tensor, activations: Tensor) -> None:
-        """Take the batch's `tokens` `[B, T]`, `activations` `[B, T, F]` in: one place a text."""
-        self.times_active += (activations != 0).sum((0, 1))
-        peaks, positions = activations.max(1)  # [B, F]
-        best = _largest(peaks, KEPT)  # [K', F]
-        ranked = _largest(torch.cat([self.peaks, best.values]), KEPT)
-        better = (ranked.indices >= KEPT).any(0).nonzero()[:, 0]  # features with something new
-        if len(better) == 0:
-            return
-        texts = best.indices[:, better]  # [K', S]
-        at = positions.gather(0, best.indices)[:, better]
-        new_tokens, new_activations = _windows(tokens, activations, texts, at, better)
-        order = ranked.indices[:, better, None].expand(-1, -1, new_tokens.shape[-1])
-        self.peaks = ranked.values
-        self.tokens[:, better] = torch.cat([self.tokens[:, better], new_tokens]).gather(0, order)
-        self.activations[:, better] = torch.cat(
-            [self.activations[:, better], new_activations]
-        ).gather(0, order)
-
-
-class _Ranked(NamedTuple):
-    values: Tensor
-    indices: Tensor
-
-
-def _largest(values: Tensor, k: int) -> _Ranked:
-    """The k largest of each column, earlier rows first among equals (`topk` promises no order).
-
-    So what a store holds does not depend on the batches, and its empty places, which count 0, come
-    before texts on which the feature is silent.
-    """
-    ordered, rows = values.sort(dim=0, descending=True, stable=True)
-    return _Ranked(ordered[:k], rows[:k])
-
-
-def _windows(
-    tokens: Tensor, activations: Tensor, texts: Tensor, at: Tensor, features: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Tokens and activations `[K', S, W]` around positions `at` `[K', S]` of some texts."""
-    positions = at[..., None] + torch.arange(-BEFORE, AFTER + 1)
-    inside = (positions >= 0) & (positions < tokens.shape[1])
-    positions = positions.clamp(0, tokens.shape[1] - 1)
-    found = tokens[texts[..., None], positions].to(torch.int32)
-    values = activations[texts[..., None], positions, features[None, :, None]].half()
-    return found.masked_fill(~inside, -1), values.masked_fill(~inside, 0.0)
-
-
-@torch.no_grad()
-def build_store(
-    model: InstrumentedModel,
-    token_batches: Iterable[Tensor],
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> list[Path]:
-    """Stream batches of token ids `[B, T]` and write every layer's contexts; returns the files.
-
-    Each row is one text whose first token (BOS) is not counted. `progress` is told the tokens
-    done so far. Nothing is written before the end.
-    """
-    stores = [_LayerStore.empty(layer.n_features) for layer in model.stack.layers]
-    done = counted = 0
-    for tokens in token_batches:
-        streams = model.streams_of(tokens.to(model.model.cfg.device))
-        for layer, store, stream in zip(model.stack.layers, stores, streams, strict=True):
-            activations = layer.encode(stream).float().cpu()
-            activations[:, 0] = 0.0
-            store.add(tokens.cpu(), activations)
-        done += tokens.numel()
-        counted += tokens[:, 1:].numel()
-        if progress is not None:
-            progress(done)
-    if done == 0:
-        raise SaeGraphsError("the text is empty; give some text to find contexts in")
-    return [
-        _write(model, layer, store, max(counted, 1))
-        for layer, store in zip(model.stack.layers, stores, strict=True)
-    ]
-
-
-def _write(model: InstrumentedModel, layer: SAELayer, store: _LayerStore, seen: int) -> Path:
-    small = len(model.tokenizer) < 2**15
-    ids = store.tokens.to(torch.int16) if small else store.tokens
-    tensors = {
-        "tokens": ids.transpose(0, 1).contiguous(),  # [F, K, W]
-        "activations": store.activations.transpose(0, 1).contiguous(),
-        "fraction_active": (store.times_active.double() / seen).float(),  # [F]
-        "max_activation": store.peaks[0].contiguous(),
-    }
-    about = {
-        "schema": SCHEMA,
-        "hook": layer.point.hook_name,
-        "sae": _fingerprint(layer),
-        "tokens_seen": str(seen),
-    }
-    file = store_file(model, layer)
-    try:
-        write_atomically(file, safetensors_bytes(tensors, metadata=about))
-    except OSError as problem:
-        raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
-    return file
-
-
-def batches_of_text(
-    model: InstrumentedModel, texts: Iterable[str], *, length: int = 128, rows: int = 32
-) -> Iterator[Tensor]:
-    """Texts as token batches `[B, T]`: each row begins with BOS where the SAEs want it.
-
-    Texts follow one another in a row; what is left at the end, shorter than a row, is dropped
-    unless it is all there is.
-    """
-    bos = model.tokenizer.bos_token_id
-    head = [bos] if model.stack.prepend_bos and bos is not None else []
-    length = min(length, int(model.model.cfg.n_ctx))
-    waiting: list[int] = []
-    batch: list[list[int]] = []
-    empty = True
-    for text in texts:
-        waiting += model.tokenizer(text, add_special_tokens=False)["input_ids"]
-        while len(waiting) >= length - len(head):
-            batch.append(head + waiting[: length - len(head)])
-            del waiting[: length - len(head)]
-            if len(batch) == rows:
-                yield torch.tensor(batch)
-                batch, empty = [], False
-    if batch:
-        yield torch.tensor(batch)
-    elif empty and waiting:
-        yield torch.tensor([head + waiting])

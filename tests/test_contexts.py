@@ -12,16 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_graphs as sg
-from sae_graphs.contexts import (
-    AFTER,
-    BEFORE,
-    FILE_NAME,
-    KEPT,
-    batches_of_text,
-    build_store,
-    read_contexts,
-    store_file,
-)
+from sae_graphs.context_rows import batches_of_text
+from sae_graphs.context_store import build_store
+from sae_graphs.contexts import AFTER, BEFORE, FILE_NAME, KEPT, read_contexts, store_file
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.instrument import InstrumentedModel
 from tests.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes, tokenizer

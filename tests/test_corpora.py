@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sae_graphs.corpora import prompts_of, texts_of
+from sae_graphs.corpora import PIECE, SAMPLE, Corpus, prompts_of, texts_of
 from sae_graphs.errors import SaeGraphsError
 from tests.stacks import one_line
 
@@ -60,16 +64,141 @@ def test_a_dataset_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     asked: list[tuple[Any, ...]] = []
 
-    def load(name: str, **options: Any) -> Iterator[dict[str, Any]]:
-        asked.append((name, options))
-        return iter([{"text": "one"}, {"n": 3, "story": "two"}, {"n": 4}])
+    def load(path: str, **options: Any) -> Iterator[dict[str, Any]]:
+        asked.append((path, options))
+        return iter([{"n": 2, "story": "one", "text": None}, {"text": "two"}, {"n": 4}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     found = texts_of("some/stories")
-    assert [next(found), next(found)] == ["one", "two"]
+    assert [next(found), next(found)] == ["", "two"]
     assert asked == [("some/stories", {"split": "train", "streaming": True})]
-    with pytest.raises(SaeGraphsError, match="no column of texts"):
+    with pytest.raises(SaeGraphsError, match="no column 'text'; choose from 'n'"):
         next(found)
+    named = Corpus("some/stories", config="c", split="test", column="story")
+    assert next(named.texts()) == "one"
+    assert asked[1] == ("some/stories", {"name": "c", "split": "test", "streaming": True})
+
+
+ROWS = [{"n": 1, "story": "one\nline"}, {"n": 2, "story": "tw\x1b[31mo\u202e"}]
+ROWS += [{"n": 3, "story": None}, {"n": 4, "story": "<|endoftext|>\x00"}]
+
+
+@pytest.fixture(params=["jsonl", "parquet", "csv"])
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder that holds the rows as one file of that format."""
+    pandas = pytest.importorskip("pandas")
+    folder, frame = tmp_path / "data", pandas.DataFrame(ROWS)
+    folder.mkdir()
+    file = folder / f"rows.{request.param}"
+    if request.param == "jsonl":
+        file.write_text("\n".join(json.dumps(row) for row in ROWS))
+    else:
+        getattr(frame, f"to_{request.param}")(file, index=False)
+    return folder
+
+
+def test_a_folder_of_data_files(data: Path) -> None:
+    expected = [row["story"] or "" for row in ROWS]
+    (file,) = data.iterdir()
+    for source in (data, file):
+        assert list(Corpus(str(source)).texts()) == expected
+        assert list(Corpus(str(source), column="story").texts()) == expected
+    assert list(texts_of(str(data))) == expected
+    (data / "more.txt").write_text("not a row")
+    assert Corpus(str(data)).facts() != Corpus(str(file)).facts()
+
+
+def test_a_folder_of_text_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    assert list(texts_of(str(tmp_path))) == ["one", "", "two"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"column": "nowhere"}, "no column 'nowhere'; choose from 'n', 'story'"),
+        ({"column": "n"}, "column 'n'"),
+        ({"split": "test"}, "no split 'test'"),
+        ({"config": "french"}, "'french' not found"),
+    ],
+)
+def test_parts_of_a_dataset_that_are_not_there(
+    data: Path, options: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SaeGraphsError) as caught:
+        next(Corpus(str(data), **options).texts())
+    text = one_line(caught)
+    assert named in text and "--" in text
+
+
+def test_a_folder_without_data(tmp_path: Path) -> None:
+    with pytest.raises(SaeGraphsError, match="doesn't contain any data files") as caught:
+        next(Corpus(str(tmp_path)).texts())
+    one_line(caught)
+
+
+HUB = {
+    "offline": (ConnectionError("Couldn't reach 'a/b' on the Hub (OfflineModeIsEnabled)"), "HUB"),
+    "no network": (ConnectionError("Couldn't reach 'a/b'\non the Hub"), "connect to the network"),
+    "gated": (FileNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "HF_TOKEN"),
+    "config": (ValueError("Config name is missing. Pick among: ['en', 'de']"), "--config"),
+    "no such name": (FileNotFoundError("Dataset 'a/b' doesn't exist"), "doesn't exist"),
+    "hostile": (RuntimeError("\n".join(["no"] * 9999)), "no no no"),
+    "silent": (RuntimeError(), "RuntimeError"),
+}
+
+
+@pytest.mark.parametrize(("problem", "named"), HUB.values(), ids=HUB.keys())
+def test_what_the_hub_refuses(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception, named: str
+) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def load(name: str, **options: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(SaeGraphsError) as caught:
+        next(Corpus("a/b").texts())
+    text = one_line(caught)
+    assert named in text and "'a/b'" in text
+
+
+def test_offline_for_real() -> None:
+    code = (
+        "from sae_graphs.corpora import texts_of\n"
+        "from sae_graphs.errors import SaeGraphsError\n"
+        "try: next(texts_of('no/such'))\n"
+        "except SaeGraphsError as mistake: print(mistake)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.stdout.count("\n") == 1
+    assert "'no/such' is no text file" in done.stdout and "HF_HUB_OFFLINE" in done.stdout
+
+
+def test_corpora_are_told_apart(tmp_path: Path) -> None:
+    file = write(tmp_path, b"one" * SAMPLE)
+    here = Corpus(str(file), is_dataset=False)
+    before = here.facts()
+    assert here.facts() == before
+    assert here.size == 3 * SAMPLE
+    for changed in (b"two" + b"one" * (SAMPLE - 1), b"one" * (SAMPLE - 1) + b"two", b"one"):
+        file.write_bytes(changed)
+        assert here.facts() != before
+    assert Corpus("a/b").facts() != Corpus("a/b", config="c").facts()
+
+
+def test_a_file_of_one_long_line(tmp_path: Path) -> None:
+    text = "né" * PIECE + "\nend"
+    pieces = list(texts_of(str(write(tmp_path, text.encode()))))
+    assert "".join(pieces) == text
+    assert max(map(len, pieces)) == PIECE
 
 
 def test_neither_file_nor_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +214,6 @@ def test_neither_file_nor_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_library_of_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(SaeGraphsError, match="is no text file") as caught:
         list(texts_of("nowhere.txt"))

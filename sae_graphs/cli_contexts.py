@@ -1,0 +1,147 @@
+"""`sae-graphs contexts`: a text file or a dataset is read for the texts that features fire on.
+
+Nothing slow is imported before the arguments have been checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sae_graphs.cli_console import err, out, progress
+from sae_graphs.cli_graph import Source
+from sae_graphs.cli_options import Device, Dtype, Memory, Model, Saes
+from sae_graphs.errors import SaeGraphsError
+
+if TYPE_CHECKING:
+    from sae_graphs.corpora import Corpus
+
+TOKENS = 1_000_000  # read of a dataset, which may have no end
+
+
+def contexts(
+    text: Annotated[
+        Path | None, typer.Option(help="A text file, read line by line (UTF-8).")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="A dataset's name on the Hugging Face hub, or a folder of data files."),
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="The dataset's configuration.")] = None,
+    split: Annotated[str | None, typer.Option(help="Its split.", show_default="train")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Its column.", show_default="text, or the first with text")
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens to read.", show_default=f"{TOKENS:,} of a dataset, all of a file", min=1
+        ),
+    ] = None,
+    model: Model = "demo",
+    saes: Saes = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    memory: Memory = None,
+) -> None:
+    """Find the texts on which each feature fires most, to be shown in the graphs' boxes.
+
+    Example: `sae-graphs contexts --text corpus.txt --model DIR --saes DIR`
+
+    A dataset is streamed: `sae-graphs contexts --dataset NAME --model gpt2-small`. When it is
+    stopped, the same command goes on from there.
+    """
+    if (text is None) == (dataset is None):
+        given = "neither is given" if text is None else f"{text} and {dataset} are given"
+        raise SaeGraphsError(f"{given}; give a text file with --text, or a --dataset")
+    if text is not None and not text.is_file():
+        raise SaeGraphsError(f"no text file {text}; give a file of plain text")
+    parts = {"--config": config, "--split": split, "--column": column}
+    foreign = [name for name, value in parts.items() if value is not None]
+    if text is not None and foreign:
+        raise SaeGraphsError(f"{foreign[0]} is for a --dataset, and {text} is a text file")
+    if model == "demo" and saes is None:
+        raise SaeGraphsError(
+            "the bundled SAEs have their contexts, and these would replace them; copy "
+            "autoencoders/demo/saes and give the copy with --saes"
+        )
+    from sae_graphs.corpora import Corpus
+
+    if text is not None:
+        corpus = Corpus(str(text), is_dataset=False)
+    else:
+        corpus = Corpus(str(dataset), config=config, split=split or "train", column=column)
+        tokens = tokens or TOKENS
+    find_and_print(corpus, tokens, Source(model, saes, device, dtype, memory))
+
+
+def find_and_print(corpus: Corpus, tokens: int | None, source: Source) -> None:
+    """Check the corpus, load, stream, print."""
+    if next(corpus.texts(), None) is None:  # and a wrong name is known at once
+        raise SaeGraphsError(
+            f"{corpus.source} is empty; give some text to find contexts in, with --text or "
+            "--dataset"
+        )
+    with err.status(f"loading {source.model}"):
+        from sae_graphs.context_store import Told, stream_store
+
+        instrumented = source.load()
+    kept = 0
+
+    def note(done: int) -> None:
+        nonlocal kept
+        kept = done
+
+    def resumed(done: int) -> None:
+        note(done)
+        err.print(f"resumed: {done:,} tokens were read before", highlight=False)
+
+    def refused(why: str) -> None:
+        err.print(
+            f"what an interrupted run left is not used: {why}; reading begins anew",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    try:
+        with progress("reading", unit="bytes" if tokens is None else "tokens") as report:
+            files = stream_store(
+                instrumented,
+                _counted(corpus, report) if tokens is None else corpus.texts,
+                tokens=tokens,
+                corpus=corpus.facts(),
+                told=Told(
+                    lambda done: None if tokens is None else report(min(done, tokens), tokens),
+                    resumed,
+                    refused,
+                    note,
+                ),
+            )
+    except KeyboardInterrupt:
+        if kept:
+            err.print(
+                f"{kept:,} tokens are done; run the same command again to go on from there",
+                highlight=False,
+            )
+        raise
+    for file in files:
+        out.print(str(file), highlight=False, markup=False, soft_wrap=True)
+
+
+def _counted(
+    corpus: Corpus, report: Callable[[int, int | None], None]
+) -> Callable[[], Iterator[str]]:
+    """The texts, of which the bytes read are reported."""
+
+    def texts() -> Iterator[str]:
+        done, size = 0, corpus.size
+        for text in corpus.texts():
+            done += len(text.encode("utf-8", "surrogatepass"))
+            yield text
+            report(done if size is None else min(done, size), size)
+
+    return texts
