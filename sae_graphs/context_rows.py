@@ -20,14 +20,14 @@ LENGTH = 128  # tokens of a row, BOS included
 class Place(NamedTuple):
     """How far a corpus was read.
 
-    `waiting` are tokens that are in no row yet; `last` stands for the last text that was read, so
-    that another corpus is noticed.
+    `waiting` are tokens that are in no row yet; `digest` stands for the texts that were read, so
+    that others are noticed.
     """
 
     rows: int = 0
     texts: int = 0
     waiting: tuple[int, ...] = ()
-    last: str = ""
+    digest: str = ""
 
 
 class TokenRows:
@@ -52,14 +52,14 @@ class TokenRows:
         self._tokenizer = model.tokenizer
         self._texts = iter(texts)
         self.rows = place.rows  # taken so far
-        self._read, self._last = place.texts, place.last
+        self._read, self._digest = place.texts, place.digest
         self._waiting, self._start = list(place.waiting), 0
 
     @property
     def place(self) -> Place:
         """How far the texts are read by now."""
         waiting = tuple(self._waiting[self._start :])
-        return Place(self.rows, self._read, waiting, self._last)
+        return Place(self.rows, self._read, waiting, self._digest)
 
     def take(self, n: int) -> Tensor | None:
         """The next `n` rows `[B, T]`, fewer at the end; None when there are no more."""
@@ -84,19 +84,19 @@ class TokenRows:
         whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         ids = self._tokenizer(whole, add_special_tokens=False)["input_ids"]
         self._waiting, self._start = [*self._waiting[self._start :], *ids], 0
-        self._read, self._last = self._read + 1, _digest(text)
+        self._read, self._digest = self._read + 1, _digest(self._digest, text)
         return True
 
 
 def passed(texts: Iterator[str], place: Place) -> bool:
     """Pass over the texts before a place; False where they are not those that were read."""
-    last = ""
+    digest = ""
     for _ in range(place.texts):
         text = next(texts, None)
         if text is None:
             return False
-        last = text
-    return not place.texts or _digest(last) == place.last
+        digest = _digest(digest, text)
+    return digest == place.digest
 
 
 def batches_of_text(
@@ -108,5 +108,6 @@ def batches_of_text(
         yield batch
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _digest(before: str, text: str) -> str:
+    """Stands for one more text after those before."""
+    return hashlib.sha256((before + text).encode("utf-8", "surrogatepass")).hexdigest()

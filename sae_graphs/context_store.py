@@ -13,6 +13,7 @@ context.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -203,10 +204,18 @@ def _write(model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: i
     }
     file = store_file(model, layer)
     try:
-        write_atomically(file, safetensors_bytes(tensors, metadata=about))
+        write_atomically(file, _in_order(safetensors_bytes(tensors, metadata=about)))
     except OSError as problem:
         raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
     return file
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose header is in order: the library's differs from time to time."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[start:]
 
 
 def _check_writable(files: Sequence[Path]) -> None:
