@@ -48,8 +48,8 @@ def annotate(
     if asked.reason is not None:
         count = len({at for at in wanted if at not in asked.answers})
         warnings.append(
-            f"{_WARNING} for {count} of {len(set(wanted))} features ({asked.reason}); "
-            "`sae-graphs neuronpedia` and the folder asks again"
+            f"{_WARNING} for {count} of {len(set(wanted))} features ({asked.reason}); to "
+            "ask again: sae-graphs neuronpedia FOLDER"
         )
     return CausalGraph(replace(graph.run, warnings=tuple(warnings)), tuple(nodes), graph.edges)
 
@@ -89,12 +89,12 @@ def _ask(
 
 
 def _annotated(node: Node, address: Address | None, answers: Mapping[Address, Answer]) -> Node:
-    """The node with its answer; one that was found stays so when the service fails."""
+    """The node with its answer; what was known of it stays when the service fails."""
     if address is None:
         return node
     answer = answers.get(address)
     if answer is None:
-        return node if _is_found(node) else replace(node, page=UNAVAILABLE)
+        return node if node.page is not None else replace(node, page=UNAVAILABLE)
     own = () if node.page is not None and node.page.gave_contexts else node.contexts
     if own or not answer.contexts:
         return replace(node, page=answer.page, contexts=own)

@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_graphs.graph import CausalGraph, Edge, Node
+from sae_graphs.neuronpedia import address_of
 from sae_graphs.render.anatomy import missing_words, share_of, shares_words, strongest_part
+from sae_graphs.render.explained import density_words, page_words
 from sae_graphs.render.names import name_of, token_at
 from sae_graphs.render.text import MINUS, counted, shortened, visible
 from sae_graphs.views import ANATOMY_COLUMNS, anatomy_sums
@@ -52,6 +54,8 @@ def _values(graph: CausalGraph, edge: Edge) -> dict[str, Any]:
         "target_token": graph[edge.target].token,
         "effect": edge.effect,
         "component": graph[edge.source].component,
+        "source_explanation": graph[edge.source].explanation,
+        "target_explanation": graph[edge.target].explanation,
     }
 
 
@@ -65,13 +69,15 @@ def _anatomy(edge: Edge) -> dict[str, Any]:
 def _csv(graph: CausalGraph, edges: Sequence[Edge], *, anatomy: bool) -> str:
     """One column a block's part and head: `attention_4`, `attention_4_head_7`, `mlp_4`.
 
-    Tokens are made visible here, as what is printed may reach a terminal.
+    Tokens and explanations are made visible here, as what is printed may reach a terminal.
     """
     rows = [_values(graph, edge) for edge in edges]
     for row in rows:
-        if (text := row["target_token"]) is not None:
-            row["target_token"] = visible(text, space=" ")
+        for name in ("target_token", "source_explanation", "target_explanation"):
+            if (text := row[name]) is not None:
+                row[name] = visible(text, space=" ")
     columns = ["source", "target", "target_token", "effect", "component"]
+    columns += ["source_explanation", "target_explanation"]
     if anatomy:
         parts = [_block_columns(edge) for edge in edges]
         named = {name: key for part in parts for name, (key, _) in part.items()}
@@ -111,6 +117,27 @@ def _print_plain(console: Console, graph: CausalGraph, edges: Sequence[Edge]) ->
         )
     console.print(table)
     console.print(Text(_units(edges), style="dim"))
+    ends = {end for edge in edges for end in (edge.source, edge.target)}
+    print_pages(console, graph, [node for node in graph.nodes if node.feature in ends])
+
+
+def print_pages(console: Console, graph: CausalGraph, nodes: Sequence[Node]) -> None:
+    """What Neuronpedia says of some features, and where; nothing where it was not asked."""
+    asked = [node for node in nodes if node.page is not None]
+    if not asked:
+        return
+    table = Table("feature", "Neuronpedia says", "active on", "address")
+    for column, least in zip(table.columns, (7, 24, 9, 24), strict=True):
+        column.overflow, column.min_width = "fold", least
+    for node in asked:
+        page, place = node.page, address_of(node)
+        assert page is not None
+        known = page.explanation is not None
+        density = "" if page.density is None else density_words(page.density)
+        words = Text(visible(page_words(page), space=" "), style="" if known else "dim")
+        name = name_of(graph.run, node.feature)
+        table.add_row(name, words, density, Text(str(place or ""), style="dim"))
+    console.print(table)
 
 
 def _ends(graph: CausalGraph, edge: Edge) -> tuple[Text, Text]:

@@ -307,7 +307,7 @@ class CausalGraph:
         """One row an edge, strongest first: its ends, layers, positions, effect and anatomy.
 
         Positions are missing where the graph has none, anatomies where none was measured;
-        `target_token` is the text of an output token.
+        `target_token` is the text of an output token, explanations are Neuronpedia's.
         """
         from sae_graphs.views import to_pandas
 

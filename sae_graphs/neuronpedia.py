@@ -79,9 +79,13 @@ def quick_list_urls(features: Iterable[Address], *, name: str) -> tuple[str, ...
     ]
     named = quote(name.encode("utf-8", "replace"), safe="")
     return tuple(
-        f"{SITE}/quick-list/?name={named}&features={quote(json.dumps(part), safe='')}"
+        f"{SITE}/quick-list/?name={named}&features={quote(_short(part), safe='')}"
         for part in (items[start : start + LISTED] for start in range(0, len(items), LISTED))
     )
+
+
+def _short(items: list[dict[str, str]]) -> str:
+    return json.dumps(items, separators=(",", ":"))
 
 
 # -- addresses to features -------------------------------------------------------------------------

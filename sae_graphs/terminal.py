@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, LayerReport
+from sae_graphs.render.explained import page_words
 from sae_graphs.render.names import counted_nodes, logit_words, name_of, output_words
 from sae_graphs.render.text import counted, percent, token, visible
 
@@ -152,8 +153,12 @@ def _print_components(console: Console, graph: CausalGraph) -> None:
         total = component.run.kept_abs_effect
         head = f"Graph {number}: {counted_nodes(component.nodes)}, total |effect| {total:.4g}"
         console.print(Text(head, style="bold cyan"))
-        path = component.paths(limit=1)[0].words(partial(name_of, run))
-        console.print(Text(f"  strongest path: {path}"))
+        path = component.paths(limit=1)[0]
+        console.print(Text(f"  strongest path: {path.words(partial(name_of, run))}"))
+        for feature in path.features:
+            if graph[feature].explanation is not None:
+                words = visible(page_words(graph[feature].page), space=" ")
+                console.print(Text(f"    {feature}  {words}", style="dim"))
 
 
 def _left_out(graph: CausalGraph) -> str:

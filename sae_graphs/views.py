@@ -47,6 +47,8 @@ def to_pandas(graph: CausalGraph) -> pd.DataFrame:
         "target_token": [graph[edge.target].token for edge in graph.edges],
         "effect": [edge.effect for edge in graph.edges],
         "component": [graph[edge.source].component for edge in graph.edges],
+        "source_explanation": [graph[edge.source].explanation for edge in graph.edges],
+        "target_explanation": [graph[edge.target].explanation for edge in graph.edges],
     }
     sums = [anatomy_sums(edge.anatomy) for edge in graph.edges]
     for name in ANATOMY_COLUMNS:

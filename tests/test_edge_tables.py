@@ -112,6 +112,8 @@ def test_json_has_every_number() -> None:
         "target_token": None,
         "effect": -2.0,
         "component": 1,
+        "source_explanation": None,
+        "target_explanation": None,
         "skip": -1.0,
         "attention": -0.75,
         "mlp": -0.25,
@@ -121,13 +123,17 @@ def test_json_has_every_number() -> None:
     assert rows[1]["target_token"] == " )"
     assert (rows[2]["skip"], rows[2]["blocks"]) == (None, None)
     plain = json.loads(printed(with_outputs(), "json"))
-    assert list(plain[0]) == ["source", "target", "target_token", "effect", "component"]
+    assert list(plain[0]) == [
+        *("source", "target", "target_token", "effect", "component"),
+        *("source_explanation", "target_explanation"),
+    ]
 
 
 def test_csv_has_every_number() -> None:
     rows = list(csv.DictReader(io.StringIO(printed(with_outputs(), "csv", anatomy=True))))
     assert list(rows[0]) == [
         *("source", "target", "target_token", "effect", "component"),
+        *("source_explanation", "target_explanation"),
         *("skip", "attention", "mlp", "preactivation_effect"),
         *("attention_2", "attention_2_head_0", "attention_2_head_1", "mlp_2"),
         *("attention_3", "mlp_3"),

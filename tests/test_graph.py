@@ -214,7 +214,8 @@ def test_pandas_view() -> None:
     table = example().to_pandas()
     assert list(table.columns) == [
         "source", "target", "source_layer", "target_layer", "source_position", "target_position",
-        "target_token", "effect", "component", "skip", "attention", "mlp", "preactivation_effect",
+        "target_token", "effect", "component", "source_explanation", "target_explanation",
+        "skip", "attention", "mlp", "preactivation_effect",
     ]  # fmt: skip
     first = table.iloc[0]
     assert first[["source", "target", "source_layer", "target_layer"]].tolist() == [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sae_graphs.graph import CausalGraph, Edge, LayerReport, RunRecord
 from sae_graphs.render.anatomy import anatomy_words, strongest_part
 from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_lines, shelves
+from sae_graphs.render.explained import is_explained
 from sae_graphs.render.header import header, no_path_words
 from sae_graphs.render.labels import BoxShape, box, box_tooltip
 from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
@@ -59,7 +60,7 @@ def dot(
     if not graph.nodes:
         message = words(no_path_words(graph.run), size=12, colour=SOFT)
         drawing.node("nothing", label=f"<{message}>", tooltip="no path is left")
-    shape = BoxShape(box_columns(shelved), context_lines(graph))
+    shape = BoxShape(box_columns(shelved), context_lines(graph), is_explained(graph))
     for shelf in shelved:
         for group in shelf.groups:
             _add_group(drawing, graph, group, shape, marks)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sae_graphs.graph import BlockShare, Context, Node, RunRecord, TokenEffect
 from sae_graphs.render.anatomy import shares_words
+from sae_graphs.render.explained import explanation_row, page_lines
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
 from sae_graphs.render.names import logit_words, name_of, output_words, token_at
@@ -49,10 +50,12 @@ RAISES_WORDS = "ablating raises"
 
 @dataclass(frozen=True)
 class BoxShape:
-    """What every box of a picture has in common: characters in a line, contexts shown."""
+    """What every box of a picture has in common: characters in a line, contexts shown, and
+    whether there is a line for what Neuronpedia says."""
 
     columns: int = 36
     contexts: int = 3
+    explained: bool = False
 
     @property
     def points(self) -> int:
@@ -67,6 +70,7 @@ def box(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool = False) ->
     largest = _largest_activation(node)
     heading = _heading(node, run, shape, marked=marked)
     rows = [row(cell(heading, align="LEFT", width=shape.points))]
+    rows += [explanation_row(node, shape.columns)] if shape.explained else []
     if node.activations:
         line = strip(
             run.tokens,
@@ -189,10 +193,13 @@ def box_tooltip(node: Node, run: RunRecord) -> str:
     place = "the read token" if here is None else f"token {node.feature.position}, {here}"
     lines = [f"{node.feature}: activation {plain(node.activation)} at {place}"]
     lines += [f"{what} {shares_words(shares)}" for what, shares in provenance(node)]
+    if node.page is not None:
+        lines += ["", *page_lines(node)]
     if node.activations:
         lines += ["", "in this prompt:", *_prompt_lines(node, run)]
     if node.contexts:
-        lines += ["", "most active on:"]
+        theirs = node.page is not None and node.page.gave_contexts
+        lines += ["", "most active on (from Neuronpedia):" if theirs else "most active on:"]
         lines += [f"  {_context_line(context)}" for context in node.contexts]
     for label, effects in zip((LOWERS_WORDS, RAISES_WORDS), split_by_sign(node), strict=True):
         if effects:

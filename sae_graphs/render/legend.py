@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from sae_graphs.graph import CausalGraph
+from sae_graphs.render.explained import is_explained
 from sae_graphs.render.marks import CHECK, LEAST_SHARE, NO_MARKS, Marks
 from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
 from sae_graphs.render.style import (
@@ -32,6 +33,7 @@ Kind = Literal[
     "effect",
     "activation",
     "tokens",
+    "explained",
     "place",
     "out",
     "supported",
@@ -47,6 +49,9 @@ TOKEN_WORDS = (
     "change of log-probability, ablated − clean, in nats"
 )
 
+EXPLAINED_WORDS = (
+    "under the name: what the feature means, as Neuronpedia has it; mostly a language model's guess"
+)
 SUPPORTED_WORDS = (
     "thick frame: tested; ablated together, its features matter, beyond controls of their size"
 )
@@ -78,6 +83,8 @@ def entries(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> 
         found.append(Entry("place", _place_words(graph)))
     found.append(Entry("activation", _activation_words(graph)))
     found.append(Entry("tokens", TOKEN_WORDS))
+    if is_explained(graph):
+        found.append(Entry("explained", EXPLAINED_WORDS))
     if any(node.feature.is_output for node in graph.nodes):
         found.append(Entry("out", _output_words(graph)))
     standings = [marks.standing(number) for number in graph.component_numbers]
@@ -147,6 +154,7 @@ def legend(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> s
         "place": _framed(),
         "activation": _ramp(),
         "tokens": _chips(),
+        "explained": "",
         "out": _dark(),
         "supported": _checked(),
         "ticked": _checked(),

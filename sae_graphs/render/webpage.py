@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, Edge, FeatureId, RunRecord
+from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, Edge, FeatureId, Node, RunRecord
 from sae_graphs.render.anatomy import anatomy_words, missing_words, shares_words
+from sae_graphs.render.explained import density_words, is_explained, logit_tokens, page_words
 from sae_graphs.render.header import no_path_words, settings_words, share_words
 from sae_graphs.render.legend import entries
 from sae_graphs.render.names import logit_words, name_of, output_words, token_at
@@ -31,6 +32,7 @@ _SAMPLES = {
     "place": "<i class='chip framed'></i>",
     "activation": "<i class='ramp'></i>",
     "tokens": "<i class='chip lowered'></i><i class='chip raised'></i>",
+    "explained": "",
     "out": "<i class='chip output'></i>",
     "supported": "<b>✓</b>",
     "not_supported": "",
@@ -57,6 +59,7 @@ def page(graph: CausalGraph, *, picture: str, title: str | None = None) -> str:
             _components(graph),
             _outputs(graph),
             _edges(graph),
+            _pages(graph),
             _features(graph),
             f"<script>{PAN_AND_ZOOM}</script>",
             "</body></html>\n",
@@ -179,6 +182,29 @@ def _anatomy(edge: Edge) -> str:
     return (
         f"<td class='number'>{signed(edge.anatomy.preactivation_effect)}</td>"
         f"<td>{_shown(anatomy_words(edge.anatomy))}</td>"
+    )
+
+
+def _pages(graph: CausalGraph) -> str:
+    """What Neuronpedia says of the features, where it was asked."""
+    if not is_explained(graph):
+        return ""
+    rows = "".join(_page(graph, node) for node in graph.nodes if node.page is not None)
+    head = "<th>Feature<th>Means<th>Active on<th>At most<th>Top logits<th>Bottom logits"
+    return f"<h2>What Neuronpedia says</h2><table><tr>{head}</tr>{rows}</table>"
+
+
+def _page(graph: CausalGraph, node: Node) -> str:
+    page = node.page
+    assert page is not None
+    density = "" if page.density is None else density_words(page.density)
+    largest = "" if page.max_activation is None else plain(page.max_activation)
+    return (
+        f"<tr><td>{_feature(graph, node.feature)}</td>"
+        f"<td{'' if page.explanation else ' class=faint'}>{_shown(page_words(page))}</td>"
+        f"<td class='number'>{density}</td><td class='number'>{largest}</td>"
+        f"<td>{in_page(logit_tokens(page.top_logits))}</td>"
+        f"<td>{in_page(logit_tokens(page.bottom_logits))}</td></tr>"
     )
 
 

@@ -7,6 +7,7 @@ from sae_graphs.render.style import (
     ALARM_LINE,
     BAR,
     DEEPEST_SHADE,
+    FAINT,
     INK,
     LINE,
     LOWERS,
@@ -36,6 +37,7 @@ table {{ border-collapse: collapse; font-size: 14px; margin-bottom: 28px; }}
 td, th {{ padding: 4px 14px 4px 0; text-align: left; vertical-align: top; }}
 tr + tr td {{ border-top: 1px solid {PANEL}; }} th {{ color: {SOFT}; font-weight: 500; }}
 .number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
+.faint {{ color: {FAINT}; }}
 .next {{ margin: 0; }} .next td {{ padding: 1px 8px 1px 0; border: 0; }}
 .next .name {{ text-align: right; }} .bar {{ width: 110px; vertical-align: middle; }}
 .bar div {{ background: {BAR}; height: 10px; min-width: 1px; border-radius: 2px; }}

@@ -1,0 +1,78 @@
+"""`sae-graphs neuronpedia`: a saved graph with what Neuronpedia says of its features.
+
+Nothing slow is imported before the arguments have been checked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sae_graphs.cli_console import err, out, progress
+from sae_graphs.errors import SaeGraphsError
+
+if TYPE_CHECKING:
+    from sae_graphs.graph import CausalGraph
+
+
+def neuronpedia(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run, or its graph.json.", show_default=False)
+    ],
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask again for what was asked before.")
+    ] = False,
+) -> None:
+    """Ask Neuronpedia what a saved graph's features mean; print it, and draw the graph again.
+
+    Example: `sae-graphs neuronpedia outputs/gpt2-small-copyright-c`
+
+    What was asked before is kept in your cache, and with HF_HUB_OFFLINE=1 there is nothing else.
+    The key in NEURONPEDIA_API_KEY is used where it is set. A folder's report of validation stays as
+    it is.
+    """
+    from sae_graphs.annotating import annotate
+    from sae_graphs.graph import CausalGraph
+    from sae_graphs.neuronpedia import address_of
+
+    graph = CausalGraph.load(run)
+    placed = [node for node in graph.nodes if address_of(node) is not None]
+    if not placed:
+        raise SaeGraphsError(
+            f"{run}: no feature of this graph has a page on Neuronpedia, as {graph.run.saes} is "
+            "not there; give a graph of SAEs that are, such as gpt2-small-res-jb"
+        )
+    with progress("asking Neuronpedia") as report:
+        annotated = annotate(graph, refresh=refresh, progress=report)
+    _write(run, annotated)
+    _print(annotated)
+
+
+def _write(run: Path, graph: CausalGraph) -> None:
+    """The graph and its pictures in their places; all else in the folder stays as it is."""
+    from sae_graphs.effects_file import run_folder
+    from sae_graphs.outputs import rewrite_graph
+
+    with err.status("drawing"):
+        written = rewrite_graph(run, graph)
+    from sae_graphs.terminal import print_files
+
+    print_files(out, run_folder(run) if run.is_dir() else run.parent, written)
+
+
+def _print(graph: CausalGraph) -> None:
+    from rich.text import Text
+
+    from sae_graphs.edge_tables import print_pages
+    from sae_graphs.neuronpedia import address_of, quick_list_urls
+
+    print_pages(out, graph, graph.nodes)
+    there = [node for node in graph.nodes if node.page is not None and node.page.status == "found"]
+    found = [place for node in there if (place := address_of(node)) is not None]
+    for link in quick_list_urls(found, name=f"{graph.run.model}: {graph.run.prompt[:60]}"):
+        out.print(Text(f"all of them: {link}"), soft_wrap=True)
+    for warning in graph.run.warnings:
+        if warning.startswith("Neuronpedia"):
+            out.print(Text(f"warning: {warning}", style="bold yellow"))
