@@ -26,6 +26,10 @@ class ModelLoadError(SaeGraphsError):
     """A model or tokenizer that cannot be loaded."""
 
 
+class HubError(SaeGraphsError):
+    """Something that cannot be fetched from the Hugging Face hub."""
+
+
 class CannotSplitError(SaeGraphsError):
     """The parts of a change cannot be told apart; the message is the reason."""
 

@@ -28,25 +28,35 @@ class TensorSize(NamedTuple):
     converts: bool
 
 
-def tensor_sizes(files: Iterable[Path], dtype: str) -> dict[str, TensorSize] | None:
-    """Sizes of the tensors in some safetensors files; None where a file is missing or damaged.
+class StoredTensor(NamedTuple):
+    """A tensor in a file: `kind` is its precision as safetensors calls it, such as `F32`."""
 
-    Floating-point tensors are loaded as `dtype`, others as they are.
-    """
-    sizes: dict[str, TensorSize] = {}
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    stored: int
+
+
+def tensor_sizes(files: Iterable[Path], dtype: str) -> dict[str, TensorSize] | None:
+    """Sizes of the tensors in some safetensors files; None where a file is missing or damaged."""
     try:
-        for file in files:
-            for name, kind, shape, stored in _tensors(file):
-                is_float = kind.startswith(("F", "BF"))
-                loaded = prod(shape) * ITEM_BYTES[dtype] if is_float else stored
-                sizes[name] = TensorSize(stored, loaded, is_float and kind != _STORED[dtype])
+        return sizes_of([tensor for file in files for tensor in tensors_in(file)], dtype)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # whoever loads the file says what is wrong with it
+
+
+def sizes_of(tensors: Iterable[StoredTensor], dtype: str) -> dict[str, TensorSize]:
+    """Sizes of tensors: floating-point ones are loaded as `dtype`, others as they are."""
+    sizes: dict[str, TensorSize] = {}
+    for name, kind, shape, stored in tensors:
+        is_float = kind.startswith(("F", "BF"))
+        loaded = prod(shape) * ITEM_BYTES[dtype] if is_float else stored
+        sizes[name] = TensorSize(stored, loaded, is_float and kind != _STORED[dtype])
     return sizes
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, str, list[int], int]]:
-    """Name, kind, shape and stored bytes of each tensor."""
+def tensors_in(file: Path) -> Iterator[StoredTensor]:
+    """The tensors of a safetensors file."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if length > _LONGEST_HEADER:
@@ -55,4 +65,4 @@ def _tensors(file: Path) -> Iterator[tuple[str, str, list[int], int]]:
     for name, about in header.items():
         if name != "__metadata__":
             begin, end = about["data_offsets"]
-            yield name, about["dtype"], about["shape"], end - begin
+            yield StoredTensor(name, about["dtype"], tuple(about["shape"]), end - begin)

@@ -1,17 +1,18 @@
-"""`load`: a model and its SAEs by name or folder, prepared as the SAEs were trained."""
+"""`load`: a model and its SAEs by name or folder, prepared as the SAEs were trained.
+
+What is on the hub is fetched first, after a look at what it takes; then all is loaded from here.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
-from sae_graphs.headers import tensor_sizes
+from sae_graphs.known_saes import default_saes
 from sae_graphs.memory import (
-    MIB,
     MemoryPlan,
     SAESize,
     format_size,
@@ -19,14 +20,22 @@ from sae_graphs.memory import (
     parse_size,
 )
 
+if TYPE_CHECKING:
+    from sae_graphs.fetching import Fetch, Fetching
+    from sae_graphs.shelf import SAESource
+
 log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-JOINT_PROJECTION = re.compile(r"c_attn\.|query_key_value|qkv", re.IGNORECASE)
-BUFFERS = 64 * MIB  # attention masks and rotary tensors, which no file holds
-DEFAULT_SAES = {"gpt2": "gpt2-small-res-jb", "gpt2-small": "gpt2-small-res-jb"}
-HUB_NAMES = {"gpt2-small": "gpt2"}
 BUNDLED = "demo"
+
+
+class Wanted(NamedTuple):
+    """What to load: the model's name or folder, its SAEs', and which SAE of each layer."""
+
+    model: str
+    saes: str | Path
+    pattern: str | None
 
 
 def bundled_folder() -> Path:
@@ -45,52 +54,137 @@ def load(
     model: str | Path = BUNDLED,
     *,
     saes: str | Path | None = None,
+    sae_pattern: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     memory: str | int | None = None,
+    fetching: Fetching | None = None,
 ) -> Any:
     """An `InstrumentedModel` from `demo`, a Hugging Face model's name, or its local folder.
 
-    `saes` is a folder with one sub-folder per SAE, or a sae-lens release; the bundled model and
-    GPT-2 small know theirs. The model gets the weight processing that the SAEs' metadata names.
+    `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
+    the bundled model and those in `known_saes` know theirs. `sae_pattern` says which SAE of each
+    layer, where there are several: `layer_{layer}/width_16k/canonical`. The model gets the weight
+    processing that the SAEs' metadata names.
     `memory` is the budget, such as `4GiB` or a number of bytes; by default four fifths of what
     the device has free. Where it does not hold all SAEs, two at a time are loaded; what it leaves
     for activations and batches is the model's `working_memory`, in bytes.
-    Raises `SaeGraphsError` where either cannot be loaded, they do not belong together, or the
-    budget cannot hold them.
+    What is not here is fetched from the hub, if it fits on the disk and into the budget.
+    `fetching`, given what that is and the least memory that it will take, is entered meanwhile and
+    gives what is told of the bytes; without it the hub shows its own bars.
+    Raises `SaeGraphsError` where either cannot be had or loaded, they do not belong together, or
+    the budget cannot hold them.
     """
-    source, release = _sources(model, saes)
+    wanted = _wanted(model, saes, sae_pattern)
     if dtype not in DTYPES:
         raise SaeGraphsError(f"dtype {dtype!r} is not one of {quoted(DTYPES)}")
     if isinstance(memory, str):
         parse_size(memory)
     import torch  # slow to import: the arguments are checked first
 
+    from sae_graphs.hub import offline
     from sae_graphs.instrument import InstrumentedModel
-    from sae_graphs.sae_files import find_saes
+    from sae_graphs.model_size import size_of_loaded
     from sae_graphs.saes import load_stack
-    from sae_graphs.shelf import SAEShelf
 
     _check_device(device)
     bundled = str(model) == BUNDLED and saes is None
     stack_name = BUNDLED if bundled else None  # no one needs to know where it is installed
     total = memory_budget(memory, device)
-    with torch.no_grad():
-        sizes = SAEShelf().sizes(find_saes(release, device=device, dtype=dtype))
-        model_bytes = _stored_model_bytes(source, dtype)
-        if model_bytes is not None and sizes:
-            MemoryPlan(total, model_bytes, sizes)  # before anything is fetched for nothing
-        bridge = _load_bridge(source, device, getattr(torch, dtype))
+    wanted, sources = _fetched(wanted, device, dtype, total, fetching)
+    model_bytes = _stored_model_bytes(wanted.model, dtype)
+    _check_memory(total, model_bytes, sources)
+    with torch.no_grad(), offline():
+        bridge = _load_bridge(wanted.model, device, getattr(torch, dtype))
         if model_bytes is None:
-            model_bytes = _loaded_model_bytes(bridge)
+            model_bytes = size_of_loaded(bridge)
 
         def room_for(sizes: tuple[SAESize, ...]) -> int:
             return MemoryPlan(total, model_bytes, sizes).sae_room
 
-        stack = load_stack(release, device=device, dtype=dtype, name=stack_name, room_for=room_for)
+        stack = load_stack(
+            wanted.saes,
+            wanted.pattern,
+            device=device,
+            dtype=dtype,
+            name=stack_name,
+            room_for=room_for,
+        )
         _process_weights(bridge, stack)
         instrumented: Any = InstrumentedModel(bridge, stack, name=str(model))
     return _with_plan(instrumented, MemoryPlan(total, model_bytes, stack.sizes))
+
+
+def _fetched(
+    wanted: Wanted, device: str, dtype: str, total: int, fetching: Fetching | None
+) -> tuple[Wanted, list[SAESource]]:
+    """Have everything here: the model by its official name, and the SAEs with their sizes."""
+    from sae_graphs.fetching import plan_fetch, run_fetch
+    from sae_graphs.hub_models import official_name
+    from sae_graphs.sae_files import find_saes
+
+    local = Path(wanted.model).is_dir()
+    if not local:
+        wanted = wanted._replace(model=official_name(wanted.model))
+    name, sources = find_saes(wanted.saes, wanted.pattern, device=device, dtype=dtype)
+    _warn_of_another_model(wanted.model, sources, local=local)
+    plan = plan_fetch(wanted.model, name, sources, local=local)
+    if not plan.files:
+        return wanted, sources
+    least = _least_memory(plan, wanted.model, sources, dtype, total)
+    if fetching is None:
+        log.info(plan.words)
+        run_fetch(plan)
+    else:
+        with fetching(plan, least) as report:
+            run_fetch(plan, report)
+    return wanted, find_saes(wanted.saes, wanted.pattern, device=device, dtype=dtype)[1]
+
+
+def _least_memory(
+    plan: Fetch, model: str, sources: Sequence[SAESource], dtype: str, total: int
+) -> int | None:
+    """The least memory that what is to be fetched will take; None where that cannot be told.
+
+    Raises `SaeGraphsError` where that is more than `total`.
+    """
+    from sae_graphs.model_size import size_of_files
+
+    sizes = [source.size or plan.sae_size for source in sources]
+    model_bytes = size_of_files(plan.tensors, dtype, tied=None) or _stored_model_bytes(model, dtype)
+    known = tuple(size for size in sizes if size is not None)
+    if model_bytes is None or len(known) < len(sizes):
+        return None
+    return MemoryPlan(total, model_bytes, known).least
+
+
+def _check_memory(total: int, model_bytes: int | None, sources: Sequence[SAESource]) -> None:
+    """Raise `SaeGraphsError` where the budget is too small, before anything is loaded."""
+    from sae_graphs.shelf import SAEShelf
+
+    sizes = SAEShelf().sizes(sources)
+    if model_bytes is not None and sizes:
+        MemoryPlan(total, model_bytes, sizes)
+
+
+def _stored_model_bytes(source: str, dtype: str) -> int | None:
+    """What a model on this disk takes once loaded, at most; None where its files do not tell."""
+    from sae_graphs.hub_models import is_tied, stored_tensors
+    from sae_graphs.model_size import size_of_files
+
+    return size_of_files(stored_tensors(source), dtype, tied=is_tied(source))
+
+
+def _warn_of_another_model(model: str, sources: Sequence[SAESource], *, local: bool) -> None:
+    """Say so where a release was trained on a model of another name."""
+    from sae_graphs.hub_models import official_name
+
+    trained = {source.trained_on for source in sources} - {None}
+    if local or not trained:
+        return
+    names = {official_name(str(name)).rpartition("/")[2].lower() for name in trained}
+    if model.rpartition("/")[2].lower() not in names:
+        log.warning("these SAEs were trained on %s, not on %s", quoted(sorted(names)), model)
 
 
 def _with_plan(instrumented: Any, plan: MemoryPlan) -> Any:
@@ -106,23 +200,29 @@ def _with_plan(instrumented: Any, plan: MemoryPlan) -> Any:
     return instrumented
 
 
-def _sources(model: str | Path, saes: str | Path | None) -> tuple[str, str | Path]:
+def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> Wanted:
     name = str(model)
     if saes is not None and not str(saes):
         raise SaeGraphsError("no SAEs given; expected a folder or a sae-lens release")
+    if pattern is not None and not pattern:
+        raise SaeGraphsError("the SAE pattern is empty; expected one such as layer_{layer}/*")
     if name == BUNDLED:
         folder = bundled_folder()
-        return str(folder / "model"), folder / "saes" if saes is None else saes
+        return Wanted(str(folder / "model"), folder / "saes" if saes is None else saes, pattern)
     if not name:
         raise ModelLoadError("no model given; expected `demo`, a Hugging Face name or a folder")
     folder = Path(name)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelLoadError(f"{name} has no config.json; expected a Hugging Face model folder")
-    if saes is None and name not in DEFAULT_SAES:
+    if saes is not None:
+        return Wanted(name, saes, pattern)
+    default = None if folder.exists() else default_saes(name)  # a folder may hold anything
+    if default is None:
         raise SaeGraphsError(
-            f"no SAEs are known for {name}; name a folder or a sae-lens release with --saes"
+            f"no SAEs are known for {name}; name a folder or a sae-lens release with --saes "
+            "(`sae-graphs models` lists them)"
         )
-    return HUB_NAMES.get(name, name), DEFAULT_SAES[name] if saes is None else saes
+    return Wanted(name, default.release, pattern or default.pattern)
 
 
 def _check_device(device: str) -> None:
@@ -179,56 +279,3 @@ def _process_weights(bridge: Any, stack: Any) -> None:
         wanted = mine
     if any(wanted.values()):
         bridge.enable_compatibility_mode(disable_warnings=True, **wanted)
-
-
-# -- the model's size ------------------------------------------------------------------------------
-
-
-def _stored_model_bytes(source: str, dtype: str) -> int | None:
-    """What a model on this disk takes once loaded, at most; None where its files do not tell.
-
-    The bridge splits a joint projection to queries, keys and values, and keeps both. Weight
-    processing unties an unembedding that is tied to the embedding, the largest tensor.
-    """
-    folder = _local_folder(source)
-    if folder is None:
-        return None
-    files = [folder / "model.safetensors"]
-    if not files[0].is_file():
-        files = sorted(folder.glob("model-*-of-*.safetensors"))
-    tensors = tensor_sizes(files, dtype)
-    if not tensors:
-        return None
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tied = bool(config.get("tie_word_embeddings", True))
-    except (OSError, ValueError, AttributeError):
-        return None  # whoever loads the model says what is wrong with it
-    weights = sum(size.loaded for size in tensors.values())
-    split = sum(size.loaded for name, size in tensors.items() if JOINT_PROJECTION.search(name))
-    largest = max(size.loaded for size in tensors.values())
-    return _model_bytes(weights + split, largest if tied else 0)
-
-
-def _local_folder(source: str) -> Path | None:
-    """Where a model lies, if it is here: its own folder, or the hub's cache."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        found = try_to_load_from_cache(source, "config.json")
-    except ValueError:  # not a name that the hub could know
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _loaded_model_bytes(bridge: Any) -> int:
-    """What a loaded model takes, at most, once its weights are processed."""
-    tensors = [*bridge.parameters(), *bridge.buffers()]
-    sizes = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
-    return _model_bytes(sum(sizes.values()), max(sizes.values()))
-
-
-def _model_bytes(weights: int, untied: int) -> int:
-    return weights + weights // 50 + untied + BUFFERS  # a fiftieth: biases that processing adds

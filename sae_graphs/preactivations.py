@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.recording import outputs_of
-from sae_graphs.sae_files import normalise_without_cycle
+from sae_graphs.sae_setup import normalise_without_cycle
 from sae_graphs.saes import SAELayer, of_features
 
 CHECKED_ROWS = 8

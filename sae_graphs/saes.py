@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from sae_graphs.errors import SaeGraphsError, SAELoadError, quoted
 from sae_graphs.memory import SAESize
-from sae_graphs.sae_files import check_finite, find_saes, normalise_without_cycle
+from sae_graphs.sae_files import find_saes
+from sae_graphs.sae_setup import check_finite, normalise_without_cycle
 from sae_graphs.shelf import SAEShelf, SAESource
 from sae_graphs.stream import StreamPoint
 
@@ -202,30 +203,33 @@ def stack_from(saes: Sequence[SAE[Any]], *, name: str = "custom") -> SAEStack:
 
 def load_stack(
     source: str | Path,
+    pattern: str | None = None,
     *,
     device: str = "cpu",
     dtype: str = "float32",
     name: str | None = None,
     room_for: RoomFor | None = None,
 ) -> SAEStack:
-    """Load SAEs from a folder (one sub-folder an SAE) or by sae-lens release name.
+    """Load SAEs from a folder (one sub-folder an SAE), a sae-lens release or a hub's repository.
 
-    `name` is what the stack is called, by default its source. `room_for` says how many bytes
-    loaded SAEs may take, given the sizes known so far; SAEs that do not fit are read again when
-    they are needed, and two always stay. Without it all stay.
+    `pattern` chooses where there are several a layer (see `sae_pattern`). `name` is what the stack
+    is called, by default its source. `room_for` says how many bytes loaded SAEs may take, given
+    the sizes known so far; SAEs that do not fit are read again when they are needed, and two
+    always stay. Without it all stay.
 
     Raises `SAELoadError` naming the folder or SAE at fault. Every SAE is read once and checked
-    here: weights are read from safetensors only and must be finite.
+    here: weights must be finite. No file is ever run: a release that comes as pickles is read by
+    torch's reader of weights alone.
     """
     shelf = SAEShelf()
-    sources = find_saes(source, device=device, dtype=dtype)
+    found, sources = find_saes(source, pattern, device=device, dtype=dtype)
     layers: list[SAELayer] = []
     for at in sources:
         _make_room(shelf, sources, room_for)
         layers.append(_read(at, shelf))
         check_finite(shelf.take(at), at.name)
     _make_room(shelf, sources, room_for)
-    return _stack(layers, name or str(source))
+    return _stack(layers, name or found)
 
 
 def _make_room(shelf: SAEShelf, sources: Sequence[SAESource], room_for: RoomFor | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sae_lens import SAE
 
+from sae_graphs.hub import HubFile
 from sae_graphs.memory import SAESize
 
 
@@ -16,13 +17,20 @@ from sae_graphs.memory import SAESize
 class SAESource:
     """Where one SAE comes from. `load` reads its weights, each time it is called.
 
-    `name` is how errors call it; `size` is None where it is not known before loading.
+    `name` is how errors call it; `size` is None where it is not known before loading. `files` are
+    those on the hub that `load` reads, `optional` those that it can do without; `size_to_fetch`
+    tells the size of an SAE from the sizes of its files there. `trained_on` is the model as the
+    release calls it.
     """
 
     name: str
     load: Callable[[], SAE[Any]]
     folder: Path | None = None
     size: SAESize | None = None
+    files: tuple[HubFile, ...] = ()
+    optional: tuple[HubFile, ...] = ()
+    size_to_fetch: Callable[[dict[str, int]], SAESize | None] | None = None
+    trained_on: str | None = None
 
 
 class SAEShelf:

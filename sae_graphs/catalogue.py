@@ -1,0 +1,183 @@
+"""The stacks of residual SAEs that sae-lens lists: which there are, and what each one takes.
+
+A stack is one SAE at every, or nearly every, block of a model. Where a release holds several per
+layer, each choice is a stack of its own. Sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from sae_graphs.errors import HubError
+from sae_graphs.headers import ITEM_BYTES
+from sae_graphs.hub import file_sizes, is_offline, listing, offline
+from sae_graphs.known_saes import default_saes
+from sae_graphs.releases import ListedSAE, Release, all_releases
+from sae_graphs.sae_pattern import choose
+
+NEARLY_ALL = 0.8  # of a model's blocks, for a stack to be listed
+ASKED_AT_ONCE = 8  # requests to the hub
+_WIDTH = re.compile(r"(?<![a-z0-9])w?(\d+)(k|(?<=width-1)m)(?![a-z0-9])")
+
+
+@dataclass(frozen=True)
+class ListedStack:
+    """A stack that can be loaded: `release` for `--saes`, `pattern` for `--sae-pattern`.
+
+    `pattern` is None where the release needs none. `n_blocks` is how many blocks the model has, as
+    far as the directory tells. `width` is the number of features of an SAE; `d_in`, `width` and
+    `download`, the bytes to fetch, are None where they are not known, and `download` is 0 where all
+    is here.
+    """
+
+    release: str
+    model: str
+    pattern: str | None
+    saes: tuple[ListedSAE, ...]
+    n_blocks: int
+    width: int | None = None
+    d_in: int | None = None
+    download: int | None = None
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Where in a block the SAEs stand: some of `pre`, `mid`, `post`."""
+        held = {sae.point.site for sae in self.saes if sae.point is not None}
+        return tuple(site for site in ("pre", "mid", "post") if site in held)
+
+    @property
+    def neuronpedia(self) -> tuple[str, ...]:
+        """The ids of the SAEs that Neuronpedia holds."""
+        return tuple(sae.neuronpedia_id for sae in self.saes if sae.neuronpedia_id)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the model gets this stack where the user names none."""
+        return default_saes(self.model) == (self.release, self.pattern)
+
+    def memory(self, dtype: str = "float32", *, at_once: int | None = None) -> int | None:
+        """What the SAEs take, all of them or `at_once`; None where their width is not known."""
+        if self.width is None or self.d_in is None:
+            return None
+        each = (2 * self.d_in * self.width + self.d_in + 2 * self.width) * ITEM_BYTES[dtype]
+        return each * (len(self.saes) if at_once is None else min(at_once, len(self.saes)))
+
+
+def listed_stacks(containing: str = "") -> tuple[ListedStack, ...]:
+    """The stacks whose model's or release's name contains a text, by model, defaults first."""
+    releases = [release for release in all_releases() if release.residual]
+    blocks: dict[str, int] = defaultdict(int)
+    for release in releases:
+        deepest = max(sae.point.block for sae in release.residual if sae.point is not None)
+        blocks[_short(release.model)] = max(blocks[_short(release.model)], deepest + 1)
+    found = [
+        stack
+        for release in releases
+        for stack in _stacks_of(release, blocks[_short(release.model)])
+        if containing.lower() in f"{stack.model} {stack.release}".lower()
+    ]
+    return tuple(sorted(found, key=lambda s: (_short(s.model), not s.is_default, s.release)))
+
+
+def with_sizes(
+    stacks: Sequence[ListedStack], progress: Callable[[int, int], None] | None = None
+) -> tuple[tuple[ListedStack, ...], str | None]:
+    """The stacks with their widths and sizes, from what is here and from the hub.
+
+    Also says why the hub was not asked, or did not answer; None where it did. `progress` is told
+    the releases done and all of them.
+    """
+    names = list(dict.fromkeys(stack.release for stack in stacks))
+    releases = {release.name: release for release in all_releases() if release.name in names}
+    problem = "HF_HUB_OFFLINE is set" if is_offline() else None
+    facts: dict[str, _Facts] = {}
+    if names and problem is None:  # the first tells whether the hub answers at all
+        facts[names[0]] = _ask(releases[names[0]], online=True)
+        problem = facts[names[0]].problem
+    online = problem is None
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        waiting = [name for name in names if name not in facts or not online]
+        asked = pool.map(lambda name: _ask(releases[name], online=online), waiting)
+        for name, found in zip(waiting, asked, strict=True):
+            facts[name] = found
+            if progress is not None:
+                progress(len(facts), len(names))
+    sized = [_sized(s, releases[s.release], facts[s.release]) for s in stacks]
+    d_in = {_short(stack.model): stack.d_in for stack in sized if stack.d_in is not None}
+    return tuple(replace(s, d_in=s.d_in or d_in.get(_short(s.model))) for s in sized), problem
+
+
+class _Facts(NamedTuple):
+    """What is known of a release: its files here and in all, and an SAE's configuration."""
+
+    here: dict[str, int]
+    listed: dict[str, int]
+    cfg: dict[str, Any]
+    problem: str | None = None
+
+
+def _ask(release: Release, *, online: bool) -> _Facts:
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    from sae_graphs.hub_saes import shapes_from_cache
+
+    here = listed = file_sizes(release.repo_id)
+    if online:
+        try:
+            listed = listing(release.repo_id, release.name)
+        except HubError as problem:
+            return _Facts(here, here, {}, str(problem))
+    cfg: dict[str, Any] = {}
+    with suppress(Exception), nullcontext() if online else offline(), shapes_from_cache():
+        # it fails in a dozen ways, and a table does without
+        cfg = dict(load_sae_config_from_huggingface(release.name, release.residual[0].sae_id))
+    return _Facts(here, listed, cfg)
+
+
+def _sized(stack: ListedStack, release: Release, facts: _Facts) -> ListedStack:
+    names = {name for sae in stack.saes for name in release.files(sae, facts.listed)}
+    lacking = names - facts.here.keys()
+    download = None
+    if names and lacking <= facts.listed.keys():
+        download = sum(facts.listed[name] for name in lacking)
+    several = len({sae.pattern for sae in release.residual}) > len({s.pattern for s in stack.saes})
+    width = stack.width if several else facts.cfg.get("d_sae") or stack.width
+    return replace(stack, width=width, d_in=facts.cfg.get("d_in"), download=download)
+
+
+def _stacks_of(release: Release, n_blocks: int) -> list[ListedStack]:
+    """The choices of a release that cover nearly all blocks."""
+    several = max(Counter(sae.depth for sae in release.residual).values()) > 1
+    patterns = sorted({sae.pattern for sae in release.residual}) if several else [None]
+    stacks = []
+    for pattern in patterns:
+        saes = tuple(choose(release.residual, pattern, release.name))
+        covered = {sae.point.block for sae in saes if sae.point is not None}
+        if len(saes) > 1 and len(covered) >= NEARLY_ALL * n_blocks:
+            model = str(release.model)
+            width = _width(saes[0], release)
+            stacks.append(ListedStack(release.name, model, pattern, saes, n_blocks, width))
+    return stacks
+
+
+def _short(model: str | None) -> str:
+    return str(model).rpartition("/")[2].lower()
+
+
+def _width(sae: ListedSAE, release: Release) -> int | None:
+    """The number of features that names tell: 16384 for `width_16k`, 81920 for `w80k`."""
+    for text in (sae.sae_id, sae.neuronpedia_id or "", release.name, release.repo_id):
+        found = _WIDTH.search(text.replace("_", "-").lower())
+        if found is not None:
+            rough = int(found[1]) * (1000 if found[2] == "k" else 10**6)
+            power = 2 ** round(math.log2(rough))
+            is_power = abs(power - rough) < 0.05 * rough
+            return power if is_power else int(found[1]) * 1024
+    return None

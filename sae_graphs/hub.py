@@ -1,0 +1,256 @@
+"""The Hugging Face hub: what a repository holds, what is here already, and fetching the rest.
+
+Everything is fetched before it is loaded: `fetch` asks the network, and what follows runs
+`offline`, so that loading needs no network, fails at no other place, and can be repeated.
+Sizes are in bytes. Torch is not needed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_graphs.errors import HubError, quoted
+from sae_graphs.headers import StoredTensor
+from sae_graphs.memory import format_size
+
+SITE = "https://huggingface.co"
+MARGIN = 2**28  # bytes of a disk that fetching leaves free
+LISTING_SECONDS = 15.0  # to wait for a repository's list of files
+
+Report = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository; `size` is None where it is not known."""
+
+    repo_id: str
+    name: str
+    size: int | None = None
+
+
+def cached(repo_id: str, name: str) -> Path | None:
+    """Where a file lies that has been fetched before; None where it has not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(repo_id, name)
+    except ValueError:  # not a name that the hub could know
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def cached_files(repo_id: str) -> tuple[str, ...]:
+    """The names of all files of a repository that are here."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(
+            repo_id=repo_id, repo_type="model"
+        )
+        commit = (repository / "refs" / "main").read_text(encoding="ascii").strip()
+        snapshot = repository / "snapshots" / commit
+        return tuple(
+            sorted(f.relative_to(snapshot).as_posix() for f in snapshot.rglob("*") if f.is_file())
+        )
+    except (OSError, ValueError):
+        return ()
+
+
+def listing(repo_id: str, what: str) -> dict[str, int]:
+    """Names and sizes of the files of a repository, from the hub.
+
+    `what` is what the user asked for, for the message. Raises `HubError` where it is not there,
+    not open to this user, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(repo_id, files_metadata=True, timeout=LISTING_SECONDS)
+    except Exception as problem:  # a dozen kinds, from several libraries
+        raise HubError(problem_words(problem, repo_id, what)) from problem
+    return {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+
+
+def file_sizes(repo_id: str) -> dict[str, int]:
+    """Names and sizes of the files of a repository that are here."""
+    found = {name: cached(repo_id, name) for name in cached_files(repo_id)}
+    return {name: at.stat().st_size for name, at in found.items() if at is not None}
+
+
+def is_offline() -> bool:
+    """Whether the user asked for no network (`HF_HUB_OFFLINE=1`)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """No request to the hub: what is loaded here comes from the cache."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+# -- fetching --------------------------------------------------------------------------------------
+
+
+def missing(files: Iterable[HubFile]) -> tuple[HubFile, ...]:
+    """Those that are not here yet."""
+    return tuple(file for file in files if cached(file.repo_id, file.name) is None)
+
+
+def check_disk(files: Sequence[HubFile]) -> None:
+    """Raise `HubError` where the disk cannot hold the files."""
+    needed = sum(file.size or 0 for file in files)
+    folder = cache_folder().absolute()
+    existing = next(at for at in (folder, *folder.parents) if at.exists())
+    free = shutil.disk_usage(existing).free
+    if needed + MARGIN > free:
+        raise HubError(
+            f"{format_size(needed)} to fetch do not fit on the disk of {folder}, which has "
+            f"{format_size(free)} free; free some, or set HF_HOME to a folder on a larger disk"
+        )
+
+
+def fetch(files: Sequence[HubFile], what: str, report: Report | None = None) -> None:
+    """Fetch files, one after the other, in the order given; what is half here is gone on with.
+
+    `report` is told the bytes done and in all; without it the hub's own bars are shown. Raises
+    `HubError` in one line.
+    """
+    from huggingface_hub import hf_hub_download
+
+    total = sum(file.size or 0 for file in files)
+    done = 0
+    for file in files:
+        bar = None if report is None else _bar(report, done, total)
+        try:
+            hf_hub_download(file.repo_id, file.name, tqdm_class=bar)
+        except Exception as problem:  # a dozen kinds, from several libraries
+            raise HubError(problem_words(problem, file.repo_id, what, file.name)) from problem
+        done += file.size or 0
+        if report is not None:
+            report(done, total)
+
+
+def _bar(report: Report, start: int, total: int) -> Any:
+    """A bar for the hub's downloads that shows nothing and tells how far they are."""
+    from huggingface_hub.utils import tqdm
+
+    class Told(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._done = int(options.get("initial") or 0)
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self._done += int(n or 0)
+            report(min(start + self._done, total), total)
+
+        def update_transfer(self, *_: Any) -> None:
+            """Bytes on the wire, which the hub's other protocol counts besides."""
+
+    return Told
+
+
+# -- what went wrong -------------------------------------------------------------------------------
+
+
+def problem_words(problem: BaseException, repo_id: str, what: str, name: str | None = None) -> str:
+    """One line: what was asked for, what stands in the way, what to do."""
+    from huggingface_hub import errors
+
+    file = f"{name} of {repo_id}" if name else repo_id
+    match problem:
+        case errors.GatedRepoError():
+            return (
+                f"{what}: {repo_id} is gated; accept its terms on {SITE}/{repo_id}, then set "
+                "HF_TOKEN to a token of yours or run `hf auth login`"
+            )
+        case errors.DisabledRepoError():
+            return f"{what}: {repo_id} has been disabled on the hub; use another"
+        case errors.RepositoryNotFoundError():
+            return (
+                f"{what}: the hub knows no {repo_id}, or it is private; check the name, or log in "
+                "with `hf auth login`"
+            )
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() if is_offline():
+            return (
+                f"{what}: {file} is not in the cache {cache_folder()}, and HF_HUB_OFFLINE forbids "
+                "fetching it; unset that once, with a network"
+            )
+        case errors.RevisionNotFoundError() | errors.RemoteEntryNotFoundError():
+            return missing_words(what, repo_id, [name or "its main branch"])
+        case errors.HFValidationError():
+            return f"{what}: {repo_id!r} is not the name of a repository; expected owner/name"
+        case errors.HfHubHTTPError() if (code := _status(problem)) is not None:
+            if code in (401, 403):
+                return f"{what}: the hub refuses {file} ({code}); log in with `hf auth login`"
+            advice = "wait a little" if code in (429, 500, 502, 503, 504) else "try again later"
+            return f"{what}: the hub answers {code} for {file}; {advice}, then run the same again"
+        case OSError() if getattr(problem, "errno", None) in (28, 122):  # no space, quota
+            return f"{what}: the disk of {cache_folder()} is full; free some, or set HF_HOME"
+    return (
+        f"{what}: {file} cannot be fetched ({reason_of(problem)}); check the network and run the "
+        "same again (what is here is kept), or give local folders"
+    )
+
+
+def missing_words(what: str, repo_id: str, names: Sequence[str]) -> str:
+    """Where a repository lacks files that it should have."""
+    return (
+        f"{what}: {repo_id} has no {quoted(names, 3)}; choose other SAEs (--saes, --sae-pattern), "
+        "or put those you want into a folder, one sub-folder per SAE"
+    )
+
+
+def reason_of(problem: BaseException) -> str:
+    """The first line of the innermost cause, short."""
+    seen = problem
+    while (cause := seen.__cause__ or seen.__context__) is not None and cause is not seen:
+        seen = cause
+    text = str(seen).strip() or str(problem).strip() or type(problem).__name__
+    return text.splitlines()[0][:160]
+
+
+def _status(problem: BaseException) -> int | None:
+    with suppress(AttributeError, TypeError, ValueError):
+        return int(problem.response.status_code)  # type: ignore[attr-defined]
+    return None
+
+
+def remote_tensors(repo_id: str, names: Sequence[str]) -> tuple[StoredTensor, ...]:
+    """The tensors in safetensors files on the hub, by the files' headers.
+
+    Empty where they cannot be had: the files say it once they are here.
+    """
+    from huggingface_hub import HfApi
+
+    found: list[StoredTensor] = []
+    with suppress(Exception):  # an estimate may be done without
+        for name in names:
+            about = HfApi().parse_safetensors_file_metadata(repo_id, name)
+            for tensor, its in about.tensors.items():
+                begin, end = its.data_offsets
+                found.append(StoredTensor(tensor, its.dtype, tuple(its.shape), end - begin))
+        return tuple(found)
+    return ()

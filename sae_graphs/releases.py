@@ -1,0 +1,165 @@
+"""Releases of SAEs: what sae-lens's own directory, or a repository's files, say of them.
+
+A release is listed without reading a single weight: where an SAE stands on the residual stream is
+told by its name, and checked against its own metadata once it is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sae_graphs.stream import HOOK, StreamPoint
+
+LAYER = re.compile(r"(?:(?<=blocks\.)|(?<=layer_)|(?<=layer)|(?<=layers\.)|(?<=^l))\d+")
+_RESIDUAL_WORD = re.compile(r"(^|[-_])res([-_]|$)|LXR|resid_post", re.IGNORECASE)
+_RESIDUAL_ID = re.compile(r"l\d+r(_|$)")
+
+# The files of an SAE in its repository, by sae-lens's name for their format; `{path}` is the SAE's
+# path there. A format that is not named here has all files below the path.
+_FILES: dict[str, tuple[str, ...]] = {
+    "sae_lens": ("{path}/cfg.json", "{path}/sae_weights.safetensors"),
+    "gemma_2": ("{path}/params.npz",),
+    "gemma_3": ("{path}/params.safetensors",),
+    "llama_scope": ("{path}/hyperparams.json", "{path}/checkpoints/final.safetensors"),
+    "llama_scope_r1_distill": ("{path}/config.json", "{path}/sae_weights.safetensors"),
+    "dictionary_learning_1": ("{path}/config.json", "{path}/ae.pt"),
+    "qwen_scope": ("{path}",),
+    "deepseek_r1": ("{path}",),
+    "goodfire": ("{path}",),
+    "sparsify": ("{path}/cfg.json", "{path}/sae.safetensors"),
+}
+_OPTIONAL = {"gemma_3": ("{path}/config.json",)}
+
+
+@dataclass(frozen=True)
+class ListedSAE:
+    """An SAE of a release: its id, its path in the repository, and where it stands.
+
+    `point` is None where its name does not tell, or tells that it is not on the residual stream.
+    """
+
+    sae_id: str
+    path: str
+    point: StreamPoint | None
+    neuronpedia_id: str | None = None
+
+    @property
+    def depth(self) -> int | None:
+        """How deep in the stream it stands; None where that is not known."""
+        return None if self.point is None else self.point.depth
+
+    @property
+    def pattern(self) -> str:
+        """The id with `{layer}` for its layer, and a choice of `{l0:...}` for a mean L0."""
+        text = LAYER.sub("{layer}", self.sae_id, count=1)
+        return re.sub(r"(?<=average_l0_)\d+", "{l0:70}", text)
+
+
+@dataclass(frozen=True)
+class Release:
+    """SAEs that were published together, for one model.
+
+    `model` is as sae-lens calls it; `format` is how the files are laid out (`sae_lens`, `gemma_2`,
+    ...). A repository that sae-lens does not list is a release of its own name.
+    """
+
+    name: str
+    model: str | None
+    repo_id: str
+    format: str
+    saes: tuple[ListedSAE, ...]
+
+    @property
+    def residual(self) -> tuple[ListedSAE, ...]:
+        """Those on the residual stream, by depth."""
+        return tuple(
+            sorted((sae for sae in self.saes if sae.point is not None), key=lambda s: s.depth or 0)
+        )
+
+    @property
+    def has_known_files(self) -> bool:
+        """Whether the format says which files belong to an SAE."""
+        return self.format in _FILES
+
+    def files(self, sae: ListedSAE, listed: Iterable[str] = ()) -> tuple[str, ...]:
+        """The files that an SAE needs, of those `listed` where the format does not say."""
+        if self.format not in _FILES:
+            return tuple(
+                name for name in listed if name == sae.path or name.startswith(f"{sae.path}/")
+            )
+        return tuple(name.format(path=sae.path) for name in _FILES[self.format])
+
+    def optional_files(self, sae: ListedSAE) -> tuple[str, ...]:
+        """Files that are read where the repository has them."""
+        return tuple(name.format(path=sae.path) for name in _OPTIONAL.get(self.format, ()))
+
+
+def release_named(name: str) -> Release | None:
+    """The release of that name in sae-lens's directory; None where there is none."""
+    entry = _directory().get(name)
+    return None if entry is None else _release(entry)
+
+
+def release_names() -> tuple[str, ...]:
+    """The names of all releases in sae-lens's directory."""
+    return tuple(_directory())
+
+
+def all_releases() -> tuple[Release, ...]:
+    """Every release in sae-lens's directory, by name."""
+    return tuple(_release(entry) for _, entry in sorted(_directory().items()))
+
+
+def releases_in(repo_id: str) -> tuple[str, ...]:
+    """The names of the listed releases that lie in a repository."""
+    return tuple(name for name, entry in _directory().items() if entry.repo_id == repo_id)
+
+
+def release_of_repository(repo_id: str, files: Iterable[str]) -> Release:
+    """A repository that sae-lens does not list: each folder with `cfg.json` is an SAE.
+
+    Where an SAE stands is told by its folder's name where that names a layer; else the SAE's own
+    metadata will.
+    """
+    folders = sorted(name.rpartition("/")[0] for name in files if name.endswith("/cfg.json"))
+    saes = tuple(ListedSAE(folder, folder, _point(folder, folder, repo_id)) for folder in folders)
+    return Release(repo_id, None, repo_id, "sae_lens", saes)
+
+
+def _directory() -> dict[str, Any]:
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    found: dict[str, Any] = get_pretrained_saes_directory()
+    return found
+
+
+def _release(entry: Any) -> Release:
+    saes = tuple(
+        ListedSAE(
+            sae_id,
+            path,
+            _point(sae_id, path, f"{entry.release} {entry.repo_id.rpartition('/')[2]}"),
+            entry.neuronpedia_id.get(sae_id),
+        )
+        for sae_id, path in entry.saes_map.items()
+    )
+    return Release(
+        entry.release, entry.model, entry.repo_id, entry.conversion_func or "sae_lens", saes
+    )
+
+
+def _point(sae_id: str, path: str, names: str) -> StreamPoint | None:
+    """Where on the residual stream an SAE stands, by the names it is known under."""
+    hook = HOOK.search(sae_id) or HOOK.search(path)
+    if hook is not None:
+        return StreamPoint.parse(hook[0])
+    layer = LAYER.search(sae_id)
+    if layer is None or "hook_" in sae_id:
+        return None
+    residual = any(_RESIDUAL_WORD.search(name) for name in (sae_id, path, *names.split()))
+    if residual or _RESIDUAL_ID.match(sae_id):
+        return StreamPoint(int(layer[0]), "post")
+    return None

@@ -1,0 +1,80 @@
+"""An SAE as sae-lens gives it, made ready for use: checked, without gradients, without cycles."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from sae_lens import SAE
+
+from sae_graphs.errors import SAELoadError
+from sae_graphs.headers import TensorSize
+from sae_graphs.memory import SAESize
+
+CHECKED_VALUES = 2**20  # at once, so that the check takes next to no memory
+
+
+def ready(load: Callable[[], SAE[Any]], name: str) -> SAE[Any]:
+    """Load an SAE without gradients and without sae-lens's warnings.
+
+    Raises `SAELoadError` in place of whatever sae-lens and the files' formats raise, and where the
+    SAE wants its inputs scaled by a factor that is not there: sae-lens would only warn.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sae = load()
+    except Exception as problem:  # of many kinds
+        raise SAELoadError(
+            f"{name} cannot be loaded ({first_line(problem)}); fetch it again, or save it again "
+            "with sae-lens"
+        ) from problem
+    if getattr(sae.cfg, "normalize_activations", None) == "expected_average_only_in":
+        raise SAELoadError(
+            f"{name} wants its inputs scaled to an average norm, and the factor is not known; load "
+            "it by a release that has it, or fold it in with `fold_activation_norm_scaling_factor` "
+            "and save the SAE again"
+        )
+    sae.requires_grad_(False).eval()
+    normalise_without_cycle(sae)
+    return sae
+
+
+def check_finite(sae: SAE[Any], name: str) -> None:
+    """Raise `SAELoadError` where a weight is NaN or infinite."""
+    for parameter, values in sae.state_dict().items():
+        for some in values.flatten().split(CHECKED_VALUES):
+            if not torch.isfinite(some).all():
+                raise SAELoadError(
+                    f"{name}: {parameter} holds NaN or infinity; get the weights again"
+                )
+
+
+def size_of_tensors(tensors: Mapping[str, TensorSize] | None) -> SAESize | None:
+    """What an SAE takes whose weights are these."""
+    if not tensors:
+        return None
+    sizes = tensors.values()
+    converts = any(size.converts for size in sizes)  # the whole file is open until it is read
+    return SAESize(
+        held=sum(size.loaded for size in sizes),
+        loading=sum(size.stored for size in sizes) if converts else 0,
+    )
+
+
+def normalise_without_cycle(sae: SAE[Any]) -> None:
+    """Let the SAE's normalisation refer to the SAE weakly.
+
+    sae-lens stores functions on the SAE that hold the SAE itself, so that it would outlive its
+    last user until the garbage collector runs.
+    """
+    type(sae)._setup_activation_normalization(weakref.proxy(sae))
+
+
+def first_line(problem: BaseException) -> str:
+    """What an error says, in short."""
+    text = str(problem).strip() or type(problem).__name__
+    return text.splitlines()[0][:200]
