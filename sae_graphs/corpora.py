@@ -160,7 +160,8 @@ def _columns(row: Mapping[str, Any]) -> str:
 def _why(corpus: Corpus, problem: Exception) -> str:
     """One line: what was asked for, what stood in the way, what to do."""
     name = corpus.source
-    said = " ".join(str(problem).split())[:200] or type(problem).__name__
+    shown = "".join(char if char.isprintable() else " " for char in str(problem))
+    said = " ".join(shown.split())[:200] or type(problem).__name__
     if "gated" in said or "authenticated" in said:
         return (
             f"the dataset {name!r} is gated ({said}); accept its terms on the hub, and give your "
