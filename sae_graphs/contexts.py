@@ -114,8 +114,9 @@ def store_file(model: InstrumentedModel, layer: SAELayer) -> Path:
     if layer.folder is not None:
         return layer.folder / FILE_NAME
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    names = (re.sub(r"[^\w.-]+", "_", part) for part in (model.name, model.stack.name))
-    return cache.joinpath("sae_graphs", *names, layer.point.hook_name, FILE_NAME)
+    one_sae = f"{layer.point.hook_name} {layer.source.name}"  # a release may have several there
+    names = (re.sub(r"[^\w.-]+", "_", part) for part in (model.name, model.stack.name, one_sae))
+    return cache.joinpath("sae_graphs", *names, FILE_NAME)
 
 
 def read_contexts(
