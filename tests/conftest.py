@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.neuronpedia_server import Neuronpedia
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
 
 BridgeOf = Callable[..., Any]
@@ -122,6 +124,18 @@ def tiny(bridge_of: BridgeOf) -> Any:
 
     bridge = bridge_of("gpt2", "float64")
     return InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]), name="tiny")
+
+
+@pytest.fixture
+def neuronpedia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Neuronpedia]:
+    """A Neuronpedia on this machine, which commands and `annotate` ask; an empty cache."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NEURONPEDIA_API_KEY", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with Neuronpedia() as service:
+        monkeypatch.setenv("NEURONPEDIA_URL", service.url)
+        yield service
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
