@@ -60,7 +60,7 @@ def find_hub_saes(
             "releases that do"
         )
     chosen = choose(saes, pattern, source)
-    name = source if len(chosen) == len(saes) else f"{source}/{pattern}"
+    name = release.name if len(chosen) == len(saes) else f"{release.name}/{pattern}"
     known = None if release.has_known_files else _files_of(release, name)
     return name, [_source(release, sae, known, device, dtype) for sae in chosen]
 
@@ -180,7 +180,7 @@ def _load(release: Release, sae: ListedSAE, device: str, dtype: str) -> SAE[Any]
         loaded = ready(
             lambda: SAE.from_pretrained(release.name, sae.sae_id, device=device, dtype=dtype), name
         )
-    if loaded.cfg.metadata.neuronpedia_id is None:
+    if release.model is not None:  # else only its own metadata can say
         loaded.cfg.metadata.neuronpedia_id = sae.neuronpedia_id
     return loaded
 

@@ -137,18 +137,26 @@ def _directory() -> dict[str, Any]:
 
 
 def _release(entry: Any) -> Release:
-    saes = tuple(
-        ListedSAE(
-            sae_id,
-            path,
-            _point(sae_id, path, f"{entry.release} {entry.repo_id.rpartition('/')[2]}"),
-            entry.neuronpedia_id.get(sae_id),
-        )
-        for sae_id, path in entry.saes_map.items()
-    )
+    names = f"{entry.release} {entry.repo_id.rpartition('/')[2]}"
+    saes = []
+    for sae_id, path in entry.saes_map.items():
+        point = _point(sae_id, path, names)
+        known = entry.neuronpedia_id.get(sae_id)
+        saes.append(ListedSAE(sae_id, path, point, known if _fits(known, point) else None))
     return Release(
-        entry.release, entry.model, entry.repo_id, entry.conversion_func or "sae_lens", saes
+        entry.release, entry.model, entry.repo_id, entry.conversion_func or "sae_lens", tuple(saes)
     )
+
+
+def _fits(neuronpedia_id: str | None, point: StreamPoint | None) -> bool:
+    """Whether an id names the layer where the SAE stands: the directory has some that do not.
+
+    An SAE after a block may be called by that block, or by the next.
+    """
+    layer = (neuronpedia_id or "").rpartition("/")[2].partition("-")[0]
+    if point is None or not layer.isdigit():
+        return True
+    return int(layer) in (point.block, point.block + (point.site == "post"))
 
 
 def _point(sae_id: str, path: str, names: str) -> StreamPoint | None:

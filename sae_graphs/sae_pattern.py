@@ -58,7 +58,7 @@ def _matcher(pattern: str, source: str) -> Callable[[str], tuple[int, int] | Non
             expression += ".*"
         elif name == "layer" and not number:
             expression += r"\d+"
-        elif name and number.isascii() and number.isdigit() and wanted is None:
+        elif name not in ("", "layer") and _is_number(number) and wanted is None:
             expression += r"(?P<number>\d+)"
             wanted = int(number)
         else:
@@ -76,6 +76,10 @@ def _matcher(pattern: str, source: str) -> Callable[[str], tuple[int, int] | Non
         return (0, 0) if wanted is None else (abs(number - wanted), number)
 
     return distance
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _closest(matched: Sequence[tuple[ListedSAE, tuple[int, int]]]) -> list[ListedSAE]:

@@ -10,6 +10,8 @@ from sae_graphs.errors import SAELoadError
 Site = Literal["pre", "mid", "post"]
 _SITES: tuple[Site, ...] = ("pre", "mid", "post")
 HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|in|out)")
+# A block's output by its module's name in transformers, as SAEs trained without bridges have it.
+_MODULE = re.compile(r"(?:[a-z_]+\.){0,2}(?:layers|h)\.(\d+)(?:\.output)?")
 _SITE_OF_HOOK: dict[str, Site] = {
     "resid_pre": "pre",
     "in": "pre",
@@ -37,7 +39,16 @@ class StreamPoint(NamedTuple):
 
     @classmethod
     def parse(cls, hook_name: str | None) -> StreamPoint:
-        """Raises `SAELoadError` where the hook is not on the residual stream."""
+        """Raises `SAELoadError` where the hook is not on the residual stream.
+
+        The name is TransformerLens's, or that of a block's module in transformers: its output.
+
+        >>> StreamPoint.parse("model.layers.5")
+        StreamPoint(block=5, site='post')
+        """
+        module = _MODULE.fullmatch(hook_name or "")
+        if module is not None:
+            return cls(int(module[1]), "post")
         found = HOOK.fullmatch(hook_name or "")
         if found is None:
             raise SAELoadError(

@@ -37,6 +37,9 @@ def folder(tmp_path: Path) -> Path:
         ("blocks.3.hook_resid_post", StreamPoint(3, "post")),
         ("blocks.3.hook_in", StreamPoint(3, "pre")),
         ("blocks.3.hook_out", StreamPoint(3, "post")),
+        ("model.layers.3", StreamPoint(3, "post")),
+        ("transformer.h.3", StreamPoint(3, "post")),
+        ("gpt_neox.layers.3.output", StreamPoint(3, "post")),
     ],
 )
 def test_stream_points(name: str, point: StreamPoint) -> None:
@@ -45,7 +48,8 @@ def test_stream_points(name: str, point: StreamPoint) -> None:
 
 @pytest.mark.parametrize(
     "name", [None, "", "blocks.0.attn.hook_z", "blocks.0.hook_mlp_out", "blocks.x.hook_resid_pre",
-             "blocks.0.hook_resid_pre.extra", "hook_embed"],
+             "blocks.0.hook_resid_pre.extra", "hook_embed", "model.layers.3.mlp",
+             "model.layers.3.self_attn.output"],
 )  # fmt: skip
 def test_other_hooks_are_refused(name: str | None) -> None:
     with pytest.raises(SAELoadError, match="not on the residual stream"):

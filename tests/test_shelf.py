@@ -287,5 +287,5 @@ def test_sizes_of_a_release_that_is_not_downloaded(
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
-    sources = find_saes(release, device="cpu", dtype="float32")
+    _, sources = find_saes(release, device="cpu", dtype="float32")
     assert [source.size for source in sources] == [None] * 13
