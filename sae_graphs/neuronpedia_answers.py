@@ -3,7 +3,8 @@
 A feature's record, as the service's interface gives it, has `explanations[].description`,
 `frac_nonzero`, `maxActApprox`, `pos_str`, `pos_values`, `neg_str`, `neg_values` and
 `activations[]` with `tokens` and `values`. What is of another kind counts as not there. Texts are
-cut to a length but keep their odd characters, which are made visible where they are shown.
+cut to a length but keep their odd characters, which are made visible where they are shown; halves
+of characters, which no file and no table could hold, become U+FFFD.
 """
 
 from __future__ import annotations
@@ -89,9 +90,10 @@ def _explanation(items: Any) -> str | None:
     """The first description that says something, its white space made single."""
     for item in _list(items):
         text = item.get("description") if isinstance(item, dict) else None
-        words = " ".join(text[: 4 * _LONGEST_EXPLANATION].split()) if isinstance(text, str) else ""
-        if words:
-            return words[:_LONGEST_EXPLANATION]
+        if isinstance(text, str):
+            words = " ".join(text[: 4 * _LONGEST_EXPLANATION].split())
+            if words:
+                return _whole(words[:_LONGEST_EXPLANATION])
     return None
 
 
@@ -99,7 +101,7 @@ def _logits(tokens: Any, weights: Any, *, sign: int) -> tuple[LogitToken, ...]:
     """The tokens at one end, strongest first; those whose weight has the other sign are not."""
     pairs = zip(_list(tokens), map(_number, _list(weights)), strict=False)
     found = [
-        LogitToken(token[:_LONGEST_TOKEN], weight)
+        LogitToken(_whole(token[:_LONGEST_TOKEN]), weight)
         for token, weight in pairs
         if isinstance(token, str) and weight is not None and weight * sign > 0
     ]
@@ -118,7 +120,7 @@ def _contexts(items: Any) -> tuple[Context, ...]:
             continue
         seen.add(ending)
         shown = slice(max(peak - BEFORE, 0), peak + AFTER + 1)
-        cut = tuple(token[:_LONGEST_TOKEN] for token in tokens[shown])
+        cut = tuple(_whole(token[:_LONGEST_TOKEN]) for token in tokens[shown])
         chosen.append(Context(cut, values[shown]))
     return tuple(chosen)
 
@@ -134,6 +136,11 @@ def _text(item: Any) -> tuple[tuple[str, ...], tuple[float, ...]] | None:
     if len(numbers) != len(values) or max(numbers, default=0.0) <= 0:
         return None
     return tuple(tokens), numbers
+
+
+def _whole(text: str) -> str:
+    """The text without lone surrogates."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _list(value: Any) -> list[Any]:

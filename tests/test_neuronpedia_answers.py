@@ -121,10 +121,19 @@ def test_each_field_is_checked(field: str, value: Any, attribute: str, expected:
 
 
 def test_odd_characters_are_kept_for_whoever_shows_them() -> None:
-    odd = "\x1b[31m</script>\u202e\ud83d\x00"
+    odd = "\x1b[31m</script>\u202e😀\x00"
     page = read_record(record(str(HERE), odd, pos_str=[odd], pos_values=[1.0])).page
     assert page.explanation == odd
     assert page.top_logits == (LogitToken(odd, 1.0),)
+
+
+def test_halves_of_characters_are_replaced() -> None:
+    half = [{"tokens": ["\ud83d", "b"], "values": [1.0, 0.0]}]
+    held = record(str(HERE), "a\ud83d b", pos_str=["\ude00"], pos_values=[1.0], activations=half)
+    page, (context,) = read_record(held)
+    assert page.explanation == "a\ufffd b"
+    assert page.top_logits == (LogitToken("\ufffd", 1.0),)
+    assert context.tokens == ("\ufffd", "b")
 
 
 json_values = st.recursive(
