@@ -6,7 +6,6 @@ Nothing slow is imported before the arguments have been checked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +13,11 @@ import typer
 
 from sae_graphs import __version__
 from sae_graphs.cli_compare import compare_and_print
-from sae_graphs.cli_console import err, out, progress
-from sae_graphs.cli_graph import Source, draw, draw_again
+from sae_graphs.cli_console import err, out
+from sae_graphs.cli_contexts import contexts
+from sae_graphs.cli_graph import Source, Wanted, draw, draw_again
+from sae_graphs.cli_models import models
+from sae_graphs.cli_neuronpedia import neuronpedia
 from sae_graphs.cli_options import (
     Ablate,
     AblateFirst,
@@ -33,6 +35,7 @@ from sae_graphs.cli_options import (
     MethodOption,
     MinPathEdges,
     Model,
+    Neuronpedia,
     Out,
     Outputs,
     Per,
@@ -43,6 +46,7 @@ from sae_graphs.cli_options import (
     Read,
     Report,
     Run,
+    SaePattern,
     Saes,
     SaveEffects,
     Seed,
@@ -87,6 +91,7 @@ def graph(
     from_folder: From = None,
     model: Model = "demo",
     saes: Saes = None,
+    sae_pattern: SaePattern = None,
     top_k: TopK = 8,
     per: PerOption = Per.layer,
     min_path_edges: MinPathEdges = None,
@@ -109,6 +114,7 @@ def graph(
     out_folder: Out = None,
     formats: Formats = "svg,png,html,dot",
     save_effects: SaveEffects = False,
+    neuronpedia: Neuronpedia = True,
 ) -> None:
     """Draw the causal graph behind a prompt's next token.
 
@@ -155,8 +161,9 @@ def graph(
             'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
             "saved effects with --from"
         )
-    source = Source(model, saes, device, dtype, memory)
-    draw(prompt, settings, source, out_folder, _formats(formats), save_effects=save_effects)
+    source = Source(model, saes, device, dtype, memory, sae_pattern)
+    wanted = Wanted(out_folder, _formats(formats), save_effects, neuronpedia)
+    draw(prompt, settings, source, wanted)
 
 
 @app.command()
@@ -204,6 +211,7 @@ def compare(
     ablate_first: AblateFirst = False,
     model: Model = "demo",
     saes: Saes = None,
+    sae_pattern: SaePattern = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     memory: Memory = None,
@@ -226,50 +234,15 @@ def compare(
     )
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
-    compare_and_print(prompt, settings, Source(model, saes, device, dtype, memory), style.value)
+    compare_and_print(
+        prompt, settings, Source(model, saes, device, dtype, memory, sae_pattern), style.value
+    )
 
 
-@app.command()
-def contexts(
-    text: Annotated[Path, typer.Option(help="A text file, read line by line (UTF-8).")],
-    model: Model = "demo",
-    saes: Saes = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    memory: Memory = None,
-) -> None:
-    """Find the texts on which each feature fires most, to be shown in the graphs' boxes.
-
-    Example: `sae-graphs contexts --text corpus.txt --model DIR --saes DIR`
-    """
-    if not text.is_file():
-        raise SaeGraphsError(f"no text file {text}; give a file of plain text")
-    if model == "demo" and saes is None:
-        raise SaeGraphsError(
-            "the bundled SAEs have their contexts, and these would replace them; copy "
-            "autoencoders/demo/saes and give the copy with --saes"
-        )
-    size = text.stat().st_size
-    with err.status(f"loading {model}"):
-        from sae_graphs.contexts import batches_of_text, build_store
-
-        instrumented = Source(model, saes, device, dtype, memory).load()
-    with progress("reading", unit="bytes") as report:
-
-        def lines() -> Iterator[str]:
-            done = 0
-            with text.open("rb") as file:
-                for line in file:
-                    done += len(line)
-                    yield line.decode("utf-8", "replace")
-                    report(done, size)
-
-        files = build_store(instrumented, batches_of_text(instrumented, lines()))
-    for file in files:
-        out.print(str(file), highlight=False, markup=False, soft_wrap=True)
-
-
+app.command()(contexts)
 app.command()(validate)
+app.command()(models)
+app.command()(neuronpedia)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sae_graphs.cli_console import err, out, progress
+from sae_graphs.cli_console import out, progress
 from sae_graphs.cli_graph import Source
 
 if TYPE_CHECKING:
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 def compare_and_print(prompt: str, settings: GraphSettings, source: Source, style: str) -> None:
     """Load, measure, estimate, print."""
-    with err.status(f"loading {source.model}"):
-        from sae_graphs.comparison import compare_methods
+    instrumented = source.load()
+    from sae_graphs.comparison import compare_methods
 
-        instrumented = source.load()
     with progress("comparing", unit="layer pairs by method") as report:
         found = compare_methods(instrumented, prompt, settings, progress=report)
     from sae_graphs.comparison_table import print_comparison

@@ -7,7 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 out = Console()
 err = Console(stderr=True)
@@ -16,13 +25,20 @@ err = Console(stderr=True)
 @contextmanager
 def progress(what: str, unit: str = "features") -> Iterator[Any]:
     """A bar on standard error with an estimate of the time left; yields `report(done, total)`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
+    with _bar(what, MofNCompleteColumn(), TextColumn(unit)) as report:
+        yield report
+
+
+@contextmanager
+def progress_of_bytes(what: str) -> Iterator[Any]:
+    """The same for bytes, with their speed."""
+    with _bar(what, DownloadColumn(binary_units=True), TransferSpeedColumn()) as report:
+        yield report
+
+
+@contextmanager
+def _bar(what: str, *amount: ProgressColumn) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
     quiet = not err.is_terminal
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(what, total=None)

@@ -13,7 +13,7 @@ import typer
 
 from sae_graphs.cli_console import err, out, progress
 from sae_graphs.cli_graph import Source
-from sae_graphs.cli_options import Device, Dtype, Memory, Model, Saes
+from sae_graphs.cli_options import Device, Dtype, Memory, Model, SaePattern, Saes
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def contexts(
     ] = None,
     model: Model = "demo",
     saes: Saes = None,
+    sae_pattern: SaePattern = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     memory: Memory = None,
@@ -75,7 +76,7 @@ def contexts(
     else:
         corpus = Corpus(str(dataset), config=config, split=split or "train", column=column)
         tokens = tokens or TOKENS
-    find_and_print(corpus, tokens, Source(model, saes, device, dtype, memory))
+    find_and_print(corpus, tokens, Source(model, saes, device, dtype, memory, sae_pattern))
 
 
 def find_and_print(corpus: Corpus, tokens: int | None, source: Source) -> None:
@@ -85,10 +86,9 @@ def find_and_print(corpus: Corpus, tokens: int | None, source: Source) -> None:
             f"{corpus.source} is empty; give some text to find contexts in, with --text or "
             "--dataset"
         )
-    with err.status(f"loading {source.model}"):
-        from sae_graphs.context_store import Told, stream_store
+    instrumented = source.load()
+    from sae_graphs.context_store import Told, stream_store
 
-        instrumented = source.load()
     kept = 0
 
     def note(done: int) -> None:

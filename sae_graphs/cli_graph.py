@@ -6,13 +6,18 @@ Nothing slow is imported before the arguments have been checked.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.cli_console import err, out, progress
+from sae_graphs.cli_console import err, out, progress, progress_of_bytes
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.memory import format_size
 
 if TYPE_CHECKING:
+    from sae_graphs.fetching import Fetch
+    from sae_graphs.graph import CausalGraph
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.settings import GraphSettings
 
@@ -25,25 +30,43 @@ class Source(NamedTuple):
     device: str
     dtype: str
     memory: str | None = None
+    sae_pattern: str | None = None
 
     def load(self) -> InstrumentedModel:
-        """Loaded; torch is imported here."""
-        from sae_graphs.loading import load
+        """Loaded, after fetching what is not here; torch is imported here."""
+        with err.status(f"loading {self.model}") as status:
+            from sae_graphs.loading import load
 
-        return load(
-            self.model, saes=self.saes, device=self.device, dtype=self.dtype, memory=self.memory
-        )
+            @contextmanager
+            def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
+                status.stop()
+                memory = "" if least is None else f"; loaded, {format_size(least)} of memory"
+                err.print(f"{plan.words}{memory}", highlight=False, markup=False, soft_wrap=True)
+                with progress_of_bytes("fetching") as report:
+                    yield report
+                status.start()
+
+            return load(
+                self.model,
+                saes=self.saes,
+                sae_pattern=self.sae_pattern,
+                device=self.device,
+                dtype=self.dtype,
+                memory=self.memory,
+                fetching=fetching,
+            )
 
 
-def draw(
-    prompt: str,
-    settings: GraphSettings,
-    source: Source,
-    out_folder: Path | None,
-    formats: tuple[str, ...],
-    *,
-    save_effects: bool,
-) -> None:
+class Wanted(NamedTuple):
+    """What a run is to leave behind."""
+
+    out_folder: Path | None
+    formats: tuple[str, ...]
+    save_effects: bool
+    neuronpedia: bool  # whether to ask what the features mean
+
+
+def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -> None:
     """Load, measure, draw, write, print."""
     from sae_graphs.files import check_writable
     from sae_graphs.outputs import (
@@ -54,17 +77,22 @@ def draw(
         write_run,
     )
 
-    folder = out_folder or folder_for(
-        Path("outputs"), prompt, source.model, source.saes, save_effects=save_effects
+    save_effects = wanted.save_effects
+    folder = wanted.out_folder or folder_for(
+        Path("outputs"),
+        prompt,
+        source.model,
+        source.saes,
+        source.sae_pattern,
+        save_effects=save_effects,
     )
     check_writable(folder)
     if not save_effects:
         check_keeps_effects(folder)
-    with err.status(f"loading {source.model}"):
-        from sae_graphs.build import causal_graph
-        from sae_graphs.resume import Partial
+    instrumented = source.load()
+    from sae_graphs.build import causal_graph
+    from sae_graphs.resume import Partial
 
-        instrumented = source.load()
     partial = Partial(partial_folder(folder), told=_resumed)
     effects = partial.folder / EFFECTS if save_effects else None
     started = time.perf_counter()
@@ -79,9 +107,17 @@ def draw(
                 effects=effects,
             )
         seconds = time.perf_counter() - started
+        if wanted.neuronpedia:
+            result = _annotated(result)
         with err.status("drawing"):
             written = write_run(
-                folder, result, formats=formats, seconds=seconds, saes=source.saes, effects=effects
+                folder,
+                result,
+                formats=wanted.formats,
+                seconds=seconds,
+                saes=source.saes,
+                sae_pattern=source.sae_pattern,
+                effects=effects,
             )
     except KeyboardInterrupt:
         if partial.n_kept:
@@ -93,6 +129,18 @@ def draw(
 
     terminal.print_graph(out, result, seconds=seconds)
     terminal.print_files(out, folder, written)
+
+
+def _annotated(graph: CausalGraph) -> CausalGraph:
+    """With what Neuronpedia says; the graph is drawn whatever that is."""
+    from sae_graphs.annotating import annotate
+
+    with progress("asking Neuronpedia") as report:
+        try:
+            return annotate(graph, progress=report)
+        except SaeGraphsError as problem:  # what the environment says of the service
+            err.print(f"warning: {problem}", markup=False, highlight=False, style="yellow")
+            return graph
 
 
 def _resumed(done: int, layers: int) -> None:

@@ -60,11 +60,28 @@ class Sign(StrEnum):
 # -- which model -----------------------------------------------------------------------------------
 
 Model = Annotated[
-    str, typer.Option(help="`demo` (bundled), a Hugging Face name, or a local model folder.")
+    str,
+    typer.Option(
+        help="`demo` (bundled), a Hugging Face name such as `gpt2-small`, or a local model folder."
+    ),
 ]
 Saes = Annotated[
     str | None,
-    typer.Option(help="Folder with one sub-folder per SAE, or a sae-lens release."),
+    typer.Option(
+        help="Folder with one sub-folder per SAE, a sae-lens release (`sae-graphs models` lists "
+        "them), or a Hugging Face repository.",
+        show_default="the model's best known",
+    ),
+]
+SaePattern = Annotated[
+    str | None,
+    typer.Option(
+        "--sae-pattern",
+        help="Which SAE of each layer, where there are several, such as "
+        "'layer_{layer}/width_16k/canonical'; {layer} is its number, * anything, {l0:70} a number "
+        "close to 70.",
+        show_default=False,
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
@@ -156,6 +173,14 @@ Steps = Annotated[
 ]
 Heads = Annotated[bool, typer.Option("--heads", help="Split what came through attention by head.")]
 Seed = Annotated[int, typer.Option(help="Kept in the record.")]
+Neuronpedia = Annotated[
+    bool,
+    typer.Option(
+        "--neuronpedia/--no-neuronpedia",
+        help="Ask Neuronpedia what the features mean, where their SAEs are there; what was asked "
+        "before is kept in your cache. A service that fails delays the graph by some seconds.",
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")
 ]

@@ -14,7 +14,7 @@ import typer
 
 from sae_graphs.cli_console import err, out, progress
 from sae_graphs.cli_graph import Source
-from sae_graphs.cli_options import Device, Dtype, Memory, Saes
+from sae_graphs.cli_options import Device, Dtype, Memory, SaePattern, Saes
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def validate(
         str | None, typer.Option(help="As for `graph`.", show_default="the graph's own")
     ] = None,
     saes: Saes = None,
+    sae_pattern: SaePattern = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     memory: Memory = None,
@@ -110,7 +111,10 @@ def validate(
     if discover is not None and not given:
         raise SaeGraphsError("no prompts to discover a graph on; give --prompts FILE")
     asked = Asked(run, given, discover, text, out_folder)
-    validate_and_print(asked, settings, model, saes, (device, dtype, memory))
+    validate_and_print(asked, settings, model, saes, (device, dtype, memory, sae_pattern))
+
+
+_Load = tuple[str, str, str | None, str | None]  # device, dtype, memory, SAE pattern
 
 
 class Asked(NamedTuple):
@@ -138,7 +142,7 @@ def validate_and_print(
     settings: ValidationSettings,
     model: str | None,
     saes: str | None,
-    load: tuple[str, str, str | None],
+    load: _Load,
 ) -> None:
     """Check, load, validate, write, print. `load` is device, precision and memory."""
     from sae_graphs.files import check_writable
@@ -203,9 +207,7 @@ def _texts(text: str | None) -> Iterator[str] | None:
     return itertools.chain([first], lines)
 
 
-def _saved(
-    asked: Asked, model: str | None, saes: str | None, load: tuple[str, str, str | None]
-) -> _Found:
+def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _Found:
     """A graph from its folder, with the model that made it."""
     from sae_graphs.effects_file import run_folder
     from sae_graphs.files import check_writable
@@ -227,10 +229,12 @@ def _saved(
         )
     check_writable(to_write)
     record = record_of(folder) or {}
-    name = model or graph.run.model
-    stack = saes if saes is not None or model is not None else record.get("saes_given")
+    source = Source(str(model or graph.run.model), saes, *load)
+    if saes is None and model is None and source.sae_pattern is None:
+        given, pattern = record.get("saes_given"), record.get("sae_pattern_given")
+        source = source._replace(saes=given, sae_pattern=pattern)
     return _Found(
-        model=_loaded(Source(str(name), stack, *load)),
+        model=source.load(),
         graph=graph,
         test=asked.prompts,
         discovery=None,
@@ -244,7 +248,7 @@ def _discovered(
     settings: ValidationSettings,
     model: str | None,
     saes: str | None,
-    load: tuple[str, str, str | None],
+    load: _Load,
 ) -> _Found:
     """A graph that a part of the prompts have in common; the others are left to test it."""
     from sae_graphs.files import check_writable
@@ -252,10 +256,11 @@ def _discovered(
 
     name = model or "demo"
     folder = asked.out_folder or folder_for(
-        Path("outputs"), f"common {asked.prompts[0]}", name, saes
+        Path("outputs"), f"common {asked.prompts[0]}", name, saes, load[-1]
     )
     check_writable(folder)
-    instrumented = _loaded(Source(name, saes, *load))
+    source = Source(name, saes, *load)
+    instrumented = source.load()
     from sae_graphs.discovery import discover
 
     started = time.perf_counter()
@@ -264,17 +269,19 @@ def _discovered(
             instrumented, asked.prompts, part=part, seed=settings.seed, progress=report
         )
     seconds = time.perf_counter() - started
-    write_run(folder, found.graph, formats=("svg", "png"), seconds=seconds, saes=saes)
+    write_run(
+        folder,
+        found.graph,
+        formats=("svg", "png"),
+        seconds=seconds,
+        saes=saes,
+        sae_pattern=source.sae_pattern,
+    )
     err.print(
         f"found on {len(found.discovery)} prompts, to be tested on {len(found.test)}",
         highlight=False,
     )
     return _Found(instrumented, found.graph, found.test, found.discovery, folder / "validation")
-
-
-def _loaded(source: Source) -> InstrumentedModel:
-    with err.status(f"loading {source.model}"):
-        return source.load()
 
 
 def prompts_given(prompt: Sequence[str] | None, file: Path | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import itertools
 import json
 import platform
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,17 +16,25 @@ from typing import Any
 
 from sae_graphs import __version__
 from sae_graphs.effects_file import FILE_NAME as EFFECTS
+from sae_graphs.effects_file import run_folder
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.files import RECORD, replace_folder, write_atomically
+from sae_graphs.files import RECORD, replace_folder, save_at, write_atomically
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import FILE_NAME, to_bytes
 
+_OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "networkx", "pygraphviz")
 
 
 def folder_for(
-    root: Path, prompt: str, model: str, saes: str | None, *, save_effects: bool = False
+    root: Path,
+    prompt: str,
+    model: str,
+    saes: str | None,
+    sae_pattern: str | None = None,
+    *,
+    save_effects: bool = False,
 ) -> Path:
     """`outputs/copyright-c` for "Copyright (C"; a suffix keeps other prompts' folders apart.
 
@@ -34,13 +43,13 @@ def folder_for(
     slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "prompt"
     if model != "demo":
         slug = re.sub(r"[^a-z0-9.]+", "-", f"{Path(model).name}-{slug}".lower()).strip("-.")
-    mine = [prompt, model, saes]
+    mine = [prompt, model, saes, sae_pattern]
     digest = hashlib.sha256(json.dumps(mine).encode()).hexdigest()[:6]
     numbered = (f"{slug}-{digest}-{number}" for number in itertools.count(2))
 
     def free(folder: Path) -> bool:
         held = record_of(folder)
-        if held and [held.get(name) for name in ("prompt", "model", "saes_given")] != mine:
+        if held and [held.get(name) for name in _OF_RUN] != mine:
             return False
         return save_effects or not holds_effects(folder)
 
@@ -91,14 +100,15 @@ def write_run(
     formats: Sequence[str],
     seconds: float,
     saes: str | None = None,
+    sae_pattern: str | None = None,
     effects: Path | None = None,
     replotted_from: Path | None = None,
 ) -> tuple[str, ...]:
     """Draw the graph and put all files of the run in place at once; returns their names.
 
-    `saes` is what the user asked for, None where the model's own were taken; `effects` the file of
-    all effects, where they are saved; `replotted_from` the folder of the run that measured them,
-    where this one did not.
+    `saes` and `sae_pattern` are what the user asked for, None where the model's own were taken;
+    `effects` the file of all effects, where they are saved; `replotted_from` the folder of the run
+    that measured them, where this one did not.
     """
     from sae_graphs.render import files
 
@@ -108,16 +118,18 @@ def write_run(
     names = (*written, RECORD)
     measured = record_of(replotted_from) if replotted_from is not None else None
     if measured is not None:
-        saes = measured.get("saes_given")
+        saes, sae_pattern = measured.get("saes_given"), measured.get("sae_pattern_given")
     record: dict[str, Any] = {
         "prompt": graph.run.prompt,
         "model": graph.run.model,
         "saes": graph.run.saes,
         "saes_given": saes,
+        "sae_pattern_given": sae_pattern,
         "settings": dict(graph.run.settings),
         "features": sum(not node.feature.is_output for node in graph.nodes),
         "output_tokens": sum(node.feature.is_output for node in graph.nodes),
         "edges": len(graph.edges),
+        "neuronpedia": _pages(graph),
         "replotted_from": None if replotted_from is None else str(replotted_from.resolve()),
         "seconds": round(seconds, 4),
         **_made(),
@@ -126,6 +138,41 @@ def write_run(
     written[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
     replace_folder(folder, written)
     return names
+
+
+def rewrite_graph(run: Path, graph: CausalGraph) -> tuple[str, ...]:
+    """Put a saved graph in its place again, with more known of its features; returns the names.
+
+    `run` is its folder or its file. The pictures that lie beside `graph.json` are drawn again, and
+    the record says what Neuronpedia answered; all else stays: effects, validation, a user's notes.
+    Each file is replaced in one step, and none before all are drawn.
+    """
+    from sae_graphs.render import FORMATS, files
+
+    folder = run_folder(run)
+    if folder == run and not run.is_dir():  # a graph saved under another name
+        return (save_at(run, FILE_NAME, to_bytes(graph)).name,)
+    formats = [kind for kind in FORMATS if (folder / f"graph.{kind}").is_file()]
+    written = {**files(graph, formats), FILE_NAME: to_bytes(graph)}
+    held = record_of(folder)
+    if held is not None:
+        said = {**held, "neuronpedia": _pages(graph)}
+        written[RECORD] = (json.dumps(said, indent=1) + "\n").encode()
+    try:
+        for name, data in written.items():
+            write_atomically(folder / name, data)
+    except OSError as problem:
+        raise SaeGraphsError(
+            f"cannot write into {folder}: {problem.strerror or problem}; make room, or give a copy"
+        ) from problem
+    return tuple(written)
+
+
+def _pages(graph: CausalGraph) -> dict[str, int] | None:
+    """How many features Neuronpedia knew, and did not; None where it was not asked."""
+    counts = Counter(node.page.status for node in graph.nodes if node.page is not None)
+    kinds = ("found", "missing", "unavailable")
+    return {kind: counts[kind] for kind in kinds} if counts else None
 
 
 def write_validation(
