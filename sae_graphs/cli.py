@@ -161,7 +161,7 @@ def graph(
             'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
             "saved effects with --from"
         )
-    source = Source(model, saes, device, dtype, memory, sae_pattern)
+    source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
     wanted = Wanted(out_folder, _formats(formats), save_effects, neuronpedia)
     draw(prompt, settings, source, wanted)
 
@@ -234,9 +234,8 @@ def compare(
     )
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
-    compare_and_print(
-        prompt, settings, Source(model, saes, device, dtype, memory, sae_pattern), style.value
-    )
+    source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
+    compare_and_print(prompt, settings, source, style.value)
 
 
 app.command()(contexts)

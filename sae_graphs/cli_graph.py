@@ -31,6 +31,7 @@ class Source(NamedTuple):
     dtype: str
     memory: str | None = None
     sae_pattern: str | None = None
+    layers: tuple[str, str] | None = None
 
     def load(self) -> InstrumentedModel:
         """Loaded, after fetching what is not here; torch is imported here."""
@@ -50,6 +51,7 @@ class Source(NamedTuple):
                 self.model,
                 saes=self.saes,
                 sae_pattern=self.sae_pattern,
+                layers=self.layers,
                 device=self.device,
                 dtype=self.dtype,
                 memory=self.memory,

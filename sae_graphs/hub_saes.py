@@ -112,6 +112,8 @@ def _source(
         optional=tuple(HubFile(release.repo_id, name) for name in release.optional_files(sae)),
         size_to_fetch=partial(size_to_fetch, release, sae, dtype),
         trained_on=release.model,
+        point=sae.point,
+        neuronpedia_id=sae.neuronpedia_id,
     )
 
 

@@ -31,11 +31,12 @@ BUNDLED = "demo"
 
 
 class Wanted(NamedTuple):
-    """What to load: the model's name or folder, its SAEs', and which SAE of each layer."""
+    """What to load: the model's name or folder, its SAEs', which of each layer, which layers."""
 
     model: str
     saes: str | Path
     pattern: str | None
+    layers: tuple[str, str] | None = None
 
 
 def bundled_folder() -> Path:
@@ -55,6 +56,7 @@ def load(
     *,
     saes: str | Path | None = None,
     sae_pattern: str | None = None,
+    layers: tuple[str, str] | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     memory: str | int | None = None,
@@ -64,8 +66,9 @@ def load(
 
     `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
     the bundled model and those in `known_saes` know theirs. `sae_pattern` says which SAE of each
-    layer, where there are several: `layer_{layer}/width_16k/canonical`. The model gets the weight
-    processing that the SAEs' metadata names.
+    layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first and the
+    last by label, so that no others are fetched and loaded. The model gets the weight processing
+    that the SAEs' metadata names.
     `memory` is the budget, such as `4GiB` or a number of bytes; by default four fifths of what
     the device has free. Where it does not hold all SAEs, two at a time are loaded; what it leaves
     for activations and batches is the model's `working_memory`, in bytes.
@@ -75,7 +78,7 @@ def load(
     Raises `SaeGraphsError` where either cannot be had or loaded, they do not belong together, or
     the budget cannot hold them.
     """
-    wanted = _wanted(model, saes, sae_pattern)
+    wanted = _wanted(model, saes, sae_pattern)._replace(layers=layers)
     if dtype not in DTYPES:
         raise SaeGraphsError(f"dtype {dtype!r} is not one of {quoted(DTYPES)}")
     if isinstance(memory, str):
@@ -105,6 +108,7 @@ def load(
         stack = load_stack(
             wanted.saes,
             wanted.pattern,
+            wanted.layers,
             device=device,
             dtype=dtype,
             name=stack_name,
@@ -126,7 +130,8 @@ def _fetched(
     local = Path(wanted.model).is_dir()
     if not local:
         wanted = wanted._replace(model=official_name(wanted.model))
-    name, sources = find_saes(wanted.saes, wanted.pattern, device=device, dtype=dtype)
+    asked = (wanted.saes, wanted.pattern, wanted.layers)
+    name, sources = find_saes(*asked, device=device, dtype=dtype)
     _warn_of_another_model(wanted.model, sources, local=local)
     plan = plan_fetch(wanted.model, name, sources, local=local)
     if not plan.files:
@@ -138,7 +143,7 @@ def _fetched(
     else:
         with fetching(plan, least) as report:
             run_fetch(plan, report)
-    return wanted, find_saes(wanted.saes, wanted.pattern, device=device, dtype=dtype)[1]
+    return wanted, find_saes(*asked, device=device, dtype=dtype)[1]
 
 
 def _least_memory(

@@ -10,6 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,45 @@ from sae_lens import SAE
 from sae_graphs.errors import SAELoadError, quoted
 from sae_graphs.headers import tensor_sizes
 from sae_graphs.hub_saes import find_hub_saes
+from sae_graphs.layer_labels import ends, labels_of
 from sae_graphs.releases import ListedSAE, release_names
 from sae_graphs.sae_pattern import choose
 from sae_graphs.sae_setup import ready, size_of_tensors
 from sae_graphs.shelf import SAESource
-from sae_graphs.stream import HOOK, StreamPoint
+from sae_graphs.stream import StreamPoint
 
 WEIGHTS = "sae_weights.safetensors"
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def find_saes(
-    source: str | Path, pattern: str | None = None, *, device: str, dtype: str
+    source: str | Path,
+    pattern: str | None = None,
+    layers: tuple[str, str] | None = None,
+    *,
+    device: str,
+    dtype: str,
 ) -> tuple[str, list[SAESource]]:
     """What the stack is called, and its SAEs. None is read yet; sizes come from files' headers.
 
-    `pattern` chooses where there are several a layer (see `sae_pattern`). Raises `SAELoadError`
-    where the source is nothing of the kind, or holds no SAEs on the residual stream.
+    `pattern` chooses where there are several a layer (see `sae_pattern`), `layers` the first and
+    the last by label. Raises `SAELoadError` where the source is nothing of the kind, or holds no
+    SAEs on the residual stream.
     """
+    name, found = _found(source, pattern, device, dtype)
+    points = [at.point for at in found]
+    if layers is None or None in points:
+        return name, found  # those whose place is not known yet are chosen from once it is
+    found.sort(key=lambda at: at.point.depth if at.point else 0)
+    labels = labels_of([(at.point, at.neuronpedia_id) for at in found if at.point is not None])
+    named = [replace(at, label=label) for at, label in zip(found, labels, strict=True)]
+    start, end = ends(labels, *layers, name)
+    return name, named[start:end]
+
+
+def _found(
+    source: str | Path, pattern: str | None, device: str, dtype: str
+) -> tuple[str, list[SAESource]]:
     folder = Path(source)
     if folder.is_dir():
         return str(source), _in_folder(folder, pattern, device, dtype)
@@ -68,7 +90,7 @@ def _in_folder(folder: Path, pattern: str | None, device: str, dtype: str) -> li
             f"{folder} holds no SAEs; expected one sub-folder per SAE with cfg.json and {WEIGHTS}"
         )
     chosen = choose(
-        [ListedSAE(part.name, part.name, _point(part)) for part in parts],
+        [ListedSAE(part.name, part.name, *_place(part)) for part in parts],
         pattern,
         str(folder),
     )
@@ -78,20 +100,23 @@ def _in_folder(folder: Path, pattern: str | None, device: str, dtype: str) -> li
             load=partial(_load_part, folder / sae.path, device, dtype),
             folder=folder / sae.path,
             size=size_of_tensors(tensor_sizes([folder / sae.path / WEIGHTS], dtype)),
+            point=sae.point,
+            neuronpedia_id=sae.neuronpedia_id,
         )
         for sae in chosen
     ]
 
 
-def _point(part: Path) -> StreamPoint | None:
-    """Where the SAE of a sub-folder stands, by its configuration; None where that does not say."""
+def _place(part: Path) -> tuple[StreamPoint | None, str | None]:
+    """Where the SAE of a sub-folder stands, and its Neuronpedia id, by its configuration."""
     try:
         cfg: dict[str, Any] = json.loads((part / "cfg.json").read_text(encoding="utf-8"))
         about = {**cfg, **cfg.get("metadata", {})}
-        hook = about.get("hook_name") or about.get("hook_point")
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None  # loading it says what is wrong
-    return StreamPoint.parse(hook) if isinstance(hook, str) and HOOK.fullmatch(hook) else None
+        point = StreamPoint.parse(about.get("hook_name") or about.get("hook_point"))
+    except (OSError, ValueError, TypeError, AttributeError, SAELoadError):
+        return None, None  # loading it says what is wrong
+    known = about.get("neuronpedia_id")
+    return point, known if isinstance(known, str) else None
 
 
 def _pickles(parts: Sequence[Path]) -> list[str]:

@@ -8,7 +8,6 @@ Letters: `T` tokens, `D` d_model, `F` features of the SAE, `S` features of a sel
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +18,8 @@ import torch
 from sae_lens import SAE
 from torch import Tensor, nn
 
-from sae_graphs.errors import SaeGraphsError, SAELoadError, quoted
+from sae_graphs.errors import SAELoadError
+from sae_graphs.layer_labels import ends, labels_of
 from sae_graphs.memory import SAESize
 from sae_graphs.sae_files import find_saes
 from sae_graphs.sae_setup import check_finite, normalise_without_cycle
@@ -182,17 +182,8 @@ class SAEStack:
 
     def between(self, first: str, last: str) -> SAEStack:
         """The layers from label `first` to label `last`, both included."""
-        for label in (first, last):
-            if label not in self.depths:
-                raise SaeGraphsError(
-                    f"no SAE layer {label!r}; {self.name} has {quoted(self.depths, limit=40)}"
-                )
-        start, end = self.depths[first], self.depths[last]
-        if start >= end:
-            raise SaeGraphsError(
-                f"layers {first}:{last} hold fewer than two SAE layers; give the lower one first"
-            )
-        return replace(self, layers=self.layers[start : end + 1])
+        start, end = ends(list(self.depths), first, last, self.name)
+        return replace(self, layers=self.layers[start:end])
 
 
 def stack_from(saes: Sequence[SAE[Any]], *, name: str = "custom") -> SAEStack:
@@ -204,6 +195,7 @@ def stack_from(saes: Sequence[SAE[Any]], *, name: str = "custom") -> SAEStack:
 def load_stack(
     source: str | Path,
     pattern: str | None = None,
+    layers: tuple[str, str] | None = None,
     *,
     device: str = "cpu",
     dtype: str = "float32",
@@ -212,24 +204,24 @@ def load_stack(
 ) -> SAEStack:
     """Load SAEs from a folder (one sub-folder an SAE), a sae-lens release or a hub's repository.
 
-    `pattern` chooses where there are several a layer (see `sae_pattern`). `name` is what the stack
-    is called, by default its source. `room_for` says how many bytes loaded SAEs may take, given
-    the sizes known so far; SAEs that do not fit are read again when they are needed, and two
-    always stay. Without it all stay.
+    `pattern` chooses where there are several a layer (see `sae_pattern`), `layers` the first and
+    the last by label. `name` is what the stack is called, by default its source. `room_for` says
+    how many bytes loaded SAEs may take, given the sizes known so far; SAEs that do not fit are
+    read again when they are needed, and two always stay. Without it all stay.
 
     Raises `SAELoadError` naming the folder or SAE at fault. Every SAE is read once and checked
     here: weights must be finite. No file is ever run: a release that comes as pickles is read by
     torch's reader of weights alone.
     """
     shelf = SAEShelf()
-    found, sources = find_saes(source, pattern, device=device, dtype=dtype)
-    layers: list[SAELayer] = []
+    found, sources = find_saes(source, pattern, layers, device=device, dtype=dtype)
+    read: list[SAELayer] = []
     for at in sources:
         _make_room(shelf, sources, room_for)
-        layers.append(_read(at, shelf))
+        read.append(_read(at, shelf))
         check_finite(shelf.take(at), at.name)
     _make_room(shelf, sources, room_for)
-    return _stack(layers, name or found)
+    return _stack(read, name or found)
 
 
 def _make_room(shelf: SAEShelf, sources: Sequence[SAESource], room_for: RoomFor | None) -> None:
@@ -266,30 +258,16 @@ def _read(source: SAESource, shelf: SAEShelf) -> SAELayer:
 
 
 def _stack(layers: Sequence[SAELayer], name: str) -> SAEStack:
-    """The layers by depth, with their labels."""
-    counts_from_pre = any(layer.point.site == "pre" for layer in layers)
+    """The layers by depth, with their labels: those of their sources, where these know them."""
     layers = sorted(layers, key=lambda layer: layer.point.depth)
-    labels = [_label(layer, counts_from_pre) for layer in layers]
+    labels = labels_of([(layer.point, layer.neuronpedia_id) for layer in layers])
     return SAEStack(
         tuple(
-            replace(
-                layer, label=f"{label}-{layer.point.site}" if labels.count(label) > 1 else label
-            )
+            replace(layer, label=layer.source.label or label)
             for layer, label in zip(layers, labels, strict=True)
         ),
         name,
     )
-
-
-def _label(layer: SAELayer, counts_from_pre: bool) -> str:
-    """`5` for `gpt2-small/5-res-jb`; without an id, the block number of the hook.
-
-    In a stack that has SAEs before blocks, the one after the last block counts one further.
-    """
-    found = re.fullmatch(r"[^/]+/([A-Za-z0-9]+)(-.*)?", layer.neuronpedia_id or "")
-    if found is not None:
-        return found[1]
-    return str(layer.point.block + (1 if counts_from_pre and layer.point.site == "post" else 0))
 
 
 def _twice(layers: Sequence[SAELayer]) -> str:

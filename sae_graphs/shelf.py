@@ -11,6 +11,7 @@ from sae_lens import SAE
 
 from sae_graphs.hub import HubFile
 from sae_graphs.memory import SAESize
+from sae_graphs.stream import StreamPoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,8 @@ class SAESource:
     `name` is how errors call it; `size` is None where it is not known before loading. `files` are
     those on the hub that `load` reads, `optional` those that it can do without; `size_to_fetch`
     tells the size of an SAE from the sizes of its files there. `trained_on` is the model as the
-    release calls it.
+    release calls it. `point` is where the SAE stands, as far as names and files tell, and `label`
+    what its layer is called where the whole stack is known.
     """
 
     name: str
@@ -31,6 +33,9 @@ class SAESource:
     optional: tuple[HubFile, ...] = ()
     size_to_fetch: Callable[[dict[str, int]], SAESize | None] | None = None
     trained_on: str | None = None
+    point: StreamPoint | None = None
+    neuronpedia_id: str | None = None
+    label: str | None = None
 
 
 class SAEShelf:
