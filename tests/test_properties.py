@@ -17,7 +17,16 @@ from sae_graphs.ablation import changed_rows
 from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.effects import Effects, MeasuredEdge, keep_top
-from sae_graphs.graph import CausalGraph, Context, Edge, FeatureId, TokenEffect, assemble
+from sae_graphs.graph import (
+    CausalGraph,
+    Context,
+    Edge,
+    FeatureId,
+    FeaturePage,
+    LogitToken,
+    TokenEffect,
+    assemble,
+)
 from sae_graphs.graph_json import from_networkx
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import scale
@@ -147,12 +156,28 @@ text = st.text(st.characters(), max_size=12) | st.sampled_from(
     ["\x00", "\ud83d", "\u202eabc", "<script>", "\"&'", "\u2028", "", "\\u0000", "😀"]
 )
 finite = st.floats(allow_nan=False, allow_infinity=False)
+logits = st.lists(st.builds(LogitToken, text, finite), max_size=2).map(tuple)
+pages = st.sampled_from([None, FeaturePage("missing"), FeaturePage("unavailable")]) | st.builds(
+    FeaturePage,
+    status=st.just("found"),
+    explanation=st.none() | text,
+    density=st.none() | st.floats(0, 1),
+    max_activation=st.none() | finite,
+    top_logits=logits,
+    bottom_logits=logits,
+    gave_contexts=st.booleans(),
+)
 
 
 @few
-@given(st.lists(text, min_size=4, max_size=4), text, text, finite, finite.filter(bool))
+@given(st.lists(text, min_size=4, max_size=4), text, text, finite, finite.filter(bool), pages)
 def test_files_round_trip(
-    tokens: list[str], prompt: str, token: str, value: float, effect: float
+    tokens: list[str],
+    prompt: str,
+    token: str,
+    value: float,
+    effect: float,
+    page: FeaturePage | None,
 ) -> None:
     first, second = FeatureId("0", 3), FeatureId("1", 5)
     described = node(
@@ -160,6 +185,7 @@ def test_files_round_trip(
         activation=value,
         contexts=(Context((token, prompt), (value, 0.0)),),
         promotes=(TokenEffect(token, value, 0.5),),
+        page=page,
     )
     run = run_record(
         prompt=prompt,

@@ -88,7 +88,7 @@ def test_a_file_from_before_still_loads() -> None:
     for layer in data["graph"]["layers"]:
         del layer["no_anatomy"]
     for node in data["nodes"]:
-        for name in ("written_by", "scrubbed_by", "token"):
+        for name in ("written_by", "scrubbed_by", "token", "page", "explanation"):
             del node[name]
     for edge in data["edges"]:
         for name in ("skip", "attention", "mlp", "preactivation_effect", "blocks"):

@@ -23,10 +23,11 @@ from sae_graphs.render.text import (
 SIZE = 9  # points
 UNITS = 0.602  # of the type's size: the width in which a line's room is counted
 _TIP_WIDTH, _TIP_TOKENS = 90, 6
-_WIDTHS = {  # at least those of the bundled sans serif, in columns of `UNITS`
+_WIDTHS = {  # at least those of the bundled sans serif, hinted, in columns of `UNITS`
     **dict.fromkeys("ijlIJ'|.,:;/" + HARD_SPACE, 0.56),
-    **dict.fromkeys("frt!()[]-", 0.69),
-    **dict.fromkeys('csz"_', 0.92),
+    **dict.fromkeys("frt!()[]-\\", 0.7),
+    **dict.fromkeys("aceksvxyz_", 0.98),
+    **dict.fromkeys("#&+<=>^w~", 1.4),
     **dict.fromkeys("mMW@%" + ELLIPSIS, 1.67),
 }
 
@@ -82,7 +83,7 @@ def _width(character: str) -> float:
         return 1.75
     if not character.isascii():
         return 1.67
-    return 1.4 if character.isupper() or character == "w" else 1.07
+    return 1.4 if character.isupper() else 1.12
 
 
 def page_lines(node: Node) -> list[str]:

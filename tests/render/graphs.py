@@ -15,7 +15,9 @@ from sae_graphs.graph import (
     Context,
     Edge,
     FeatureId,
+    FeaturePage,
     LayerReport,
+    LogitToken,
     Node,
     OutputToken,
     RunRecord,
@@ -122,6 +124,12 @@ def hostile() -> CausalGraph:
         ),
         promotes=tuple(TokenEffect(token, -1.0, 0.1) for token in HOSTILE),
         suppresses=tuple(TokenEffect(token, 1.0, 0.1) for token in reversed(HOSTILE)),
+        page=FeaturePage(
+            "found",
+            everything,
+            top_logits=tuple(LogitToken(token, 1.0) for token in HOSTILE),
+            bottom_logits=tuple(LogitToken(token, -1.0) for token in reversed(HOSTILE)),
+        ),
     )
 
 
