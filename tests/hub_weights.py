@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 QUIET = 0.67  # standard deviations below which a direction is left out: a quarter stay in
+RIDGE = 0.05  # how far from the stream the decoder's last touch may stay
 K = 8  # features that a small TopK SAE keeps
 
 
@@ -48,17 +49,18 @@ def explaining(
     """An SAE of a `kind` (`relu`, `jumprelu`, `topk`) fitted by hand to a stream `[N, D]`.
 
     Features come in pairs along random orthogonal axes, one for each direction, so that they
-    rebuild what they let through; about a quarter is active at a token, or `k` with TopK.
+    rebuild what they let through; about a quarter is active at a token, or `k` with TopK. The
+    decoder is then moved as little as it takes to rebuild this stream (ridge regression).
     `b_dec_to_input` says whether the SAE subtracts `b_dec` before it encodes.
     """
     generator = torch.Generator().manual_seed(seed)
     d_model = stream.shape[1]
     mean = stream.mean(0)
     centred = stream - mean
-    size = centred.square().mean().sqrt()
     axes = _axes(d_model, n_features, generator)  # [F, D]
     scale = 0.75 + 0.5 * torch.rand(n_features, generator=generator)
-    quiet = size * QUIET * (0.9 + 0.2 * torch.rand(n_features, generator=generator))
+    spread = (centred @ axes.T).std(0)  # [F]
+    quiet = spread * QUIET * (0.9 + 0.2 * torch.rand(n_features, generator=generator))
     encoder = axes.T * scale  # [D, F]
     bias = -quiet * scale if kind == "relu" else torch.zeros(n_features)
     threshold = quiet * scale
@@ -75,10 +77,13 @@ def explaining(
             raise AssertionError(f"no kind {kind}")
     decoder = axes / scale[:, None]
     rebuilt = active @ decoder
-    gain = (centred * rebuilt).sum() / rebuilt.square().sum()
+    decoder = decoder * ((centred * rebuilt).sum() / rebuilt.square().sum())
+    products = active @ active.T  # [N, N]
+    products.diagonal().add_(RIDGE * products.diagonal().mean())
+    decoder += active.T @ torch.linalg.solve(products, centred - active @ decoder)
     if not b_dec_to_input:
         bias = bias - mean @ encoder
-    parts = (encoder, bias, gain * decoder, mean, threshold)
+    parts = (encoder, bias, decoder, mean, threshold)
     return Weights(*(part.float().contiguous() for part in parts))
 
 
