@@ -169,7 +169,9 @@ def graph(
 @app.command()
 def edges(
     run: Run,
-    source: Annotated[str | None, typer.Option(help="Edges from this feature.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Edges from this feature; or its address on Neuronpedia.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Edges to this feature.")] = None,
     layer: Annotated[str | None, typer.Option(help="Edges from this SAE layer.")] = None,
     sign: Annotated[Sign | None, typer.Option(help="Only what promotes, or suppresses.")] = None,

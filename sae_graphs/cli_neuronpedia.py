@@ -36,6 +36,7 @@ def neuronpedia(
     from sae_graphs.annotating import annotate
     from sae_graphs.graph import CausalGraph
     from sae_graphs.neuronpedia import address_of
+    from sae_graphs.neuronpedia_client import Service
 
     graph = CausalGraph.load(run)
     placed = [node for node in graph.nodes if address_of(node) is not None]
@@ -44,8 +45,9 @@ def neuronpedia(
             f"{run}: no feature of this graph has a page on Neuronpedia, as {graph.run.saes} is "
             "not there; give a graph of SAEs that are, such as gpt2-small-res-jb"
         )
+    service = Service.from_environment().patient()
     with progress("asking Neuronpedia") as report:
-        annotated = annotate(graph, refresh=refresh, progress=report)
+        annotated = annotate(graph, refresh=refresh, service=service, progress=report)
     _write(run, annotated)
     _print(annotated)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
@@ -18,15 +18,23 @@ SITE = "https://www.neuronpedia.org"
 LISTED = 60  # features of a quick list
 
 _HOSTS = ("www.neuronpedia.org", "neuronpedia.org")
-_NAME = r"(?!\.+(?:/|$))[A-Za-z0-9._-]+"  # a part of an id; never `.` or `..`
+_NAME = r"(?!\.+/)[A-Za-z0-9._-]+"  # a part of an id; never `.` or `..`
 _ADDRESS = re.compile(rf"(?P<model>{_NAME})/(?P<source>{_NAME})/(?P<index>[0-9]{{1,15}})")
 
 
-class Address(NamedTuple):
-    """Where a feature is on Neuronpedia: `gpt2-small/5-res-jb`, `10603`."""
+@dataclass(frozen=True)
+class Address:
+    """Where a feature is on Neuronpedia: `gpt2-small/5-res-jb`, `10603`. Safe as a path."""
 
     neuronpedia_id: str
     index: int
+
+    def __post_init__(self) -> None:
+        if type(self.index) is not int or not _ADDRESS.fullmatch(str(self)):
+            raise SaeGraphsError(
+                f"not a feature on Neuronpedia: {self.neuronpedia_id!r:.60}, {self.index!r:.20}; "
+                "expected an id such as gpt2-small/5-res-jb, and a whole index"
+            )
 
     def __str__(self) -> str:
         return f"{self.neuronpedia_id}/{self.index}"

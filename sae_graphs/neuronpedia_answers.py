@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.feature_page import FeaturePage, LogitToken
 from sae_graphs.neuronpedia import Address
 from sae_graphs.records import Context
@@ -82,8 +83,12 @@ def _address(item: Any) -> Address | None:
     model, source, index = item.get("modelId"), item.get("layer"), item.get("index")
     if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) <= 15:
         index = int(index)
-    texts = isinstance(model, str) and isinstance(source, str)
-    return Address(f"{model}/{source}", index) if texts and type(index) is int else None
+    if not (isinstance(model, str) and isinstance(source, str) and type(index) is int):
+        return None
+    try:
+        return Address(f"{model}/{source}", index)
+    except SaeGraphsError:
+        return None
 
 
 def _explanation(items: Any) -> str | None:

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KEY, URL = "NEURONPEDIA_API_KEY", "NEURONPEDIA_URL"  # names in the environment
 
+_TO_CONNECT = 4.0  # seconds
 _LARGEST = 32 * 2**20  # bytes of one answer; longer ones are not read
 _NO_BATCHES = (404, 405)  # answers of a service that has single features alone
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
@@ -49,8 +50,8 @@ class Service:
     key: str | None = field(default=None, repr=False)
     batch: int = 32  # features asked about at once
     attempts: int = 4
-    timeout: float = 10.0
-    patience: float = 20.0
+    timeout: float = 12.0
+    patience: float = 15.0
     longest: float = 180.0
     sleep: Callable[[float], None] = time.sleep
 
@@ -76,6 +77,10 @@ class Service:
         """The public service, or that of `NEURONPEDIA_URL`; the key from `NEURONPEDIA_API_KEY`."""
         url = os.environ.get(URL, "").strip() or SITE
         return cls(url.rstrip("/"), os.environ.get(KEY, "").strip() or None)
+
+    def patient(self) -> Service:
+        """The same, for someone who waits for nothing else: a rate limit of a minute is kept."""
+        return replace(self, timeout=30.0, patience=75.0, longest=1800.0)
 
 
 class Fetched(NamedTuple):
@@ -148,7 +153,8 @@ def _answers(wanted: Sequence[Address], service: Service) -> Iterator[dict[Addre
     headers = {"accept": "application/json", "user-agent": "sae-graphs"}
     if service.key is not None:
         headers["x-api-key"] = service.key
-    with httpx.Client(headers=headers, timeout=service.timeout, follow_redirects=False) as client:
+    limits = httpx.Timeout(service.timeout, connect=min(service.timeout, _TO_CONNECT))
+    with httpx.Client(headers=headers, timeout=limits, follow_redirects=False) as client:
         batches = True
         for start in range(0, len(wanted), service.batch):
             asked = wanted[start : start + service.batch]

@@ -170,7 +170,9 @@ def rewrite_graph(run: Path, graph: CausalGraph) -> tuple[str, ...]:
 
 def _pages(graph: CausalGraph) -> dict[str, int] | None:
     """How many features Neuronpedia knew, and did not; None where it was not asked."""
-    counts = Counter(node.page.status for node in graph.nodes if node.page is not None)
+    counts: Counter[str] = Counter(
+        node.page.status for node in graph.nodes if node.page is not None
+    )
     kinds = ("found", "missing", "unavailable")
     return {kind: counts[kind] for kind in kinds} if counts else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def test_graph_asks_and_draws(
     assert graph.edges == before.edges
     assert all(node.explanation == f"means {address_of(node)}" for node in graph.nodes)
     assert all(node.contexts[0].tokens[-1] == " t24" for node in graph.nodes)  # the service's
-    drawn = (tmp_path / "asked" / "graph.svg").read_text().replace("\xa0", " ")
+    drawn = html.unescape((tmp_path / "asked" / "graph.svg").read_text()).replace("\xa0", " ")
     assert all(f"means {address_of(node)}" in drawn for node in graph.nodes)
     assert "means tiny/" in answer.out
     record = json.loads((tmp_path / "asked" / "run.json").read_text())
@@ -231,6 +232,16 @@ def test_a_service_that_fails_is_one_line(
     neuronpedia.always = None
     knows_all(neuronpedia, example())
     assert "unavailable" not in run("neuronpedia", "here").out
+
+
+def test_whoever_asks_waits_for_a_rate_limit(
+    run: Commands, neuronpedia: Neuronpedia, tmp_path: Path
+) -> None:
+    saved(tmp_path / "here", ("dot",))
+    knows_all(neuronpedia, example())
+    neuronpedia.first.append(Reply(429, b"{}", {"retry-after": "60"}))
+    assert "unavailable" not in run("neuronpedia", "here").out
+    assert len(neuronpedia.asked) == 2
 
 
 def test_a_graph_in_a_file(run: Commands, neuronpedia: Neuronpedia, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -79,10 +80,19 @@ def test_what_is_no_address(text: str) -> None:
 def test_there_and_back(neuronpedia_id: str) -> None:
     url = feature_url(neuronpedia_id, 10600)
     assert url is not None
-    assert parse_address(url) == (neuronpedia_id, 10600)
+    assert parse_address(url) == Address(neuronpedia_id, 10600)
     layers = {"4": None, "x": neuronpedia_id}
     assert feature_at(url, layers) == FeatureId("x", 10600)
     assert feature_url(None, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("neuronpedia_id", "index"),
+    [("../x", 1), ("x/..", 1), ("/x", 1), ("x", 1), ("x/y/z", 1), ("x/y", -1), ("x/y", "1")],
+)
+def test_what_names_no_file_is_no_address(neuronpedia_id: str, index: Any) -> None:
+    with pytest.raises(SaeGraphsError, match="not a feature on Neuronpedia"):
+        Address(neuronpedia_id, index)
 
 
 def test_unknown_saes_are_named() -> None:
