@@ -210,8 +210,11 @@ def record_of(model: InstrumentedModel) -> Path:
     return store_file(model, model.stack.layers[0]).with_name(RECORD)
 
 
-def spoil_record(text: str) -> Callable[[InstrumentedModel], None]:
-    return lambda model: record_of(model).write_text(text) and None
+def spoil_record(data: bytes) -> Callable[[InstrumentedModel], None]:
+    def spoil(model: InstrumentedModel) -> None:
+        record_of(model).write_bytes(data)
+
+    return spoil
 
 
 def spoil_tensors(model: InstrumentedModel) -> None:
@@ -233,10 +236,10 @@ def older_step(model: InstrumentedModel) -> None:
 
 
 SPOILED = {
-    "empty": spoil_record(""),
-    "a list": spoil_record("[]"),
-    "nothing in it": spoil_record('{"schema": "sae_graphs/contexts-partial/1"}'),
-    "binary": lambda model: record_of(model).write_bytes(b"\xff\xfe\x00") and None,
+    "empty": spoil_record(b""),
+    "a list": spoil_record(b"[]"),
+    "nothing in it": spoil_record(b'{"schema": "sae_graphs/contexts-partial/1"}'),
+    "binary": spoil_record(b"\xff\xfe\x00"),
     "tensors cut": spoil_tensors,
     "tensors gone": remove_tensors,
     "another step's tensors": older_step,
@@ -261,7 +264,7 @@ def test_a_damaged_state_is_not_used(
 def test_another_version_of_the_state_is_said(model: InstrumentedModel) -> None:
     with pytest.raises(Stopped):
         stream_store(model, until(20))
-    spoil_record('{"schema": "sae_graphs/contexts-partial/0"}')(model)
+    spoil_record(b'{"schema": "sae_graphs/contexts-partial/0"}')(model)
     heard = Heard()
     stream_store(model, whole(), told=heard.told)
     assert heard.refused == ["it was made by another version"]
@@ -416,7 +419,7 @@ def test_saes_are_loaded_once_a_batch(model: InstrumentedModel) -> None:
         loads.append(not before)
         return found
 
-    shelf.take = counted  # type: ignore[method-assign, assignment]
+    shelf.take = counted  # type: ignore[method-assign]
     shelf.room = 0  # two at a time
     heard = Heard()
     stream_store(model, whole(), told=heard.told)

@@ -123,7 +123,7 @@ def test_a_folder_of_text_files(tmp_path: Path) -> None:
     ],
 )
 def test_parts_of_a_dataset_that_are_not_there(
-    data: Path, options: dict[str, str], named: str
+    data: Path, options: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(SaeGraphsError) as caught:
         next(Corpus(str(data), **options).texts())
