@@ -13,6 +13,7 @@ from sae_graphs import context_store
 from sae_graphs.contexts import FILE_NAME
 from sae_graphs.corpora import Corpus
 from tests.commands import Commands
+from tests.hub_cache import build, cache_in_use
 from tests.models import save_model_folder, save_sae_folder
 
 LINES = [f"the cat sat on the old mat number {n} (and the dog ran)" for n in range(40)]
@@ -103,6 +104,24 @@ def test_so_many_tokens_of_a_file(commands: Commands, folders: list[str], tmp_pa
     assert stores(tmp_path) != all_of_it
     assert commands("contexts", "--text", "text.txt", "--tokens", "9999999", *folders).code == 0
     assert stores(tmp_path) == all_of_it
+
+
+def test_saes_of_a_release_keep_theirs_in_the_cache(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a graph of the same release shows them."""
+    build(tmp_path / "home", "gpt2-small")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    gpt2 = ["--model", "gpt2-small"]
+    with cache_in_use(tmp_path / "home", "gpt2-small"):
+        answer = commands("contexts", "--dataset", "data", "--tokens", "300", *gpt2)
+        assert answer.code == 0, answer.err
+        files = [Path(line) for line in answer.out.splitlines()]
+        assert len(files) == 13 and all(tmp_path / "cache" in file.parents for file in files)
+        shown = commands("graph", "the cat (and", *gpt2, "--out", "run", "--formats", "dot")
+        assert shown.code == 0, shown.err
+    nodes = json.loads((tmp_path / "run" / "graph.json").read_text())["nodes"]
+    assert sum(bool(node["contexts"]) for node in nodes) > len(nodes) / 2
 
 
 MISTAKES = {

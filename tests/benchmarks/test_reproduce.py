@@ -62,8 +62,9 @@ def active(model: InstrumentedModel, prompt: str, layers: tuple[str, ...]) -> li
 def top_of(model: InstrumentedModel, prompt: str) -> list[list[Any]]:
     """The next tokens without BOS that are tokens by their text alone."""
     points = percent(model.clean_run(prompt, prepend_bos=False).logits[-1])
-    pairs = [[model.token_string(i), float(points[i])] for i in points.topk(40).indices.tolist()]
-    return [pair for pair in pairs if beside(model, ((pair[0], 0.0),), points)[0][2]][:8]
+    names = [model.token_string(i) for i in points.topk(40).indices.tolist()]
+    rows = beside(model, tuple((name, 0.0) for name in names), points)
+    return [[name, ours] for name, _, ours in rows if ours is not None][:8]
 
 
 def stand_in(model: InstrumentedModel) -> dict[str, Any]:
@@ -311,9 +312,9 @@ def test_verdicts_of_curves_and_signs() -> None:
     promoted = [{"ours": [" a", "b"], "published": ["a", "b", "c"]}]
     assert verdicts.of_promotes(promoted).answer == "agrees"
     assert verdicts.of_promotes([{"ours": ["x"], "published": ["a"]}]).answer == "differs"
-    lost = [{"keep_only": {"clean": 40.0, "kept": 1.0}}, {"refused": ""}]
+    lost: list[dict[str, Any]] = [{"keep_only": {"clean": 40.0, "kept": 1.0}}, {"refused": ""}]
     assert verdicts.of_keep_only(lost).answer == "agrees"
-    lost[0]["keep_only"]["kept"] = 39.0  # type: ignore[index]
+    lost[0]["keep_only"]["kept"] = 39.0
     assert verdicts.of_keep_only(lost).answer == "differs"
     noise: list[dict[str, Any]] = [{"mean": 0.2, "low": 0.1}]
     assert verdicts.of_corpus(noise).answer == "agrees"
