@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from sae_graphs.neuronpedia_cache import Cache, cache_folder
 from sae_graphs.neuronpedia_client import Progress, Service, fetch
 
 OFFLINE = "HF_HUB_OFFLINE"  # the one switch for everything that would use the network
-_WARNING = "Neuronpedia was unavailable"
+
+_log = logging.getLogger(__name__)
 
 
 def annotate(
@@ -25,14 +27,17 @@ def annotate(
     refresh: bool = False,
     service: Service | None = None,
     progress: Progress | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> CausalGraph:
     """The graph with a `FeaturePage` at each node that has an address on Neuronpedia.
 
     What was asked before comes from the user's cache, and only the rest from the network, in
     batches; with `refresh` everything is asked for again. With `HF_HUB_OFFLINE=1` there is the
-    cache alone. Contexts of the page are taken where the node has none of its own. A service that
-    fails raises nothing: the pages are then `unavailable`, what was known stays, and the graph's
-    warnings say why. `progress` is told the features answered, of how many.
+    cache alone. Contexts of the page are taken where the node has none of its own.
+
+    A service that fails raises nothing: the pages are then `unavailable`, what was known stays, and
+    `told` gets one line that says why (without it, the line is logged). `progress` is told the
+    features answered, of how many.
 
     Raises `SaeGraphsError` where the environment names no service (`NEURONPEDIA_URL`) or no key
     (`NEURONPEDIA_API_KEY`), and there is something to ask.
@@ -44,14 +49,13 @@ def annotate(
         return graph
     asked = _ask(list(dict.fromkeys(wanted)), refresh, service, progress)
     nodes = [_annotated(node, places[node.feature], asked.answers) for node in graph.nodes]
-    warnings = [text for text in graph.run.warnings if not text.startswith(_WARNING)]
     if asked.reason is not None:
         count = len({at for at in wanted if at not in asked.answers})
-        warnings.append(
-            f"{_WARNING} for {count} of {len(set(wanted))} features ({asked.reason}); to "
-            "ask again: sae-graphs neuronpedia FOLDER"
+        (told or _log.warning)(
+            f"Neuronpedia was unavailable for {count} of {len(set(wanted))} features: "
+            f"{asked.reason}; `sae-graphs neuronpedia` and the graph's folder asks again"
         )
-    return CausalGraph(replace(graph.run, warnings=tuple(warnings)), tuple(nodes), graph.edges)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def is_offline() -> bool:

@@ -22,6 +22,12 @@ out = Console()
 err = Console(stderr=True)
 
 
+def warn(message: str) -> None:
+    """A line on standard error for what went wrong without stopping the command."""
+    line = f"warning: {message}"
+    err.print(line, markup=False, highlight=False, soft_wrap=True, style="yellow")
+
+
 @contextmanager
 def progress(what: str, unit: str = "features") -> Iterator[Any]:
     """A bar on standard error with an estimate of the time left; yields `report(done, total)`."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.cli_console import err, out, progress, progress_of_bytes
+from sae_graphs.cli_console import err, out, progress, progress_of_bytes, warn
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.memory import format_size
 
@@ -139,9 +139,9 @@ def _annotated(graph: CausalGraph) -> CausalGraph:
 
     with progress("asking Neuronpedia") as report:
         try:
-            return annotate(graph, progress=report)
+            return annotate(graph, progress=report, told=warn)
         except SaeGraphsError as problem:  # what the environment says of the service
-            err.print(f"warning: {problem}", markup=False, highlight=False, style="yellow")
+            warn(str(problem))
             return graph
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sae_graphs.cli_console import err, out, progress
+from sae_graphs.cli_console import err, out, progress, warn
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def neuronpedia(
         )
     service = Service.from_environment().patient()
     with progress("asking Neuronpedia") as report:
-        annotated = annotate(graph, refresh=refresh, service=service, progress=report)
+        annotated = annotate(graph, refresh=refresh, service=service, progress=report, told=warn)
     _write(run, annotated)
     _print(annotated)
 
@@ -75,6 +75,3 @@ def _print(graph: CausalGraph) -> None:
     found = [place for node in there if (place := address_of(node)) is not None]
     for link in quick_list_urls(found, name=f"{graph.run.model}: {graph.run.prompt[:60]}"):
         out.print(Text(f"all of them: {link}"), soft_wrap=True)
-    for warning in graph.run.warnings:
-        if warning.startswith("Neuronpedia"):
-            out.print(Text(f"warning: {warning}", style="bold yellow"))

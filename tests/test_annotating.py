@@ -33,7 +33,7 @@ def _nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Service.from_environment
 
     def quick() -> Service:
-        return replace(made(), sleep=lambda _: None, timeout=1.0)
+        return replace(made(), sleep=lambda _: None)
 
     monkeypatch.setattr(Service, "from_environment", quick)
 
@@ -130,7 +130,6 @@ def test_what_is_missing(neuronpedia: Neuronpedia, monkeypatch: pytest.MonkeyPat
     neuronpedia.knows(*NAMES[1:])
     found = annotate(example())
     assert found["0.1"].page == FeaturePage("missing")
-    assert found.run.warnings == ()
     annotate(example())
     assert len(neuronpedia.asked) == 1  # believed for a week
     neuronpedia.knows(PLAIN)
@@ -146,46 +145,54 @@ def test_what_is_missing(neuronpedia: Neuronpedia, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("bad", [HTML, reply({}, 500), reply({}, 429), reply([3])])
 def test_a_service_that_fails_is_said(neuronpedia: Neuronpedia, bad: Any) -> None:
     neuronpedia.always = bad
-    found = annotate(example())
+    said: list[str] = []
+    found = annotate(example(), told=said.append)
     assert statuses(found) == {"unavailable"}
-    (warning,) = found.run.warnings
-    assert warning.startswith("Neuronpedia was unavailable for 7 of 7 features (")
+    (warning,) = said
+    assert warning.startswith("Neuronpedia was unavailable for 7 of 7 features: ")
+    assert found.run == example().run
     assert files_of_cache() == []
     assert found.edges == example().edges
     neuronpedia.always = None
     neuronpedia.knows(*NAMES)
-    again = annotate(found)
-    assert statuses(again) == {"found"}
-    assert again.run.warnings == ()  # the warning goes with what it said
+    assert statuses(annotate(found, told=said.append)) == {"found"}
+    assert len(said) == 1
+
+
+def test_without_a_listener_it_is_logged(
+    neuronpedia: Neuronpedia, caplog: pytest.LogCaptureFixture
+) -> None:
+    neuronpedia.always = reply({}, 500)
+    annotate(example())
+    assert "unavailable for 7 of 7 features: HTTP 500" in caplog.text
 
 
 def test_what_was_known_stays(full: Neuronpedia) -> None:
     found = annotate(example())
     full.always = reply({}, 500)
-    again = annotate(found, refresh=True)
-    assert again.nodes == found.nodes
-    assert len(again.run.warnings) == 1
+    said: list[str] = []
+    assert annotate(found, refresh=True, told=said.append) == found
+    assert len(said) == 1
 
 
-def test_answers_before_the_failure_are_kept(
-    full: Neuronpedia, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_before_the_failure_are_kept(full: Neuronpedia) -> None:
     full.first.append(reply([record(name) for name in NAMES[:3]]))
     full.always = reply({}, 400)
-    found = annotate(example(), service=Service(full.url, batch=3))
+    said: list[str] = []
+    found = annotate(example(), service=Service(full.url, batch=3), told=said.append)
     known = [each.page.status for each in found.nodes if each.page]
     assert known == ["found"] * 3 + ["unavailable"] * 4
     assert len(files_of_cache()) == 3
-    assert "4 of 7 features (HTTP 400)" in found.run.warnings[0]
+    assert "4 of 7 features: HTTP 400" in said[0]
 
 
 def test_offline_there_is_the_cache_alone(
     full: Neuronpedia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    found = annotate(example())
-    assert statuses(found) == {"unavailable"}
-    assert "HF_HUB_OFFLINE is set" in found.run.warnings[0]
+    said: list[str] = []
+    assert statuses(annotate(example(), told=said.append)) == {"unavailable"}
+    assert "HF_HUB_OFFLINE is set" in said[0]
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     online = annotate(example())
     assert statuses(online) == {"found"}
