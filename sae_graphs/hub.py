@@ -7,6 +7,7 @@ Sizes are in bytes. Torch is not needed.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sae_graphs import resumable
 from sae_graphs.errors import HubError, quoted
 from sae_graphs.headers import StoredTensor
 from sae_graphs.memory import format_size
@@ -145,12 +147,29 @@ def fetch(files: Sequence[HubFile], what: str, report: Report | None = None) -> 
     for file in files:
         bar = None if report is None else _bar(report, done, total)
         try:
-            hf_hub_download(file.repo_id, file.name, tqdm_class=bar)
+            with _quiet():
+                if (file.size or 0) >= resumable.LEAST_BYTES:
+                    resumable.fetch_content(file.repo_id, file.name, bar)
+                hf_hub_download(file.repo_id, file.name, tqdm_class=bar)
+        except HubError:
+            raise
         except Exception as problem:  # a dozen kinds, from several libraries
             raise HubError(problem_words(problem, file.repo_id, what, file.name)) from problem
         done += file.size or 0
         if report is not None:
             report(done, total)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the hub's own words on each of its tries: one line is said at the end."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _bar(report: Report, start: int, total: int) -> Any:
@@ -180,7 +199,7 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
     from huggingface_hub import errors
 
     file = f"{name} of {repo_id}" if name else repo_id
-    match problem:
+    match _telling(problem):
         case errors.GatedRepoError():
             return (
                 f"{what}: {repo_id} is gated; accept its terms on {SITE}/{repo_id}, then set "
@@ -202,17 +221,29 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
             return missing_words(what, repo_id, [name or "its main branch"])
         case errors.HFValidationError():
             return f"{what}: {repo_id!r} is not the name of a repository; expected owner/name"
-        case errors.HfHubHTTPError() if (code := _status(problem)) is not None:
+        case errors.HfHubHTTPError() as answer if (code := _status(answer)) is not None:
             if code in (401, 403):
                 return f"{what}: the hub refuses {file} ({code}); log in with `hf auth login`"
             advice = "wait a little" if code in (429, 500, 502, 503, 504) else "try again later"
             return f"{what}: the hub answers {code} for {file}; {advice}, then run the same again"
-        case OSError() if getattr(problem, "errno", None) in (28, 122):  # no space, quota
+        case OSError(errno=28 | 122):  # no space, quota
             return f"{what}: the disk of {cache_folder()} is full; free some, or set HF_HOME"
     return (
         f"{what}: {file} cannot be fetched ({reason_of(problem)}); check the network and run the "
         "same again (what is here is kept), or give local folders"
     )
+
+
+def _telling(problem: BaseException) -> BaseException:
+    """The error of the hub's own that stands behind another, if one does."""
+    from huggingface_hub import errors
+
+    seen: BaseException | None = problem
+    while seen is not None:
+        if isinstance(seen, errors.HfHubHTTPError) and _status(seen) is not None:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return problem
 
 
 def missing_words(what: str, repo_id: str, names: Sequence[str]) -> str:

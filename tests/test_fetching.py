@@ -1,0 +1,357 @@
+"""From a hub to a graph: what is fetched is planned and shown, and gone on with; one line else.
+
+The hub is on this machine (tests/hub_server.py) and serves generated weights under real names.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import sae_graphs as sg
+from sae_graphs import resumable
+from sae_graphs.catalogue import listed_stacks, with_sizes
+from sae_graphs.errors import HubError, SaeGraphsError
+from sae_graphs.fetching import Fetch, plan_fetch, run_fetch
+from sae_graphs.hub import HubFile, cached, cached_files, fetch
+from sae_graphs.memory import SAESize
+from sae_graphs.sae_files import find_saes
+from tests.hub_cache import STACKS, build, snapshot_of
+from tests.hub_server import FakeHub, fake_hub
+from tests.stacks import one_line
+
+MODEL, RELEASE, REPO = "gpt2-small", "gpt2-small-res-jb", "jbloom/GPT2-Small-SAEs-Reformatted"
+FEATURES = STACKS[MODEL].n_features
+WEIGHTS = "blocks.5.hook_resid_pre/sae_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the hub serves."""
+    home = tmp_path_factory.mktemp("served")
+    build(home, MODEL)
+    build(home, "gemma-2-2b")
+    return home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty cache."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def hub(served: Path, home: Path) -> Iterator[FakeHub]:
+    """The hub, in use."""
+    with fake_hub(served) as found, found.in_use(home):
+        yield found
+
+
+class Watch:
+    """What a user is shown of a fetch."""
+
+    def __init__(self) -> None:
+        self.plans: list[tuple[Fetch, int | None]] = []
+        self.told: list[tuple[int, int]] = []
+
+    def __call__(self, plan: Fetch, least: int | None) -> AbstractContextManager[Any]:
+        self.plans.append((plan, least))
+        return self._told()
+
+    @contextmanager
+    def _told(self) -> Iterator[Any]:
+        yield lambda done, total: self.told.append((done, total))
+
+
+# -- the whole way ---------------------------------------------------------------------------------
+
+
+def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
+    watch = Watch()
+    model = sg.load(MODEL, fetching=watch)
+    graph = sg.causal_graph(model, "Copyright (C")
+    assert graph.edges
+    assert model.stack.name == RELEASE
+    assert [layer.label for layer in model.stack.layers] == [str(n) for n in range(13)]
+
+    (plan, least), *more = watch.plans
+    assert not more
+    assert plan.words.startswith("fetching the model gpt2 (")
+    assert f"and 13 SAEs of {RELEASE} (" in plan.words
+    assert str(home) in plan.words
+    assert least == model.memory_plan.least  # foretold from the hub's headers alone
+    total = sum(file.size or 0 for file in plan.files)
+    assert watch.told[-1] == (total, total)
+    done = [at for at, _ in watch.told]
+    assert done == sorted(done)
+    assert hub.sent >= total
+
+    before = len(hub.asked)
+    again = sg.load(MODEL, fetching=watch)
+    assert len(hub.asked) == before  # no request at all
+    assert len(watch.plans) == 1
+    assert sg.causal_graph(again, "Copyright (C").edges == graph.edges
+
+
+def test_only_the_layers_asked_for_are_fetched(hub: FakeHub) -> None:
+    watch = Watch()
+    model = sg.load(MODEL, layers=("3", "5"), fetching=watch)
+    assert [layer.label for layer in model.stack.layers] == ["3", "4", "5"]
+    assert watch.plans[0][0].n_saes == 3
+    held = {name.partition("/")[0] for name in cached_files(REPO)}
+    assert held == {f"blocks.{block}.hook_resid_pre" for block in (3, 4, 5)}
+    part = sg.causal_graph(model, "Copyright (C", layers=("3", "5"))
+    whole = sg.causal_graph(sg.load(MODEL), "Copyright (C", layers=("3", "5"))
+    assert part.edges == whole.edges
+
+
+def test_only_the_saes_chosen_are_fetched(hub: FakeHub) -> None:
+    stack = STACKS["gemma-2-2b"]
+    _, sources = find_saes(stack.release, stack.pattern, device="cpu", dtype="float32")
+    plan = plan_fetch(stack.model, stack.release, sources, local=False)
+    run_fetch(plan)
+    names = [name for name in cached_files(stack.entry.repo_id) if name.endswith(".npz")]
+    assert len(names) == 26
+    assert all("width_16k" in name for name in names)
+
+
+# -- stopped and gone on ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> HubFile:
+    """A file that counts as large, sent in small pieces."""
+    monkeypatch.setattr(resumable, "LEAST_BYTES", 1)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 512)
+    return HubFile(REPO, WEIGHTS, 4760)
+
+
+def test_half_a_file_is_gone_on_with(hub: FakeHub, served: Path, large: HubFile) -> None:
+    original = snapshot_of(served, REPO) / WEIGHTS
+    size = original.stat().st_size
+    told: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append(done)
+        if done > size // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch([HubFile(REPO, WEIGHTS, size)], "SAEs", stop)
+    assert cached(REPO, WEIGHTS) is None
+    assert 0 < told[-1] < size
+    hub.asked.clear()
+    fetch([HubFile(REPO, WEIGHTS, size)], "SAEs", lambda done, total: told.append(done))
+    ranges = [request.range for request in hub.asked if request.method == "GET" and request.range]
+    assert len(ranges) == 1
+    kept = int(ranges[0].removeprefix("bytes=").rstrip("-"))
+    assert kept >= size // 2 - 512  # all but the piece that was told of last
+    assert hub.sent == size - kept
+    at = cached(REPO, WEIGHTS)
+    assert at is not None
+    assert at.read_bytes() == original.read_bytes()
+    assert told[-1] == size
+
+
+def test_a_connection_that_breaks_off_is_taken_up_again(
+    hub: FakeHub, served: Path, large: HubFile
+) -> None:
+    hub.cuts[REPO, WEIGHTS] = 2000
+    fetch([large], "SAEs", lambda done, total: None)
+    at = cached(REPO, WEIGHTS)
+    assert at is not None
+    assert at.read_bytes() == (snapshot_of(served, REPO) / WEIGHTS).read_bytes()
+
+
+def test_what_arrives_damaged_is_not_kept(hub: FakeHub, home: Path, large: HubFile) -> None:
+    """Half a file from elsewhere: the whole does not have the hash that the hub names."""
+    hub.cuts[REPO, WEIGHTS] = 3000
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch([large], "SAEs", stop)
+    (part,) = home.rglob("*.part")
+    part.write_bytes(b"x" * 100)
+    with pytest.raises(HubError, match="arrived damaged") as caught:
+        fetch([large], "SAEs", lambda done, total: None)
+    one_line(caught)
+    assert cached(REPO, WEIGHTS) is None
+    fetch([large], "SAEs", lambda done, total: None)
+    assert cached(REPO, WEIGHTS) is not None
+
+
+def test_a_fetch_that_failed_keeps_what_is_whole(hub: FakeHub) -> None:
+    hub.absent.add((REPO, WEIGHTS))
+    with pytest.raises(HubError, match=f"{REPO} has no {WEIGHTS}") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    assert cached("gpt2", "model.safetensors") is not None
+    hub.absent.clear()
+    watch = Watch()
+    sg.load(MODEL, fetching=watch)
+    assert not watch.plans[0][0].model_files
+    assert watch.plans[0][0].n_saes < 13
+
+
+# -- refused before it is fetched ------------------------------------------------------------------
+
+
+def test_too_little_memory(hub: FakeHub) -> None:
+    with pytest.raises(SaeGraphsError, match="is too little: the libraries take") as caught:
+        sg.load(MODEL, memory="700MiB")
+    one_line(caught)
+    headers = [request for request in hub.asked if request.sent]
+    assert all(request.range for request in headers)  # the beginning of files, and no file
+    assert not cached_files("gpt2")
+
+
+def test_too_little_disk(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(HubError, match=r"do not fit on the disk .* set HF_HOME") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    assert not cached_files("gpt2")
+
+
+def test_a_missing_sae_of_a_release(served: Path, home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    (snapshot_of(other, REPO) / WEIGHTS).unlink()
+    with fake_hub(other) as hub, hub.in_use(home):
+        with pytest.raises(HubError, match=f"{REPO} has no {WEIGHTS}") as caught:
+            sg.load(MODEL)
+        assert "--sae-pattern" in one_line(caught)
+        assert not cached_files("gpt2")  # found before anything was fetched
+
+
+def test_a_gated_model(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    hub.gated.add("google/gemma-2-2b")
+    with pytest.raises(HubError, match=r"is gated; accept its terms on .* HF_TOKEN") as caught:
+        sg.load("gemma-2-2b")
+    assert "https://huggingface.co/google/gemma-2-2b" in one_line(caught)
+    assert hub.sent < 10_000
+
+
+@pytest.mark.parametrize(
+    ("model", "saes", "message"),
+    [
+        ("nobody/nothing", RELEASE, "the hub knows no nobody/nothing, or it is private"),
+        (MODEL, "nobody/saes", "no folder of SAEs nobody/saes, and on the hub: the hub knows no"),
+        ("not a name", RELEASE, "is not the name of a repository"),
+    ],
+)
+def test_what_the_hub_does_not_know(hub: FakeHub, model: str, saes: str, message: str) -> None:
+    with pytest.raises(HubError, match=message) as caught:
+        sg.load(model, saes=saes)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_hub_that_fails(hub: FakeHub, status: int) -> None:
+    hub.failing[REPO] = status
+    with pytest.raises(HubError, match=f"the hub answers {status} for .* run the same again") as e:
+        sg.load(MODEL)
+    one_line(e)
+
+
+def test_no_network(home: Path) -> None:
+    with fake_hub(home) as hub:
+        pass  # it is gone
+    with hub.in_use(home), pytest.raises(HubError, match="check the network") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+
+
+def test_offline_without_a_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"is not in the cache .* HF_HUB_OFFLINE") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    assert not hub.asked
+
+
+def test_offline_with_half_a_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    sg.load(MODEL, layers=("0", "3"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    assert len(sg.load(MODEL, layers=("0", "3")).stack.layers) == 4
+    with pytest.raises(HubError, match=r"blocks\.4\.hook_resid_pre of .* is not in the cache"):
+        sg.load(MODEL)
+    assert not hub.asked
+
+
+# -- repositories that sae-lens does not list, other models ----------------------------------------
+
+
+def test_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
+    """Folders with cfg.json; where each stands is told by its metadata alone."""
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    mine = snapshot_of(other, "me/my-saes")
+    for number, block in enumerate((2, 3, 4)):
+        folder = snapshot_of(served, REPO) / f"blocks.{block}.hook_resid_pre"
+        shutil.copytree(folder, mine / "run" / "abc"[number])
+    with fake_hub(other) as hub, hub.in_use(home):
+        model = sg.load(MODEL, saes="me/my-saes")
+        assert [layer.point.block for layer in model.stack.layers] == [2, 3, 4]
+        assert model.stack.name == "me/my-saes"
+        few = sg.load(MODEL, saes="me/my-saes", sae_pattern="run/*")
+        assert len(few.stack.layers) == 3
+        asked = len(hub.asked)
+    with hub.in_use(home), mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", new=True):
+        again = sg.load(MODEL, saes="me/my-saes")
+        assert len(again.stack.layers) == 3
+    assert len(hub.asked) == asked
+
+
+def test_saes_of_another_model_are_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SaeGraphsError):
+        sg.load(MODEL, saes=STACKS["gemma-2-2b"].release, sae_pattern="layer_{layer}/*16k/*",
+                memory="1MiB")  # fmt: skip
+    assert "these SAEs were trained on gemma-2-2b, not on gpt2" in caplog.text
+
+
+# -- the catalogue ---------------------------------------------------------------------------------
+
+
+def test_sizes_in_the_catalogue(hub: FakeHub, served: Path) -> None:
+    (before,), problem = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
+    assert problem is None
+    assert (before.d_in, before.width) == (16, FEATURES)
+    files = [f for f in snapshot_of(served, REPO).rglob("*") if f.is_file()]
+    needed = sum(f.stat().st_size for f in files if f.name in ("cfg.json", WEIGHTS.split("/")[1]))
+    assert needed - 2000 < (before.download or 0) <= needed  # the first configuration is here now
+    sg.load(MODEL)
+    (after,), _ = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
+    assert after.download == 0
+    assert after.memory() == 13 * 4 * (2 * 16 * FEATURES + 16 + 2 * FEATURES)
+
+
+def test_the_catalogue_without_a_network(home: Path) -> None:
+    with fake_hub(home) as hub:
+        pass
+    with hub.in_use(home):
+        found, problem = with_sizes(listed_stacks("gpt2"))
+    assert problem is not None
+    assert "\n" not in problem
+    assert [stack.download for stack in found] == [None] * len(found)
+    assert found[1].width == 131072
+
+
+def test_the_size_that_is_foretold(hub: FakeHub) -> None:
+    """From the header of a file on the hub: as large as what is loaded then."""
+    _, sources = find_saes(RELEASE, device="cpu", dtype="bfloat16")
+    plan = plan_fetch("gpt2", RELEASE, sources, local=True)
+    n_weights = 2 * 16 * FEATURES + 16 + 2 * FEATURES  # with a scaling factor, as of old
+    assert plan.sae_size == SAESize(2 * n_weights, loading=4 * n_weights)
