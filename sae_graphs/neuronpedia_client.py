@@ -58,13 +58,14 @@ class Service:
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.url)
-            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname)
+            fits = fits and not parts.query and "@" not in parts.netloc  # it is written in caches
         except ValueError:
             fits = False
         if not fits or not self.url.isascii() or not self.url.isprintable():
             raise SaeGraphsError(
-                f"{self.url!r:.120} is no address of a service; expected one such as {SITE}: see "
-                f"{URL} in the environment"
+                f"{self.url.rpartition('@')[2]!r:.120} is no address of a service; expected one "
+                f"such as {SITE}, without a user's name: see {URL} in the environment"
             )
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise SaeGraphsError(

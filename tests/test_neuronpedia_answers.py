@@ -51,7 +51,7 @@ def text(tokens: str, *values: float) -> dict[str, Any]:
 
 def test_texts_come_strongest_first_without_near_copies() -> None:
     given_texts = [
-        text("x a b c d", 0, 0, 0, 0, 2.0),
+        text("x a b c d", 0, 0, 0, 0, 4.5),
         text("y a b c d", 0, 0, 0, 0, 5.0),  # the same four tokens up to the peak
         text("d", 3.0),
         text("e", 4.0),

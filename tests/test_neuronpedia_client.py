@@ -300,6 +300,10 @@ def test_the_public_service_is_the_default(monkeypatch: pytest.MonkeyPatch) -> N
     "url", ["neuronpedia.org", "file:///etc/passwd", "http://", "http://[", "http://a/?b=c", "http://é"]
 )  # fmt: skip
 def test_addresses_that_are_no_service(url: str) -> None:
+    """Nor do they hold a password, which the cache would keep."""
+    with pytest.raises(SaeGraphsError, match="without a user's name") as told:
+        Service("https://me:secret@mirror.example")
+    assert "secret" not in str(told.value)
     with pytest.raises(SaeGraphsError, match="see NEURONPEDIA_URL"):
         Service(url)
 
