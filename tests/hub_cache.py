@@ -45,7 +45,7 @@ from tests.hub_weights import (
 from tests.models import OTHER_PROMPT, PROMPT, load_bridge
 
 PROMPTS = (PROMPT, OTHER_PROMPT, "Copyright (C", "Foreign Direct Investment (F")
-N_FEATURES = 40
+N_FEATURES = 32
 log = logging.getLogger(__name__)
 
 

@@ -109,7 +109,7 @@ def config(kind: str, n_blocks: int, reads: PreTrainedTokenizerFast, *, full: bo
     match kind:
         case "gpt2":
             sizes = {"n_embd": D_MODEL, "n_layer": n_blocks, "n_head": 4, "n_positions": CONTEXT}
-            return GPT2Config(**sizes, **vocabulary)
+            return GPT2Config(**sizes, **vocabulary, n_ctx=CONTEXT)  # n_ctx: as the real file
         case "gpt_neox":
             return GPTNeoXConfig(**{**usual, "num_attention_heads": 2}, use_parallel_residual=True)
         case "gemma2":
