@@ -199,6 +199,7 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
     from huggingface_hub import errors
 
     file = f"{name} of {repo_id}" if name else repo_id
+    asked = what if repo_id in what and not name else f"{what}: {file}"
     match _telling(problem):
         case errors.GatedRepoError():
             return (
@@ -229,7 +230,7 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
         case OSError(errno=28 | 122):  # no space, quota
             return f"{what}: the disk of {cache_folder()} is full; free some, or set HF_HOME"
     return (
-        f"{what}: {file} cannot be fetched ({reason_of(problem)}); check the network and run the "
+        f"{asked} cannot be fetched ({reason_of(problem)}); check the network and run the "
         "same again (what is here is kept), or give local folders"
     )
 

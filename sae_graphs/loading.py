@@ -217,6 +217,11 @@ def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> 
     if not name:
         raise ModelLoadError("no model given; expected `demo`, a Hugging Face name or a folder")
     folder = Path(name)
+    if name.startswith(("/", ".", "~")) and not folder.exists():
+        raise ModelLoadError(
+            f"there is no folder {name}; expected a Hugging Face model folder, the name of a model "
+            "on the hub, or `demo`"
+        )
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelLoadError(f"{name} has no config.json; expected a Hugging Face model folder")
     if saes is not None:

@@ -99,6 +99,7 @@ def test_wrong_models(
     os.truncate(weights, weights.stat().st_size // 2)
     for name, message in (
         ("", "no model given"),
+        ("./no-such-model", "there is no folder ./no-such-model"),
         ("no-such/model", "'no-such/model' is not in the cache"),
         (str(folder), "has no config.json"),
         (str(broken), "cannot be loaded"),
