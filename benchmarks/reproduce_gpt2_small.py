@@ -67,16 +67,19 @@ def main(
     def texts() -> Iterable[str]:
         return bundled_texts() if text is None else texts_of(text)
 
-    with Console(stderr=True).status("loading") as status:
+    if next(iter(texts()), None) is None:  # and a wrong name is known at once
+        raise SaeGraphsError(f"{text} holds no text; give a file or dataset with some")
+    err = Console(stderr=True)
+    with err.status("loading") as status:
+
+        def told(part: str) -> None:
+            status.update(escape(part))
+            if not err.is_terminal:
+                err.print(f"{time.perf_counter() - started:6.0f} s: {part}", markup=False)
+
         loaded = sg.load(model, saes=saes, device=device, dtype=dtype, memory=memory)
         in_memory = time.perf_counter() - started
-        found = measure(
-            loaded,
-            published,
-            settings=settings,
-            texts=texts,
-            told=lambda part: status.update(escape(part)),
-        )
+        found = measure(loaded, published, settings=settings, texts=texts, told=told)
     seconds = time.perf_counter() - started
     tables = parts(found, published)
     head = [

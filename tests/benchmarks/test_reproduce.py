@@ -366,3 +366,6 @@ def test_the_script(home: Path, measured: Measured, tmp_path: Path) -> None:
     page = (tmp_path / "out.md").read_text()
     assert page.count("\n## ") == len(record["tables"]) == 13
     assert max(map(len, answer.stdout.splitlines())) <= 120
+    for wrong in (["--text", "nowhere/x"], ["--data", "nowhere.json"], ["--controls", "0"]):
+        refused = CliRunner().invoke(app, wrong)
+        assert isinstance(refused.exception, SaeGraphsError)  # before anything is loaded
