@@ -30,6 +30,7 @@ from transformers import AutoTokenizer
 
 from tests.hub_models import D_MODEL, save_model
 from tests.hub_weights import (
+    SHARE,
     K,
     Place,
     Writer,
@@ -46,6 +47,7 @@ from tests.models import OTHER_PROMPT, PROMPT, load_bridge
 
 PROMPTS = (PROMPT, OTHER_PROMPT, "Copyright (C", "Foreign Direct Investment (F")
 N_FEATURES = 32
+FULL_K, FULL_SHARE = 32, 0.003  # about 70 of 24576 are active at a token, as in res-jb's middle
 log = logging.getLogger(__name__)
 
 
@@ -192,7 +194,8 @@ def build(home: Path, name: str, *, full: bool = False) -> HubStack:
                 kind=stack.kind,
                 seed=seed,
                 b_dec_to_input=stack.b_dec_to_input,
-                k=32 if full else K,
+                k=FULL_K if full else K,
+                share=FULL_SHARE if full else SHARE,
             ),
         )
     return stack

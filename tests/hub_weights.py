@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-QUIET = 0.67  # standard deviations below which a direction is left out: a quarter stay in
+SHARE = 0.25  # of a small SAE's features are active at a token
 RIDGE = 0.05  # how far from the stream the decoder's last touch may stay
 K = 8  # features that a small TopK SAE keeps
 
@@ -44,13 +45,21 @@ class Weights(NamedTuple):
 
 
 def explaining(
-    stream: Tensor, n_features: int, *, kind: str, seed: int, b_dec_to_input: bool, k: int = K
+    stream: Tensor,
+    n_features: int,
+    *,
+    kind: str,
+    seed: int,
+    b_dec_to_input: bool,
+    k: int = K,
+    share: float = SHARE,
 ) -> Weights:
     """An SAE of a `kind` (`relu`, `jumprelu`, `topk`) fitted by hand to a stream `[N, D]`.
 
     Features come in pairs along random orthogonal axes, one for each direction, so that they
-    rebuild what they let through; about a quarter is active at a token, or `k` with TopK. The
-    decoder is then moved as little as it takes to rebuild this stream (ridge regression).
+    rebuild what they let through; about a `share` of them is active at a token, or `k` with
+    TopK. The decoder is then moved as little as it takes to rebuild this stream (ridge
+    regression).
     `b_dec_to_input` says whether the SAE subtracts `b_dec` before it encodes.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -60,7 +69,8 @@ def explaining(
     axes = _axes(d_model, n_features, generator)  # [F, D]
     scale = 0.75 + 0.5 * torch.rand(n_features, generator=generator)
     spread = (centred @ axes.T).std(0)  # [F]
-    quiet = spread * QUIET * (0.9 + 0.2 * torch.rand(n_features, generator=generator))
+    least = NormalDist().inv_cdf(1 - share)  # in standard deviations
+    quiet = spread * least * (0.9 + 0.2 * torch.rand(n_features, generator=generator))
     encoder = axes.T * scale  # [D, F]
     bias = -quiet * scale if kind == "relu" else torch.zeros(n_features)
     threshold = quiet * scale
