@@ -26,7 +26,7 @@ from unittest import mock
 import torch
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from tests.hub_models import D_MODEL, save_model
 from tests.hub_weights import (
@@ -177,6 +177,8 @@ def build(home: Path, name: str, *, full: bool = False) -> HubStack:
     if not (model / "config.json").is_file():
         log.info("writing %s", stack.model)
         save_model(stack.architecture, model, n_blocks=stack.n_blocks, full=full)
+    width = AutoConfig.from_pretrained(model).hidden_size
+    assert (width > D_MODEL) == full, f"{stack.model} was written {width} wide; use another folder"
     n_features = stack.full_features if full else stack.n_features
     assert n_features is not None
     snapshot = snapshot_of(home, stack.entry.repo_id)
