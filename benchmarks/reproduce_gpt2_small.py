@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.markup import escape
 from benchmarks.progress import write_text
 from benchmarks.published import FILE, read_published
 from sae_graphs.errors import SaeGraphsError
+
+if TYPE_CHECKING:
+    from benchmarks.reproduction_tables import Part
 
 WIDTH = 120  # columns of the tables, where it is no terminal
 SCHEMA = "sae_graphs/reproduction/1"
@@ -93,24 +96,27 @@ def main(
         console.print(line, markup=False, highlight=False)
     for table in tables:
         console.print(table.rich(), highlight=False)
+    described = {
+        "schema": SCHEMA,
+        "model": loaded.name,
+        "saes": loaded.stack.name,
+        "device": device,
+        "dtype": dtype,
+        "seconds": seconds,
+        "settings": dict(settings.to_json()),
+    }
     if json_file is not None:
-        record = {
-            "schema": SCHEMA,
-            "model": loaded.name,
-            "saes": loaded.stack.name,
-            "device": device,
-            "dtype": dtype,
-            "seconds": seconds,
-            "settings": dict(settings.to_json()),
-            "head": head,
-            "tables": [table.to_json() for table in tables],
-            "found": found,
-        }
-        write_text(json_file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        shown = {"head": head, "tables": [table.to_json() for table in tables], "found": found}
+        text_of = json.dumps({**described, **shown}, indent=1, ensure_ascii=False)
+        write_text(json_file, text_of + "\n")
     if markdown is not None:
-        page = ["# GPT-2 small: ours beside what was published", *(f"- {line}" for line in head)]
-        body = "\n".join(table.markdown() for table in tables)
-        write_text(markdown, "\n".join(page) + "\n\n" + body)
+        write_text(markdown, _page(head, tables))
+
+
+def _page(head: list[str], tables: list[Part]) -> str:
+    """All tables as one Markdown page."""
+    page = ["# GPT-2 small: ours beside what was published", "", *(f"- {line}" for line in head)]
+    return "\n".join(page) + "\n\n" + "\n".join(table.markdown() for table in tables)
 
 
 if __name__ == "__main__":
