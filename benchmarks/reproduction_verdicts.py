@@ -199,6 +199,9 @@ def _signs(rows: Sequence[Row], words: str, least: float = MOVED) -> Verdict:
     known = [(value, ours) for _, value, ours in rows if ours is not None and abs(value) >= least]
     if not known:
         return Verdict("not comparable", f"{words}nothing to compare")
+    told = sum(abs(value) >= least for _, value, _ in rows)
+    if len(known) < told / 2:
+        return Verdict("not comparable", f"{words}only {len(known)} of {told} changes are known")
     same = sum(value * ours > 0 and abs(ours) >= least for value, ours in known)
     why = f"{words}{same} of {len(known)} changes have the published sign"
     return Verdict("agrees in sign" if same >= MOST * len(known) else "differs", why)

@@ -263,6 +263,8 @@ def test_where_the_features_are_not_known_signs_are_compared() -> None:
         "which features this figure has was not published; 2 of 3 changes have the published sign",
     )
     assert verdicts.of_ablation({**case, "active": 0}).answer == "not comparable"
+    case["rows"] = [row(9.0, 0.1), row(-2.0, None), row(1.0, None)]
+    assert verdicts.of_ablation(case).why.endswith("only 1 of 3 changes are known")
     assert verdicts.of_ablation({"refused": "none"}) == ("not comparable", "none")
 
 
