@@ -14,6 +14,11 @@ from sae_graphs.errors import SAELoadError
 from sae_graphs.headers import TensorSize
 from sae_graphs.memory import SAESize
 
+# Normalisations that are to be folded into the weights; where they are not, sae-lens goes without.
+UNFOLDED = {
+    "expected_average_only_in": "fold_activation_norm_scaling_factor",
+    "covariance_whitening": "fold_activation_whitening",
+}
 CHECKED_VALUES = 2**20  # at once, so that the check takes next to no memory
 
 
@@ -32,11 +37,11 @@ def ready(load: Callable[[], SAE[Any]], name: str) -> SAE[Any]:
             f"{name} cannot be loaded ({first_line(problem)}); fetch it again, or save it again "
             "with sae-lens"
         ) from problem
-    if getattr(sae.cfg, "normalize_activations", None) == "expected_average_only_in":
+    if (folding := UNFOLDED.get(sae.cfg.normalize_activations)) is not None:
         raise SAELoadError(
-            f"{name} wants its inputs scaled to an average norm, and the factor is not known; load "
-            "it by a release that has it, or fold it in with `fold_activation_norm_scaling_factor` "
-            "and save the SAE again"
+            f"{name} wants its inputs normalised by numbers that are not in its files "
+            f"({sae.cfg.normalize_activations}); load it by a release that has them, or fold them "
+            f"in with sae-lens's `{folding}` and save the SAE again"
         )
     sae.requires_grad_(False).eval()
     normalise_without_cycle(sae)

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from sae_lens import SAE
+from sae_lens.saes.abstopk_sae import AbsTopKSAE, AbsTopKSAEConfig
 from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
 from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.saes.matching_pursuit_sae import MatchingPursuitSAE, MatchingPursuitSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
@@ -46,6 +48,8 @@ KINDS = (
     "gated",
     "layer_norm",
     "constant_norm",
+    "abstopk",
+    "matching_pursuit",
 )
 STACKS: dict[str, tuple[str, ...]] = {
     "pre": (
@@ -190,6 +194,10 @@ def random_sae(
             sae = TopKSAE(TopKSAEConfig(**shared, k=8, rescale_acts_by_decoder_norm=rescale))
         case "gated":
             sae = GatedSAE(GatedSAEConfig(**shared))
+        case "abstopk":
+            sae = AbsTopKSAE(AbsTopKSAEConfig(**shared, k=8))
+        case "matching_pursuit":
+            sae = MatchingPursuitSAE(MatchingPursuitSAEConfig(**shared, max_iterations=6))
         case _:
             raise AssertionError(f"no SAE kind {kind}")
     weights = {
@@ -204,6 +212,8 @@ def random_sae(
     }
     if kind == "jumprelu":
         weights["b_enc"] += 0.3
+    if kind == "matching_pursuit":  # its directions are projected on, and must have length 1
+        weights["W_dec"] /= weights["W_dec"].norm(dim=1, keepdim=True)
     with torch.no_grad():
         for name, parameter in sae.named_parameters():
             parameter.copy_(weights[name])

@@ -253,6 +253,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: configure(f, metadata={"hook_name": "blocks.0.hook_mlp_out"}),
         "not on the residual stream",
     ),
+    "an average norm that is not folded in": (
+        lambda f: configure(f, normalize_activations="expected_average_only_in"),
+        "layer_2 wants its inputs normalised by numbers that are not in its files",
+    ),
+    "whitening that is not folded in": (
+        lambda f: configure(f, normalize_activations="covariance_whitening"),
+        "fold_activation_whitening",
+    ),
     "no hook": (lambda f: configure(f, metadata={}), "not on the residual stream"),
 }
 
