@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sae_graphs import cli
+from tests.hub_cache import build, cache_in_use
 from tests.models import save_model_folder, save_sae_folder
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -20,6 +21,7 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("sae-graphs ")
 ]
+HUB_STACKS = ("gpt2-small", "gemma-2-2b")  # generated, under the names that the commands ask for
 PYTHON = [block for language, block in BLOCKS if language == "python"]
 
 
@@ -31,6 +33,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.txt").write_text("Copyright (C\nThe Bosworth manual. Copyright (C\n")
     save_model_folder(folder / "model")
     save_sae_folder(folder / "saes")
+    for stack in HUB_STACKS:
+        build(folder / "hub", stack)
     return folder
 
 
@@ -43,10 +47,11 @@ def test_commands_and_code_do_what_they_say(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(workplace)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
     for command in COMMANDS:
         text = command.replace("--model DIR", "--model model").replace("--saes DIR", "--saes saes")
         monkeypatch.setattr(sys, "argv", shlex.split(text))
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended, cache_in_use(workplace / "hub", *HUB_STACKS):
             cli.main()
         printed = capsys.readouterr()
         assert ended.value.code == 0, f"{command}: {printed.err}"
