@@ -9,21 +9,24 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sae_graphs.errors import HubError
 from sae_graphs.headers import ITEM_BYTES
-from sae_graphs.hub import file_sizes, is_offline, listing, offline
+from sae_graphs.hub import file_sizes, is_offline, listing, n_parameters, offline
+from sae_graphs.hub_models import official_name
 from sae_graphs.known_saes import default_saes
 from sae_graphs.releases import ListedSAE, Release, all_releases
 from sae_graphs.sae_pattern import choose
 
 NEARLY_ALL = 0.8  # of a model's blocks, for a stack to be listed
 ASKED_AT_ONCE = 8  # requests to the hub
+TRIED = 2  # releases, to know whether the hub answers at all
 _WIDTH = re.compile(r"(?<![a-z0-9])w?(\d+)(k|(?<=width-1)m)(?![a-z0-9])")
 
 
@@ -32,9 +35,9 @@ class ListedStack:
     """A stack that can be loaded: `release` for `--saes`, `pattern` for `--sae-pattern`.
 
     `pattern` is None where the release needs none. `n_blocks` is how many blocks the model has, as
-    far as the directory tells. `width` is the number of features of an SAE; `d_in`, `width` and
-    `download`, the bytes to fetch, are None where they are not known, and `download` is 0 where all
-    is here.
+    far as the directory tells. `width` is the number of features of an SAE, `parameters` the
+    model's; they, `d_in` and `download`, the bytes of the SAEs to fetch, are None where they are
+    not known, and `download` is 0 where all is here.
     """
 
     release: str
@@ -45,6 +48,7 @@ class ListedStack:
     width: int | None = None
     d_in: int | None = None
     download: int | None = None
+    parameters: int | None = None
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -94,24 +98,48 @@ def with_sizes(
     Also says why the hub was not asked, or did not answer; None where it did. `progress` is told
     the releases done and all of them.
     """
+    from sae_graphs.hub_saes import shapes_from_cache
+
     names = list(dict.fromkeys(stack.release for stack in stacks))
     releases = {release.name: release for release in all_releases() if release.name in names}
-    problem = "HF_HUB_OFFLINE is set" if is_offline() else None
-    facts: dict[str, _Facts] = {}
-    if names and problem is None:  # the first tells whether the hub answers at all
-        facts[names[0]] = _ask(releases[names[0]], online=True)
-        problem = facts[names[0]].problem
+    problem = "HF_HUB_OFFLINE is set" if is_offline() else _no_answer(releases, names)
     online = problem is None
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        waiting = [name for name in names if name not in facts or not online]
-        asked = pool.map(lambda name: _ask(releases[name], online=online), waiting)
-        for name, found in zip(waiting, asked, strict=True):
-            facts[name] = found
+    facts: dict[str, _Facts] = {}
+    with ExitStack() as asking:
+        asking.enter_context(shapes_from_cache())
+        if not online:
+            asking.enter_context(offline())
+        pool = asking.enter_context(ThreadPoolExecutor(ASKED_AT_ONCE))
+        parameters = pool.map(_parameters, [stack.model for stack in stacks]) if online else None
+        for found in pool.map(lambda name: _ask(releases[name], online=online), names):
+            facts[names[len(facts)]] = found
             if progress is not None:
                 progress(len(facts), len(names))
+        counts = list(parameters) if parameters is not None else [None] * len(stacks)
     sized = [_sized(s, releases[s.release], facts[s.release]) for s in stacks]
     d_in = {_short(stack.model): stack.d_in for stack in sized if stack.d_in is not None}
-    return tuple(replace(s, d_in=s.d_in or d_in.get(_short(s.model))) for s in sized), problem
+    return tuple(
+        replace(stack, d_in=stack.d_in or d_in.get(_short(stack.model)), parameters=count)
+        for stack, count in zip(sized, counts, strict=True)
+    ), problem
+
+
+def _no_answer(releases: Mapping[str, Release], names: Sequence[str]) -> str | None:
+    """Why the hub does not answer: None where it does for any of the first few releases."""
+    problem = None
+    for name in names[:TRIED]:
+        try:
+            listing(releases[name].repo_id, name)
+        except HubError as refused:
+            problem = problem or str(refused)
+        else:
+            return None
+    return problem
+
+
+@lru_cache
+def _parameters(model: str) -> int | None:
+    return n_parameters(official_name(model))
 
 
 class _Facts(NamedTuple):
@@ -120,23 +148,19 @@ class _Facts(NamedTuple):
     here: dict[str, int]
     listed: dict[str, int]
     cfg: dict[str, Any]
-    problem: str | None = None
 
 
 def _ask(release: Release, *, online: bool) -> _Facts:
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
-    from sae_graphs.hub_saes import shapes_from_cache
-
     here = listed = file_sizes(release.repo_id)
     if online:
         try:
             listed = listing(release.repo_id, release.name)
-        except HubError as problem:
-            return _Facts(here, here, {}, str(problem))
+        except HubError:  # this one alone
+            return _Facts(here, here, {})
     cfg: dict[str, Any] = {}
-    with suppress(Exception), nullcontext() if online else offline(), shapes_from_cache():
-        # it fails in a dozen ways, and a table does without
+    with suppress(Exception):  # it fails in a dozen ways, and a table does without
         cfg = dict(load_sae_config_from_huggingface(release.name, release.residual[0].sae_id))
     return _Facts(here, listed, cfg)
 

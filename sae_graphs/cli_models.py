@@ -15,6 +15,7 @@ import typer
 from sae_graphs.cli_console import err, out, progress
 from sae_graphs.cli_options import Report
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.headers import ITEM_BYTES
 from sae_graphs.memory import format_size
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def _print_stacks(stacks: Sequence[ListedStack]) -> None:
     """One paragraph per model, a few lines per stack: names are long, and are to be copied."""
     from rich.text import Text
 
-    for model, group in groupby(stacks, key=lambda stack: stack.model):
+    for _, group in groupby(stacks, key=lambda stack: stack.model):
         of_model = list(group)
-        out.print(Text(f"{model}, {of_model[0].n_blocks} blocks", style="bold"), soft_wrap=True)
+        out.print(Text(_heading(of_model[0]), style="bold"), soft_wrap=True)
         for stack in of_model:
             mark = "*" if stack.is_default else " "
             style = "bold cyan" if stack.is_default else "cyan"
@@ -70,6 +71,14 @@ def _print_stacks(stacks: Sequence[ListedStack]) -> None:
                 out.print(Text(f"  --sae-pattern '{stack.pattern}'", style="cyan"), soft_wrap=True)
             for line in _lines(stack):
                 out.print(Text(f"      {line}"), soft_wrap=True)
+
+
+def _heading(stack: ListedStack) -> str:
+    heading = f"{stack.model}, {stack.n_blocks} blocks"
+    if stack.parameters is None:
+        return heading
+    weights = stack.parameters * ITEM_BYTES["float32"]
+    return f"{heading}, {format_size(weights)} of memory for its weights"
 
 
 def _lines(stack: ListedStack) -> list[str]:
@@ -94,7 +103,8 @@ def _size(size: int | None) -> str:
 def _print_legend(stacks: Sequence[ListedStack], problem: str | None) -> None:
     say: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
     out.print(
-        "* is what the model gets without --saes. Memory: of the SAEs alone, in float32. "
+        "* is what the model gets without --saes. Memory is in float32; a run takes that of the "
+        "model, of its SAEs (all or two at a time), and 1 GiB or more besides. "
         f"{UNKNOWN}: not known.",
         style="dim",
         **say,
@@ -111,6 +121,7 @@ def _plain(stack: ListedStack) -> dict[str, Any]:
         "is_default": stack.is_default,
         "hooks": [sae.point.hook_name for sae in stack.saes if sae.point is not None],
         "blocks": stack.n_blocks,
+        "parameters": stack.parameters,
         "width": stack.width,
         "d_in": stack.d_in,
         "neuronpedia": list(stack.neuronpedia),

@@ -80,6 +80,16 @@ def listing(repo_id: str, what: str) -> dict[str, int]:
     return {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
 
 
+def n_parameters(repo_id: str) -> int | None:
+    """How many numbers a model's weights are, as the hub tells; None where it does not."""
+    from huggingface_hub import HfApi
+
+    with suppress(Exception):  # a table does without
+        info = HfApi().model_info(repo_id, expand=["safetensors"], timeout=LISTING_SECONDS)
+        return int(info.safetensors.total) if info.safetensors is not None else None
+    return None
+
+
 def file_sizes(repo_id: str) -> dict[str, int]:
     """Names and sizes of the files of a repository that are here."""
     found = {name: cached(repo_id, name) for name in cached_files(repo_id)}

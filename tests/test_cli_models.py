@@ -53,9 +53,25 @@ def test_sizes_from_the_hub(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     with fake_hub(tmp_path / "served") as hub, hub.in_use(tmp_path / "own"):
         models(RELEASE)
     shown = capsys.readouterr()
-    assert "1MiB to fetch" in shown.out
-    assert "?" not in shown.out.splitlines()[2]
+    heading, _, line, *_ = shown.out.splitlines()
+    assert heading == "gpt2-small, 12 blocks, 475MiB of memory for its weights"  # 4 x 124,439,808
+    assert "1MiB to fetch" in line
+    assert "?" not in line
     assert not shown.err
+
+
+def test_asking_leaves_no_trace(tmp_path: Path) -> None:
+    """Many requests at once, each of them by libraries that are told to stay offline meanwhile."""
+    from huggingface_hub import constants
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    asked = loaders.get_safetensors_tensor_shapes
+    with fake_hub(tmp_path) as hub:
+        pass  # it is gone
+    with hub.in_use(tmp_path / "own"):
+        models("gemma-3")
+        assert not constants.HF_HUB_OFFLINE
+    assert loaders.get_safetensors_tensor_shapes is asked
 
 
 def test_nothing_of_that_name() -> None:

@@ -71,7 +71,7 @@ def test_saes_that_disagree_on_processing(
     ],
 )
 def test_wrong_device_and_dtype(
-    model_folder: Callable[[str], Path], folder: Path, options: dict[str, str], message: str
+    model_folder: Callable[[str], Path], folder: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SaeGraphsError, match=message) as caught:
         sg.load(model_folder("gpt2"), saes=folder, **options)
