@@ -12,6 +12,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import FeatureId
 
 FILE = Path(__file__).resolve().parent / "gpt2_small_published.json"
+BOS = "<|endoftext|>"
 
 Points = tuple[tuple[str, float], ...]  # a token's text, and percentage points
 
@@ -21,12 +22,14 @@ class Figure:
     """One ablated path: its prompt, its layers, and what the next token's probabilities did.
 
     `nodes` is None where it was not published which features the path has. `control` is feature 0
-    at the same layers; where `spaces_lost`, its tokens were printed without their leading space.
+    at `control_layers`, which need not be the path's; where `spaces_lost`, its tokens were printed
+    without their leading space.
     """
 
     name: str
     prompt: str
-    layers: tuple[str, ...]
+    path_layers: tuple[str, ...]
+    control_layers: tuple[str, ...]
     nodes: tuple[FeatureId, ...] | None
     top: Points
     up: Points
@@ -37,8 +40,13 @@ class Figure:
 
     @property
     def zeroth(self) -> tuple[FeatureId, ...]:
-        """Feature 0 of each layer."""
-        return tuple(FeatureId(layer, 0) for layer in self.layers)
+        """Feature 0 of each layer of the published control."""
+        return tuple(FeatureId(layer, 0) for layer in self.control_layers)
+
+    @property
+    def has_bos(self) -> bool:
+        """Whether the prompt begins with a BOS of its own."""
+        return self.prompt.startswith(BOS)
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Published:
         """A figure's features; where they were not published, all that any path has there."""
         if figure.nodes is not None:
             return figure.nodes
-        return tuple(node for node in self.nodes if node.layer in figure.layers)
+        return tuple(node for node in self.nodes if node.layer in figure.path_layers)
 
     def figure(self, name: str) -> Figure:
         """The figure of that name."""
@@ -96,7 +104,8 @@ def _figure(entry: Mapping[str, Any]) -> Figure:
     return Figure(
         name=entry["name"],
         prompt=entry["prompt"],
-        layers=tuple(entry["layers"]),
+        path_layers=tuple(entry["path_layers"]),
+        control_layers=tuple(entry["control_layers"]),
         nodes=None if entry["nodes"] is None else _features(entry["nodes"]),
         spaces_lost=bool(entry["control_tokens_lost_their_space"]),
         **points,

@@ -77,7 +77,8 @@ def stand_in(model: InstrumentedModel) -> dict[str, Any]:
     one = {
         "name": "known",
         "prompt": prompt,
-        "layers": list(LAYERS),
+        "path_layers": list(LAYERS),
+        "control_layers": list(LAYERS),
         "nodes": nodes,
         "top": top,
         "up": changes[:4],
@@ -129,9 +130,15 @@ def measured(model: InstrumentedModel, tmp_path_factory: pytest.TempPathFactory)
 
 def test_the_published_data() -> None:
     published = read_published()
-    assert [len(published.ablated_in(figure)) for figure in published.figures] == [19, 25, 30, 25]
+    assert [len(published.ablated_in(figure)) for figure in published.figures] == [19, 28, 30, 25]
     counts = [sum(node.layer == str(layer) for node in published.nodes) for layer in range(1, 11)]
     assert counts == [1, 1, 3, 4, 4, 4, 4, 3, 3, 3]
+    for layer, count in enumerate(counts, start=1):  # one feature for each path that passes
+        assert count == sum(str(layer) in figure.path_layers for figure in published.figures)
+    assert published.figures[1].path_layers[-1] == "10"
+    assert published.figures[1].zeroth[-1] == FeatureId("9", 0)  # its controls end below its path
+    assert [figure.has_bos for figure in published.figures] == [False, True, True, True]
+    assert published.graph["threshold"] == 32.0
     assert published.figures[0].zeroth[0] == FeatureId("3", 0)
     assert FeatureId("5", 10603) in published.nodes
     assert dict(published.figures[3].down)["DI"] == -80.7
