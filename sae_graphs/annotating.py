@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.feature_page import UNAVAILABLE
 from sae_graphs.graph import CausalGraph, Node
 from sae_graphs.neuronpedia import Address, address_of
@@ -40,8 +41,13 @@ def annotate(
     features answered, of how many.
 
     Raises `SaeGraphsError` where the environment names no service (`NEURONPEDIA_URL`) or no key
-    (`NEURONPEDIA_API_KEY`), and there is something to ask.
+    (`NEURONPEDIA_API_KEY`), and there is something to ask; and for what is no graph.
     """
+    if not isinstance(graph, CausalGraph):
+        raise SaeGraphsError(
+            f"not a graph: {graph!r:.60}; expected a CausalGraph, such as CausalGraph.load(folder) "
+            "gives"
+        )
     places = {node.feature: address_of(node) for node in graph.nodes}
     known = {node.feature for node in graph.nodes if _is_found(node) and not refresh}
     wanted = [at for feature, at in places.items() if at is not None and feature not in known]

@@ -48,17 +48,17 @@ def neuronpedia(
     service = Service.from_environment().patient()
     with progress("asking Neuronpedia") as report:
         annotated = annotate(graph, refresh=refresh, service=service, progress=report, told=warn)
-    _write(run, annotated)
+    _write(run, annotated, graph)
     _print(annotated)
 
 
-def _write(run: Path, graph: CausalGraph) -> None:
+def _write(run: Path, graph: CausalGraph, loaded: CausalGraph) -> None:
     """The graph and its pictures in their places; all else in the folder stays as it is."""
     from sae_graphs.effects_file import run_folder
     from sae_graphs.outputs import rewrite_graph
 
     with err.status("drawing"):
-        written = rewrite_graph(run, graph)
+        written = rewrite_graph(run, graph, loaded=loaded)
     from sae_graphs.terminal import print_files
 
     print_files(out, run_folder(run) if run.is_dir() else run.parent, written)

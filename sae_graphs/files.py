@@ -86,7 +86,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
                 _share(data, stage / name)
             else:
                 (stage / name).write_bytes(data)
-        with _alone_in(folder.parent):
+        with alone_in(folder.parent):
             try:
                 if folder.is_dir():
                     folder.rename(old)
@@ -141,14 +141,18 @@ def recorded_files(folder: Path) -> frozenset[str]:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Other runs that write into this folder wait, where the system can lock folders."""
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder of others', where ours alone is ours
+        yield
+        return
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)

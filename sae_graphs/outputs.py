@@ -8,7 +8,8 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 from sae_graphs import __version__
 from sae_graphs.effects_file import FILE_NAME as EFFECTS
 from sae_graphs.effects_file import run_folder
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.files import RECORD, replace_folder, save_at, write_atomically
+from sae_graphs.files import RECORD, alone_in, replace_folder, save_at, write_atomically
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import FILE_NAME, to_bytes
 
@@ -140,32 +141,65 @@ def write_run(
     return names
 
 
-def rewrite_graph(run: Path, graph: CausalGraph) -> tuple[str, ...]:
+def rewrite_graph(run: Path, graph: CausalGraph, *, loaded: CausalGraph) -> tuple[str, ...]:
     """Put a saved graph in its place again, with more known of its features; returns the names.
 
-    `run` is its folder or its file. The pictures that lie beside `graph.json` are drawn again, and
-    the record says what Neuronpedia answered; all else stays: effects, validation, a user's notes.
-    Each file is replaced in one step, and none before all are drawn.
+    `run` is its folder or its file, `loaded` the graph that was read from there. The pictures that
+    lie beside `graph.json` are drawn again, and the record says what Neuronpedia answered; all else
+    stays: effects, validation, a user's notes. Each file is replaced in one step, and none before
+    all are drawn. Raises `SaeGraphsError` where another run has put its graph there meanwhile: that
+    one stays.
     """
-    from sae_graphs.render import FORMATS, files
+    from sae_graphs.render import files
 
     folder = run_folder(run)
     if folder == run and not run.is_dir():  # a graph saved under another name
-        return (save_at(run, FILE_NAME, to_bytes(graph)).name,)
-    formats = [kind for kind in FORMATS if (folder / f"graph.{kind}").is_file()]
+        with _while_it_holds(loaded, run, run.resolve().parent):
+            return (save_at(run, FILE_NAME, to_bytes(graph)).name,)
+    formats = _formats_in(folder)
     written = {**files(graph, formats), FILE_NAME: to_bytes(graph)}
-    held = record_of(folder)
-    if held is not None:
-        said = {**held, "neuronpedia": _pages(graph)}
-        written[RECORD] = (json.dumps(said, indent=1) + "\n").encode()
-    try:
-        for name, data in written.items():
-            write_atomically(folder / name, data)
-    except OSError as problem:
-        raise SaeGraphsError(
-            f"cannot write into {folder}: {problem.strerror or problem}; make room, or give a copy"
-        ) from problem
+    with _while_it_holds(loaded, folder, folder.resolve().parent):
+        if _formats_in(folder) != formats:
+            raise SaeGraphsError(_changed(folder))
+        held = record_of(folder)
+        if held is not None:
+            said = {**held, "neuronpedia": _pages(graph)}
+            written[RECORD] = (json.dumps(said, indent=1) + "\n").encode()
+        try:
+            for name, data in written.items():
+                write_atomically(folder / name, data)
+        except OSError as problem:
+            why = problem.strerror or problem
+            raise SaeGraphsError(
+                f"cannot write into {folder}: {why}; make room, or give a copy"
+            ) from problem
     return tuple(written)
+
+
+@contextmanager
+def _while_it_holds(loaded: CausalGraph, path: Path, parent: Path) -> Iterator[None]:
+    """Other runs wait, once it is known that none of them has replaced the graph at `path`."""
+    try:
+        with alone_in(parent):
+            if CausalGraph.load(path) != loaded:
+                raise SaeGraphsError(_changed(path))
+            yield
+    except (GraphFileError, FileNotFoundError) as gone:
+        raise SaeGraphsError(_changed(path)) from gone
+
+
+def _changed(path: Path) -> str:
+    return (
+        f"{path} has changed while Neuronpedia was asked, and stays as it is now; give the same "
+        "command again: answers are kept"
+    )
+
+
+def _formats_in(folder: Path) -> list[str]:
+    """What the run in a folder was drawn as."""
+    from sae_graphs.render import FORMATS
+
+    return [kind for kind in FORMATS if (folder / f"graph.{kind}").is_file()]
 
 
 def _pages(graph: CausalGraph) -> dict[str, int] | None:

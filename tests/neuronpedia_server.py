@@ -136,13 +136,13 @@ def _handler(service: Neuronpedia) -> type[BaseHTTPRequestHandler]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = service.answer(Asked(self.command, self.path, headers, body))
             service.wait(answer.wait)
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(answer.body)))
-            self.end_headers()
             sent = answer.body[: len(answer.body) - answer.cut]
             try:
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(answer.body)))
+                self.end_headers()
                 for byte in sent if answer.drip else ():
                     self.wfile.write(bytes([byte]))
                     service.wait(answer.drip)

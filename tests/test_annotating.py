@@ -99,6 +99,12 @@ def test_graphs_without_addresses_are_left_alone(neuronpedia: Neuronpedia) -> No
     assert neuronpedia.asked == []
 
 
+@pytest.mark.parametrize("wrong", [42, None, "outputs/mine"])
+def test_what_is_no_graph(wrong: Any) -> None:
+    with pytest.raises(SaeGraphsError, match=r"not a graph: .*CausalGraph\.load"):
+        annotate(wrong)
+
+
 def test_stored_contexts_win(full: Neuronpedia) -> None:
     own = example()["0.1"].contexts
     found = annotate(example())["0.1"]

@@ -18,7 +18,7 @@ from sae_graphs.outputs import write_run
 from tests.commands import Commands
 from tests.graphs import example
 from tests.models import save_model_folder, save_sae_folder
-from tests.neuronpedia_server import HTML, Neuronpedia, Reply, reply
+from tests.neuronpedia_server import HTML, Asked, Neuronpedia, Reply, reply
 
 KEY = "sk-np-very-secret"
 
@@ -228,6 +228,47 @@ def test_a_second_time_asks_nothing_and_changes_nothing(
     assert len(neuronpedia.asked) == 1
     assert run("neuronpedia", "here", "--refresh").code == 0
     assert len(neuronpedia.asked) == 2
+
+
+@pytest.mark.parametrize("place", ["here", "mine.json"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_newer_run_stays(
+    run: Commands,
+    neuronpedia: Neuronpedia,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    gone: bool,
+) -> None:
+    """While the service is asked, another run replaces the folder: its graph is the one to keep."""
+    folder = saved(tmp_path / "here", ("dot",))
+    example().save(tmp_path / "mine.json")
+    knows_all(neuronpedia, example())
+    newer = replace(example(), run=replace(example().run, prompt="a newer run"))
+    answered = neuronpedia.answer
+
+    def meanwhile(asked: Asked) -> Reply:
+        if place == "here":
+            write_run(folder, newer, formats=("dot", "svg"), seconds=1.0)
+        newer.save(tmp_path / place)
+        if gone:
+            file = tmp_path / place
+            (file / "graph.json" if file.is_dir() else file).unlink()
+        return answered(asked)
+
+    monkeypatch.setattr(neuronpedia, "answer", meanwhile)
+    answer = run("neuronpedia", place)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"{place} has changed while Neuronpedia was asked" in answer.err
+    if gone:
+        assert not (tmp_path / "mine.json").exists() or place == "here"
+        return
+    assert CausalGraph.load(tmp_path / place) == newer
+    monkeypatch.setattr(neuronpedia, "answer", answered)
+    requests = len(neuronpedia.asked)
+    assert run("neuronpedia", place).code == 0  # and asking again is free
+    assert len(neuronpedia.asked) == requests
+    assert CausalGraph.load(tmp_path / place).run.prompt == "a newer run"
 
 
 def test_a_service_that_fails_is_one_line(

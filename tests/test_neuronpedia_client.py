@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import struct
+import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -249,6 +252,24 @@ def test_all_together_may_not_take_forever(neuronpedia: Neuronpedia) -> None:
     found = fetch([Address("a/b", number) for number in range(50)], how)
     assert found.reason == "no answer within 1.2 s"
     assert 0 < len(found.answers) < 6
+
+
+def test_the_service_of_these_tests_minds_no_client_that_is_gone(
+    neuronpedia: Neuronpedia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, over = neuronpedia._server, threading.Event()
+    problems: list[BaseException | None] = []
+    monkeypatch.setattr(server, "handle_error", lambda *_: problems.append(sys.exc_info()[1]))
+    monkeypatch.setattr(server, "close_request", lambda _: over.set())
+    neuronpedia.always = reply([], wait=0.3)
+    client = socket.create_connection(("127.0.0.1", server.server_port))
+    client.sendall(b"POST /api/features HTTP/1.1\r\ncontent-length: 2\r\n\r\n[]")
+    while not neuronpedia.asked:
+        time.sleep(0.01)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # at once, so that the answer's head cannot be sent
+    assert over.wait(SLOW)
+    assert problems == []
 
 
 # -- the key ---------------------------------------------------------------------------------------
