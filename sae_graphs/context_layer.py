@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from sae_graphs.contexts import AFTER, BEFORE, KEPT
+from sae_graphs.errors import SaeGraphsError
+
+MOST = torch.finfo(torch.float16).max  # that can be stored; what is larger counts as this
 
 
 @dataclass
 class LayerStore:
-    """The best contexts so far of one layer. Rows are ordered by peak activation."""
+    """The best contexts so far of one layer. Rows are ordered by peak: the largest |activation|."""
 
-    peaks: Tensor  # [K, F], 0 where there is none yet
+    peaks: Tensor  # [K, F], magnitudes, 0 where there is none yet
     tokens: Tensor  # [K, F, W], -1 where there is no token
     activations: Tensor  # [K, F, W]
     times_active: Tensor  # [F]
@@ -43,10 +46,22 @@ class LayerStore:
         """All of it, by name; `LayerStore(**tensors)` makes it again."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def max_activation(self) -> Tensor:
+        """Each feature's activation of largest magnitude, with its sign `[F]`."""
+        return self.peaks[0].copysign(self.activations[0, :, BEFORE].float())
+
     def add(self, tokens: Tensor, activations: Tensor) -> None:
-        """Take the batch's `tokens` `[B, T]`, `activations` `[B, T, F]` in: one place a text."""
+        """Take the batch's `tokens` `[B, T]`, `activations` `[B, T, F]` in: one place a text.
+
+        Raises `SaeGraphsError` where an activation is not finite.
+        """
+        peaks, positions = activations.abs().max(1)  # [B, F]
+        if not peaks.isfinite().all():
+            raise SaeGraphsError(
+                "an SAE's activations are not finite; check the model's and SAEs' weights, and "
+                "give --dtype float32"
+            )
         self.times_active += (activations != 0).sum((0, 1))
-        peaks, positions = activations.max(1)  # [B, F]
         best = _largest(peaks, KEPT)  # [K', F]
         ranked = _largest(torch.cat([self.peaks, best.values]), KEPT)
         better = (ranked.indices >= KEPT).any(0).nonzero()[:, 0]  # features with something new
@@ -86,5 +101,6 @@ def _windows(
     inside = (positions >= 0) & (positions < tokens.shape[1])
     positions = positions.clamp(0, tokens.shape[1] - 1)
     found = tokens[texts[..., None], positions].to(torch.int32)
-    values = activations[texts[..., None], positions, features[None, :, None]].half()
+    values = activations[texts[..., None], positions, features[None, :, None]]
+    values = values.clamp(-MOST, MOST).half()
     return found.masked_fill(~inside, -1), values.masked_fill(~inside, 0.0)

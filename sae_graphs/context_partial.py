@@ -26,7 +26,7 @@ from sae_graphs.saving import weights_of
 
 log = logging.getLogger(__name__)
 
-SCHEMA = "sae_graphs/contexts-partial/1"
+SCHEMA = "sae_graphs/contexts-partial/2"
 RECORD = "contexts.partial.json"
 WORDS = {
     "sae_graphs": "it was made by another version",

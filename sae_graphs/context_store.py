@@ -194,7 +194,7 @@ def _write(model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: i
         "tokens": ids.transpose(0, 1).contiguous(),  # [F, K, W]
         "activations": store.activations.transpose(0, 1).contiguous(),
         "fraction_active": (store.times_active.double() / seen).float(),  # [F]
-        "max_activation": store.peaks[0].contiguous(),
+        "max_activation": store.max_activation(),
     }
     about = {
         "schema": SCHEMA,

@@ -107,6 +107,11 @@ class Context:
                 f"a context needs one activation per token, got {len(self.activations)} "
                 f"for {len(self.tokens)} tokens"
             )
+        if not all(math.isfinite(value) for value in self.activations):
+            raise SaeGraphsError(
+                f"an activation of the context {''.join(self.tokens)!r:.60} is not finite: "
+                f"{self.activations!r:.60}"
+            )
 
 
 @dataclass(frozen=True)

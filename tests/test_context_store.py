@@ -238,7 +238,7 @@ def older_step(model: InstrumentedModel) -> None:
 SPOILED = {
     "empty": spoil_record(b""),
     "a list": spoil_record(b"[]"),
-    "nothing in it": spoil_record(b'{"schema": "sae_graphs/contexts-partial/1"}'),
+    "nothing in it": spoil_record(b'{"schema": "sae_graphs/contexts-partial/2"}'),
     "binary": spoil_record(b"\xff\xfe\x00"),
     "tensors cut": spoil_tensors,
     "tensors gone": remove_tensors,

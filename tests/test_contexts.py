@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_graphs as sg
+from sae_graphs.context_layer import MOST, LayerStore, _largest, _windows
 from sae_graphs.context_rows import batches_of_text
 from sae_graphs.context_store import build_store
 from sae_graphs.contexts import AFTER, BEFORE, FILE_NAME, KEPT, read_contexts, store_file
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph import Context
 from sae_graphs.instrument import InstrumentedModel
 from tests.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes, tokenizer
 
@@ -75,6 +77,87 @@ def test_store_equals_brute_force(model: InstrumentedModel) -> None:
             assert held[: len(peaks)] == pytest.approx(peaks, rel=2e-3, abs=1e-3)
             assert (store["tokens"][feature, len(peaks) :] == -1).all()
             assert (store["activations"][feature, len(peaks) :] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["abstopk", "matching_pursuit"])
+def test_negative_activations_count_by_their_size(
+    kind: str, model_folder: Callable[[str], Path], bridge_of: Callable, tmp_path: Path
+) -> None:
+    saes = random_stack(bridge_of("gpt2"), STACKS["mixed"], [kind], dtype="float32")
+    model = sg.load(model_folder("gpt2"), saes=save_saes(saes, tmp_path / "saes"))
+    assert isinstance(model, InstrumentedModel)
+    rows = rows_of(model)
+    negative = 0
+    for depth, store in enumerate(stored(build_store(model, rows.split(3)))):
+        layer = model.stack.layers[depth]
+        acts = torch.stack([layer.encode(model.streams_of(row[None])[depth][0]) for row in rows])
+        acts[:, 0] = 0
+        largest = acts.flatten(0, 1).gather(0, acts.flatten(0, 1).abs().argmax(0)[None])[0]
+        assert torch.allclose(store["max_activation"], largest, atol=1e-5)
+        assert torch.equal(store["max_activation"] != 0, store["fraction_active"] > 0)
+        contexts = read_contexts(model, layer, range(N_FEATURES), limit=KEPT)
+        for feature in range(N_FEATURES):
+            peaks = sorted((float(row.abs().max()) for row in acts[:, :, feature]), reverse=True)
+            held = store["activations"][feature, :, BEFORE].tolist()
+            expected = [peak for peak in peaks[:KEPT] if peak > 0]
+            assert list(map(abs, held))[: len(expected)] == pytest.approx(expected, rel=2e-3)
+            assert held[0] == pytest.approx(float(largest[feature]), rel=2e-3)
+            assert bool(contexts[feature]) == bool(expected)
+            negative += sum(value < 0 for value in held)
+    assert (negative > N_FEATURES) == (kind == "abstopk")
+
+
+def add_by_value(store: LayerStore, tokens: Tensor, activations: Tensor) -> None:
+    """`LayerStore.add` as it was when it ranked by value: a reference for SAEs without signs."""
+    store.times_active += (activations != 0).sum((0, 1))
+    peaks, positions = activations.max(1)
+    best = _largest(peaks, KEPT)
+    ranked = _largest(torch.cat([store.peaks, best.values]), KEPT)
+    better = (ranked.indices >= KEPT).any(0).nonzero()[:, 0]
+    at = positions.gather(0, best.indices)[:, better]
+    new = _windows(tokens, activations, best.indices[:, better], at, better)
+    order = ranked.indices[:, better, None].expand(-1, -1, new[0].shape[-1])
+    store.peaks = ranked.values
+    for held, found in zip((store.tokens, store.activations), new, strict=True):
+        held[:, better] = torch.cat([held[:, better], found]).gather(0, order)
+
+
+def test_without_negative_activations_no_bit_changes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    new, old = LayerStore.empty(N_FEATURES), LayerStore.empty(N_FEATURES)
+    for _ in range(5):
+        tokens = torch.randint(99, (7, 24), generator=generator)
+        activations = torch.randn(7, 24, N_FEATURES, generator=generator).relu()
+        activations = (activations * 4).round() / 4  # with many that are equal
+        new.add(tokens, activations)
+        add_by_value(old, tokens, activations)
+        old_tensors = old.tensors()
+        assert all(torch.equal(new.tensors()[name], old_tensors[name]) for name in old_tensors)
+        assert new.max_activation().numpy().tobytes() == old.peaks[0].numpy().tobytes()
+
+
+def test_activations_beyond_half_precision_are_stored_as_its_largest(
+    model: InstrumentedModel,
+) -> None:
+    rows, layer = rows_of(model), model.stack.layers[1]  # JumpReLU
+    assert layer.cfg.architecture() == "jumprelu"
+    with torch.no_grad():
+        layer.sae.W_enc *= 1e6
+    store = stored(build_store(model, [rows]))[1]
+    assert store["max_activation"].max() > MOST and store["max_activation"].isfinite().all()
+    assert store["activations"].max() == MOST
+    nodes = sg.causal_graph(model, PROMPT).nodes
+    assert any(max(c.activations) == MOST for node in nodes for c in node.contexts)
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), -float("inf"), float("nan")])
+def test_activations_that_are_not_finite_are_an_error(wrong: float) -> None:
+    activations = torch.zeros(2, 5, 3)
+    activations[1, 2, 1] = wrong
+    with pytest.raises(SaeGraphsError, match="not finite; check"):
+        LayerStore.empty(3).add(torch.zeros(2, 5, dtype=torch.int64), activations)
+    with pytest.raises(SaeGraphsError, match="context 'ab' is not finite"):
+        Context(("a", "b"), (1.0, wrong))
 
 
 def test_windows_hold_the_text_around_the_peak(model: InstrumentedModel) -> None:

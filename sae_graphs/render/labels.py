@@ -107,13 +107,13 @@ def split_by_sign(node: Node) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffec
 
 
 def _largest_activation(node: Node) -> float:
-    """What full blue stands for: the feature's maximum over its contexts and this prompt.
+    """What full blue stands for: the feature's largest |activation|, in its contexts and here.
 
     The first token is left out: it is the attention sink, where activations mean nothing.
     """
     values = [value for context in node.contexts for value in context.activations]
     values += node.activations[1:] or node.activations
-    return max(values, default=0.0)
+    return max(map(abs, values), default=0.0)
 
 
 def _output_box(node: Node, run: RunRecord, shape: BoxShape) -> str:
@@ -231,7 +231,8 @@ def _output_lines(node: Node, run: RunRecord) -> list[str]:
 def _prompt_lines(node: Node, run: RunRecord) -> list[str]:
     """The prompt's tokens on which the feature is active; of many, the most active ones."""
     active = [position for position, value in enumerate(node.activations) if value]
-    strongest = sorted(active, key=lambda position: -node.activations[position])[:MAX_TIP_TOKENS]
+    active.sort(key=lambda position: -abs(node.activations[position]))
+    strongest = active[:MAX_TIP_TOKENS]
     lines = [
         f"  {token(run.tokens[position])}  {plain(node.activations[position])}"
         for position in sorted(strongest)
@@ -242,5 +243,5 @@ def _prompt_lines(node: Node, run: RunRecord) -> list[str]:
 
 def _context_line(context: Context) -> str:
     text = "".join(visible(item) for item in context.tokens)
-    peak = max(context.activations, default=0.0)
+    peak = max(context.activations, key=abs, default=0.0)
     return f"{shortened(text, 100)}  ({plain(peak)})"

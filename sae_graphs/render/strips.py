@@ -35,13 +35,15 @@ def strip(
 ) -> tuple[Piece, ...]:
     """At most `width` columns of the tokens around `focus`, by default the most active one.
 
-    Shades are activation / `largest`. An ellipsis marks each end that is cut; `focus` is framed.
+    Shades are |activation| / `largest`. An ellipsis marks each end that is cut; `focus` is framed.
     """
     if not tokens:
         return ()
     shown = [visible(token) for token in tokens]
-    steps = [shade_step(activation, largest) for activation in activations]
-    peak = max(range(len(shown)), key=lambda i: (activations[i], i)) if focus is None else focus
+    steps = [shade_step(abs(activation), largest) for activation in activations]
+    peak = (
+        max(range(len(shown)), key=lambda i: (abs(activations[i]), i)) if focus is None else focus
+    )
     text = "".join(shown)
     starts = [0, *accumulate(len(token) for token in shown)]
     first, last = _window(text, starts[peak], starts[peak + 1], width)

@@ -16,6 +16,7 @@ from sae_graphs.graph import (
     BlockAnatomy,
     BlockShare,
     CausalGraph,
+    Context,
     Edge,
     FeatureId,
     OutputToken,
@@ -24,8 +25,10 @@ from sae_graphs.graph import (
 from sae_graphs.render.anatomy import anatomy_words, share_of, shares_words, strongest_part
 from sae_graphs.render.arrange import groups_of
 from sae_graphs.render.header import settings_words
+from sae_graphs.render.labels import _context_line, _largest_activation
 from sae_graphs.render.names import counted_nodes, name_of, output_words
 from sae_graphs.render.strips import strip
+from sae_graphs.render.style import SHADES
 from tests import graphs
 from tests.render.graphs import HOSTILE, graph_of, node, record, resolved, two_edges
 from tests.render.test_picture import SVG, parsed, said
@@ -80,6 +83,19 @@ def test_the_token_of_a_box_is_framed_and_shown() -> None:
     assert not any(piece.framed for piece in strip(tokens, values, largest=3.0, width=30))
     short = strip(["a", "b", "c"], [0.0, 0.0, 0.0], largest=1.0, width=30, focus=1)
     assert [(piece.text, piece.framed) for piece in short] == [("a", 0), ("b", 1), ("c", 0)]
+
+
+def test_negative_activations_are_shaded_by_their_size() -> None:
+    tokens, values = ["a", "b", "c"], [0.5, -2.0, 1.0]
+    pieces = strip(tokens, values, largest=2.0, width=30)
+    same = strip(tokens, [abs(value) for value in values], largest=2.0, width=30)
+    assert pieces == same and pieces[1].step == SHADES
+    far = [f" word{i}" for i in range(40)]
+    shown = strip(far, [1.0] + [0.0] * 38 + [-3.0], largest=3.0, width=30)
+    assert "word39" in shown[-1].text
+    of_one = node("0.1", activations=(0.0, -0.5), contexts=(Context(("x",), (-4.0,)),))
+    assert _largest_activation(of_one) == 4.0
+    assert _context_line(of_one.contexts[0]) == "x  (-4.00)"
 
 
 def test_where_a_position_was_read_and_summed() -> None:
