@@ -4,12 +4,15 @@ A feature's record, as the service's interface gives it, has `explanations[].des
 `frac_nonzero`, `maxActApprox`, `pos_str`, `pos_values`, `neg_str`, `neg_values` and
 `activations[]` with `tokens` and `values`. What is of another kind counts as not there. Texts are
 cut to a length but keep their odd characters, which are made visible where they are shown; halves
-of characters, which no file and no table could hold, become U+FFFD.
+of characters, which no file and no table could hold, become U+FFFD. Tokens that come as their
+tokenizer writes them are read: `read_token` says how.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +29,10 @@ ASKED = 8  # example texts asked for, of which near-copies are left out
 _LONGEST_EXPLANATION, _LONGEST_TOKEN = 500, 64  # characters
 _LONGEST_LIST = 10_000  # more than that is not looked at
 _SAME_ENDING = 4  # texts that agree in so many tokens up to their peak are near-copies
+_BYTES = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>)+")
+_CONTROLS = re.compile(
+    r"(?!\r\n)[\x00-\x08\x0b-\x1f\x7f]"
+)  # all but tab, newline, and CR before it
 
 
 class Answer(NamedTuple):
@@ -92,21 +99,34 @@ def _address(item: Any) -> Address | None:
 
 
 def _explanation(items: Any) -> str | None:
-    """The first description that says something, its white space made single."""
+    """The description to show, its white space made single; None where none says something.
+
+    Of several: the one with the highest score (the largest `scores[].value`), those without any
+    last; then by `typeName`, `explanationModelName` and the text itself, in the order of the
+    alphabet. The order in which the service gives them means nothing.
+    """
+    found = []
     for item in _list(items):
         text = item.get("description") if isinstance(item, dict) else None
-        if isinstance(text, str):
-            words = " ".join(text[: 4 * _LONGEST_EXPLANATION].split())
-            if words:
-                return _whole(words[:_LONGEST_EXPLANATION])
-    return None
+        words = " ".join(text[: 4 * _LONGEST_EXPLANATION].split()) if isinstance(text, str) else ""
+        if words:
+            names = (item.get(key) for key in ("typeName", "explanationModelName"))
+            by_name = [name if isinstance(name, str) else "" for name in names]
+            found.append((-_score(item.get("scores")), *by_name, words))
+    return _whole(min(found)[-1][:_LONGEST_EXPLANATION]) if found else None
+
+
+def _score(items: Any) -> float:
+    """The best score of an explanation, whatever gave it; below all others where there is none."""
+    values = (_number(item.get("value")) for item in _list(items) if isinstance(item, dict))
+    return max((value for value in values if value is not None), default=-math.inf)
 
 
 def _logits(tokens: Any, weights: Any, *, sign: int) -> tuple[LogitToken, ...]:
     """The tokens at one end, strongest first; those whose weight has the other sign are not."""
     pairs = zip(_list(tokens), map(_number, _list(weights)), strict=False)
     found = [
-        LogitToken(_whole(token[:_LONGEST_TOKEN]), weight)
+        LogitToken(_token(token), weight)
         for token, weight in pairs
         if isinstance(token, str) and weight is not None and weight * sign > 0
     ]
@@ -125,7 +145,7 @@ def _contexts(items: Any) -> tuple[Context, ...]:
             continue
         seen.add(ending)
         shown = slice(max(peak - BEFORE, 0), peak + AFTER + 1)
-        cut = tuple(_whole(token[:_LONGEST_TOKEN]) for token in tokens[shown])
+        cut = tuple(map(_token, tokens[shown]))
         chosen.append(Context(cut, values[shown]))
     return tuple(chosen)
 
@@ -141,6 +161,66 @@ def _text(item: Any) -> tuple[tuple[str, ...], tuple[float, ...]] | None:
     if len(numbers) != len(values) or max(numbers, default=0.0) <= 0:
         return None
     return tuple(tokens), numbers
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+def read_token(token: str) -> str:
+    """A token's text, where the service gives the token as its tokenizer writes it.
+
+    - Byte-level tokenizers (GPT-2, Llama 3, Qwen) write each byte as a character of a table. Where
+      every character is in it, or ASCII, and the bytes are UTF-8, that text is meant. Text that was
+      read before nearly never is: the bytes of "café" are not UTF-8. Where control codes would come
+      out (but tab, newline, and CR before a newline), the token is a text such as "się", and stays.
+    - Else `▁` is a space and `<0x0A>` a byte, as sentencepiece writes them; bytes that are no
+      UTF-8 stay as they are.
+
+    All other text comes back as it is.
+
+    >>> [read_token(token) for token in ("Ġthe", "donâĢĻt", "▁Copyright", "<0x0A>", "café", "się")]
+    [' the', 'don’t', ' Copyright', '\\n', 'café', 'się']
+    """
+    table = _byte_of()
+    if not token.isascii() and all(character in table for character in token):
+        text = _decoded(bytes(table[character] for character in token))
+        if text is not None and not _CONTROLS.search(text):
+            return text
+    spaced = token.replace("▁", " ")
+    return _BYTES.sub(lambda found: _from_hex(found.group()), spaced)
+
+
+def _from_hex(run: str) -> str:
+    text = _decoded(bytes.fromhex(re.sub("<0[xX]|>", "", run)))
+    return run if text is None else text
+
+
+def _decoded(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+@functools.cache
+def _byte_of() -> Mapping[str, int]:
+    """Characters to the bytes that they stand for: GPT-2's table (`bytes_to_unicode`), and ASCII.
+
+    Bytes that are printable in Latin-1 stand for themselves, the others have the characters from
+    U+0100 on, in their order.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    table = {chr(byte): byte for byte in (*range(0x80), *printable)}
+    return table | {chr(0x100 + number): byte for number, byte in enumerate(others)}
+
+
+def _token(token: str) -> str:
+    """A token as it is kept."""
+    return _whole(read_token(token[: 4 * _LONGEST_TOKEN])[:_LONGEST_TOKEN])
+
+
+# -- values ----------------------------------------------------------------------------------------
 
 
 def _whole(text: str) -> str:

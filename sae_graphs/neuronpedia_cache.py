@@ -21,7 +21,7 @@ from sae_graphs.neuronpedia import SITE, Address
 from sae_graphs.neuronpedia_answers import Answer
 from sae_graphs.records import Context
 
-SCHEMA = "sae_graphs/neuronpedia/1"
+SCHEMA = "sae_graphs/neuronpedia/2"
 MISSING_SECONDS = 7 * 24 * 3600.0  # for how long a feature is believed to be missing
 
 

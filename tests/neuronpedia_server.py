@@ -64,6 +64,15 @@ def record(address: str, explanation: str = "closing brackets", **changes: Any) 
     }
 
 
+UNREAD: Mapping[str, Any] = {  # fields whose tokens are as tokenizers write them
+    "pos_str": ["Ċ", "âĢĻ", "Ġthe", "▁Copyright", "<0x0A>", "donâĢĻt", "café"],
+    "pos_values": [7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0],
+    "neg_str": ["ĠÃ©t", "<0xE2><0x80><0x99>", "âĢ"],  # the last is half a character
+    "neg_values": [-3.0, -2.0, -1.0],
+    "activations": [{"tokens": ["Ġdon", "âĢĻ", "t", "Ċ", "▁"], "values": [0, 0, 9.0, 0, 0]}],
+}
+
+
 class Neuronpedia:
     """The service, while the `with` block lasts.
 

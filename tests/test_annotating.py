@@ -258,7 +258,7 @@ def test_unavailable_is_never_kept(cache: Cache) -> None:
         lambda text: text.replace('"found"', '"gone"'),
         lambda text: text.replace('"found"', '"missing"'),
         lambda text: text.replace("0.5", "1e999"),
-        lambda text: text.replace("sae_graphs/neuronpedia/1", "sae_graphs/neuronpedia/0"),
+        lambda text: text.replace("sae_graphs/neuronpedia/2", "sae_graphs/neuronpedia/1"),
         lambda text: text.replace("tiny/0-res", "tiny/9-res"),
         lambda text: text.replace("www.neuronpedia.org", "mirror.example"),
         lambda text: text.replace('"contexts"', '"other"'),

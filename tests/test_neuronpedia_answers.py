@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import asdict
@@ -16,9 +17,16 @@ from sae_graphs import neuronpedia_answers as answers
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.feature_page import FeaturePage, LogitToken, page_from
 from sae_graphs.neuronpedia import Address
-from sae_graphs.neuronpedia_answers import Answer, read_batch, read_one, read_record
+from sae_graphs.neuronpedia_answers import (
+    _CONTROLS,
+    Answer,
+    read_batch,
+    read_one,
+    read_record,
+    read_token,
+)
 from sae_graphs.records import Context
-from tests.neuronpedia_server import record
+from tests.neuronpedia_server import UNREAD, record
 
 HERE = Address("gpt2-small/5-res-jb", 10603)
 
@@ -125,6 +133,85 @@ def test_odd_characters_are_kept_for_whoever_shows_them() -> None:
     page = read_record(record(str(HERE), odd, pos_str=[odd], pos_values=[1.0])).page
     assert page.explanation == odd
     assert page.top_logits == (LogitToken(odd, 1.0),)
+
+
+def test_tokens_are_read_as_their_tokenizers_mean_them() -> None:
+    page, (context,) = read_record(record(str(HERE), **UNREAD))
+    read = ["\n", "’", " the", " Copyright", "\n", "don’t", "café"]
+    assert [item.token for item in page.top_logits] == read
+    assert [item.token for item in page.bottom_logits] == [" ét", "’", "âĢ"]
+    assert context.tokens == (" don", "’", "t", "\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("token", "text"),
+    [
+        (" donâĢĻt", " don’t"),  # half read: the space is one already
+        ("čĊĉ", "\r\n\t"),
+        ("Ġ", " "),
+        ("ðŁĺĢ", "😀"),
+        ("ĠÐ¼Ð¸ÑĢ", " мир"),
+        ("ÃĮ", "Ì"),
+        *[
+            (text, text)
+            for text in ("café", "naïve", "£", "się", "č", "ą", "ğ", "мир", "日本", "’")
+        ],
+        *[(text, text) for text in ("", "\x1b[31m", "<0xZZ>", "<0xE2>", "<0xFF><0x0A>", "<0x0A")],
+        ("▁▁x", "  x"),
+        ("▁café", " café"),
+        ("a<0x41>b", "aAb"),
+        ("âĢĻ" * 200, "’" * 200),
+    ],
+)
+def test_tokens_of_every_tokenizer(token: str, text: str) -> None:
+    assert read_token(token) == text
+
+
+ascii_texts = st.text(st.characters(max_codepoint=0x7F)).filter(lambda text: "<0x" not in text)
+
+
+@given(ascii_texts)
+def test_ascii_is_what_it_is(text: str) -> None:
+    assert read_token(text) == text
+
+
+@given(st.text().filter(lambda text: not _CONTROLS.search(text)))
+def test_what_byte_level_tokenizers_write_is_read(text: str) -> None:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    written = "".join(bytes_to_unicode()[byte] for byte in text.encode())
+    assert read_token(written) == (read_token(text) if written.isascii() else text)
+
+
+def test_tokens_are_cut_after_they_are_read() -> None:
+    page = read_record(record(str(HERE), pos_str=["âĢĻ" * 80], pos_values=[1.0])).page
+    assert page.top_logits == (LogitToken("’" * 64, 1.0),)
+
+
+def explained(description: str, **how: Any) -> dict[str, Any]:
+    return {"description": description, **how}
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        [explained("c", scores=[{"value": 0.1}, {"value": 0.9}]),
+         explained("b", scores=[{"value": 0.8}]),
+         explained("a", scores=[], typeName="A")],
+        [explained("z", scores=[{"value": -1}], typeName="Z"), explained("a")],
+        [explained("b", typeName="np_acts", explanationModelName="z"),
+         explained("a", typeName="oai", explanationModelName="a")],
+        [explained("b", typeName="oai", explanationModelName="a"),
+         explained("a", typeName="oai", explanationModelName="b")],
+        [explained("a", typeName="oai", scores="x"), explained("b", typeName="oai", scores=[3])],
+        [explained("b"), explained("a", typeName="oai")],
+        [explained("b", scores=[{"value": 1}]), explained("a", scores=[{"value": "2"}])],
+    ],
+)  # fmt: skip
+def test_which_of_several_explanations_is_shown(ordered: list[dict[str, Any]]) -> None:
+    for given_order in itertools.permutations(ordered):
+        page = read_record(record(str(HERE), explanations=list(given_order))).page
+        assert page.explanation == ordered[0]["description"]
 
 
 def test_halves_of_characters_are_replaced() -> None:
