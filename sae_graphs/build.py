@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from sae_graphs.contexts import check_contexts
 from sae_graphs.dissection import Parts, described
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph import CausalGraph, RunRecord, assemble
@@ -21,7 +22,12 @@ from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.measuring import Experiment, Progress, measure_all, method_warnings, prepare
 from sae_graphs.output_tokens import next_tokens
-from sae_graphs.preflight import fit_warnings, layer_reports, stack_warnings
+from sae_graphs.preflight import (
+    fit_warnings,
+    layer_reports,
+    processing_warnings,
+    stack_warnings,
+)
 from sae_graphs.resume import Partial
 from sae_graphs.saving import key_of, partial_of, save_effects
 from sae_graphs.selection import Selection, ends_of, select
@@ -61,6 +67,7 @@ def causal_graph(
     settings = settings or settings_from(options)
 
     experiment = prepare(model, prompt, settings, intervention)
+    check_contexts(model)
     partial = partial_of(resume, effects)
     if partial is not None:
         key = functools.partial(key_of, experiment)
@@ -124,6 +131,7 @@ def _record(experiment: Experiment, chosen: Selection, parts: Parts) -> RunRecor
         warnings=(
             *fit_warnings(layers),
             *stack_warnings(model),
+            *processing_warnings(model, clean),
             *method_warnings(settings),
             *parts.warnings,
             *chosen.warnings,

@@ -11,15 +11,24 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sae_graphs.errors import HubError
 from sae_graphs.headers import ITEM_BYTES
-from sae_graphs.hub import file_sizes, is_offline, listing, n_parameters, offline
+from sae_graphs.hub import (
+    HubFile,
+    fetch,
+    file_sizes,
+    is_offline,
+    listing,
+    missing,
+    n_parameters,
+    remote_tensors,
+)
 from sae_graphs.hub_models import official_name
+from sae_graphs.hub_saes import configuration
 from sae_graphs.known_saes import default_saes
 from sae_graphs.releases import ListedSAE, Release, all_releases
 from sae_graphs.sae_pattern import choose
@@ -98,21 +107,16 @@ def with_sizes(
     Also says why the hub was not asked, or did not answer; None where it did. `progress` is told
     the releases done and all of them.
     """
-    from sae_graphs.hub_saes import shapes_from_cache
-
     names = list(dict.fromkeys(stack.release for stack in stacks))
     releases = {release.name: release for release in all_releases() if release.name in names}
     problem = "HF_HUB_OFFLINE is set" if is_offline() else _no_answer(releases, names)
     online = problem is None
     facts: dict[str, _Facts] = {}
-    with ExitStack() as asking:
-        asking.enter_context(shapes_from_cache())
-        if not online:
-            asking.enter_context(offline())
-        pool = asking.enter_context(ThreadPoolExecutor(ASKED_AT_ONCE))
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
         parameters = pool.map(_parameters, [stack.model for stack in stacks]) if online else None
         for found in pool.map(lambda name: _ask(releases[name], online=online), names):
-            facts[names[len(facts)]] = found
+            name = names[len(facts)]
+            facts[name] = _with_configuration(releases[name], found)  # by one thread alone
             if progress is not None:
                 progress(len(facts), len(names))
         counts = list(parameters) if parameters is not None else [None] * len(stacks)
@@ -143,26 +147,41 @@ def _parameters(model: str) -> int | None:
 
 
 class _Facts(NamedTuple):
-    """What is known of a release: its files here and in all, and an SAE's configuration."""
+    """What is known of a release: its files here and in all, and its first SAE's shape."""
 
     here: dict[str, int]
     listed: dict[str, int]
-    cfg: dict[str, Any]
+    d_in: int | None = None
+    width: int | None = None
 
 
 def _ask(release: Release, *, online: bool) -> _Facts:
-    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
-
+    """The files of a release, after fetching the first SAE's configuration if it is a file."""
     here = listed = file_sizes(release.repo_id)
-    if online:
-        try:
-            listed = listing(release.repo_id, release.name)
-        except HubError:  # this one alone
-            return _Facts(here, here, {})
-    cfg: dict[str, Any] = {}
-    with suppress(Exception):  # it fails in a dozen ways, and a table does without
-        cfg = dict(load_sae_config_from_huggingface(release.name, release.residual[0].sae_id))
-    return _Facts(here, listed, cfg)
+    if not online:
+        return _Facts(here, listed)
+    first = release.residual[0]
+    try:
+        listed = listing(release.repo_id, release.name)
+        names = (*release.files(first, listed), *release.optional_files(first))
+        texts = [n for n in names if n.endswith(".json") and n in listed]
+        fetch(missing(HubFile(release.repo_id, n) for n in texts), release.name, _silent)
+    except HubError:  # this one alone: a table does without
+        return _Facts(here, listed)
+    weights = [n for n in names if n.endswith(".safetensors")]
+    if texts or not weights:
+        return _Facts(here, listed)
+    shapes = {t.name.lower(): t.shape for t in remote_tensors(release.repo_id, weights)}
+    return _Facts(here, listed, *shapes.get("w_enc", (None, None)))
+
+
+def _silent(done: int, total: int) -> None:
+    """A configuration is too small to be told of."""
+
+
+def _with_configuration(release: Release, facts: _Facts) -> _Facts:
+    cfg = configuration(release, release.residual[0])
+    return facts._replace(d_in=cfg.get("d_in", facts.d_in), width=cfg.get("d_sae", facts.width))
 
 
 def _sized(stack: ListedStack, release: Release, facts: _Facts) -> ListedStack:
@@ -172,8 +191,8 @@ def _sized(stack: ListedStack, release: Release, facts: _Facts) -> ListedStack:
     if names and lacking <= facts.listed.keys():
         download = sum(facts.listed[name] for name in lacking)
     several = len({sae.pattern for sae in release.residual}) > len({s.pattern for s in stack.saes})
-    width = stack.width if several else facts.cfg.get("d_sae") or stack.width
-    return replace(stack, width=width, d_in=facts.cfg.get("d_in"), download=download)
+    width = stack.width if several else facts.width or stack.width
+    return replace(stack, width=width, d_in=facts.d_in, download=download)
 
 
 def _stacks_of(release: Release, n_blocks: int) -> list[ListedStack]:

@@ -5,6 +5,7 @@ Nothing slow is imported before the arguments have been checked.
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,7 +136,7 @@ def graph(
             "pin": pins,
         }
         chosen = {name: value for name, value in settings_given.items() if name in given}
-        draw_again(from_folder, chosen, out_folder, _formats(formats))
+        draw_again(from_folder, chosen, out_folder, _formats(formats), neuronpedia)
         return
     check_steps(context, method)
     settings = GraphSettings(
@@ -248,6 +249,8 @@ app.command()(neuronpedia)
 
 def main() -> None:
     """Entry point: exit 0 done, 2 the user's mistake in one line, 130 stopped, 1 a bug."""
+    if logging.lastResort is not None:  # what the library warns of, as the commands would say it
+        logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show every character

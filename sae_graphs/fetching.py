@@ -22,7 +22,7 @@ from sae_graphs.hub import (
     missing,
     missing_words,
 )
-from sae_graphs.hub_models import files_of_model, tensors_to_fetch, weights_here
+from sae_graphs.hub_models import files_of_model, is_whole, tensors_to_fetch, weights_here
 from sae_graphs.memory import SAESize, format_size
 from sae_graphs.shelf import SAESource
 
@@ -59,6 +59,7 @@ class Fetch:
         return f"fetching {' and '.join(parts)} into {cache_folder()}"
 
 
+SMALL = 2**20  # bytes: configurations and tokenizers, mostly
 Fetching = Callable[[Fetch, int | None], AbstractContextManager[Report | None]]
 
 
@@ -70,11 +71,10 @@ def plan_fetch(model: str, stack: str, sources: Sequence[SAESource], *, local: b
     """
     model_files: tuple[HubFile, ...] = ()
     tensors: tuple[StoredTensor, ...] = ()
-    if not local and not weights_here(model):
-        _refuse_offline(f"model {model!r}")
-        files = files_of_model(model)
+    if not local and not is_whole(model):
+        files = _files_of_model(model)
         model_files = missing(files)
-        tensors = tuple(tensors_to_fetch(model, files))
+        tensors = tuple(tensors_to_fetch(model, files)) if model_files else ()
     lacking = [source for source in sources if missing(source.files)]
     if not lacking:
         return Fetch(model, stack, model_files, tensors=tensors)
@@ -91,18 +91,37 @@ def plan_fetch(model: str, stack: str, sources: Sequence[SAESource], *, local: b
     )
 
 
-def run_fetch(plan: Fetch, report: Report | None = None) -> None:
-    """Fetch the files of a plan. Raises `HubError` where the disk or the network does not let it.
+def run_fetch(
+    plan: Fetch, report: Report | None = None, *, check: Callable[[], None] | None = None
+) -> None:
+    """Fetch the files of a plan: small ones first, then `check` is called, then the large ones.
 
-    What has been fetched stays, and the same again goes on from there.
+    So a repository that is not open to the user, or SAEs that `check` refuses, cost little. Raises
+    `HubError` where the disk or the network does not let it. What has been fetched stays, and the
+    same again goes on from there.
     """
     check_disk(plan.files)
-    done = sum(file.size or 0 for file in plan.model_files)
-    total = done + sum(file.size or 0 for file in plan.sae_files)
+    files = sorted(plan.files, key=lambda file: file.size or 0)
+    small = [file for file in files if (file.size or 0) < SMALL]
+    done, total = (sum(file.size or 0 for file in some) for some in (small, files))
     first = None if report is None else (lambda at, _: report(at, total))
     second = None if report is None else (lambda at, _: report(done + at, total))
-    fetch(plan.model_files, f"model {plan.model!r}", first)
-    fetch(plan.sae_files, f"SAEs {plan.stack}", second)
+    what = f"model {plan.model!r} with SAEs {plan.stack}"
+    fetch(small, what, first)
+    if check is not None:
+        check()
+    fetch(files[len(small) :], what, second)
+
+
+def _files_of_model(model: str) -> tuple[HubFile, ...]:
+    """The files of a model; none where it is here as far as is known, and the hub does not say."""
+    try:
+        _refuse_offline(f"model {model!r}")
+        return files_of_model(model)
+    except HubError:
+        if weights_here(model):  # by another tool, or of a model that has no more
+            return ()
+        raise
 
 
 def _refuse_offline(what: str) -> None:

@@ -47,37 +47,63 @@ def cached(repo_id: str, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def commit_here(repo_id: str) -> str | None:
+    """The commit of a repository that is here; None where nothing of it is.
+
+    Files are fetched at that commit, so that those of one repository always belong together.
+    """
+    try:
+        commit = (_folder_of(repo_id) / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return commit or None
+
+
 def cached_files(repo_id: str) -> tuple[str, ...]:
     """The names of all files of a repository that are here."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
+    snapshot = _folder_of(repo_id) / "snapshots" / (commit_here(repo_id) or "none")
     try:
-        repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(
-            repo_id=repo_id, repo_type="model"
-        )
-        commit = (repository / "refs" / "main").read_text(encoding="ascii").strip()
-        snapshot = repository / "snapshots" / commit
         return tuple(
             sorted(f.relative_to(snapshot).as_posix() for f in snapshot.rglob("*") if f.is_file())
         )
-    except (OSError, ValueError):
+    except OSError:
         return ()
 
 
-def listing(repo_id: str, what: str) -> dict[str, int]:
-    """Names and sizes of the files of a repository, from the hub.
+def _folder_of(repo_id: str) -> Path:
+    from huggingface_hub.file_download import repo_folder_name
 
-    `what` is what the user asked for, for the message. Raises `HubError` where it is not there,
-    not open to this user, or the hub cannot be reached.
+    return cache_folder() / repo_folder_name(repo_id=repo_id, repo_type="model")
+
+
+def listing(repo_id: str, what: str) -> dict[str, int]:
+    """Names and sizes of the files of a repository, from the hub: `listing_of` without commit."""
+    return listing_of(repo_id, what)[0]
+
+
+def listing_of(repo_id: str, what: str) -> tuple[dict[str, int], str | None]:
+    """Names and sizes of the files of a repository on the hub, and their commit.
+
+    At the commit that is here, if the hub still has it, else the newest. `what` is what the user
+    asked for, for the message. Raises `HubError` where it is not there, not open to this user, or
+    the hub cannot be reached.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    def ask(commit: str | None) -> Any:
+        return HfApi().model_info(
+            repo_id, revision=commit, files_metadata=True, timeout=LISTING_SECONDS
+        )
 
     try:
-        info = HfApi().model_info(repo_id, files_metadata=True, timeout=LISTING_SECONDS)
+        try:
+            info = ask(commit_here(repo_id))
+        except RevisionNotFoundError:
+            info = ask(None)
     except Exception as problem:  # a dozen kinds, from several libraries
         raise HubError(problem_words(problem, repo_id, what)) from problem
-    return {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+    return {file.rfilename: int(file.size or 0) for file in info.siblings or ()}, info.sha
 
 
 def n_parameters(repo_id: str) -> int | None:
@@ -134,6 +160,8 @@ def missing(files: Iterable[HubFile]) -> tuple[HubFile, ...]:
 def check_disk(files: Sequence[HubFile]) -> None:
     """Raise `HubError` where the disk cannot hold the files."""
     needed = sum(file.size or 0 for file in files)
+    parts = [at for repo in {f.repo_id for f in files} for at in _folder_of(repo).rglob("*.part")]
+    needed -= min(sum(at.stat().st_size for at in parts), needed)  # half here already
     folder = cache_folder().absolute()
     existing = next(at for at in (folder, *folder.parents) if at.exists())
     free = shutil.disk_usage(existing).free
@@ -150,7 +178,7 @@ def fetch(files: Sequence[HubFile], what: str, report: Report | None = None) -> 
     `report` is told the bytes done and in all; without it the hub's own bars are shown. Raises
     `HubError` in one line.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RevisionNotFoundError
 
     total = sum(file.size or 0 for file in files)
     done = 0
@@ -158,9 +186,10 @@ def fetch(files: Sequence[HubFile], what: str, report: Report | None = None) -> 
         bar = None if report is None else _bar(report, done, total)
         try:
             with _quiet():
-                if (file.size or 0) >= resumable.LEAST_BYTES:
-                    resumable.fetch_content(file.repo_id, file.name, bar)
-                hf_hub_download(file.repo_id, file.name, tqdm_class=bar)
+                try:
+                    _fetch_one(file, commit_here(file.repo_id), bar)
+                except RevisionNotFoundError:
+                    _fetch_one(file, None, bar)
         except HubError:
             raise
         except Exception as problem:  # a dozen kinds, from several libraries
@@ -168,6 +197,14 @@ def fetch(files: Sequence[HubFile], what: str, report: Report | None = None) -> 
         done += file.size or 0
         if report is not None:
             report(done, total)
+
+
+def _fetch_one(file: HubFile, commit: str | None, bar: Any) -> None:
+    from huggingface_hub import hf_hub_download
+
+    if (file.size or 0) >= resumable.LEAST_BYTES:
+        resumable.fetch_content(file.repo_id, file.name, commit, bar)
+    hf_hub_download(file.repo_id, file.name, revision=commit, tqdm_class=bar)
 
 
 @contextmanager
@@ -209,7 +246,7 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
     from huggingface_hub import errors
 
     file = f"{name} of {repo_id}" if name else repo_id
-    asked = what if repo_id in what and not name else f"{what}: {file}"
+    asked = what if what.endswith(repr(repo_id)) and not name else f"{what}: {file}"
     match _telling(problem):
         case errors.GatedRepoError():
             return (
@@ -235,8 +272,9 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
         case errors.HfHubHTTPError() as answer if (code := _status(answer)) is not None:
             if code in (401, 403):
                 return f"{what}: the hub refuses {file} ({code}); log in with `hf auth login`"
-            advice = "wait a little" if code in (429, 500, 502, 503, 504) else "try again later"
-            return f"{what}: the hub answers {code} for {file}; {advice}, then run the same again"
+            if code in (404, 410, 451):
+                return f"{what}: the hub has {file} no more ({code}); use another"
+            return f"{what}: the hub answers {code} for {file}; wait a little, run the same again"
         case OSError(errno=28 | 122):  # no space, quota
             return f"{what}: the disk of {cache_folder()} is full; free some, or set HF_HOME"
     return (
@@ -270,7 +308,10 @@ def reason_of(problem: BaseException) -> str:
     seen = problem
     while (cause := seen.__cause__ or seen.__context__) is not None and cause is not seen:
         seen = cause
-    text = str(seen).strip() or str(problem).strip() or type(problem).__name__
+    text = next(
+        (text for error in (seen, problem) if any(map(str.isalpha, text := str(error).strip()))),
+        type(problem).__name__,
+    )
     return text.splitlines()[0][:160]
 
 

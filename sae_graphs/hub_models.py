@@ -12,6 +12,8 @@ from pathlib import Path
 from sae_graphs.errors import HubError
 from sae_graphs.headers import StoredTensor, tensors_in
 from sae_graphs.hub import HubFile, cached, listing, remote_tensors
+from sae_graphs.known_saes import default_saes
+from sae_graphs.releases import release_named
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
@@ -21,17 +23,30 @@ _SMALL = re.compile(
     r"preprocessor_config|processor_config|chat_template)\.(json|jinja)|vocab\.txt|merges\.txt|"
     r"(tokenizer|spiece)\.model|model\.safetensors\.index\.json"
 )
+_WIDTHS = ("hidden_size", "n_embd", "d_model")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
 def official_name(model: str) -> str:
-    """A model's name on the hub, for its name or one of TransformerLens's aliases."""
+    """A model's name on the hub, for its name or one of TransformerLens's aliases.
+
+    Without an owner, the one of the model that has a default stack: `qwen3-8b-base`.
+    """
     from transformer_lens.supported_models import MODEL_ALIASES
 
     for name, aliases in MODEL_ALIASES.items():
         if model in aliases:
             return str(name)
+    default = default_saes(model) if "/" not in model and model != "gpt2" else None
+    release = None if default is None else release_named(default.release)
+    if release is not None and "/" in (release.model or ""):
+        return str(release.model)
     return model
+
+
+def is_whole(repo_id: str) -> bool:
+    """Whether a model is here with all that it can have; one without may be whole all the same."""
+    return bool(weights_here(repo_id)) and cached(repo_id, "tokenizer_config.json") is not None
 
 
 def weights_here(repo_id: str) -> tuple[Path, ...]:
@@ -94,6 +109,18 @@ def tensors_to_fetch(repo_id: str, files: tuple[HubFile, ...]) -> list[StoredTen
     """The tensors of a model on the hub; none where its headers cannot be had."""
     names = [file.name for file in files if file.name.endswith(".safetensors")]
     return list(remote_tensors(repo_id, names))
+
+
+def width_of(source: str) -> int | None:
+    """The width of a model's residual stream; None where its configuration does not tell."""
+    file = cached(source, "config.json")
+    try:
+        held = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        widths = [part[key] for part in (held, held.get("text_config", {})) for key in _WIDTHS
+                  if isinstance(part.get(key), int)]  # fmt: skip
+    except (OSError, ValueError, AttributeError):
+        return None
+    return widths[0] if widths else None
 
 
 def is_tied(source: str) -> bool | None:

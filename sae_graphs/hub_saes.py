@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,8 @@ from sae_graphs.headers import ITEM_BYTES, sizes_of, tensor_sizes, tensors_in
 from sae_graphs.hub import (
     HubFile,
     cached,
-    cached_files,
     fetch,
-    file_sizes,
     is_offline,
-    listing,
     missing,
     offline,
     remote_tensors,
@@ -36,6 +33,7 @@ from sae_graphs.releases import (
     release_of_repository,
     releases_in,
 )
+from sae_graphs.repositories import files_of_repository
 from sae_graphs.sae_pattern import choose
 from sae_graphs.sae_setup import ready, size_of_tensors
 from sae_graphs.shelf import SAESource
@@ -76,17 +74,8 @@ def _repository(repo_id: str) -> Release:
         raise SAELoadError(
             f"{repo_id} holds several releases of SAEs; name one of {quoted(residual, 12)}"
         )
-    here = release_of_repository(repo_id, cached_files(repo_id))
-    if is_offline() and here.saes:
-        return here
-    try:
-        found = release_of_repository(
-            repo_id, listing(repo_id, f"no folder of SAEs {repo_id}, and on the hub")
-        )
-    except HubError:
-        if here.saes:  # fetched before; no network now
-            return here
-        raise
+    what = f"no folder of SAEs is called {repo_id!r}, and on the hub"
+    found = release_of_repository(repo_id, files_of_repository(repo_id, what))
     if not found.saes:
         raise SAELoadError(
             f"{repo_id} holds no SAEs; expected folders with cfg.json and sae_weights.safetensors"
@@ -96,8 +85,7 @@ def _repository(repo_id: str) -> Release:
 
 def _files_of(release: Release, name: str) -> dict[str, int]:
     """All files of a repository: where the format does not say which belong to an SAE."""
-    here = file_sizes(release.repo_id)
-    return here if is_offline() else listing(release.repo_id, f"SAEs {name}")
+    return files_of_repository(release.repo_id, f"SAEs {name}")
 
 
 def _source(
@@ -108,12 +96,14 @@ def _source(
         name=f"{sae.sae_id} of {release.name}",
         load=partial(_load, release, sae, device, dtype),
         size=size_here(release, sae, files, dtype),
+        size_here=partial(size_here, release, sae, files, dtype),
         files=tuple(HubFile(release.repo_id, name) for name in files),
         optional=tuple(HubFile(release.repo_id, name) for name in release.optional_files(sae)),
         size_to_fetch=partial(size_to_fetch, release, sae, dtype),
         trained_on=release.model,
         point=sae.point,
         neuronpedia_id=sae.neuronpedia_id,
+        width=partial(_width, release, sae),
     )
 
 
@@ -151,18 +141,29 @@ def _size_by_shape(release: Release, sae: ListedSAE, stored: int, dtype: str) ->
 
     It is read into float32 and copied once, to be transposed or converted.
     """
-    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
-
-    numbers = stored // ITEM_BYTES["float32"]
-    try:
-        with offline():
-            cfg = load_sae_config_from_huggingface(release.name, sae.sae_id)
+    cfg = configuration(release, sae)
+    if "d_sae" in cfg:
         numbers = 2 * cfg["d_in"] * cfg["d_sae"] + cfg["d_in"] + 2 * cfg["d_sae"]
-    except Exception:  # its configuration is in a file that is not here
-        if not stored:
-            return None
+    elif stored:
+        numbers = stored // ITEM_BYTES["float32"]
+    else:
+        return None
     held, read = numbers * ITEM_BYTES[dtype], numbers * ITEM_BYTES["float32"]
     return SAESize(held, loading=max(2 * read, read + held) - held)
+
+
+def configuration(release: Release, sae: ListedSAE) -> dict[str, Any]:
+    """An SAE's configuration as sae-lens reads it, from what is here; empty where it is not."""
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    with suppress(Exception), offline(), shapes_from_cache():  # it fails in a dozen ways
+        return dict(load_sae_config_from_huggingface(release.name, sae.sae_id))
+    return {}
+
+
+def _width(release: Release, sae: ListedSAE) -> int | None:
+    width = configuration(release, sae).get("d_in")
+    return width if isinstance(width, int) else None
 
 
 # -- loading ---------------------------------------------------------------------------------------
@@ -178,9 +179,12 @@ def _load(release: Release, sae: ListedSAE, device: str, dtype: str) -> SAE[Any]
             f"{name}: {UNSAFE} is set, with which torch runs code that a file of weights may "
             "hold; unset it"
         )
+    at = cached(needed[-1].repo_id, needed[-1].name)
     with offline(), shapes_from_cache():
         loaded = ready(
-            lambda: SAE.from_pretrained(release.name, sae.sae_id, device=device, dtype=dtype), name
+            lambda: SAE.from_pretrained(release.name, sae.sae_id, device=device, dtype=dtype),
+            name,
+            remedy=f"if its file is damaged, remove {at} to fetch it again",
         )
     if release.model is not None:  # else only its own metadata can say
         loaded.cfg.metadata.neuronpedia_id = sae.neuronpedia_id
@@ -196,6 +200,8 @@ def shapes_from_cache() -> Iterator[None]:
 
     def shapes(repo_id: str, filename: str) -> dict[str, list[int]]:
         path = cached(repo_id, filename)
+        if path is None and is_offline():
+            raise HubError(f"{filename} of {repo_id} is not here")
         if path is None:
             return asked(repo_id, filename)
         return {tensor.name: list(tensor.shape) for tensor in tensors_in(path)}

@@ -64,6 +64,10 @@ class InstrumentedModel:
                     f"{n_blocks} blocks; use SAEs that were trained on this model"
                 )
 
+    def __repr__(self) -> str:
+        labels = [layer.label for layer in self.stack.layers]
+        return f"<InstrumentedModel {self.name}, {self.stack.name}: layers {', '.join(labels)}>"
+
     def between(self, first: str, last: str) -> InstrumentedModel:
         """The model with the SAE layers from label `first` to label `last`, both included."""
         part = copy.copy(self)

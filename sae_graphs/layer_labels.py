@@ -13,8 +13,8 @@ def labels_of(places: Sequence[tuple[StreamPoint, str | None]]) -> list[str]:
     """The labels of a stack's layers, given where each stands and its Neuronpedia id, by depth.
 
     `5` for `gpt2-small/5-res-jb`; without an id, the block number of the hook. In a stack that has
-    SAEs before blocks, the one after the last block counts one further. Where two are called
-    alike, their site is added.
+    SAEs before blocks, one after a block is called as one before the next would be. Where two are
+    called alike, their site is added.
 
     >>> labels_of([(StreamPoint(0, "pre"), "pythia-70m-deduped/e-res-sm"),
     ...            (StreamPoint(0, "post"), "pythia-70m-deduped/0-res-sm")])
@@ -39,7 +39,7 @@ def ends(labels: Sequence[str], first: str, last: str, stack: str) -> tuple[int,
     start, end = labels.index(first), labels.index(last)
     if start >= end:
         raise SaeGraphsError(
-            f"layers {first}:{last} hold fewer than two SAE layers; give the lower one first"
+            f"layers {first}:{last} hold fewer than two SAE layers; give two, the lower one first"
         )
     return start, end + 1
 

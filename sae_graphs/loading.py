@@ -5,13 +5,15 @@ What is on the hub is fetched first, after a look at what it takes; then all is 
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
-from sae_graphs.known_saes import default_saes
+from sae_graphs.known_saes import DEFAULTS, default_saes
 from sae_graphs.memory import (
     MemoryPlan,
     SAESize,
@@ -19,6 +21,7 @@ from sae_graphs.memory import (
     memory_budget,
     parse_size,
 )
+from sae_graphs.settings import parse_layers
 
 if TYPE_CHECKING:
     from sae_graphs.fetching import Fetch, Fetching
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_PLANS = 3  # a repository may change while it is fetched
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 BUNDLED = "demo"
 
@@ -56,7 +60,7 @@ def load(
     *,
     saes: str | Path | None = None,
     sae_pattern: str | None = None,
-    layers: tuple[str, str] | None = None,
+    layers: str | Sequence[str | int] | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     memory: str | int | None = None,
@@ -67,8 +71,8 @@ def load(
     `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
     the bundled model and those in `known_saes` know theirs. `sae_pattern` says which SAE of each
     layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first and the
-    last by label, so that no others are fetched and loaded. The model gets the weight processing
-    that the SAEs' metadata names.
+    last by label, such as `3:8`, so that no others are fetched and loaded. The model gets the
+    weight processing that the SAEs' metadata names.
     `memory` is the budget, such as `4GiB` or a number of bytes; by default four fifths of what
     the device has free. Where it does not hold all SAEs, two at a time are loaded; what it leaves
     for activations and batches is the model's `working_memory`, in bytes.
@@ -78,7 +82,7 @@ def load(
     Raises `SaeGraphsError` where either cannot be had or loaded, they do not belong together, or
     the budget cannot hold them.
     """
-    wanted = _wanted(model, saes, sae_pattern)._replace(layers=layers)
+    wanted = _wanted(model, saes, sae_pattern)._replace(layers=_layers(layers))
     if dtype not in DTYPES:
         raise SaeGraphsError(f"dtype {dtype!r} is not one of {quoted(DTYPES)}")
     if isinstance(memory, str):
@@ -88,13 +92,12 @@ def load(
     from sae_graphs.hub import offline
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.model_size import size_of_loaded
-    from sae_graphs.saes import load_stack
+    from sae_graphs.saes import stack_of
 
     _check_device(device)
-    bundled = str(model) == BUNDLED and saes is None
-    stack_name = BUNDLED if bundled else None  # no one needs to know where it is installed
+    bundled = str(model) == BUNDLED and saes is None and sae_pattern is None
     total = memory_budget(memory, device)
-    wanted, sources = _fetched(wanted, device, dtype, total, fetching)
+    wanted, name, sources = _fetched(wanted, device, dtype, total, fetching)
     model_bytes = _stored_model_bytes(wanted.model, dtype)
     _check_memory(total, model_bytes, sources)
     with torch.no_grad(), offline():
@@ -105,15 +108,9 @@ def load(
         def room_for(sizes: tuple[SAESize, ...]) -> int:
             return MemoryPlan(total, model_bytes, sizes).sae_room
 
-        stack = load_stack(
-            wanted.saes,
-            wanted.pattern,
-            wanted.layers,
-            device=device,
-            dtype=dtype,
-            name=stack_name,
-            room_for=room_for,
-        )
+        if bundled:
+            name = BUNDLED  # no one needs to know where it is installed
+        stack = stack_of(sources, wanted.layers, name=name, room_for=room_for)
         _process_weights(bridge, stack)
         instrumented: Any = InstrumentedModel(bridge, stack, name=str(model))
     return _with_plan(instrumented, MemoryPlan(total, model_bytes, stack.sizes))
@@ -121,8 +118,10 @@ def load(
 
 def _fetched(
     wanted: Wanted, device: str, dtype: str, total: int, fetching: Fetching | None
-) -> tuple[Wanted, list[SAESource]]:
-    """Have everything here: the model by its official name, and the SAEs with their sizes."""
+) -> tuple[Wanted, str, list[SAESource]]:
+    """Have everything here: the model by its official name; the stack's name; its SAEs."""
+    from dataclasses import replace
+
     from sae_graphs.fetching import plan_fetch, run_fetch
     from sae_graphs.hub_models import official_name
     from sae_graphs.sae_files import find_saes
@@ -130,20 +129,40 @@ def _fetched(
     local = Path(wanted.model).is_dir()
     if not local:
         wanted = wanted._replace(model=official_name(wanted.model))
-    asked = (wanted.saes, wanted.pattern, wanted.layers)
-    name, sources = find_saes(*asked, device=device, dtype=dtype)
+    name, sources = find_saes(
+        wanted.saes, wanted.pattern, wanted.layers, device=device, dtype=dtype
+    )
     _warn_of_another_model(wanted.model, sources, local=local)
-    plan = plan_fetch(wanted.model, name, sources, local=local)
-    if not plan.files:
-        return wanted, sources
-    least = _least_memory(plan, wanted.model, sources, dtype, total)
-    if fetching is None:
-        log.info(plan.words)
-        run_fetch(plan)
-    else:
-        with fetching(plan, least) as report:
-            run_fetch(plan, report)
-    return wanted, find_saes(*asked, device=device, dtype=dtype)[1]
+    for _ in range(MOST_PLANS):
+        plan = plan_fetch(wanted.model, name, sources, local=local)
+        if not plan.files:
+            break
+        least = _least_memory(plan, wanted.model, sources, dtype, total)
+        check = partial(_check_width, wanted.model, sources)
+        if fetching is None:
+            log.info(plan.words)
+            run_fetch(plan, check=check)
+        else:
+            with fetching(plan, least) as report:
+                run_fetch(plan, report, check=check)
+        sources = [
+            at if at.size_here is None else replace(at, size=at.size_here()) for at in sources
+        ]
+    return wanted, name, sources
+
+
+def _check_width(model: str, sources: Sequence[SAESource]) -> None:
+    """Raise `SaeGraphsError` where configurations tell that SAEs and model do not fit."""
+    from sae_graphs.hub_models import width_of
+
+    width = width_of(model)
+    for source in sources:
+        read = None if source.width is None else source.width()
+        if None not in (width, read) and width != read:
+            raise SaeGraphsError(
+                f"{source.name} reads {read} dimensions, {model} has {width}; use SAEs that were "
+                "trained on this model"
+            )
 
 
 def _least_memory(
@@ -205,7 +224,21 @@ def _with_plan(instrumented: Any, plan: MemoryPlan) -> Any:
     return instrumented
 
 
+def _layers(layers: str | Sequence[str | int] | None) -> tuple[str, str] | None:
+    """First and last layer, from `"3:8"`, `("3", "8")` or `(3, 8)`."""
+    if layers is None or isinstance(layers, str):
+        return parse_layers(layers)
+    if not isinstance(layers, tuple | list) or len(layers) != 2:
+        raise SaeGraphsError(f"layers {layers!r:.60}; expected first and last, such as '3:8'")
+    return str(layers[0]), str(layers[1])
+
+
 def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> Wanted:
+    if not isinstance(model, str | Path):
+        raise SaeGraphsError(
+            f"a {type(model).__name__} is no name and no folder; an object that is a model goes to "
+            "sae_graphs.InstrumentedModel(model, saes)"
+        )
     name = str(model)
     if saes is not None and not str(saes):
         raise SaeGraphsError("no SAEs given; expected a folder or a sae-lens release")
@@ -228,9 +261,11 @@ def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> 
         return Wanted(name, saes, pattern)
     default = None if folder.exists() else default_saes(name)  # a folder may hold anything
     if default is None:
+        near = difflib.get_close_matches(name.rpartition("/")[2].lower(), DEFAULTS, n=3)
+        hint = f"; did you mean {quoted(near)}?" if near and not folder.exists() else ""
         raise SaeGraphsError(
             f"no SAEs are known for {name}; name a folder or a sae-lens release with --saes "
-            "(`sae-graphs models` lists them)"
+            f"(`sae-graphs models` lists them){hint}"
         )
     return Wanted(name, default.release, pattern or default.pattern)
 
@@ -262,6 +297,7 @@ def _load_bridge(source: str, device: str, dtype: Any) -> Any:
     transformers.logging.disable_progress_bar()
     try:
         bridge = TransformerBridge.boot_transformers(source, device=device, dtype=dtype)
+        bridge.tokenizer("a", add_special_tokens=False)  # some fail at their first text
     except Exception as problem:  # hub, file format and architecture errors of many kinds
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
         raise ModelLoadError(

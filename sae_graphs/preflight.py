@@ -9,12 +9,14 @@ from itertools import pairwise
 import torch
 
 from sae_graphs.ablation import effect_in_features
+from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import quoted
 from sae_graphs.graph import Edge, LayerReport
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.measuring import Experiment
 
 WORST_FVU = 0.5
+CENTRED = 1e-3  # mean of a stream's entries by their size; rounding leaves far less, a model more
 # Measured on the bundled model against float64, by `python -m benchmarks --precision`.
 LOW_PRECISION = {
     torch.bfloat16: "the strongest effects were off by 0.9 % at the median and 59 % at worst",
@@ -61,6 +63,21 @@ def fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
         f"the SAEs do not fit this model's stream: at layers {quoted(bad, 20)} they leave up to "
         f"{worst:.0%} of the variance unexplained; check the model, the hooks and the weights' "
         "processing before believing this graph",
+    )
+
+
+def processing_warnings(model: InstrumentedModel, clean: CleanRun) -> tuple[str, ...]:
+    """Whether the model's weights are processed as the SAEs' metadata says: centred, or not."""
+    said = [layer.cfg.metadata.model_from_pretrained_kwargs or {} for layer in model.stack.layers]
+    if not any(kwargs.get("center_writing_weights") for kwargs in said):
+        return ()
+    means = [float(s.mean(-1).abs().mean() / s.abs().mean()) for s in clean.streams]
+    if max(means) < CENTRED:
+        return ()
+    return (
+        "the SAEs were trained on a model with centred writing weights, and this one's are not: "
+        "their features and all effects are off; load it by name with sae_graphs.load, or with "
+        "center_writing_weights=True",
     )
 
 

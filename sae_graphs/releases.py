@@ -31,6 +31,9 @@ _FILES: dict[str, tuple[str, ...]] = {
     "goodfire": ("{path}",),
     "sparsify": ("{path}/cfg.json", "{path}/sae.safetensors"),
 }
+# Where the directory is wrong: Pythia's embedding SAE has the id of an attention SAE there, and its
+# own path is the name that its siblings have on Neuronpedia.
+_ERRATA = {"pythia-70m-deduped/e-att-sm": "pythia-70m-deduped/e-res-sm"}
 _OPTIONAL = {"gemma_3": ("{path}/config.json",)}
 
 
@@ -142,6 +145,7 @@ def _release(entry: Any) -> Release:
     for sae_id, path in entry.saes_map.items():
         point = _point(sae_id, path, names)
         known = entry.neuronpedia_id.get(sae_id)
+        known = known if point is None else _ERRATA.get(known, known)
         saes.append(ListedSAE(sae_id, path, point, known if _fits(known, point) else None))
     return Release(
         entry.release, entry.model, entry.repo_id, entry.conversion_func or "sae_lens", tuple(saes)

@@ -21,18 +21,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _READ_AT_ONCE = 2**22
 
 
-def fetch_content(repo_id: str, name: str, bar: Any = None) -> None:
+def fetch_content(repo_id: str, name: str, commit: str | None = None, bar: Any = None) -> None:
     """Have the content of a file in the hub's cache, whole and checked; nothing if it is there.
 
-    `bar` is a class of progress bars, as `hf_hub_download` takes it. Raises what the hub's library
-    raises, and `HubError` where what arrived is not what was sent.
+    `commit` is the newest where it is None; `bar` is a class of progress bars, as
+    `hf_hub_download` takes it. Raises what the hub's library raises, and `HubError` where what
+    arrived is not what was sent.
     """
     from filelock import FileLock
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.file_download import are_symlinks_supported, http_get, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
 
-    url = hf_hub_url(repo_id, name)
+    if not are_symlinks_supported(constants.HF_HUB_CACHE):
+        return  # the file would lie there twice
+    url = hf_hub_url(repo_id, name, revision=commit)
     about = get_hf_file_metadata(url)
     etag, size = about.etag, about.size
     if not etag or size is None or size > constants.MAX_HTTP_DOWNLOAD_SIZE:

@@ -61,7 +61,8 @@ def _found(
 ) -> tuple[str, list[SAESource]]:
     folder = Path(source)
     if folder.is_dir():
-        return str(source), _in_folder(folder, pattern, device, dtype)
+        chosen = _in_folder(folder, pattern, device, dtype)
+        return str(source) if pattern is None else f"{source}/{pattern}", chosen
     if folder.exists():
         raise SAELoadError(f"{source} is a file; expected a folder with one sub-folder per SAE")
     names = release_names()

@@ -10,6 +10,8 @@ from sae_graphs.errors import SAELoadError, quoted
 from sae_graphs.releases import ListedSAE
 
 _PLACE = re.compile(r"\{([^{}]*)\}|\*")
+LONGEST = 200  # characters of a pattern
+MOST_STARS = 6
 SHOWN = 12  # choices listed in a message
 
 
@@ -47,9 +49,14 @@ def _matcher(pattern: str, source: str) -> Callable[[str], tuple[int, int] | Non
 
     Both are 0 where the pattern asks for no number.
     """
+    if len(pattern) > LONGEST:
+        raise SAELoadError(f"{source}: a pattern of {len(pattern)} characters; expected a name")
     wanted: int | None = None
     expression = ""
+    pattern = re.sub(r"\*+", "*", pattern)
     at = 0
+    if pattern.count("*") > MOST_STARS:
+        raise SAELoadError(f"{source}: the pattern {pattern!r} has more than {MOST_STARS} stars")
     for place in _PLACE.finditer(pattern):
         expression += re.escape(pattern[at : place.start()])
         at = place.end()
@@ -59,7 +66,7 @@ def _matcher(pattern: str, source: str) -> Callable[[str], tuple[int, int] | Non
         elif name == "layer" and not number:
             expression += r"\d+"
         elif name not in ("", "layer") and _is_number(number) and wanted is None:
-            expression += r"(?P<number>\d+)"
+            expression += r"(?<!\d)(?P<number>\d+)(?!\d)"
             wanted = int(number)
         else:
             raise SAELoadError(

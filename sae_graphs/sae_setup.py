@@ -14,6 +14,7 @@ from sae_graphs.errors import SAELoadError
 from sae_graphs.headers import TensorSize
 from sae_graphs.memory import SAESize
 
+REMEDY = "save it again with sae-lens"
 # Normalisations that are to be folded into the weights; where they are not, sae-lens goes without.
 UNFOLDED = {
     "expected_average_only_in": "fold_activation_norm_scaling_factor",
@@ -22,7 +23,7 @@ UNFOLDED = {
 CHECKED_VALUES = 2**20  # at once, so that the check takes next to no memory
 
 
-def ready(load: Callable[[], SAE[Any]], name: str) -> SAE[Any]:
+def ready(load: Callable[[], SAE[Any]], name: str, *, remedy: str = REMEDY) -> SAE[Any]:
     """Load an SAE without gradients and without sae-lens's warnings.
 
     Raises `SAELoadError` in place of whatever sae-lens and the files' formats raise, and where the
@@ -34,18 +35,22 @@ def ready(load: Callable[[], SAE[Any]], name: str) -> SAE[Any]:
             sae = load()
     except Exception as problem:  # of many kinds
         raise SAELoadError(
-            f"{name} cannot be loaded ({first_line(problem)}); fetch it again, or save it again "
-            "with sae-lens"
+            f"{name} cannot be loaded ({first_line(problem)}); {remedy}"
         ) from problem
+    check_normalisation(sae, name)
+    sae.requires_grad_(False).eval()
+    normalise_without_cycle(sae)
+    return sae
+
+
+def check_normalisation(sae: SAE[Any], name: str) -> None:
+    """Raise `SAELoadError` where inputs are to be normalised by numbers that are not there."""
     if (folding := UNFOLDED.get(sae.cfg.normalize_activations)) is not None:
         raise SAELoadError(
             f"{name} wants its inputs normalised by numbers that are not in its files "
             f"({sae.cfg.normalize_activations}); load it by a release that has them, or fold them "
             f"in with sae-lens's `{folding}` and save the SAE again"
         )
-    sae.requires_grad_(False).eval()
-    normalise_without_cycle(sae)
-    return sae
 
 
 def check_finite(sae: SAE[Any], name: str) -> None:
@@ -82,4 +87,4 @@ def normalise_without_cycle(sae: SAE[Any]) -> None:
 def first_line(problem: BaseException) -> str:
     """What an error says, in short."""
     text = str(problem).strip() or type(problem).__name__
-    return text.splitlines()[0][:200]
+    return " ".join(text.split())[:200]

@@ -22,7 +22,7 @@ from sae_graphs.errors import SAELoadError
 from sae_graphs.layer_labels import ends, labels_of
 from sae_graphs.memory import SAESize
 from sae_graphs.sae_files import find_saes
-from sae_graphs.sae_setup import check_finite, normalise_without_cycle
+from sae_graphs.sae_setup import check_finite, check_normalisation, normalise_without_cycle
 from sae_graphs.shelf import SAEShelf, SAESource
 from sae_graphs.stream import StreamPoint
 
@@ -213,15 +213,28 @@ def load_stack(
     here: weights must be finite. No file is ever run: a release that comes as pickles is read by
     torch's reader of weights alone.
     """
-    shelf = SAEShelf()
     found, sources = find_saes(source, pattern, layers, device=device, dtype=dtype)
+    return stack_of(sources, layers, name=name or found, room_for=room_for)
+
+
+def stack_of(
+    sources: Sequence[SAESource],
+    layers: tuple[str, str] | None = None,
+    *,
+    name: str,
+    room_for: RoomFor | None = None,
+) -> SAEStack:
+    """The stack of some SAEs that were found: each is read once, and checked."""
+    shelf = SAEShelf()
     read: list[SAELayer] = []
     for at in sources:
         _make_room(shelf, sources, room_for)
         read.append(_read(at, shelf))
         check_finite(shelf.take(at), at.name)
     _make_room(shelf, sources, room_for)
-    return _stack(read, name or found)
+    stack = _stack(read, name)
+    unknown = any(at.label is None for at in sources)  # where they stand was not known before
+    return stack.between(*layers) if layers is not None and unknown else stack
 
 
 def _make_room(shelf: SAEShelf, sources: Sequence[SAESource], room_for: RoomFor | None) -> None:
@@ -231,7 +244,10 @@ def _make_room(shelf: SAEShelf, sources: Sequence[SAESource], room_for: RoomFor 
 
 
 def _source_of(sae: SAE[Any], name: str) -> SAESource:
-    """An SAE that is already there, and is there to stay."""
+    """An SAE that is already there, and is there to stay: without gradients from now on."""
+    name = f"the SAE on {sae.cfg.metadata.hook_name} of {name}"
+    check_normalisation(sae, name)
+    check_finite(sae, name)
     sae.requires_grad_(False).eval()
     return SAESource(name=name, load=lambda: sae)
 
@@ -245,11 +261,17 @@ def _read(source: SAESource, shelf: SAEShelf) -> SAELayer:
             f"{source.name}: an SAE of kind {kind!r} does not read and rebuild the stream token by "
             "token; use another kind"
         )
+    point = StreamPoint.parse(sae.cfg.metadata.hook_name)
+    if source.trained_on is not None and source.point not in (None, point):
+        raise SAELoadError(
+            f"{source.name} says of itself that it was trained on {point.hook_name}, which is not "
+            "where its release puts it; use another release"
+        )
     return SAELayer(
         label="",
         cfg=sae.cfg,
         dtype=sae.dtype,
-        point=StreamPoint.parse(sae.cfg.metadata.hook_name),
+        point=point,
         neuronpedia_id=sae.cfg.metadata.neuronpedia_id,
         folder=source.folder,
         source=source,

@@ -19,10 +19,11 @@ class SAESource:
     """Where one SAE comes from. `load` reads its weights, each time it is called.
 
     `name` is how errors call it; `size` is None where it is not known before loading. `files` are
-    those on the hub that `load` reads, `optional` those that it can do without; `size_to_fetch`
-    tells the size of an SAE from the sizes of its files there. `trained_on` is the model as the
-    release calls it. `point` is where the SAE stands, as far as names and files tell, and `label`
-    what its layer is called where the whole stack is known.
+    those on the hub that `load` reads, `optional` those that it can do without; `size_here` tells
+    the size from them once they are here, `size_to_fetch` from their sizes there. `trained_on` is
+    the model as the release calls it. `point` is where the SAE stands, as far as names and files
+    tell, and `label` what its layer is called where the whole stack is known; `width` tells how
+    many dimensions it reads, once its configuration is here.
     """
 
     name: str
@@ -31,11 +32,13 @@ class SAESource:
     size: SAESize | None = None
     files: tuple[HubFile, ...] = ()
     optional: tuple[HubFile, ...] = ()
+    size_here: Callable[[], SAESize | None] | None = None
     size_to_fetch: Callable[[dict[str, int]], SAESize | None] | None = None
     trained_on: str | None = None
     point: StreamPoint | None = None
     neuronpedia_id: str | None = None
     label: str | None = None
+    width: Callable[[], int | None] | None = None
 
 
 class SAEShelf:

@@ -5,6 +5,7 @@ The hub is on this machine (tests/hub_server.py) and serves generated weights un
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import namedtuple
 from collections.abc import Iterator
@@ -16,11 +17,11 @@ from unittest import mock
 import pytest
 
 import sae_graphs as sg
-from sae_graphs import resumable
+from sae_graphs import fetching, hub_models, resumable
 from sae_graphs.catalogue import listed_stacks, with_sizes
-from sae_graphs.errors import HubError, SaeGraphsError
+from sae_graphs.errors import HubError, SaeGraphsError, SAELoadError
 from sae_graphs.fetching import Fetch, plan_fetch, run_fetch
-from sae_graphs.hub import HubFile, cached, cached_files, fetch
+from sae_graphs.hub import MARGIN, HubFile, cached, cached_files, check_disk, fetch
 from sae_graphs.memory import SAESize
 from sae_graphs.sae_files import find_saes
 from tests.hub_cache import STACKS, build, snapshot_of
@@ -42,8 +43,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "home"
 
 
@@ -194,12 +196,49 @@ def test_a_fetch_that_failed_keeps_what_is_whole(hub: FakeHub) -> None:
     with pytest.raises(HubError, match=f"{REPO} has no {WEIGHTS}") as caught:
         sg.load(MODEL)
     one_line(caught)
-    assert cached("gpt2", "model.safetensors") is not None
+    kept = [*cached_files("gpt2"), *cached_files(REPO)]
+    assert "config.json" in kept  # small files come first
     hub.absent.clear()
     watch = Watch()
     sg.load(MODEL, fetching=watch)
-    assert not watch.plans[0][0].model_files
-    assert watch.plans[0][0].n_saes < 13
+    assert not {file.name for file in watch.plans[0][0].files} & set(kept)
+
+
+def test_half_a_file_is_counted_as_here(
+    hub: FakeHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what a disk has to have."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, MARGIN + 4000))
+    with pytest.raises(HubError, match="do not fit"):
+        check_disk([HubFile(REPO, WEIGHTS, 4760)])
+    blobs = home / "hub" / f"models--{REPO.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "abc.part").write_bytes(b"x" * 1000)
+    check_disk([HubFile(REPO, WEIGHTS, 4760)])
+
+
+def test_a_tokenizer_that_is_half_here(hub: FakeHub) -> None:
+    """Weights alone are not a model; what is missing of it is fetched, and nothing else."""
+    sg.load(MODEL)
+    at = cached("gpt2", "tokenizer_config.json")
+    assert at is not None
+    at.unlink()
+    hub.asked.clear()
+    sg.load(MODEL)
+    assert cached("gpt2", "tokenizer_config.json") is not None
+    whole = [request for request in hub.asked if request.sent and not request.range]
+    assert [request.path.rpartition("/")[2] for request in whole] == ["tokenizer_config.json"]
+
+
+def test_a_repository_that_has_moved_on(
+    hub: FakeHub, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks whether there is a newer commit of what is here."""
+    sg.load(MODEL)
+    monkeypatch.setattr(FakeHub, "snapshot", lambda self, repo_id: None)
+    with_sizes(listed_stacks(RELEASE))
+    assert sg.load(MODEL).stack.name == RELEASE
 
 
 # -- refused before it is fetched ------------------------------------------------------------------
@@ -221,6 +260,17 @@ def test_too_little_disk(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         sg.load(MODEL)
     one_line(caught)
     assert not cached_files("gpt2")
+
+
+def test_saes_of_another_width(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told from the configurations, before anything large is fetched."""
+    monkeypatch.setattr(fetching, "SMALL", 4000)
+    monkeypatch.setattr(hub_models, "width_of", lambda model: 32)
+    with pytest.raises(SaeGraphsError, match="reads 16 dimensions, gpt2 has 32") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    assert cached("gpt2", "config.json") is not None
+    assert cached("gpt2", "model.safetensors") is None
 
 
 def test_a_missing_sae_of_a_release(served: Path, home: Path, tmp_path: Path) -> None:
@@ -247,7 +297,7 @@ def test_a_gated_model(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     ("model", "saes", "message"),
     [
         ("nobody/nothing", RELEASE, "the hub knows no nobody/nothing, or it is private"),
-        (MODEL, "nobody/saes", "no folder of SAEs nobody/saes, and on the hub: the hub knows no"),
+        (MODEL, "nobody/saes", r"no folder of SAEs is called 'nobody.saes', and on .* knows no"),
         ("not a name", RELEASE, "is not the name of a repository"),
     ],
 )
@@ -315,8 +365,56 @@ def test_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> 
     assert len(hub.asked) == asked
 
 
+def test_layers_of_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
+    """Called alike whatever of it is here: the first SAE makes those after blocks count on."""
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    mine = snapshot_of(other, "me/my-saes")
+    for block in range(5):
+        name = f"blocks.{block}.hook_resid_{'pre' if block == 0 else 'post'}"
+        folder = mine / name
+        shutil.copytree(snapshot_of(served, REPO) / "blocks.0.hook_resid_pre", folder)
+        cfg = json.loads((folder / "cfg.json").read_text())
+        key = "hook_name" if "hook_name" in cfg else "hook_point"
+        (folder / "cfg.json").write_text(json.dumps({**cfg, key: name}))
+    with fake_hub(other) as hub, hub.in_use(home):
+        for _ in range(2):
+            model = sg.load(MODEL, saes="me/my-saes", layers="2:4")
+            assert [layer.label for layer in model.stack.layers] == ["2", "3", "4"]
+            assert [layer.point.block for layer in model.stack.layers] == [1, 2, 3]
+        asked = len(hub.asked)
+        sg.load(MODEL, saes="me/my-saes", layers=(3, 4))
+        assert len(hub.asked) == asked
+
+
+def test_layers_where_names_tell_nothing(served: Path, home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    for number, block in enumerate((2, 3, 4)):
+        folder = snapshot_of(served, REPO) / f"blocks.{block}.hook_resid_pre"
+        shutil.copytree(folder, snapshot_of(other, "me/my-saes") / "abc"[number])
+    with fake_hub(other) as hub, hub.in_use(home):
+        model = sg.load(MODEL, saes="me/my-saes", layers="3:4")
+        assert [layer.label for layer in model.stack.layers] == ["3", "4"]
+        with pytest.raises(SaeGraphsError, match="no SAE layer '99'"):
+            sg.load(MODEL, saes="me/my-saes", layers="3:99")
+
+
+def test_an_sae_that_is_not_where_its_release_puts_it(
+    served: Path, home: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    file = snapshot_of(other, REPO) / "blocks.5.hook_resid_pre" / "cfg.json"
+    file.write_text(file.read_text().replace("resid_pre", "resid_mid"))
+    with fake_hub(other) as hub, hub.in_use(home):
+        with pytest.raises(SAELoadError, match=r"says of itself .* blocks\.5\.hook_resid_mid") as caught:
+            sg.load(MODEL)
+        one_line(caught)
+
+
 def test_saes_of_another_model_are_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(SaeGraphsError):
+    with pytest.raises(SaeGraphsError, match="1MiB of memory is too little"):
         sg.load(MODEL, saes=STACKS["gemma-2-2b"].release, sae_pattern="layer_{layer}/*16k/*",
                 memory="1MiB")  # fmt: skip
     assert "these SAEs were trained on gemma-2-2b, not on gpt2" in caplog.text

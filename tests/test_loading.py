@@ -110,6 +110,13 @@ def test_wrong_models(
         one_line(caught)
     with pytest.raises(SaeGraphsError, match="no SAEs are known"):
         sg.load(good)
+    with pytest.raises(SaeGraphsError, match=r"gpt2-smal; .* did you mean gpt2-small"):
+        sg.load("gpt2-smal")
+    with pytest.raises(SaeGraphsError, match=r"goes to sae_graphs\.InstrumentedModel"):
+        sg.load(object())  # type: ignore[arg-type]
+    for layers in (5, ("1",), ("1", "2", "3"), range(3)):
+        with pytest.raises(SaeGraphsError, match="expected first and last"):
+            sg.load(good, saes=folder, layers=layers)  # type: ignore[arg-type]
     with pytest.raises(SAELoadError, match="reads 16 dimensions"):
         InstrumentedModel(_narrow(tmp_path), load_stack(folder))
 

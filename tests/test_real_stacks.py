@@ -153,7 +153,7 @@ def test_layers_are_called_as_on_neuronpedia(loaded: LoadedBy, name: str) -> Non
     ids = [layer.neuronpedia_id for layer in layers]
     wanted = [expected.neuronpedia and expected.neuronpedia.format(x) for x in expected.labels]
     if name == "pythia-70m-deduped":  # on Neuronpedia the embedding's goes with the attention's
-        wanted[0] = "pythia-70m-deduped/e-att-sm"
+        wanted[0] = "pythia-70m-deduped/e-res-sm"
     assert ids == wanted
     blocks = [int(re.findall("[0-9]+", sae_id)[0]) for sae_id in expected.ids]
     assert [layer.point.block for layer in layers] == blocks

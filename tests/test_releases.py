@@ -6,6 +6,7 @@ import pytest
 
 from sae_graphs.catalogue import ListedStack, listed_stacks
 from sae_graphs.errors import SAELoadError
+from sae_graphs.hub_models import official_name
 from sae_graphs.known_saes import DEFAULTS, default_saes
 from sae_graphs.releases import all_releases, release_named, release_of_repository, releases_in
 from sae_graphs.sae_files import find_saes
@@ -87,6 +88,14 @@ def test_an_id_of_another_layer_is_not_believed() -> None:
     assert held["layer_1/width_16k/average_l0_69"] == "gemma-2-9b/1-gemmascope-res-16k__l0-69"
 
 
+def test_no_residual_sae_has_the_id_of_another_kind() -> None:
+    for release in all_releases():
+        for sae in release.residual:
+            source = (sae.neuronpedia_id or "").rpartition("/")[2]
+            assert "-att" not in source, (release.name, sae.sae_id)
+            assert "-mlp" not in source, (release.name, sae.sae_id)
+
+
 @pytest.mark.parametrize(
     ("release", "pattern", "width"),
     [
@@ -126,6 +135,19 @@ def test_every_default_is_a_stack_of_that_model(model: str) -> None:
     found = stack(*DEFAULTS[model])
     assert found.model.rpartition("/")[2].lower() in (model, "gpt2-small")
     assert found.is_default
+
+
+def test_models_without_their_owner() -> None:
+    for name, official in (
+        ("gpt2-small", "gpt2"),
+        ("gpt2", "gpt2"),
+        ("gemma-2-2b", "google/gemma-2-2b"),
+        ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+        ("qwen3-8b-base", "Qwen/Qwen3-8B-Base"),
+        ("pythia-70m-deduped", "EleutherAI/pythia-70m-deduped"),
+        ("someone/gpt2-small", "someone/gpt2-small"),
+    ):
+        assert official_name(name) == official
 
 
 def test_models_by_any_of_their_names() -> None:

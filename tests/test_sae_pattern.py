@@ -63,6 +63,22 @@ def test_of_two_numbers_as_close_the_smaller() -> None:
     ]
 
 
+def test_a_star_leaves_the_number_whole() -> None:
+    """`226` is not read as `22` and `6`."""
+    names = [(0, 66), (0, 226), (1, 64), (1, 170)]
+    saes = [
+        ListedSAE(f"layer_{layer}/l0_{l0}", "", StreamPoint(layer, "post")) for layer, l0 in names
+    ]
+    assert ids(choose(saes, "*{l0:70}", "some")) == ["layer_0/l0_66", "layer_1/l0_64"]
+
+
+@pytest.mark.parametrize("pattern", ["*" * 30 + "x", "{l0:" + "9" * 5000 + "}", "*a" * 40 + "x"])
+def test_patterns_that_would_take_for_ever(pattern: str) -> None:
+    with pytest.raises(SAELoadError) as caught:
+        choose(listed("layer_#/" + "a" * 60), pattern, "some")
+    one_line(caught)
+
+
 def test_two_widths_at_the_same_distance_are_ambiguous() -> None:
     saes = listed("layer_#/width_16k/average_l0_60", "layer_#/width_65k/average_l0_60")
     with pytest.raises(SAELoadError, match="several SAEs a layer") as caught:

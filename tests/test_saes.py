@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,42 @@ def test_mid_hooks_of_a_parallel_model(bridge_of: BridgeOf) -> None:
     model = InstrumentedModel(bridge_of("neox"), saes_on(*STACKS["mid"]))
     with pytest.raises(SAELoadError, match=r"has no blocks\.0\.hook_resid_mid"):
         sg.causal_graph(model, "the cat")
+
+
+def test_objects_are_checked_as_loaded_ones_are() -> None:
+    saes = saes_on(*STACKS["pre"])
+    saes[1].cfg.normalize_activations = "expected_average_only_in"
+    with pytest.raises(SAELoadError, match="wants its inputs normalised") as caught:
+        stack_from(saes)
+    assert "blocks.1.hook_resid_pre" in one_line(caught)
+    saes = saes_on(*STACKS["pre"])
+    saes[2].W_dec.data[3, 3] = float("nan")
+    with pytest.raises(SAELoadError, match=r"blocks\.2\.hook_resid_pre .* holds NaN") as caught:
+        stack_from(saes)
+    one_line(caught)
+
+
+def test_a_model_that_is_not_centred_is_told(bridge_of: BridgeOf) -> None:
+    """SAE objects on a model object: their metadata says what it should have been."""
+    wanted = {"center_writing_weights": True}
+    raw = InstrumentedModel(
+        bridge_of(), saes_on(*STACKS["pre"], model_from_pretrained_kwargs=wanted)
+    )
+    told = sg.causal_graph(raw, "the cat sat").run.warnings
+    assert any("centred writing weights, and this one's are not" in text for text in told)
+    plain = InstrumentedModel(bridge_of(), saes_on(*STACKS["pre"]))
+    told = sg.causal_graph(plain, "the cat sat").run.warnings
+    assert not any("centred" in text for text in told)
+
+
+def test_a_pattern_is_part_of_a_folder_s_name(folder: Path) -> None:
+    for part in list(folder.iterdir()):
+        shutil.copytree(part, folder / f"{part.name}_b")
+    with pytest.raises(SAELoadError, match="several SAEs a layer"):
+        load_stack(folder)
+    stack = load_stack(folder, "*_b")
+    assert stack.name == f"{folder}/*_b"
+    assert len(stack.layers) == 4
 
 
 # -- folders ---------------------------------------------------------------------------------------
