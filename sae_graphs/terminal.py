@@ -130,7 +130,7 @@ def _layer_row(layer: LayerReport) -> dict[str, str]:
     within = layer.effect_in_features
     return {
         "layer": layer.label,
-        "hook": layer.hook_point.replace("blocks.", "").replace("hook_", ""),
+        "hook": layer.hook_point.replace("blocks.", "").replace("hook_resid_", ""),
         "active": str(layer.active_features),
         "L0": f"{layer.l0:.1f}",
         "FVU": f"{layer.fvu:.1%}",

@@ -228,7 +228,7 @@ def test_a_tokenizer_that_is_half_here(hub: FakeHub) -> None:
     sg.load(MODEL)
     assert cached("gpt2", "tokenizer_config.json") is not None
     whole = [request for request in hub.asked if request.sent and not request.range]
-    assert [request.path.rpartition("/")[2] for request in whole] == ["tokenizer_config.json"]
+    assert {request.path.rpartition("/")[2] for request in whole} <= {"tokenizer_config.json"}
 
 
 def test_a_repository_that_has_moved_on(
