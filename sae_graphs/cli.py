@@ -136,7 +136,7 @@ def graph(
             "pin": pins,
         }
         chosen = {name: value for name, value in settings_given.items() if name in given}
-        draw_again(from_folder, chosen, out_folder, _formats(formats), neuronpedia)
+        draw_again(from_folder, chosen, out_folder, _formats(formats))
         return
     check_steps(context, method)
     settings = GraphSettings(
