@@ -13,8 +13,16 @@ import torch
 
 from benchmarks.published import Published
 from benchmarks.reproduction_case import VARIANTS, Case, Found
-from benchmarks.reproduction_features import activations, edges, graph, promotes, sweep
-from benchmarks.reproduction_paths import ablations, clean, corpus, weighted
+from benchmarks.reproduction_corpus import corpus
+from benchmarks.reproduction_features import (
+    activations,
+    edges,
+    graph,
+    promotes,
+    sweep,
+    weighted_edges,
+)
+from benchmarks.reproduction_paths import ablations, clean, weighted
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.validation_settings import ValidationSettings
 
@@ -35,6 +43,7 @@ def measure(
         "clean": clean,
         "ablations": ablations,
         "weighted": weighted,
+        "weighted_edges": weighted_edges,
         "sweep": sweep,
         "graph": graph,
         "edges": edges,

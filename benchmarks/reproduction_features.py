@@ -25,8 +25,16 @@ ABLATED, CLEAN = 0.0, 1.0  # coefficients
 
 def effect_of_ablation(here: Subject, causes: Sequence[FeatureId], effect: FeatureId) -> float:
     """The change of a feature's activation where causes are ablated together."""
-    ablated, before = curve(here, causes, effect, coefficients=(ABLATED, CLEAN)).responses
+    ablated, before = ablated_and_clean(here, causes, effect)
     return ablated - before
+
+
+def ablated_and_clean(
+    here: Subject, causes: Sequence[FeatureId], effect: FeatureId
+) -> tuple[float, float]:
+    """A feature's activation where causes are ablated together, and in the clean run."""
+    ablated, before = curve(here, causes, effect, coefficients=(ABLATED, CLEAN)).responses
+    return ablated, before
 
 
 def sweep(case: Case) -> Found:
@@ -55,18 +63,38 @@ def _plain(found: Curve) -> Found:
 def edges(case: Case) -> list[Found]:
     """The effects of edges that a picture shows, by their colour there."""
     here = case.subject(case.published.graph["prompt"])
-    found = []
-    for colour, pairs in case.published.edges.items():
-        for source, target in pairs:
-            cause, effect = FeatureId.parse(source), FeatureId.parse(target)
-            row: Found = {"source": source, "target": target, "colour": colour, "effect": None}
-            try:
-                check_curve(here, cause, effect)
-                row["effect"] = effect_of_ablation(here, [cause], effect)
-            except SaeGraphsError as problem:
-                row["refused"] = str(problem)
-            found.append(row)
-    return found
+    return [
+        {"colour": colour, **_edge(here, FeatureId.parse(source), FeatureId.parse(target))}
+        for colour, pairs in case.published.edges.items()
+        for source, target in pairs
+    ]
+
+
+def _edge(here: Subject, cause: FeatureId, effect: FeatureId) -> Found:
+    """The effect of an edge, or why it cannot be measured."""
+    row: Found = {"source": str(cause), "target": str(effect), "effect": None}
+    try:
+        check_curve(here, cause, effect)
+        row["effect"] = effect_of_ablation(here, [cause], effect)
+    except SaeGraphsError as problem:
+        row["refused"] = str(problem)
+    return row
+
+
+def weighted_edges(case: Case) -> list[Found]:
+    """The other reading of what the text says of features: edges into them, in the graph's prompt.
+
+    From all features of the paths in the layer below; which figure has which was not published.
+    """
+    here = case.subject(case.published.graph["prompt"])
+    depths = case.model.stack.depths
+    effects = case.known(map(FeatureId.parse, case.published.weighted["features"]))
+    return [
+        _edge(here, cause, effect)
+        for effect in effects
+        for cause in case.known(case.published.nodes)
+        if depths[cause.layer] == depths[effect.layer] - 1
+    ]
 
 
 def graph(case: Case) -> Found:
@@ -84,6 +112,7 @@ def graph(case: Case) -> Found:
         "graphs": len(found.components()),
         "edges": len(found.edges),
         "strongest": strongest,
+        "over": sum(abs(edge.effect) >= said["threshold"] for edge in found.edges),
         "touching": len(touching),
         "strongest_touching": max((abs(edge.effect) for edge in touching), default=0.0),
         "named": [name for name in said["features"] if name in nodes],

@@ -1,4 +1,4 @@
-"""The source's prompts and its ablated paths: next tokens, controls, other features, other text.
+"""The source's prompts and its ablated paths: next tokens, controls, other features.
 
 Letters: `V` vocabulary.
 """
@@ -10,19 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.published import Figure
+from benchmarks.published import Figure, Points
 from benchmarks.reproduction_case import Case, Found, beside, percent, token_of
-from benchmarks.reproduction_features import effect_of_ablation
-from sae_graphs.background import SNIPPET, Texts, backgrounds
+from benchmarks.reproduction_controls import ablated_controls, kept_controls
+from benchmarks.reproduction_features import ablated_and_clean
 from sae_graphs.controls import active_members, selected
 from sae_graphs.evidence import PromptResult
 from sae_graphs.graph import FeatureId
 from sae_graphs.joint import run_sets
 from sae_graphs.mediation import keep_only
 from sae_graphs.path_ablation import ablate_path
-from sae_graphs.subjects import Subject, ablated_elsewhere, generator_for
-
-TOKENS_OF_TEXTS = 20_000
+from sae_graphs.subjects import Subject
 
 
 def clean(case: Case) -> list[Found]:
@@ -58,14 +56,23 @@ def ablation(case: Case, figure: Figure) -> Found:
         return {**found, "refused": "the SAEs have none of its features"}
     members, zeros = here.members(features), here.members(zeroth)
     sets = selected(model, here.ablated, [members, zeros])
-    logits, _ = run_sets(model, here.clean, sets, 2, here.read)
-    change = percent(logits) - percent(here.question.logits)  # [2, V]
+    logits, moved = run_sets(model, here.clean, sets, 2, here.read)
+    before = percent(here.question.logits)
+    change = percent(logits) - before  # [2, V]
+    points = figure.up + figure.down
     everyone = case.known(case.published.nodes)
     result = ablate_path(here, features, everyone, case.settings, lambda n: None)
     return {
         **found,
         "active": len(active_members(here.clean, here.ablated, members)),
-        "rows": beside(model, figure.up + figure.down, change[0]),
+        "rows": beside(model, points, change[0]),
+        "controls": {
+            kind: {
+                "refused": control.refused,
+                "changes": _changes(case, points, control.logits, before),
+            }
+            for kind, control in ablated_controls(here, members, moved[0], case.settings).items()
+        },
         **_words(result),
         "zero": {
             "n": len(zeroth),
@@ -73,8 +80,21 @@ def ablation(case: Case, figure: Figure) -> Found:
             "largest": float(change[1].abs().max()),
             "rows": _control_rows(case, figure, here, change[1]),
         },
-        "keep_only": _kept(here, features),
+        "keep_only": _kept(case, here, features, moved[0]),
     }
+
+
+def _changes(
+    case: Case, points: Points, logits: Tensor | None, before: Tensor
+) -> list[list[float | None]]:
+    """Of each control, the changes of the published tokens, in points."""
+    if logits is None:
+        return []
+    ids = [token_of(case.model, text) for text, _ in points]
+    return [
+        [None if token is None else change[token] for token in ids]
+        for change in ((percent(one) - before).tolist() for one in logits)
+    ]
 
 
 def _control_rows(case: Case, figure: Figure, here: Subject, change: Tensor) -> list[list[Any]]:
@@ -115,15 +135,26 @@ def _words(result: PromptResult) -> Found:
     }
 
 
-def _kept(here: Subject, features: Sequence[FeatureId]) -> Found:
-    """The target's probability where only the path's features stay in the layers it spans."""
-    kept = keep_only(here, features, lambda n: None)
-    parts = ("clean", "kept", "none", "kept_bare")
-    return {name: 100.0 * getattr(kept, name).probability for name in parts}
+def _kept(case: Case, here: Subject, features: Sequence[FeatureId], moved: Tensor) -> Found:
+    """The target where only the path's features stay in the layers it spans, beside other sets.
+
+    Probabilities in percent; metrics (see `PromptResult`) in nats, which do not run out.
+    """
+    kept, members = keep_only(here, features, lambda n: None), here.members(features)
+    parts = ("clean", "kept", "none", "kept_bare", "none_bare", "all_bare")
+    found: Found = {name: 100.0 * getattr(kept, name).probability for name in parts}
+    found["nats"] = {name: getattr(kept, name).metric for name in parts}
+    for name, errors in (("others", True), ("others_bare", False)):
+        others, refused = kept_controls(here, members, moved, case.settings, errors=errors)
+        found[name] = {"nats": others, "refused": refused}
+    return found
 
 
 def weighted(case: Case) -> list[Found]:
-    """What the ablations of two figures do to features that the text names."""
+    """What the joint ablations of two figures do, in their prompts, to features the text names.
+
+    One reading of the text; see `weighted_edges` for another.
+    """
     said, found = case.published.weighted, []
     for name, sign in ((said["up_in"], 1), (said["down_in"], -1)):
         figure = case.published.figure(name)
@@ -131,41 +162,10 @@ def weighted(case: Case) -> list[Found]:
         effects = case.known(map(FeatureId.parse, said["features"]))
         here = case.subject(figure.prompt)
         for effect in effects:
-            change = effect_of_ablation(here, causes, effect) if causes else None
-            found.append(
-                {"figure": name, "feature": str(effect), "published": sign, "effect": change}
-            )
+            row: Found = {"figure": name, "feature": str(effect), "published": sign}
+            row |= {"clean": None, "effect": None}
+            if causes:
+                ablated, before = ablated_and_clean(here, causes, effect)
+                row |= {"clean": before, "effect": ablated - before}
+            found.append(row)
     return found
-
-
-def corpus(case: Case) -> list[Found]:
-    """The divergence that each path's ablation causes in snippets, beside a control's there."""
-    settings, model = case.settings, case.model
-    figures = [(one, case.known(case.published.ablated_in(one))) for one in case.published.figures]
-    figures = [(figure, features) for figure, features in figures if features]
-    if not figures:
-        return []
-    source = Texts(
-        model, case.texts(), n_tokens=TOKENS_OF_TEXTS, prepend_bos=case.variant.settings.prepend_bos
-    )
-    pieces = source.pieces(settings.snippets, SNIPPET, generator_for(settings.seed, "snippets"))
-    runs = [model.run_tokens(ids) for ids in pieces]
-    here = case.subject(case.published.graph["prompt"])
-    paths = [here.members(features) for _, features in figures]
-
-    def ablated_in(run: Any) -> Tensor:
-        return ablated_elsewhere(run, case.variant.settings)
-
-    found, _ = backgrounds(model, runs, paths, settings.seed, ablated_in, lambda n: None)
-    return [
-        {
-            "figure": figure.name,
-            "snippets": background.everywhere.n,
-            "active_in": background.active.n,
-            "mean": background.everywhere.mean,
-            "low": background.everywhere.low,
-            "high": background.everywhere.high,
-            "controls": background.controls_everywhere.mean,
-        }
-        for (figure, _), background in zip(figures, found, strict=True)
-    ]

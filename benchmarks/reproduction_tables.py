@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from rich import box
@@ -10,94 +12,48 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from benchmarks import reproduction_reasons as reasons
 from benchmarks import reproduction_verdicts as verdicts
 from benchmarks.published import Published
 from benchmarks.reproduction_case import VARIANTS
+from benchmarks.reproduction_reasons import EXPECTED
 from benchmarks.reproduction_verdicts import Verdict
 
 Found = Mapping[str, Any]
 Verdicts = list[tuple[str, Verdict]]  # by variant, or by what is asked
 
-EXPECTED = {
-    "clean": (
-        "SAEs have no part in this. Expected to agree without BOS; with BOS before prompts that "
-        "were published without one it must differ."
-    ),
-    "ablations": (
-        "Expected to differ: the source's public code applied the SAEs one block late, with mixed "
-        "signs of the bias, to a stream without centred weights and without BOS. Which features "
-        "each figure's path has was not published, so those that any of the four paths has in the "
-        "figure's layers are ablated together: more than the figure ablated."
-    ),
-    "zero": (
-        "Feature 0 of each layer. Expected to differ: an inactive feature cannot change anything "
-        "here, so the published changes must come from something else that the source's code did."
-    ),
-    "matched": (
-        "Our own controls, which were not published: other active features, as many in each layer, "
-        "that take about as much from the stream; the same scaled to the norm of the features "
-        "ablated; and random directions of that norm."
-    ),
-    "sweep": (
-        "Published: {published}. The coefficients were not published; ours run from -1 to 2 and "
-        "from -10 to 20. Expected to agree in kind where both features are active."
-    ),
-    "weighted": "Published as strong, without numbers. Ours: activation, ablated minus clean.",
-    "activations": (
-        "The formula is the source's, evaluated in this benchmark alone: the raw model's stream, "
-        "no b_dec, no BOS. It must agree if the weights are the source's. Ours are the SAEs' own "
-        "activations at the right hook, with centred weights and b_dec, without BOS and with it: "
-        "expected to differ, most of all at the first token."
-    ),
-    "promotes": (
-        "Ours: the decoder's direction through the final norm and the unembedding. How the "
-        "source ranked tokens was not published."
-    ),
-    "edges": (
-        "Colours as in a picture in the source's repository, whose prompt is not known; ours in "
-        "the graph's prompt, ablated minus clean."
-    ),
-    "graph": (
-        "How the source chose its threshold differs from the strongest edges of each layer pair, "
-        "which are kept here: expected to be alike at most."
-    ),
-    "keep_only": (
-        "The target's probability in percent where all other features are ablated in the layers "
-        "that the path spans; `bare` without the SAEs' errors, too. Published: {keep_only}."
-    ),
-    "corpus": (
-        "Divergence in nats when a path is ablated in snippets of other text, beside one matched "
-        "control a snippet. Published: {corpus}. Ours is of another corpus, unless --text names "
-        "the source's."
-    ),
-}
-
 
 class Part(NamedTuple):
-    """A table: raw cells, what is expected and why, and its verdicts."""
+    """A table: raw cells, what is expected and why, its verdicts, and lines in place of rows."""
 
     title: str
     heads: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     expected: str
     verdicts: Verdicts
+    notes: tuple[str, ...] = ()
 
     def rich(self) -> Group:
         """For the terminal."""
+        lines = [escape(f"{name}: {verdict}") for name, verdict in self.verdicts]
+        said = (escape(self.expected), *(f"[bold]{line}[/bold]" for line in lines), "")
+        notes = map(escape, self.notes)
+        if not self.rows:
+            return Group(f"[italic]{escape(self.title)}[/italic]: no rows", *notes, *said)
         table = Table(title=escape(self.title), title_justify="left", box=box.SIMPLE_HEAD)
         for number, head in enumerate(self.heads):
             table.add_column(head, justify="left" if number == 0 else "right", overflow="fold")
         for row in self.rows:
             table.add_row(*map(escape, row))
-        lines = [escape(f"{name}: {verdict}") for name, verdict in self.verdicts]
-        return Group(table, escape(self.expected), *(f"[bold]{line}[/bold]" for line in lines), "")
+        return Group(table, *notes, *said)
 
     def markdown(self) -> str:
         """For a file."""
         lines = [self.heads, ("---", *("---:" for _ in self.heads[1:])), *self.rows]
         cells = ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
         said = [f"- **{_cell(name)}**: {_cell(str(verdict))}" for name, verdict in self.verdicts]
-        body = "\n".join(cells)
+        body = "\n".join(cells) if self.rows else "No rows."
+        body = "\n\n".join([body, *map(_cell, self.notes)])
         return f"## {_cell(self.title)}\n\n{body}\n\n{self.expected}\n\n" + "\n".join(said) + "\n"
 
     def to_json(self) -> dict[str, Any]:
@@ -107,9 +63,8 @@ class Part(NamedTuple):
 
 
 def parts(found: Found, published: Published) -> list[Part]:
-    """All tables, the clean distribution first."""
-    return [
-        _clean(found),
+    """All tables, the clean distribution first: without that, no other verdict means anything."""
+    rest = [
         *_ablations(found, published),
         _zero(found),
         _matched(found),
@@ -122,13 +77,28 @@ def parts(found: Found, published: Published) -> list[Part]:
         _keep_only(found, published),
         _corpus(found, published),
     ]
+    if not _is_the_models(found):
+        rest = [
+            part._replace(verdicts=[(name, verdicts.elsewhere(one)) for name, one in part.verdicts])
+            for part in rest
+        ]
+    return [_clean(found), *rest]
 
 
 def reproduces(found: Found) -> str:
     """The first line: whether the model answers as the published one did."""
-    verdict = verdicts.of_clean(found[VARIANTS[1].name]["clean"])
-    answer = "yes" if verdict.answer == "agrees" else "no"
-    return f"reproduces the published clean distribution: {answer} ({verdict.why})"
+    why = verdicts.of_clean(found[VARIANTS[1].name]["clean"]).why
+    if _is_the_models(found):
+        return f"reproduces the published clean distribution: yes ({why})"
+    return (
+        f"reproduces the published clean distribution: no ({why}), so nothing below says anything "
+        "about the source"
+    )
+
+
+def _is_the_models(found: Found) -> bool:
+    """Whether the clean distribution is the published one's, without BOS as there."""
+    return verdicts.of_clean(found[VARIANTS[1].name]["clean"]).answer == "agrees"
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -160,7 +130,7 @@ def _ablations(found: Found, published: Published) -> list[Part]:
         named = f"{len(cases[0]['features'])} of {cases[0]['wanted']} features ablated together"
         title = f"Figure {figure.name}: {figure.prompt!r}; {named}"
         heads = ("", "next token", "published, points", *NAMES)
-        expected = EXPECTED["ablations"] if number == 0 else "Expected to differ, as above."
+        expected = reasons.of_ablation(figure, published)
         made.append(Part(title, heads, rows, expected, said))
     return made
 
@@ -182,11 +152,13 @@ def _zero(found: Found) -> Part:
                 label = f"{case['figure']}, {name}" if number == 0 else ""
                 rows.append((label, repr(token), _points(published), _points(ours)))
     heads = ("figure", "next token", "published, points", "ours")
-    return Part("The source's controls", heads, rows, EXPECTED["zero"], said)
+    expected = reasons.of_zero([case for name in NAMES for case in found[name]["ablations"]])
+    return Part("The source's controls", heads, rows, expected, said)
 
 
 def _matched(found: Found) -> Part:
     rows, said = [], []
+    refused: Counter[tuple[str, str]] = Counter()
     for name in NAMES:
         for case in found[name]["ablations"]:
             if "nulls" not in case:
@@ -194,16 +166,18 @@ def _matched(found: Found) -> Part:
             change = case["after"] - case["before"]
             label = f"{case['figure']}, {name}"
             for null in case["nulls"]:
-                cells = [null["kind"], f"{change:+.1f}", "", "", ""]
-                if null["refused"] is None:
-                    norm = "" if null["norm"] is None else f"{null['norm']:.2f}"
-                    cells[2:] = [f"{null['median']:.1f}", f"{null['p']:.2g}", norm]
-                else:
-                    cells[2] = null["refused"]
-                rows.append((label, *cells))
+                if null["refused"] is not None:
+                    refused[null["kind"], null["refused"]] += 1
+                    continue
+                norm = "" if null["norm"] is None else f"{null['norm']:.2f}"
+                cells = (f"{change:+.1f}", f"{null['median']:.1f}", f"{null['p']:.2g}", norm)
+                rows.append((label, null["kind"], *cells))
             said.append((label, _beaten(case)))
     heads = ("figure", "controls", "target, points", "controls' median", "p", "norm")
-    return Part("Matched controls", heads, rows, EXPECTED["matched"], said)
+    notes = tuple(
+        f"no {kind} in {count} of {len(said)}: {why}" for (kind, why), count in refused.items()
+    )
+    return Part("Matched controls", heads, rows, EXPECTED["matched"], said, notes)
 
 
 def _beaten(case: Found) -> Verdict:
@@ -233,18 +207,19 @@ def _sweep(found: Found, published: Published) -> Part:
 
 
 def _weighted(found: Found) -> Part:
-    rows = [
-        (
-            f"figure {one['figure']}, {name}",
-            one["feature"],
-            "up" if one["published"] > 0 else "down",
-            "" if one["effect"] is None else f"{one['effect']:+.3g}",
-        )
-        for name in NAMES
-        for one in found[name]["weighted"]
-    ]
+    rows = []
+    for name in NAMES:
+        for one in found[name]["weighted"]:
+            known = one["effect"] is not None
+            cells = (f"{one['clean']:.3g}", f"{one['effect']:+.3g}") if known else ("", "")
+            way = "up" if one["published"] > 0 else "down"
+            rows.append((f"figure {one['figure']}, {name}", one["feature"], way, *cells))
+        for edge in found[name]["weighted_edges"]:
+            if edge["effect"] is not None:
+                into = f"{edge['source']} -> {edge['target']}"
+                rows.append((f"graph's prompt, {name}", into, "", "", f"{edge['effect']:+.3g}"))
     said = [(name, verdicts.of_weighted(found[name]["weighted"])) for name in NAMES]
-    heads = ("figure", "feature", "published", "ours")
+    heads = ("figure", "feature, or edge", "published", "clean", "ours")
     return Part("Features that the text names", heads, rows, EXPECTED["weighted"], said)
 
 
@@ -275,11 +250,14 @@ def _graph(found: Found, published: Published) -> Part:
         one = found[name]["graph"]
         said.append((name, verdicts.of_graph(one, published.graph)))
         worst = max(one["fvu"].values())
-        cells = (str(one["graphs"]), str(one["edges"]), str(one["touching"]), f"{worst:.3f}")
+        counts = (str(one[part]) for part in ("graphs", "edges", "over", "touching"))
+        cells = (*counts, f"{worst:.3f}")
         rows.append((name, *cells, ", ".join(one["named"]), ", ".join(one["path_nodes"])))
-    heads = ("", "graphs", "edges", "from layer 0", "worst FVU", "of the text", "of the paths")
+    over = f"of {published.graph['threshold']:g} or more"
+    heads = ("", "graphs", "edges", over, "from layer 0", "worst FVU", "of the text")
     title = f"Graph of {published.graph['prompt']!r}"
-    return Part(title, heads, rows, EXPECTED["graph"], said)
+    expected = EXPECTED["graph"].format_map(published.graph)
+    return Part(title, (*heads, "of the paths"), rows, expected, said)
 
 
 def _edges(found: Found) -> Part:
@@ -297,29 +275,40 @@ def _keep_only(found: Found, published: Published) -> Part:
     for name in NAMES:
         for case in found[name]["ablations"]:
             if "keep_only" in case:
-                kept = case["keep_only"]
-                cells = (f"{kept[part]:.3g}" for part in ("clean", "kept", "none", "kept_bare"))
-                rows.append((f"{case['figure']}, {name}", repr(case["target"]), *cells))
-        said.append((name, verdicts.of_keep_only(found[name]["ablations"])))
-    heads = ("figure", "target", "clean", "path kept", "none kept", "path kept, bare")
+                for end in ENDS:
+                    rows.append((f"{case['figure']}, {name}{ENDS[end]}", *_kept(case, end)))
+        for end, words in ENDS.items():
+            verdict = verdicts.of_keep_only(found[name]["ablations"], bare=bool(end))
+            said.append((f"{name}{words}", verdict))
+    heads = ("figure", "target", "active", "clean", "path kept", "none kept", "path, nats")
     expected = EXPECTED["keep_only"].format_map(published.negative)
-    return Part("Keeping a path alone", heads, rows, expected, said)
+    return Part("Keeping a path alone", (*heads, "none", "other sets"), rows, expected, said)
+
+
+ENDS = {"": "", "_bare": ", bare"}
+
+
+def _kept(case: Found, end: str) -> tuple[str, ...]:
+    kept = case["keep_only"]
+    others = kept[f"others{end}"]["nats"]
+    return (
+        repr(case["target"]),
+        str(case["active"]),
+        *(f"{kept[part]:.3g}" for part in ("clean", f"kept{end}", f"none{end}")),
+        *(f"{kept['nats'][f'{part}{end}']:.2f}" for part in ("kept", "none")),
+        f"{median(others):.2f}" if others else "",
+    )
 
 
 def _corpus(found: Found, published: Published) -> Part:
     rows, said = [], []
     for name in NAMES:
         for one in found[name]["corpus"]:
-            if one["mean"] is None:
-                continue
-            between = "" if one["low"] is None else f"{one['low']:.3g} to {one['high']:.3g}"
-            controls = "" if one["controls"] is None else f"{one['controls']:.3g}"
             counts = (str(one["snippets"]), str(one["active_in"]))
-            rows.append(
-                (f"{one['figure']}, {name}", *counts, f"{one['mean']:.3g}", between, controls)
-            )
+            cells = (_spread(one[part]) for part in ("signed", "controls", "excess"))
+            rows.append((f"{one['figure']}, {name}", *counts, *cells))
         said.append((name, verdicts.of_corpus(found[name]["corpus"])))
-    heads = ("figure", "snippets", "active in", "mean, nats", "95 %", "controls")
+    heads = ("figure", "snippets", "active in", "path, points", "controls", "difference")
     expected = EXPECTED["corpus"].format_map(published.negative)
     return Part("Paths ablated in other text", heads, rows, expected, said)
 
@@ -338,6 +327,14 @@ def _beside(label: str, ours: Iterable[Any], bare: Iterable[Any]) -> list[tuple[
 
 def _points(value: float | None) -> str:
     return "no such token" if value is None else f"{value:.1f}"
+
+
+def _spread(spread: Found) -> str:
+    """A mean, and its 95 % interval."""
+    if spread["mean"] is None:
+        return ""
+    within = "" if spread["low"] is None else f" ({spread['low']:+.2g} to {spread['high']:+.2g})"
+    return f"{spread['mean']:+.2g}{within}"
 
 
 def _values(values: Sequence[float] | None) -> str:

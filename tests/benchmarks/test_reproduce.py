@@ -257,81 +257,6 @@ def test_the_verdicts_of_our_own_numbers_agree(measured: Measured) -> None:
     assert verdicts.of_activations(found["activations"]).answer == "differs"
 
 
-def row(published: float, ours: float | None) -> list[Any]:
-    return ["x", published, ours]
-
-
-def test_where_the_features_are_not_known_signs_are_compared() -> None:
-    case = {"active": 3, "exact": False, "rows": [row(9.0, 0.1), row(-2.0, -40.0)]}
-    assert verdicts.of_ablation(case).answer == "agrees in sign"
-    case["rows"] = [row(9.0, 0.1), row(-2.0, 40.0), row(1.0, 1.0)]
-    assert verdicts.of_ablation(case) == (
-        "differs",
-        "which features this figure has was not published; 2 of 3 changes have the published sign",
-    )
-    assert verdicts.of_ablation({**case, "active": 0}).answer == "not comparable"
-    case["rows"] = [row(9.0, 0.1), row(-2.0, None), row(1.0, None)]
-    assert verdicts.of_ablation(case).why.endswith("only 1 of 3 changes are known")
-    assert verdicts.of_ablation({"refused": "none"}) == ("not comparable", "none")
-
-
-def test_an_inactive_control_cannot_differ() -> None:
-    zero = {"n": 5, "active": 0, "largest": 0.0, "rows": [row(-14.8, 0.0)]}
-    verdict = verdicts.of_zero({"zero": zero})
-    assert verdict.answer == "differs" and "none of the 5 features is active" in verdict.why
-    assert verdicts.of_zero({"zero": {**zero, "rows": [row(-0.04, 0.0)]}}).answer == "agrees"
-    acting = {**zero, "active": 2, "rows": [row(-14.8, -14.0)]}
-    assert verdicts.of_zero({"zero": acting}).answer == "agrees"
-
-
-def test_missing_tokens_are_not_agreement() -> None:
-    few = [{"rows": [row(1.0, 1.0), row(2.0, None), row(3.0, None)]}]
-    assert verdicts.of_clean(few).answer == "not comparable"
-    most = [{"rows": [row(1.0, 1.0), row(2.0, 2.05), row(3.0, None)]}]
-    assert verdicts.of_clean(most) == ("agrees", "within 0.1 points; 2 of 3 tokens compared")
-
-
-@pytest.mark.parametrize(
-    ("responses", "jumps"),
-    [
-        ([0.0, 1.0, 2.0, 3.0, 4.0], 0),
-        ([0.0, 1.0, 2.0, 12.0, 13.0, 14.0], 1),
-        ([0.0, 1.0, 11.0, 21.0, 22.0, 23.0, 24.0], 1),  # two steps, one place
-        ([0.0, 10.0, 11.0, 12.0, 22.0, 23.0, 24.0], 2),
-        ([1.0, 1.0, 1.0], 0),
-    ],
-)
-def test_jumps(responses: list[float], jumps: int) -> None:
-    assert verdicts.n_jumps(responses) == jumps
-
-
-def test_verdicts_of_curves_and_signs() -> None:
-    smooth = {"responses": [0.0, 1.0, 2.0, 12.0, 13.0, 14.0], "r_squared": 0.95}
-    assert verdicts.of_sweep({"curves": [smooth]}).answer == "agrees"
-    assert verdicts.of_sweep({"curves": [{**smooth, "r_squared": 0.5}]}).answer == "differs"
-    assert verdicts.of_sweep({"refused": "inactive"}).answer == "not comparable"
-    edges: list[dict[str, Any]] = [
-        {"colour": "red", "effect": -1.0},
-        {"colour": "red", "effect": -0.1},
-        {"colour": "blue", "effect": 2.0},
-    ]
-    assert verdicts.of_edges(edges).answer == "agrees in sign"
-    edges[1]["effect"] = 0.1
-    assert verdicts.of_edges(edges).answer == "differs"
-    assert verdicts.of_edges(edges[:2]).answer == "not comparable"
-    promoted = [{"ours": [" a", "b"], "published": ["a", "b", "c"]}]
-    assert verdicts.of_promotes(promoted).answer == "agrees"
-    assert verdicts.of_promotes([{"ours": ["x"], "published": ["a"]}]).answer == "differs"
-    lost: list[dict[str, Any]] = [{"keep_only": {"clean": 40.0, "kept": 1.0}}, {"refused": ""}]
-    assert verdicts.of_keep_only(lost).answer == "agrees"
-    lost[0]["keep_only"]["kept"] = 39.0
-    assert verdicts.of_keep_only(lost).answer == "differs"
-    noise: list[dict[str, Any]] = [{"mean": 0.2, "low": 0.1}]
-    assert verdicts.of_corpus(noise).answer == "agrees"
-    noise[0]["low"] = 0.0
-    assert verdicts.of_corpus(noise).answer == "differs"
-
-
 # -- what is shown ---------------------------------------------------------------------------------
 
 
@@ -344,7 +269,7 @@ def test_tables_hold_hostile_tokens(measured: Measured) -> None:
         console.print(table.rich())
         rows = [line for line in table.markdown().splitlines() if line.startswith("|")]
         bars = {line.replace("\\|", "").count("|") for line in rows}
-        assert bars == {len(table.heads) + 1}
+        assert bars == ({len(table.heads) + 1} if table.rows else set())
         assert table.expected and table.verdicts
     text = console.export_text()
     assert "[/b]|<b>\\n\\x1b" in text and "\x1b" not in text
