@@ -62,6 +62,10 @@ def test_commands_and_code_do_what_they_say(
     assert (workplace / "graph.json").is_file()
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert not re.findall(r"\b(?:TODO|TBD|FIXME|XXX|FULL|MEMORY|DEV|REPRO)\b", README)
+
+
 def test_pictures_that_the_readme_shows_are_there() -> None:
     shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     assert shown
