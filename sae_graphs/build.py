@@ -67,7 +67,7 @@ def causal_graph(
     settings = settings or settings_from(options)
 
     experiment = prepare(model, prompt, settings, intervention)
-    check_contexts(model)
+    check_contexts(experiment.model)
     partial = partial_of(resume, effects)
     if partial is not None:
         key = functools.partial(key_of, experiment)

@@ -120,7 +120,7 @@ def stream_store(
             if partial.write(Kept(found.tensors(), reader.place, found.done, found.counted)):
                 told.kept(found.done)
             saved = time.monotonic()
-    written = found.write(model)
+    written = found.write(model, reader.place.digest)
     partial.remove()
     return written
 
@@ -178,16 +178,19 @@ class _Found:
         self.done += tokens.numel()
         self.counted += tokens[:, 1:].numel()
 
-    def write(self, model: InstrumentedModel) -> list[Path]:
+    def write(self, model: InstrumentedModel, digest: str = "") -> list[Path]:
+        """`digest` stands for the texts, where they are known."""
         if self.done == 0:
             raise SaeGraphsError("the text is empty; give some text to find contexts in")
         return [
-            _write(model, layer, store, max(self.counted, 1))
+            _write(model, layer, store, max(self.counted, 1), digest)
             for layer, store in zip(model.stack.layers, self.layers, strict=True)
         ]
 
 
-def _write(model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: int) -> Path:
+def _write(
+    model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: int, digest: str
+) -> Path:
     small = len(model.tokenizer) < 2**15
     ids = store.tokens.to(torch.int16) if small else store.tokens
     tensors = {
@@ -201,6 +204,7 @@ def _write(model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: i
         "hook": layer.point.hook_name,
         "sae": fingerprint(layer),
         "tokens_seen": str(seen),
+        **({"corpus": digest[:16]} if digest else {}),
     }
     file = store_file(model, layer)
     try:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,6 +36,7 @@ KEPT = 8  # contexts stored per feature
 BEFORE, AFTER = 15, 4  # tokens stored around the peak
 LEAST_PROBABILITY = 1e-5  # tokens rarer than this, ablated and not, are left out
 LEAST_EFFECT_NATS = 0.01
+AGAIN = "build it again with `sae-graphs contexts`"
 
 
 Advance = Callable[[Ablations, Rows, Where], Tensor]
@@ -114,9 +116,25 @@ def store_file(model: InstrumentedModel, layer: SAELayer) -> Path:
     if layer.folder is not None:
         return layer.folder / FILE_NAME
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    one_sae = f"{layer.point.hook_name} {layer.source.name}"  # a release may have several there
-    names = (re.sub(r"[^\w.-]+", "_", part) for part in (model.name, model.stack.name, one_sae))
-    return cache.joinpath("sae_graphs", *names, FILE_NAME)
+    hook, stack = layer.point.hook_name, model.stack.name
+    one = layer.source.name.removesuffix(f" of {stack}")  # a release may have several at a hook
+    names = (model.name, stack, hook if one == stack else one)
+    plain = (re.sub(r"[^\w.-]+", "_", name).strip("_.") or "_" for name in names)
+    return cache.joinpath("sae_graphs", "contexts", *plain, FILE_NAME)
+
+
+def check_contexts(model: InstrumentedModel) -> None:
+    """Raise `SaeGraphsError` where a store beside its SAE's weights cannot be used.
+
+    To be called before the work, so nothing is loaded for it: whether the weights are those of the
+    store is seen here where all SAEs are loaded, else in `read_contexts`.
+    """
+    loaded = {id(layer.shelf): layer.shelf.n_loaded for layer in model.stack.layers}
+    weights = sum(loaded.values()) >= len(model.stack.layers)
+    for layer in model.stack.layers:
+        if layer.folder is not None and store_file(model, layer).is_file():
+            with _opened(model, layer, weights=weights):
+                pass
 
 
 def read_contexts(
@@ -127,33 +145,62 @@ def read_contexts(
     Empty where there is no store. Raises `SaeGraphsError` where the store is damaged or was made
     for other SAEs.
     """
-    file = store_file(model, layer)
-    if not file.is_file():
+    if not store_file(model, layer).is_file():
         return [()] * len(features)
+    with _opened(model, layer, weights=True) as store:
+        tokens, activations = store.get_slice("tokens"), store.get_slice("activations")
+        return [_distinct(model, tokens[i], activations[i], limit) for i in features]
+
+
+def corpora_of(model: InstrumentedModel) -> list[list[str]]:
+    """The labels of the layers that have contexts, those of one corpus together."""
+    found: dict[tuple[str | None, str | None], list[str]] = {}
+    for layer in model.stack.layers:
+        with suppress(OSError, SafetensorError):  # what cannot be read is said elsewhere
+            with safe_open(store_file(model, layer), framework="pt") as store:
+                about = store.metadata() or {}
+            key = about.get("corpus"), about.get("tokens_seen")
+            found.setdefault(key, []).append(layer.label)
+    return list(found.values())
+
+
+@contextmanager
+def _opened(model: InstrumentedModel, layer: SAELayer, *, weights: bool) -> Iterator[Any]:
+    """A layer's store, if it is whole and this SAE's; all reading is to be done within."""
+    file = store_file(model, layer)
     try:
         with safe_open(file, framework="pt") as store:
             about = store.metadata() or {}
             if (about.get("schema"), about.get("hook")) != (SCHEMA, layer.point.hook_name):
                 raise SaeGraphsError(
-                    f"{file} was made for {about.get('hook')!r} in format {about.get('schema')!r}; "
-                    "build it again with `sae-graphs contexts`"
+                    f"{file} was made for {about.get('hook')!r} in format "
+                    f"{about.get('schema')!r}; {AGAIN}"
                 )
-            tokens, activations = store.get_slice("tokens"), store.get_slice("activations")
-            if tokens.get_shape()[0] != layer.n_features:
+            held = store.get_slice("tokens").get_shape()[0]
+            if held != layer.n_features:
                 raise SaeGraphsError(
-                    f"{file} holds {tokens.get_shape()[0]} features, the SAE has "
-                    f"{layer.n_features}; build it again with `sae-graphs contexts`"
+                    f"{file} holds {held} features, the SAE has {layer.n_features}; {AGAIN}"
                 )
-            if "" not in (mine := fingerprint(layer), about.get("sae")) and mine != about["sae"]:
-                raise SaeGraphsError(
-                    f"{file} was made for other weights of this SAE; build it again with "
-                    "`sae-graphs contexts`"
-                )
-            return [_distinct(model, tokens[i], activations[i], limit) for i in features]
-    except (SafetensorError, OSError, KeyError) as problem:
-        raise SaeGraphsError(
-            f"{file} is damaged ({problem}); build it again with `sae-graphs contexts`"
-        ) from problem
+            made_for = about.get("sae")
+            if weights and "" not in (mine := fingerprint(layer), made_for) and mine != made_for:
+                raise SaeGraphsError(f"{file} was made for other weights of this SAE; {AGAIN}")
+            _check_finite(store)
+            yield store
+    except (SafetensorError, OSError, KeyError, ValueError) as problem:
+        raise SaeGraphsError(f"{file} is damaged ({problem}); {AGAIN}") from problem
+
+
+def _check_finite(store: Any) -> None:
+    """Raise `ValueError` where an activation that was too large for the store was written to it.
+
+    Others are not looked at: the store is large.
+    """
+    largest = store.get_tensor("max_activation")
+    too_large = ~(largest.abs() <= torch.finfo(torch.float16).max)
+    activations = store.get_slice("activations")
+    for feature in too_large.nonzero()[:, 0].tolist():
+        if not activations[feature].isfinite().all():
+            raise ValueError(f"an activation of feature {feature} is not finite")
 
 
 def fingerprint(layer: SAELayer) -> str:
@@ -167,7 +214,12 @@ def fingerprint(layer: SAELayer) -> str:
 def _distinct(
     model: InstrumentedModel, tokens: Tensor, activations: Tensor, limit: int
 ) -> tuple[Context, ...]:
-    """The first contexts `[K, W]` that differ in the last tokens up to their peak."""
+    """The first contexts `[K, W]` that differ in the last tokens up to their peak.
+
+    Raises `ValueError` where an activation is not finite.
+    """
+    if not activations.isfinite().all():
+        raise ValueError("an activation is not finite")
     chosen: list[Context] = []
     seen: set[tuple[int, ...]] = set()
     for row, values in zip(tokens.tolist(), activations.float().tolist(), strict=True):

@@ -61,4 +61,6 @@ def described(
 ) -> Parts:
     """All that is known of some features and edges of a graph."""
     dissection = Dissection(experiment, features)
-    return dissection.parts(edges, describe(experiment, features, dissection.advance))
+    nodes, warnings = describe(experiment, features, dissection.advance)
+    parts = dissection.parts(edges, nodes)
+    return parts._replace(warnings=(*parts.warnings, *warnings))

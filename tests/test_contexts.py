@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_graphs as sg
+from sae_graphs import build
 from sae_graphs.context_layer import MOST, LayerStore, _largest, _windows
 from sae_graphs.context_rows import batches_of_text
-from sae_graphs.context_store import build_store
-from sae_graphs.contexts import AFTER, BEFORE, FILE_NAME, KEPT, read_contexts, store_file
+from sae_graphs.context_store import build_store, stream_store
+from sae_graphs.contexts import (
+    AFTER,
+    BEFORE,
+    FILE_NAME,
+    KEPT,
+    SCHEMA,
+    corpora_of,
+    read_contexts,
+    store_file,
+)
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import Context
 from sae_graphs.instrument import InstrumentedModel
 from tests.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes, tokenizer
+from tests.stacks import one_line
 
 TEXTS = [CORPUS, "(the dog) ran to the old mat and sat", "the red (old) house and the cat"] * 2
 
@@ -41,6 +56,11 @@ def rows_of(model: InstrumentedModel) -> Tensor:
 
 def stored(files: Iterable[Path]) -> list[dict[str, Tensor]]:
     return [load_file(file) for file in files]
+
+
+def held_in(file: Path) -> dict[str, Tensor]:
+    """A store's tensors, which stay when the file is written again."""
+    return {name: values.clone() for name, values in load_file(file).items()}
 
 
 def test_rows_of_text(model: InstrumentedModel) -> None:
@@ -209,6 +229,25 @@ def test_reading_gives_distinct_active_contexts(model: InstrumentedModel) -> Non
         assert len({context.tokens for context in contexts}) == len(contexts)
 
 
+def test_of_texts_that_end_alike_one_is_shown(model: InstrumentedModel) -> None:
+    """Their last four tokens up to the peak are the same, what comes before is not."""
+    build_store(model, [rows_of(model)])
+    layer = model.stack.layers[0]
+    file = store_file(model, layer)
+    rewritten = held_in(file)
+    tokens = torch.full((KEPT, BEFORE + 1 + AFTER), -1)
+    tokens[0, BEFORE - 4 : BEFORE + 1] = torch.tensor([10, 20, 21, 22, 23])
+    tokens[1, BEFORE - 4 : BEFORE + 1] = torch.tensor([11, 20, 21, 22, 23])  # ends as the first
+    tokens[2, BEFORE - 4 : BEFORE + 2] = torch.tensor([10, 30, 21, 22, 23, 24])
+    tokens[3, BEFORE - 4 : BEFORE + 1] = torch.tensor([10, 20, 21, 22, 24])
+    rewritten["tokens"][5] = tokens
+    rewritten["activations"][5] = torch.arange(KEPT, 0, -1)[:, None]
+    about = {"schema": SCHEMA, "hook": layer.point.hook_name, "sae": ""}
+    save_file(rewritten, file, metadata=about)
+    (found,) = read_contexts(model, layer, [5], limit=KEPT)
+    assert [context.activations[0] for context in found] == [8.0, 6.0, 5.0]
+
+
 def test_graph_nodes_show_contexts(model: InstrumentedModel) -> None:
     assert all(node.contexts == () for node in sg.causal_graph(model, PROMPT).nodes)
     build_store(model, [rows_of(model)])
@@ -277,3 +316,133 @@ def test_a_store_of_other_weights_is_refused(model: InstrumentedModel) -> None:
         layer.sae.W_dec[:, 0] += 1.0
     with pytest.raises(SaeGraphsError, match="other weights"):
         read_contexts(model, layer, [0])
+
+
+@pytest.fixture
+def ablated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whether anything was measured."""
+    calls: list[str] = []
+    measure = build.measure_all
+
+    def heard(*arguments: Any) -> Any:
+        calls.append("measured")
+        return measure(*arguments)
+
+    monkeypatch.setattr(build, "measure_all", heard)
+    return calls
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), float("nan")])
+def test_a_store_with_infinite_activations_is_damaged_before_anything_is_measured(
+    model: InstrumentedModel, ablated: list[str], wrong: float
+) -> None:
+    """As they were written before they were clamped."""
+    build_store(model, [rows_of(model)])
+    layer = model.stack.layers[1]
+    file = store_file(model, layer)
+    about = {"schema": SCHEMA, "hook": layer.point.hook_name, "sae": ""}
+    spoilt = held_in(file)
+    spoilt["activations"][7, 0, BEFORE] = wrong
+    spoilt["max_activation"][7] = 7e4
+    save_file(spoilt, file, metadata=about)
+    with pytest.raises(SaeGraphsError, match=r"damaged \(an activation of feature 7") as caught:
+        sg.causal_graph(model, PROMPT)
+    one_line(caught)
+    assert not ablated
+    spoilt["max_activation"][7] = 1.0  # then it is seen when it is read
+    save_file(spoilt, file, metadata=about)
+    with pytest.raises(SaeGraphsError, match=r"damaged \(an activation is not finite") as caught:
+        read_contexts(model, layer, [6, 7])
+    one_line(caught)
+
+
+def test_a_store_of_other_weights_stops_a_graph_before_anything_is_measured(
+    model: InstrumentedModel, ablated: list[str]
+) -> None:
+    build_store(model, [rows_of(model)])
+    with torch.no_grad():
+        model.stack.layers[1].sae.W_dec[:, 0] += 1.0
+    with pytest.raises(SaeGraphsError, match="other weights"):
+        sg.causal_graph(model, PROMPT)
+    assert not ablated
+
+
+def narrower(file: Path) -> None:
+    tensors = {name: values[:-1].contiguous() for name, values in held_in(file).items()}
+    with safe_open(file, framework="pt") as store:
+        about = store.metadata()
+    save_file(tensors, file, metadata=about)
+
+
+def of_other_weights(file: Path) -> None:
+    with safe_open(file, framework="pt") as store:
+        about = {**store.metadata(), "sae": "0123456789abcdef"}
+    save_file(held_in(file), file, metadata=about)
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:99])
+
+
+@pytest.mark.parametrize("spoil", [narrower, of_other_weights, cut_short])
+def test_a_stale_store_in_the_cache_is_warned_about_once(
+    bridge_of: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], None],
+) -> None:
+    """It may have been made for another release of the same name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    saes = random_stack(bridge_of("gpt2"), STACKS["mixed"], ["topk"], dtype="float32")
+    model = InstrumentedModel(bridge_of("gpt2"), saes)
+    bare = sg.causal_graph(model, PROMPT)
+    files = build_store(model, [rows_of(model)])
+    assert all(tmp_path in file.parents for file in files)
+    whole = sg.causal_graph(model, PROMPT)
+    assert any(node.contexts for node in whole.nodes)
+    assert whole.run.warnings == bare.run.warnings
+    for file in files[:2]:
+        spoil(file)
+    graph = sg.causal_graph(model, PROMPT)
+    assert graph.edges == whole.edges
+    (warning,) = (w for w in graph.run.warnings if w not in bare.run.warnings)
+    assert warning.startswith("no contexts are shown for layers 0, 1: ") and "\n" not in warning
+    assert "build it again with `sae-graphs contexts`" in warning
+    last = [node.contexts for node in graph.nodes if node.feature.layer == "2"]
+    assert any(last) and not any(n.contexts for n in graph.nodes if n.feature.layer != "2")
+
+
+def test_contexts_of_different_texts_are_warned_about(model: InstrumentedModel) -> None:
+    stream_store(model, lambda: iter(TEXTS))
+    assert corpora_of(model) == [["0", "1", "2"]]
+    assert not any("texts" in warning for warning in sg.causal_graph(model, PROMPT).run.warnings)
+    first = store_file(model, model.stack.layers[0])
+    kept = first.read_bytes()
+    stream_store(model, lambda: iter([*TEXTS[:-1], TEXTS[-1][::-1]]))
+    first.write_bytes(kept)
+    assert corpora_of(model) == [["0"], ["1", "2"]]
+    warnings = sg.causal_graph(model, PROMPT).run.warnings
+    (warning,) = (warning for warning in warnings if "texts" in warning)
+    assert warning.startswith("the contexts of layers 0 and 1, 2 come from different texts; ")
+
+
+def test_folders_in_the_cache_are_short_and_readable(
+    tiny: InstrumentedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    layer = tiny.stack.layers[0]
+    hook = layer.point.hook_name
+    model = copy.copy(tiny)
+
+    def folder(name: str, stack: str, source: str) -> list[str]:
+        model.name, model.stack = name, replace(tiny.stack, name=stack)
+        named = replace(layer, source=replace(layer.source, name=source))
+        return list(store_file(model, named).parent.relative_to(tmp_path).parts)
+
+    release = "gpt2-small-res-jb"
+    place = ["sae_graphs", "contexts", "gpt2", release, hook]
+    assert folder("gpt2", release, f"{hook} of {release}") == place
+    assert folder("gpt2", "custom", "custom") == [*place[:3], "custom", hook]
+    scope = folder("google/gemma-2-2b", "scope", "layer_3/width_16k/canonical of scope")
+    assert scope[2:] == ["google_gemma-2-2b", "scope", "layer_3_width_16k_canonical"]
+    assert folder("..", "..", "/")[2:] == ["_", "_", "_"]

@@ -185,7 +185,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "block_parts": {"clean_run", "instrument", "recording", "replay", "rows", "saes"},
     "preactivations": {"recording", "sae_setup", "saes"},
     "anatomy": {"ablation", "ablations", "block_parts", "graph", "preactivations", "rows"},
-    "describing": {"ablations", "contexts", "graph", "measuring", "neuronpedia"},
+    "describing": {"ablations", "contexts", "graph", "measuring", "neuronpedia", "saes"},
     "writers": {
         "ablations",
         "anatomy",
@@ -214,6 +214,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "comparison": {"agreement", "effects", "instrument", "interventions", "measuring", "settings"},
     "comparison_table": {"agreement", "terminal"},
     "build": {
+        "contexts",
         "dissection",
         "graph",
         "instrument",

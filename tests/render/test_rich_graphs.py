@@ -95,7 +95,7 @@ def test_negative_activations_are_shaded_by_their_size() -> None:
     assert "word39" in shown[-1].text
     of_one = node("0.1", activations=(0.0, -0.5), contexts=(Context(("x",), (-4.0,)),))
     assert _largest_activation(of_one) == 4.0
-    assert _context_line(of_one.contexts[0]) == "x  (-4.00)"
+    assert _context_line(of_one.contexts[0]) == "x  (−4.00)"
 
 
 def test_where_a_position_was_read_and_summed() -> None:
