@@ -7,11 +7,12 @@ published, and prints ours beside it, with a verdict for each table.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,11 +20,13 @@ from rich.markup import escape
 
 from benchmarks.progress import write_text
 from benchmarks.published import FILE, read_published
+from sae_graphs.cli import STOPPED, ClickError, _given
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
     from benchmarks.reproduction_tables import Part
 
+PROGRAM = "python -m benchmarks.reproduce_gpt2_small"
 WIDTH = 120  # columns of the tables, where it is no terminal
 SCHEMA = "sae_graphs/reproduction/1"
 
@@ -50,9 +53,16 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the tables.")] = None,
 ) -> None:
-    """Recompute the source's tables on GPT-2 small, and print ours beside what was published."""
+    """Recompute the source's tables on GPT-2 small, and print ours beside what was published.
+
+    Example: `python -m benchmarks.reproduce_gpt2_small --json ours.json --markdown ours.md`
+
+    Needs a network the first time: it downloads 2.5 GB, GPT-2 small and its 13 SAEs, and then runs
+    for about 10 minutes on one core.
+    """
     from sae_graphs.validation_settings import ValidationSettings
 
+    _check_files(json_file, markdown)
     settings = ValidationSettings(controls=controls, snippets=snippets, seed=seed)
     published = read_published(data)
     import sae_graphs as sg
@@ -108,9 +118,30 @@ def main(
     if json_file is not None:
         shown = {"head": head, "tables": [table.to_json() for table in tables], "found": found}
         text_of = json.dumps({**described, **shown}, indent=1, ensure_ascii=False)
-        write_text(json_file, text_of + "\n")
+        _write(json_file, text_of + "\n")
     if markdown is not None:
-        write_text(markdown, _page(head, tables))
+        _write(markdown, _page(head, tables))
+
+
+def _check_files(*files: Path | None) -> None:
+    """Fail before the work, not after it; folders are not made here."""
+    given = [file for file in files if file is not None]
+    for file in given:
+        if file.is_dir():
+            raise SaeGraphsError(f"{file} is a folder; give a file to write")
+        if not file.parent.is_dir():
+            raise SaeGraphsError(f"cannot write {file}: there is no folder {file.parent}")
+        if not os.access(file.parent, os.W_OK | os.X_OK):
+            raise SaeGraphsError(f"cannot write {file}: {file.parent} may not be written to")
+    if len({file.resolve() for file in given}) < len(given):
+        raise SaeGraphsError(f"{given[0]} is given for both --json and --markdown; give two files")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        write_text(file, text)
+    except OSError as problem:
+        raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
 
 
 def _page(head: list[str], tables: list[Part]) -> str:
@@ -119,9 +150,28 @@ def _page(head: list[str], tables: list[Part]) -> str:
     return "\n".join(page) + "\n\n" + "\n".join(table.markdown() for table in tables)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Exit 0 done, 2 the user's mistake in one line, 130 stopped."""
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    app.command()(main)
     try:
-        typer.run(main)
+        code = app(standalone_mode=False, prog_name=PROGRAM)
     except SaeGraphsError as mistake:
-        Console(stderr=True).print(f"error: {mistake}", markup=False, style="red", soft_wrap=True)
-        sys.exit(2)
+        _fail(str(mistake))
+    except ClickError as mistake:
+        _fail(f"{mistake.format_message().rstrip('.')}{_given(mistake)}; see {PROGRAM} --help")
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    if code == STOPPED:
+        Console(stderr=True).print("stopped; nothing is written")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    line = f"error: {' '.join(message.split())}"
+    Console(stderr=True).print(line, markup=False, highlight=False, style="red", soft_wrap=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()
