@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from sae_graphs import __version__
 from sae_graphs.context_rows import Place
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.resume import run_key
@@ -28,12 +31,43 @@ log = logging.getLogger(__name__)
 
 SCHEMA = "sae_graphs/contexts-partial/2"
 RECORD = "contexts.partial.json"
+LOCK = "contexts.lock"
 WORDS = {
     "sae_graphs": "it was made by another version",
     "model": "the model or the SAEs are others",
     "corpus": "the text is another",
     "settings": "the settings are others",
 }
+
+
+@contextmanager
+def alone_with(files: Sequence[Path]) -> Iterator[None]:
+    """No other run builds these stores meanwhile; `SaeGraphsError` where one is at it.
+
+    What a run that was killed leaves of its lock does not count.
+    """
+    with ExitStack() as held:
+        for path in sorted({file.with_name(LOCK) for file in files}):
+            lock = FileLock(path)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout as problem:
+                raise SaeGraphsError(
+                    f"another run finds contexts for these SAEs: it holds {path}; wait until it is "
+                    "done, or stop it"
+                ) from problem
+            except (OSError, NotImplementedError) as problem:  # a file system without locks
+                log.info("cannot lock %s: %s", path, problem)
+            else:
+                held.callback(_let_go, lock, path)
+        yield
+
+
+def _let_go(lock: FileLock, path: Path) -> None:
+    """The file goes while it is held: later it may be another's."""
+    with suppress(OSError):  # Windows
+        path.unlink()
+    lock.release()
 
 
 class Kept(NamedTuple):

@@ -27,7 +27,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from sae_graphs.context_layer import LayerStore
-from sae_graphs.context_partial import ContextsPartial, Kept
+from sae_graphs.context_partial import ContextsPartial, Kept, alone_with
 from sae_graphs.context_rows import LENGTH, TokenRows, passed
 from sae_graphs.contexts import SCHEMA, fingerprint, store_file
 from sae_graphs.errors import SaeGraphsError
@@ -93,8 +93,8 @@ def stream_store(
     Every so often what was found is kept beside the store, and the same call goes on from there,
     to the same store as without the interruption. `texts` starts at the beginning each time it is
     called; `corpus` are plain facts that tell it from others. Returns the files written. Raises
-    `SaeGraphsError` where the text is empty, and where contexts would not fit in memory or cannot
-    be written: both before anything is run.
+    `SaeGraphsError` where the text is empty, and where contexts would not fit in memory, cannot be
+    written, or are being written by another run: before anything is run.
     """
     told = told or Told()
     if tokens is not None and tokens < 1:
@@ -102,6 +102,19 @@ def stream_store(
     _check_room(model)
     files = [store_file(model, layer) for layer in model.stack.layers]
     _check_writable(files)
+    with alone_with(files):
+        return _streamed(model, texts, files, tokens, corpus, told)
+
+
+def _streamed(
+    model: InstrumentedModel,
+    texts: Callable[[], Iterator[str]],
+    files: Sequence[Path],
+    tokens: int | None,
+    corpus: Mapping[str, Any] | None,
+    told: Told,
+) -> list[Path]:
+    """What `stream_store` does once nothing stands in its way."""
     settings = {"tokens": tokens, "length": LENGTH}
     partial = ContextsPartial(files, model, {"corpus": corpus, "settings": settings})
     found, reader = _begun(model, texts, partial, told)

@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from safetensors import safe_open
 import sae_graphs as sg
 from sae_graphs import context_partial, context_store
 from sae_graphs.context_layer import LayerStore
-from sae_graphs.context_partial import RECORD, ContextsPartial
+from sae_graphs.context_partial import LOCK, RECORD, ContextsPartial
 from sae_graphs.context_rows import Place, TokenRows, passed
 from sae_graphs.context_store import Told, _Pace, _rows, stream_store
 from sae_graphs.contexts import store_file
@@ -288,6 +290,53 @@ def test_a_short_run_keeps_nothing_on_the_way(model: InstrumentedModel) -> None:
     heard = Heard()
     stream_store(model, whole(), told=heard.told)
     assert heard.kept == [] and heard.read
+
+
+# -- alone -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_second_run_on_the_same_saes_is_refused(model: InstrumentedModel) -> None:
+    stream_store(model, whole())
+    expected = contents(model)
+    refused = []
+
+    def texts() -> Iterator[str]:
+        for number, text in enumerate(TEXTS):
+            if number in (0, 40):  # another user starts, before and after something is kept
+                with pytest.raises(SaeGraphsError, match="another run finds contexts") as caught:
+                    stream_store(model, whole(TEXTS[:9]))
+                refused.append(one_line(caught))
+            yield text
+
+    stream_store(model, texts)
+    assert len(refused) == 2 and all(LOCK in line for line in refused)
+    assert contents(model) == expected
+    with pytest.raises(Stopped):
+        stream_store(model, until(20))
+    stream_store(model, whole())  # nothing is held any more
+    folder = store_file(model, model.stack.layers[0]).parent
+    assert not (folder / LOCK).exists()
+    (folder / LOCK).write_text("12345")  # of a run that was killed
+    stream_store(model, whole())
+    assert contents(model) == expected
+
+
+def test_another_process_keeps_a_run_away(model: InstrumentedModel) -> None:
+    last = store_file(model, model.stack.layers[-1])  # a stack that shares one SAE
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from sae_graphs.context_partial import alone_with\n"
+        f"with alone_with([Path({str(last)!r})]): print('held', flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == b"held\n"
+            with pytest.raises(SaeGraphsError, match="another run"):
+                stream_store(model, until(0))
+        finally:
+            other.kill()
+    stream_store(model, whole())
 
 
 # -- reading ---------------------------------------------------------------------------------------
