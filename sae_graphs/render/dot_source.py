@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from sae_graphs.graph import CausalGraph, Edge, LayerReport, RunRecord
 from sae_graphs.render.anatomy import anatomy_words, strongest_part
 from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_lines, shelves
-from sae_graphs.render.explained import is_explained
+from sae_graphs.render.explained import explanation_lines
 from sae_graphs.render.header import header, no_path_words
 from sae_graphs.render.labels import BoxShape, box, box_tooltip
 from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
-from sae_graphs.render.names import counted_nodes, logit_words, name_of
+from sae_graphs.render.names import counted_nodes, logit_words, name_of, place_words
 from sae_graphs.render.style import (
     FAINT,
     INK,
@@ -60,7 +60,8 @@ def dot(
     if not graph.nodes:
         message = words(no_path_words(graph.run), size=12, colour=SOFT)
         drawing.node("nothing", label=f"<{message}>", tooltip="no path is left")
-    shape = BoxShape(box_columns(shelved), context_lines(graph), is_explained(graph))
+    room = box_columns(shelved)
+    shape = BoxShape(room, context_lines(graph), explanation_lines(graph, room))
     for shelf in shelved:
         for group in shelf.groups:
             _add_group(drawing, graph, group, shape, marks)
@@ -148,6 +149,7 @@ def _layer_label(layer: LayerReport | None) -> str:
     return table(
         row(cell(words("layer", size=9, colour=SOFT))),
         row(cell(words(layer.label, size=20, colour=SOFT, bold=True))),
+        row(cell(words(place_words(layer.hook_point), size=8, colour=SOFT))),
         cellpadding=1,
     )
 

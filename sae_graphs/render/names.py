@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from sae_graphs.graph import FeatureId, Node, OutputToken, RunRecord
 from sae_graphs.render.text import counted, shortened, token, visible
+
+_PLACES = {"pre": "before", "mid": "inside", "post": "after"}
+_HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
 
 
 def name_of(run: RunRecord, feature: FeatureId) -> str:
@@ -46,3 +50,13 @@ def counted_nodes(nodes: Iterable[Node]) -> str:
     kinds = [node.feature.is_output for node in nodes]
     words = counted(kinds.count(False), "feature")
     return words + (f" and {counted(kinds.count(True), 'output token')}" if any(kinds) else "")
+
+
+def place_words(hook_point: str) -> str:
+    """Where in the model an SAE layer is: `before block 5`.
+
+    >>> place_words("blocks.11.hook_resid_post")
+    'after block 11'
+    """
+    found = _HOOK.fullmatch(hook_point)
+    return visible(hook_point) if found is None else f"{_PLACES[found[2]]} block {found[1]}"
