@@ -158,13 +158,14 @@ def test_sets_of_one_own_path_are_kept_as_the_path_is(
     """The path given for its own control: the same metric as keeping it alone."""
     case = Case(model, measured.published, VARIANTS[1], QUICK, lambda: TEXTS)
     figure = measured.published.figures[0]
+    features = measured.published.ablated_in(figure)
     here = case.subject(figure.prompt)
-    members = here.members(figure.nodes)
+    members = here.members(features)
     sets = selected(model, here.ablated, [members] * 2)
     own = Controls(sets, 2)
     monkeypatch.setattr(reproduction_controls, "matched", lambda *given: own)
     moved = torch.ones(len(model.stack.layers), len(here.clean))
-    expected = keep_only(here, figure.nodes, lambda n: None)
+    expected = keep_only(here, features, lambda n: None)
     for errors, kept in ((True, expected.kept), (False, expected.kept_bare)):
         found, refused = kept_controls(here, members, moved, QUICK, errors=errors)
         assert refused is None

@@ -107,7 +107,7 @@ def test_an_inactive_control_cannot_differ() -> None:
 def kept_alone(**changed: Any) -> dict[str, Any]:
     """A path that is lost by itself, and still keeps more than nothing, or other sets."""
     nats = {"clean": 4.0, "kept": -2.0, "none": -9.0, "all_bare": 3.0}
-    kept = {
+    kept: dict[str, Any] = {
         "clean": 40.0,
         "kept": 1.0,
         "kept_bare": 0.5,
@@ -117,8 +117,8 @@ def kept_alone(**changed: Any) -> dict[str, Any]:
         "others": {"nats": [-8.0] * 39, "refused": None},
         "others_bare": {"nats": [-8.0] * 39, "refused": None},
     }
-    nested = {name: {**kept[name], **new} for name, new in changed.items() if name in ("nats",)}
-    return {"active": 3, "keep_only": {**kept, **changed, **nested}}
+    nats = {**kept["nats"], **changed.pop("nats", {})}
+    return {"active": 3, "keep_only": {**kept, **changed, "nats": nats}}
 
 
 def test_a_path_alone_counts_only_beside_other_sets() -> None:
