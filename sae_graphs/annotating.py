@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.feature_page import UNAVAILABLE
+from sae_graphs.feature_page import UNAVAILABLE, FeaturePage
 from sae_graphs.graph import CausalGraph, Node
 from sae_graphs.neuronpedia import Address, address_of
 from sae_graphs.neuronpedia_answers import Answer
@@ -26,6 +26,7 @@ def annotate(
     graph: CausalGraph,
     *,
     refresh: bool = False,
+    ask: bool = True,
     service: Service | None = None,
     progress: Progress | None = None,
     told: Callable[[str], None] | None = None,
@@ -34,7 +35,10 @@ def annotate(
 
     What was asked before comes from the user's cache, and only the rest from the network, in
     batches; with `refresh` everything is asked for again. With `HF_HUB_OFFLINE=1` there is the
-    cache alone. Contexts of the page are taken where the node has none of its own.
+    cache alone. Contexts of the page are taken where the node has none of its own. With `ask=False`
+    nothing is asked: what the cache does not know stays as it is, and that is no failure.
+
+    Answers are kept as they come, so that Ctrl-C loses none of them.
 
     A service that fails raises nothing: the pages are then `unavailable`, what was known stays, and
     `told` gets one line that says why (without it, the line is logged). `progress` is told the
@@ -53,15 +57,33 @@ def annotate(
     wanted = [at for feature, at in places.items() if at is not None and feature not in known]
     if not wanted:
         return graph
-    asked = _ask(list(dict.fromkeys(wanted)), refresh, service, progress)
-    nodes = [_annotated(node, places[node.feature], asked.answers) for node in graph.nodes]
+    service = service or Service.from_environment()
+    cache = Cache(cache_folder(), service.url)
+    answers = {} if ask and refresh and not is_offline() else _held(wanted, cache)
+    rest = [at for at in dict.fromkeys(wanted) if at not in answers]
+    asked = _ask(rest, service, cache, progress) if ask and rest else _Asked({}, None)
+    answers |= asked.answers
+    unknown = UNAVAILABLE if ask else None
+    nodes = [_annotated(node, places[node.feature], answers, unknown) for node in graph.nodes]
     if asked.reason is not None:
-        count = len({at for at in wanted if at not in asked.answers})
+        count = len({at for at in wanted if at not in answers})
         (told or _log.warning)(
             f"Neuronpedia was unavailable for {count} of {len(set(wanted))} features: "
             f"{asked.reason}; `sae-graphs neuronpedia` and the graph's folder asks again"
         )
     return replace(graph, nodes=tuple(nodes))
+
+
+def unanswered(graph: CausalGraph) -> int:
+    """How many features have an address on Neuronpedia, and neither an answer nor a no."""
+    return len(
+        {
+            place
+            for node in graph.nodes
+            if (place := address_of(node)) is not None
+            and (node.page is None or node.page.status == "unavailable")
+        }
+    )
 
 
 def is_offline() -> bool:
@@ -74,37 +96,40 @@ class _Asked(NamedTuple):
     reason: str | None  # why there are no more of them
 
 
+def _held(wanted: Sequence[Address], cache: Cache) -> dict[Address, Answer]:
+    """What the cache knows."""
+    read = ((address, cache.read(address)) for address in dict.fromkeys(wanted))
+    return {address: held for address, held in read if held is not None}
+
+
 def _ask(
-    wanted: Sequence[Address], refresh: bool, service: Service | None, progress: Progress | None
+    wanted: Sequence[Address], service: Service, cache: Cache, progress: Progress | None
 ) -> _Asked:
-    """From the cache, then from the service, whose answers are kept."""
-    service = service or Service.from_environment()
-    cache = Cache(cache_folder(), service.url)
-    offline = is_offline()
-    answers: dict[Address, Answer] = {}
-    for address in wanted if offline or not refresh else ():
-        held = cache.read(address)
-        if held is not None:
-            answers[address] = held
-    rest = [address for address in wanted if address not in answers]
-    if not rest:
-        return _Asked(answers, None)
-    if offline:
-        return _Asked(answers, f"{OFFLINE} is set")
-    fetched = fetch(rest, service, progress=progress)
-    with suppress(OSError):  # a full disk, say: then the next run asks again
-        for address, answer in fetched.answers.items():
-            cache.write(address, answer)
-    return _Asked(answers | fetched.answers, fetched.reason)
+    """From the service, whose answers are kept as they come."""
+    if is_offline():
+        return _Asked({}, f"{OFFLINE} is set")
+
+    def keep(answers: Mapping[Address, Answer]) -> None:
+        with suppress(OSError):  # a full disk, say: then the next run asks again
+            for address, answer in answers.items():
+                cache.write(address, answer)
+
+    fetched = fetch(wanted, service, progress=progress, keep=keep)
+    return _Asked(fetched.answers, fetched.reason)
 
 
-def _annotated(node: Node, address: Address | None, answers: Mapping[Address, Answer]) -> Node:
-    """The node with its answer; what was known of it stays when the service fails."""
+def _annotated(
+    node: Node,
+    address: Address | None,
+    answers: Mapping[Address, Answer],
+    unknown: FeaturePage | None,
+) -> Node:
+    """The node with its answer, or the page for what is unknown; what was known of it stays."""
     if address is None:
         return node
     answer = answers.get(address)
     if answer is None:
-        return node if node.page is not None else replace(node, page=UNAVAILABLE)
+        return node if node.page is not None else replace(node, page=unknown)
     own = () if node.page is not None and node.page.gave_contexts else node.contexts
     if own or not answer.contexts:
         return replace(node, page=answer.page, contexts=own)

@@ -110,7 +110,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
             )
         seconds = time.perf_counter() - started
         if wanted.neuronpedia:
-            result = _annotated(result)
+            result = _annotated(result, folder)
         with err.status("drawing"):
             written = write_run(
                 folder,
@@ -133,9 +133,9 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     terminal.print_files(out, folder, written)
 
 
-def _annotated(graph: CausalGraph) -> CausalGraph:
-    """With what Neuronpedia says; the graph is drawn whatever that is."""
-    from sae_graphs.annotating import annotate
+def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:
+    """With what Neuronpedia says; the graph is drawn whatever that is, after Ctrl-C, too."""
+    from sae_graphs.annotating import annotate, unanswered
 
     with progress("asking Neuronpedia") as report:
         try:
@@ -143,6 +143,30 @@ def _annotated(graph: CausalGraph) -> CausalGraph:
         except SaeGraphsError as problem:  # what the environment says of the service
             warn(str(problem))
             return graph
+        except KeyboardInterrupt:
+            graph = annotate(graph, ask=False)
+            warn(f"stopped asking Neuronpedia; {_without(unanswered(graph), folder)}")
+            return graph
+
+
+def _annotated_again(graph: CausalGraph, folder: Path) -> CausalGraph:
+    """With what Neuronpedia said before: drawing again makes no request."""
+    from sae_graphs.annotating import annotate, unanswered
+
+    try:
+        graph = annotate(graph, ask=False)
+    except SaeGraphsError as problem:
+        warn(str(problem))
+    missing = unanswered(graph)
+    if missing:
+        err.print(_without(missing, folder), markup=False, highlight=False, soft_wrap=True)
+    return graph
+
+
+def _without(missing: int, folder: Path) -> str:
+    return (
+        f"drawn without what {missing} features mean; `sae-graphs neuronpedia {folder}` asks for it"
+    )
 
 
 def _resumed(done: int, layers: int) -> None:
@@ -174,6 +198,7 @@ def draw_again(
         )
     check_writable(target)
     effects = effects_beside(folder) if whole else None
+    result = _annotated_again(result, target)
     with err.status("drawing"):
         written = write_run(
             target,

@@ -105,14 +105,14 @@ def _explanation(items: Any) -> str | None:
     last; then by `typeName`, `explanationModelName` and the text itself, in the order of the
     alphabet. The order in which the service gives them means nothing.
     """
-    found = []
+    found: list[tuple[float, str, str, str]] = []
     for item in _list(items):
         text = item.get("description") if isinstance(item, dict) else None
         words = " ".join(text[: 4 * _LONGEST_EXPLANATION].split()) if isinstance(text, str) else ""
         if words:
-            names = (item.get(key) for key in ("typeName", "explanationModelName"))
-            by_name = [name if isinstance(name, str) else "" for name in names]
-            found.append((-_score(item.get("scores")), *by_name, words))
+            kind, model = item.get("typeName"), item.get("explanationModelName")
+            names = (kind if isinstance(kind, str) else "", model if isinstance(model, str) else "")
+            found.append((-_score(item.get("scores")), *names, words))
     return _whole(min(found)[-1][:_LONGEST_EXPLANATION]) if found else None
 
 

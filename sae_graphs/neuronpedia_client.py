@@ -12,7 +12,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -43,7 +44,8 @@ class Service:
 
     The key is sent to `url` alone, and redirects are not followed. `timeout` holds for one request,
     `patience` for the time without an answer after which the service counts as dead, `longest` for
-    everything together; a `Retry-After` beyond `patience` is not waited for.
+    everything together; a `Retry-After` beyond `patience` is not waited for. `sleep` is for tests:
+    without it, pauses end when nobody waits for the answer any more.
     """
 
     url: str = SITE
@@ -53,7 +55,7 @@ class Service:
     timeout: float = 12.0
     patience: float = 15.0
     longest: float = 180.0
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -92,33 +94,62 @@ class Fetched(NamedTuple):
 
 
 def fetch(
-    addresses: Sequence[Address], service: Service, *, progress: Progress | None = None
+    addresses: Sequence[Address],
+    service: Service,
+    *,
+    progress: Progress | None = None,
+    keep: Callable[[Mapping[Address, Answer]], None] | None = None,
 ) -> Fetched:
     """Ask about features, each once; `progress` is told how many are answered, of how many.
 
+    `keep` gets the answers of each request as they come: they are there when Ctrl-C ends the rest.
     Returns at the latest after the service's patience, whatever the network does: the work is a
-    thread's, as looking a name up cannot be given a time limit.
+    thread's, as looking a name up cannot be given a time limit. The thread asks for nothing more
+    once this has returned, or raised.
     """
     wanted = list(dict.fromkeys(addresses))
     answers: dict[Address, Answer] = {}
+    coming: dict[Address, Answer] = {}  # answers that are not kept yet
     if not wanted:
         return Fetched(answers, None)
     inbox: queue.SimpleQueue[dict[Address, Answer] | _Failed | None] = queue.SimpleQueue()
-    worker = threading.Thread(target=_work, args=(wanted, service, inbox.put), daemon=True)
-    worker.start()
+    over = threading.Event()
+    work = (wanted, service, over, inbox.put)
+    threading.Thread(target=_work, args=work, daemon=True).start()
     end = time.monotonic() + service.longest
-    while True:
-        left = end - time.monotonic()
-        limit, said = min((service.patience, service.patience), (left, service.longest))
-        try:
-            piece = inbox.get(timeout=max(limit, 0.0))
-        except queue.Empty:
-            return Fetched(answers, f"no answer within {said:g} s")
-        if not isinstance(piece, dict):
-            return Fetched(answers, None if piece is None else piece.reason)
-        answers |= piece
-        if progress is not None:
-            progress(len(answers), len(wanted))
+    try:
+        while True:
+            left = end - time.monotonic()
+            limit, said = min((service.patience, service.patience), (left, service.longest))
+            try:
+                piece = inbox.get(timeout=max(limit, 0.0))
+            except queue.Empty:
+                return Fetched(answers, f"no answer within {said:g} s")
+            if not isinstance(piece, dict):
+                return Fetched(answers, None if piece is None else piece.reason)
+            answers |= piece
+            coming |= piece
+            if keep is not None:
+                keep(coming)
+            coming = {}
+            if progress is not None:
+                progress(len(answers), len(wanted))
+    except KeyboardInterrupt:
+        if keep is not None:
+            keep(coming | _left_in(inbox))
+        raise
+    finally:
+        over.set()
+
+
+def _left_in(inbox: queue.SimpleQueue[Any]) -> dict[Address, Answer]:
+    """Answers that have come and were not taken."""
+    answers: dict[Address, Answer] = {}
+    with suppress(queue.Empty):
+        while True:
+            piece = inbox.get_nowait()
+            answers |= piece if isinstance(piece, dict) else {}
+    return answers
 
 
 # -- in the thread ---------------------------------------------------------------------------------
@@ -136,10 +167,23 @@ class _NoSuchPage(_Failed):
     """The answer was 404 or 405: there is no such feature, or there are no batches."""
 
 
-def _work(wanted: Sequence[Address], service: Service, tell: Callable[[Any], None]) -> None:
+class _Asking(NamedTuple):
+    """What every request needs; `over` is set when nobody waits for its answer any more."""
+
+    client: httpx.Client
+    service: Service
+    over: threading.Event
+
+
+def _work(
+    wanted: Sequence[Address],
+    service: Service,
+    over: threading.Event,
+    tell: Callable[[Any], None],
+) -> None:
     """Tell of each batch's answers, and at the end of the failure, or None."""
     try:
-        for answers in _answers(wanted, service):
+        for answers in _answers(wanted, service, over):
             tell(answers)
         tell(None)
     except _Failed as failed:
@@ -148,7 +192,9 @@ def _work(wanted: Sequence[Address], service: Service, tell: Callable[[Any], Non
         tell(_Failed(f"unexpected {type(problem).__name__}", again=False))
 
 
-def _answers(wanted: Sequence[Address], service: Service) -> Iterator[dict[Address, Answer]]:
+def _answers(
+    wanted: Sequence[Address], service: Service, over: threading.Event
+) -> Iterator[dict[Address, Answer]]:
     import httpx
 
     headers = {"accept": "application/json", "user-agent": "sae-graphs"}
@@ -156,37 +202,38 @@ def _answers(wanted: Sequence[Address], service: Service) -> Iterator[dict[Addre
         headers["x-api-key"] = service.key
     limits = httpx.Timeout(service.timeout, connect=min(service.timeout, _TO_CONNECT))
     with httpx.Client(headers=headers, timeout=limits, follow_redirects=False) as client:
+        asking = _Asking(client, service, over)
         batches = True
         for start in range(0, len(wanted), service.batch):
             asked = wanted[start : start + service.batch]
             try:
                 if batches:
-                    yield _batch(client, service, asked)
+                    yield _batch(asking, asked)
             except _NoSuchPage:
                 batches = False
             if not batches:
                 for address in asked:
-                    yield {address: _single(client, service, address)}
+                    yield {address: _single(asking, address)}
 
 
-def _batch(
-    client: httpx.Client, service: Service, asked: Sequence[Address]
-) -> dict[Address, Answer]:
+def _batch(asking: _Asking, asked: Sequence[Address]) -> dict[Address, Answer]:
     body = [
         {"modelId": a.model, "layer": a.source, "index": a.index, "maxActsToReturn": ASKED}
         for a in asked
     ]
-    request = client.build_request("POST", f"{service.url}/api/features", json=body)
-    found = read_batch(_patiently(client, service, request), asked)
+    url = f"{asking.service.url}/api/features"
+    found = read_batch(
+        _patiently(asking, asking.client.build_request("POST", url, json=body)), asked
+    )
     if found is None:
         raise _Failed("its answer is not a list of features", again=False)
     return dict(found)
 
 
-def _single(client: httpx.Client, service: Service, asked: Address) -> Answer:
-    request = client.build_request("GET", f"{service.url}/api/feature/{asked}")
+def _single(asking: _Asking, asked: Address) -> Answer:
+    url = f"{asking.service.url}/api/feature/{asked}"
     try:
-        found = read_one(_patiently(client, service, request), asked)
+        found = read_one(_patiently(asking, asking.client.build_request("GET", url)), asked)
     except _NoSuchPage as answer:
         if answer.reason != _said(404):
             raise
@@ -199,10 +246,11 @@ def _single(client: httpx.Client, service: Service, asked: Address) -> Answer:
 # -- one request -----------------------------------------------------------------------------------
 
 
-def _patiently(client: httpx.Client, service: Service, request: httpx.Request) -> Any:
+def _patiently(asking: _Asking, request: httpx.Request) -> Any:
     """The JSON of an answer, asked for again where that may help."""
     import tenacity
 
+    service = asking.service
     grows = tenacity.wait_exponential_jitter(initial=0.5, max=8.0, jitter=0.5)
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -210,22 +258,27 @@ def _patiently(client: httpx.Client, service: Service, request: httpx.Request) -
         asked_for = problem.wait if isinstance(problem, _Failed) else None
         return grows(state) if asked_for is None else asked_for
 
+    def pause(seconds: float) -> None:
+        asking.over.wait(seconds)
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda p: isinstance(p, _Failed) and p.again),
         stop=tenacity.stop_after_attempt(service.attempts)
         | tenacity.stop_before_delay(service.patience),
         wait=wait,
-        sleep=service.sleep,
+        sleep=service.sleep or pause,
         reraise=True,
     )
-    return retrying(_once, client, service, request)
+    return retrying(_once, asking, request)
 
 
-def _once(client: httpx.Client, service: Service, request: httpx.Request) -> Any:
+def _once(asking: _Asking, request: httpx.Request) -> Any:
     import httpx
 
+    if asking.over.is_set():
+        raise _Failed("it was given up", again=False)
     try:
-        answer = client.send(request, stream=True)
+        answer = asking.client.send(request, stream=True)
         try:
             status = answer.status_code
             if status in _NO_BATCHES:
@@ -234,7 +287,7 @@ def _once(client: httpx.Client, service: Service, request: httpx.Request) -> Any
                 again = status in _MAY_PASS
                 wait = _asked_to_wait(answer.headers.get("retry-after")) if again else None
                 raise _Failed(_said(status), again=again, wait=wait)
-            body = _body(answer, time.monotonic() + service.timeout)
+            body = _body(answer, time.monotonic() + asking.service.timeout)
         finally:
             answer.close()
     except httpx.TimeoutException:

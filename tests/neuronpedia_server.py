@@ -134,6 +134,12 @@ def _handler(service: Neuronpedia) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except ConnectionError:  # the client has gone between two requests
+                self.close_connection = True
+
         def do_GET(self) -> None:
             self._do(None)
 

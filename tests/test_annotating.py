@@ -13,6 +13,7 @@ import networkx as nx
 import pytest
 
 from sae_graphs import annotate
+from sae_graphs.annotating import unanswered
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph import CausalGraph, FeatureId, Node
@@ -22,7 +23,7 @@ from sae_graphs.neuronpedia_cache import MISSING_SECONDS, Cache, cache_folder
 from sae_graphs.neuronpedia_client import Service
 from sae_graphs.records import Context
 from tests.graphs import example, node, resolved
-from tests.neuronpedia_server import HTML, Neuronpedia, record, reply
+from tests.neuronpedia_server import HTML, Asked, Neuronpedia, Reply, record, reply
 
 NAMES = [f"tiny/{node.feature.layer}-res/{node.feature.index}" for node in example().nodes]
 PLAIN = "tiny/0-res/1"
@@ -190,6 +191,45 @@ def test_answers_before_the_failure_are_kept(full: Neuronpedia) -> None:
     assert known == ["found"] * 3 + ["unavailable"] * 4
     assert len(files_of_cache()) == 3
     assert "4 of 7 features: HTTP 400" in said[0]
+
+
+def test_ctrl_c_loses_no_answer(full: Neuronpedia, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = full.answer
+
+    def slow_at_last(asked: Asked) -> Reply:
+        reply = answered(asked)
+        return reply._replace(wait=30.0) if len(full.asked) == 3 else reply
+
+    def stop(done: int, total: int) -> None:
+        while done == 6:
+            if len(full.asked) == 3:
+                raise KeyboardInterrupt
+            time.sleep(0.01)
+
+    monkeypatch.setattr(full, "answer", slow_at_last)
+    with pytest.raises(KeyboardInterrupt):
+        annotate(example(), service=Service(full.url, batch=3), progress=stop)
+    assert len(files_of_cache()) == 6
+    found = annotate(example(), ask=False)
+    assert [each.page is not None for each in found.nodes] == [True] * 6 + [False]
+    assert unanswered(found) == 1
+    requests = len(full.asked)
+    assert statuses(annotate(found)) == {"found"}
+    assert len(full.asked[requests:]) == 1
+    assert len(full.asked[requests].body) == 1
+
+
+def test_without_asking_there_is_the_cache_alone(neuronpedia: Neuronpedia) -> None:
+    said: list[str] = []
+    assert annotate(example(), ask=False, told=said.append) == example()
+    assert annotate(example(), ask=False, refresh=True) == example()
+    assert unanswered(example()) == 7
+    neuronpedia.knows(*NAMES[1:])
+    full = annotate(example())
+    assert annotate(example(), ask=False, refresh=True, told=said.append) == full
+    assert unanswered(full) == 0  # of the one that is missing, that is the answer
+    assert len(neuronpedia.asked) == 1
+    assert said == []
 
 
 def test_offline_there_is_the_cache_alone(

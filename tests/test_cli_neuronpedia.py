@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sae_graphs import CausalGraph
+from sae_graphs import CausalGraph, annotate
 from sae_graphs.neuronpedia import Address, address_of
 from sae_graphs.neuronpedia_client import Service
 from sae_graphs.outputs import write_run
@@ -173,6 +174,87 @@ def test_what_was_said_survives_drawing_again(
     fewer = CausalGraph.load(tmp_path / "fewer")
     assert fewer.edges
     assert all(node.explanation for node in fewer.nodes)
+
+
+def interrupted_after(
+    patch: pytest.MonkeyPatch, service: Neuronpedia, answers: int, *, batch: int
+) -> None:
+    """Ctrl-C in the main thread once so many requests have come."""
+    hurry(patch, batch=batch)
+    answered = service.answer
+
+    def stop(asked: Asked) -> Reply:
+        if len(service.asked) == answers:
+            signal.raise_signal(signal.SIGINT)  # Python's handler runs in the main thread
+            service.wait(10.0)
+        return answered(asked)
+
+    patch.setattr(service, "answer", stop)
+
+
+def test_ctrl_c_while_asking_draws_what_was_measured(
+    run: Commands,
+    public: tuple[str, ...],
+    neuronpedia: Neuronpedia,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ("graph", "the cat", *public, "--formats", "svg", "--out")
+    assert run(*command, "plain", "--no-neuronpedia").code == 0
+    plain = CausalGraph.load(tmp_path / "plain")
+    knows_all(neuronpedia, plain)
+    interrupted_after(monkeypatch, neuronpedia, 1, batch=4)
+    answer = run(*command, "here")
+    assert answer.code == 0, answer.err
+    (line,) = answer.err.splitlines()
+    rest = len(plain.nodes) - 4
+    assert line == (
+        f"warning: stopped asking Neuronpedia; drawn without what {rest} features mean; "
+        "`sae-graphs neuronpedia here` asks for it"
+    )
+    graph = CausalGraph.load(tmp_path / "here")
+    assert graph.edges == plain.edges
+    assert sum(node.explanation is not None for node in graph.nodes) == 4
+    assert sum(node.page is None for node in graph.nodes) == rest
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_ctrl_c_keeps_what_was_answered(
+    run: Commands, neuronpedia: Neuronpedia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(saved(tmp_path / "here", ("dot",)))
+    knows_all(neuronpedia, example())
+    interrupted_after(monkeypatch, neuronpedia, 2, batch=2)
+    answer = run("neuronpedia", "here")
+    assert (answer.code, answer.err.count("\n")) == (130, 1)
+    assert contents(tmp_path / "here") == before
+    assert len(list((tmp_path / "cache").rglob("*.json"))) == 4
+
+
+def test_drawing_again_asks_nothing(
+    run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
+) -> None:
+    command = ("graph", "the cat", *public, "--formats", "dot", "--out", "here", "--save-effects")
+    assert run(*command, "--no-neuronpedia").code == 0
+    graph = CausalGraph.load(tmp_path / "here")
+    again = ("graph", "--from", "here", "--formats", "dot", "--out")
+    hint = run(*again, "none").err
+    assert hint == (
+        f"drawn without what {len(graph.nodes)} features mean; `sae-graphs neuronpedia none` asks "
+        "for it\n"
+    )
+    assert neuronpedia.asked == []
+    knows_all(neuronpedia, graph)
+    annotate(graph)
+    requests = len(neuronpedia.asked)
+    answer = run(*again, "all")
+    assert (answer.code, answer.err) == (0, "")  # from the cache, and so nothing is missing
+    assert all(node.explanation for node in CausalGraph.load(tmp_path / "all").nodes)
+    more = run(*again, "more", "--top-k", "30")
+    missing = len(CausalGraph.load(tmp_path / "more").nodes) - len(graph.nodes)
+    assert missing > 0
+    assert f"drawn without what {missing} features mean" in more.err
+    assert len(neuronpedia.asked) == requests
 
 
 # -- sae-graphs neuronpedia ------------------------------------------------------------------------

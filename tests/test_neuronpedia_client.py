@@ -246,6 +246,45 @@ def test_patience_ends_whatever_the_network_does(neuronpedia: Neuronpedia) -> No
     assert found.reason == "no answer within 1 s"
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_who_has_given_up_asks_for_nothing_more(neuronpedia: Neuronpedia, paused: bool) -> None:
+    """Neither the next batch, nor again after a pause."""
+    before = set(threading.enumerate())
+    answer = Reply(503, b"{}", {"retry-after": "2"}) if paused else reply([], wait=0.6)
+    neuronpedia.always = answer
+    how = Service(neuronpedia.url, batch=1, patience=20.0, longest=0.3)
+    found = fetch([Address("a/b", number) for number in range(50)], how)
+    assert found == ({}, "no answer within 0.3 s")
+    started = time.monotonic()
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.endswith("(_work)"):
+            thread.join(SLOW)
+    assert time.monotonic() - started < 1.5  # a pause ends at once
+    assert len(neuronpedia.asked) == 1
+
+
+def test_answers_are_kept_as_they_come(neuronpedia: Neuronpedia) -> None:
+    neuronpedia.knows("a/b/1", "a/b/2", "a/b/3")
+    neuronpedia.first += [reply([record("a/b/1")]), reply([record("a/b/2")])]
+    neuronpedia.always = reply([], wait=SLOW)
+    kept: list[Address] = []
+
+    def stop(done: int, total: int) -> None:
+        if done == 1:
+            while len(neuronpedia.asked) < 3:  # the second answer has come, and is not taken
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(
+            [Address("a/b", number) for number in (1, 2, 3)],
+            service(neuronpedia, batch=1),
+            progress=stop,
+            keep=kept.extend,
+        )
+    assert kept == [Address("a/b", 1), Address("a/b", 2)]
+
+
 def test_all_together_may_not_take_forever(neuronpedia: Neuronpedia) -> None:
     neuronpedia.always = reply([], wait=0.25)
     how = service(neuronpedia, batch=1, longest=1.2)
