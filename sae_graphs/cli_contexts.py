@@ -50,14 +50,22 @@ def contexts(
 ) -> None:
     """Find the texts on which each feature fires most, to be shown in the graphs' boxes.
 
-    Example: `sae-graphs contexts --text corpus.txt --model DIR --saes DIR`
+    Example: `sae-graphs contexts --text corpus.txt --model gpt2-small`
 
-    A dataset is streamed: `sae-graphs contexts --dataset NAME --model gpt2-small`. When it is
-    stopped, the same command goes on from there.
+    A dataset is streamed: `sae-graphs contexts --dataset NeelNanda/pile-10k --model gpt2-small`.
+    Your own: `sae-graphs contexts --text corpus.txt --model DIR --saes DIR`. When it is stopped,
+    the same command goes on from there.
     """
-    if (text is None) == (dataset is None):
-        given = "neither is given" if text is None else f"{text} and {dataset} are given"
-        raise SaeGraphsError(f"{given}; give a text file with --text, or a --dataset")
+    if text is None and dataset is None:
+        raise SaeGraphsError(
+            "no text to find contexts in; expected a text file, such as --text corpus.txt, or a "
+            "dataset's name or folder, such as --dataset NeelNanda/pile-10k"
+        )
+    if text is not None and dataset is not None:
+        raise SaeGraphsError(
+            f"--text {text} and --dataset {dataset} are both given; expected one of them: leave "
+            "the other out"
+        )
     if text is not None and not text.is_file():
         raise SaeGraphsError(f"no text file {text}; give a file of plain text")
     parts = {"--config": config, "--split": split, "--column": column}
@@ -81,11 +89,9 @@ def contexts(
 
 def find_and_print(corpus: Corpus, tokens: int | None, source: Source) -> None:
     """Check the corpus, load, stream, print."""
-    if next(corpus.texts(), None) is None:  # and a wrong name is known at once
-        raise SaeGraphsError(
-            f"{corpus.source} is empty; give some text to find contexts in, with --text or "
-            "--dataset"
-        )
+    from sae_graphs.corpora import check_corpus
+
+    check_corpus(corpus)  # and a wrong name is known at once
     instrumented = source.load()
     from sae_graphs.context_store import Told, stream_store
 

@@ -13,6 +13,8 @@ from sae_graphs.errors import SaeGraphsError, quoted
 
 PIECE = 2**16  # characters of a line that are read at once: a file may be one line
 SAMPLE = 2**20  # bytes at the ends of a file that tell it from others
+LOOKED_AT = 2**18  # characters of a corpus before it is used
+MOST_UNREADABLE = 0.05  # of them: NUL, or bytes that are no UTF-8
 FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -72,6 +74,34 @@ def prompts_of(file: Path) -> tuple[str, ...]:
     return prompts
 
 
+def check_corpus(corpus: Corpus) -> None:
+    """Raise `SaeGraphsError` where the beginning of a corpus is no text, or shows nothing."""
+    read = unreadable = seen = 0
+    visible = False
+    for text in corpus.texts():
+        read += 1
+        seen += len(text)
+        unreadable += text.count("\0") + text.count("\ufffd")
+        visible = visible or any(char.isprintable() and not char.isspace() for char in text)
+        if seen + read > LOOKED_AT:  # texts may be empty, without end
+            break
+    if read == 0:
+        raise SaeGraphsError(
+            f"{corpus.source} is empty; give some text to find contexts in, with --text or "
+            "--dataset"
+        )
+    if unreadable > MOST_UNREADABLE * seen:
+        raise SaeGraphsError(
+            f"{corpus.source} is no text in UTF-8: {unreadable / seen:.0%} of its first characters "
+            "are NUL or cannot be read; give plain text, converted to UTF-8 where it is not"
+        )
+    if not visible:
+        raise SaeGraphsError(
+            f"{corpus.source} shows no visible character in what was read of it; give some text to "
+            "find contexts in"
+        )
+
+
 # -- inside ----------------------------------------------------------------------------------------
 
 
@@ -90,7 +120,7 @@ def _sample(file: Path) -> tuple[int, str]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             while line := file.readline(PIECE):
                 yield line
     except OSError as problem:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sae_graphs import context_store
+from sae_graphs import context_store, corpora
 from sae_graphs.contexts import FILE_NAME
 from sae_graphs.corpora import Corpus
 from tests.commands import Commands
@@ -81,6 +82,7 @@ def test_the_same_command_goes_on(
             yield text
 
     monkeypatch.setattr(context_store, "SAVED_EVERY", 0.0)
+    monkeypatch.setattr(corpora, "check_corpus", lambda corpus: None)  # it would be stopped there
     monkeypatch.setattr(Corpus, "texts", stopped)
     answer = commands(*given)
     assert answer.code == 130
@@ -125,8 +127,8 @@ def test_saes_of_a_release_keep_theirs_in_the_cache(
 
 
 MISTAKES = {
-    "neither": ([], "give a text file with --text, or a --dataset"),
-    "both": (["--text", "text.txt", "--dataset", "data"], "text.txt and data are given"),
+    "neither": ([], "expected a text file, such as --text corpus.txt, or a dataset's name or"),
+    "both": (["--text", "text.txt", "--dataset", "data"], "--dataset data are both given"),
     "a folder as text": (["--text", "data"], "no text file data"),
     "column of a file": (["--text", "text.txt", "--column", "x"], "--column is for a --dataset"),
     "split of a file": (["--text", "text.txt", "--split", "x"], "--split is for a --dataset"),
@@ -139,6 +141,36 @@ MISTAKES = {
     "dataset without texts": (["--dataset", "blank"], "blank is empty"),
     "hostile name": (["--dataset", "no\nsuch/\x1b[31m"], "is no text file"),
 }
+
+
+NO_TEXTS = {
+    "empty": (b"", "is empty"),
+    "white": (b" \n\n\t\r\n" * 999, "shows no visible character"),
+    "invisible": ("\ufeff\u200b\u00a0\x07\n".encode(), "shows no visible character"),
+    "UTF-16": ("the cat sat\n".encode("utf-16"), "is no text in UTF-8"),
+    "Latin-1": ("прочитал она была\n".encode("cp1251"), "is no text in UTF-8"),
+    "zeros": (bytes(3 * 2**20), "is no text in UTF-8: 100%"),
+    "a program": (Path(sys.executable).read_bytes()[: 2**20], "is no text in UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("data", "named"), NO_TEXTS.values(), ids=NO_TEXTS.keys())
+def test_what_is_no_text_leaves_an_old_store(
+    commands: Commands, folders: list[str], tmp_path: Path, data: bytes, named: str
+) -> None:
+    assert commands("contexts", "--text", "text.txt", "--tokens", "64", *folders).code == 0
+    before = stores(tmp_path)
+    (tmp_path / "other.txt").write_bytes(data)
+    answer = commands("contexts", "--text", "other.txt", *folders)
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1 and named in answer.err
+    assert stores(tmp_path) == before
+
+
+def test_the_help_names_a_model(commands: Commands) -> None:
+    answer = commands("contexts", "--help")
+    assert answer.code == 0
+    assert "sae-graphs contexts --text corpus.txt --model gpt2-small" in answer.out
 
 
 @pytest.mark.parametrize(("given", "named"), MISTAKES.values(), ids=MISTAKES.keys())

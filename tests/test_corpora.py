@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.corpora import PIECE, SAMPLE, Corpus, prompts_of, texts_of
+from sae_graphs.corpora import PIECE, SAMPLE, Corpus, check_corpus, prompts_of, texts_of
 from sae_graphs.errors import SaeGraphsError
 from tests.stacks import one_line
 
@@ -58,6 +59,45 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
     found = texts_of(str(write(tmp_path, b"one\n\xfftwo\n")))
     assert "".join(found) == "one\n\ufffdtwo\n"
     assert list(texts_of(str(write(tmp_path, b"")))) == []
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text(tmp_path: Path) -> None:
+    found = texts_of(str(write(tmp_path, "\ufeffone\n\ufefftwo".encode())))
+    assert list(found) == ["one\n", "\ufefftwo"]
+
+
+GOOD = {
+    "one word": b"one",
+    "some of it is damaged": b"the cat sat on the mat \xff" * 9,
+    "after empty lines": b"\n" * 2**16 + b"one",
+    "other scripts": "δοκιμή ﷺ 猫 😀\n".encode(),
+}
+
+
+@pytest.mark.parametrize("data", GOOD.values(), ids=GOOD.keys())
+def test_texts_that_are_good(tmp_path: Path, data: bytes) -> None:
+    check_corpus(Corpus(str(write(tmp_path, data)), is_dataset=False))
+
+
+def test_the_rows_of_a_dataset_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = itertools.count()
+
+    def endless(self: Corpus) -> Iterator[str]:
+        while True:
+            next(read)
+            yield ""
+
+    pytest.importorskip("datasets")
+    (tmp_path / "rows.jsonl").write_text('{"text": "\\u0000\\u0000a"}\n' * 3)
+    with pytest.raises(SaeGraphsError, match="67% of its first characters are NUL") as caught:
+        check_corpus(Corpus(str(tmp_path)))
+    one_line(caught)
+    monkeypatch.setattr(Corpus, "texts", endless)
+    with pytest.raises(SaeGraphsError, match="no visible character"):
+        check_corpus(Corpus("some/stories"))
+    assert next(read) < 2**19
 
 
 def test_a_dataset_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
