@@ -158,7 +158,7 @@ def _zero(found: Found) -> Part:
 
 def _matched(found: Found) -> Part:
     rows, said = [], []
-    refused: Counter[tuple[str, str]] = Counter()
+    refused: dict[str, Counter[str]] = {}  # why, and of what kinds
     for name in NAMES:
         for case in found[name]["ablations"]:
             if "nulls" not in case:
@@ -167,7 +167,7 @@ def _matched(found: Found) -> Part:
             label = f"{case['figure']}, {name}"
             for null in case["nulls"]:
                 if null["refused"] is not None:
-                    refused[null["kind"], null["refused"]] += 1
+                    refused.setdefault(null["refused"], Counter())[null["kind"]] += 1
                     continue
                 norm = "" if null["norm"] is None else f"{null['norm']:.2f}"
                 cells = (f"{change:+.1f}", f"{null['median']:.1f}", f"{null['p']:.2g}", norm)
@@ -175,7 +175,8 @@ def _matched(found: Found) -> Part:
             said.append((label, _beaten(case)))
     heads = ("figure", "controls", "target, points", "controls' median", "p", "norm")
     notes = tuple(
-        f"no {kind} in {count} of {len(said)}: {why}" for (kind, why), count in refused.items()
+        f"none ({', '.join(f'{kind} {n} of {len(said)}' for kind, n in kinds.items())}): {why}"
+        for why, kinds in refused.items()
     )
     return Part("Matched controls", heads, rows, EXPECTED["matched"], said, notes)
 

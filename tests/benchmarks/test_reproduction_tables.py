@@ -113,7 +113,7 @@ def test_nothing_is_shown_twice_or_empty(measured: Measured) -> None:
         console.print(table.rich())
         assert not table.rows and "|" not in table.markdown() and "No rows." in table.markdown()
         assert all(verdict.answer == "not comparable" for _, verdict in table.verdicts)
-    assert tables["Matched controls"].notes == (f"no shuffles in 4 of 4: {why}",)
+    assert tables["Matched controls"].notes == (f"none (shuffles 4 of 4): {why}",)
     text = console.export_text()
     assert text.count(why) == 1 and "─" not in text and "snippets  " not in text
 
