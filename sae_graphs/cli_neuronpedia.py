@@ -71,7 +71,11 @@ def _print(graph: CausalGraph) -> None:
     from sae_graphs.neuronpedia import address_of, quick_list_urls
 
     print_pages(out, graph, graph.nodes)
-    there = [node for node in graph.nodes if node.page is not None and node.page.status == "found"]
-    found = [place for node in there if (place := address_of(node)) is not None]
-    for link in quick_list_urls(found, name=f"{graph.run.model}: {graph.run.prompt[:60]}"):
-        out.print(Text(f"all of them: {link}"), soft_wrap=True)
+    # the site shows no list at all where it does not know a feature; those it was not asked for
+    # are mostly there
+    may = [node for node in graph.nodes if node.page is None or node.page.status != "missing"]
+    places = [place for node in may if (place := address_of(node)) is not None]
+    links = quick_list_urls(places, name=f"{graph.run.model}: {graph.run.prompt[:60]}")
+    for number, link in enumerate(links, start=1):
+        which = f", {number} of {len(links)}" if len(links) > 1 else ""
+        out.print(Text(f"all of them{which}: {link}"), soft_wrap=True)

@@ -122,8 +122,15 @@ def _print_plain(console: Console, graph: CausalGraph, edges: Sequence[Edge]) ->
 
 
 def print_pages(console: Console, graph: CausalGraph, nodes: Sequence[Node]) -> None:
-    """What Neuronpedia says of some features, and where; nothing where it was not asked."""
-    asked = [node for node in nodes if node.page is not None]
+    """What Neuronpedia says of some features, and where; nothing where it was not asked.
+
+    One line says of how many it could not be asked.
+    """
+    silent = sum(node.page is not None and node.page.status == "unavailable" for node in nodes)
+    if silent:
+        said = f"Neuronpedia was unavailable for {counted(silent, 'feature')}"
+        console.print(Text(said, style="dim"), soft_wrap=True)
+    asked = [node for node in nodes if node.page is not None and node.page.status != "unavailable"]
     if not asked:
         return
     table = Table("feature", "Neuronpedia says", "active on", "address")

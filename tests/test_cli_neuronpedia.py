@@ -362,10 +362,26 @@ def test_a_service_that_fails_is_one_line(
     assert answer.code == 0, answer.err
     (line,) = answer.err.splitlines()
     assert line.startswith("warning: Neuronpedia was unavailable for 7 of 7 features: HTTP 503")
-    assert "quick-list" not in answer.out
+    assert answer.out.count("unavailable") == 1  # a line, not one of each feature
+    (link,) = re.findall(r"https://www\.neuronpedia\.org/quick-list/\S+", answer.out)
+    assert link.count("modelId") == 7  # their addresses are known
     neuronpedia.always = None
     knows_all(neuronpedia, example())
     assert "unavailable" not in run("neuronpedia", "here").out
+
+
+def test_many_features_are_listed_on_numbered_pages(
+    run: Commands, neuronpedia: Neuronpedia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae_graphs.neuronpedia.LISTED", 4)
+    saved(tmp_path / "here", ("dot",))
+    knows_all(neuronpedia, example())
+    lines = [line for line in run("neuronpedia", "here").out.splitlines() if "quick-list" in line]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "all of them, 1 of 2",
+        "all of them, 2 of 2",
+    ]
+    assert [line.count("modelId") for line in lines] == [4, 3]
 
 
 def test_whoever_asks_waits_for_a_rate_limit(

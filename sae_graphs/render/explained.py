@@ -21,6 +21,8 @@ from sae_graphs.render.text import (
 )
 
 SIZE = 9  # points
+LINES = 2  # of a box at most
+_SPARE = 1  # column that a whole line may take beyond its letters, as Graphviz measures it
 UNITS = 0.602  # of the type's size: the width in which a line's room is counted
 _TIP_WIDTH, _TIP_TOKENS = 90, 6
 _WIDTHS = {  # at least those of the bundled sans serif, hinted, in columns of `UNITS`
@@ -48,31 +50,63 @@ def page_words(page: FeaturePage | None) -> str:
     return page.explanation or _NOT_FOUND.get(page.status, NO_WORDS)
 
 
-def explanation_row(node: Node, room: int) -> str:
-    """A line of a box: as much of the explanation as fits into `room` columns of its type.
+def explanation_lines(graph: CausalGraph, room: int) -> int:
+    """How many lines every box of a graph has for what Neuronpedia says: what the longest needs,
+    two at most; none where it was not asked."""
+    if not is_explained(graph):
+        return 0
+    return max(len(broken(_box_words(node), room - _SPARE, LINES)) for node in graph.nodes)
+
+
+def explanation_row(node: Node, room: int, lines: int = 1) -> str:
+    """Lines of a box: as much of the explanation as fits into `room` columns of its type.
 
     Faint where there is none; empty, but as high, where Neuronpedia was not asked.
     """
+    colour = INK if node.explanation is not None else FAINT
+    shown = broken(_box_words(node), room - _SPARE, lines)
+    shown += [HARD_SPACE] * (lines - len(shown))
+    written = "".join(f'{in_label(line)}<BR ALIGN="LEFT"/>' for line in shown)
+    return row(cell(font(written, size=SIZE, colour=colour, face=SANS), align="LEFT"))
+
+
+def _box_words(node: Node) -> str:
     known = node.explanation is not None
     told = page_words(node.page)
-    line = fitted(visible(told if known or not told else f"Neuronpedia: {told}"), room)
-    colour = INK if known else FAINT
-    shown = font(in_label(line or HARD_SPACE), size=SIZE, colour=colour, face=SANS)
-    return row(cell(shown, align="LEFT"))
+    return visible(told if known or not told else f"Neuronpedia: {told}")
+
+
+def broken(shown: str, room: float, lines: int) -> list[str]:
+    """Visible text in at most so many lines of `room` columns, at least one; broken between words,
+    within one that is longer than a line; only the last line is cut as `fitted` cuts."""
+    found: list[str] = []
+    rest = shown
+    while len(found) < lines - 1 and sum(map(_width, rest)) > room:
+        kept = len(_start(rest, room))
+        if rest[kept] != HARD_SPACE and HARD_SPACE in rest[1:kept]:
+            kept = rest.rindex(HARD_SPACE, 0, kept)
+        kept = max(kept, 1)
+        found.append(rest[:kept].rstrip(HARD_SPACE) or HARD_SPACE)
+        rest = rest[kept:].lstrip(HARD_SPACE)
+    return [*found, fitted(rest, room) or HARD_SPACE]
 
 
 def fitted(shown: str, room: float) -> str:
     """Visible text cut to `room` columns of proportional type, an ellipsis in place of the rest."""
     if sum(map(_width, shown)) <= room:
         return shown
-    room -= _width(ELLIPSIS)
+    return _start(shown, room - _width(ELLIPSIS)).rstrip(HARD_SPACE) + ELLIPSIS
+
+
+def _start(shown: str, room: float) -> str:
+    """As much of a text as fits."""
     kept = 0
     for character in shown:
         room -= _width(character)
         if room < 0:
             break
         kept += 1
-    return shown[:kept].rstrip(HARD_SPACE) + ELLIPSIS
+    return shown[:kept]
 
 
 def _width(character: str) -> float:

@@ -51,11 +51,11 @@ RAISES_WORDS = "ablating raises"
 @dataclass(frozen=True)
 class BoxShape:
     """What every box of a picture has in common: characters in a line, contexts shown, and
-    whether there is a line for what Neuronpedia says."""
+    lines for what Neuronpedia says."""
 
     columns: int = 36
     contexts: int = 3
-    explained: bool = False
+    explained: int = 0
 
     @property
     def points(self) -> int:
@@ -70,7 +70,8 @@ def box(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool = False) ->
     largest = _largest_activation(node)
     heading = _heading(node, run, shape, marked=marked)
     rows = [row(cell(heading, align="LEFT", width=shape.points))]
-    rows += [explanation_row(node, shape.columns)] if shape.explained else []
+    if shape.explained:
+        rows.append(explanation_row(node, shape.columns, shape.explained))
     if node.activations:
         line = strip(
             run.tokens,

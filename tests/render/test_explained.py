@@ -16,7 +16,7 @@ from rich.console import Console
 from sae_graphs import render, terminal
 from sae_graphs.edge_tables import print_edges
 from sae_graphs.graph import CausalGraph, FeaturePage, LogitToken
-from sae_graphs.render.explained import UNITS, _width, fitted, page_words
+from sae_graphs.render.explained import UNITS, _width, broken, fitted, page_words
 from sae_graphs.render.fonts import FOLDER
 from sae_graphs.render.style import FAINT, INK
 from sae_graphs.render.text import ELLIPSIS, HARD_SPACE
@@ -98,6 +98,31 @@ def test_boxes_without_an_answer_are_as_high() -> None:
             assert _height(mine) == _height(other)
 
 
+def test_boxes_have_two_lines_for_an_explanation() -> None:
+    words = "references to copyright notices and to their years"
+    long = replace(PAGE, explanation=words)
+    graph = drawn(long)
+    said = [text for text in texts(graph) if len(text) > 8 and text in spaced(words)]
+    assert len(said) == 2
+    assert spaced(words) in (HARD_SPACE.join(said), HARD_SPACE.join(said[::-1]))
+    assert not any(text.endswith(ELLIPSIS) for text in texts(graph))
+    assert heights(graph) > heights(drawn(PAGE))
+    graph = drawn(LONG)
+    cut = [text for text in texts(graph) if text.endswith(ELLIPSIS)]
+    assert len(cut) == 1
+
+
+def test_boxes_of_a_picture_have_as_many_lines() -> None:
+    graph = drawn(PAGE)
+    mixed = replace(graph, nodes=(replace(graph.nodes[0], page=LONG), *graph.nodes[1:]))
+    assert heights(mixed) == heights(drawn(LONG))
+
+
+def heights(graph: CausalGraph) -> list[float]:
+    groups = [g for g in root(graph).iter(f"{SVG}g") if (g.get("id") or "").startswith("node-")]
+    return [_height(group) for group in groups]
+
+
 def _height(group: ElementTree.Element) -> float:
     path = next(iter(group.iter(f"{SVG}path"))).get("d") or ""
     numbers = [float(y) for y in re.findall(r",(-?[0-9.]+)", path)]
@@ -120,6 +145,26 @@ def test_what_is_fitted_fits(text: str, room: float) -> None:
     assert shown == text or shown.endswith(ELLIPSIS)
     if sum(map(_width, text)) <= room:
         assert shown == text
+
+
+@given(
+    st.text(st.sampled_from("ab W" + HARD_SPACE), max_size=60).map(spaced),
+    st.floats(3, 40),
+    st.integers(1, 3),
+)
+def test_lines_are_broken_between_words(text: str, room: float, lines: int) -> None:
+    found = broken(text, room, lines)
+    assert 1 <= len(found) <= lines
+    assert all(line and sum(map(_width, line)) <= room for line in found)
+    assert not any(line.endswith(ELLIPSIS) for line in found[:-1])
+    letters = "".join(found).replace(HARD_SPACE, "")
+    whole = text.replace(HARD_SPACE, "")
+    assert letters == whole or whole.startswith(letters.removesuffix(ELLIPSIS))
+    assert (len(found) == 1) == (lines == 1 or sum(map(_width, text)) <= room)
+
+
+def test_a_word_longer_than_a_line_is_broken() -> None:
+    assert broken("aa\xa0bb\xa0cccccc", 3 * _width("a"), 4) == ["aa", "bb", "ccc", "ccc"]
 
 
 # -- tooltips, the page, the legend ----------------------------------------------------------------
