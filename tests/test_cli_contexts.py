@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from sae_graphs import context_store, corpora
 from sae_graphs.contexts import FILE_NAME
@@ -124,6 +126,20 @@ def test_saes_of_a_release_keep_theirs_in_the_cache(
         assert shown.code == 0, shown.err
     nodes = json.loads((tmp_path / "run" / "graph.json").read_text())["nodes"]
     assert sum(bool(node["contexts"]) for node in nodes) > len(nodes) / 2
+    places = [file.parent.relative_to(tmp_path / "cache" / "sae_graphs") for file in files]
+    stack = Path("contexts", "gpt2-small", "gpt2-small-res-jb")
+    assert places[3] == stack / "blocks.3.hook_resid_pre"
+    for file in files:  # those of other SAEs, that were called the same
+        with safe_open(file, framework="pt") as store:
+            about = {**store.metadata(), "sae": "0123456789abcdef"}
+            tensors = {name: store.get_tensor(name).clone() for name in store.keys()}  # noqa: SIM118
+        save_file(tensors, file, metadata=about)
+    with cache_in_use(tmp_path / "home", "gpt2-small"):
+        shown = commands("graph", "the cat (and", *gpt2, "--out", "run", "--formats", "dot")
+    assert shown.code == 0
+    said = " ".join(shown.out.split())
+    assert said.count("contexts are shown") == said.count("was made for other weights") == 1
+    assert "warning: no contexts are shown for layers 0, 1, 2, 3, 4, 5, ... (13 in all): " in said
 
 
 MISTAKES = {
