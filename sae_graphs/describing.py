@@ -96,7 +96,7 @@ class _Contexts:
         corpora = corpora_of(self._model)
         if len(corpora) < 2:
             return ()
-        parts = " and ".join(quoted(labels, 4) for labels in corpora[:3])
+        parts = " and of ".join(quoted(labels, 4) for labels in corpora[:3])
         return (
             f"the contexts of layers {parts} come from different texts; build them again with "
             "`sae-graphs contexts`",

@@ -423,7 +423,7 @@ def test_contexts_of_different_texts_are_warned_about(model: InstrumentedModel) 
     assert corpora_of(model) == [["0"], ["1", "2"]]
     warnings = sg.causal_graph(model, PROMPT).run.warnings
     (warning,) = (warning for warning in warnings if "texts" in warning)
-    assert warning.startswith("the contexts of layers 0 and 1, 2 come from different texts; ")
+    assert warning.startswith("the contexts of layers 0 and of 1, 2 come from different texts; ")
 
 
 def test_folders_in_the_cache_are_short_and_readable(
