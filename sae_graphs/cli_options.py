@@ -149,7 +149,10 @@ Layers = Annotated[
     str | None, typer.Option(help="First and last SAE layer, such as 3:8, both included.")
 ]
 Pin = Annotated[
-    list[str] | None, typer.Option(help="Measure this feature only, e.g. 5.10603; repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="Measure this feature only, e.g. 5.10603, or its address on Neuronpedia; repeatable."
+    ),
 ]
 PrependBos = Annotated[
     bool | None,

@@ -138,6 +138,7 @@ class SavedEffects:
             self._about = [tuple(item) for item in json.loads(about["layers"])]
             self._pairs = int(about["pairs"])
         self.labels = tuple(str(label) for label, _, _ in self._about)
+        self.neuronpedia_ids = {str(label): known for label, _, known in self._about}
         if self.labels != tuple(layer.label for layer in run.layers):
             raise damaged(self.file, "its layers are not those of the graph")
         self._outputs = 1 + max((output.token_id for output in run.outputs), default=-1)

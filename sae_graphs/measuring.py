@@ -75,6 +75,7 @@ def prepare(
 
     Raises `SaeGraphsError` for settings that do not fit the prompt or the stack.
     """
+    settings = settings.located({x.label: x.neuronpedia_id for x in model.stack.layers})
     scope = _in_scope(model, settings)
     settings.path_edges(len(scope.stack.layers) - 1 + settings.has_outputs)  # it raises early
     clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
@@ -85,7 +86,7 @@ def prepare(
         if depth == len(scope.stack.layers) - 1 and not outputs:
             break
         found = ablations_of(clean, depth, places, intervention)
-        ablations.append(pinned(found, settings.pin, layer.label) if settings.pin else found)
+        ablations.append(pinned(found, settings.pins, layer.label) if settings.pins else found)
     return Experiment(scope, clean, places, tuple(ablations), outputs, intervention, settings)
 
 
@@ -94,7 +95,7 @@ def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> Instrumented
     if settings.layers is not None:
         model = model.between(*settings.layers)
     layers = model.stack.layers
-    for pin in settings.pin:
+    for pin in settings.pins:
         if pin.layer not in model.stack.depths:
             raise UnknownFeatureError(
                 f"pinned feature {pin}: no SAE layer {pin.layer!r}; the layers measured are "

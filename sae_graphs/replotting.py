@@ -59,7 +59,7 @@ def replot(
         ablate=run.settings.get("ablate", "all"),
         layers=layers,  # type: ignore[arg-type]  # parsed by the settings
         pin=pin,  # type: ignore[arg-type]
-    )
+    ).located(effects.neuronpedia_ids)
     scope = _scope(effects, settings)
     to_the_end = scope.last == len(effects.labels) - 1
     has_outputs = to_the_end and effects.n_pairs > scope.last
@@ -106,7 +106,7 @@ def _scope(effects: SavedEffects, settings: GraphSettings) -> _Scope:
                 f"layers {settings.layers[0]}:{settings.layers[1]}: expected two layers or more, "
                 "the lower one first"
             )
-    for pin in settings.pin:
+    for pin in settings.pins:
         depth = labels.index(pin.layer) if pin.layer in labels else -1
         inside = first <= depth <= last and depth < effects.n_pairs
         if not inside or (depth == last < len(labels) - 1) or not _measured(effects, depth, pin):
@@ -114,7 +114,7 @@ def _scope(effects: SavedEffects, settings: GraphSettings) -> _Scope:
                 f"pinned feature {pin} was not ablated in this run, or changed nothing; pin a "
                 "feature that was active, of a layer that another one follows"
             )
-    return _Scope(first, last, settings.pin)
+    return _Scope(first, last, settings.pins)
 
 
 def _measured(effects: SavedEffects, depth: int, pin: FeatureId) -> int:

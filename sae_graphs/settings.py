@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import FeatureId
+from sae_graphs.neuronpedia import Address, feature_at, is_address, parse_address
 
 Per = Literal["layer", "source", "graph"]
 Ablate = Literal["all", "read", "each"]
@@ -32,7 +33,7 @@ class GraphSettings:
     - `read`: the token position where effects are read; negative counts from the end. With `each`
       also `"all"`: then graphs have paths that move from token to token.
     - `layers`: first and last SAE layer by label, both included; None is the whole stack.
-    - `pin`: measure these source features only.
+    - `pin`: measure these source features only; a feature, or its address on Neuronpedia.
     - `outputs`: so many of the likeliest next tokens are targets of the last SAE layer, with their
       logits at the last position that is read; `targets` are tokens given by their text instead.
       With a `contrast`, a token's text, the target is the difference to its logit.
@@ -50,7 +51,7 @@ class GraphSettings:
     ablate_first: bool = False
     read: int | Literal["all"] = -1
     layers: tuple[str, str] | None = None
-    pin: tuple[FeatureId, ...] = ()
+    pin: tuple[FeatureId | Address, ...] = ()
     outputs: int = 0
     targets: tuple[str, ...] = ()
     contrast: str | None = None
@@ -62,7 +63,7 @@ class GraphSettings:
 
     def __post_init__(self) -> None:
         pins = self.pin if isinstance(self.pin, tuple | list) else (self.pin,)
-        object.__setattr__(self, "pin", tuple(FeatureId.parse(feature) for feature in pins))
+        object.__setattr__(self, "pin", tuple(_feature_or_address(pin) for pin in pins))
         object.__setattr__(self, "layers", _first_and_last(self.layers))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise SaeGraphsError(f"seed is {self.seed!r}; expected a whole number")
@@ -98,6 +99,16 @@ class GraphSettings:
     def has_outputs(self) -> bool:
         """Whether output tokens are targets."""
         return bool(self.outputs or self.targets or self.contrast is not None)
+
+    @property
+    def pins(self) -> tuple[FeatureId, ...]:
+        """The pinned features; those given by address once they are `located`."""
+        return tuple(pin for pin in self.pin if isinstance(pin, FeatureId))
+
+    def located(self, layers: Mapping[str, str | None]) -> GraphSettings:
+        """With the features that `pin` gives by address, by the layers' Neuronpedia ids."""
+        found = (pin if isinstance(pin, FeatureId) else feature_at(pin, layers) for pin in self.pin)
+        return replace(self, pin=tuple(found))
 
     def path_edges(self, layer_pairs: int) -> int:
         """The shortest path kept, given how many pairs of neighbouring layers are measured."""
@@ -156,6 +167,12 @@ def _first_and_last(layers: object) -> tuple[str, str] | None:
     if not isinstance(layers, tuple | list) or len(layers) != 2:
         raise SaeGraphsError(f"layers {layers!r}; expected first:last, or the two as a pair")
     return str(layers[0]), str(layers[1])
+
+
+def _feature_or_address(pin: str | FeatureId | Address) -> FeatureId | Address:
+    if isinstance(pin, Address):
+        return pin
+    return parse_address(str(pin)) if is_address(pin) else FeatureId.parse(pin)
 
 
 def _texts(texts: object) -> tuple[str, ...]:

@@ -231,6 +231,33 @@ def test_ctrl_c_keeps_what_was_answered(
     assert len(list((tmp_path / "cache").rglob("*.json"))) == 4
 
 
+def test_features_are_pinned_by_address(
+    run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
+) -> None:
+    command = ("graph", "the cat", *public, "--formats", "dot", "--no-neuronpedia")
+    assert run(*command, "--out", "all", "--save-effects").code == 0
+    source = CausalGraph.load(tmp_path / "all").edges[0].source
+    address = f"tiny/{source.layer}-res/{source.index}"
+    given = (str(source), address, f"https://www.neuronpedia.org/{address}")
+    for pin in given:
+        answer = run(*command, "--pin", pin, "--out", "one")
+        assert answer.code == 0, answer.err
+        graph = CausalGraph.load(tmp_path / "one")
+        assert {edge.source for edge in graph.edges} == {source}
+        assert graph.run.settings["pin"] == [str(source)]
+        again = run("graph", "--from", "all", "--pin", pin, "--formats", "dot", "--out", "again")
+        assert again.code == 0, again.err
+        assert {edge.source for edge in CausalGraph.load(tmp_path / "again").edges} == {source}
+    for pin, message in (
+        ("other/0-res/1", "no SAE layer is other/0-res on Neuronpedia; expected one of tiny/0-res"),
+        ("tiny/0-res", "not a feature on Neuronpedia: 'tiny/0-res'; expected"),
+    ):
+        for start in (command, ("graph", "--from", "all")):
+            answer = run(*start, "--pin", pin, "--out", "none")
+            assert (answer.code, answer.err.count("\n")) == (2, 1)
+            assert message in answer.err
+
+
 def test_drawing_again_asks_nothing(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:

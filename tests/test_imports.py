@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "path_words": {"evidence", "evidence_words", "verdict_kinds"},
     "verdicts": {"evidence", "evidence_words", "path_words", "verdict_kinds", "verdict_words"},
     "evidence_terminal": {"evidence", "evidence_words", "render", "verdict_kinds", "verdicts"},
-    "settings": {"graph"},
+    "settings": {"graph", "neuronpedia"},
     "effects": {"settings"},
     "selection": {"effects", "graph", "paths", "settings"},
     "effects_layer": {"effects", "files"},
