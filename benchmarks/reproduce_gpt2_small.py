@@ -58,7 +58,7 @@ def main(
     Example: `python -m benchmarks.reproduce_gpt2_small --json ours.json --markdown ours.md`
 
     Needs a network the first time: it downloads 2.5 GB, GPT-2 small and its 13 SAEs, and then runs
-    for about 10 minutes on one core.
+    for about 15 minutes on one core.
     """
     from sae_graphs.validation_settings import ValidationSettings
 

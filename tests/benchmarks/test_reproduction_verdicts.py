@@ -132,7 +132,7 @@ def test_a_path_alone_counts_only_beside_other_sets() -> None:
         held = kept_alone(**{f"kept{end}": 39.0})
         assert verdicts.of_keep_only([good, held], bare=bare).answer == "differs"
         wrecks = [
-            kept_alone(nats={f"kept{end}": -9.0}),  # as much as nothing
+            kept_alone(nats={f"none{end}": -2.0}),  # nothing is as good
             kept_alone(**{f"others{end}": {"nats": [-1.0] * 39, "refused": None}}),
             kept_alone(**{f"others{end}": {"nats": [-8.0] * 9, "refused": None}}),
             kept_alone(**{f"others{end}": {"nats": [], "refused": "too few"}}),
