@@ -252,7 +252,7 @@ def of_corpus(found: Sequence[Found]) -> Verdict:
         f"the figure's tokens move on average for {moved} of {len(known)} paths, and as in the "
         f"figure beyond what controls do for {beyond}"
     )
-    if beyond:
+    if beyond >= len(known) / 2:  # one of four may be chance
         return Verdict("differs", why)
     if moved < len(known) / 2:
         return Verdict("not comparable", f"{why}: noise cannot be told from nothing")

@@ -161,6 +161,8 @@ def test_other_text_is_judged_by_signed_changes() -> None:
     assert verdicts.of_corpus([noise, in_text((0.1, 0.3), (0.1, 0.2))]).answer == "differs"
     for unknown in ({**noise, "active_in": 0}, {**noise, "excess": {"low": None}}):
         assert verdicts.of_corpus([unknown]).answer == "not comparable"
+    chance = [noise, noise, noise, in_text((0.1, 0.3), (0.1, 0.2))]
+    assert verdicts.of_corpus(chance).answer == "agrees"
     assert verdicts.of_corpus([]).answer == "not comparable"
 
 
