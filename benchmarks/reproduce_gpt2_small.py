@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from benchmarks.progress import write_text
 from benchmarks.published import FILE, read_published
-from sae_graphs.cli import STOPPED, ClickError, _given
+from sae_graphs.cli import STOPPED, ClickError, given_words
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def run() -> None:
     except SaeGraphsError as mistake:
         _fail(str(mistake))
     except ClickError as mistake:
-        _fail(f"{mistake.format_message().rstrip('.')}{_given(mistake)}; see {PROGRAM} --help")
+        _fail(f"{mistake.format_message().rstrip('.')}{given_words(mistake)}; see {PROGRAM} --help")
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     if code == STOPPED:

@@ -264,7 +264,7 @@ def main() -> None:
         if not mistake.format_message():  # no command was given: the help has been shown
             sys.exit(0)
         command = mistake.ctx.command_path if getattr(mistake, "ctx", None) else "sae-graphs"
-        _fail(f"{mistake.format_message().rstrip('.')}{_given(mistake)}; see {command} --help")
+        _fail(f"{mistake.format_message().rstrip('.')}{given_words(mistake)}; see {command} --help")
     except (KeyboardInterrupt, typer.Abort):
         err.print("stopped; no half-written file is left")
         sys.exit(STOPPED)
@@ -274,7 +274,7 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _given(mistake: Any) -> str:
+def given_words(mistake: Any) -> str:
     """What was given for the option at fault, where the message does not say."""
     names = getattr(getattr(mistake, "param", None), "opts", [])
     given = [

@@ -408,7 +408,7 @@ def test_an_sae_that_is_not_where_its_release_puts_it(
     file = snapshot_of(other, REPO) / "blocks.5.hook_resid_pre" / "cfg.json"
     file.write_text(file.read_text().replace("resid_pre", "resid_mid"))
     with fake_hub(other) as hub, hub.in_use(home):
-        with pytest.raises(SAELoadError, match=r"says of itself .* blocks\.5\.hook_resid_mid") as caught:
+        with pytest.raises(SAELoadError, match=r"says of itself .*\.hook_resid_mid") as caught:
             sg.load(MODEL)
         one_line(caught)
 
