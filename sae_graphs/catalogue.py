@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 from sae_graphs.errors import HubError
@@ -21,6 +20,7 @@ from sae_graphs.hub import (
     HubFile,
     fetch,
     file_sizes,
+    is_answer,
     is_offline,
     listing,
     missing,
@@ -113,18 +113,20 @@ def with_sizes(
     online = problem is None
     facts: dict[str, _Facts] = {}
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        parameters = pool.map(_parameters, [stack.model for stack in stacks]) if online else None
+        models = list(dict.fromkeys(stack.model for stack in stacks))
+        parameters = pool.map(_parameters, models if online else [])
         for found in pool.map(lambda name: _ask(releases[name], online=online), names):
-            name = names[len(facts)]
-            facts[name] = _with_configuration(releases[name], found)  # by one thread alone
+            facts[names[len(facts)]] = found
             if progress is not None:
                 progress(len(facts), len(names))
-        counts = list(parameters) if parameters is not None else [None] * len(stacks)
+        counts = dict(zip(models, parameters, strict=False))
+    # No request is under way now: reading configurations forbids them to the whole process.
+    facts = {name: _with_configuration(releases[name], found) for name, found in facts.items()}
     sized = [_sized(s, releases[s.release], facts[s.release]) for s in stacks]
     d_in = {_short(stack.model): stack.d_in for stack in sized if stack.d_in is not None}
     return tuple(
-        replace(stack, d_in=stack.d_in or d_in.get(_short(stack.model)), parameters=count)
-        for stack, count in zip(sized, counts, strict=True)
+        replace(s, d_in=s.d_in or d_in.get(_short(s.model)), parameters=counts.get(s.model))
+        for s in sized
     ), problem
 
 
@@ -135,13 +137,14 @@ def _no_answer(releases: Mapping[str, Release], names: Sequence[str]) -> str | N
         try:
             listing(releases[name].repo_id, name)
         except HubError as refused:
+            if is_answer(refused):
+                return None
             problem = problem or str(refused)
         else:
             return None
     return problem
 
 
-@lru_cache
 def _parameters(model: str) -> int | None:
     return n_parameters(official_name(model))
 

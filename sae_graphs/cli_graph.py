@@ -182,6 +182,7 @@ def draw_again(
     """Draw saved effects with some settings chosen anew; no model is loaded."""
     from sae_graphs.effects_file import effects_beside, run_folder
     from sae_graphs.files import check_writable
+    from sae_graphs.graph import CausalGraph
     from sae_graphs.outputs import holds_effects, replot_folder, write_run
     from sae_graphs.replotting import replot
 
@@ -198,7 +199,8 @@ def draw_again(
         )
     check_writable(target)
     effects = effects_beside(folder) if whole else None
-    result = _annotated_again(result, target)
+    if any(node.page is not None for node in CausalGraph.load(folder).nodes):  # it was asked for
+        result = _annotated_again(result, target)
     with err.status("drawing"):
         written = write_run(
             target,

@@ -106,6 +106,13 @@ def listing_of(repo_id: str, what: str) -> tuple[dict[str, int], str | None]:
     return {file.rfilename: int(file.size or 0) for file in info.siblings or ()}, info.sha
 
 
+def is_answer(problem: HubError) -> bool:
+    """Whether the hub itself refused something, and was not out of reach or out of order."""
+    behind = problem.__cause__
+    status = None if behind is None else _status(_telling(behind))
+    return status is not None and status < 500 and status != 429
+
+
 def n_parameters(repo_id: str) -> int | None:
     """How many numbers a model's weights are, as the hub tells; None where it does not."""
     from huggingface_hub import HfApi

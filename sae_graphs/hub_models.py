@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sae_graphs.errors import HubError
 from sae_graphs.headers import StoredTensor, tensors_in
-from sae_graphs.hub import HubFile, cached, listing, remote_tensors
+from sae_graphs.hub import HubFile, cached, remote_tensors
 from sae_graphs.known_saes import default_saes
 from sae_graphs.releases import release_named
+from sae_graphs.repositories import listed_once
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
@@ -76,7 +77,7 @@ def files_of_model(repo_id: str) -> tuple[HubFile, ...]:
     weights, or the hub cannot be reached.
     """
     what = f"model {repo_id!r}"
-    sizes = listing(repo_id, what)
+    sizes = listed_once(repo_id, what)
     small = sorted(name for name in sizes if _SMALL.fullmatch(name))
     weights = [WEIGHTS] if WEIGHTS in sizes else sorted(n for n in sizes if _SHARD.fullmatch(n))
     if "config.json" not in sizes or not weights:

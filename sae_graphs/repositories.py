@@ -20,18 +20,23 @@ def files_of_repository(repo_id: str, what: str) -> dict[str, int]:
     Where they were never asked for and cannot be now, those that are here, with a warning. Raises
     `HubError` where nothing is here either.
     """
-    commit = commit_here(repo_id)
-    kept = None if commit is None else _kept(_file(repo_id, commit))
-    if kept is not None:
-        return kept
     try:
-        sizes, commit = listing_of(repo_id, what)
+        return listed_once(repo_id, what)
     except HubError:
         here = file_sizes(repo_id)
         if not here:
             raise
         log.warning("of %s only what is here is known; there may be more on the hub", repo_id)
         return here
+
+
+def listed_once(repo_id: str, what: str) -> dict[str, int]:
+    """The same, raising `HubError` where the hub cannot be asked and was not before."""
+    commit = commit_here(repo_id)
+    kept = None if commit is None else _kept(_file(repo_id, commit))
+    if kept is not None:
+        return kept
+    sizes, commit = listing_of(repo_id, what)
     if commit is not None:
         _keep(_file(repo_id, commit), sizes)
     return sizes

@@ -108,7 +108,7 @@ class GraphSettings:
     def located(self, layers: Mapping[str, str | None]) -> GraphSettings:
         """With the features that `pin` gives by address, by the layers' Neuronpedia ids."""
         found = (pin if isinstance(pin, FeatureId) else feature_at(pin, layers) for pin in self.pin)
-        return replace(self, pin=tuple(found))
+        return replace(self, pin=tuple(dict.fromkeys(found)))
 
     def path_edges(self, layer_pairs: int) -> int:
         """The shortest path kept, given how many pairs of neighbouring layers are measured."""

@@ -22,6 +22,7 @@ from sae_graphs.catalogue import listed_stacks, with_sizes
 from sae_graphs.errors import HubError, SaeGraphsError, SAELoadError
 from sae_graphs.fetching import Fetch, plan_fetch, run_fetch
 from sae_graphs.hub import MARGIN, HubFile, cached, cached_files, check_disk, fetch
+from sae_graphs.hub_models import files_of_model
 from sae_graphs.memory import SAESize
 from sae_graphs.sae_files import find_saes
 from tests.hub_cache import STACKS, build, snapshot_of
@@ -231,6 +232,22 @@ def test_a_tokenizer_that_is_half_here(hub: FakeHub) -> None:
     assert {request.path.rpartition("/")[2] for request in whole} <= {"tokenizer_config.json"}
 
 
+def test_a_model_without_a_tokenizer_s_configuration(
+    served: Path, home: Path, tmp_path: Path
+) -> None:
+    """Not every model has one: the hub is asked once, and not again."""
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    (snapshot_of(other, "gpt2") / "tokenizer_config.json").unlink()
+    with fake_hub(other) as hub, hub.in_use(home):
+        files = files_of_model("gpt2")
+        fetch(files, "model 'gpt2'", lambda done, total: None)
+        asked = len(hub.asked)
+        plan = plan_fetch("gpt2", "none", [], local=False)
+        assert not plan.files
+        assert len(hub.asked) == asked
+
+
 def test_a_repository_that_has_moved_on(
     hub: FakeHub, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +451,17 @@ def test_sizes_in_the_catalogue(hub: FakeHub, served: Path) -> None:
     (after,), _ = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
     assert after.download == 0
     assert after.memory() == 13 * 4 * (2 * 16 * FEATURES + 16 + 2 * FEATURES)
+
+
+def test_what_the_hub_does_not_have_is_an_answer(hub: FakeHub) -> None:
+    """The first releases of Gemma are not there; sizes of GPT-2's are told all the same."""
+    names = ("gemma-2-2b-res-matryoshka-dc", "gemma-2-9b-res-matryoshka-dc", RELEASE)
+    stacks = [s for name in names for s in listed_stacks(name)[:1]]
+    for _ in range(3):
+        found, problem = with_sizes(stacks)
+        assert problem is None
+        assert [stack.download is None for stack in found] == [True, True, False]
+        assert found[2].width == FEATURES
 
 
 def test_the_catalogue_without_a_network(home: Path) -> None:

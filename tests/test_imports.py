@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"headers", "memory", "resumable"},
     "layer_labels": {"stream"},
     "repositories": {"files", "hub"},
-    "hub_models": {"headers", "hub", "known_saes", "releases"},
+    "hub_models": {"headers", "hub", "known_saes", "releases", "repositories"},
     "model_size": {"headers", "memory"},
     "known_saes": set(),
     "releases": {"stream"},

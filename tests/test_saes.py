@@ -167,7 +167,9 @@ def test_objects_are_checked_as_loaded_ones_are() -> None:
     one_line(caught)
 
 
-def test_a_model_that_is_not_centred_is_told(bridge_of: BridgeOf) -> None:
+def test_a_model_that_is_not_centred_is_told(
+    bridge_of: BridgeOf, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     """SAE objects on a model object: their metadata says what it should have been."""
     wanted = {"center_writing_weights": True}
     raw = InstrumentedModel(
@@ -175,6 +177,12 @@ def test_a_model_that_is_not_centred_is_told(bridge_of: BridgeOf) -> None:
     )
     told = sg.causal_graph(raw, "the cat sat").run.warnings
     assert any("centred writing weights, and this one's are not" in text for text in told)
+    for dtype in ("float32", "bfloat16", "float16"):
+        saes = save_saes(saes_on(*STACKS["pre"], model_from_pretrained_kwargs=wanted), tmp_path)
+        centred = sg.load(model_folder("gpt2"), saes=saes, dtype=dtype)
+        for prompt in ("the cat sat", "the dog ran to the (red cat", "the old house"):
+            told = sg.causal_graph(centred, prompt).run.warnings
+            assert not any("centred" in text for text in told)
     plain = InstrumentedModel(bridge_of(), saes_on(*STACKS["pre"]))
     told = sg.causal_graph(plain, "the cat sat").run.warnings
     assert not any("centred" in text for text in told)
