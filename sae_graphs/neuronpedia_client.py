@@ -13,7 +13,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -109,12 +108,18 @@ def fetch(
     """
     wanted = list(dict.fromkeys(addresses))
     answers: dict[Address, Answer] = {}
-    coming: dict[Address, Answer] = {}  # answers that are not kept yet
+    come: dict[Address, Answer] = {}  # written by the thread: a piece taken may be lost to Ctrl-C
     if not wanted:
         return Fetched(answers, None)
     inbox: queue.SimpleQueue[dict[Address, Answer] | _Failed | None] = queue.SimpleQueue()
     over = threading.Event()
-    work = (wanted, service, over, inbox.put)
+
+    def tell(piece: dict[Address, Answer] | _Failed | None) -> None:
+        if isinstance(piece, dict):
+            come.update(piece)
+        inbox.put(piece)
+
+    work = (wanted, service, over, tell)
     threading.Thread(target=_work, args=work, daemon=True).start()
     end = time.monotonic() + service.longest
     try:
@@ -128,28 +133,16 @@ def fetch(
             if not isinstance(piece, dict):
                 return Fetched(answers, None if piece is None else piece.reason)
             answers |= piece
-            coming |= piece
             if keep is not None:
-                keep(coming)
-            coming = {}
+                keep(piece)
             if progress is not None:
                 progress(len(answers), len(wanted))
     except KeyboardInterrupt:
         if keep is not None:
-            keep(coming | _left_in(inbox))
+            keep(dict(come))
         raise
     finally:
         over.set()
-
-
-def _left_in(inbox: queue.SimpleQueue[Any]) -> dict[Address, Answer]:
-    """Answers that have come and were not taken."""
-    answers: dict[Address, Answer] = {}
-    with suppress(queue.Empty):
-        while True:
-            piece = inbox.get_nowait()
-            answers |= piece if isinstance(piece, dict) else {}
-    return answers
 
 
 # -- in the thread ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import html
 import json
 import re
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -185,7 +186,9 @@ def interrupted_after(
 
     def stop(asked: Asked) -> Reply:
         if len(service.asked) == answers:
-            signal.raise_signal(signal.SIGINT)  # Python's handler runs in the main thread
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)  # as a terminal does: it ends a wait, too
             service.wait(10.0)
         return answered(asked)
 
