@@ -132,14 +132,14 @@ def fetch(
                 return Fetched(answers, f"no answer within {said:g} s")
             if not isinstance(piece, dict):
                 return Fetched(answers, None if piece is None else piece.reason)
-            answers |= piece
             if keep is not None:
                 keep(piece)
+            answers |= piece  # after they are kept: what is not here is kept below
             if progress is not None:
                 progress(len(answers), len(wanted))
     except KeyboardInterrupt:
         if keep is not None:
-            keep(dict(come))
+            keep({address: answer for address, answer in come.items() if address not in answers})
         raise
     finally:
         over.set()
