@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import json
+import queue
 import re
-import signal
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -180,19 +181,27 @@ def test_what_was_said_survives_drawing_again(
 def interrupted_after(
     patch: pytest.MonkeyPatch, service: Neuronpedia, answers: int, *, batch: int
 ) -> None:
-    """Ctrl-C in the main thread once so many requests have come."""
+    """Ctrl-C while the command waits, once so many answers have come; no others do."""
     hurry(patch, batch=batch)
     answered = service.answer
 
-    def stop(asked: Asked) -> Reply:
-        if len(service.asked) == answers:
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, signal.SIGINT)  # as a terminal does: it ends a wait, too
+    def hold(asked: Asked) -> Reply:
+        if len(service.asked) >= answers:
             service.wait(10.0)
         return answered(asked)
 
-    patch.setattr(service, "answer", stop)
+    class Interrupted(queue.Queue[Any]):
+        taken = 0
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if self.taken == answers:
+                raise KeyboardInterrupt
+            self.taken += 1
+            return super().get(block, timeout)
+
+    patch.setattr(service, "answer", hold)
+    only_there = SimpleNamespace(SimpleQueue=Interrupted, Empty=queue.Empty)
+    patch.setattr("sae_graphs.neuronpedia_client.queue", only_there)
 
 
 def test_ctrl_c_while_asking_draws_what_was_measured(
