@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"feature_page"},
     "checks": set(),
     "graph": {"checks", "feature_page", "neuronpedia"},
+    "annotations": {"files", "graph"},
     "views": {"graph"},
     "paths": {"graph"},
     "graph_json": {"feature_page", "files", "graph"},
@@ -334,6 +335,7 @@ LATE: dict[str, set[str]] = {
 TORCH_FREE = [
     "agreement",
     "annotating",
+    "annotations",
     "comparison_table",
     "graph",
     "graph_json",
@@ -414,7 +416,7 @@ def test_imports_point_down(module: str) -> None:
 @pytest.mark.parametrize("file", sorted((PACKAGE / "render").glob("*.py")), ids=lambda f: f.stem)
 def test_drawing_reads_graphs_and_paths_only(file: Path) -> None:
     top, late = imports_of(file)
-    assert own(top | late) <= {"graph", "paths", "render"}
+    assert own(top | late) <= {"annotations", "graph", "paths", "render"}
 
 
 REPORT_READS = {"evidence", "evidence_json", "evidence_words", "graph", "render"}
