@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.render import style
+from sae_graphs.render.palette import VARIABLES
 from sae_graphs.render.text import in_page, shortened, visible
 from sae_graphs.report.blocks import (
     Block,
@@ -18,7 +19,7 @@ from sae_graphs.report.blocks import (
     Paragraph,
     Table,
 )
-from sae_graphs.report.page_style import BADGES, STYLE, VARIABLES
+from sae_graphs.report.page_style import BADGES, STYLE
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")

@@ -3,33 +3,9 @@
 from __future__ import annotations
 
 from sae_graphs.render import style
+from sae_graphs.render.palette import ROOT
 from sae_graphs.render.style import MONO
 
-# A plot's colours by their names in `render.style`; within the page they are variables.
-VARIABLES = {
-    "ink": "INK",
-    "soft": "SOFT",
-    "faint": "FAINT",
-    "line": "LINE",
-    "panel": "PANEL",
-    "band": "BAND",
-    "paper": "WHITE",
-    "bar": "BAR",
-    "lowers": "LOWERS",
-    "raises": "RAISES",
-}
-_DARK = {
-    "ink": "#e2e8f0",
-    "soft": "#a3b1c6",
-    "faint": "#64748b",
-    "line": "#3b4a63",
-    "panel": "#1a2436",
-    "band": "#24314a",
-    "paper": "#0f172a",
-    "bar": "#94a3b8",
-    "lowers": "#ff7b72",
-    "raises": "#7db0ff",
-}
 BADGES = {
     "supported": "✓",
     "norm only": "≈",
@@ -40,17 +16,7 @@ BADGES = {
 }
 
 
-def _variables(colours: dict[str, str]) -> str:
-    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
-
-
-_LIGHT = {variable: getattr(style, name) for variable, name in VARIABLES.items()}
-
-STYLE = f"""
-:root {{ color-scheme: light dark; {_variables(_LIGHT)} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_variables(_DARK)} }} }}
-@media print {{ :root {{ color-scheme: light; {_variables(_LIGHT)} }} }}
-body {{ font: 15px/1.5 system-ui, Helvetica, Arial, sans-serif; color: var(--ink);
+STYLE = f"""{ROOT}body {{ font: 15px/1.5 system-ui, Helvetica, Arial, sans-serif; color: var(--ink);
   background: var(--paper); margin: 24px auto; max-width: 1160px; padding: 0 24px; }}
 h1 {{ font-size: 24px; margin: 0 0 4px; overflow-wrap: anywhere; }}
 h2 {{ font-size: 20px; margin: 44px 0 8px; padding-top: 16px; border-top: 1px solid var(--line);
