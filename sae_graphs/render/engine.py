@@ -59,6 +59,11 @@ def draw_pdf(source: str) -> bytes:
     return draw(source, ["pdf"])["pdf"]
 
 
+def placed(source: str) -> str:
+    """Where Graphviz puts everything, as its JSON, without drawing anything."""
+    return _rendered(source, "json0").decode("utf-8")
+
+
 def _rendered(source: str, kind: str, arguments: str = "") -> bytes:
     import pygraphviz
 
