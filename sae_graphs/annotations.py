@@ -85,14 +85,14 @@ class Annotations:
         return next((group for group in self.groups if feature in group.features), None)
 
 
-NO_ANNOTATIONS = Annotations()
-
-
 def _check_text(what: str, text: object) -> None:
     if text is not None and not (isinstance(text, str) and len(text) <= LONGEST):
         raise SaeGraphsError(
             f"{what} is {text!r:.60}; expected a text of at most {LONGEST:,} characters"
         )
+
+
+NO_ANNOTATIONS = Annotations()
 
 
 def fitting(

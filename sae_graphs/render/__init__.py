@@ -7,19 +7,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph import CausalGraph
 from sae_graphs.render.dot_source import dot
 from sae_graphs.render.engine import draw, draw_pdf, draw_png, draw_svg
+from sae_graphs.render.explorer import page
+from sae_graphs.render.findings import Finding
 from sae_graphs.render.marks import Marks, Standing
 from sae_graphs.render.style import EffectScale
-from sae_graphs.render.webpage import page
 
 __all__ = [
     "FORMATS",
     "EffectScale",
+    "Finding",
     "Marks",
     "Standing",
     "dot",
@@ -35,35 +38,53 @@ MARKED_TITLE = "Causal graph, tested by ablation"
 FORMATS = ("svg", "png", "html", "dot", "pdf")
 
 
-def svg(graph: CausalGraph, *, title: str | None = None) -> str:
+def svg(
+    graph: CausalGraph, *, title: str | None = None, annotations: Annotations = NO_ANNOTATIONS
+) -> str:
     """The picture as an `<svg>` element with tooltips and links."""
-    return draw_svg(dot(graph, title=title))
+    return draw_svg(dot(graph, title=title, annotations=annotations))
 
 
-def png(graph: CausalGraph, *, title: str | None = None) -> bytes:
+def png(
+    graph: CausalGraph, *, title: str | None = None, annotations: Annotations = NO_ANNOTATIONS
+) -> bytes:
     """The picture as PNG at 144 dots an inch; a huge one at fewer, so that its size is bounded."""
-    return draw_png(dot(graph, title=title))
+    return draw_png(dot(graph, title=title, annotations=annotations))
 
 
-def pdf(graph: CausalGraph, *, title: str | None = None) -> bytes:
-    """The picture as a one-page PDF."""
-    return draw_pdf(dot(graph, title=title))
+def pdf(
+    graph: CausalGraph, *, title: str | None = None, annotations: Annotations = NO_ANNOTATIONS
+) -> bytes:
+    """The picture as a one-page PDF, its text real text in fonts that it holds."""
+    return draw_pdf(dot(graph, title=title, annotations=annotations))
 
 
-def html(graph: CausalGraph, *, title: str | None = None) -> str:
-    """A self-contained page: the picture to zoom and pan, and its numbers in tables."""
-    picture = draw_svg(dot(graph, with_header=False))
-    return page(graph, picture=picture, title=title)
+def html(
+    graph: CausalGraph,
+    *,
+    title: str | None = None,
+    annotations: Annotations = NO_ANNOTATIONS,
+    findings: Sequence[Finding] = (),
+    report: str | None = None,
+) -> str:
+    """The explorer, a self-contained page; see `sae_graphs.render.explorer.page`."""
+    return page(graph, title=title, annotations=annotations, findings=findings, report=report)
 
 
-def marked_pictures(graph: CausalGraph, marks: Marks) -> tuple[dict[str, bytes], str]:
+def marked_pictures(
+    graph: CausalGraph, marks: Marks, *, annotations: Annotations = NO_ANNOTATIONS
+) -> tuple[dict[str, bytes], str]:
     """The picture with what ablation supports marked: as `svg` and `png`, and as an `<svg>`
     element without its header, for a page that has its own."""
-    pictures = draw(dot(graph, title=MARKED_TITLE, marks=marks), ("svg", "png"))
-    return pictures, draw_svg(dot(graph, with_header=False, marks=marks))
+    title = annotations.title or MARKED_TITLE
+    whole = dot(graph, title=title, marks=marks, annotations=annotations)
+    inline = dot(graph, with_header=False, marks=marks, annotations=annotations)
+    return draw(whole, ("svg", "png")), draw_svg(inline)
 
 
-def files(graph: CausalGraph, formats: Iterable[str]) -> dict[str, bytes]:
+def files(
+    graph: CausalGraph, formats: Iterable[str], *, annotations: Annotations = NO_ANNOTATIONS
+) -> dict[str, bytes]:
     """File names and their contents: `graph.svg` and so on, in the formats asked for.
 
     Where the graph has several components each has its own picture too, `graph-1.svg` being that
@@ -76,13 +97,18 @@ def files(graph: CausalGraph, formats: Iterable[str]) -> dict[str, bytes]:
             f"cannot draw {quoted(unknown)}; choose from the formats {quoted(FORMATS)}"
         )
     scale = EffectScale.of(graph)
-    sources = {"graph": dot(graph)}
+    sources = {"graph": dot(graph, annotations=annotations)}
     if graph.n_components > 1:
         for number, part in zip(graph.component_numbers, graph.components(), strict=True):
             title = f"Graph {number} of {graph.n_components}"
-            sources[f"graph-{number}"] = dot(part, scale=scale, title=title)
+            title = f"{annotations.title}: {title}" if annotations.title else title
+            sources[f"graph-{number}"] = dot(
+                part, scale=scale, title=title, annotations=annotations
+            )
     made: dict[str, bytes] = {}
     for name, source in sources.items():
         pictures = {"dot": source.encode()} | draw(source, wanted)
         made |= {f"{name}.{kind}": pictures[kind] for kind in wanted if kind in pictures}
-    return made | ({"graph.html": html(graph).encode()} if "html" in wanted else {})
+    return made | (
+        {"graph.html": html(graph, annotations=annotations).encode()} if "html" in wanted else {}
+    )

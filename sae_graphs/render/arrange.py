@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from sae_graphs.graph import CausalGraph, LayerReport, Node
+from sae_graphs.render.supernodes import Supernode
 
 WIDE_BOX, NARROW_BOX = 36, 26  # characters in a line of a box
+REST_WIDTH = 0.6  # of a box: what says how many features are not drawn
 BOXES_AT_FULL_WIDTH = 5  # with more boxes side by side, each is narrower
 HEIGHT_TO_WIDTH = 1.2  # a picture may be this much taller than wide before it is made wider
 
 
 @dataclass(frozen=True)
 class Rank:
-    """The features of one component in one layer, or its output tokens (`layer` is None then).
+    """The boxes of one component in one layer, or its output tokens (`layer` is None then).
 
-    They are ordered by token position, where they have one, and then by index.
+    Features are ordered by token position, where they have one, and then by index. Folded groups
+    stand among them; `left_out` features have no box.
     """
 
+    label: str
     layer: LayerReport | None
     nodes: tuple[Node, ...]
-
-    @property
-    def label(self) -> str:
-        """The layer's label; `out` for output tokens."""
-        return self.nodes[0].feature.layer
+    folded: tuple[Supernode, ...] = ()
+    left_out: int = 0
 
     @property
     def by_position(self) -> tuple[tuple[Node, ...], ...]:
@@ -34,22 +36,36 @@ class Rank:
         groups = groupby(self.nodes, key=lambda node: node.feature.position)
         return tuple(tuple(nodes) for _, nodes in groups)
 
+    @property
+    def places(self) -> tuple[tuple[str, ...], ...]:
+        """As `by_position`, folded groups too: the names of the boxes in the DOT source."""
+        placed = [(node.feature.position or 0, str(node.feature)) for node in self.nodes]
+        placed += [(each.position or 0, each.key) for each in self.folded]
+        placed.sort(key=lambda box: box[0])
+        groups = groupby(placed, key=lambda box: box[0])
+        return tuple(tuple(key for _, key in boxes) for _, boxes in groups)
+
+    @property
+    def width(self) -> float:
+        """About how many boxes wide it is."""
+        return len(self.nodes) + len(self.folded) + (REST_WIDTH if self.left_out else 0)
+
 
 @dataclass(frozen=True)
 class Group:
-    """One component: its number, and its features by layer, the last layer first."""
+    """One component: its number, and its boxes by layer, the last layer first."""
 
     number: int
     ranks: tuple[Rank, ...]
 
     @property
     def widest(self) -> int:
-        """The largest number of features in one layer."""
-        return max(len(rank.nodes) for rank in self.ranks)
+        """About how many boxes its widest layer has."""
+        return max(1, math.ceil(max(rank.width for rank in self.ranks)))
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """All its features."""
+        """All features with a box of their own."""
         return tuple(node for rank in self.ranks for node in rank.nodes)
 
 
@@ -70,37 +86,51 @@ class Shelf:
         return max(self.groups, key=lambda group: len(group.ranks))
 
 
-def groups_of(graph: CausalGraph) -> tuple[Group, ...]:
-    """The components by number."""
-    ordered = sorted(graph.nodes, key=lambda node: node.component)
-    return tuple(
-        Group(number, _ranks(graph, tuple(nodes)))
-        for number, nodes in groupby(ordered, key=lambda node: node.component)
-    )
+def groups_of(
+    graph: CausalGraph,
+    *,
+    folded: Sequence[Supernode] = (),
+    left_out: Mapping[tuple[int, str], int] | None = None,
+) -> tuple[Group, ...]:
+    """The components by number; `left_out` counts features without a box by component and layer."""
+    numbers = graph.component_numbers
+    groups = (Group(number, _ranks(graph, number, folded, left_out or {})) for number in numbers)
+    return tuple(group for group in groups if group.ranks)
 
 
-def _ranks(graph: CausalGraph, nodes: Sequence[Node]) -> tuple[Rank, ...]:
+def _ranks(
+    graph: CausalGraph,
+    number: int,
+    folded: Sequence[Supernode],
+    left_out: Mapping[tuple[int, str], int],
+) -> tuple[Rank, ...]:
     reports = {layer.label: layer for layer in graph.run.layers}
-    members = [
-        (reports.get(label), tuple(node for node in nodes if node.feature.layer == label))
-        for label in reversed(tuple(graph.depths))
-    ]
-    return tuple(
-        Rank(layer, tuple(sorted(inside, key=_place))) for layer, inside in members if inside
-    )
+    hidden = {node.feature for each in folded for node in each.nodes}
+    nodes = [n for n in graph.nodes if n.component == number and n.feature not in hidden]
+    mine = [each for each in folded if each.component == number]
+    ranks = []
+    for label in reversed(tuple(graph.depths)):
+        rank = Rank(
+            label,
+            reports.get(label),
+            tuple(sorted((n for n in nodes if n.feature.layer == label), key=_place)),
+            tuple(each for each in mine if each.layer == label),
+            left_out.get((number, label), 0),
+        )
+        ranks += [rank] if rank.nodes or rank.folded or rank.left_out else []
+    return tuple(ranks)
 
 
 def _place(node: Node) -> tuple[int, int]:
     return node.feature.position or 0, node.feature.index
 
 
-def shelves(graph: CausalGraph) -> tuple[Shelf, ...]:
+def shelves(groups: Sequence[Group]) -> tuple[Shelf, ...]:
     """The components in reading order, broken into rows so that the picture stays legible.
 
     A picture is looked at scaled to the width of a screen, so width costs size of type and height
     costs scrolling: of all row widths the one with the best balance is taken.
     """
-    groups = groups_of(graph)
     if not groups:
         return ()
     least = max(group.widest for group in groups)
@@ -131,6 +161,6 @@ def box_columns(shelved: Sequence[Shelf]) -> int:
     return max(WIDE_BOX - 2 * max(widest - BOXES_AT_FULL_WIDTH, 0), NARROW_BOX)
 
 
-def context_lines(graph: CausalGraph) -> int:
+def context_lines(boxes: int) -> int:
     """How many contexts each box shows: three in a graph that is read, fewer in a map of many."""
-    return 3 if len(graph) <= 60 else 2 if len(graph) <= 120 else 1
+    return 3 if boxes <= 60 else 2 if boxes <= 120 else 1

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sae_graphs.graph import CausalGraph, Edge, LayerReport, RunRecord
-from sae_graphs.render.anatomy import anatomy_words, strongest_part
-from sae_graphs.render.arrange import Group, Rank, Shelf, box_columns, context_lines, shelves
-from sae_graphs.render.explained import explanation_lines
-from sae_graphs.render.header import header, no_path_words
-from sae_graphs.render.labels import BoxShape, box, box_tooltip
-from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
-from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
-from sae_graphs.render.names import counted_nodes, logit_words, name_of, place_words
-from sae_graphs.render.style import (
-    FAINT,
-    INK,
-    LINE,
-    PANEL,
-    SANS,
-    SOFT,
-    EffectScale,
-    arrow_head,
-    effect_colour,
+from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph import CausalGraph, Node
+from sae_graphs.render.arrange import (
+    Group,
+    Rank,
+    Shelf,
+    box_columns,
+    context_lines,
+    groups_of,
+    shelves,
 )
-from sae_graphs.render.text import counted, in_tooltip, plain, signed, visible, web_address
+from sae_graphs.render.arrows import arrow_attributes
+from sae_graphs.render.excerpt import DRAWN_BOXES, Excerpt, excerpt
+from sae_graphs.render.explained import explanation_lines
+from sae_graphs.render.folded import folded_box, folded_tooltip
+from sae_graphs.render.header import header, no_path_words
+from sae_graphs.render.labels import BoxRows, BoxShape, box
+from sae_graphs.render.layers import add_layer_names, add_ranks
+from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
+from sae_graphs.render.markup import at_own_size, cell, row, table, words
+from sae_graphs.render.names import counted_nodes
+from sae_graphs.render.remarks import below, label_lines, remarks_on
+from sae_graphs.render.style import FAINT, INK, LINE, PANEL, SANS, SOFT, EffectScale
+from sae_graphs.render.supernodes import Boxes, supernodes
+from sae_graphs.render.text import plain, web_address
+from sae_graphs.render.tips import box_tooltip
 
 if TYPE_CHECKING:
     from graphviz import Digraph
 
 MANY_EDGES = 300  # beyond this the layout may look less hard for fewer crossings
 NUMBERED_EDGES = 120  # up to this many arrows carry their effect as a number
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Everything that a picture is drawn from."""
+
+    part: Excerpt
+    shelves: tuple[Shelf, ...]
+    boxes: Boxes
+    shape: BoxShape
+    annotations: Annotations
+    marks: Marks
+
+    @property
+    def graph(self) -> CausalGraph:
+        """What of the graph is drawn."""
+        return self.part.drawn
 
 
 def dot(
@@ -41,40 +63,61 @@ def dot(
     scale: EffectScale | None = None,
     with_header: bool = True,
     marks: Marks = NO_MARKS,
+    annotations: Annotations = NO_ANNOTATIONS,
+    limit: int | None = DRAWN_BOXES,
 ) -> str:
     """DOT source of the picture, for Graphviz's `dot`: layers from the bottom to the top.
 
-    `title` stands above the prompt. `scale` is the scale of arrows, by default that of this graph;
-    a component's own picture takes the whole graph's. `marks` say what ablation supports.
+    `title` stands above the prompt, by default that of the annotations. `scale` is the scale of
+    arrows, by default that of this graph; a component's own picture takes the whole graph's.
+    `marks` say what ablation supports, `annotations` what a reader says. Of a graph with more boxes
+    than `limit` the strongest paths are drawn (see `excerpt`); None draws it all.
     """
     import graphviz
 
     scale = scale or EffectScale.of(graph)
-    shelved = shelves(graph)
-    attributes = _graph_attributes(graph, shelved)
+    picture = _picture(graph, marks, annotations, limit)
+    attributes = _graph_attributes(picture)
     drawing = graphviz.Digraph("sae_graphs", graph_attr=attributes)
     if with_header:
-        drawing.attr(label=f"<{header(graph, scale=scale, title=title, marks=marks)}>")
+        title = annotations.title if title is None else title
+        above = header(picture.part, scale=scale, title=title, marks=marks, annotations=annotations)
+        drawing.attr(label=f"<{above}>")
     drawing.attr("node", shape="plain", fontname=SANS)
     drawing.attr("edge", arrowsize="0.85", fontname=SANS, weight="30")
-    if not graph.nodes:
-        message = words(no_path_words(graph.run), size=12, colour=SOFT)
-        drawing.node("nothing", label=f"<{message}>", tooltip="no path is left")
-    room = box_columns(shelved)
-    shape = BoxShape(room, context_lines(graph), explanation_lines(graph, room))
-    for shelf in shelved:
-        for group in shelf.groups:
-            _add_group(drawing, graph, group, shape, marks)
-    _add_ranks(drawing, shelved)
-    for edge in sorted(graph.edges, key=lambda edge: abs(edge.effect)):
-        numbered = len(graph.edges) <= NUMBERED_EDGES
-        marked = marks.marks_edge(edge)
-        _add_edge(drawing, graph.run, edge, scale, numbered=numbered, marked=marked)
+    told = below(annotations, 2 * picture.shape.columns + 26 * _widest(picture.shelves))
+    if not told:
+        _add_contents(drawing, picture, scale)
+        return str(drawing.source)
+    with drawing.subgraph(name="cluster_all") as inner:
+        inner.attr(label=f"<{told}>", labelloc="b", labeljust="l", pencolor="transparent")
+        inner.attr(margin="0", tooltip=" ")
+        _add_contents(inner, picture, scale)
     return str(drawing.source)
 
 
-def _graph_attributes(graph: CausalGraph, shelved: tuple[Shelf, ...]) -> dict[str, str]:
-    widest = max((shelf.boxes for shelf in shelved), default=0)
+def _picture(
+    graph: CausalGraph, marks: Marks, annotations: Annotations, limit: int | None
+) -> _Picture:
+    """What is drawn, and where: the one place where a large graph is cut."""
+    part = excerpt(graph, always=annotations.features | marks.features, limit=limit)
+    boxes = Boxes(supernodes(part.drawn, annotations))
+    groups = groups_of(part.drawn, folded=boxes.supernodes, left_out=part.left_out)
+    shelved = shelves(groups)
+    room = box_columns(shelved)
+    labels = [annotations.labels.get(node.feature) for node in part.drawn.nodes]
+    lines = [label_lines(label, room, 2) for label in labels if label]
+    explained = max([explanation_lines(part.drawn, room), *lines])
+    shape = BoxShape(room, context_lines(len(part.drawn)), explained)
+    return _Picture(part, shelved, boxes, shape, annotations, marks)
+
+
+def _widest(shelved: tuple[Shelf, ...]) -> int:
+    return max((shelf.boxes for shelf in shelved), default=1)
+
+
+def _graph_attributes(picture: _Picture) -> dict[str, str]:
+    widest = _widest(picture.shelves)
     rank_gap = min(0.85 + 0.05 * max(widest - 6, 0), 1.8)  # inches; wide layers, steeper arrows
     attributes = {
         "rankdir": "BT",
@@ -90,121 +133,112 @@ def _graph_attributes(graph: CausalGraph, shelved: tuple[Shelf, ...]) -> dict[st
         "outputorder": "nodesfirst",
         "tooltip": " ",
     }
-    if graph.resolves_positions:
+    if picture.graph.resolves_positions:
         attributes["remincross"] = "false"  # a second search would forget the order by position
-    if len(graph.edges) > MANY_EDGES:
+    if len(picture.graph.edges) > MANY_EDGES:
         attributes |= {"mclimit": "0.3", "nslimit": "4", "nslimit1": "4"}
     return attributes
 
 
-# -- layers ----------------------------------------------------------------------------------------
+def _add_contents(drawing: Digraph, picture: _Picture, scale: EffectScale) -> None:
+    graph = picture.graph
+    if not graph.nodes:
+        message = words(no_path_words(graph.run), size=12, colour=SOFT)
+        drawing.node("nothing", label=f"<{message}>", tooltip="no path is left")
+    for shelf in picture.shelves:
+        for group in shelf.groups:
+            _add_group(drawing, picture, group)
+    add_ranks(drawing, picture.shelves)
+    edges = [edge for edge in graph.edges if not picture.boxes.hides(edge)]
+    for edge in sorted(edges, key=lambda edge: abs(edge.effect)):
+        ends = picture.boxes.key(edge.source), picture.boxes.key(edge.target)
+        attributes = arrow_attributes(
+            graph.run,
+            edge,
+            scale,
+            picture.boxes,
+            numbered=len(edges) <= NUMBERED_EDGES,
+            marked=picture.marks.marks_edge(edge),
+        )
+        places = [graph.depths[picture.boxes.layer(end)] for end in (edge.source, edge.target)]
+        if places[0] >= places[1]:  # of a group that spans layers: it must not turn them around
+            attributes["constraint"] = "false"
+        drawing.edge(*ends, **attributes)
 
 
-def _add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
-    """What holds the layers in place, all of it invisible.
-
-    Within a shelf the components' last layers are level, and so on downwards; the name of a layer
-    comes before its features, and components come in order. Shelves follow one another. (Edges
-    within a rank keep its order only where they have a weight.)
-    """
-    for shelf in shelved:
-        for level in range(len(shelf.tallest.ranks)):
-            with drawing.subgraph() as same:
-                same.attr(rank="same")
-                for group in shelf.groups:
-                    for rank in group.ranks[level : level + 1]:
-                        same.node(_layer_name(group, rank))
-                        for node in rank.nodes:
-                            same.node(str(node.feature))
-        for left, right in pairwise(shelf.groups):
-            ends = _layer_name(left, left.ranks[0]), _layer_name(right, right.ranks[0])
-            drawing.edge(*ends, style="invis", weight="1")
-    for upper, lower in pairwise(shelf.tallest for shelf in shelved):
-        ends = _layer_name(lower, lower.ranks[0]), _layer_name(upper, upper.ranks[-1])
-        drawing.edge(*ends, style="invis", weight="0")
+# -- components ------------------------------------------------------------------------------------
 
 
-def _add_layer_names(cluster: Digraph, group: Group) -> None:
-    for rank in group.ranks:
-        name = _layer_name(group, rank)
-        cluster.node(name, label=f"<{_layer_label(rank.layer)}>", tooltip=_layer_tip(rank.layer))
-        before = [name]
-        for nodes in rank.by_position:
-            here = [str(node.feature) for node in nodes]
-            for left, right in product(before, here):
-                cluster.edge(left, right, style="invis", weight="1")
-            before = here
-    for above, below in pairwise(group.ranks):
-        ends = _layer_name(group, below), _layer_name(group, above)
-        cluster.edge(*ends, style="invis", weight="300")
-
-
-def _layer_name(group: Group, rank: Rank) -> str:
-    return f"layer {rank.label} of {group.number}"
-
-
-def _layer_label(layer: LayerReport | None) -> str:
-    if layer is None:
-        return table(row(cell(words("next token", size=9, colour=SOFT))))
-    return table(
-        row(cell(words("layer", size=9, colour=SOFT))),
-        row(cell(words(layer.label, size=20, colour=SOFT, bold=True))),
-        row(cell(words(place_words(layer.hook_point), size=8, colour=SOFT))),
-        cellpadding=1,
-    )
-
-
-def _layer_tip(layer: LayerReport | None) -> str:
-    if layer is None:
-        return "output tokens: the effect on one is the change of its logit"
-    return in_tooltip(
-        f"layer {layer.label}: {visible(layer.hook_point)}\n"
-        f"{counted(layer.active_features, 'active feature')}, {plain(layer.l0)} a token\n"
-        f"{layer.fvu:.1%} of the variance unexplained"
-    )
-
-
-# -- components, edges -----------------------------------------------------------------------------
-
-
-def _add_group(
-    drawing: Digraph, graph: CausalGraph, group: Group, shape: BoxShape, marks: Marks
-) -> None:
+def _add_group(drawing: Digraph, picture: _Picture, group: Group) -> None:
     number = group.number
-    standing = marks.standing(number)
-    total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
-    facts = f"  {counted_nodes(group.nodes)} · total |effect| {plain(total)}"
-    head = row(
-        cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
-        cell(words(facts, size=9.5, colour=SOFT), align="LEFT"),
-    )
-    caption = table(head, cellpadding=2)
+    standing = picture.marks.standing(number)
+    caption = _caption(picture.part, number)
     if standing is not None:
         caption = table(row(cell(at_own_size(caption))), _standing_row(standing))
     with drawing.subgraph(name=f"cluster_{number}") as cluster:
         cluster.attr(
-            label=f"<{font(caption)}>",
+            label=f"<{caption}>",
             labeljust="l",
-            labelloc="b",  # on top, as layers go upwards
             style="rounded,filled",
             color=LINE,
             fillcolor=PANEL,
+            penwidth="1",
             margin="14",
             tooltip=f"Graph {number}",
         )
         if standing is not None:
             cluster.attr(**_frame(standing))
-        _add_layer_names(cluster, group)
-        for node in group.nodes:
-            address = web_address(node.neuronpedia)
-            linked = {"URL": address, "target": "_blank"} if address else {}
-            cluster.node(
-                str(node.feature),
-                label=f"<{box(node, graph.run, shape, marked=marks.marks_node(node))}>",
-                tooltip=box_tooltip(node, graph.run),
-                id=f"node-{node.feature}",
-                **linked,
-            )
+        add_layer_names(cluster, group)
+        for rank in group.ranks:
+            _add_boxes(cluster, picture, rank)
+
+
+def _add_boxes(cluster: Digraph, picture: _Picture, rank: Rank) -> None:
+    """The boxes of a layer: those of features are of one height."""
+    run, shape, said = picture.graph.run, picture.shape, picture.annotations
+    remarks = {node.feature: remarks_on(said, node.feature) for node in rank.nodes}
+    rows = [BoxRows.of(node, shape, remarks[node.feature]) for node in rank.nodes]
+    level = BoxRows.most(rows) if rows else None
+    for node in rank.nodes:
+        mine = remarks[node.feature]
+        ticked = picture.marks.marks_node(node)
+        cluster.node(
+            str(node.feature),
+            label=f"<{box(node, run, shape, marked=ticked, remarks=mine, level=level)}>",
+            tooltip=box_tooltip(node, run, mine),
+            id=f"node-{node.feature}",
+            **_link(node),
+        )
+    for each in rank.folded:
+        cluster.node(
+            each.key,
+            label=f"<{folded_box(each, run, shape, said)}>",
+            tooltip=folded_tooltip(each, run, said),
+            id=each.key.replace(" ", "-"),
+        )
+
+
+def _link(node: Node) -> dict[str, str]:
+    address = web_address(node.neuronpedia)
+    return {"URL": address, "target": "_blank"} if address else {}
+
+
+def _caption(part: Excerpt, number: int) -> str:
+    """A component's name and size; its numbers are those of the whole component."""
+    whole = part.whole
+    nodes = [node for node in whole.nodes if node.component == number]
+    total = sum(abs(edge.effect) for edge in whole.edges if whole[edge.source].component == number)
+    drawn = sum(
+        node.component == number and not node.feature.is_output for node in part.drawn.nodes
+    )
+    features = sum(not node.feature.is_output for node in nodes)
+    of_how_many = f" · {drawn} of {features} features drawn" if drawn < features else ""
+    facts = f"  {counted_nodes(nodes)} · total |effect| {plain(total)}{of_how_many}"
+    head = row(
+        cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
+        cell(words(facts, size=9.5, colour=SOFT), align="LEFT"),
+    )
+    return table(head, cellpadding=2)
 
 
 def _standing_row(standing: Standing) -> str:
@@ -220,49 +254,3 @@ def _frame(standing: Standing) -> dict[str, str]:
     if standing.supported:
         return {"color": INK, "penwidth": "2.5"}
     return {"color": FAINT, "style": "rounded,filled,dashed"}
-
-
-def _add_edge(
-    drawing: Digraph,
-    run: RunRecord,
-    edge: Edge,
-    scale: EffectScale,
-    *,
-    numbered: bool,
-    marked: bool,
-) -> None:
-    check = f"{CHECK} " if marked else ""
-    told = f"  {check}{signed(edge.effect)} "
-    number = words(told, size=8, colour=effect_colour(edge.effect), bold=marked)
-    drawing.edge(
-        str(edge.source),
-        str(edge.target),
-        label=f"<{number}>" if numbered or marked else "",
-        color=scale.colour(edge.effect),
-        penwidth=f"{scale.width(edge.effect):.2f}",
-        arrowhead=arrow_head(edge),
-        id=f"edge-{edge.source}-{edge.target}",
-        tooltip=in_tooltip("\n".join(_edge_lines(run, edge))),
-        **{"class": edge.sign},
-    )
-
-
-def _edge_lines(run: RunRecord, edge: Edge) -> list[str]:
-    """What hovering over an arrow says: the effect, its meaning, how it came about."""
-    ends = f"{edge.source} -> {name_of(run, edge.target)}"
-    change, does = ("lowers", "promotes") if edge.effect < 0 else ("raises", "suppresses")
-    what = "target"
-    if edge.target.is_output:
-        what = logit_words(run.output(edge.target))
-    lines = [
-        f"{ends}: effect {signed(edge.effect)}",
-        f"ablating the source {change} the {what}: it {does} it",
-    ]
-    if edge.anatomy is not None:
-        whole = "" if edge.target.is_output else "pre-activation "
-        total = signed(edge.anatomy.preactivation_effect)
-        lines.append(f"{whole}{total}: {anatomy_words(edge.anatomy)}")
-        strongest = strongest_part(edge.anatomy)
-        if strongest and any(block.heads for block in edge.anatomy.blocks):
-            lines.append(f"strongest: {strongest}")
-    return lines

@@ -19,7 +19,8 @@ _TIP = re.compile(
     r"<a (?P<link>xlink:href=\"[^\"]*\" )?xlink:title=\"(?P<tip>[^\"]*)\""
 )
 _ARROW_LINE = re.compile(
-    r'(?P<line><path fill="none" stroke="[^"]*"(?: stroke-width="[^"]*")? d="(?P<d>[^"]*)"/>)'
+    r'(?P<line><path fill="none" stroke="[^"]*"(?: stroke-width="[^"]*")?'
+    r'(?: stroke-dasharray="[^"]*")? d="(?P<d>[^"]*)"/>)'
 )
 _POINTS = re.compile(r'<svg width="(?P<width>[\d.]+)pt" height="(?P<height>[\d.]+)pt"')
 _EDGE_GROUP = re.compile(r'<g id="[^"]*" class="edge[^"]*">.*?</g>\n</g>', re.DOTALL)

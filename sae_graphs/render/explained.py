@@ -50,7 +50,7 @@ def page_words(page: FeaturePage | None) -> str:
     return page.explanation or _NOT_FOUND.get(page.status, NO_WORDS)
 
 
-def explanation_lines(graph: CausalGraph, room: int) -> int:
+def explanation_lines(graph: CausalGraph, room: float) -> int:
     """How many lines every box of a graph has for what Neuronpedia says: what the longest needs,
     two at most; none where it was not asked."""
     if not is_explained(graph):

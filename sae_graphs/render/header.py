@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.errors import quoted
 from sae_graphs.graph import CausalGraph, RunRecord
+from sae_graphs.render.excerpt import Excerpt
 from sae_graphs.render.legend import legend
 from sae_graphs.render.marks import NO_MARKS, Marks
 from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
@@ -29,10 +32,11 @@ from sae_graphs.render.text import (
     columns,
     counted,
     in_label,
-    in_thousandths,
     percent,
+    probability_words,
     shortened,
     token,
+    visible,
 )
 
 FACT_COLUMNS = 72
@@ -41,17 +45,25 @@ PROMPT_COLUMNS = 64
 PROMPT_LINES = 5
 NEXT_TOKENS = 6
 BAR_POINTS = 90
+LEAST_SHOWN = 0.001  # probability: a bar of less is none
+RARE_COLUMNS = 36
+TITLE_COLUMNS = 44
 
 
 def header(
-    graph: CausalGraph, *, scale: EffectScale, title: str | None, marks: Marks = NO_MARKS
+    part: Excerpt,
+    *,
+    scale: EffectScale,
+    title: str | None,
+    marks: Marks = NO_MARKS,
+    annotations: Annotations = NO_ANNOTATIONS,
 ) -> str:
     """The HTML-like label above the whole picture."""
-    run = graph.run
+    run = part.whole.run
     columns_ = [
-        cell(at_own_size(_about(graph, title, marks.subtitle))),
+        cell(at_own_size(_about(part, title, marks.subtitle))),
         cell(at_own_size(_next_tokens(run))),
-        cell(at_own_size(legend(graph, scale, marks))),
+        cell(at_own_size(legend(part, scale, marks, annotations))),
     ]
     rows = [row(cell(_warnings(run.warnings), colspan=3))] if run.warnings else []
     rows.append(row(*columns_))
@@ -111,20 +123,25 @@ def no_path_words(run: RunRecord) -> str:
     return f"No path{length} is left to draw. {remedy}"
 
 
-def _about(graph: CausalGraph, title: str | None, subtitle: Sequence[str]) -> str:
+def _about(part: Excerpt, title: str | None, subtitle: Sequence[str]) -> str:
+    graph = part.whole
     run = graph.run
     facts = [f"model {run.model}", f"SAEs {run.saes}"]
     words_of_settings = settings_words(run.settings, n_tokens=len(run.tokens))
-    lines = [words(title or "Causal graph", size=18, bold=True, colour=INK)]
-    rows = [row(cell(line, align="LEFT")) for line in lines]
+    shown = textwrap.wrap(visible(title or "Causal graph", space=" "), TITLE_COLUMNS)
+    rows = [row(cell(words(line, size=18, bold=True, colour=INK), align="LEFT")) for line in shown]
     rows += [
         row(cell(wrapped(shortened(line, 200), FACT_COLUMNS, size=11), align="LEFT"))
         for line in subtitle
     ]
     rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=3)))
+    if not part.is_whole:
+        told = wrapped(part.words(), FACT_COLUMNS - 10, size=10.5, colour=INK, bold=True)
+        rows.append(row(cell(told, align="LEFT")))
+    share = share_words(graph) + ("" if part.is_whole else ", drawn or not")
     rows += [
         row(cell(wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))
-        for fact in [" · ".join(facts), share_words(graph), words_of_settings]
+        for fact in [" · ".join(facts), share, words_of_settings]
         if fact
     ]
     return table(*rows, cellpadding=2, align="LEFT")
@@ -194,8 +211,11 @@ def prompt_lines(tokens: Sequence[str], read: int) -> list[list[int | None]]:
 
 
 def _next_tokens(run: RunRecord) -> str:
+    """The likely ones with a bar; in a line those that hardly have one."""
+    shown = [item for item in run.next_tokens[:NEXT_TOKENS] if item[1] >= LEAST_SHOWN]
+    shown = shown or list(run.next_tokens[:NEXT_TOKENS])
     rows = [row(cell(heading("Next token"), align="LEFT", colspan=3))]
-    for text, probability in run.next_tokens[:NEXT_TOKENS]:
+    for text, probability in shown:
         name = shortened(token(text), 16)
         filled = max(1, round(BAR_POINTS * min(max(probability, 0.0), 1.0)))
         filled_cell = cell(bgcolor=BAR, width=filled, height=8, fixedsize="TRUE")
@@ -204,9 +224,15 @@ def _next_tokens(run: RunRecord) -> str:
             row(
                 cell(font(in_label(name + HARD_SPACE), face=MONO, size=10.5), align="RIGHT"),
                 cell(bar, align="LEFT", width=BAR_POINTS),
-                cell(words(in_thousandths(probability), size=9.5, colour=SOFT), align="RIGHT"),
+                cell(words(probability_words(probability), size=9.5, colour=SOFT), align="RIGHT"),
             )
         )
+    rare = run.next_tokens[len(shown) : NEXT_TOKENS]
+    if rare:
+        names = "  ".join(shortened(token(text), 12) for text, _ in rare)
+        told = [f"then, each below {percent(LEAST_SHOWN)}:", *textwrap.wrap(names, RARE_COLUMNS)]
+        lines = [row(cell(words(line, size=8.5, colour=SOFT), align="LEFT")) for line in told]
+        rows.append(row(cell(table(*lines), align="LEFT", colspan=3)))
     return table(*rows, cellspacing=3, align="LEFT")
 
 

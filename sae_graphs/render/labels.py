@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sae_graphs.graph import BlockShare, Context, Node, RunRecord, TokenEffect
-from sae_graphs.render.anatomy import shares_words
-from sae_graphs.render.explained import explanation_row, page_lines
+from sae_graphs.graph import Node, RunRecord, TokenEffect
+from sae_graphs.render.explained import explanation_row, fitted
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
-from sae_graphs.render.names import logit_words, name_of, output_words, token_at
-from sae_graphs.render.strips import strip, strip_table
+from sae_graphs.render.names import logit_words, output_words, token_at
+from sae_graphs.render.remarks import (
+    BOLD,
+    NO_REMARKS,
+    PIN,
+    Remarks,
+    band_row,
+    label_row,
+    note_lines,
+    note_row,
+)
+from sae_graphs.render.strips import Piece, strip, strip_table
 from sae_graphs.render.style import (
     BAND,
     FAINT,
@@ -25,12 +35,11 @@ from sae_graphs.render.style import (
     effect_tint,
 )
 from sae_graphs.render.text import (
+    HARD_SPACE,
     columns,
-    counted,
     in_label,
-    in_tooltip,
-    percent,
     plain,
+    probability_words,
     shortened,
     signed,
     token,
@@ -39,9 +48,10 @@ from sae_graphs.render.text import (
 )
 
 MAX_TOKENS = 3
-MAX_TIP_TOKENS = 24
 TOKEN_SIZE, NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 20, 12, 9, 8.5
 MARKED_FRAME = 3  # points: the frame of a feature on a supported path
+PINNED_FRAME = 2
+OUTPUT_WIDTH = 108  # points: so that output tokens are of one width, but for long ones
 MONO_ASPECT = 0.602  # a monospaced character's width by its size
 
 LOWERS_WORDS = "ablating lowers"
@@ -51,7 +61,7 @@ RAISES_WORDS = "ablating raises"
 @dataclass(frozen=True)
 class BoxShape:
     """What every box of a picture has in common: characters in a line, contexts shown, and
-    lines for what Neuronpedia says."""
+    lines for what a feature means, in Neuronpedia's words or a reader's."""
 
     columns: int = 36
     contexts: int = 3
@@ -63,15 +73,83 @@ class BoxShape:
         return round(self.columns * TEXT_SIZE * MONO_ASPECT)
 
 
-def box(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool = False) -> str:
-    """The HTML-like label of one feature, or of an output token; `marked` where supported."""
+class BoxRows(NamedTuple):
+    """How many rows of each kind a box has, beside those that all boxes of a picture have."""
+
+    band: int = 0
+    prompt: int = 0
+    contexts: int = 0
+    tokens: int = 0
+    note: int = 0
+
+    @classmethod
+    def of(cls, node: Node, shape: BoxShape, remarks: Remarks = NO_REMARKS) -> BoxRows:
+        """Those of one box."""
+        shown = node.contexts[: shape.contexts]
+        return cls(
+            band=remarks.band is not None,
+            prompt=bool(node.activations),
+            contexts=sum(bool(context.tokens) for context in shown),
+            tokens=sum(map(bool, split_by_sign(node))),
+            note=len(note_lines(remarks.note, shape.columns)),
+        )
+
+    @classmethod
+    def most(cls, boxes: Iterable[BoxRows]) -> BoxRows:
+        """Those that the boxes of one layer need to be of one height."""
+        return cls(*map(max, zip(*boxes, strict=True)))
+
+
+def box(
+    node: Node,
+    run: RunRecord,
+    shape: BoxShape,
+    *,
+    marked: bool = False,
+    remarks: Remarks = NO_REMARKS,
+    level: BoxRows | None = None,
+) -> str:
+    """The HTML-like label of one feature, or of an output token; `marked` where supported.
+
+    `remarks` are a reader's. With `level` the box is filled up with empty rows to those.
+    """
     if node.feature.is_output:
-        return _output_box(node, run, shape)
-    largest = _largest_activation(node)
-    heading = _heading(node, run, shape, marked=marked)
-    rows = [row(cell(heading, align="LEFT", width=shape.points))]
+        return _output_box(node, run, shape, remarks, marked=marked)
+    rows = [band_row(remarks.band, shape.columns)] if remarks.band is not None else []
+    heading = _heading(node, run, shape, marked=marked, pinned=remarks.pinned)
+    rows.append(row(cell(heading, align="LEFT", width=shape.points)))
     if shape.explained:
-        rows.append(explanation_row(node, shape.columns, shape.explained))
+        label = remarks.label
+        rows.append(
+            explanation_row(node, shape.columns, shape.explained)
+            if label is None
+            else label_row(label, shape.columns, shape.explained)
+        )
+    rows += _strips(node, run, shape)
+    lowered, raised = split_by_sign(node)
+    rows += [_tokens(LOWERS_WORDS, lowered, shape)] if lowered else []
+    rows += [_tokens(RAISES_WORDS, raised, shape)] if raised else []
+    rows += [note_row(line) for line in note_lines(remarks.note, shape.columns)]
+    rows += _filling(BoxRows.of(node, shape, remarks), level)
+    return table(
+        *rows,
+        border=_frame(remarks, marked=marked),
+        color=INK if marked or remarks.pinned else LINE,
+        bgcolor=WHITE,
+        style="ROUNDED",
+        cellpadding=2,
+        cellspacing=1,
+    )
+
+
+def _frame(remarks: Remarks, *, marked: bool) -> int:
+    return MARKED_FRAME if marked else PINNED_FRAME if remarks.pinned else 1
+
+
+def _strips(node: Node, run: RunRecord, shape: BoxShape) -> list[str]:
+    """The prompt, and the contexts where the feature is most active."""
+    largest = _largest_activation(node)
+    rows = []
     if node.activations:
         line = strip(
             run.tokens,
@@ -85,18 +163,21 @@ def box(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool = False) ->
         line = strip(context.tokens, context.activations, largest=largest, width=shape.columns)
         if line:
             rows.append(_line(strip_table(line)))
-    lowered, raised = split_by_sign(node)
-    rows += [_tokens(LOWERS_WORDS, lowered, shape)] if lowered else []
-    rows += [_tokens(RAISES_WORDS, raised, shape)] if raised else []
-    return table(
-        *rows,
-        border=MARKED_FRAME if marked else 1,
-        color=INK if marked else LINE,
-        bgcolor=WHITE,
-        style="ROUNDED",
-        cellpadding=2,
-        cellspacing=1,
-    )
+    return rows
+
+
+def _filling(mine: BoxRows, level: BoxRows | None) -> list[str]:
+    """Empty rows, each as high as what another box of the layer has there."""
+    if level is None:
+        return []
+    missing = BoxRows(*(max(each - own, 0) for each, own in zip(level, mine, strict=True)))
+    blank = strip_table((Piece(HARD_SPACE, 0),))
+    return [
+        *[_line(blank)] * (missing.prompt + missing.contexts),
+        *[_no_tokens()] * missing.tokens,
+        *[note_row(None)] * missing.note,
+        *[band_row(None, 0)] * missing.band,
+    ]
 
 
 def split_by_sign(node: Node) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffect, ...]]:
@@ -117,27 +198,35 @@ def _largest_activation(node: Node) -> float:
     return max(map(abs, values), default=0.0)
 
 
-def _output_box(node: Node, run: RunRecord, shape: BoxShape) -> str:
+def _output_box(
+    node: Node, run: RunRecord, shape: BoxShape, remarks: Remarks, *, marked: bool
+) -> str:
     """Where paths end: the token in large type on dark ground, with its clean numbers."""
     output = run.output(node.feature)
     size = TOKEN_SIZE if output.contrast is None else TOKEN_SIZE - 4
     room = int(shape.points / (size * MONO_ASPECT))
-    text = output_words(output, room)
+    text = f"{CHECK} " * marked + f"{PIN} " * remarks.pinned
+    text += output_words(output, room - len(text))
     here = token_at(run, node.feature)
     if here is None or node.feature.position == run.read_position:
-        first = percent(output.probability)
+        first = probability_words(output.probability)
     else:
         first = f"after {shortened(here, 12)}"  # its probability there is not known
     small = words(f"{first}  ", size=NAME_SIZE, colour=WHITE, bold=True)
     number = f"{logit_words(output)} {plain(node.activation)}"
     small += words(number, size=SMALL_SIZE, colour=LINE)
+    named = [visible(each) for each in (remarks.band, remarks.label) if each is not None]
+    said = [fitted(each, shape.columns / BOLD) for each in named]
     rows = [
         cell(font(in_label(text), size=size, face=MONO, colour=WHITE, bold=True)),
+        *(cell(font(in_label(line), size=TEXT_SIZE, colour=WHITE, bold=True)) for line in said),
         cell(small),
-        cell(words(str(node.feature), size=SMALL_SIZE, colour=FAINT)),
+        cell(words(str(node.feature), size=SMALL_SIZE, colour=FAINT), width=OUTPUT_WIDTH),
     ]
+    notes = [note_row(line) for line in note_lines(remarks.note, shape.columns)]
     return table(
         *(row(each) for each in rows),
+        *notes,
         border=1,
         color=INK,
         bgcolor=INK,
@@ -147,14 +236,15 @@ def _output_box(node: Node, run: RunRecord, shape: BoxShape) -> str:
     )
 
 
-def _heading(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool) -> str:
+def _heading(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool, pinned: bool) -> str:
     mark = words(" ↗", size=10, colour=RAISES) if web_address(node.neuronpedia) else ""
     name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
-    if marked:
-        name = words(f"{CHECK} ", size=NAME_SIZE, colour=INK, bold=True) + name
+    if signs := f"{CHECK} " * marked + f"{PIN} " * pinned:
+        name = words(signs, size=NAME_SIZE, colour=INK, bold=True) + name
     state = f"active {plain(node.activation)}" if node.activation else "silent"
     if (here := token_at(run, node.feature)) is not None:
-        room = shape.columns - NAME_SIZE / TEXT_SIZE * len(str(node.feature)) - len(state) - 3
+        drawn = len(f"{signs}{node.feature}")
+        room = shape.columns - NAME_SIZE / TEXT_SIZE * drawn - len(state) - 3
         text = in_label(f" {shortened(here, max(int(room), 5))}")
         name += font(text, size=TEXT_SIZE, face=MONO, colour=INK)
     active = words(state, size=SMALL_SIZE, colour=SOFT)
@@ -183,66 +273,8 @@ def _tokens(label: str, effects: Sequence[TokenEffect], shape: BoxShape) -> str:
     return row(cell(at_own_size(table(row(*cells))), align="LEFT"))
 
 
-# -- tooltips --------------------------------------------------------------------------------------
-
-
-def box_tooltip(node: Node, run: RunRecord) -> str:
-    """What hovering over a box says: activation per prompt token, contexts, token effects."""
-    if node.feature.is_output:
-        return in_tooltip("\n".join(_output_lines(node, run)))
-    here = token_at(run, node.feature)
-    place = "the read token" if here is None else f"token {node.feature.position}, {here}"
-    lines = [f"{node.feature}: activation {plain(node.activation)} at {place}"]
-    lines += [f"{what} {shares_words(shares)}" for what, shares in provenance(node)]
-    if node.page is not None:
-        lines += ["", *page_lines(node)]
-    if node.activations:
-        lines += ["", "in this prompt:", *_prompt_lines(node, run)]
-    if node.contexts:
-        theirs = node.page is not None and node.page.gave_contexts
-        lines += ["", "most active on (from Neuronpedia):" if theirs else "most active on:"]
-        lines += [f"  {_context_line(context)}" for context in node.contexts]
-    for label, effects in zip((LOWERS_WORDS, RAISES_WORDS), split_by_sign(node), strict=True):
-        if effects:
-            lines += ["", f"{label} (nats):"]
-            lines += [f"  {token(item.token)}  {signed(item.effect_nats)}" for item in effects]
-    if web_address(node.neuronpedia):
-        lines += ["", "click for its page on Neuronpedia"]
-    return in_tooltip("\n".join(lines))
-
-
-def provenance(node: Node) -> tuple[tuple[str, tuple[BlockShare, ...]], ...]:
-    """Which blocks wrote the feature, and which later ones scrub it; what is not known is left
-    out."""
-    known = ("written by", node.written_by), ("scrubbed by", node.scrubbed_by)
-    return tuple((what, shares) for what, shares in known if shares)
-
-
-def _output_lines(node: Node, run: RunRecord) -> list[str]:
-    output = run.output(node.feature)
-    lines = [f"output token {name_of(run, node.feature)}"]
-    here = token_at(run, node.feature)
-    if here is not None:
-        lines.append(f"as what follows token {node.feature.position}, {here}")
-    if here is None or node.feature.position == run.read_position:
-        lines.append(f"clean probability {percent(output.probability)}")
-    return [*lines, f"clean {logit_words(output)} {plain(node.activation)}"]
-
-
-def _prompt_lines(node: Node, run: RunRecord) -> list[str]:
-    """The prompt's tokens on which the feature is active; of many, the most active ones."""
-    active = [position for position, value in enumerate(node.activations) if value]
-    active.sort(key=lambda position: -abs(node.activations[position]))
-    strongest = active[:MAX_TIP_TOKENS]
-    lines = [
-        f"  {token(run.tokens[position])}  {plain(node.activations[position])}"
-        for position in sorted(strongest)
-    ]
-    left = len(active) - len(strongest)
-    return [*lines, *([f"  and {counted(left, 'token')} less"] if left else [])] or ["  not active"]
-
-
-def _context_line(context: Context) -> str:
-    text = "".join(visible(item) for item in context.tokens)
-    peak = max(context.activations, key=abs, default=0.0)
-    return f"{shortened(text, 100)}  ({plain(peak)})"
+def _no_tokens() -> str:
+    """A row as high as one of tokens, and empty."""
+    cells = cell(words(HARD_SPACE, size=SMALL_SIZE))
+    cells += cell(font(HARD_SPACE, size=TEXT_SIZE, face=MONO))
+    return row(cell(at_own_size(table(row(cells))), align="LEFT"))

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph import CausalGraph
+from sae_graphs.render.excerpt import Excerpt
 from sae_graphs.render.explained import is_explained
 from sae_graphs.render.marks import CHECK, LEAST_SHARE, NO_MARKS, Marks
 from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
+from sae_graphs.render.remarks import PENCIL, PIN
 from sae_graphs.render.style import (
+    BAND,
     FAINT,
     INK,
     LINE,
     LOWERS,
     LOWERS_TINT,
     MONO,
+    NOTE,
     RAISES,
     RAISES_TINT,
     SHADES,
+    SOFT,
     WHITE,
     EffectScale,
     shade,
@@ -25,6 +31,12 @@ from sae_graphs.render.style import (
 from sae_graphs.render.text import in_label, plain
 
 LEGEND_COLUMNS = 84
+
+LEAD_WORDS = (
+    "Each box is a feature: a direction that a sparse autoencoder (SAE) has found in the model's "
+    "state at one layer. An arrow says what ablating one (switching it off) does to another: the "
+    "effect, ablated minus clean."
+)
 
 Kind = Literal[
     "promotes",
@@ -40,6 +52,12 @@ Kind = Literal[
     "ticked",
     "carried",
     "not_supported",
+    "pinned",
+    "labelled",
+    "noted",
+    "grouped",
+    "folded",
+    "rest",
 ]
 
 PROMOTES_WORDS = "promotes: ablating the source lowers the target (effect < 0)"
@@ -66,6 +84,19 @@ CARRIED_WORDS = (
 NOT_SUPPORTED_WORDS = "dashed frame: tested, and not supported; the caption says why"
 
 
+_READERS: dict[Kind, str] = {
+    "pinned": "pinned by a reader of the graph",
+    "labelled": "in bold under the name: what a reader takes the feature for",
+    "noted": "a reader's note; hover over the box for all of it",
+    "grouped": "a group that a reader made of features: its name above each of them",
+    "folded": (
+        "a group drawn as one box: its arrows are those of its members, each with its own effect "
+        "and none added up"
+    ),
+}
+REST_WORDS = "features that are not drawn here, by layer: weaker paths run through them"
+
+
 class Entry(NamedTuple):
     """A thing in the picture, and what it stands for."""
 
@@ -73,7 +104,12 @@ class Entry(NamedTuple):
     words: str
 
 
-def entries(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> tuple[Entry, ...]:
+def entries(
+    graph: CausalGraph,
+    scale: EffectScale,
+    marks: Marks = NO_MARKS,
+    annotations: Annotations = NO_ANNOTATIONS,
+) -> tuple[Entry, ...]:
     """The legend of this picture: only what occurs in it."""
     found = [Entry("promotes", PROMOTES_WORDS), Entry("suppresses", SUPPRESSES_WORDS)]
     if scale.largest:
@@ -96,7 +132,21 @@ def entries(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> 
         found.append(Entry("carried", CARRIED_WORDS))
     if any(standing and not standing.supported for standing in standings):
         found.append(Entry("not_supported", NOT_SUPPORTED_WORDS))
-    return tuple(found)
+    return (*found, *_annotated(graph, annotations))
+
+
+def _annotated(graph: CausalGraph, annotations: Annotations) -> list[Entry]:
+    """Of what a reader has added to the graph."""
+    here = {node.feature for node in graph.nodes}
+    folded = {group.folded for group in annotations.groups if here & {*group.features}}
+    occurring = {
+        "pinned": bool(here & {*annotations.pins}),
+        "labelled": bool(here & annotations.labels.keys()),
+        "noted": bool(here & annotations.notes.keys()),
+        "grouped": False in folded,
+        "folded": True in folded,
+    }
+    return [Entry(kind, told) for kind, told in _READERS.items() if occurring[kind]]
 
 
 def scale_words(scale: EffectScale) -> str:
@@ -144,32 +194,43 @@ def _output_words(graph: CausalGraph) -> str:
 # -- as part of a picture --------------------------------------------------------------------------
 
 
-def legend(graph: CausalGraph, scale: EffectScale, marks: Marks = NO_MARKS) -> str:
+def legend(
+    part: Excerpt,
+    scale: EffectScale,
+    marks: Marks = NO_MARKS,
+    annotations: Annotations = NO_ANNOTATIONS,
+) -> str:
     """The legend as an HTML-like table."""
     samples = {
         "promotes": arrow_sample("━━▶", LOWERS),
-        "suppresses": arrow_sample("━━┫", RAISES),
+        "suppresses": arrow_sample("╍╍┫", RAISES),
         "scale": _strokes(scale),
-        "effect": "",
         "place": _framed(),
         "activation": _ramp(),
         "tokens": _chips(),
-        "explained": "",
         "out": _dark(),
-        "supported": _checked(),
-        "ticked": _checked(),
+        "supported": _signed(CHECK),
+        "ticked": _signed(CHECK),
         "carried": arrow_sample(f"{CHECK} −1", INK),
         "not_supported": arrow_sample("╌╌╌", FAINT),
+        "pinned": _signed(PIN),
+        "noted": table(row(cell(arrow_sample(PENCIL, INK), bgcolor=NOTE, width=20))),
+        "grouped": _on(SOFT),
+        "folded": table(row(cell(arrow_sample("a", INK), bgcolor=BAND, border=2, color=SOFT))),
+        "rest": arrow_sample("+ 9", SOFT),
     }
+    found = entries(part.drawn, scale, marks, annotations)
+    found += () if part.is_whole else (Entry("rest", REST_WORDS),)
     rows = [
         row(
-            cell(at_own_size(sample) if (sample := samples[entry.kind]) else "", width=56),
+            cell(at_own_size(samples[entry.kind]) if entry.kind in samples else "", width=56),
             cell(wrapped(entry.words, LEGEND_COLUMNS, size=9.5), align="LEFT"),
         )
-        for entry in entries(graph, scale, marks)
+        for entry in found
     ]
     title = row(cell(heading("How to read it"), align="LEFT", colspan=2))
-    return table(title, *rows, cellspacing=2)
+    lead = wrapped(LEAD_WORDS, LEGEND_COLUMNS + 10, size=10, colour=INK)
+    return table(title, row(cell(lead, align="LEFT", colspan=2)), *rows, cellspacing=2)
 
 
 def arrow_sample(drawn: str, colour: str) -> str:
@@ -205,8 +266,12 @@ def _framed() -> str:
 
 
 def _dark() -> str:
-    return table(row(cell(words("a", size=11, colour=WHITE, face=MONO), bgcolor=INK, width=20)))
+    return _on(INK)
 
 
-def _checked() -> str:
-    return table(row(cell(arrow_sample(CHECK, INK), border=2, color=INK, width=20)))
+def _on(ground: str) -> str:
+    return table(row(cell(words("a", size=11, colour=WHITE, face=MONO), bgcolor=ground, width=20)))
+
+
+def _signed(sign: str) -> str:
+    return table(row(cell(arrow_sample(sign, INK), border=2, color=INK, width=20)))

@@ -25,6 +25,7 @@ LINE = "#cbd5e1"
 PANEL = "#f8fafc"  # the ground of a group
 BAND = "#eef2f6"  # the ground of the prompt
 WHITE = "#ffffff"
+NOTE = "#fef9c3"  # the ground of what a reader wrote
 ALARM = "#fff3cd"
 ALARM_LINE = "#d97706"
 BAR = "#64748b"
@@ -85,6 +86,11 @@ def effect_tint(effect: float) -> str:
 def arrow_head(edge: Edge) -> str:
     """The sign again, for readers who do not see the hues: an arrow, or a bar that blocks."""
     return "normal" if edge.effect < 0 else "tee"
+
+
+def arrow_line(edge: Edge) -> str:
+    """And once more, for pictures too small to show heads: what suppresses is dashed."""
+    return "solid" if edge.effect < 0 else "dashed"
 
 
 def shade_step(activation: float, largest: float) -> int:

@@ -142,6 +142,15 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if 0 < share < 0.0995 else f"{share:.0%}"
 
 
+def probability_words(probability: float) -> str:
+    """A probability as per cent; one that would read as all of it, or as nothing, says so.
+
+    >>> [probability_words(p) for p in (0.9999, 0.97, 0.0123, 0.0002)]
+    ['>99.9%', '97%', '1.2%', '<0.1%']
+    """
+    return ">99.9%" if 0.9995 < probability < 1 else percent(probability)
+
+
 def in_thousandths(probability: float) -> str:
     """A probability with three decimals; one that would read as nothing says that it is small."""
     return "<0.001" if 0 < probability < 0.0005 else f"{probability:.3f}"

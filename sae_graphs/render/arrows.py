@@ -1,0 +1,71 @@
+"""Arrows: their colour, head and number, and what hovering over one says."""
+
+from __future__ import annotations
+
+from sae_graphs.graph import Edge, RunRecord
+from sae_graphs.render.anatomy import anatomy_words, strongest_part
+from sae_graphs.render.marks import CHECK
+from sae_graphs.render.markup import cell, row, table, words
+from sae_graphs.render.names import logit_words, name_of
+from sae_graphs.render.style import SOFT, EffectScale, arrow_head, arrow_line, effect_colour
+from sae_graphs.render.supernodes import Boxes
+from sae_graphs.render.text import in_tooltip, signed
+
+
+def arrow_attributes(
+    run: RunRecord,
+    edge: Edge,
+    scale: EffectScale,
+    boxes: Boxes,
+    *,
+    numbered: bool,
+    marked: bool,
+) -> dict[str, str]:
+    """The attributes of an arrow in the DOT source; `marked` where a tick stands at its number."""
+    return {
+        "label": f"<{_number(edge, boxes, marked=marked)}>" if numbered or marked else "",
+        "color": scale.colour(edge.effect),
+        "penwidth": f"{scale.width(edge.effect):.2f}",
+        "arrowhead": arrow_head(edge),
+        "style": arrow_line(edge),
+        "id": f"edge-{edge.source}-{edge.target}",
+        "tooltip": in_tooltip("\n".join(_lines(run, edge))),
+        "class": edge.sign,
+    }
+
+
+def _number(edge: Edge, boxes: Boxes, *, marked: bool) -> str:
+    """The effect; where an end is folded away, below it which member of the group it is."""
+    check = f"{CHECK} " if marked else ""
+    told = f"  {check}{signed(edge.effect)} "
+    number = words(told, size=8, colour=effect_colour(edge.effect), bold=marked)
+    ends = [
+        f"{what} {feature}"
+        for what, feature in (("of", edge.source), ("on", edge.target))
+        if boxes.of(feature) is not None
+    ]
+    if not ends:
+        return number
+    which = words(f"  {' '.join(ends)} ", size=7, colour=SOFT)
+    return table(row(cell(number, align="LEFT")), row(cell(which, align="LEFT")))
+
+
+def _lines(run: RunRecord, edge: Edge) -> list[str]:
+    """What hovering over an arrow says: the effect, its meaning, how it came about."""
+    ends = f"{edge.source} -> {name_of(run, edge.target)}"
+    change, does = ("lowers", "promotes") if edge.effect < 0 else ("raises", "suppresses")
+    what = "target"
+    if edge.target.is_output:
+        what = logit_words(run.output(edge.target))
+    lines = [
+        f"{ends}: effect {signed(edge.effect)}",
+        f"ablating the source {change} the {what}: it {does} it",
+    ]
+    if edge.anatomy is not None:
+        whole = "" if edge.target.is_output else "pre-activation "
+        total = signed(edge.anatomy.preactivation_effect)
+        lines.append(f"{whole}{total}: {anatomy_words(edge.anatomy)}")
+        strongest = strongest_part(edge.anatomy)
+        if strongest and any(block.heads for block in edge.anatomy.blocks):
+            lines.append(f"strongest: {strongest}")
+    return lines

@@ -1,0 +1,71 @@
+"""The box of a folded group: its name, its members, how many arrows it hides."""
+
+from __future__ import annotations
+
+from sae_graphs.annotations import Annotations
+from sae_graphs.graph import Node, RunRecord
+from sae_graphs.render.explained import broken, page_words
+from sae_graphs.render.labels import BoxShape
+from sae_graphs.render.markup import cell, font, row, table, words
+from sae_graphs.render.names import name_of
+from sae_graphs.render.remarks import BOLD, PENCIL, PIN
+from sae_graphs.render.style import BAND, INK, SANS, SOFT
+from sae_graphs.render.supernodes import Supernode
+from sae_graphs.render.text import ELLIPSIS, counted, in_label, in_tooltip, signed, visible
+
+MEMBERS = 8  # named in the box; its tooltip names all
+NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 14.0, 9.0, 8.5
+
+
+def folded_box(each: Supernode, run: RunRecord, shape: BoxShape, annotations: Annotations) -> str:
+    """The HTML-like label of a folded group."""
+    room = shape.columns * TEXT_SIZE / NAME_SIZE / BOLD - 1
+    name = "".join(
+        f'{in_label(line)}<BR ALIGN="LEFT"/>' for line in broken(visible(each.name), room, 2)
+    )
+    heading = font(name, size=NAME_SIZE, colour=INK, face=SANS, bold=True)
+    rows = [row(cell(heading, align="LEFT", width=shape.points))]
+    rows += [
+        row(cell(words(line, size=TEXT_SIZE, colour=INK), align="LEFT"))
+        for line in (_member(node, run, shape, annotations) for node in each.nodes[:MEMBERS])
+    ]
+    if (more := len(each.nodes) - MEMBERS) > 0:
+        rows.append(row(cell(words(f"{ELLIPSIS} and {more} more", size=TEXT_SIZE), align="LEFT")))
+    rows.append(row(cell(words(_summary(each), size=SMALL_SIZE, colour=SOFT), align="LEFT")))
+    return table(
+        *rows, border=2, color=SOFT, bgcolor=BAND, style="ROUNDED", cellpadding=2, cellspacing=1
+    )
+
+
+def folded_tooltip(each: Supernode, run: RunRecord, annotations: Annotations) -> str:
+    """What hovering over a folded group says: all members, and the arrows that it hides."""
+    lines = [f"{visible(each.name, space=' ')}: {_summary(each)}", ""]
+    for node in each.nodes:
+        said = _said(node, annotations)
+        lines.append(f"  {name_of(run, node.feature)}" + (f"  {said}" if said else ""))
+        if note := annotations.notes.get(node.feature):
+            lines.append(f"    {PENCIL} {visible(note, space=' ')}")
+    if each.inside:
+        lines += ["", "arrows inside:"]
+        lines += [f"  {e.source} -> {e.target}: effect {signed(e.effect)}" for e in each.inside]
+    return in_tooltip("\n".join(lines))
+
+
+def _summary(each: Supernode) -> str:
+    kinds = {node.feature.is_output for node in each.nodes}
+    what = "feature" if kinds == {False} else "box" if len(kinds) > 1 else "output token"
+    count = counted(len(each.nodes), what).replace("boxs", "boxes")
+    labels = each.layers
+    layers = f"layer {labels[0]}" if len(labels) == 1 else f"layers {labels[0]} to {labels[-1]}"
+    hidden = counted(len(each.inside), "arrow") if each.inside else "no arrows"
+    return f"{count}, {layers}; {hidden} inside"
+
+
+def _member(node: Node, run: RunRecord, shape: BoxShape, annotations: Annotations) -> str:
+    pin = f"{PIN} " if node.feature in annotations.pins else ""
+    line = f"{pin}{name_of(run, node.feature)}  {_said(node, annotations)}"
+    return broken(visible(line.rstrip()), shape.columns - 1, 1)[0]
+
+
+def _said(node: Node, annotations: Annotations) -> str:
+    return visible(annotations.labels.get(node.feature) or page_words(node.page), space=" ")
