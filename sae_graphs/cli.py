@@ -16,6 +16,7 @@ from sae_graphs import __version__
 from sae_graphs.cli_compare import compare_and_print
 from sae_graphs.cli_console import err, out
 from sae_graphs.cli_contexts import contexts
+from sae_graphs.cli_export import export
 from sae_graphs.cli_graph import Source, Wanted, draw, draw_again
 from sae_graphs.cli_models import models
 from sae_graphs.cli_neuronpedia import neuronpedia
@@ -245,6 +246,7 @@ app.command()(contexts)
 app.command()(validate)
 app.command()(models)
 app.command()(neuronpedia)
+app.command()(export)
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ from sae_graphs.records import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sae_graphs.annotations import Annotations
     from sae_graphs.paths import FeaturePath
 
 __all__ = [
@@ -328,6 +329,19 @@ class CausalGraph:
         from sae_graphs.graph_json import save
 
         return save(self, path)
+
+    def export(
+        self, path: str | Path, *, annotations: Annotations | str | Path | None = None
+    ) -> tuple[Path, ...]:
+        """Write the graph for another program, as the suffix says; returns the files.
+
+        `.graphml`, `.gexf`, `.csv`, `.parquet` (tables come with a second file, of the nodes), and
+        `.attribution.json` for circuit-tracer's viewer and Neuronpedia; see
+        `sae_graphs.exports.export` for what each of them loses.
+        """
+        from sae_graphs.exports import export
+
+        return export(self, path, annotations=annotations)
 
     @classmethod
     def load(cls, path: str | Path) -> CausalGraph:

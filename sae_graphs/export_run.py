@@ -1,0 +1,62 @@
+"""The exports of a run: `exports/` in its folder, and their place in its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sae_graphs import __version__
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.files import RECORD, check_writable, replace_folder, write_atomically
+from sae_graphs.graph import CausalGraph
+from sae_graphs.graph_json import FILE_NAME
+from sae_graphs.outputs import record_of
+
+NAME = "exports"
+
+
+def exports_folder(run: Path, given: Path | None) -> Path:
+    """Where the exports of a run, or of a saved graph, go; `given` is what the user asked for.
+
+    Raises `SaeGraphsError` where they would replace something else.
+    """
+    folder = given
+    if folder is None and (run.is_dir() or run.name == FILE_NAME):
+        folder = (run if run.is_dir() else run.parent) / NAME
+    folder = folder or run.with_name(f"{run.stem}-{NAME}")
+    if (folder / FILE_NAME).is_file():
+        raise SaeGraphsError(
+            f"{folder} holds a graph, which the exports would replace; give another folder"
+        )
+    check_writable(folder)
+    return folder
+
+
+def write_exports(folder: Path, files: Mapping[str, bytes], graph: CausalGraph) -> tuple[str, ...]:
+    """Put all exports in place at once, and into the record of the run that they belong to.
+
+    Exports that were there before go. Returns the names, that of their record included.
+    """
+    names = (*files, RECORD)
+    record = {
+        "prompt": graph.run.prompt,
+        "model": graph.run.model,
+        "saes": graph.run.saes,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sae_graphs": __version__,
+        "files": list(names),
+    }
+    replace_folder(folder, {**files, RECORD: _json(record)})
+    run = folder.resolve().parent
+    held = record_of(run)
+    if held is not None and isinstance(held.get("files"), list) and (run / FILE_NAME).is_file():
+        # a new graph in this place is another one, and takes the old one's exports away
+        listed = [*(name for name in held["files"] if name != folder.name), folder.name]
+        write_atomically(run / RECORD, _json({**held, "files": listed}))
+    return names
+
+
+def _json(record: Mapping[str, object]) -> bytes:
+    return (json.dumps(record, indent=1) + "\n").encode()

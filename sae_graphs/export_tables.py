@@ -1,0 +1,129 @@
+"""The rows that exports are made of: one a node, one an edge, with plain values alone.
+
+Texts are made visible: a newline is an arrow, a control code an escape, so that every format can
+hold them. `graph.json` has them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sae_graphs.annotations import Annotations
+from sae_graphs.graph import CausalGraph, Context, Edge, Node, TokenEffect
+from sae_graphs.render.anatomy import shares_words
+from sae_graphs.render.strips import strip
+from sae_graphs.render.text import HARD_SPACE, MINUS, visible, web_address
+from sae_graphs.views import anatomy_sums
+
+Value = str | int | float | bool | None
+
+CONTEXT_WIDTH = 80  # columns of text
+
+
+def readable(text: str) -> str:
+    """One line that any file can hold, spaces as they are."""
+    return visible(text, space=" ")
+
+
+def node_rows(graph: CausalGraph, annotations: Annotations) -> list[dict[str, Value]]:
+    """One row a node, in the graph's order; None where something is not known.
+
+    `activation` is clean, in the units of the feature's SAE (a logit in nats, for output tokens);
+    `promotes` and `suppresses` are tokens with their effects in nats (ablated minus clean).
+    """
+    return [_node_row(graph, node, annotations) for node in graph.nodes]
+
+
+def _node_row(graph: CausalGraph, node: Node, annotations: Annotations) -> dict[str, Value]:
+    feature = node.feature
+    output = graph.run.output(feature) if feature.is_output else None
+    group = annotations.group_of(feature)
+    contrast = None if output is None else output.contrast
+    return {
+        "feature": str(feature),
+        "layer": feature.layer,
+        "index": feature.index,
+        "position": feature.position,
+        "depth": graph.depths[feature.layer],
+        "is_output": feature.is_output,
+        "token": _readable(node.token),
+        "contrast": _readable(contrast),
+        "probability": None if output is None else output.probability,
+        "activation": node.activation,
+        "component": node.component,
+        "explanation": _readable(node.explanation),
+        "neuronpedia": web_address(node.neuronpedia),
+        "label": _readable(annotations.labels.get(feature)),
+        "group": None if group is None else readable(group.name),
+        "pinned": feature in annotations.pins,
+        "note": _readable(annotations.notes.get(feature)),
+        "top_context": context_text(node.contexts[0]) if node.contexts else None,
+        "promotes": _effects(node.promotes),
+        "suppresses": _effects(node.suppresses),
+        "written_by": shares_words(node.written_by).replace(MINUS, "-") or None,
+        "scrubbed_by": shares_words(node.scrubbed_by).replace(MINUS, "-") or None,
+    }
+
+
+def edge_rows(graph: CausalGraph, *, blocks: bool = True) -> list[dict[str, Value]]:
+    """One row an edge, strongest first: its effect (ablated minus clean), and how it came about.
+
+    `skip`, `attention`, `mlp` and their sum are changes of the target's pre-activation; with
+    `blocks`, so are `attention_4`, `attention_4_head_7` and `mlp_4`, for block 4. None where there
+    is no anatomy. Every row has the same columns.
+    """
+    parts = [_blocks(edge) if blocks else {} for edge in graph.edges]
+    places = {name: place for part in parts for name, (place, _) in part.items()}
+    names = sorted(places, key=lambda name: places[name])
+    empty: dict[str, Value] = dict.fromkeys(names)
+    return [
+        _edge_row(graph, edge) | empty | {name: value for name, (_, value) in part.items()}
+        for edge, part in zip(graph.edges, parts, strict=True)
+    ]
+
+
+def _edge_row(graph: CausalGraph, edge: Edge) -> dict[str, Value]:
+    source, target = graph[edge.source], graph[edge.target]
+    return {
+        "source": str(edge.source),
+        "target": str(edge.target),
+        "source_layer": edge.source.layer,
+        "target_layer": edge.target.layer,
+        "source_position": edge.source.position,
+        "target_position": edge.target.position,
+        "target_token": _readable(target.token),
+        "effect": edge.effect,
+        "sign": edge.sign,
+        "component": source.component,
+        "source_explanation": _readable(source.explanation),
+        "target_explanation": _readable(target.explanation),
+        **anatomy_sums(edge.anatomy),
+    }
+
+
+def _blocks(edge: Edge) -> dict[str, tuple[tuple[int, int, int], float]]:
+    """Column name to its place among the columns, and this edge's value."""
+    found: dict[str, tuple[tuple[int, int, int], float]] = {}
+    for block in edge.anatomy.blocks if edge.anatomy is not None else ():
+        n = block.block
+        found[f"attention_{n}"] = (n, 0, -1), block.attention
+        for head, value in enumerate(block.heads):
+            found[f"attention_{n}_head_{head}"] = (n, 0, head), value
+        found[f"mlp_{n}"] = (n, 1, -1), block.mlp
+    return found
+
+
+def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:
+    """A context as text of at most `width` columns around its peak; None where it is empty."""
+    pieces = strip(context.tokens, context.activations, largest=1.0, width=width)
+    return "".join(piece.text for piece in pieces).replace(HARD_SPACE, " ") or None
+
+
+def _effects(effects: Iterable[TokenEffect]) -> str | None:
+    words = (f'"{readable(item.token)}" {item.effect_nats:+.4g}' for item in effects)
+    return "; ".join(words) or None
+
+
+def _readable(text: Any) -> str | None:
+    return None if text is None else readable(text)

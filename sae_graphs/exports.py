@@ -1,0 +1,170 @@
+"""A saved graph in the formats of other programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, fitting
+from sae_graphs.annotations import load as load_annotations
+from sae_graphs.attribution import attribution
+from sae_graphs.attribution_rules import broken_rules
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.export_tables import Value, edge_rows, node_rows
+from sae_graphs.files import write_atomically
+from sae_graphs.graph import CausalGraph
+
+SUFFIXES = {
+    "graphml": ".graphml",
+    "gexf": ".gexf",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "attribution": ".attribution.json",
+}
+FORMATS = tuple(SUFFIXES)
+
+_log = logging.getLogger(__name__)
+
+
+def export(
+    graph: CausalGraph,
+    path: str | Path,
+    *,
+    annotations: Annotations | str | Path | None = None,
+    told: Callable[[str], None] | None = None,
+) -> tuple[Path, ...]:
+    """Write the graph in the format that the path's suffix names; returns the files.
+
+    Effects are ablated minus clean, in every format but the last.
+
+    - `.graphml`, `.gexf`: nodes and edges with numbers and texts alone. An edge's `weight` is
+      |effect|; its anatomy is `skip`, `attention`, `mlp` and their sum. `label` is the reader's
+      label or the feature's name and explanation. In GEXF, arrows are red where the source
+      promotes its target, blue where it suppresses it. Lost: anatomies by block and head, all
+      contexts but the first, activations by token, what layers and the run's settings were.
+    - `.csv`, `.parquet`: every number of the edges, by block and head too. `NAME.csv` holds the
+      edges and `NAME.nodes.csv` the nodes, joined by their names. Lost: of the nodes, as above.
+    - `.attribution.json`: for circuit-tracer's viewer and Neuronpedia, where a link's weight is
+      *minus* the effect, so that positive ones support; see `sae_graphs.attribution.attribution`.
+
+    `annotations` are a reader's, or their file: labels, groups, pins and notes go along. Texts are
+    made visible, so that any program can hold them; `graph.json` alone has them as they were.
+    `told` gets one line on each thing left out, which is logged as a warning by default.
+
+    Raises `SaeGraphsError` for another suffix, where the file cannot be written, and where viewers
+    of an attribution graph would show nothing.
+    """
+    file = Path(path)
+    kind = _kind(file)
+    if file.is_dir():
+        raise SaeGraphsError(f"{file} is a folder; give a file, such as {file / 'graph.csv'}")
+    stem = file.name[: -len(SUFFIXES[kind])]
+    said: Any = annotations
+    if isinstance(annotations, str | Path):
+        said = load_annotations(annotations)
+    files = exported(graph, kind, stem=stem, annotations=said or NO_ANNOTATIONS, told=told)
+    written = {file.with_name(name): data for name, data in files.items()}
+    try:
+        for place, data in written.items():
+            write_atomically(place, data)
+    except OSError as problem:
+        raise SaeGraphsError(
+            f"cannot write {file}: {problem.strerror or problem}; give another folder"
+        ) from problem
+    return tuple(written)
+
+
+def exported(
+    graph: CausalGraph,
+    kind: str,
+    *,
+    stem: str = "graph",
+    annotations: Annotations = NO_ANNOTATIONS,
+    told: Callable[[str], None] | None = None,
+) -> dict[str, bytes]:
+    """The files of one of `FORMATS`, by name: what `export` writes."""
+    tell = told or _log.warning
+    said = fitting(annotations, graph, told=tell)
+    name = stem + SUFFIXES[kind]
+    if kind == "attribution":
+        return {name: attribution_bytes(graph, annotations=said, told=tell)}
+    if kind in ("graphml", "gexf"):
+        from sae_graphs import export_xml
+
+        return {name: getattr(export_xml, kind)(graph, said)}
+    nodes = f"{stem}.nodes{SUFFIXES[kind]}"
+    return {
+        name: _table(edge_rows(graph), _EDGE_KINDS, kind),
+        nodes: _table(node_rows(graph, said), _NODE_KINDS, kind),
+    }
+
+
+def attribution_bytes(
+    graph: CausalGraph, *, annotations: Annotations, told: Callable[[str], None]
+) -> bytes:
+    """The attribution graph as a file, held against the viewers' rules; ASCII."""
+    made = attribution(graph, annotations=annotations)
+    data = (json.dumps(made.data, indent=1, allow_nan=False) + "\n").encode("ascii")
+    if broken := broken_rules(json.loads(data), size=len(data)):
+        raise SaeGraphsError(
+            f"viewers would not show this attribution graph: {broken[0]}; write another format"
+        )
+    for line in made.warnings:
+        told(line)
+    return data
+
+
+def _kind(file: Path) -> str:
+    found = [kind for kind, end in SUFFIXES.items() if file.name.lower().endswith(end)]
+    if not found or len(file.name) == len(SUFFIXES[found[0]]):
+        raise SaeGraphsError(
+            f"cannot tell a format from the name {file.name!r}; give one that ends in "
+            f"{quoted(SUFFIXES.values(), 8)}, such as mine.graphml"
+        )
+    return found[0]
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+# Whatever the values are, a column is of one kind; those that are not named are texts or, in edges,
+# numbers.
+_WHOLE = "Int64"  # with missing values
+_EDGE_KINDS = {
+    **dict.fromkeys(("source_position", "target_position", "component"), _WHOLE),
+    **dict.fromkeys(
+        ("source", "target", "source_layer", "target_layer", "target_token", "sign"), "string"
+    ),
+    **dict.fromkeys(("source_explanation", "target_explanation"), "string"),
+}
+_NODE_KINDS = {
+    **dict.fromkeys(("index", "position", "depth", "component"), _WHOLE),
+    **dict.fromkeys(("is_output", "pinned"), "bool"),
+    **dict.fromkeys(("probability", "activation"), "float64"),
+}
+
+
+def _table(rows: list[dict[str, Value]], kinds: dict[str, str], kind: str) -> bytes:
+    """Rows as CSV or Parquet."""
+    import pandas as pd
+
+    other = "float64" if kinds is _EDGE_KINDS else "string"
+    names = list(rows[0]) if rows else list(kinds)
+    columns = {
+        name: pd.array([row[name] for row in rows], dtype=kinds.get(name, other)) for name in names
+    }
+    frame = pd.DataFrame(columns)
+    if kind == "csv":
+        text: str = frame.to_csv(index=False, lineterminator="\n")
+        return text.encode()
+    file = io.BytesIO()
+    try:
+        frame.to_parquet(file, engine="pyarrow", index=False)
+    except ImportError as missing:
+        raise SaeGraphsError(
+            "Parquet needs pyarrow, which is not installed; install it, or write CSV"
+        ) from missing
+    return file.getvalue()
