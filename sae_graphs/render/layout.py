@@ -18,10 +18,10 @@ from sae_graphs.render.engine import placed
 
 MARGIN = 24.0
 CAPTION = 30.0  # above each component
-NAMES = 92.0  # left of each component: the names of its layers
+NAMES = 108.0  # left of each component: the names of its layers
 ROW_GAP, SIDE_GAP = 14.0, 18.0  # between components, between boxes of a layer
-RANK_GAP = 78.0  # between layers; more where many arrows cross
-WIDE = 1.7  # width to height that rows of components aim for
+RANK_GAP, MAX_RANK_GAP = 78.0, 420.0  # between layers; more in wide graphs, for steeper arrows
+WIDE = 1.7  # width to height that components and their rows aim for
 _INCH = 72.0
 
 Ends = tuple[FeatureId, FeatureId]
@@ -49,14 +49,13 @@ class Route(NamedTuple):
         first, *others = (f"{x:.1f},{y:.1f}" for x, y in self.points)
         return f"M{first}C{' '.join(others)}L{self.tip[0]:.1f},{self.tip[1]:.1f}"
 
-    @property
-    def middle(self) -> Point:
-        """The middle of the middle piece."""
+    def at(self, share: float) -> Point:
+        """The point at a share of the way, 0 at the source to 1 at the target."""
         pieces = (len(self.points) - 1) // 3
-        if pieces % 2 == 0:
-            return self.points[3 * (pieces // 2)]
-        four = self.points[3 * (pieces // 2) : 3 * (pieces // 2) + 4]
-        weights = (0.125, 0.375, 0.375, 0.125)
+        piece = min(int(share * pieces), pieces - 1)
+        t = share * pieces - piece
+        four = self.points[3 * piece : 3 * piece + 4]
+        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
         x, y = (
             sum(weight * point[axis] for weight, point in zip(weights, four, strict=True))
             for axis in (0, 1)
@@ -84,17 +83,12 @@ class Layout:
     routes: Mapping[Ends, Route]
 
 
-def layout(
-    graph: CausalGraph, heights: Mapping[FeatureId, float], *, width: float, rank_gap: float = 0
-) -> Layout:
+def layout(graph: CausalGraph, heights: Mapping[FeatureId, float], *, width: float) -> Layout:
     """The drawing of a graph whose boxes are `width` wide and `heights` high.
 
     Boxes of a layer are level, and as high as the highest of them. Deterministic.
     """
-    parts = [
-        _part(graph, group, heights, width, rank_gap or _rank_gap(group))
-        for group in groups_of(graph)
-    ]
+    parts = [_part(graph, group, heights, width) for group in groups_of(graph)]
     total = sum(part.width * part.height for part in parts)
     room = max([part.width for part in parts] + [(total * WIDE) ** 0.5])
     placed_parts: list[Layout] = []
@@ -108,8 +102,13 @@ def layout(
     return _joined(placed_parts)
 
 
-def _rank_gap(group: Group) -> float:
-    return min(RANK_GAP + 4 * max(group.widest - 6, 0), 240.0)
+def _rank_gap(group: Group, high: Mapping[FeatureId, float], width: float) -> float:
+    """As much as keeps a wide component from being a flat one."""
+    gaps = max(len(group.ranks) - 1, 1)
+    boxes = sum(high[rank.nodes[0].feature] for rank in group.ranks)
+    wanted = (group.widest * (width + SIDE_GAP) / WIDE - boxes) / gaps
+    least = min(RANK_GAP, width)
+    return min(max(wanted, least), MAX_RANK_GAP)
 
 
 # -- one component ---------------------------------------------------------------------------------
@@ -120,7 +119,6 @@ def _part(
     group: Group,
     heights: Mapping[FeatureId, float],
     width: float,
-    rank_gap: float,
 ) -> Layout:
     """One component by itself, its frame's corner at 0, 0."""
     members = {node.feature: f"n{number}" for number, node in enumerate(group.nodes)}
@@ -132,7 +130,7 @@ def _part(
     }
     lines = [
         "digraph {rankdir=BT; newrank=true; outputorder=nodesfirst;",
-        f"ranksep={rank_gap / _INCH:.3f}; nodesep={SIDE_GAP / _INCH:.3f};",
+        f"ranksep={_rank_gap(group, high, width) / _INCH:.3f}; nodesep={SIDE_GAP / _INCH:.3f};",
         "remincross=false;" if graph.resolves_positions else "",
         "mclimit=0.5; nslimit=4; nslimit1=4;" if len(edges) > 1000 else "",
         f'node [shape=box, fixedsize=true, label="", width={width / _INCH:.4f}];',

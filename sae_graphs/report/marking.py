@@ -1,11 +1,13 @@
-"""Verdicts as marks on the graph's picture."""
+"""Verdicts as marks on the graph's picture, and as findings in its page."""
 
 from __future__ import annotations
 
 from sae_graphs.evidence import UnitReport, ValidationReport
 from sae_graphs.evidence_words import said
 from sae_graphs.records import FeatureId
+from sae_graphs.render.findings import Finding
 from sae_graphs.render.marks import LEAST_SHARE, Marks, Standing
+from sae_graphs.report.content import judged
 from sae_graphs.verdicts import short_words, verdict
 
 
@@ -25,6 +27,37 @@ def marks_of(report: ValidationReport) -> Marks:
     if len(report.discovery) > 1:
         subtitle = (f"found on {len(report.discovery)} prompts:", *map(said, report.discovery))
     return Marks(standings, frozenset(features), frozenset(edges), subtitle)
+
+
+def findings_of(report: ValidationReport) -> tuple[Finding, ...]:
+    """What was found of each component and path, for the page that explores the graph."""
+    found = []
+    for unit, judgement, anchor in judged(report):
+        mediation = unit.mediation
+        needed, carried = {}, {}
+        if mediation is not None:
+            shares = {name: mediation.needed(name) for name in mediation.without}
+            needed = {name: share for name, share in shares.items() if share is not None}
+            carried = {
+                (edge.source, edge.target): edge.fraction
+                for edge in mediation.edges
+                if edge.fraction is not None
+            }
+        found.append(
+            Finding(
+                unit.name,
+                unit.kind,
+                unit.component,
+                unit.features,
+                judgement.kind,
+                judgement.supported,
+                judgement.words,
+                needed,
+                carried,
+                anchor,
+            )
+        )
+    return tuple(found)
 
 
 def _that_matter(unit: UnitReport) -> set[FeatureId]:

@@ -1,0 +1,97 @@
+// Pan and zoom: the stage is moved and scaled as a whole.
+
+const view = document.querySelector(".view");
+const stage = view.querySelector(".stage");
+const whole = { width: stage.offsetWidth, height: stage.offsetHeight };
+const FAR = 0.34; // below this scale boxes show their names alone
+const camera = { x: 0, y: 0, scale: 1 };
+let resting = null;
+
+function place() {
+  stage.style.transform = `translate(${camera.x}px, ${camera.y}px) scale(${camera.scale})`;
+  stage.classList.toggle("far", camera.scale < FAR);
+}
+
+// While it moves the browser moves pixels; once it rests it draws them again, sharp.
+function move() {
+  stage.classList.add("moving");
+  place();
+  clearTimeout(resting);
+  resting = setTimeout(() => {
+    stage.classList.remove("moving");
+    state.camera = [Math.round(camera.x), Math.round(camera.y), Number(camera.scale.toFixed(4))];
+    keep();
+  }, 160);
+}
+
+function zoom(factor, x = view.clientWidth / 2, y = view.clientHeight / 2) {
+  const scale = Math.min(Math.max(camera.scale * factor, 0.03), 4);
+  const ratio = scale / camera.scale;
+  camera.x = x - (x - camera.x) * ratio;
+  camera.y = y - (y - camera.y) * ratio;
+  camera.scale = scale;
+  move();
+}
+
+// All of the drawing, or a box and what is around it.
+function fit() {
+  const scale = Math.min(view.clientWidth / whole.width, view.clientHeight / whole.height, 1);
+  camera.scale = scale;
+  camera.x = (view.clientWidth - whole.width * scale) / 2;
+  camera.y = (view.clientHeight - whole.height * scale) / 2;
+  place();
+  state.camera = null;
+  keep();
+}
+
+function centre([x, y, width, height]) {
+  camera.scale = Math.max(camera.scale, 0.7);
+  camera.x = view.clientWidth / 2 - (x + width / 2) * camera.scale;
+  camera.y = view.clientHeight / 2 - (y + height / 2) * camera.scale;
+  move();
+}
+
+// Moves only where the box is not in sight.
+function reveal(box) {
+  const [left, top] = [camera.x + box[0] * camera.scale, camera.y + box[1] * camera.scale];
+  const right = left + box[2] * camera.scale;
+  const bottom = top + box[3] * camera.scale;
+  const inside = left >= 0 && top >= 0 && right <= view.clientWidth && bottom <= view.clientHeight;
+  if (!inside || camera.scale < FAR) centre(box);
+}
+
+function startCamera() {
+  if (state.camera) [camera.x, camera.y, camera.scale] = state.camera;
+  else fit();
+  place();
+  let held = null;
+  view.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const place = view.getBoundingClientRect();
+    const step = event.deltaMode ? 0.05 : 0.0016;
+    zoom(Math.exp(-event.deltaY * step), event.clientX - place.left, event.clientY - place.top);
+  }, { passive: false });
+  view.addEventListener("pointerdown", (event) => {
+    if (event.button === 0) held = { x: event.clientX, y: event.clientY, moved: false };
+  });
+  window.addEventListener("pointermove", (event) => {
+    if (!held) return;
+    const [dx, dy] = [event.clientX - held.x, event.clientY - held.y];
+    if (!held.moved && Math.hypot(dx, dy) < 4) return;
+    held = { x: event.clientX, y: event.clientY, moved: true };
+    camera.x += dx;
+    camera.y += dy;
+    view.classList.add("held");
+    move();
+  });
+  window.addEventListener("pointerup", () => {
+    view.classList.remove("held");
+    if (held && held.moved) setTimeout(() => { held = null; }); // the click that follows is a drag's
+    else held = null;
+  });
+  view.addEventListener("click", (event) => {
+    if (held && held.moved) event.stopPropagation();
+  }, true);
+  view.addEventListener("scroll", () => view.scrollTo(0, 0)); // a focused box moves the camera alone
+  window.addEventListener("resize", () => { if (!state.camera) fit(); });
+}

@@ -1,0 +1,139 @@
+// What the reader has chosen and written. It is kept in the address, after `#`, and in a file that
+// `sae-graphs graph --annotations` draws.
+
+const SCHEMA = "sae_graphs/annotations/1";
+const LONGEST = 2000;
+const VIEW = {
+  on: null, least: 0, top: null, sign: "both", whole: false, component: 0, query: "", camera: null,
+};
+const WRITTEN = { title: null, caption: null, pins: [], groups: [], labels: {}, notes: {}, note: null };
+
+const isText = (value) => typeof value === "string" && value.length <= LONGEST;
+const known = (ids) => (Array.isArray(ids) ? [...new Set(ids.filter((id) => numberOf.has(id)))] : []);
+
+// A file's annotations as far as they fit this graph; `left` counts features that it lacks.
+function annotationsFrom(file) {
+  if (!file || typeof file !== "object" || file.schema !== SCHEMA) return null;
+  const found = { ...structuredClone(WRITTEN), left: 0 };
+  const all = new Set();
+  const fit = (ids) => {
+    if (Array.isArray(ids)) ids.forEach((id) => all.add(String(id)));
+    return known(ids);
+  };
+  for (const name of ["title", "caption", "note"]) if (isText(file[name])) found[name] = file[name];
+  found.pins = fit(file.pins);
+  const taken = new Set();
+  for (const group of Array.isArray(file.groups) ? file.groups : []) {
+    if (!group || !isText(group.name) || !group.name.trim()) continue;
+    const features = fit(group.features).filter((id) => !taken.has(id));
+    if (!features.length || found.groups.some((other) => other.name === group.name)) continue;
+    features.forEach((id) => taken.add(id));
+    found.groups.push({ name: group.name, features, folded: group.folded === true });
+  }
+  for (const name of ["labels", "notes"]) {
+    for (const [id, text] of Object.entries(file[name] || {})) {
+      if (fit([id]).length && isText(text) && text) found[name][id] = text;
+    }
+  }
+  found.left = [...all].filter((id) => !numberOf.has(id)).length;
+  return found;
+}
+
+function viewFrom(kept) {
+  const view = { ...VIEW };
+  if (!kept || typeof kept !== "object") return view;
+  if (typeof kept.on === "string" && selectionOf(kept.on)) view.on = kept.on;
+  if (Number.isFinite(kept.least) && kept.least > 0) view.least = kept.least;
+  if (Number.isInteger(kept.top) && kept.top >= 1) view.top = kept.top;
+  if (["promotes", "suppresses"].includes(kept.sign)) view.sign = kept.sign;
+  view.whole = kept.whole === true;
+  if (data.components.includes(kept.component)) view.component = kept.component;
+  if (isText(kept.query)) view.query = kept.query;
+  const camera = kept.camera;
+  if (Array.isArray(camera) && camera.length === 3 && camera.every(Number.isFinite) && camera[2] > 0) {
+    view.camera = camera;
+  }
+  return view;
+}
+
+// `3.988` is a box, `3.988>4.685` an arrow.
+function selectionOf(text) {
+  const [source, target] = text.split(">").map((id) => numberOf.get(id));
+  if (!text.includes(">")) return source === undefined ? null : { node: source };
+  const edge = edges.findIndex((each) => each.s === source && each.t === target);
+  return edge < 0 ? null : { edge };
+}
+
+const given = annotationsFrom(data.annotations) || structuredClone(WRITTEN);
+delete given.left;
+
+// What differs from the page as it was made, as text for the address; empty where nothing does.
+function toHash(state) {
+  const kept = {};
+  for (const [name, usual] of Object.entries({ ...VIEW, ...given })) {
+    if (JSON.stringify(state[name]) !== JSON.stringify(usual)) kept[name] = state[name];
+  }
+  return Object.keys(kept).length ? `#${encodeURIComponent(JSON.stringify(kept))}` : "";
+}
+
+function fromHash(hash) {
+  let kept = {};
+  try {
+    kept = JSON.parse(decodeURIComponent(hash.slice(1))) || {};
+  } catch {
+    kept = {}; // an address that somebody cut or changed: the page as it was made
+  }
+  const written = annotationsFrom({ ...given, ...kept, schema: SCHEMA });
+  delete written.left;
+  return { ...viewFrom(kept), ...written };
+}
+
+// The file: annotations alone, as `sae_graphs.annotations` reads them.
+function toFile(state) {
+  const file = { schema: SCHEMA, prompt: data.prompt, model: data.model };
+  for (const name of Object.keys(WRITTEN)) file[name] = state[name];
+  return `${JSON.stringify(file, null, 1)}\n`;
+}
+
+const state = fromHash(location.hash);
+let waiting = null;
+
+// To be called after every change: keeps it in the address, a moment later.
+function keep() {
+  clearTimeout(waiting);
+  waiting = setTimeout(keepNow, 150);
+}
+
+function keepNow() {
+  clearTimeout(waiting);
+  waiting = null;
+  try {
+    history.replaceState(null, "", toHash(state) || location.pathname + location.search);
+  } catch {
+    // inside a notebook a page has no address of its own
+  }
+}
+
+const isPinned = (id) => state.pins.includes(id);
+
+function togglePin(id) {
+  state.pins = isPinned(id) ? state.pins.filter((other) => other !== id) : [...state.pins, id];
+}
+
+// Puts features into a new group; they leave the ones they were in. Returns what is wrong, if it is.
+function group(name, features) {
+  const called = name.trim();
+  if (!called || !isText(called)) return "Give the group a name.";
+  if (state.groups.some((other) => other.name === called)) return `There is a group ${called} already.`;
+  if (!features.length) return "Pin the features that belong together first.";
+  const rest = state.groups
+    .map((other) => ({ ...other, features: other.features.filter((id) => !features.includes(id)) }))
+    .filter((other) => other.features.length);
+  state.groups = [...rest, { name: called, features: [...features], folded: false }];
+  return "";
+}
+
+function write(kind, id, text) {
+  const { [id]: _, ...rest } = state[kind];
+  state[kind] = text.trim() ? { ...rest, [id]: text.slice(0, LONGEST) } : rest;
+}
