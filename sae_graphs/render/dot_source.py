@@ -26,7 +26,7 @@ from sae_graphs.render.layers import add_layer_names, add_ranks
 from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
 from sae_graphs.render.markup import at_own_size, cell, row, table, words
 from sae_graphs.render.names import counted_nodes
-from sae_graphs.render.remarks import below, label_lines, remarks_on
+from sae_graphs.render.remarks import below, remarks_on
 from sae_graphs.render.style import FAINT, INK, LINE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.render.supernodes import Boxes, supernodes
 from sae_graphs.render.text import plain, web_address
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from graphviz import Digraph
 
 MANY_EDGES = 300  # beyond this the layout may look less hard for fewer crossings
-NUMBERED_EDGES = 120  # up to this many arrows carry their effect as a number
+NUMBERED_EDGES = 120  # up to this many arrows carry their effect as a number ...
+NUMBERED_OF_MORE = 40  # ... and of more the strongest
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ def dot(
         drawing.attr(label=f"<{above}>")
     drawing.attr("node", shape="plain", fontname=SANS)
     drawing.attr("edge", arrowsize="0.85", fontname=SANS, weight="30")
-    told = below(annotations, 2 * picture.shape.columns + 26 * _widest(picture.shelves))
+    told = below(annotations, picture.shape.points * _widest(picture.shelves))
     if not told:
         _add_contents(drawing, picture, scale)
         return str(drawing.source)
     with drawing.subgraph(name="cluster_all") as inner:
-        inner.attr(label=f"<{told}>", labelloc="b", labeljust="l", pencolor="transparent")
-        inner.attr(margin="0", tooltip=" ")
+        inner.attr(label=f"<{told}>", labeljust="l", color="transparent")
+        inner.attr(labelloc="t", margin="0", tooltip=" ")  # below, as layers go upwards
         _add_contents(inner, picture, scale)
     return str(drawing.source)
 
@@ -105,9 +106,7 @@ def _picture(
     groups = groups_of(part.drawn, folded=boxes.supernodes, left_out=part.left_out)
     shelved = shelves(groups)
     room = box_columns(shelved)
-    labels = [annotations.labels.get(node.feature) for node in part.drawn.nodes]
-    lines = [label_lines(label, room, 2) for label in labels if label]
-    explained = max([explanation_lines(part.drawn, room), *lines])
+    explained = explanation_lines(part.drawn, room)
     shape = BoxShape(room, context_lines(len(part.drawn)), explained)
     return _Picture(part, shelved, boxes, shape, annotations, marks)
 
@@ -150,6 +149,8 @@ def _add_contents(drawing: Digraph, picture: _Picture, scale: EffectScale) -> No
             _add_group(drawing, picture, group)
     add_ranks(drawing, picture.shelves)
     edges = [edge for edge in graph.edges if not picture.boxes.hides(edge)]
+    numbers = NUMBERED_EDGES if len(edges) <= NUMBERED_EDGES else NUMBERED_OF_MORE
+    numbered = {(edge.source, edge.target) for edge in edges[:numbers]}  # strongest first
     for edge in sorted(edges, key=lambda edge: abs(edge.effect)):
         ends = picture.boxes.key(edge.source), picture.boxes.key(edge.target)
         attributes = arrow_attributes(
@@ -157,7 +158,7 @@ def _add_contents(drawing: Digraph, picture: _Picture, scale: EffectScale) -> No
             edge,
             scale,
             picture.boxes,
-            numbered=len(edges) <= NUMBERED_EDGES,
+            numbered=(edge.source, edge.target) in numbered,
             marked=picture.marks.marks_edge(edge),
         )
         places = [graph.depths[picture.boxes.layer(end)] for end in (edge.source, edge.target)]
@@ -178,6 +179,7 @@ def _add_group(drawing: Digraph, picture: _Picture, group: Group) -> None:
     with drawing.subgraph(name=f"cluster_{number}") as cluster:
         cluster.attr(
             label=f"<{caption}>",
+            labelloc="b",  # on top, as layers go upwards
             labeljust="l",
             style="rounded,filled",
             color=LINE,

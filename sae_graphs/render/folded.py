@@ -6,12 +6,20 @@ from sae_graphs.annotations import Annotations
 from sae_graphs.graph import Node, RunRecord
 from sae_graphs.render.explained import broken, page_words
 from sae_graphs.render.labels import BoxShape
-from sae_graphs.render.markup import cell, font, row, table, words
+from sae_graphs.render.markup import cell, font, row, table, words, wrapped
 from sae_graphs.render.names import name_of
 from sae_graphs.render.remarks import BOLD, PENCIL, PIN
 from sae_graphs.render.style import BAND, INK, SANS, SOFT
 from sae_graphs.render.supernodes import Supernode
-from sae_graphs.render.text import ELLIPSIS, counted, in_label, in_tooltip, signed, visible
+from sae_graphs.render.text import (
+    ELLIPSIS,
+    HARD_SPACE,
+    counted,
+    in_label,
+    in_tooltip,
+    signed,
+    visible,
+)
 
 MEMBERS = 8  # named in the box; its tooltip names all
 NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 14.0, 9.0, 8.5
@@ -26,12 +34,13 @@ def folded_box(each: Supernode, run: RunRecord, shape: BoxShape, annotations: An
     heading = font(name, size=NAME_SIZE, colour=INK, face=SANS, bold=True)
     rows = [row(cell(heading, align="LEFT", width=shape.points))]
     rows += [
-        row(cell(words(line, size=TEXT_SIZE, colour=INK), align="LEFT"))
+        row(cell(font(in_label(line), size=TEXT_SIZE, colour=INK, face=SANS), align="LEFT"))
         for line in (_member(node, run, shape, annotations) for node in each.nodes[:MEMBERS])
     ]
     if (more := len(each.nodes) - MEMBERS) > 0:
         rows.append(row(cell(words(f"{ELLIPSIS} and {more} more", size=TEXT_SIZE), align="LEFT")))
-    rows.append(row(cell(words(_summary(each), size=SMALL_SIZE, colour=SOFT), align="LEFT")))
+    summary = wrapped(_summary(each), shape.columns, size=SMALL_SIZE)
+    rows.append(row(cell(summary, align="LEFT")))
     return table(
         *rows, border=2, color=SOFT, bgcolor=BAND, style="ROUNDED", cellpadding=2, cellspacing=1
     )
@@ -64,7 +73,7 @@ def _summary(each: Supernode) -> str:
 def _member(node: Node, run: RunRecord, shape: BoxShape, annotations: Annotations) -> str:
     pin = f"{PIN} " if node.feature in annotations.pins else ""
     line = f"{pin}{name_of(run, node.feature)}  {_said(node, annotations)}"
-    return broken(visible(line.rstrip()), shape.columns - 1, 1)[0]
+    return broken(line.rstrip().replace(" ", HARD_SPACE), shape.columns - 1, 1)[0]
 
 
 def _said(node: Node, annotations: Annotations) -> str:

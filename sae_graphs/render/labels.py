@@ -17,6 +17,7 @@ from sae_graphs.render.remarks import (
     PIN,
     Remarks,
     band_row,
+    label_lines,
     label_row,
     note_lines,
     note_row,
@@ -61,7 +62,7 @@ RAISES_WORDS = "ablating raises"
 @dataclass(frozen=True)
 class BoxShape:
     """What every box of a picture has in common: characters in a line, contexts shown, and
-    lines for what a feature means, in Neuronpedia's words or a reader's."""
+    lines for what Neuronpedia says."""
 
     columns: int = 36
     contexts: int = 3
@@ -77,6 +78,7 @@ class BoxRows(NamedTuple):
     """How many rows of each kind a box has, beside those that all boxes of a picture have."""
 
     band: int = 0
+    meaning: int = 0
     prompt: int = 0
     contexts: int = 0
     tokens: int = 0
@@ -86,8 +88,10 @@ class BoxRows(NamedTuple):
     def of(cls, node: Node, shape: BoxShape, remarks: Remarks = NO_REMARKS) -> BoxRows:
         """Those of one box."""
         shown = node.contexts[: shape.contexts]
+        label = 0 if remarks.label is None else label_lines(remarks.label, shape.columns)
         return cls(
             band=remarks.band is not None,
+            meaning=max(shape.explained, label),
             prompt=bool(node.activations),
             contexts=sum(bool(context.tokens) for context in shown),
             tokens=sum(map(bool, split_by_sign(node))),
@@ -118,19 +122,17 @@ def box(
     rows = [band_row(remarks.band, shape.columns)] if remarks.band is not None else []
     heading = _heading(node, run, shape, marked=marked, pinned=remarks.pinned)
     rows.append(row(cell(heading, align="LEFT", width=shape.points)))
-    if shape.explained:
-        label = remarks.label
-        rows.append(
-            explanation_row(node, shape.columns, shape.explained)
-            if label is None
-            else label_row(label, shape.columns, shape.explained)
-        )
+    meaning = BoxRows.of(node, shape, remarks).meaning
+    if remarks.label is not None:
+        rows.append(label_row(remarks.label, shape.columns, meaning))
+    elif meaning:
+        rows.append(explanation_row(node, shape.columns, meaning))
     rows += _strips(node, run, shape)
     lowered, raised = split_by_sign(node)
     rows += [_tokens(LOWERS_WORDS, lowered, shape)] if lowered else []
     rows += [_tokens(RAISES_WORDS, raised, shape)] if raised else []
     rows += [note_row(line) for line in note_lines(remarks.note, shape.columns)]
-    rows += _filling(BoxRows.of(node, shape, remarks), level)
+    rows += _filling(BoxRows.of(node, shape, remarks), level, shape)
     return table(
         *rows,
         border=_frame(remarks, marked=marked),
@@ -166,13 +168,14 @@ def _strips(node: Node, run: RunRecord, shape: BoxShape) -> list[str]:
     return rows
 
 
-def _filling(mine: BoxRows, level: BoxRows | None) -> list[str]:
+def _filling(mine: BoxRows, level: BoxRows | None, shape: BoxShape) -> list[str]:
     """Empty rows, each as high as what another box of the layer has there."""
     if level is None:
         return []
     missing = BoxRows(*(max(each - own, 0) for each, own in zip(level, mine, strict=True)))
     blank = strip_table((Piece(HARD_SPACE, 0),))
     return [
+        *([label_row(" ", shape.columns, missing.meaning)] if missing.meaning else []),
         *[_line(blank)] * (missing.prompt + missing.contexts),
         *[_no_tokens()] * missing.tokens,
         *[note_row(None)] * missing.note,
@@ -253,7 +256,11 @@ def _heading(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool, pinne
 
 def _line(content: str, bgcolor: str | None = None) -> str:
     return row(
-        cell(font(content, size=TEXT_SIZE, face=MONO, colour=INK), align="LEFT", bgcolor=bgcolor)
+        cell(
+            font(content or HARD_SPACE, size=TEXT_SIZE, face=MONO, colour=INK),
+            align="LEFT",
+            bgcolor=bgcolor,
+        )
     )
 
 
@@ -275,6 +282,6 @@ def _tokens(label: str, effects: Sequence[TokenEffect], shape: BoxShape) -> str:
 
 def _no_tokens() -> str:
     """A row as high as one of tokens, and empty."""
-    cells = cell(words(HARD_SPACE, size=SMALL_SIZE))
+    cells = cell(words(" ", size=SMALL_SIZE))
     cells += cell(font(HARD_SPACE, size=TEXT_SIZE, face=MONO))
     return row(cell(at_own_size(table(row(cells))), align="LEFT"))

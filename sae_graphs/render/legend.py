@@ -274,4 +274,4 @@ def _on(ground: str) -> str:
 
 
 def _signed(sign: str) -> str:
-    return table(row(cell(arrow_sample(sign, INK), border=2, color=INK, width=20)))
+    return table(row(cell(words(sign, size=11, colour=INK), border=2, color=INK, width=20)))

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from sae_graphs.annotations import Annotations
 from sae_graphs.graph import FeatureId
 from sae_graphs.render.explained import broken
-from sae_graphs.render.markup import cell, font, row, table, words, wrapped
+from sae_graphs.render.markup import cell, font, row, table, wrapped
 from sae_graphs.render.style import INK, NOTE, SANS, SOFT, WHITE
 from sae_graphs.render.text import HARD_SPACE, in_label, visible
 
 PIN = "★"
 PENCIL = "✎"
+LABEL_LINES = 2
 NOTE_LINES = 2  # of a box; its tooltip has all of it
 BOLD = 1.2  # a bold letter's width by a plain one's, at most
 _SIZE = 9.0  # points
 _TIP_WIDTH = 90
-_CAPTION_COLUMNS = 150
+_CAPTION_COLUMNS = 150  # of a line at most; of a narrow picture half of it
+_CAPTION_LETTER = 7.5  # points
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def label_row(label: str, room: float, lines: int) -> str:
     return row(cell(font(written, size=_SIZE, colour=INK, face=SANS, bold=True), align="LEFT"))
 
 
-def label_lines(label: str, room: float, limit: int) -> int:
-    """How many lines a label takes, `limit` at most."""
-    return len(broken(visible(label), room / BOLD - 1, limit))
+def label_lines(label: str, room: float) -> int:
+    """How many lines a label takes in a box."""
+    return len(broken(visible(label), room / BOLD - 1, LABEL_LINES))
 
 
 def note_lines(note: str | None, room: float) -> list[str]:
@@ -77,7 +79,7 @@ def note_lines(note: str | None, room: float) -> list[str]:
 
 def note_row(line: str | None) -> str:
     """One line of a note on its ground; without a line a row as high."""
-    text = words(line or HARD_SPACE, size=_SIZE, colour=INK)
+    text = font(in_label(line or HARD_SPACE), size=_SIZE, colour=INK, face=SANS)
     return row(cell(text, align="LEFT", bgcolor=None if line is None else NOTE))
 
 
@@ -103,9 +105,12 @@ def remark_lines(remarks: Remarks) -> list[str]:
 # -- below the picture -----------------------------------------------------------------------------
 
 
-def below(annotations: Annotations, columns: int) -> str:
-    """The caption, as a paper's figure has it, and the note on the whole graph; empty without."""
-    columns = min(columns, _CAPTION_COLUMNS)
+def below(annotations: Annotations, width: float) -> str:
+    """The caption, as a paper's figure has it, and the note on the whole graph; empty without.
+
+    `width` is that of the picture in points, of which the lines use most.
+    """
+    columns = max(min(int(width / _CAPTION_LETTER), _CAPTION_COLUMNS), _CAPTION_COLUMNS // 2)
     rows = []
     if annotations.caption:
         rows.append(wrapped(annotations.caption, columns, size=12, colour=INK))

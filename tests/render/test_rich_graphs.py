@@ -25,10 +25,11 @@ from sae_graphs.graph import (
 from sae_graphs.render.anatomy import anatomy_words, share_of, shares_words, strongest_part
 from sae_graphs.render.arrange import groups_of
 from sae_graphs.render.header import settings_words
-from sae_graphs.render.labels import _context_line, _largest_activation
+from sae_graphs.render.labels import _largest_activation
 from sae_graphs.render.names import counted_nodes, name_of, output_words
 from sae_graphs.render.strips import strip
 from sae_graphs.render.style import SHADES
+from sae_graphs.render.tips import _context_line
 from tests import graphs
 from tests.render.graphs import HOSTILE, graph_of, node, record, resolved, two_edges
 from tests.render.test_picture import SVG, parsed, said
