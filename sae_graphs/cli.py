@@ -17,13 +17,15 @@ from sae_graphs.cli_compare import compare_and_print
 from sae_graphs.cli_console import err, out
 from sae_graphs.cli_contexts import contexts
 from sae_graphs.cli_export import export
-from sae_graphs.cli_graph import Source, Wanted, draw, draw_again
+from sae_graphs.cli_graph import Said, Source, Wanted, draw, draw_again
 from sae_graphs.cli_models import models
 from sae_graphs.cli_neuronpedia import neuronpedia
 from sae_graphs.cli_options import (
     Ablate,
     AblateFirst,
     AblateOption,
+    AnnotationsFile,
+    Caption,
     Contrast,
     Device,
     Dtype,
@@ -55,6 +57,7 @@ from sae_graphs.cli_options import (
     Sign,
     Steps,
     Target,
+    Title,
     TopK,
     check_given_with_from,
     check_steps,
@@ -117,16 +120,22 @@ def graph(
     formats: Formats = "svg,png,html,dot",
     save_effects: SaveEffects = False,
     neuronpedia: Neuronpedia = True,
+    title: Title = None,
+    caption: Caption = None,
+    annotations: AnnotationsFile = None,
 ) -> None:
     """Draw the causal graph behind a prompt's next token.
 
     Example: `sae-graphs graph "Copyright (C"`
 
     Without a model, from saved effects: `sae-graphs graph --from outputs/copyright-c --top-k 12`
+
+    With your own labels: `sae-graphs graph --from outputs/copyright-c --annotations mine.json`
     """
     from sae_graphs.settings import GraphSettings, parse_layers, parse_read
 
     pins = tuple(pin or ())
+    said = Said(annotations, title, caption)
     if from_folder is not None:
         given = check_given_with_from(context)
         settings_given = {
@@ -137,7 +146,8 @@ def graph(
             "pin": pins,
         }
         chosen = {name: value for name, value in settings_given.items() if name in given}
-        draw_again(from_folder, chosen, out_folder, _formats(formats))
+        as_it_is = not chosen and bool(given & {"annotations", "title", "caption", "formats"})
+        draw_again(from_folder, chosen, out_folder, _formats(formats), said=said, as_it_is=as_it_is)
         return
     check_steps(context, method)
     settings = GraphSettings(
@@ -164,7 +174,7 @@ def graph(
             "saved effects with --from"
         )
     source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
-    wanted = Wanted(out_folder, _formats(formats), save_effects, neuronpedia)
+    wanted = Wanted(out_folder, _formats(formats), save_effects, neuronpedia, said)
     draw(prompt, settings, source, wanted)
 
 

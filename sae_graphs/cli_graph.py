@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.memory import format_size
 
 if TYPE_CHECKING:
+    from sae_graphs.annotations import Annotations
     from sae_graphs.fetching import Fetch
     from sae_graphs.graph import CausalGraph
     from sae_graphs.instrument import InstrumentedModel
@@ -59,6 +61,23 @@ class Source(NamedTuple):
             )
 
 
+class Said(NamedTuple):
+    """What the user says of the graph: a file of annotations, and words that take its place."""
+
+    file: Path | None = None
+    title: str | None = None
+    caption: str | None = None
+
+    def read(self, kept: Annotations | None = None) -> Annotations:
+        """All of it; `kept` is what an earlier run was drawn with, where no file is given."""
+        from sae_graphs.annotations import NO_ANNOTATIONS, load
+
+        found = load(self.file) if self.file is not None else kept or NO_ANNOTATIONS
+        if self.title is not None:
+            found = replace(found, title=self.title)
+        return found if self.caption is None else replace(found, caption=self.caption)
+
+
 class Wanted(NamedTuple):
     """What a run is to leave behind."""
 
@@ -66,6 +85,7 @@ class Wanted(NamedTuple):
     formats: tuple[str, ...]
     save_effects: bool
     neuronpedia: bool  # whether to ask what the features mean
+    said: Said = Said()
 
 
 def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -> None:
@@ -74,12 +94,14 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     from sae_graphs.outputs import (
         EFFECTS,
         check_keeps_effects,
+        fitting_or_words,
         folder_for,
         partial_folder,
         write_run,
     )
 
     save_effects = wanted.save_effects
+    annotations = wanted.said.read()
     folder = wanted.out_folder or folder_for(
         Path("outputs"),
         prompt,
@@ -111,6 +133,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
         seconds = time.perf_counter() - started
         if wanted.neuronpedia:
             result = _annotated(result, folder)
+        annotations = fitting_or_words(annotations, result, told=warn)
         with err.status("drawing"):
             written = write_run(
                 folder,
@@ -120,6 +143,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
                 saes=source.saes,
                 sae_pattern=source.sae_pattern,
                 effects=effects,
+                annotations=annotations,
             )
     except KeyboardInterrupt:
         if partial.n_kept:
@@ -178,28 +202,47 @@ def draw_again(
     chosen: dict[str, Any],
     out_folder: Path | None,
     formats: tuple[str, ...],
+    *,
+    said: Said = Said(),
+    as_it_is: bool = False,
 ) -> None:
-    """Draw saved effects with some settings chosen anew; no model is loaded."""
+    """Draw saved effects with some settings chosen anew; no model is loaded.
+
+    The graph itself, where it is to be drawn `as_it_is` and no effects were saved.
+    """
+    from sae_graphs.annotations import fitting
     from sae_graphs.effects_file import effects_beside, run_folder
     from sae_graphs.files import check_writable
     from sae_graphs.graph import CausalGraph
-    from sae_graphs.outputs import holds_effects, replot_folder, write_run
+    from sae_graphs.outputs import (
+        annotations_of,
+        fitting_or_words,
+        holds_effects,
+        replot_folder,
+        write_run,
+    )
     from sae_graphs.replotting import replot
 
     folder = run_folder(folder)
     started = time.perf_counter()
-    result = replot(folder, **chosen)
+    saved = CausalGraph.load(folder)
+    as_it_is = as_it_is and not effects_beside(folder).is_file()
+    result = saved if as_it_is else replot(folder, **chosen)
     seconds = time.perf_counter() - started
-    target = out_folder or replot_folder(folder, chosen)
-    whole = not {"layers", "pin"} & chosen.keys()  # else the effects are not all this graph's
-    if not whole and holds_effects(target):
+    kept = annotations_of(folder if folder.is_dir() else folder.parent, saved)
+    fit = fitting if said.file is not None else fitting_or_words
+    annotations = fit(said.read(kept), result, told=warn)
+    otherwise = "annotated" if any(said) else "again"
+    target = out_folder or replot_folder(folder, chosen, otherwise=otherwise)
+    whole = not as_it_is and not {"layers", "pin"} & chosen.keys()
+    if not whole and holds_effects(target):  # else the effects are not all this graph's
         raise SaeGraphsError(
             f"{target} holds the effects of all layers and features, which a graph of some would "
             "replace; give another folder with --out"
         )
     check_writable(target)
     effects = effects_beside(folder) if whole else None
-    if any(node.page is not None for node in CausalGraph.load(folder).nodes):  # it was asked for
+    if any(node.page is not None for node in saved.nodes):  # it was asked for
         result = _annotated_again(result, target)
     with err.status("drawing"):
         written = write_run(
@@ -209,6 +252,7 @@ def draw_again(
             seconds=seconds,
             effects=effects,
             replotted_from=folder,
+            annotations=annotations,
         )
     from sae_graphs import terminal
 

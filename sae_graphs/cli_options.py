@@ -103,7 +103,8 @@ From = Annotated[
         "--from",
         help="Draw again from the effects that a run with --save-effects left in this folder; no "
         "model is loaded. Writes a folder of its own beside it, such as "
-        "`outputs/copyright-c-top-k-12`.",
+        "`outputs/copyright-c-top-k-12`. The graph of any run can be drawn again as it is, in "
+        "other formats or with annotations, a title or a caption.",
         show_default=False,
     ),
 ]
@@ -188,6 +189,21 @@ Out = Annotated[
     Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")
 ]
 Formats = Annotated[str, typer.Option(help="Pictures to write: svg, png, html, dot, pdf.")]
+Title = Annotated[
+    str | None, typer.Option(help="What stands above the pictures.", show_default=False)
+]
+Caption = Annotated[
+    str | None, typer.Option(help="What stands below them, as in a paper.", show_default=False)
+]
+AnnotationsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotations",
+        help="Draw the pins, groups, labels and notes that the explorer in graph.html saved in "
+        "this file.",
+        show_default=False,
+    ),
+]
 
 _WITH_FROM = {
     "from_folder": "--from",
@@ -198,6 +214,9 @@ _WITH_FROM = {
     "pin": "--pin",
     "out_folder": "--out",
     "formats": "--formats",
+    "annotations": "--annotations",
+    "title": "--title",
+    "caption": "--caption",
 }
 
 

@@ -8,14 +8,19 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sae_graphs import __version__
+from sae_graphs.annotations import FILE_NAME as ANNOTATIONS
+from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, fitting
+from sae_graphs.annotations import load as load_annotations
+from sae_graphs.annotations import to_bytes as annotations_to_bytes
 from sae_graphs.effects_file import FILE_NAME as EFFECTS
 from sae_graphs.effects_file import run_folder
 from sae_graphs.errors import GraphFileError, SaeGraphsError
@@ -72,13 +77,16 @@ def check_keeps_effects(folder: Path) -> None:
         )
 
 
-def replot_folder(folder: Path, changed: Mapping[str, object]) -> Path:
-    """`outputs/copyright-c-top-k-12` for what is drawn of `outputs/copyright-c` with `top_k` 12."""
+def replot_folder(folder: Path, changed: Mapping[str, object], *, otherwise: str = "again") -> Path:
+    """`outputs/copyright-c-top-k-12` for what is drawn of `outputs/copyright-c` with `top_k` 12.
+
+    `otherwise` is the ending where nothing is changed.
+    """
     parts = [f"{name.replace('_', '-')}-{_slug(value)}" for name, value in changed.items()]
     folder = folder.resolve()
     own = folder.name if folder.is_dir() else folder.parent.name
     root = folder.parent if folder.is_dir() else folder.parent.parent
-    found = root / "-".join([own, *(parts or ["again"])])
+    found = root / "-".join([own, *(parts or [otherwise])])
     here = Path.cwd()
     return found.relative_to(here) if found.is_relative_to(here) else found
 
@@ -104,16 +112,21 @@ def write_run(
     sae_pattern: str | None = None,
     effects: Path | None = None,
     replotted_from: Path | None = None,
+    annotations: Annotations = NO_ANNOTATIONS,
 ) -> tuple[str, ...]:
     """Draw the graph and put all files of the run in place at once; returns their names.
 
     `saes` and `sae_pattern` are what the user asked for, None where the model's own were taken;
     `effects` the file of all effects, where they are saved; `replotted_from` the folder of the run
-    that measured them, where this one did not.
+    that measured them, where this one did not. `annotations` are drawn, and kept where there are
+    any.
     """
     from sae_graphs.render import files
 
-    written: dict[str, bytes | Path] = {FILE_NAME: to_bytes(graph), **files(graph, formats)}
+    pictures = files(graph, formats, annotations=annotations)
+    written: dict[str, bytes | Path] = {FILE_NAME: to_bytes(graph), **pictures}
+    if annotations:
+        written[ANNOTATIONS] = annotations_to_bytes(annotations)
     if effects is not None:
         written[EFFECTS] = effects
     names = (*written, RECORD)
@@ -145,10 +158,10 @@ def rewrite_graph(run: Path, graph: CausalGraph, *, loaded: CausalGraph) -> tupl
     """Put a saved graph in its place again, with more known of its features; returns the names.
 
     `run` is its folder or its file, `loaded` the graph that was read from there. The pictures that
-    lie beside `graph.json` are drawn again, and the record says what Neuronpedia answered; all else
-    stays: effects, validation, a user's notes. Each file is replaced in one step, and none before
-    all are drawn. Raises `SaeGraphsError` where another run has put its graph there meanwhile: that
-    one stays.
+    lie beside `graph.json` are drawn again, with what `annotations.json` says, and the record says
+    what Neuronpedia answered; all else stays: effects, validation, a user's notes. Each file is
+    replaced in one step, and none before all are drawn. Raises `SaeGraphsError` where another run
+    has put its graph there meanwhile: that one stays.
     """
     from sae_graphs.render import files
 
@@ -157,14 +170,15 @@ def rewrite_graph(run: Path, graph: CausalGraph, *, loaded: CausalGraph) -> tupl
         with _while_it_holds(loaded, run, run.resolve().parent):
             return (save_at(run, FILE_NAME, to_bytes(graph)).name,)
     formats = _formats_in(folder)
-    written = {**files(graph, formats), FILE_NAME: to_bytes(graph)}
+    said = annotations_of(folder, graph)
+    written = {**files(graph, formats, annotations=said), FILE_NAME: to_bytes(graph)}
     with _while_it_holds(loaded, folder, folder.resolve().parent):
         if _formats_in(folder) != formats:
             raise SaeGraphsError(_changed(folder))
         held = record_of(folder)
         if held is not None:
-            said = {**held, "neuronpedia": _pages(graph)}
-            written[RECORD] = (json.dumps(said, indent=1) + "\n").encode()
+            record = {**held, "neuronpedia": _pages(graph)}
+            written[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
         try:
             for name, data in written.items():
                 write_atomically(folder / name, data)
@@ -211,13 +225,38 @@ def _pages(graph: CausalGraph) -> dict[str, int] | None:
     return {kind: counts[kind] for kind in kinds} if counts else None
 
 
+def annotations_of(folder: Path, graph: CausalGraph) -> Annotations:
+    """What `annotations.json` in a run's folder says of its graph; nothing where there is none.
+
+    Features that the graph lacks are passed over: a user may have put the file there. Raises
+    `GraphFileError` where it cannot be read.
+    """
+    if not (folder / ANNOTATIONS).is_file():
+        return NO_ANNOTATIONS
+    return fitting_or_words(load_annotations(folder), graph)
+
+
+def fitting_or_words(
+    annotations: Annotations, graph: CausalGraph, *, told: Callable[[str], None] | None = None
+) -> Annotations:
+    """As `annotations.fitting`; where no annotated feature is in the graph, `told` gets that, and
+    the title, the caption and the note are left."""
+    try:
+        return fitting(annotations, graph, told=told)
+    except SaeGraphsError as problem:
+        if told is not None:
+            told(str(problem))
+        return replace(annotations, pins=(), groups=(), labels={}, notes={})
+
+
 def write_validation(
     folder: Path, report: ValidationReport, graph: CausalGraph, *, seconds: float
 ) -> tuple[str, ...]:
     """Put a report's files in place at once, and into the record of the run that it belongs to."""
     from sae_graphs.report import report_files
 
-    written: dict[str, bytes | Path] = dict(report_files(report, graph))
+    annotations = annotations_of(folder.parent, graph)
+    written: dict[str, bytes | Path] = dict(report_files(report, graph, annotations=annotations))
     names = (*written, RECORD)
     record = {
         "prompt": report.prompt,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.evidence_json import FILE_NAME, to_bytes
 from sae_graphs.graph import CausalGraph
@@ -15,17 +16,22 @@ from sae_graphs.report.page import page
 PICTURE = "graph-validated"
 
 
-def report_files(report: ValidationReport, graph: CausalGraph | None = None) -> dict[str, bytes]:
+def report_files(
+    report: ValidationReport,
+    graph: CausalGraph | None = None,
+    *,
+    annotations: Annotations = NO_ANNOTATIONS,
+) -> dict[str, bytes]:
     """`validation.json`, `.html` and `.md`, `plot-*.svg`, and the graph's picture with marks.
 
-    Without the graph, as where only `validation.json` is at hand, there is no picture of it.
-    The same report gives the same bytes.
+    `annotations` of the graph are drawn in the picture. Without the graph, as where only
+    `validation.json` is at hand, there is no picture of it. The same report gives the same bytes.
     """
     pictures: dict[str, bytes] = {}
     inline: str | None = None
     marks = marks_of(report)
     if graph is not None:
-        drawn, inline = marked_pictures(graph, marks)
+        drawn, inline = marked_pictures(graph, marks, annotations=annotations)
         pictures = {f"{PICTURE}.{kind}": data for kind, data in drawn.items()}
     parts = tuple(blocks(report))
     plots = {part.name: part.svg.encode() for part in unfolded(parts) if isinstance(part, Figure)}
