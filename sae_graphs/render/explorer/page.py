@@ -65,7 +65,6 @@ def page(
     code = script()
     width, height = drawn.layout.width, drawn.layout.height
     scale = min(PAPER[0] / width, PAPER[1] / height, 1.0)
-    on_paper = f"--print-scale:{scale:.4f};--print-height:{height * scale:.0f}px"
     caption = annotations.caption
     return "\n".join(
         [
@@ -78,10 +77,10 @@ def page(
             *(f'<p class="warning">⚠ {_shown(text)}</p>' for text in graph.run.warnings),
             _header(graph, heading),
             _toolbar(graph),
-            f'<div class="work"><main class="view" style="{on_paper}">{drawn.html}{_empty(graph)}'
+            f'<div class="work"><main class="view" style="--print-scale:{scale:.4f}">{drawn.html}{_empty(graph)}'
             f'{_ZOOM}</main><aside class="panel" aria-label="what is selected"></aside></div>',
             f'<p class="figure-caption">{_shown(caption)}</p>' if caption else "",
-            f'<div class="below">{legend(graph)}{tables(graph)}</div>',
+            f'<div class="below">{_made(graph.run)}{legend(graph)}{tables(graph)}</div>',
             _keys(),
             f'<script type="application/json" id="graph-data">{in_script(data)}</script>',
             f"<script>{code}</script>",
@@ -117,9 +116,6 @@ def _shown(text: str) -> str:
 
 def _header(graph: CausalGraph, heading: str) -> str:
     run = graph.run
-    facts = [f"model {run.model} · SAEs {run.saes}", share_words(graph)]
-    facts += [settings_words(run.settings, n_tokens=len(run.tokens))]
-    lines = "".join(f"<p>{_shown(fact)}</p>" for fact in facts if fact)
     prompt = " ".join(
         f"<code{' class=read' if position == run.read_position else ''}>{in_page(token(text))}"
         "</code>"
@@ -127,8 +123,17 @@ def _header(graph: CausalGraph, heading: str) -> str:
     )
     return (
         f'<header><div class="about"><h1>{_shown(heading)}</h1><div class="prompt">{prompt}'
-        f'</div>{lines}</div><div class="coming"><h3>Next token</h3>{_next(run)}</div></header>'
+        f'<small class="faint">← read at the dark token</small></div>'
+        f"<p>{_shown(share_words(graph))}</p></div>"
+        f'<div class="coming"><h3>Next token</h3>{_next(run)}</div></header>'
     )
+
+
+def _made(run: RunRecord) -> str:
+    """What the graph was made of, and how."""
+    facts = f"model {run.model} · SAEs {run.saes}"
+    settings = settings_words(run.settings, n_tokens=len(run.tokens))
+    return "".join(f"<p>{_shown(fact)}</p>" for fact in (facts, settings) if fact)
 
 
 def _next(run: RunRecord) -> str:
@@ -152,6 +157,7 @@ def _toolbar(graph: CausalGraph) -> str:
     choices = "".join(
         f'<option value="{number}">Graph {number}</option>' for number in graph.component_numbers
     )
+    alone = " hidden" if graph.n_components < 2 else ""
     signs = "".join(
         f'<button data-sign="{name}" aria-pressed="false">{words}</button>'
         for name, words in (
@@ -168,7 +174,7 @@ def _toolbar(graph: CausalGraph) -> str:
  <input type="range" id="least" min="0" value="0"><output id="least-said"></output></label>
 <label title="the strongest saved arrows {per} by |effect|">top {per}
  <input type="range" id="top" min="1" value="1"><output id="top-said"></output></label>
-<select id="component" aria-label="graph"><option value="0">all graphs</option>{choices}</select>
+<select id="component" aria-label="graph"{alone}><option value="0">all graphs</option>{choices}</select>
 <label title="hide what is on no such path"><input type="checkbox" id="whole">{paths}</label>
 <span id="shown" class="faint" role="status"></span>
 <span class="push joined"><button id="save" title="pins, groups, labels, notes">save</button>
