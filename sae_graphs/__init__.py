@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sae_graphs.annotating import annotate
     from sae_graphs.build import causal_graph
     from sae_graphs.comparison import compare_methods
+    from sae_graphs.differing import difference
     from sae_graphs.discovery import discover
     from sae_graphs.evidence import ValidationReport
     from sae_graphs.instrument import InstrumentedModel
@@ -32,6 +33,7 @@ _LATE = {
     "annotate": "sae_graphs.annotating",
     "causal_graph": "sae_graphs.build",
     "compare_methods": "sae_graphs.comparison",
+    "difference": "sae_graphs.differing",
     "ValidationReport": "sae_graphs.evidence",
     "discover": "sae_graphs.discovery",
     "load": "sae_graphs.loading",
@@ -53,6 +55,7 @@ __all__ = [
     "annotate",
     "causal_graph",
     "compare_methods",
+    "difference",
     "discover",
     "load",
     "replot",
