@@ -60,11 +60,6 @@ def attribution(graph: CausalGraph, *, annotations: Annotations = NO_ANNOTATIONS
     left_out, warnings = _left_out(graph, places)
     nodes = [node for node in graph.nodes if node.feature not in left_out]
     edges = [e for e in graph.edges if e.source not in left_out and e.target not in left_out]
-    if not edges:
-        raise SaeGraphsError(
-            "every edge touches a feature at more than two thirds of the tokens, which viewers "
-            "of attribution graphs drop; use a longer prompt, or write another format"
-        )
     rows = _rows(graph, nodes)
     pages = _pages(nodes, rows)
     ids = {node.feature: _node_id(node.feature, places[node.feature], rows) for node in nodes}
@@ -146,8 +141,8 @@ def _left_out(
         return frozenset(), []
     ordered = sorted(dropped, key=lambda each: feature_order(each, graph.depths))
     return frozenset(dropped), [
-        f"left out of the attribution graph: {quoted(ordered)}; viewers drop what is at more than two "
-        f"thirds of the {n_tokens} tokens, so the strongest positions alone are kept"
+        f"left out of the attribution graph: {quoted(ordered)}; viewers drop what is at more than "
+        f"two thirds of the {n_tokens} tokens, so the strongest positions alone are kept"
     ]
 
 

@@ -17,6 +17,7 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.export_tables import Value, edge_rows, node_rows
 from sae_graphs.files import write_atomically
 from sae_graphs.graph import CausalGraph
+from sae_graphs.views import ANATOMY_COLUMNS
 
 SUFFIXES = {
     "graphml": ".graphml",
@@ -130,31 +131,41 @@ def _kind(file: Path) -> str:
 
 # -- tables ----------------------------------------------------------------------------------------
 
-# Whatever the values are, a column is of one kind; those that are not named are texts or, in edges,
-# numbers.
-_WHOLE = "Int64"  # with missing values
+# Columns and their kinds, whatever the values are; those of blocks, which edges have beside these,
+# are numbers.
+_TEXT, _WHOLE, _NUMBER = "string", "Int64", "float64"  # each can miss values
 _EDGE_KINDS = {
-    **dict.fromkeys(("source_position", "target_position", "component"), _WHOLE),
-    **dict.fromkeys(
-        ("source", "target", "source_layer", "target_layer", "target_token", "sign"), "string"
-    ),
-    **dict.fromkeys(("source_explanation", "target_explanation"), "string"),
+    **dict.fromkeys(("source", "target", "source_layer", "target_layer"), _TEXT),
+    **dict.fromkeys(("source_position", "target_position"), _WHOLE),
+    "target_token": _TEXT,
+    "effect": _NUMBER,
+    "sign": _TEXT,
+    "component": _WHOLE,
+    **dict.fromkeys(("source_explanation", "target_explanation"), _TEXT),
+    **dict.fromkeys(ANATOMY_COLUMNS, _NUMBER),
 }
 _NODE_KINDS = {
-    **dict.fromkeys(("index", "position", "depth", "component"), _WHOLE),
-    **dict.fromkeys(("is_output", "pinned"), "bool"),
-    **dict.fromkeys(("probability", "activation"), "float64"),
+    **dict.fromkeys(("feature", "layer"), _TEXT),
+    **dict.fromkeys(("index", "position", "depth"), _WHOLE),
+    "is_output": "bool",
+    **dict.fromkeys(("token", "contrast"), _TEXT),
+    **dict.fromkeys(("probability", "activation"), _NUMBER),
+    "component": _WHOLE,
+    **dict.fromkeys(("explanation", "neuronpedia", "label", "group"), _TEXT),
+    "pinned": "bool",
+    **dict.fromkeys(("note", "top_context", "promotes", "suppresses"), _TEXT),
+    **dict.fromkeys(("written_by", "scrubbed_by"), _TEXT),
 }
 
 
 def _table(rows: list[dict[str, Value]], kinds: dict[str, str], kind: str) -> bytes:
-    """Rows as CSV or Parquet."""
+    """Rows as CSV or Parquet; a table without rows has its columns all the same."""
     import pandas as pd
 
-    other = "float64" if kinds is _EDGE_KINDS else "string"
     names = list(rows[0]) if rows else list(kinds)
     columns = {
-        name: pd.array([row[name] for row in rows], dtype=kinds.get(name, other)) for name in names
+        name: pd.array([row[name] for row in rows], dtype=kinds.get(name, _NUMBER))
+        for name in names
     }
     frame = pd.DataFrame(columns)
     if kind == "csv":
