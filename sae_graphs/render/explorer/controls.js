@@ -229,7 +229,8 @@ startControls();
 startPointer();
 document.addEventListener("keydown", onKey);
 window.addEventListener("hashchange", () => {
-  if (waiting !== null) return; // our own address is about to be written
+  clearTimeout(waiting); // the reader's address counts, not the one about to be written
+  waiting = null;
   Object.assign(state, fromHash(location.hash));
   if (state.camera) [camera.x, camera.y, camera.scale] = state.camera;
   else fit();
