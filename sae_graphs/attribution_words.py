@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
-from sae_graphs.export_tables import context_text, readable
-from sae_graphs.graph import Node, OutputToken, RunRecord
+from sae_graphs.export_tables import context_text, peak_of, readable
+from sae_graphs.graph import Context, Node, OutputToken, RunRecord
 from sae_graphs.render.text import shortened, visible
 
 LONGEST = 160  # characters
@@ -40,17 +39,12 @@ def feature_words(run: RunRecord, node: Node, label: str | None) -> str:
 def _hint(run: RunRecord, node: Node) -> str:
     for context in node.contexts:
         if any(context.activations) and (text := context_text(context)):
-            peak = context.tokens[_peak(context.activations)]
-            return f'active on "{peak}" in "{text.strip()}"'
+            return f'active on "{peak_of(context)}" in "{text.strip()}"'
     if any(node.activations):
-        return f'active on "{run.tokens[_peak(node.activations)]}" of the prompt'
+        return f'active on "{peak_of(Context(run.tokens, node.activations))}" of the prompt'
     if node.promotes:
         return f'promotes "{node.promotes[0].token}"'
     return f"feature {node.feature}"
-
-
-def _peak(activations: Sequence[float]) -> int:
-    return max(range(len(activations)), key=lambda at: (abs(activations[at]), at))
 
 
 def logit_words(output: OutputToken, elsewhere: int | None = None) -> str:

@@ -59,6 +59,7 @@ def _node_row(graph: CausalGraph, node: Node, annotations: Annotations) -> dict[
         "pinned": feature in annotations.pins,
         "note": _readable(annotations.notes.get(feature)),
         "top_context": context_text(node.contexts[0]) if node.contexts else None,
+        "top_token": _readable(peak_of(node.contexts[0])) if node.contexts else None,
         "promotes": _effects(node.promotes),
         "suppresses": _effects(node.suppresses),
         "written_by": shares_words(node.written_by).replace(MINUS, "-") or None,
@@ -118,6 +119,12 @@ def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:
     """A context as text of at most `width` columns around its peak; None where it is empty."""
     pieces = strip(context.tokens, context.activations, largest=1.0, width=width)
     return "".join(piece.text for piece in pieces).replace(HARD_SPACE, " ") or None
+
+
+def peak_of(context: Context) -> str | None:
+    """The token of a context on which the feature is most active; None where it is empty."""
+    pairs = zip(map(abs, context.activations), range(len(context.tokens)), strict=True)
+    return context.tokens[max(pairs)[1]] if context.tokens else None
 
 
 def _effects(effects: Iterable[TokenEffect]) -> str | None:

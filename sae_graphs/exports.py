@@ -153,8 +153,8 @@ _NODE_KINDS = {
     "component": _WHOLE,
     **dict.fromkeys(("explanation", "neuronpedia", "label", "group"), _TEXT),
     "pinned": "bool",
-    **dict.fromkeys(("note", "top_context", "promotes", "suppresses"), _TEXT),
-    **dict.fromkeys(("written_by", "scrubbed_by"), _TEXT),
+    **dict.fromkeys(("note", "top_context", "top_token"), _TEXT),
+    **dict.fromkeys(("promotes", "suppresses", "written_by", "scrubbed_by"), _TEXT),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -76,9 +76,11 @@ def with_outputs() -> CausalGraph:
     return assemble(run, [*edges.nodes, *nodes], [*edges.edges, *more])
 
 
-def on_neuronpedia(*sources: str, model: str = "gpt2-small") -> CausalGraph:
-    """A chain of one feature a layer, each with the address of its SAE."""
-    labels = [source.partition("-")[0] for source in sources]
+def on_neuronpedia(
+    *sources: str, model: str = "gpt2-small", labels: Sequence[str] = ()
+) -> CausalGraph:
+    """A chain of one feature a layer, each with the address of its SAE, called as that is."""
+    labels = labels or [source.partition("-")[0] for source in sources]
     names = [f"{label}.{number}" for number, label in enumerate(labels)]
     pairs = [(a, b, -1.0) for a, b in pairwise(names)]
     graph = graph_of(*pairs, run=labelled(*labels))
@@ -270,6 +272,13 @@ def test_where_pages_would_be_other_features(
     assert told in made.warnings[0]
 
 
+def test_layers_called_otherwise_than_their_saes_have_no_pages_there() -> None:
+    """`{label}-{set}` would be another SAE's page."""
+    made = attribution(on_neuronpedia("4-res-jb", "5-res-jb", labels=("5", "6")))
+    assert "feature_details" not in made.data["metadata"]
+    assert "not of one set" in made.warnings[0]
+
+
 def test_layers_numbered_by_depth_are_named() -> None:
     data = written(on_neuronpedia("e-res-sm", "0-res-sm", "1-res-sm"))
     assert "e is 0, 0 is 1, 1 is 2" in data["metadata"]["info"]["description"]
@@ -363,12 +372,12 @@ def test_pins_and_groups_are_the_saved_view() -> None:
     said = Annotations(
         title="A <title>",
         pins=(F("2.3"),),
-        groups=(Group("brackets", (F("0.1"), F("1.2"))),),
+        groups=(Group("<b>rackets", (F("0.1"), F("1.2"))),),
     )
     data = written(two_edges(), said)
     assert data["qParams"] == {
         "pinnedIds": ["2_3_3", "0_1_3", "1_2_3"],
-        "supernodes": [["brackets", "0_1_3", "1_2_3"]],
+        "supernodes": [["‹b›rackets", "0_1_3", "1_2_3"]],
         "linkType": "both",
         "clickedId": "",
         "sg_pos": "",

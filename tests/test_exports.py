@@ -182,6 +182,7 @@ def test_tables_join_and_hold_what_a_reader_says(kind: str) -> None:
     assert list(joined["group"]) == [r"the \x00 brackets"] * 2
     assert list(joined["pinned"]) == [False, True]
     assert list(nodes["note"].fillna("")) == ["", "", "a↵note"]
+    assert list(nodes["top_token"]) == [" rights"] * 3
     assert list(nodes["promotes"]) == ['" )" -3.25'] * 3
 
 
