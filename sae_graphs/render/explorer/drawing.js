@@ -7,7 +7,10 @@ const numbers = new Map(
   [...stage.querySelectorAll(".numbers text")].map((text) => [Number(text.dataset.e), text]),
 );
 const overlay = stage.querySelector(".lit");
+const SVG = "http://www.w3.org/2000/svg";
 const MOST_NUMBERS = 60; // of lit arrows, beyond which they would cover each other
+const MOST_COPIES = 300;
+const BUNDLE = 16; // arrows of one path
 let shown = shownEdges(state);
 let folds = []; // the boxes of folded groups: { group, members, box, element }
 let litNow = [];
@@ -83,18 +86,42 @@ function light(start) {
   for (const number of ends) mark(number, "self");
   for (const number of up.boxes) mark(number, "up");
   for (const number of down.boxes) mark(number, "down");
-  const direct = new Set(ends.flatMap((number) => [...into[number], ...outOf[number]]));
-  const lit = new Set([...up.arrows, ...down.arrows]);
-  let told = 0;
-  for (const number of lit) {
-    const arrow = arrows[number];
-    if (arrow.classList.contains("off")) continue;
-    const copy = arrow.cloneNode(false);
-    copy.append(arrow.firstElementChild.cloneNode(false));
-    overlay.append(copy);
-    if (numbers.has(number)) overlay.append(numbers.get(number).cloneNode(true));
-    else if (direct.has(number) && told++ < MOST_NUMBERS) overlay.append(numberText(number));
+  const lit = [...up.arrows, ...down.arrows].filter((number) => !arrows[number].classList.contains("off"));
+  overlay.append(...(lit.length > MOST_COPIES ? bundled(lit) : lit.map(copied)));
+  const near = new Set(ends.flatMap((number) => [...into[number], ...outOf[number]]));
+  const told = lit.filter((number) => numbers.has(number) || near.has(number));
+  overlay.append(...told.slice(0, MOST_NUMBERS).map(numberText));
+}
+
+function copied(number) {
+  const copy = arrows[number].cloneNode(false);
+  copy.append(arrows[number].firstElementChild.cloneNode(false));
+  return copy;
+}
+
+// Many arrows as few paths, by sign and width: an element for each would be felt, and so would one
+// path for all, which is slow to paint.
+function bundled(list) {
+  const bundles = new Map();
+  for (const number of list) {
+    const line = arrows[number].firstElementChild;
+    const width = Math.round(parseFloat(line.style.getPropertyValue("--w")));
+    const key = `${signOf(edges[number])} ${width}`;
+    if (!bundles.has(key)) bundles.set(key, []);
+    bundles.get(key).push(line.getAttribute("d"));
   }
+  const paths = [...bundles].flatMap(([key, lines]) => {
+    const parts = Math.ceil(lines.length / BUNDLE);
+    return Array.from({ length: parts }, (_, part) => [key, lines.slice(part * BUNDLE, (part + 1) * BUNDLE)]);
+  });
+  return paths.map(([key, lines]) => {
+    const [name, width] = key.split(" ");
+    const line = document.createElementNS(SVG, "path");
+    line.setAttribute("d", lines.join(""));
+    line.setAttribute("class", `edge ${name}`);
+    line.setAttribute("style", `--w:${width}px`);
+    return line;
+  });
 }
 
 function mark(number, how) {
@@ -105,11 +132,11 @@ function mark(number, how) {
 }
 
 function numberText(number) {
-  const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+  const text = document.createElementNS(SVG, "text");
   const [x, y] = middleOf(number);
   text.setAttribute("x", x);
   text.setAttribute("y", y);
-  text.setAttribute("class", edges[number].effect < 0 ? "promotes" : "suppresses");
+  text.setAttribute("class", signOf(edges[number]));
   text.textContent = edges[number].said;
   return text;
 }

@@ -14,13 +14,15 @@ edges.forEach((edge, number) => {
 const sizes = [...new Set(edges.map((edge) => Math.abs(edge.effect)))].sort((a, b) => a - b);
 const largestRank = edges.reduce((most, edge) => Math.max(most, edge.rank), 1);
 
+const signOf = (edge) => (edge.effect < 0 ? "promotes" : "suppresses");
+
 // Which arrows the filters leave, as a list of booleans.
 function shownEdges(state) {
   const kept = edges.map(
     (edge) =>
       Math.abs(edge.effect) >= state.least &&
       (state.top === null || edge.rank <= state.top) &&
-      (state.sign === "both" || (edge.effect < 0) === (state.sign === "promotes")) &&
+      (state.sign === "both" || signOf(edge) === state.sign) &&
       (!state.component || nodes[edge.s].component === state.component),
   );
   return state.whole ? onLongPaths(kept, data.minPathEdges) : kept;

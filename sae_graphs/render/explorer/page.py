@@ -77,8 +77,9 @@ def page(
             *(f'<p class="warning">⚠ {_shown(text)}</p>' for text in graph.run.warnings),
             _header(graph, heading),
             _toolbar(graph),
-            f'<div class="work"><main class="view" style="--print-scale:{scale:.4f}">{drawn.html}{_empty(graph)}'
-            f'{_ZOOM}</main><aside class="panel" aria-label="what is selected"></aside></div>',
+            f'<div class="work"><main class="view" style="--print-scale:{scale:.4f}">'
+            f"{drawn.html}{_empty(graph)}{_ZOOM}</main>"
+            '<aside class="panel" aria-label="what is selected"></aside></div>',
             f'<p class="figure-caption">{_shown(caption)}</p>' if caption else "",
             f'<div class="below">{_made(graph.run)}{legend(graph)}{tables(graph)}</div>',
             _keys(),
@@ -174,7 +175,8 @@ def _toolbar(graph: CausalGraph) -> str:
  <input type="range" id="least" min="0" value="0"><output id="least-said"></output></label>
 <label title="the strongest saved arrows {per} by |effect|">top {per}
  <input type="range" id="top" min="1" value="1"><output id="top-said"></output></label>
-<select id="component" aria-label="graph"{alone}><option value="0">all graphs</option>{choices}</select>
+<select id="component" aria-label="graph"{alone}>
+<option value="0">all graphs</option>{choices}</select>
 <label title="hide what is on no such path"><input type="checkbox" id="whole">{paths}</label>
 <span id="shown" class="faint" role="status"></span>
 <span class="push joined"><button id="save" title="pins, groups, labels, notes">save</button>

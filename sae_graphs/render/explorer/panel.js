@@ -2,7 +2,7 @@
 
 const panel = document.querySelector(".panel");
 const EMBEDS = "https://www.neuronpedia.org/";
-const isNegative = (edge) => edge.effect < 0;
+const lowers = (edge) => edge.effect < 0;
 
 function section(title, ...content) {
   const kept = content.filter((each) => each !== null);
@@ -31,8 +31,8 @@ function link(number) {
 }
 
 function sign(edge) {
-  const [name, words] = isNegative(edge) ? ["promotes", "━▶ promotes"] : ["suppresses", "━┫ suppresses"];
-  return make("span", { class: `sign ${name}`, text: words });
+  const name = signOf(edge);
+  return make("span", { class: `sign ${name}`, text: `${lowers(edge) ? "━▶" : "╌┫"} ${name}` });
 }
 
 // Tokens on their shade; hovering tells the activation.
@@ -187,7 +187,7 @@ function edgesPanel(title, list, end) {
 function edgePanel(number) {
   const edge = edges[number];
   const target = nodes[edge.t].output ? nodes[edge.t].output : "activation";
-  const does = isNegative(edge)
+  const does = lowers(edge)
     ? `Ablating the source lowers the target's ${target} by ${edge.said.replace("−", "")}: the source promotes it.`
     : `Ablating the source raises the target's ${target} by ${edge.said.replace("+", "")}: the source suppresses it.`;
   const rows = (edge.parts || []).map(([name, said, value]) => {
@@ -200,7 +200,7 @@ function edgePanel(number) {
       make("p", { text: `${found.name}: ${share} of what the source does flows through this arrow` })));
   return [
     make("h2", {}, link(edge.s), make("span", { text: " → " }), link(edge.t)),
-    make("p", { class: "effect" }, sign(edge), make("b", { class: isNegative(edge) ? "lowers" : "raises", text: ` ${edge.said}` })),
+    make("p", { class: "effect" }, sign(edge), make("b", { class: lowers(edge) ? "lowers" : "raises", text: ` ${edge.said}` })),
     make("p", { text: does }),
     section(
       "How it came about",

@@ -61,12 +61,12 @@ def stage(
     )
     frames = "".join(_frame(graph, number, box) for number, box in drawn.components.items())
     names = "".join(_layer(line.layer, line.box) for line in drawn.layers)
+    size = f'width="{drawn.width:.0f}" height="{drawn.height:.0f}" aria-hidden="true"'
     html = (
         f'<div class="stage" style="width:{drawn.width:.0f}px;height:{drawn.height:.0f}px">'
-        f'{frames}{names}<svg class="arrows" width="{drawn.width:.0f}" '
-        f'height="{drawn.height:.0f}" aria-hidden="true">{_HEADS}<g class="all">{arrows}</g>'
-        f'<g class="numbers">{numbers if numbered else ""}</g><g class="lit"></g></svg>'
-        f"{boxes}</div>"
+        f'{frames}{names}<svg class="arrows all" {size}>{_HEADS}{arrows}'
+        f'<g class="numbers">{numbers if numbered else ""}</g></svg>'
+        f'<svg class="arrows lit" {size}></svg>{boxes}</div>'
     )
     return Stage(html, drawn, places)
 
