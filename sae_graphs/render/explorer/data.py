@@ -108,7 +108,7 @@ def _node(node: Node, run: RunRecord, box: Box, places: Mapping[str, str]) -> di
         "contexts": [
             {
                 "peak": plain(max(context.activations, key=abs, default=0.0)),
-                "tokens": _shaded(context.tokens, context.activations, largest),
+                "tokens": _joined(_shaded(context.tokens, context.activations, largest)),
             }
             for context in node.contexts
         ],
@@ -130,6 +130,17 @@ def _shaded(tokens: Sequence[str], values: Sequence[float], largest: float) -> l
         else [visible(text), 0]
         for text, value in zip(tokens, values, strict=False)
     ]
+
+
+def _joined(tokens: Iterable[list[Any]]) -> list[list[Any]]:
+    """Neighbours that are both silent as one: that is most of a context."""
+    joined: list[list[Any]] = []
+    for token_ in tokens:
+        if joined and joined[-1][1] == token_[1] == 0:
+            joined[-1] = [joined[-1][0] + token_[0], 0]
+        else:
+            joined.append(token_)
+    return joined
 
 
 def _effects(effects: Iterable[TokenEffect]) -> list[list[str]]:
