@@ -173,7 +173,7 @@ def test_the_marked_picture_says_what_is_supported() -> None:
     assert "not distinguishable from controls, p = 0.900, 0.2 × their median" in picture
     assert "thick frame: tested; ablated together, its features matter" in picture
     assert "How to read it" not in inline and "✓ supported" in inline
-    for number in ("✓ −4.00", "  −2.00", "  −1.50", "  +1.00"):
+    for number in ("✓ −4.00", " −2.00", " −1.50", " +1.00"):
         assert f"{number} <" in picture
 
 

@@ -22,13 +22,15 @@ def arrow_attributes(
     marked: bool,
 ) -> dict[str, str]:
     """The attributes of an arrow in the DOT source; `marked` where a tick stands at its number."""
+    name = f"edge-{edge.source}-{edge.target}"
     return {
+        "key": name,  # tells arrows apart that folded groups have in common
         "label": f"<{_number(edge, boxes, marked=marked)}>" if numbered or marked else "",
         "color": scale.colour(edge.effect),
         "penwidth": f"{scale.width(edge.effect):.2f}",
         "arrowhead": arrow_head(edge),
         "style": arrow_line(edge),
-        "id": f"edge-{edge.source}-{edge.target}",
+        "id": name,
         "tooltip": in_tooltip("\n".join(_lines(run, edge))),
         "class": edge.sign,
     }
@@ -37,7 +39,7 @@ def arrow_attributes(
 def _number(edge: Edge, boxes: Boxes, *, marked: bool) -> str:
     """The effect; where an end is folded away, below it which member of the group it is."""
     check = f"{CHECK} " if marked else ""
-    told = f"  {check}{signed(edge.effect)} "
+    told = f" {check}{signed(edge.effect)} "
     number = words(told, size=8, colour=effect_colour(edge.effect), bold=marked)
     ends = [
         f"{what} {feature}"
@@ -46,8 +48,8 @@ def _number(edge: Edge, boxes: Boxes, *, marked: bool) -> str:
     ]
     if not ends:
         return number
-    which = words(f"  {' '.join(ends)} ", size=7, colour=SOFT)
-    return table(row(cell(number, align="LEFT")), row(cell(which, align="LEFT")))
+    which = words(f" {' '.join(ends)} ", size=7, colour=SOFT)
+    return table(row(cell(number)), row(cell(which)))
 
 
 def _lines(run: RunRecord, edge: Edge) -> list[str]:

@@ -128,7 +128,7 @@ def _graph_attributes(picture: _Picture) -> dict[str, str]:
         "fontname": SANS,
         "fontcolor": INK,
         "bgcolor": "white",
-        "pad": "0.25",
+        "pad": "0.3",
         "outputorder": "nodesfirst",
         "tooltip": " ",
     }
@@ -161,8 +161,7 @@ def _add_contents(drawing: Digraph, picture: _Picture, scale: EffectScale) -> No
             numbered=(edge.source, edge.target) in numbered,
             marked=picture.marks.marks_edge(edge),
         )
-        places = [graph.depths[picture.boxes.layer(end)] for end in (edge.source, edge.target)]
-        if places[0] >= places[1]:  # of a group that spans layers: it must not turn them around
+        if not picture.boxes.upwards(edge, graph):
             attributes["constraint"] = "false"
         drawing.edge(*ends, **attributes)
 

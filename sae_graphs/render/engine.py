@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from sae_graphs.render.asides import set_aside
+from sae_graphs.render.finishing import finished
 from sae_graphs.render.fonts import bundled_fonts
 
 PNG_DPI = 144.0
@@ -28,17 +30,22 @@ _EDGE_GROUP = re.compile(r'<g id="[^"]*" class="edge[^"]*">.*?</g>\n</g>', re.DO
 
 def draw(source: str, kinds: Iterable[str]) -> dict[str, bytes]:
     """The picture as SVG, PNG and PDF, whichever are asked for by `kinds`; others are ignored."""
-    wanted = set(kinds)
+    wanted = set(kinds) & {"svg", "png", "pdf"}
     drawn: dict[str, bytes] = {}
+    if not wanted:
+        return drawn
     with bundled_fonts():
+        upwards, asides = set_aside(source)
+        ready = finished(_rendered(upwards, "dot").decode("utf-8"), asides)
         if wanted & {"svg", "png"}:
-            raw = _rendered(source, "svg").decode("utf-8")
+            raw = _rendered(ready, "svg", engine="nop2").decode("utf-8")
             if "svg" in wanted:
-                drawn["svg"] = _finished(raw).encode("utf-8")
+                drawn["svg"] = _with_titles(raw).encode("utf-8")
             if "png" in wanted:
-                drawn["png"] = _rendered(source, "png", f"-Gdpi={_dpi_for(*_size(raw)):.4f}")
+                resolution = f"-Gdpi={_dpi_for(*_size(raw)):.4f}"
+                drawn["png"] = _rendered(ready, "png", resolution, engine="nop2")
         if "pdf" in wanted:
-            drawn["pdf"] = _rendered(source, "pdf")
+            drawn["pdf"] = _rendered(ready, "pdf", engine="nop2")
     return drawn
 
 
@@ -65,17 +72,17 @@ def placed(source: str) -> str:
     return _rendered(source, "json0").decode("utf-8")
 
 
-def _rendered(source: str, kind: str, arguments: str = "") -> bytes:
+def _rendered(source: str, kind: str, arguments: str = "", *, engine: str = "dot") -> bytes:
     import pygraphviz
 
     drawing = pygraphviz.AGraph(string=source)
     try:
-        return bytes(drawing.draw(format=kind, prog="dot", args=arguments))
+        return bytes(drawing.draw(format=kind, prog=engine, args=arguments))
     finally:
         drawing.close()
 
 
-def _finished(raw: str) -> str:
+def _with_titles(raw: str) -> str:
     drawn = _TIP.sub(_with_title, raw[raw.index("<svg") :])
     return _EDGE_GROUP.sub(lambda group: _ARROW_LINE.sub(_with_hover, group[0]), drawn)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 FOLDER = Path(__file__).parent / "fonts"
+_REMARKS = (b"Fontconfig warning", b"Warning: Unable to reclaim box space in spline routing")
 _SWITCH = "FONTCONFIG_FILE"  # whoever sets it has chosen their fonts
 _CONFIGURATION = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
@@ -57,7 +58,11 @@ def bundled_fonts() -> Iterator[None]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Keep fontconfig's remarks on the machine's own files off standard error; pass all else on."""
+    """Keep remarks off standard error that are nothing to a reader; pass all else on.
+
+    They are fontconfig's on the machine's own files, and Graphviz's on arrows that it draws with
+    less room than it would like.
+    """
     try:
         standard_error = os.dup(2)
     except OSError:  # closed: there is nothing to keep clean
@@ -72,5 +77,5 @@ def _without_warnings() -> Iterator[None]:
             os.close(standard_error)
             caught.seek(0)
             for line in caught:
-                if not line.startswith(b"Fontconfig warning"):
+                if not line.startswith(_REMARKS):
                     os.write(2, line)

@@ -36,10 +36,10 @@ def add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
                             same.node(key)
         for left, right in pairwise(shelf.groups):
             ends = _layer_name(left, left.ranks[0]), _layer_name(right, right.ranks[0])
-            drawing.edge(*ends, style="invis", weight="1")
+            drawing.edge(*ends, key="order", style="invis", weight="1")
     for upper, lower in pairwise(shelf.tallest for shelf in shelved):
         ends = _layer_name(lower, lower.ranks[0]), _layer_name(upper, upper.ranks[-1])
-        drawing.edge(*ends, style="invis", weight="0")
+        drawing.edge(*ends, key="order", style="invis", weight="0")
 
 
 def _keys(group: Group, rank: Rank) -> Iterator[str]:
@@ -61,10 +61,10 @@ def add_layer_names(cluster: Digraph, group: Group) -> None:
             places.append((rest,))
         for before, here in pairwise(places):
             for left, right in product(before, here):
-                cluster.edge(left, right, style="invis", weight="1")
+                cluster.edge(left, right, key="order", style="invis", weight="1")
     for above, below in pairwise(group.ranks):
         ends = _layer_name(group, below), _layer_name(group, above)
-        cluster.edge(*ends, style="invis", weight="300")
+        cluster.edge(*ends, key="order", style="invis", weight="300")
 
 
 def _rest_name(group: Group, rank: Rank) -> str:

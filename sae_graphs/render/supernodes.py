@@ -87,3 +87,14 @@ class Boxes:
     def hides(self, edge: Edge) -> bool:
         """True where an arrow would start and end in the same box."""
         return self.key(edge.source) == self.key(edge.target)
+
+    def upwards(self, edge: Edge, graph: CausalGraph) -> bool:
+        """False where folding has an arrow lead sideways, down, or to another component."""
+        ends = edge.source, edge.target
+        low, high = (graph.depths[self.layer(end)] for end in ends)
+        folded = [self.of(end) for end in ends]
+        parts = {
+            graph[end].component if each is None else each.component
+            for end, each in zip(ends, folded, strict=True)
+        }
+        return low < high and len(parts) == 1

@@ -137,7 +137,7 @@ def test_paths_end_in_words() -> None:
     assert "ablating the source lowers the logit: it promotes it" in edge
     page = render.html(graph)
     assert "which promotes out.340 &quot; )&quot; (-1.5)" in page
-    assert "<h2>Output tokens</h2>" in page
+    assert "<summary>Output tokens</summary>" in page
     assert "Output tokens" not in render.html(two_edges())
 
 
@@ -258,7 +258,7 @@ def test_hostile_output_tokens_are_drawn_as_text(text: str) -> None:
     picture = render.svg(graph)
     assert not list(parsed(picture).iter(f"{SVG}script"))
     page = render.html(graph)
-    assert page.count("<script") == 1
+    assert page.count("<script") == 2  # its data, and its own
     assert not {"\x00", "\x1b", "\u202e", "\u200f", "\ud83d"} & set(picture + page)
 
 
