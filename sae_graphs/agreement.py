@@ -95,6 +95,11 @@ class MethodComparison:
     pairs: tuple[PairComparison, ...]
     overall: Mapping[str, Agreement]
 
+    def _repr_html_(self) -> str:
+        from sae_graphs.notebook import comparison_html  # showing sits above this module
+
+        return comparison_html(self)
+
     @property
     def exact_seconds(self) -> float:
         """How long the exact effects of all layer pairs took."""

@@ -263,6 +263,11 @@ class Curve:
     largest_jump: float
     jump_at: float
 
+    def _repr_svg_(self) -> str:
+        from sae_graphs.notebook import curve_svg  # showing sits above this module
+
+        return curve_svg(self)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -351,6 +356,11 @@ class ValidationReport:
     corpus: str | None = None
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    def _repr_html_(self) -> str:
+        from sae_graphs.notebook import report_html  # showing sits above this module
+
+        return report_html(self)
 
 
 def _share(part: float, whole: float) -> float | None:

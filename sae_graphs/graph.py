@@ -132,6 +132,16 @@ class CausalGraph:
 
         return svg(self)
 
+    def explore(self, *, height: int = 720) -> Explorer:
+        """The explorer of `graph.html` in a notebook, `height` pixels high.
+
+        What you pin, group or note there is yours once you press `save`: the notebook keeps none.
+        """
+        from sae_graphs.notebook import Explorer
+        from sae_graphs.render import html
+
+        return Explorer(html(self), height)
+
     def _named(self, feature: str | FeatureId) -> FeatureId:
         """A feature by its name, or by its address on Neuronpedia."""
         if isinstance(feature, str) and is_address(feature):

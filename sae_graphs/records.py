@@ -176,6 +176,11 @@ class Node:
         if not isinstance(self.neuronpedia, str | None):
             raise SaeGraphsError(f"{self.neuronpedia!r} of {self.feature} is not an address")
 
+    def _repr_html_(self) -> str:
+        from sae_graphs.notebook import node_html  # showing sits above this module
+
+        return node_html(self)
+
     @property
     def explanation(self) -> str | None:
         """What the feature means in words, as Neuronpedia has it; None where that is not known."""

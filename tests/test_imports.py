@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graph_json": {"feature_page", "files", "graph"},
     "evidence": set(),
     "evidence_json": {"evidence", "files"},
+    "notebook": {"evidence_words", "render", "report", "verdict_kinds"},
     "evidence_words": {"render"},
     "verdict_kinds": {"significance", "evidence"},
     "verdict_words": {"evidence", "evidence_words", "render", "verdict_kinds"},
@@ -344,10 +345,12 @@ LATE: dict[str, set[str]] = {
     "graph": {
         "exports",
         "graph_json",
+        "notebook",
         "paths",
         "render",
         "views",
     },  # a graph saves and draws itself on request
+    **dict.fromkeys(("agreement", "evidence", "records"), {"notebook"}),  # and so do its parts
     "background": {"demo"},  # the texts of the bundled corpus
 }
 TORCH_FREE = [
@@ -394,6 +397,7 @@ TORCH_FREE = [
     "neuronpedia_answers",
     "neuronpedia_cache",
     "neuronpedia_client",
+    "notebook",
     "render",
     "report",
     "verdict_kinds",
@@ -444,7 +448,7 @@ def test_drawing_reads_graphs_and_paths_only(file: Path) -> None:
     assert own(top | late) <= {"annotations", "graph", "neuronpedia", "paths", "render"}
 
 
-REPORT_READS = {"evidence", "evidence_json", "evidence_words", "graph", "render"}
+REPORT_READS = {"annotations", "evidence", "evidence_json", "evidence_words", "graph", "render"}
 REPORT_READS |= {"verdict_kinds", "verdicts"}
 
 
