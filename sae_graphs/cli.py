@@ -63,6 +63,7 @@ from sae_graphs.cli_options import (
     check_steps,
 )
 from sae_graphs.cli_validate import validate
+from sae_graphs.cli_view import view
 from sae_graphs.errors import SaeGraphsError, quoted
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ app.command()(validate)
 app.command()(models)
 app.command()(neuronpedia)
 app.command()(export)
+app.command()(view)
 
 
 def main() -> None:

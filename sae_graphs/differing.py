@@ -138,7 +138,7 @@ class GraphDifference:
     def _repr_html_(self) -> str:
         """The sentence, the warnings, and a table of the strongest edges of each kind."""
         told = "".join(f"<p>⚠ {in_page(text)}</p>" for text in self.warnings)
-        rows = [
+        rows: list[tuple[str, str, str, float | None, float | None]] = [
             (str(e.source), str(e.target), "shared", e.left, e.right) for e in self.shared[:SHOWN]
         ]
         rows += [(str(e.source), str(e.target), "lost", e.effect, None) for e in self.lost[:SHOWN]]

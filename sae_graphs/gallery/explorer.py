@@ -1,0 +1,70 @@
+"""A run's explorer as the gallery serves it: made from the saved graph, with a bar above."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from sae_graphs.gallery.library import (
+    REPORT,
+    VALIDATION,
+    Run,
+    annotations_of,
+    graph_of,
+    has_report,
+    report_of,
+)
+from sae_graphs.gallery.skeleton import Page, compare_address, shown
+from sae_graphs.render.explorer.page import page, policy, script
+from sae_graphs.render.text import in_page, shortened, visible
+from sae_graphs.report.marking import findings_of
+
+LISTED = 200  # other runs in the bar's list
+_BODY = re.compile(r"<body\b[^>]*>")
+_STYLE = (
+    "<style>.gallery-bar{display:flex;flex-wrap:wrap;gap:4px 18px;align-items:baseline;"
+    "padding:6px 16px;font-size:13px;background:var(--band);border-bottom:1px solid var(--line);"
+    "position:relative;z-index:20}.gallery-bar>span{color:var(--soft);overflow-wrap:anywhere}"
+    ".gallery-bar details{position:relative;margin-left:auto}.gallery-bar summary{cursor:pointer}"
+    ".gallery-bar ul{position:absolute;right:0;margin:4px 0 0;padding:8px 14px;list-style:none;"
+    "background:var(--paper);border:1px solid var(--line);border-radius:8px;max-height:60vh;"
+    "overflow-y:auto;width:max-content;max-width:80vw;box-shadow:0 4px 18px rgba(0,0,0,.18)}"
+    "@media print{.gallery-bar{display:none}}</style>"
+)
+
+
+def explorer(run: Run, others: Iterable[Run]) -> Page:
+    """The page; raises `SaeGraphsError` where the graph cannot be read."""
+    graph = graph_of(run)
+    said, left_out = annotations_of(run, graph)
+    report, unread = report_of(run, graph)
+    html = page(
+        graph,
+        annotations=said,
+        findings=() if report is None else findings_of(report),
+        report=f"{VALIDATION}/{REPORT}" if has_report(run) else None,
+    )
+    bar = _bar(run, others, [text for text in (left_out, unread) if text])
+    found = _BODY.search(html)
+    assert found is not None, "the explorer is a page with a body"
+    html = f"{html[: found.end()]}{bar}{html[found.end() :]}"
+    return Page(html, f"{policy(script())}; frame-ancestors 'none'")
+
+
+def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:
+    """The way back, what was left out, and the other runs to compare with."""
+    links = "".join(
+        f'<li><a href="{in_page(compare_address(run.name, other.name))}">'
+        f"{in_page(shortened(visible(other.name, space=' '), 60))}</a></li>"
+        for other in list(others)[:LISTED]
+    )
+    choice = f"<details><summary>compare with …</summary><ul>{links}</ul></details>"
+    report = ""
+    if has_report(run):
+        report = f'<a href="{VALIDATION}/{REPORT}">validation report</a>'
+    notes = "".join(f"<span>⚠ {shown(text)}</span>" for text in told)
+    return (
+        f'<nav class="gallery-bar" aria-label="gallery">{_STYLE}<a href="/">← all runs</a>'
+        f"<span>{in_page(shortened(visible(run.name, space=' '), 80))}</span>{report}{notes}"
+        f"{choice if links else ''}</nav>"
+    )

@@ -1,0 +1,210 @@
+"""Two drawings with one layout: each shows its own graph, and what only the other has as ghosts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sae_graphs.gallery.skeleton import shown
+from sae_graphs.gallery.union import Ends, Side, Union
+from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
+from sae_graphs.render.layout import Box, Layout, Point, layout
+from sae_graphs.render.names import name_of, place_words
+from sae_graphs.render.style import EffectScale
+from sae_graphs.render.text import in_page, plain, signed
+
+NUMBERED = 150  # arrows up to which each carries its number
+ONLY: dict[Side, str] = {"left": "lost", "right": "new"}
+SHARES = (0.5, 0.36, 0.64, 0.25, 0.75)  # of an arrow's way, where its number may stand
+NUMBER_SIZE = 84.0, 24.0  # CSS pixels
+COLUMNS = 18  # characters in a line of a box
+
+
+class Drawing(NamedTuple):
+    """One side: what is laid out, what it holds, and the one scale of both."""
+
+    side: Side
+    run: RunRecord
+    union: Union
+    drawn: Layout
+    lines: dict[FeatureId, list[str]]
+    scale: EffectScale
+
+    @property
+    def nodes(self) -> dict[FeatureId, Node]:
+        return self.union.nodes[self.side]
+
+    @property
+    def others(self) -> Side:
+        return "right" if self.side == "left" else "left"
+
+
+def sides(both: Union, left: RunRecord, right: RunRecord) -> tuple[Layout, dict[Side, str]]:
+    """The one layout, and the drawings as HTML.
+
+    Box `i` and arrow `j` of the union have the same number in both.
+
+    Scales are those of all arrows of both, so that widths can be compared.
+    """
+    runs: dict[Side, RunRecord] = {"left": left, "right": right}
+    shape = _shape(both)
+    lines = {
+        side: {
+            feature: box_lines(node, runs[side], shape)
+            for feature, node in both.nodes[side].items()
+        }
+        for side in runs
+    }
+    heights = {
+        node.feature: box_height(max((lines[side].get(node.feature, []) for side in runs), key=len))
+        for node in both.graph.nodes
+    }
+    drawn = layout(both.graph, heights, width=shape.width)
+    scale = EffectScale.of(both.graph)
+    drawings = {
+        side: _drawing(Drawing(side, run, both, drawn, lines[side], scale))
+        for side, run in runs.items()
+    }
+    return drawn, drawings
+
+
+def _shape(both: Union) -> Shape:
+    explained = any(node.explanation for nodes in both.nodes.values() for node in nodes.values())
+    return Shape(COLUMNS, 0, explained, prompt=len(both.graph) <= 120)
+
+
+def _drawing(side: Drawing) -> str:
+    graph, drawn = side.union.graph, side.drawn
+    numbered = tuple(enumerate(graph.edges))
+    arrows = "".join(_arrow(edge, number, side) for number, edge in reversed(numbered))
+    labels = ""
+    if len(graph.edges) <= NUMBERED:
+        places = _number_places(side)
+        labels = "".join(
+            _number(edge, number, side, places[edge.source, edge.target])
+            for number, edge in numbered
+        )
+    boxes = "".join(_box(node, number, side) for number, node in enumerate(graph.nodes))
+    frames = "".join(
+        f'<div class="frame" style="{_placed(box)}"></div>' for box in drawn.components.values()
+    )
+    names = "".join(_layer(line.layer, line.box) for line in drawn.layers)
+    return (
+        f'<div class="stage" style="width:{drawn.width:.0f}px;height:{drawn.height:.0f}px">'
+        f'{frames}{names}<svg class="lines" width="{drawn.width:.0f}" '
+        f'height="{drawn.height:.0f}" aria-hidden="true">{_heads(side.side)}'
+        f'<g>{arrows}</g><g class="numbers">{labels}</g></svg>{boxes}</div>'
+    )
+
+
+def _heads(side: Side) -> str:
+    """The sign again, for who does not see the hues; named by side, as both are in one page."""
+    return (
+        f'<defs><marker id="points-{side}" class="points" markerUnits="userSpaceOnUse" '
+        'markerWidth="13" markerHeight="12" refX="11.5" refY="6" orient="auto">'
+        f'<path d="M1,1L12,6L1,11Z"/></marker><marker id="blocks-{side}" class="blocks" '
+        'markerUnits="userSpaceOnUse" markerWidth="6" markerHeight="18" refX="4" refY="9" '
+        'orient="auto"><path d="M1,1H4V17H1Z"/></marker></defs>'
+    )
+
+
+def kind_of(edge: Edge, both: Union) -> str:
+    """`shared`, `lost` (only left) or `new` (only right)."""
+    ends = edge.source, edge.target
+    if ends not in both.edges["right"]:
+        return "lost"
+    return "shared" if ends in both.edges["left"] else "new"
+
+
+def _arrow(edge: Edge, number: int, side: Drawing) -> str:
+    ends = edge.source, edge.target
+    path = side.drawn.routes[ends].path
+    here = side.union.edges[side.side].get(ends)
+    near = f'<path class="near" d="{path}"/>'
+    kind = kind_of(edge, side.union)
+    if here is None:
+        return (
+            f'<g class="arrow ghost {kind}" data-e="{number}"><path class="line" d="{path}"/>'
+            f"{near}</g>"
+        )
+    head = "points" if here.sign == "promotes" else "blocks"
+    halo = "" if kind == "shared" else f'<path class="halo" d="{path}"/>'
+    return (
+        f'<g class="arrow {here.sign} {kind}" data-e="{number}">{halo}<path class="line" '
+        f'd="{path}" stroke-width="{side.scale.width(here.effect):.1f}" '
+        f'opacity="{side.scale.opacity(here.effect):.2f}" '
+        f'marker-end="url(#{head}-{side.side})"/>{near}</g>'
+    )
+
+
+def _number_places(side: Drawing) -> dict[Ends, Point]:
+    """Where numbers stand: near the middle of their arrows, and not on one another if possible."""
+    taken: dict[Ends, Point] = {}
+    for edge in side.union.graph.edges:
+        ends = edge.source, edge.target
+        places = [side.drawn.routes[ends].at(share) for share in SHARES]
+        free = (
+            place
+            for place in places
+            if not any(
+                abs(place[0] - x) < NUMBER_SIZE[0] and abs(place[1] - y) < NUMBER_SIZE[1]
+                for x, y in taken.values()
+            )
+        )
+        taken[ends] = next(free, places[0])
+    return taken
+
+
+def _number(edge: Edge, number: int, side: Drawing, place: Point) -> str:
+    ends = edge.source, edge.target
+    here = side.union.edges[side.side].get(ends)
+    if here is None:
+        return ""
+    kind = kind_of(edge, side.union)
+    word = "" if kind == "shared" else f'<tspan class="word">{kind} </tspan>'
+    x, y = place
+    return (
+        f'<text class="{here.sign} {kind}" data-e="{number}" x="{x:.0f}" y="{y:.0f}">'
+        f"{word}{signed(here.effect)}</text>"
+    )
+
+
+def _placed(box: Box) -> str:
+    return f"left:{box.x:g}px;top:{box.y:g}px;width:{box.width:g}px;height:{box.height:g}px"
+
+
+def _box(node: Node, number: int, side: Drawing) -> str:
+    """A feature's box; where only the other graph has it, its name in a dashed frame."""
+    feature = node.feature
+    place = _placed(side.drawn.boxes[feature])
+    kind = "output" if feature.is_output else "feature"
+    here = side.nodes.get(feature)
+    name = shown(name_of(side.union.graph.run, feature))
+    if here is None:
+        return (
+            f'<div class="node ghost {kind}" data-n="{number}" style="{place}" '
+            f'aria-hidden="true"><div class="head"><b>{name}</b></div>'
+            f'<div class="line">not in this graph</div></div>'
+        )
+    only = "" if feature in side.union.nodes[side.others] else ONLY[side.side]
+    tab = f'<span class="tab">{only}</span>' if only else ""
+    said = f"{name}, activation {plain(here.activation)}{f', {only}' if only else ''}"
+    return (
+        f'<div class="node {kind} {only and "only"}" data-n="{number}" style="{place}" '
+        f'role="button" tabindex="-1" aria-label="{said}">{heading(here, side.run)}'
+        f"{''.join(side.lines[feature])}{tab}</div>"
+    )
+
+
+def _layer(layer: LayerReport | None, box: Box) -> str:
+    if layer is None:
+        return f'<div class="layer" style="{_placed(box)}"><small>next token</small></div>'
+    return (
+        f'<div class="layer" style="{_placed(box)}"><small>layer</small>'
+        f"<b>{in_page(layer.label)}</b><small>{in_page(place_words(layer.hook_point))}</small></div>"
+    )
+
+
+def empty_words(graph: CausalGraph) -> str:
+    """What stands in an empty drawing's place."""
+    return "" if graph.nodes else "Neither graph holds an arrow, so there is nothing to draw."
