@@ -350,7 +350,9 @@ LATE: dict[str, set[str]] = {
         "render",
         "views",
     },  # a graph saves and draws itself on request
-    **dict.fromkeys(("agreement", "evidence", "records"), {"notebook"}),  # and so do its parts
+    "agreement": {"notebook"},  # and so do its parts
+    "evidence": {"notebook"},
+    "records": {"notebook"},
     "background": {"demo"},  # the texts of the bundled corpus
 }
 TORCH_FREE = [
