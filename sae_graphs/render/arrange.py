@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +10,6 @@ from sae_graphs.graph import CausalGraph, LayerReport, Node
 from sae_graphs.render.supernodes import Supernode
 
 WIDE_BOX, NARROW_BOX = 36, 26  # characters in a line of a box
-REST_WIDTH = 0.6  # of a box: what says how many features are not drawn
 BOXES_AT_FULL_WIDTH = 5  # with more boxes side by side, each is narrower
 HEIGHT_TO_WIDTH = 1.2  # a picture may be this much taller than wide before it is made wider
 
@@ -46,9 +44,14 @@ class Rank:
         return tuple(tuple(key for _, key in boxes) for _, boxes in groups)
 
     @property
-    def width(self) -> float:
-        """About how many boxes wide it is."""
-        return len(self.nodes) + len(self.folded) + (REST_WIDTH if self.left_out else 0)
+    def boxes(self) -> tuple[str, ...]:
+        """The names of its boxes in the DOT source, in their order."""
+        return tuple(key for keys in self.places for key in keys)
+
+    @property
+    def width(self) -> int:
+        """How many boxes wide it is."""
+        return len(self.nodes) + len(self.folded)
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class Group:
 
     @property
     def widest(self) -> int:
-        """About how many boxes its widest layer has."""
-        return max(1, math.ceil(max(rank.width for rank in self.ranks)))
+        """The largest number of boxes in one layer."""
+        return max(1, *(rank.width for rank in self.ranks))
 
     @property
     def nodes(self) -> tuple[Node, ...]:

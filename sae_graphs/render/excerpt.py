@@ -47,8 +47,8 @@ class Excerpt:
         )
         told = (
             f"{drawn} of {counted(whole, 'feature')} and {len(self.drawn.edges)} of "
-            f"{counted(len(self.whole.edges), 'arrow')} drawn: those of the strongest paths; all "
-            "are in graph.html and graph.json"
+            f"{counted(len(self.whole.edges), 'arrow')} drawn: those of the strongest paths; "
+            "see graph.html or graph.json for all of them"
         )
         if missing := len(self.undrawn_components):
             told += f". {counted(missing, 'graph')} of {self.whole.n_components} "

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from sae_graphs.graph import LayerReport
 from sae_graphs.render.arrange import Group, Rank, Shelf
 from sae_graphs.render.markup import cell, row, table, words
 from sae_graphs.render.names import place_words
@@ -15,8 +13,6 @@ from sae_graphs.render.text import counted, in_tooltip, plain, visible
 
 if TYPE_CHECKING:
     from graphviz import Digraph
-
-_REST_TIP = "not on the strongest paths: see graph.html or graph.json"
 
 
 def add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
@@ -32,7 +28,8 @@ def add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
                 same.attr(rank="same")
                 for group in shelf.groups:
                     for rank in group.ranks[level : level + 1]:
-                        for key in (_layer_name(group, rank), *_keys(group, rank)):
+                        same.node(_layer_name(group, rank))
+                        for key in rank.boxes:
                             same.node(key)
         for left, right in pairwise(shelf.groups):
             ends = _layer_name(left, left.ranks[0]), _layer_name(right, right.ranks[0])
@@ -42,24 +39,11 @@ def add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
         drawing.edge(*ends, key="order", style="invis", weight="0")
 
 
-def _keys(group: Group, rank: Rank) -> Iterator[str]:
-    """The boxes of a rank, that of the features that are not drawn last."""
-    for keys in rank.places:
-        yield from keys
-    if rank.left_out:
-        yield _rest_name(group, rank)
-
-
 def add_layer_names(cluster: Digraph, group: Group) -> None:
     for rank in group.ranks:
         name = _layer_name(group, rank)
-        cluster.node(name, label=f"<{_layer_label(rank.layer)}>", tooltip=_layer_tip(rank.layer))
-        places = [(name,), *rank.places]
-        if rank.left_out:
-            rest = _rest_name(group, rank)
-            cluster.node(rest, label=f"<{_rest_box(rank.left_out)}>", tooltip=_REST_TIP)
-            places.append((rest,))
-        for before, here in pairwise(places):
+        cluster.node(name, label=f"<{_layer_label(rank)}>", tooltip=_layer_tip(rank))
+        for before, here in pairwise([(name,), *rank.places]):
             for left, right in product(before, here):
                 cluster.edge(left, right, key="order", style="invis", weight="1")
     for above, below in pairwise(group.ranks):
@@ -67,42 +51,48 @@ def add_layer_names(cluster: Digraph, group: Group) -> None:
         cluster.edge(*ends, key="order", style="invis", weight="300")
 
 
-def _rest_name(group: Group, rank: Rank) -> str:
-    return f"rest of {rank.label} of {group.number}"
-
-
-def _rest_box(left_out: int) -> str:
-    """Quiet: how many more features there are."""
-    return table(
-        row(cell(words(f"+ {left_out:,} more", size=10, colour=SOFT, bold=True))),
-        row(cell(words("feature" if left_out == 1 else "features", size=9, colour=SOFT))),
-        border=1,
-        color=LINE,
-        style="ROUNDED,DASHED",
-        cellpadding=3,
-    )
-
-
 def _layer_name(group: Group, rank: Rank) -> str:
     return f"layer {rank.label} of {group.number}"
 
 
-def _layer_label(layer: LayerReport | None) -> str:
+def _layer_label(rank: Rank) -> str:
+    layer = rank.layer
     if layer is None:
-        return table(row(cell(words("next token", size=9, colour=SOFT))))
+        rows = [row(cell(words("next token", size=9, colour=SOFT)))]
+    else:
+        rows = [
+            row(cell(words("layer", size=9, colour=SOFT))),
+            row(cell(words(layer.label, size=20, colour=SOFT, bold=True))),
+            row(cell(words(place_words(layer.hook_point), size=8, colour=SOFT))),
+        ]
+    if rank.left_out:
+        rows += [row(cell(words(" ", size=3))), row(cell(_rest(rank)))]
+    return table(*rows, cellpadding=1)
+
+
+def _rest(rank: Rank) -> str:
+    """A quiet box: how many more features the layer has."""
+    what = "feature" if rank.left_out == 1 else "features"
     return table(
-        row(cell(words("layer", size=9, colour=SOFT))),
-        row(cell(words(layer.label, size=20, colour=SOFT, bold=True))),
-        row(cell(words(place_words(layer.hook_point), size=8, colour=SOFT))),
-        cellpadding=1,
+        row(cell(words(f"+ {rank.left_out:,} more", size=9, colour=SOFT, bold=True))),
+        row(cell(words(what, size=8, colour=SOFT))),
+        border=1,
+        color=LINE,
+        style="ROUNDED",
+        cellpadding=3,
     )
 
 
-def _layer_tip(layer: LayerReport | None) -> str:
+def _layer_tip(rank: Rank) -> str:
+    layer = rank.layer
     if layer is None:
         return "output tokens: the effect on one is the change of its logit"
-    return in_tooltip(
-        f"layer {layer.label}: {visible(layer.hook_point)}\n"
-        f"{counted(layer.active_features, 'active feature')}, {plain(layer.l0)} a token\n"
-        f"{layer.fvu:.1%} of the variance unexplained"
-    )
+    lines = [
+        f"layer {layer.label}: {visible(layer.hook_point)}",
+        f"{counted(layer.active_features, 'active feature')}, {plain(layer.l0)} a token",
+        f"{layer.fvu:.1%} of the variance unexplained",
+    ]
+    if rank.left_out:
+        what = counted(rank.left_out, "more feature")
+        lines.append(f"{what} of the graph, not on its strongest paths: see graph.html")
+    return in_tooltip("\n".join(lines))

@@ -94,7 +94,7 @@ _READERS: dict[Kind, str] = {
         "and none added up"
     ),
 }
-REST_WORDS = "features that are not drawn here, by layer: weaker paths run through them"
+REST_WORDS = "below a layer's name: its features that are not drawn, as only weaker paths use them"
 
 
 class Entry(NamedTuple):
@@ -217,7 +217,7 @@ def legend(
         "noted": table(row(cell(arrow_sample(PENCIL, INK), bgcolor=NOTE, width=20))),
         "grouped": _on(SOFT),
         "folded": table(row(cell(arrow_sample("a", INK), bgcolor=BAND, border=2, color=SOFT))),
-        "rest": arrow_sample("+ 9", SOFT),
+        "rest": words("+ 9 more", size=8, colour=SOFT, bold=True),
     }
     found = entries(part.drawn, scale, marks, annotations)
     found += () if part.is_whole else (Entry("rest", REST_WORDS),)
