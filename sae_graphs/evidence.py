@@ -332,7 +332,7 @@ class Noise:
     kl: Spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ValidationReport:
     """What `validate` found of a graph. `settings` are those of the validation.
 
@@ -356,6 +356,10 @@ class ValidationReport:
     corpus: str | None = None
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        n_prompts = len(self.test) or len(self.discovery)
+        return f"ValidationReport({self.prompt!r}: {len(self.units)} tested in {n_prompts} prompts)"
 
     def _repr_html_(self) -> str:
         from sae_graphs.notebook import report_html  # showing sits above this module
