@@ -1,0 +1,192 @@
+"""Where numbers of arrows go, and arrows that Graphviz has no part in."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+
+import numpy as np
+import pygraphviz
+import pytest
+
+from sae_graphs import render
+from sae_graphs.graph import CausalGraph
+from sae_graphs.render.asides import add_asides, route, set_aside
+from sae_graphs.render.engine import _rendered
+from sae_graphs.render.finishing import _line, _size, finished
+from sae_graphs.render.fonts import bundled_fonts
+from sae_graphs.render.numbering import PLACES, Rectangle, along, curve, number_places
+from tests.render.graphs import graph_of, large, resolved, two_components, two_edges
+from tests.render.test_picture import SVG, parsed
+
+STRAIGHT = curve([(0, 0), (0, 30), (0, 60), (0, 90)])
+
+
+def laid_out(graph: CausalGraph) -> pygraphviz.AGraph:
+    with bundled_fonts():
+        laid = _rendered(render.dot(graph), "dot").decode()
+    return pygraphviz.AGraph(string=finished(laid))
+
+
+# -- places ----------------------------------------------------------------------------------------
+
+
+def test_a_curve_runs_from_its_first_control_to_its_last() -> None:
+    line = curve([(0, 0), (1, 2), (3, 2), (4, 0), (5, -2), (6, -2), (8, 0)])
+    assert tuple(line[0]) == (0, 0) and tuple(line[-1]) == (8, 0)
+    half = curve([(0, 0), (0, 4), (4, 4), (4, 0)])
+    assert np.abs(half - (2, 3)).sum(axis=1).min() < 0.25  # its middle is at (2, 3)
+
+
+def test_along_measures_by_length() -> None:
+    assert along(np.array([[0.0, 0.0], [0.0, 10.0], [30.0, 10.0]]), 0.5) == (10.0, 10.0)
+    assert along(STRAIGHT, 0.5) == pytest.approx((0, 45))
+
+
+def test_a_number_stands_in_the_middle_of_its_line() -> None:
+    assert number_places([STRAIGHT], [(20, 10)], []) == [pytest.approx((0, 45))]
+    assert number_places([STRAIGHT], [None], []) == [None]
+    assert number_places([], [], []) == []
+
+
+def test_numbers_avoid_boxes_and_each_other_and_lines() -> None:
+    (place,) = number_places([STRAIGHT], [(20, 10)], [Rectangle(0, 45, 30, 10)])
+    assert place is not None and abs(place[1] - 45) >= 10
+    first, second = number_places([STRAIGHT, STRAIGHT + np.array([5.0, 0.0])], [(20, 10)] * 2, [])
+    assert first is not None and second is not None and abs(first[1] - second[1]) >= 10
+    across = curve([(-50, 45), (-20, 45), (20, 45), (50, 45)])
+    (place, _) = number_places([STRAIGHT, across], [(20, 10), None], [])
+    assert place is not None and abs(place[1] - 45) > 5
+
+
+def test_with_no_place_left_the_least_bad_one_is_taken() -> None:
+    everywhere = [Rectangle(0, 45, 100, 200)]
+    assert number_places([STRAIGHT], [(20, 10)], everywhere) == [pytest.approx((0, 45))]
+    assert PLACES[0] == 0.5 and len(set(PLACES)) == len(PLACES)
+
+
+def test_the_size_of_a_number() -> None:
+    assert _size("") is None and _size(None) is None
+    one, two = _size("<FONT>−1.50</FONT>"), _size("<TR><TD>ab</TD></TR><TR><TD>abcdef</TD></TR>")
+    assert one is not None and two is not None
+    assert two[1] == 2 * one[1] and two[0] == pytest.approx(one[0] * 6 / 5)
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", [two_components(), resolved(40), large(5, 6)])
+def test_numbers_cover_no_box_and_hardly_each_other(graph: CausalGraph) -> None:
+    drawing = laid_out(graph)
+    boxes = _boxes_of(drawing, lambda name: "." in name and "number" not in name)
+    numbers = _boxes_of(drawing, lambda name: name.startswith("number"))
+    assert len(numbers) == len(graph.edges)
+    assert not [1 for one in numbers for box in boxes if _meet(one, box)]
+    meeting = sum(_meet(*pair) for pair in combinations(numbers, 2))
+    assert meeting <= 0.1 * len(numbers)
+
+
+def _boxes_of(drawing: pygraphviz.AGraph, wanted: object) -> list[Rectangle]:
+    found = []
+    for node in drawing.nodes():
+        if callable(wanted) and wanted(str(node)):
+            x, y = map(float, node.attr["pos"].split(","))
+            number = str(node).startswith("number")
+            size = (24.0, 10.0) if number else (0.0, 0.0)
+            if not number:
+                size = 72 * float(node.attr["width"]), 72 * float(node.attr["height"])
+            found.append(Rectangle(x, y, *size))
+    return found
+
+
+def _meet(one: Rectangle, other: Rectangle) -> bool:
+    return (
+        abs(one.x - other.x) < (one.width + other.width) / 2
+        and abs(one.y - other.y) < (one.height + other.height) / 2
+    )
+
+
+def test_every_number_is_drawn_after_all_lines() -> None:
+    picture = render.svg(two_components())
+    numbers = [found.start() for found in re.finditer(r'<g id="number', picture)]
+    lines = [found.start() for found in re.finditer(r'<g id="edge', picture)]
+    assert len(numbers) == len(lines) == 4 and min(numbers) > max(lines)
+
+
+def test_invisible_edges_leave_no_trace() -> None:
+    drawing = laid_out(two_edges())
+    drawn = [drawing.get_edge(*name) for name in drawing.edges(keys=True)]
+    assert not [edge for edge in drawn if edge.attr["style"] == "invis"]
+    assert all(edge.attr["pos"] for edge in drawn)
+
+
+def test_a_layer_far_from_its_name_has_a_faint_line_to_it() -> None:
+    wide = graph_of(*((f"0.{i}", f"1.{i // 3}", -1.0 - i) for i in range(9)), ("1.2", "2.9", -50.0))
+    drawing = laid_out(wide)
+    leaders = [name for name in drawing.edges(keys=True) if name[2].startswith("to layer")]
+    for start, end, _ in leaders:
+        (x, y), (other_x, other_y) = (
+            map(float, drawing.get_node(name).attr["pos"].split(",")) for name in (start, end)
+        )
+        assert x < other_x and y == pytest.approx(other_y)
+    assert leaders
+
+
+def test_a_second_picture_of_the_same_graph_is_the_same() -> None:
+    assert render.svg(resolved(30)) == render.svg(resolved(30))
+
+
+# -- asides ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "side"),
+    [
+        (Rectangle(0, 0, 40, 20), Rectangle(200, 0, 40, 20), "top"),
+        (Rectangle(200, 0, 40, 20), Rectangle(0, 0, 40, 20), "bottom"),
+        (Rectangle(0, 0, 40, 20), Rectangle(200, -90, 40, 20), "left"),
+        (Rectangle(0, 0, 40, 20), Rectangle(-200, -90, 40, 20), "right"),
+        (Rectangle(0, 0, 40, 20), Rectangle(5, -90, 40, 20), "right"),
+    ],
+)
+def test_a_route_ends_at_the_border_of_its_target(
+    source: Rectangle, target: Rectangle, side: str
+) -> None:
+    tip, *points = route(source, target).removeprefix("e,").split()
+    assert len(points) == 4
+    borders = {
+        "top": (target.x, target.y + 10),
+        "bottom": (target.x, target.y - 10),
+        "left": (target.x - 20, target.y),
+        "right": (target.x + 20, target.y),
+    }
+    assert tuple(map(float, tip.split(","))) == pytest.approx(borders[side])
+    last = np.array(list(map(float, points[-1].split(","))))
+    assert np.abs(last - borders[side]).sum() == pytest.approx(8.5)  # the head's room
+
+
+def test_arrows_are_set_aside_and_come_back_as_they_were() -> None:
+    source = "digraph { a -> b [key=k, label=<<B>1</B>>, constraint=false]; b -> c [key=m] }"
+    rest, asides = set_aside(source)
+    assert [(each.source, each.target, each.key) for each in asides] == [("a", "b", "k")]
+    drawing = pygraphviz.AGraph(string=rest)
+    assert drawing.number_of_edges() == 1
+    drawing.get_edge("b", "c", "m").attr["pos"] = "e,0,0 0,0 0,0 0,0 0,0"
+    boxes = {name: Rectangle(50.0 * at, 90.0 * at, 10, 10) for at, name in enumerate("abc")}
+    add_asides(drawing, asides, boxes)
+    assert drawing.get_edge("a", "b", "k").attr["label"] == "<B>1</B>"
+    assert set_aside("digraph { a -> b }") == ("digraph { a -> b }", ())
+
+
+def test_an_arrow_that_graphviz_lost_is_drawn_all_the_same() -> None:
+    drawing = pygraphviz.AGraph(string="digraph { a -> b [key=k, penwidth=2] }")
+    add_asides(drawing, (), {"a": Rectangle(0, 0, 9, 9), "b": Rectangle(0, 90, 9, 9)})
+    found = drawing.get_edge("a", "b", "k")
+    assert found.attr["penwidth"] == "2" and len(_line(found.attr["pos"])) > 4
+
+
+def test_titles_of_numbers_are_those_of_their_arrows() -> None:
+    root = parsed(render.svg(two_edges()))
+    group = next(g for g in root.iter(f"{SVG}g") if g.get("id") == "number-0.1-1.2")
+    title = next(group.iter(f"{SVG}title")).text or ""
+    assert title.startswith("0.1 -> 1.2: effect −8.00")
