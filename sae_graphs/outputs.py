@@ -28,6 +28,7 @@ from sae_graphs.evidence import ValidationReport
 from sae_graphs.files import RECORD, alone_in, replace_folder, save_at, write_atomically
 from sae_graphs.graph import CausalGraph
 from sae_graphs.graph_json import FILE_NAME, to_bytes
+from sae_graphs.run_page import PAGE, VALIDATION, explorer_of
 
 _OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "networkx", "pygraphviz")
@@ -171,7 +172,10 @@ def rewrite_graph(run: Path, graph: CausalGraph, *, loaded: CausalGraph) -> tupl
             return (save_at(run, FILE_NAME, to_bytes(graph)).name,)
     formats = _formats_in(folder)
     said = annotations_of(folder, graph)
-    written = {**files(graph, formats, annotations=said), FILE_NAME: to_bytes(graph)}
+    drawn = [kind for kind in formats if kind != "html"]
+    written = {**files(graph, drawn, annotations=said), FILE_NAME: to_bytes(graph)}
+    if "html" in formats:
+        written[PAGE] = explorer_of(folder, graph, annotations=said)
     with _while_it_holds(loaded, folder, folder.resolve().parent):
         if _formats_in(folder) != formats:
             raise SaeGraphsError(_changed(folder))
@@ -252,7 +256,10 @@ def fitting_or_words(
 def write_validation(
     folder: Path, report: ValidationReport, graph: CausalGraph, *, seconds: float
 ) -> tuple[str, ...]:
-    """Put a report's files in place at once, and into the record of the run that it belongs to."""
+    """Put a report's files in place at once, and into the record of the run that it belongs to.
+
+    Where that has a page, the page tells what was found.
+    """
     from sae_graphs.report import report_files
 
     annotations = annotations_of(folder.parent, graph)
@@ -278,6 +285,8 @@ def write_validation(
         write_atomically(
             run / RECORD, (json.dumps({**held, "files": files}, indent=1) + "\n").encode()
         )
+        if folder.name == VALIDATION and (run / PAGE).is_file():
+            write_atomically(run / PAGE, explorer_of(run, graph, annotations=annotations))
     return names
 
 

@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evidence": set(),
     "evidence_json": {"evidence", "files"},
     "notebook": {"evidence_words", "render", "report", "verdict_kinds"},
+    "run_page": {"annotations", "evidence_json", "graph", "render", "report"},
     "evidence_words": {"render"},
     "verdict_kinds": {"significance", "evidence"},
     "verdict_words": {"evidence", "evidence_words", "render", "verdict_kinds"},

@@ -110,6 +110,9 @@ def test_the_panel_tells_what_was_tested(opened: Opened) -> None:
     link = page.locator(".panel .finding a")
     assert link.get_attribute("href") == "validation/validation.html#graph-1"
     assert "✓ supported" in page.locator(".panel").inner_text()
+    page.locator(".panel .finding").hover()
+    assert boxes(page, graph, "on") == {"0.12", "1.24"}
+    assert arrows(page, graph, ".lit .edge") == {"0.12>1.24"}
     box(page, graph, "1.24").click()
     assert "left in place it undoes 37% of the change" in page.locator(".panel").inner_text()
     page.evaluate("location.hash = encodeURIComponent(JSON.stringify({on: '0.12>1.24'}))")

@@ -12,7 +12,13 @@ from typing import Any
 
 from sae_graphs.annotations import Annotations, to_json
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, FeaturePage, Node, RunRecord, TokenEffect
-from sae_graphs.render.anatomy import anatomy_words, parts_of, shares_words, strongest_part
+from sae_graphs.render.anatomy import (
+    anatomy_words,
+    parts_of,
+    shares_words,
+    signed_percent,
+    strongest_part,
+)
 from sae_graphs.render.explained import density_words, page_words
 from sae_graphs.render.explorer.boxes import largest_activation
 from sae_graphs.render.explorer.stage import Stage
@@ -210,22 +216,13 @@ def _finding(found: Finding, numbers: Mapping[FeatureId, int]) -> dict[str, Any]
         "anchor": found.anchor,
         "nodes": [numbers[feature] for feature in found.features if feature in numbers],
         "needed": {
-            str(numbers[feature]): percent_of(share)
+            str(numbers[feature]): signed_percent(share)
             for feature, share in found.needed.items()
             if feature in numbers
         },
         "carried": [
-            [numbers[source], numbers[target], percent_of(share)]
+            [numbers[source], numbers[target], signed_percent(share)]
             for (source, target), share in found.carried.items()
             if source in numbers and target in numbers
         ],
     }
-
-
-def percent_of(share: float) -> str:
-    """A share that may be below 0 or above 1.
-
-    >>> percent_of(0.5), percent_of(-0.02)
-    ('50%', '−2%')
-    """
-    return f"{share:.0%}".replace("-", "−")

@@ -64,25 +64,30 @@ function drawSearch() {
 
 // -- light -----------------------------------------------------------------------------------------
 
-// The boxes a pointer or a selection starts from, and the arrow where it is one.
+// The boxes of a selection: one, those of a group or path, or both ends of an arrow.
+function endsOf(start) {
+  if (start.edge !== undefined) return [edges[start.edge].s, edges[start.edge].t];
+  return start.nodes || [start.node];
+}
+
+// The arrows among some boxes, or one of them alone.
+function between(ends, edge) {
+  const inside = edges.flatMap((each, number) =>
+    shown[number] && ends.includes(each.s) && ends.includes(each.t) ? [number] : []);
+  const kept = edge === undefined ? inside : [edge];
+  return { up: { boxes: new Set(), arrows: new Set(kept) }, down: { boxes: new Set(), arrows: new Set() } };
+}
+
+// Dims all but what leads to a selection and what it leads to; `alone`, all but itself.
 function light(start) {
   for (const element of litNow) element.classList.remove("on", "self", "up", "down");
   litNow = [];
   overlay.replaceChildren();
   stage.classList.toggle("dim", Boolean(start));
   if (!start) return;
-  let ends;
-  let up;
-  let down;
-  if (start.edge !== undefined) {
-    const edge = edges[start.edge];
-    ends = [edge.s, edge.t];
-    up = { boxes: new Set(), arrows: new Set([start.edge]) };
-    down = { boxes: new Set(), arrows: new Set() };
-  } else {
-    ends = start.nodes || [start.node];
-    ({ up, down } = reached(ends, shown));
-  }
+  const ends = endsOf(start);
+  const among = start.alone || start.edge !== undefined;
+  const { up, down } = among ? between(ends, start.edge) : reached(ends, shown);
   for (const number of ends) mark(number, "self");
   for (const number of up.boxes) mark(number, "up");
   for (const number of down.boxes) mark(number, "down");

@@ -226,15 +226,19 @@ function findingsPanel(number) {
 }
 
 function findingPanel(found) {
-  const name = data.report
-    ? make("a", { href: `${data.report}#${found.anchor}`, text: found.name })
-    : make("b", { text: found.name });
-  const parts = make("div", {
-    class: "finding",
-    onmouseenter: () => light({ nodes: found.nodes }),
-    onmouseleave: () => light(selected()),
-  }, make("p", {}, name, " ", badge(found)), make("p", { class: "faint", text: found.words }));
-  return parts;
+  const where = data.report
+    ? make("a", { href: `${data.report}#${found.anchor}`, text: "in the report" })
+    : null;
+  return make(
+    "details",
+    {
+      class: "finding",
+      onmouseenter: () => light({ nodes: found.nodes, alone: true }),
+      onmouseleave: () => light(selected()),
+    },
+    make("summary", {}, make("b", { text: `${found.name} ` }), badge(found)),
+    make("p", { class: "faint" }, `${found.words} `, where),
+  );
 }
 
 // -- the whole graph -------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ function wholePanel() {
     const chain = path.nodes.flatMap((number, place) => (place ? [" → ", link(number)] : [link(number)]));
     return make("div", {
       class: "path",
-      onmouseenter: () => light({ nodes: path.nodes }),
+      onmouseenter: () => light({ nodes: path.nodes, alone: true }),
       onmouseleave: () => light(selected()),
     }, ...chain, make("span", { class: "faint", text: `  total |effect| ${path.total}` }));
   });

@@ -1,0 +1,48 @@
+"""`graph.html` of a run's folder: the explorer, with what was said and found of its graph there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from sae_graphs import evidence_json
+from sae_graphs.annotations import Annotations
+from sae_graphs.errors import GraphFileError
+from sae_graphs.graph import CausalGraph
+from sae_graphs.render.findings import Finding
+
+PAGE = "graph.html"
+VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a run's
+REPORT = "validation.html"
+
+_log = logging.getLogger(__name__)
+
+
+def explorer_of(folder: Path, graph: CausalGraph, *, annotations: Annotations) -> bytes:
+    """The page of a run in `folder`, with the findings of the validation that lies there.
+
+    One that cannot be read, or is of another graph, is left out with a warning.
+    """
+    from sae_graphs.render import html
+
+    findings = _findings(folder, graph)
+    report = f"{VALIDATION}/{REPORT}" if findings else None
+    return html(graph, annotations=annotations, findings=findings, report=report).encode()
+
+
+def _findings(folder: Path, graph: CausalGraph) -> tuple[Finding, ...]:
+    file = folder / VALIDATION / evidence_json.FILE_NAME
+    if not file.is_file():
+        return ()
+    from sae_graphs.report.marking import findings_of
+
+    try:
+        report = evidence_json.load(file)
+    except GraphFileError as problem:
+        _log.warning("the validation is left out of %s: %s", PAGE, problem)
+        return ()
+    known = {node.feature for node in graph.nodes}
+    if any(not known.issuperset(unit.features) for unit in report.units):
+        _log.warning("%s is of another graph, and left out of %s; validate again", file, PAGE)
+        return ()
+    return findings_of(report)
