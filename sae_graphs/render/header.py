@@ -47,6 +47,9 @@ NEXT_TOKENS = 6
 BAR_POINTS = 90
 LEAST_SHOWN = 0.001  # probability: a bar of less is none
 RARE_COLUMNS = 36
+RARE_WORDS = f"then, each below {percent(LEAST_SHOWN)}:"
+
+Predictions = tuple[tuple[str, float], ...]  # tokens and their probabilities
 TITLE_COLUMNS = 44
 
 
@@ -210,10 +213,21 @@ def prompt_lines(tokens: Sequence[str], read: int) -> list[list[int | None]]:
 # -- the prediction, and warnings ------------------------------------------------------------------
 
 
+def likely(run: RunRecord) -> tuple[Predictions, Predictions]:
+    """The next tokens that are worth a bar, the likeliest first, and those that hardly have one."""
+    known = run.next_tokens[:NEXT_TOKENS]
+    n_shown = sum(probability >= LEAST_SHOWN for _, probability in known) or len(known)
+    return known[:n_shown], known[n_shown:]
+
+
+def rare_names(rare: Predictions) -> str:
+    """Unlikely tokens in a line."""
+    return "  ".join(shortened(token(text), 12) for text, _ in rare)
+
+
 def _next_tokens(run: RunRecord) -> str:
     """The likely ones with a bar; in a line those that hardly have one."""
-    shown = [item for item in run.next_tokens[:NEXT_TOKENS] if item[1] >= LEAST_SHOWN]
-    shown = shown or list(run.next_tokens[:NEXT_TOKENS])
+    shown, rare = likely(run)
     rows = [row(cell(heading("Next token"), align="LEFT", colspan=3))]
     for text, probability in shown:
         name = shortened(token(text), 16)
@@ -227,10 +241,8 @@ def _next_tokens(run: RunRecord) -> str:
                 cell(words(probability_words(probability), size=9.5, colour=SOFT), align="RIGHT"),
             )
         )
-    rare = run.next_tokens[len(shown) : NEXT_TOKENS]
     if rare:
-        names = "  ".join(shortened(token(text), 12) for text, _ in rare)
-        told = [f"then, each below {percent(LEAST_SHOWN)}:", *textwrap.wrap(names, RARE_COLUMNS)]
+        told = [RARE_WORDS, *textwrap.wrap(rare_names(rare), RARE_COLUMNS)]
         lines = [row(cell(words(line, size=8.5, colour=SOFT), align="LEFT")) for line in told]
         rows.append(row(cell(table(*lines), align="LEFT", colspan=3)))
     return table(*rows, cellspacing=3, align="LEFT")

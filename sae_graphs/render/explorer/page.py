@@ -19,14 +19,20 @@ from sae_graphs.render.explorer.data import explorer_data, in_script
 from sae_graphs.render.explorer.stage import stage
 from sae_graphs.render.explorer.tables import legend, tables
 from sae_graphs.render.findings import Finding
-from sae_graphs.render.header import no_path_words, settings_words, share_words
+from sae_graphs.render.header import (
+    RARE_WORDS,
+    likely,
+    no_path_words,
+    rare_names,
+    settings_words,
+    share_words,
+)
 from sae_graphs.render.palette import ROOT
-from sae_graphs.render.text import in_page, in_thousandths, shortened, token, visible
+from sae_graphs.render.text import in_page, probability_words, shortened, token, visible
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("model", "state", "camera", "drawing", "panel", "controls")
 PAPER = 1040.0, 640.0  # CSS pixels of a landscape page that the drawing is shrunk to
-NEXT_TOKENS = 4
 
 _ZOOM = (
     '<span class="zoom joined"><button data-zoom="1.25" aria-label="zoom in">+</button>'
@@ -138,15 +144,17 @@ def _made(run: RunRecord) -> str:
 
 
 def _next(run: RunRecord) -> str:
+    shown, rare = likely(run)
     rows = []
-    for text, probability in run.next_tokens[:NEXT_TOKENS]:
+    for text, probability in shown:
         width = 100 * min(max(probability, 0.0), 1.0)
         rows.append(
             f'<tr><td class="name"><code>{in_page(shortened(token(text), 24))}</code></td>'
             f'<td class="track"><div style="width:{width:.1f}%"></div></td>'
-            f'<td class="number">{in_page(in_thousandths(probability))}</td></tr>'
+            f'<td class="number">{in_page(probability_words(probability))}</td></tr>'
         )
-    return f'<table class="next">{"".join(rows)}</table>'
+    told = f"<small>{in_page(f'{RARE_WORDS} {rare_names(rare)}')}</small>" if rare else ""
+    return f'<table class="next">{"".join(rows)}</table>{told}'
 
 
 def _toolbar(graph: CausalGraph) -> str:
