@@ -373,6 +373,7 @@ TORCH_FREE = [
     "views",
     "paths",
     "files",
+    "gallery.server",
     "headers",
     "hub",
     "repositories",
@@ -459,6 +460,16 @@ REPORT_READS |= {"verdict_kinds", "verdicts"}
 def test_reports_read_evidence_and_draw(file: Path) -> None:
     top, late = imports_of(file)
     assert own(top | late) <= REPORT_READS | {"report"}
+
+
+GALLERY_READS = {"annotations", "differing", "evidence", "evidence_json", "files", "graph"}
+GALLERY_READS |= {"graph_json", "render", "report", "verdict_kinds", "verdicts"}
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "gallery").glob("*.py")), ids=lambda f: f.stem)
+def test_the_gallery_reads_saved_runs(file: Path) -> None:
+    top, late = imports_of(file)
+    assert own(top | late) <= GALLERY_READS | {"gallery"}
 
 
 def test_the_check_can_fail(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, headi
 from sae_graphs.render.layout import Box, Layout, Point, layout
 from sae_graphs.render.names import name_of, place_words
 from sae_graphs.render.style import EffectScale
-from sae_graphs.render.text import in_page, plain, signed
+from sae_graphs.render.text import in_page, plain, shortened, signed
 
 NUMBERED = 150  # arrows up to which each carries its number
 ONLY: dict[Side, str] = {"left": "lost", "right": "new"}
-SHARES = (0.5, 0.36, 0.64, 0.25, 0.75)  # of an arrow's way, where its number may stand
-NUMBER_SIZE = 84.0, 24.0  # CSS pixels
+SHARES = (0.5, 0.36, 0.64, 0.24, 0.76, 0.14, 0.86)  # of an arrow's way, where its number may stand
+NUMBER_WIDTH, WORD_WIDTH, NUMBER_HEIGHT = 76.0, 70.0, 26.0  # CSS pixels, as large as they get
+CROWDED = 16  # arrows of one graph alone, from which on an overview has their numbers without words
 COLUMNS = 18  # characters in a line of a box
 
 
@@ -32,10 +33,18 @@ class Drawing(NamedTuple):
 
     @property
     def nodes(self) -> dict[FeatureId, Node]:
+        """The features that this side holds."""
         return self.union.nodes[self.side]
 
     @property
+    def is_crowded(self) -> bool:
+        """True where many arrows are of one graph alone."""
+        differing = sum(kind_of(edge, self.union) != "shared" for edge in self.union.graph.edges)
+        return differing > CROWDED
+
+    @property
     def others(self) -> Side:
+        """The other side."""
         return "right" if self.side == "left" else "left"
 
 
@@ -83,14 +92,17 @@ def _drawing(side: Drawing) -> str:
         labels = "".join(
             _number(edge, number, side, places[edge.source, edge.target])
             for number, edge in numbered
+            if (edge.source, edge.target) in places
         )
     boxes = "".join(_box(node, number, side) for number, node in enumerate(graph.nodes))
     frames = "".join(
         f'<div class="frame" style="{_placed(box)}"></div>' for box in drawn.components.values()
     )
+    crowded = " crowded" if side.is_crowded else ""
     names = "".join(_layer(line.layer, line.box) for line in drawn.layers)
     return (
-        f'<div class="stage" style="width:{drawn.width:.0f}px;height:{drawn.height:.0f}px">'
+        f'<div class="stage{crowded}" style="width:{drawn.width:.0f}px;'
+        f'height:{drawn.height:.0f}px">'
         f'{frames}{names}<svg class="lines" width="{drawn.width:.0f}" '
         f'height="{drawn.height:.0f}" aria-hidden="true">{_heads(side.side)}'
         f'<g>{arrows}</g><g class="numbers">{labels}</g></svg>{boxes}</div>'
@@ -139,27 +151,27 @@ def _arrow(edge: Edge, number: int, side: Drawing) -> str:
 
 def _number_places(side: Drawing) -> dict[Ends, Point]:
     """Where numbers stand: near the middle of their arrows, and not on one another if possible."""
+    width = NUMBER_WIDTH + (0.0 if side.is_crowded else WORD_WIDTH)
+
+    def covers(place: Point) -> bool:
+        return any(
+            abs(place[0] - x) < width and abs(place[1] - y) < NUMBER_HEIGHT
+            for x, y in taken.values()
+        )
+
     taken: dict[Ends, Point] = {}
-    for edge in side.union.graph.edges:
+    mine = side.union.edges[side.side]
+    edges = [edge for edge in side.union.graph.edges if (edge.source, edge.target) in mine]
+    for edge in sorted(edges, key=lambda edge: kind_of(edge, side.union) == "shared"):
         ends = edge.source, edge.target
         places = [side.drawn.routes[ends].at(share) for share in SHARES]
-        free = (
-            place
-            for place in places
-            if not any(
-                abs(place[0] - x) < NUMBER_SIZE[0] and abs(place[1] - y) < NUMBER_SIZE[1]
-                for x, y in taken.values()
-            )
-        )
-        taken[ends] = next(free, places[0])
+        taken[ends] = next((place for place in places if not covers(place)), places[0])
     return taken
 
 
 def _number(edge: Edge, number: int, side: Drawing, place: Point) -> str:
     ends = edge.source, edge.target
-    here = side.union.edges[side.side].get(ends)
-    if here is None:
-        return ""
+    here = side.union.edges[side.side][ends]
     kind = kind_of(edge, side.union)
     word = "" if kind == "shared" else f'<tspan class="word">{kind} </tspan>'
     x, y = place
@@ -199,9 +211,10 @@ def _box(node: Node, number: int, side: Drawing) -> str:
 def _layer(layer: LayerReport | None, box: Box) -> str:
     if layer is None:
         return f'<div class="layer" style="{_placed(box)}"><small>next token</small></div>'
+    where = in_page(shortened(place_words(layer.hook_point), 40))
     return (
         f'<div class="layer" style="{_placed(box)}"><small>layer</small>'
-        f"<b>{in_page(layer.label)}</b><small>{in_page(place_words(layer.hook_point))}</small></div>"
+        f"<b>{in_page(shortened(layer.label, 8))}</b><small>{where}</small></div>"
     )
 
 

@@ -1,0 +1,113 @@
+"""`sae-graphs view` as a user types it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sae_graphs.gallery import server
+from tests.commands import Commands
+from tests.gallery.runs import served, write_run
+from tests.render.graphs import two_edges
+
+
+@pytest.fixture
+def commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Commands]:
+    yield Commands(monkeypatch, capsys, tmp_path)
+
+
+def _interrupted(seen: list[str]) -> object:
+    """A `serve_forever` that answers one request in a thread, and is then stopped by Ctrl-C."""
+
+    def serve(self: server._Server, poll_interval: float = 0.5) -> None:
+        thread = threading.Thread(target=self.handle_request)
+        thread.start()
+        with urllib.request.urlopen(server.address(self), timeout=10) as answer:
+            seen.append(answer.read().decode())
+        thread.join()
+        raise KeyboardInterrupt
+
+    return serve
+
+
+def test_it_says_where_and_ends_well(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(Path("outputs/mine"), two_edges())
+    seen: list[str] = []
+    monkeypatch.setattr(server._Server, "serve_forever", _interrupted(seen))
+    answer = commands("view", "outputs", "--port", "0")
+    assert answer.code == 0, answer.err
+    assert re.search(r"runs in outputs: http://127\.0\.0\.1:\d+/\n", answer.out)
+    assert "Ctrl-C ends it" in answer.out
+    assert answer.out.endswith("ended; nothing was changed\n")
+    assert answer.err == ""
+    assert "/run/mine/" in seen[0]
+
+
+def test_it_opens_a_browser_only_when_asked(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(Path("mine"), two_edges())
+    opened: list[str] = []
+    monkeypatch.setattr(server._Server, "serve_forever", _interrupted([]))
+
+    def fails(at: str) -> bool:
+        opened.append(at)
+        return False
+
+    monkeypatch.setattr(webbrowser, "open", fails)
+    assert commands("view", "mine", "--port", "0").code == 0
+    assert opened == []
+    answer = commands("view", "mine", "--port", "0", "--open")
+    assert (answer.code, len(opened)) == (0, 1)
+    assert opened[0] in answer.out
+    assert "no browser could be opened" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("missing", "error: missing is not there; give a folder that holds runs"),
+        ("file", "error: file is a file; give a folder that holds runs"),
+        ("empty", "error: empty holds no runs (folders with a graph.json), and is none"),
+    ],
+)
+def test_nothing_to_show_is_one_line(commands: Commands, folder: str, words: str) -> None:
+    Path("empty").mkdir()
+    Path("file").write_text("x")
+    answer = commands("view", folder)
+    assert answer.code == 2
+    assert answer.err.startswith(words)
+    assert answer.err.count("\n") == 1
+
+
+def test_a_busy_port_is_one_line(commands: Commands, tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "one", two_edges())
+    with served(tmp_path / "runs") as other:
+        answer = commands("view", "runs", "--port", str(other.port))
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: port {other.port} is in use; give another with --port")
+    assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("port", ["70000", "-1", "x"])
+def test_a_port_that_is_none(commands: Commands, port: str) -> None:
+    assert commands("view", ".", "--port", port).code == 2
+
+
+def test_it_starts_without_torch() -> None:
+    code = (
+        "import sys, sae_graphs.cli, sae_graphs.gallery.server\n"
+        "sys.exit(', '.join({'torch', 'transformers', 'pandas'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
