@@ -149,8 +149,3 @@ def probability_words(probability: float) -> str:
     ['>99.9%', '97%', '1.2%', '<0.1%']
     """
     return ">99.9%" if 0.9995 < probability < 1 else percent(probability)
-
-
-def in_thousandths(probability: float) -> str:
-    """A probability with three decimals; one that would read as nothing says that it is small."""
-    return "<0.001" if 0 < probability < 0.0005 else f"{probability:.3f}"

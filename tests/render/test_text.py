@@ -18,7 +18,6 @@ from sae_graphs.render.text import (
     columns,
     in_label,
     in_page,
-    in_thousandths,
     in_tooltip,
     percent,
     plain,
@@ -125,9 +124,6 @@ def test_numbers_keep_their_sign_and_their_digits() -> None:
 def test_small_shares_do_not_read_as_nothing() -> None:
     assert [percent(v) for v in (0.63, 0.0996, 0.012, 2e-4, 0.0)] == [
         *("63%", "10%", "1.2%", "<0.1%", "0%")
-    ]
-    assert [in_thousandths(v) for v in (1.0, 6e-4, 2e-4, 0.0)] == [
-        *("1.000", "0.001", "<0.001", "0.000")
     ]
 
 

@@ -20,6 +20,7 @@ NUMBERED = 120  # arrows up to which each carries its number
 REACHED = 1500  # arrows up to which the pointer need not be on the line
 SHARES = (0.5, 0.38, 0.62, 0.28, 0.72)  # of an arrow's way, where its number may stand
 NUMBER_SIZE = 38.0, 13.0  # CSS pixels
+BOLD_ASPECT = 0.7  # a bold digit's width by its size
 
 
 class Stage(NamedTuple):
@@ -63,7 +64,8 @@ def stage(
     names = "".join(_layer(line.layer, line.box) for line in drawn.layers)
     size = f'width="{drawn.width:.0f}" height="{drawn.height:.0f}" aria-hidden="true"'
     html = (
-        f'<div class="stage" style="width:{drawn.width:.0f}px;height:{drawn.height:.0f}px">'
+        f'<div class="stage" style="width:{drawn.width:.0f}px;height:{drawn.height:.0f}px;'
+        f'--name:{_name_size(graph, shape):.0f}px">'
         f'{frames}{names}<svg class="arrows all" {size}>{_HEADS}{arrows}'
         f'<g class="numbers">{numbers if numbered else ""}</g></svg>'
         f'<svg class="arrows lit" {size}></svg>{boxes}</div>'
@@ -78,6 +80,12 @@ _HEADS = (
     '<marker id="blocks" markerUnits="userSpaceOnUse" markerWidth="6" markerHeight="18" '
     'refX="4" refY="9" orient="auto"><path d="M1,1H4V17H1Z"/></marker></defs>'
 )
+
+
+def _name_size(graph: CausalGraph, shape: Shape) -> float:
+    """The type of names seen from afar, where a box holds nothing else: as large as all fit."""
+    longest = max((len(str(node.feature)) for node in graph.nodes), default=1)
+    return min((shape.width - 16) / (BOLD_ASPECT * longest), 42.0)
 
 
 def _arrow(edge: Edge, number: int, drawn: Layout, scale: EffectScale, further: str) -> str:
