@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sae_graphs.annotations import Annotations
+    from sae_graphs.notebook import Explorer
     from sae_graphs.paths import FeaturePath
 
 __all__ = [
