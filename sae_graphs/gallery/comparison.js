@@ -119,7 +119,7 @@ for (const view of views) {
   view.addEventListener("scroll", () => view.scrollTo(0, 0)); // a focused box moves the camera alone
 }
 window.addEventListener("pointermove", (event) => {
-  if (!held) return;
+  if (!held || held.done) return;
   const [dx, dy] = [event.clientX - held.x, event.clientY - held.y];
   if (!held.moved && Math.hypot(dx, dy) < 4) return;
   held = { x: event.clientX, y: event.clientY, moved: true };
@@ -131,6 +131,7 @@ window.addEventListener("pointermove", (event) => {
 });
 window.addEventListener("pointerup", () => {
   for (const view of views) view.classList.remove("held");
+  if (held) held.done = true; // kept for the click that follows, which is a drag's
   setTimeout(() => { held = null; });
 });
 window.addEventListener("resize", () => { if (views.length && !camera.moved) fit(); });

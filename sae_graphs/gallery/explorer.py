@@ -14,23 +14,13 @@ from sae_graphs.gallery.library import (
     has_report,
     report_of,
 )
-from sae_graphs.gallery.skeleton import Page, compare_address, shown
+from sae_graphs.gallery.skeleton import Page, compare_address, sheet, shown
 from sae_graphs.render.explorer.page import page, policy, script
 from sae_graphs.render.text import in_page, shortened, visible
 from sae_graphs.report.marking import findings_of
 
 LISTED = 200  # other runs in the bar's list
 _BODY = re.compile(r"<body\b[^>]*>")
-_STYLE = (
-    "<style>.gallery-bar{display:flex;flex-wrap:wrap;gap:4px 18px;align-items:baseline;"
-    "padding:6px 16px;font-size:13px;background:var(--band);border-bottom:1px solid var(--line);"
-    "position:relative;z-index:20}.gallery-bar>span{color:var(--soft);overflow-wrap:anywhere}"
-    ".gallery-bar details{position:relative;margin-left:auto}.gallery-bar summary{cursor:pointer}"
-    ".gallery-bar ul{position:absolute;right:0;margin:4px 0 0;padding:8px 14px;list-style:none;"
-    "background:var(--paper);border:1px solid var(--line);border-radius:8px;max-height:60vh;"
-    "overflow-y:auto;width:max-content;max-width:80vw;box-shadow:0 4px 18px rgba(0,0,0,.18)}"
-    "@media print{.gallery-bar{display:none}}</style>"
-)
 
 
 def explorer(run: Run, others: Iterable[Run]) -> Page:
@@ -64,7 +54,8 @@ def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:
         report = f'<a href="{VALIDATION}/{REPORT}">validation report</a>'
     notes = "".join(f"<span>⚠ {shown(text)}</span>" for text in told)
     return (
-        f'<nav class="gallery-bar" aria-label="gallery">{_STYLE}<a href="/">← all runs</a>'
+        f'<nav class="gallery-bar" aria-label="gallery"><style>{sheet("bar")}</style>'
+        f'<a href="/">← all runs</a>'
         f"<span>{in_page(shortened(visible(run.name, space=' '), 80))}</span>{report}{notes}"
         f"{choice if links else ''}</nav>"
     )

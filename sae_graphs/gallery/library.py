@@ -154,8 +154,12 @@ def graph_of(run: Run) -> CausalGraph:
     file = _readable(run, (FILE_NAME,))
     try:
         return CausalGraph.load(file)
+    except SaeGraphsError as problem:
+        raise GraphFileError(_brief(problem, run)) from problem
     except RecursionError as problem:
-        raise GraphFileError(f"{FILE_NAME} is nested too deeply; make the graph again") from problem
+        raise GraphFileError(
+            f"{run.name}/{FILE_NAME} is nested too deeply; make the graph again"
+        ) from problem
 
 
 def annotations_of(run: Run, graph: CausalGraph) -> tuple[Annotations, str | None]:
@@ -191,17 +195,17 @@ def has_report(run: Run) -> bool:
 
 
 def _readable(run: Run, names: Sequence[str]) -> Path:
-    file = plain_file(run, names)
+    file, name = plain_file(run, names), "/".join((run.name, *names))
     if file is None:
-        raise GraphFileError(f"{names[-1]} is not a plain file, and links are not followed")
+        raise GraphFileError(f"{name} is not a plain file, and links are not followed")
     if file.stat().st_size > LARGEST:
-        raise GraphFileError(f"{names[-1]} is larger than {LARGEST // 2**20} MiB")
+        raise GraphFileError(f"{name} is larger than {LARGEST // 2**20} MiB")
     return file
 
 
 def _brief(problem: Exception, run: Run) -> str:
-    """The message without the path on this machine."""
-    return str(problem).replace(f"{run.folder}{os.sep}", "")
+    """The message with the run's name for its path on this machine."""
+    return str(problem).replace(f"{run.folder}{os.sep}", f"{run.name}/")
 
 
 # -- cards -----------------------------------------------------------------------------------------

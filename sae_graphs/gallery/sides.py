@@ -18,7 +18,8 @@ ONLY: dict[Side, str] = {"left": "lost", "right": "new"}
 SHARES = (0.5, 0.36, 0.64, 0.24, 0.76, 0.14, 0.86)  # of an arrow's way, where its number may stand
 NUMBER_WIDTH, WORD_WIDTH, NUMBER_HEIGHT = 76.0, 70.0, 26.0  # CSS pixels, as large as they get
 CROWDED = 16  # arrows of one graph alone, from which on an overview has their numbers without words
-COLUMNS = 18  # characters in a line of a box
+TAB = 12.0  # CSS pixels that boxes are higher for the word in their corner
+COLUMNS = 20  # characters in a line of a box
 
 
 class Drawing(NamedTuple):
@@ -38,9 +39,9 @@ class Drawing(NamedTuple):
 
     @property
     def is_crowded(self) -> bool:
-        """True where many arrows are of one graph alone."""
-        differing = sum(kind_of(edge, self.union) != "shared" for edge in self.union.graph.edges)
-        return differing > CROWDED
+        """True where many arrows of this side are its alone."""
+        only = ONLY[self.side]
+        return sum(kind_of(edge, self.union) == only for edge in self.union.graph.edges) > CROWDED
 
     @property
     def others(self) -> Side:
@@ -65,7 +66,8 @@ def sides(both: Union, left: RunRecord, right: RunRecord) -> tuple[Layout, dict[
         for side in runs
     }
     heights = {
-        node.feature: box_height(max((lines[side].get(node.feature, []) for side in runs), key=len))
+        node.feature: TAB
+        + box_height(max((lines[side].get(node.feature, []) for side in runs), key=len))
         for node in both.graph.nodes
     }
     drawn = layout(both.graph, heights, width=shape.width)

@@ -34,7 +34,7 @@ def page(title: str, body: str, *, styles: Sequence[str] = (), script: str | Non
     `body` is HTML, `title` any text. Data for the script may stand in the body, as JSON.
     """
     code = _script(script) if script else ""
-    sheets = "".join(map(_sheet, styles or ("skeleton",)))
+    sheets = "".join(map(sheet, styles or ("skeleton",)))
     html = "\n".join(
         [
             "<!doctype html>",
@@ -75,7 +75,7 @@ def _read(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def _sheet(name: str) -> str:
+def sheet(name: str) -> str:
     """A style sheet; that of drawings is the explorer's, so that boxes look the same everywhere."""
     file = f"{name}.css"
     return (EXPLORER / file).read_text(encoding="utf-8") if name == "explorer" else _read(file)

@@ -76,6 +76,8 @@ def test_a_union_holds_both_and_numbers_them_once() -> None:
     effects = {f"{edge.source} {edge.target}": edge.effect for edge in both.graph.edges}
     assert effects == {"0.1 1.2": -8.0, "1.2 2.3": 9.0, "0.4 1.2": 1.0, "1.5 2.3": 4.0}
     assert both.arrows == 4
+    turned = union(difference(graph_of(("0.1", "1.1", 2.0)), graph_of(("0.1", "1.1", -9.0))))
+    assert [edge.effect for edge in turned.graph.edges] == [-9.0]
 
 
 def test_both_drawings_have_the_same_places() -> None:

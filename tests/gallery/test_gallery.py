@@ -122,6 +122,7 @@ def test_a_damaged_run_is_a_card_that_says_why(site: Site, name: str, words: str
     reply = site.ask(f"/run/{quote(name)}/")
     assert reply.status == 422
     assert "This cannot be shown" in reply.text
+    assert f"{name}/graph.json" in reply.text and str(site.folder) not in reply.text
     reply = site.ask(f"/compare?a=plain&b={quote(name)}")
     assert reply.status == 422
 
@@ -147,8 +148,8 @@ def test_what_stands_beside_a_graph_may_be_damaged(site: Site) -> None:
     assert card.record is not None and card.verdicts is None
     assert "validation.json is not JSON" in (card.unread or "")
     page = site.ask("/run/bad%20beside/").text
-    assert "annotations.json is left out: annotations.json is not JSON" in page
-    assert "the validation is left out: validation/validation.json is not JSON" in page
+    assert "annotations.json is left out: bad beside/annotations.json is not JSON" in page
+    assert "the validation is left out: bad beside/validation/validation.json is not JSON" in page
     assert str(site.folder) not in page
 
 

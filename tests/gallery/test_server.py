@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.gallery import site as pages
 from sae_graphs.gallery.server import HOST, PORT, gallery_server, is_loopback
 from sae_graphs.neuronpedia import SITE
 from tests.gallery.runs import HOSTILE_NAME, SECRET, Site, contents, fresh, served, write_run
@@ -304,6 +306,30 @@ def test_folders_without_runs_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(SaeGraphsError, match=words), gallery_server(tmp_path / folder):
             pass
+
+
+@pytest.mark.parametrize(
+    ("problem", "status"), [(ZeroDivisionError("ours"), 500), (OSError(5, "gone"), 503)]
+)
+def test_a_failure_of_one_page_is_told_and_ends_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, problem: Exception, status: int
+) -> None:
+    def fails(*given: object, **options: object) -> None:
+        raise problem
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages, "explorer", fails)
+        reply = site.ask("/run/plain/")
+    assert reply.status == status
+    assert "Traceback" not in reply.text and "← all runs" in reply.text
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    assert site.ask("/run/plain/").status == 200  # and its lock is free again
+
+
+def test_many_readers_at_once(site: Site) -> None:
+    targets = ["/", "/run/plain/", "/compare?a=plain&b=other", "/thumbnail/plain.svg"] * 4
+    with ThreadPoolExecutor(8) as readers:
+        assert [reply.status for reply in readers.map(site.ask, targets)] == [200] * 16
 
 
 def test_a_run_by_itself(tmp_path: Path) -> None:
