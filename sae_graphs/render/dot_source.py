@@ -213,7 +213,7 @@ def _add_boxes(cluster: Digraph, picture: _Picture, rank: Rank) -> None:
     for each in rank.folded:
         cluster.node(
             each.key,
-            label=f"<{folded_box(each, run, shape, said)}>",
+            label=f"<{folded_box(each, run, shape, said, picture.marks)}>",
             tooltip=folded_tooltip(each, run, said),
             id=each.key.replace(" ", "-"),
         )

@@ -6,6 +6,7 @@ from sae_graphs.annotations import Annotations
 from sae_graphs.graph import Node, RunRecord
 from sae_graphs.render.explained import broken, page_words
 from sae_graphs.render.labels import BoxShape
+from sae_graphs.render.marks import CHECK, NO_MARKS, Marks
 from sae_graphs.render.markup import cell, font, row, table, words, wrapped
 from sae_graphs.render.names import name_of
 from sae_graphs.render.remarks import BOLD, PENCIL, PIN
@@ -25,8 +26,14 @@ MEMBERS = 8  # named in the box; its tooltip names all
 NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 14.0, 9.0, 8.5
 
 
-def folded_box(each: Supernode, run: RunRecord, shape: BoxShape, annotations: Annotations) -> str:
-    """The HTML-like label of a folded group."""
+def folded_box(
+    each: Supernode,
+    run: RunRecord,
+    shape: BoxShape,
+    annotations: Annotations,
+    marks: Marks = NO_MARKS,
+) -> str:
+    """The HTML-like label of a folded group; its members are ticked where `marks` say so."""
     room = shape.columns * TEXT_SIZE / NAME_SIZE / BOLD - 1
     name = "".join(
         f'{in_label(line)}<BR ALIGN="LEFT"/>' for line in broken(visible(each.name), room, 2)
@@ -35,7 +42,7 @@ def folded_box(each: Supernode, run: RunRecord, shape: BoxShape, annotations: An
     rows = [row(cell(heading, align="LEFT", width=shape.points))]
     rows += [
         row(cell(font(in_label(line), size=TEXT_SIZE, colour=INK, face=SANS), align="LEFT"))
-        for line in (_member(node, run, shape, annotations) for node in each.nodes[:MEMBERS])
+        for line in (_member(node, run, shape, annotations, marks) for node in each.nodes[:MEMBERS])
     ]
     if (more := len(each.nodes) - MEMBERS) > 0:
         rows.append(row(cell(words(f"{ELLIPSIS} and {more} more", size=TEXT_SIZE), align="LEFT")))
@@ -70,9 +77,11 @@ def _summary(each: Supernode) -> str:
     return f"{count}, {layers}; {hidden} inside"
 
 
-def _member(node: Node, run: RunRecord, shape: BoxShape, annotations: Annotations) -> str:
-    pin = f"{PIN} " if node.feature in annotations.pins else ""
-    line = f"{pin}{name_of(run, node.feature)}  {_said(node, annotations)}"
+def _member(
+    node: Node, run: RunRecord, shape: BoxShape, annotations: Annotations, marks: Marks
+) -> str:
+    signs = f"{CHECK} " * marks.marks_node(node) + f"{PIN} " * (node.feature in annotations.pins)
+    line = f"{signs}{name_of(run, node.feature)}  {_said(node, annotations)}"
     return broken(line.rstrip().replace(" ", HARD_SPACE), shape.columns - 1, 1)[0]
 
 

@@ -166,6 +166,21 @@ def test_a_folded_group_is_one_box_with_all_its_arrows() -> None:
     assert "none added up" in words
 
 
+def test_ticks_and_pins_of_folded_members_are_shown() -> None:
+    told = Annotations(pins=(F("1.2"),), groups=(Group("g", (F("1.2"), F("2.3")), folded=True),))
+    marks = render.Marks({}, features=frozenset({F("1.2"), F("2.3")}))
+    _, inline = render.marked_pictures(chain(), marks, annotations=told)
+    assert f"✓ {PIN} 1.2 ✓ 2.3" in said(parsed(inline))
+
+
+def test_many_members_are_counted() -> None:
+    edges = [(f"0.{i}", "1.0", -1.0 - i) for i in range(20)]
+    many = Group("many", tuple(F(f"0.{i}") for i in range(20)), folded=True)
+    root = drawn(graph_of(*edges), Annotations(groups=(many,)))
+    assert "… and 12 more 20 features, layer 0; no arrows inside" in said(root)
+    assert "0.19" in tips(root)
+
+
 def test_where_a_folded_group_stands() -> None:
     graph = chain()
     names = tuple(map(F, ("0.1", "1.2", "2.3", "3.4")))
