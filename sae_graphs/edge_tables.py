@@ -19,7 +19,7 @@ from sae_graphs.render.anatomy import missing_words, share_of, shares_words, str
 from sae_graphs.render.explained import density_words, page_words
 from sae_graphs.render.names import name_of, token_at
 from sae_graphs.render.text import MINUS, counted, shortened, visible
-from sae_graphs.views import ANATOMY_COLUMNS, anatomy_sums
+from sae_graphs.views import ANATOMY_COLUMNS, anatomy_sums, block_columns
 
 _STYLES = {"promotes": "red", "suppresses": "blue"}
 
@@ -79,7 +79,7 @@ def _csv(graph: CausalGraph, edges: Sequence[Edge], *, anatomy: bool) -> str:
     columns = ["source", "target", "target_token", "effect", "component"]
     columns += ["source_explanation", "target_explanation"]
     if anatomy:
-        parts = [_block_columns(edge) for edge in edges]
+        parts = [block_columns(edge) for edge in edges]
         named = {name: key for part in parts for name, (key, _) in part.items()}
         columns += [*ANATOMY_COLUMNS, *sorted(named, key=lambda name: named[name])]
         for row, edge, part in zip(rows, edges, parts, strict=True):
@@ -89,18 +89,6 @@ def _csv(graph: CausalGraph, edges: Sequence[Edge], *, anatomy: bool) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
-
-
-def _block_columns(edge: Edge) -> dict[str, tuple[tuple[int, int, int], float]]:
-    """Column name to its place among the columns and this edge's value."""
-    found: dict[str, tuple[tuple[int, int, int], float]] = {}
-    for block in edge.anatomy.blocks if edge.anatomy is not None else ():
-        n = block.block
-        found[f"attention_{n}"] = (n, 0, -1), block.attention
-        for head, value in enumerate(block.heads):
-            found[f"attention_{n}_head_{head}"] = (n, 0, head), value
-        found[f"mlp_{n}"] = (n, 1, -1), block.mlp
-    return found
 
 
 # -- for people ------------------------------------------------------------------------------------

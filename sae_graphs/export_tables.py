@@ -14,7 +14,7 @@ from sae_graphs.graph import CausalGraph, Context, Edge, Node, TokenEffect
 from sae_graphs.render.anatomy import shares_words
 from sae_graphs.render.strips import strip
 from sae_graphs.render.text import HARD_SPACE, MINUS, visible, web_address
-from sae_graphs.views import anatomy_sums
+from sae_graphs.views import anatomy_sums, block_columns
 
 Value = str | int | float | bool | None
 
@@ -74,7 +74,7 @@ def edge_rows(graph: CausalGraph, *, blocks: bool = True) -> list[dict[str, Valu
     `blocks`, so are `attention_4`, `attention_4_head_7` and `mlp_4`, for block 4. None where there
     is no anatomy. Every row has the same columns.
     """
-    parts = [_blocks(edge) if blocks else {} for edge in graph.edges]
+    parts = [block_columns(edge) if blocks else {} for edge in graph.edges]
     places = {name: place for part in parts for name, (place, _) in part.items()}
     names = sorted(places, key=lambda name: places[name])
     empty: dict[str, Value] = dict.fromkeys(names)
@@ -101,18 +101,6 @@ def _edge_row(graph: CausalGraph, edge: Edge) -> dict[str, Value]:
         "target_explanation": _readable(target.explanation),
         **anatomy_sums(edge.anatomy),
     }
-
-
-def _blocks(edge: Edge) -> dict[str, tuple[tuple[int, int, int], float]]:
-    """Column name to its place among the columns, and this edge's value."""
-    found: dict[str, tuple[tuple[int, int, int], float]] = {}
-    for block in edge.anatomy.blocks if edge.anatomy is not None else ():
-        n = block.block
-        found[f"attention_{n}"] = (n, 0, -1), block.attention
-        for head, value in enumerate(block.heads):
-            found[f"attention_{n}_head_{head}"] = (n, 0, head), value
-        found[f"mlp_{n}"] = (n, 1, -1), block.mlp
-    return found
 
 
 def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:

@@ -30,6 +30,19 @@ def anatomy_sums(anatomy: Anatomy | None) -> dict[str, float | None]:
     return {name: getattr(anatomy, name, None) for name in ANATOMY_COLUMNS}
 
 
+def block_columns(edge: Edge) -> dict[str, tuple[tuple[int, int, int], float]]:
+    """Column name to its place among the columns, and this edge's value: `attention_4`,
+    `attention_4_head_7`, `mlp_4`; nothing where there is no anatomy."""
+    found: dict[str, tuple[tuple[int, int, int], float]] = {}
+    for block in edge.anatomy.blocks if edge.anatomy is not None else ():
+        n = block.block
+        found[f"attention_{n}"] = (n, 0, -1), block.attention
+        for head, value in enumerate(block.heads):
+            found[f"attention_{n}_head_{head}"] = (n, 0, head), value
+        found[f"mlp_{n}"] = (n, 1, -1), block.mlp
+    return found
+
+
 # -- a table ---------------------------------------------------------------------------------------
 
 

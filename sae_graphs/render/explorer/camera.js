@@ -75,7 +75,7 @@ function startCamera() {
     if (event.button === 0) held = { x: event.clientX, y: event.clientY, moved: false };
   });
   window.addEventListener("pointermove", (event) => {
-    if (!held) return;
+    if (!held || held.done) return;
     const [dx, dy] = [event.clientX - held.x, event.clientY - held.y];
     if (!held.moved && Math.hypot(dx, dy) < 4) return;
     held = { x: event.clientX, y: event.clientY, moved: true };
@@ -86,8 +86,11 @@ function startCamera() {
   });
   window.addEventListener("pointerup", () => {
     view.classList.remove("held");
-    if (held && held.moved) setTimeout(() => { held = null; }); // the click that follows is a drag's
-    else held = null;
+    if (!held || !held.moved) held = null;
+    else {
+      held.done = true;
+      setTimeout(() => { held = null; }); // the click that follows is a drag's
+    }
   });
   view.addEventListener("click", (event) => {
     if (held && held.moved) event.stopPropagation();
