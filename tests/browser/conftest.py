@@ -43,10 +43,11 @@ def browser() -> Iterator[Any]:
 
 
 class Watched:
-    """A page, and what went wrong on it: errors, dialogs, requests that left the machine's disk."""
+    """A page, and what went wrong on it: errors, dialogs, requests to other places than its own."""
 
-    def __init__(self, page: Any) -> None:
+    def __init__(self, page: Any, own: tuple[str, ...]) -> None:
         self.page = page
+        self._own = own
         self.wrong: list[str] = []
         self.asked: list[str] = []
         page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
@@ -59,7 +60,7 @@ class Watched:
             self.wrong.append(f"{message.type}: {message.text}")
 
     def _request(self, request: Any) -> None:
-        if not request.url.startswith(OWN):
+        if not request.url.startswith(self._own):
             self.asked.append(request.url)
 
 
@@ -69,11 +70,11 @@ def watch(browser: Any) -> Iterator[Callable[..., Watched]]:
     pages: list[Watched] = []
     contexts = []
 
-    def new(**options: Any) -> Watched:
+    def new(own: tuple[str, ...] = OWN, **options: Any) -> Watched:
         options.setdefault("viewport", {"width": 1440, "height": 900})
         context = browser.new_context(**options)
         contexts.append(context)
-        watched = Watched(context.new_page())
+        watched = Watched(context.new_page(), own)
         pages.append(watched)
         return watched
 
