@@ -82,7 +82,10 @@ def made_up(n_nodes: int, n_edges: int, *, seed: int = 0) -> CausalGraph:
         layers=layers,
     )
     ranks = [
-        [FeatureId(str(depth), index) for index in chance.sample(range(24_576), n_nodes // LAYERS)]
+        [
+            FeatureId(str(depth), index)
+            for index in chance.sample(range(24_576), -(-n_nodes // LAYERS))
+        ]
         for depth in range(LAYERS)
     ]
     wide = len(ranks[0])

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from sae_graphs import cli
+from sae_graphs.annotations import Annotations, save
+from sae_graphs.graph import FeatureId
 from tests.hub_cache import build, cache_in_use
 from tests.models import save_model_folder, save_sae_folder
 
@@ -19,7 +21,7 @@ COMMANDS = [
     line.split("#")[0].strip()
     for _, block in BLOCKS
     for line in block.splitlines()
-    if line.startswith("sae-graphs ")
+    if line.startswith("sae-graphs ") and not line.startswith("sae-graphs view ")  # it goes on
 ]
 HUB_STACKS = ("gpt2-small", "gemma-2-2b")  # generated, under the names that the commands ask for
 PYTHON = [block for language, block in BLOCKS if language == "python"]
@@ -31,6 +33,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     (folder / "corpus.txt").write_text("the cat sat on the mat and the dog ran\n" * 30)
     (folder / "prompts.txt").write_text("Copyright (C\nThe Bosworth manual. Copyright (C\n")
+    save(Annotations(pins=(FeatureId("3", 988),)), folder / "annotations.json")
     save_model_folder(folder / "model")
     save_sae_folder(folder / "saes")
     for stack in HUB_STACKS:

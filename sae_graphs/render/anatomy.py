@@ -9,6 +9,7 @@ from sae_graphs.graph import Anatomy, BlockShare, Edge, RunRecord
 from sae_graphs.render.text import MINUS, percent, signed, visible
 
 MAX_PARTS = 6
+SMALLEST = 0.001  # of a share: its sign says nothing below this
 LEAST_SHARE = 0.05  # of the whole change: a block's part that is smaller is not named
 CANCELLED = 0.05  # parts whose sum is a smaller share of their sizes are told as numbers
 
@@ -50,8 +51,12 @@ def _share(value: float, total: float, parts: Iterable[tuple[str, float]]) -> st
 
 
 def signed_percent(share: float) -> str:
-    """A share as per cent; one below 0 with a minus sign."""
-    return percent(abs(share)) if share >= 0 else MINUS + percent(-share)
+    """A share as per cent; one below 0 with a minus sign, where it is not next to nothing.
+
+    >>> signed_percent(0.62), signed_percent(-0.02), signed_percent(-0.0001)
+    ('62%', '−2.0%', '<0.1%')
+    """
+    return MINUS + percent(-share) if share <= -SMALLEST else percent(abs(share))
 
 
 def strongest_part(anatomy: Anatomy) -> str:
