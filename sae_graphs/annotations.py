@@ -165,13 +165,13 @@ def from_json(data: Any) -> Annotations:
         return Annotations(
             title=data.get("title"),
             caption=data.get("caption"),
-            pins=_features(data.get("pins", [])),
+            pins=_features(data.get("pins") or []),
             groups=tuple(
                 Group(group["name"], _features(group["features"]), group.get("folded") is True)
-                for group in data.get("groups", [])
+                for group in data.get("groups") or []
             ),
-            labels=_texts(data.get("labels", {})),
-            notes=_texts(data.get("notes", {})),
+            labels=_texts(data.get("labels") or {}),
+            notes=_texts(data.get("notes") or {}),
             note=data.get("note"),
         )
     except (KeyError, TypeError, AttributeError) as damage:
@@ -196,7 +196,7 @@ def load(path: str | Path) -> Annotations:
     if file.is_dir():
         file = file / FILE_NAME
     try:
-        return from_json(json.loads(file.read_text(encoding="utf-8")))
+        return from_json(json.loads(file.read_text(encoding="utf-8-sig")))
     except OSError as problem:
         raise GraphFileError(
             f"cannot read {file}: {problem.strerror or 'unreadable'}; give a file that the "

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sae_graphs.graph import Context, Node, TokenEffect
 
 HEIGHT = 720  # CSS pixels of an explorer's frame
+# What a frame may do. Not `allow-same-origin`: the page cannot touch the notebook around it.
+MAY = "allow-scripts allow-forms allow-downloads allow-popups allow-popups-to-escape-sandbox"
 SHADE = "rgba(90, 169, 248, {:.2f})"
 _LEFT = "style='text-align:left'"
 
@@ -41,11 +43,9 @@ class Explorer:
         return f"Explorer({len(self.page):,} characters, {self.height} pixels high)"
 
     def _repr_html_(self) -> str:
-        # No `allow-same-origin`: the page cannot touch the notebook around it.
         return (
-            f'<iframe srcdoc="{html.escape(self.page)}" sandbox="allow-scripts allow-downloads '
-            f'allow-popups" style="width:100%;height:{self.height}px;border:1px solid #cbd5e1;'
-            'border-radius:8px"></iframe>'
+            f'<iframe srcdoc="{html.escape(self.page)}" sandbox="{MAY}" style="width:100%;'
+            f'height:{self.height}px;border:1px solid #cbd5e1;border-radius:8px"></iframe>'
         )
 
 

@@ -19,7 +19,8 @@ function move() {
   clearTimeout(resting);
   resting = setTimeout(() => {
     stage.classList.remove("moving");
-    state.camera = [Math.round(camera.x), Math.round(camera.y), Number(camera.scale.toFixed(4))];
+    const middle = [view.clientWidth / 2 - camera.x, view.clientHeight / 2 - camera.y];
+    state.camera = [...middle.map((at) => Math.round(at / camera.scale)), Number(camera.scale.toFixed(4))];
     keep();
   }, 160);
 }
@@ -60,10 +61,26 @@ function reveal(box) {
   if (!inside || camera.scale < FAR) centre(box);
 }
 
-function startCamera() {
-  if (state.camera) [camera.x, camera.y, camera.scale] = state.camera;
-  else fit();
+// As the state says: where the reader was, or all of the drawing.
+function restoreCamera() {
+  if (!state.camera) {
+    fit();
+    return;
+  }
+  const [x, y, scale] = state.camera;
+  camera.scale = Math.min(Math.max(scale, 0.03), 4);
+  camera.x = view.clientWidth / 2 - x * camera.scale;
+  camera.y = view.clientHeight / 2 - y * camera.scale;
   place();
+}
+
+function pan(dx, dy) {
+  camera.x += dx;
+  camera.y += dy;
+  move();
+}
+
+function startCamera() {
   let held = null;
   view.addEventListener("wheel", (event) => {
     event.preventDefault();
@@ -79,10 +96,8 @@ function startCamera() {
     const [dx, dy] = [event.clientX - held.x, event.clientY - held.y];
     if (!held.moved && Math.hypot(dx, dy) < 4) return;
     held = { x: event.clientX, y: event.clientY, moved: true };
-    camera.x += dx;
-    camera.y += dy;
     view.classList.add("held");
-    move();
+    pan(dx, dy);
   });
   window.addEventListener("pointerup", () => {
     view.classList.remove("held");
@@ -96,5 +111,4 @@ function startCamera() {
     if (held && held.moved) event.stopPropagation();
   }, true);
   view.addEventListener("scroll", () => view.scrollTo(0, 0)); // a focused box moves the camera alone
-  window.addEventListener("resize", () => { if (!state.camera) fit(); });
 }

@@ -9,23 +9,16 @@ function select(on) {
   const what = selected();
   light(what);
   drawPanel();
-  if (what && what.node !== undefined) {
-    const fold = foldOf(what.node);
-    reveal(boxOf(what.node));
-    if (!fold) focusOn(what.node);
-  }
-}
-
-// One box at a time can be reached by the tab key; arrow keys move from box to box.
-function focusOn(number) {
-  boxes.forEach((box, other) => { box.tabIndex = other === number ? 0 : -1; });
-  if (document.activeElement && document.activeElement.closest(".stage")) {
-    boxes[number].focus({ preventScroll: true });
-  }
+  const number = what && (what.node !== undefined ? what.node : what.group !== undefined ? what.nodes[0] : null);
+  if (number === null || number === undefined) return;
+  reveal(boxOf(number));
+  keepReachable(elementOf(number));
+  if (document.activeElement.closest(".stage")) elementOf(number).focus({ preventScroll: true });
 }
 
 // After pins, labels or groups have changed.
 function changed() {
+  if (state.on && !selected()) state.on = null; // a group that is no more
   keep();
   drawAnnotations();
   drawPanel();
@@ -34,9 +27,9 @@ function changed() {
 // -- the toolbar -----------------------------------------------------------------------------------
 
 function showControls() {
-  by("least").max = String(sizes.length);
+  by("least").max = String(Math.max(sizes.length - 1, 0));
   const place = sizes.findIndex((size) => size >= state.least);
-  by("least").value = String(state.least > 0 ? (place < 0 ? sizes.length : place) : 0);
+  by("least").value = String(state.least > 0 ? (place < 0 ? sizes.length - 1 : place) : 0);
   by("least-said").textContent = state.least > 0 ? rounded(state.least) : "any";
   by("top").max = String(largestRank);
   by("top").value = String(state.top === null ? largestRank : Math.min(state.top, largestRank));
@@ -61,8 +54,7 @@ function filtered() {
 function startControls() {
   by("least").addEventListener("input", (event) => {
     const place = Number(event.target.value);
-    state.least = place === 0 ? 0 : place < sizes.length ? sizes[place] : Infinity;
-    if (state.least === Infinity) state.least = sizes[sizes.length - 1] || 0;
+    state.least = place === 0 ? 0 : sizes[place];
     filtered();
   });
   by("top").addEventListener("input", (event) => {
@@ -92,12 +84,13 @@ function nextFound(step) {
   const found = drawSearch();
   if (!found.length) return;
   const what = selected();
-  const now = found.indexOf(what ? what.node : -1);
+  const at = found.indexOf(what ? what.node : -1);
+  const now = at < 0 && step < 0 ? 0 : at;
   select(nodes[found[(now + step + found.length) % found.length]].id);
 }
 
-function say(text) {
-  by("said").textContent = text;
+function say(text, ...more) {
+  by("said").replaceChildren(text, ...more);
 }
 
 // -- files -----------------------------------------------------------------------------------------
@@ -127,9 +120,15 @@ async function upload(input) {
     return;
   }
   const { left, ...written } = found;
+  const before = writtenNow();
   Object.assign(state, written);
   changed();
-  say(left ? `loaded; ${left} annotated features are not in this graph` : "loaded");
+  const undo = make("button", {
+    class: "small",
+    text: "undo",
+    onclick: () => { Object.assign(state, before); changed(); say("as it was before"); },
+  });
+  say(left ? `loaded; ${left} parts of the file do not fit this graph ` : "loaded ", undo);
 }
 
 // -- pointer and keyboard --------------------------------------------------------------------------
@@ -137,10 +136,15 @@ async function upload(input) {
 const underPointer = (event) => {
   const box = event.target.closest(".node");
   if (box && box.dataset.n !== undefined) return { node: Number(box.dataset.n) };
-  if (box) return { nodes: folds.find((fold) => fold.element === box).members, group: box.dataset.group };
+  if (box) return groupUnder(box);
   const arrow = event.target.closest("g.edge");
   return arrow ? { edge: Number(arrow.dataset.e) } : null;
 };
+
+function groupUnder(element) {
+  const { members, group: { name } } = folds.find((fold) => fold.element === element);
+  return { nodes: members, group: name };
+}
 
 function startPointer() {
   let over = null;
@@ -154,41 +158,64 @@ function startPointer() {
   });
   view.addEventListener("pointerleave", () => { over = null; light(selected()); });
   view.addEventListener("click", (event) => {
+    if (event.target.closest(".zoom")) return;
     const what = underPointer(event);
     if (!what) select(null);
-    else if (what.group !== undefined) { state.on = null; keep(); drawPanel(what.group); light(what); }
+    else if (what.group !== undefined) select(GROUP + what.group);
     else if (what.node !== undefined) select(nodes[what.node].id);
     else select(`${nodes[edges[what.edge].s].id}>${nodes[edges[what.edge].t].id}`);
   });
 }
 
-// From a box to the strongest one that it leads to, or comes from, or to its neighbour.
-function step(number, direction) {
-  const strongest = (list, end) => {
-    const open = list.filter((edge) => shown[edge]);
-    return open.length ? edges[open[0]][end] : null; // edges come strongest first
+// From a box, or a folded group, to the strongest one that it leads to, or comes from, or beside it.
+function step(numbers, direction) {
+  const strongest = (lists, end) => {
+    const open = numbers
+      .flatMap((number) => lists[number])
+      .filter((edge) => shown[edge] && !numbers.includes(edges[edge][end]));
+    return open.length ? edges[Math.min(...open)][end] : null; // edges come strongest first
   };
-  if (direction === "ArrowUp") return strongest(outOf[number], "t");
-  if (direction === "ArrowDown") return strongest(into[number], "s");
-  const [x, y] = nodes[number].box;
+  if (direction === "ArrowUp") return strongest(outOf, "t");
+  if (direction === "ArrowDown") return strongest(into, "s");
+  const [x, y] = boxOf(numbers[0]);
   const level = nodes
-    .map((node, other) => ({ other, x: node.box[0], y: node.box[1] }))
-    .filter((each) => each.y === y && (direction === "ArrowRight" ? each.x > x : each.x < x))
-    .sort((a, b) => Math.abs(a.x - x) - Math.abs(b.x - x));
+    .map((node, other) => ({ other, box: boxOf(other) }))
+    .filter(({ box }) => box[1] === y && (direction === "ArrowRight" ? box[0] > x : box[0] < x))
+    .sort((a, b) => Math.abs(a.box[0] - x) - Math.abs(b.box[0] - x));
   return level.length ? level[0].other : null;
 }
 
+// What the keyboard speaks of: the box that has the focus, else the selection.
+function current(event) {
+  const box = event.target.closest && event.target.closest(".node");
+  if (box) return underPointer(event);
+  const what = selected();
+  return what && what.edge === undefined ? what : null;
+}
+
+const PAN = { ArrowUp: [0, 80], ArrowDown: [0, -80], ArrowLeft: [80, 0], ArrowRight: [-80, 0] };
+
+function follow(what, direction) {
+  const numbers = what ? what.nodes || [what.node] : null;
+  const next = numbers ? step(numbers, direction) : edges.length ? edges[0].s : null;
+  if (next === null) return;
+  const fold = foldOf(next);
+  select(fold ? GROUP + fold.group.name : nodes[next].id);
+  elementOf(next).focus({ preventScroll: true });
+}
+
 function onKey(event) {
+  if (by("keys").open) return; // the dialog has its own keys
   const typing = event.target.closest("input, textarea, select");
   if (event.key === "Escape") {
     if (typing) typing.blur();
     else select(null);
     return;
   }
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || by("keys").open) return;
-  const what = selected();
-  const at = event.target.closest && event.target.closest(".node[data-n]");
-  const number = at ? Number(at.dataset.n) : what && what.node !== undefined ? what.node : null;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const what = current(event);
+  const atBox = event.target.closest(".node");
+  const choose = () => select(what.group !== undefined ? GROUP + what.group : nodes[what.node].id);
   const acts = {
     "/": () => searchField.focus(),
     "?": () => by("keys").showModal(),
@@ -197,20 +224,11 @@ function onKey(event) {
     "-": () => zoom(0.8),
     0: () => fit(),
     n: () => nextFound(1),
-    p: () => { if (number !== null) { togglePin(nodes[number].id); changed(); } },
-    Enter: () => { if (at) select(nodes[number].id); },
-    " ": () => { if (at) select(nodes[number].id); },
   };
-  if (event.key.startsWith("Arrow") && number !== null) {
-    acts[event.key] = () => {
-      const next = step(number, event.key);
-      if (next === null) return;
-      select(nodes[next].id);
-      boxes[next].focus({ preventScroll: true });
-    };
-  }
+  if (what && what.node !== undefined) acts.p = () => { togglePin(nodes[what.node].id); changed(); };
+  if (atBox) Object.assign(acts, { Enter: choose, " ": choose });
+  if (event.key in PAN) acts[event.key] = () => (event.shiftKey ? pan(...PAN[event.key]) : follow(what, event.key));
   if (!(event.key in acts)) return;
-  if (["Enter", " "].includes(event.key) && !at) return;
   event.preventDefault();
   acts[event.key]();
 }
@@ -221,22 +239,33 @@ function drawAll() {
   drawPanel();
 }
 
+// The drawing takes what the window has left below header and toolbar.
+function measure() {
+  const work = document.querySelector(".work");
+  document.documentElement.style.setProperty("--top", `${Math.min(Math.ceil(work.offsetTop), 330)}px`);
+}
+
 document.documentElement.classList.add("js");
-const work = document.querySelector(".work");
-document.documentElement.style.setProperty("--top", `${Math.min(work.offsetTop, 330)}px`);
+panel.tabIndex = -1;
+const readToken = document.querySelector(".prompt .read");
+if (readToken) readToken.parentElement.scrollTop = readToken.offsetTop - readToken.parentElement.offsetTop - 40;
+showControls();
+measure();
+restoreCamera();
 startCamera();
 startControls();
 startPointer();
 document.addEventListener("keydown", onKey);
+window.addEventListener("resize", () => { measure(); restoreCamera(); });
 window.addEventListener("hashchange", () => {
   clearTimeout(waiting); // the reader's address counts, not the one about to be written
   waiting = null;
   Object.assign(state, fromHash(location.hash));
-  if (state.camera) [camera.x, camera.y, camera.scale] = state.camera;
-  else fit();
-  place();
+  restoreCamera();
   drawAll();
 });
 window.addEventListener("pagehide", () => { if (waiting !== null) keepNow(); });
 drawAll();
+measure();
+restoreCamera();
 document.documentElement.classList.add("ready");

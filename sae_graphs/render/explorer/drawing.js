@@ -29,6 +29,7 @@ function make(tag, attributes = {}, ...children) {
 
 const foldOf = (number) => folds.find((fold) => fold.members.includes(number)) || null;
 const boxOf = (number) => (foldOf(number) || nodes[number]).box;
+const elementOf = (number) => (foldOf(number) || { element: boxes[number] }).element;
 
 // -- filters ---------------------------------------------------------------------------------------
 
@@ -46,18 +47,15 @@ function drawFilters() {
   });
   for (const fold of folds) fold.element.classList.toggle("off", !fold.members.some((n) => alive.has(n)));
   const left = shown.filter(Boolean).length;
-  document.getElementById("shown").textContent =
-    left === edges.length ? `${left} arrows` : `${left} of ${edges.length} arrows`;
+  const all = counted(edges.length, "arrow");
+  document.getElementById("shown").textContent = left === edges.length ? all : `${left} of ${all}`;
   light(selected());
 }
 
 function drawSearch() {
   const found = search(state.query, state);
-  boxes.forEach((box) => box.classList.remove("found"));
-  for (const number of found) {
-    const fold = foldOf(number);
-    (fold ? fold.element : boxes[number]).classList.add("found");
-  }
+  stage.querySelectorAll(".found").forEach((old) => old.classList.remove("found"));
+  for (const number of found) elementOf(number).classList.add("found");
   document.getElementById("found").textContent = state.query.trim() ? `${found.length} found` : "";
   return found;
 }
@@ -130,8 +128,7 @@ function bundled(list) {
 }
 
 function mark(number, how) {
-  const fold = foldOf(number);
-  const element = fold ? fold.element : boxes[number];
+  const element = elementOf(number);
   element.classList.add("on", how);
   litNow.push(element);
 }
@@ -146,23 +143,55 @@ function numberText(number) {
   return text;
 }
 
-const selected = () => (state.on ? selectionOf(state.on) : null);
+const selected = () => (state.on ? selectionOf(state.on, state.groups) : null);
 
 // -- pins, labels, groups --------------------------------------------------------------------------
 
 function drawAnnotations() {
   boxes.forEach((box, number) => {
-    const { id } = nodes[number];
-    const group = groupOf(state, id);
-    const label = state.labels[id];
-    box.classList.toggle("pinned", isPinned(id));
-    box.classList.toggle("noted", Boolean(state.notes[id]));
-    box.querySelectorAll(".tab, .label").forEach((old) => old.remove());
-    if (label) box.querySelector(".head").prepend(make("span", { class: "label", text: label, title: label }));
-    box.classList.toggle("labelled", Boolean(label));
-    if (group && !group.folded) box.append(make("span", { class: "tab", text: group.name }));
+    drawWords(number);
+    box.classList.toggle("pinned", isPinned(nodes[number].id));
+    const group = groupOf(state, nodes[number].id);
+    box.querySelectorAll(".tab").forEach((old) => old.remove());
+    if (group && !group.folded) box.append(make("span", { class: "tab", text: visible(group.name) }));
   });
+  drawTitles();
+  drawNotes();
   drawFolds();
+}
+
+// A box's label, and the sign that it has a note.
+function drawWords(number) {
+  const { id, name } = nodes[number];
+  const label = visible(state.labels[id] || "");
+  const box = boxes[number];
+  box.classList.toggle("noted", Boolean(state.notes[id]));
+  box.classList.toggle("labelled", Boolean(label));
+  box.querySelectorAll(".label").forEach((old) => old.remove());
+  if (label) box.querySelector(".head").prepend(make("span", { class: "label", text: label, title: label }));
+  if (box.dataset.aloud === undefined) box.dataset.aloud = box.getAttribute("aria-label");
+  box.setAttribute("aria-label", label ? `${label}, ${box.dataset.aloud}` : box.dataset.aloud || name);
+}
+
+const heading = document.querySelector("h1");
+const usual = heading.textContent;
+
+function drawTitles() {
+  heading.textContent = visible(state.title || "") || (given.title === null ? usual : "Causal graph");
+  const caption = document.querySelector(".figure-caption");
+  caption.textContent = visible(state.caption || "");
+  caption.hidden = !state.caption;
+}
+
+// On paper there is no panel: what was written stands below the drawing.
+function drawNotes() {
+  const rows = boxes.flatMap((_, number) => {
+    const { id, name } = nodes[number];
+    const words = [state.labels[id], state.notes[id]].filter(Boolean).map(visible).join(": ");
+    return words ? [make("p", {}, make("b", { text: name }), ` ${words}`)] : [];
+  });
+  const whole = state.note ? [make("p", { text: visible(state.note) })] : [];
+  document.getElementById("notes").replaceChildren(...whole, ...rows);
 }
 
 function drawFolds() {
@@ -170,8 +199,16 @@ function drawFolds() {
   folds = state.groups.filter((group) => group.folded).map(foldedBox);
   boxes.forEach((box, number) => box.classList.toggle("folded", Boolean(foldOf(number))));
   edges.forEach((edge, number) => route(number));
+  keepReachable();
   drawFilters();
   drawSearch();
+}
+
+// One box at a time can be reached by the tab key: this one, or the first that is there.
+function keepReachable(element = null) {
+  const there = [...boxes.filter((box, number) => !foldOf(number)), ...folds.map((fold) => fold.element)];
+  const now = element || there.find((each) => each.tabIndex === 0) || there[0];
+  for (const each of [...boxes, ...there]) each.tabIndex = each === now ? 0 : -1;
 }
 
 // One box for all members, where the member stands that is nearest to the middle of them.
@@ -182,17 +219,18 @@ function foldedBox(group) {
   const far = centres.map(([x, y]) => Math.hypot(x - mean[0], y - mean[1]));
   const { box } = nodes[members[far.indexOf(Math.min(...far))]];
   const inside = edges.filter((edge) => members.includes(edge.s) && members.includes(edge.t)).length;
-  const facts = `${members.length} features${inside ? `, ${inside} arrows inside` : ""}`;
+  const facts = counted(members.length, "feature") + (inside ? `, ${counted(inside, "arrow")} inside` : "");
+  const name = visible(group.name);
   const element = make(
     "div",
     {
       class: "node super",
       role: "button",
       tabindex: "-1",
-      "data-group": group.name,
+      "aria-label": `group ${name}, ${facts}`,
       style: `left:${box[0]}px;top:${box[1]}px;width:${box[2]}px;height:${box[3]}px`,
     },
-    make("div", { class: "head" }, make("b", { text: group.name })),
+    make("div", { class: "head" }, make("b", { text: name })),
     make("div", { class: "line faint", text: facts }),
     make("div", { class: "members", text: group.features.join(" · ") }),
   );
@@ -218,16 +256,26 @@ function route(number) {
   text.setAttribute("y", y);
 }
 
+// From the top of one box to the bottom of another; where that is not above, from side to side.
 function direct(from, to) {
+  const [left, right] = [from, to].sort((one, other) => one[0] - other[0]);
+  if (to[1] + to[3] > from[1] - 12) {
+    const ends = [[left[0] + left[2], left[1] + left[3] / 2], [right[0], right[1] + right[3] / 2]];
+    const [[x0, y0], [x1, y1]] = left === from ? ends : ends.reverse();
+    const bend = Math.max(40, Math.abs(x0 - x1) / 2) * (left === from ? 1 : -1);
+    return `M${x0},${y0}C${x0 + bend},${y0} ${x1 - bend},${y1} ${x1 - Math.sign(bend) * 10},${y1}L${x1},${y1}`;
+  }
   const [x0, y0] = [from[0] + from[2] / 2, from[1]];
   const [x1, y1] = [to[0] + to[2] / 2, to[1] + to[3]];
   const bend = Math.max(30, Math.abs(y0 - y1) / 2);
   return `M${x0},${y0}C${x0},${y0 - bend} ${x1},${y1 + bend} ${x1},${y1 + 10}L${x1},${y1}`;
 }
 
+// Where an arrow's number stands: those of folded boxes in turns, as they start at one point.
 function middleOf(number) {
   const { s, t, at } = edges[number];
   if (!foldOf(s) && !foldOf(t)) return at;
-  const [from, to] = [boxOf(s), boxOf(t)];
-  return [(from[0] + from[2] / 2 + to[0] + to[2] / 2) / 2, (from[1] + to[1] + to[3]) / 2];
+  const [from, to] = [boxOf(s), boxOf(t)].map(middleOfBox);
+  const share = 0.35 + 0.1 * (number % 4);
+  return from.map((start, axis) => Math.round(start + share * (to[axis] - start)));
 }

@@ -79,6 +79,13 @@ const haystacks = nodes.map((node) => {
   return plainText([node.name, node.at || "", node.page ? node.page.words : "", ...tokens].join("\n"));
 });
 
+// Nothing that hides, or turns the text around it: as Python's `visible`, for what a reader writes.
+function visible(text) {
+  return text.replace(/[^\P{C}\n]|[\u2028\u2029]/gu, (sign) => `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
+}
+
+const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
 function plainText(text) {
   return text.replaceAll("␣", " ").replaceAll("\u00a0", " ").toLowerCase();
 }

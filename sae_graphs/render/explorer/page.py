@@ -32,7 +32,7 @@ from sae_graphs.render.text import in_page, probability_words, shortened, token,
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("model", "state", "camera", "drawing", "panel", "controls")
-PAPER = 1040.0, 640.0  # CSS pixels of a landscape page that the drawing is shrunk to
+PAPER = 1040.0, 520.0  # CSS pixels of a landscape page that the drawing is shrunk to
 
 _ZOOM = (
     '<span class="zoom joined"><button data-zoom="1.25" aria-label="zoom in">+</button>'
@@ -42,6 +42,7 @@ _ZOOM = (
 _KEYS = (
     ("/", "search; Enter for the next one found"),
     ("arrows", "up: to what a box leads to most, down: to where it comes from, left and right"),
+    ("shift arrows", "move the drawing"),
     ("Enter", "select the box that has the focus"),
     ("p", "pin it, or unpin it"),
     ("n", "next one found"),
@@ -71,7 +72,7 @@ def page(
     code = script()
     width, height = drawn.layout.width, drawn.layout.height
     scale = min(PAPER[0] / width, PAPER[1] / height, 1.0)
-    caption = annotations.caption
+    hidden = "" if annotations.caption else " hidden"
     return "\n".join(
         [
             "<!doctype html>",
@@ -86,8 +87,9 @@ def page(
             f'<div class="work"><main class="view" style="--print-scale:{scale:.4f}">'
             f"{drawn.html}{_empty(graph)}{_ZOOM}</main>"
             '<aside class="panel" aria-label="what is selected"></aside></div>',
-            f'<p class="figure-caption">{_shown(caption)}</p>' if caption else "",
-            f'<div class="below">{_made(graph.run)}{legend(graph)}{tables(graph)}</div>',
+            f'<p class="figure-caption"{hidden}>{_shown(annotations.caption or "")}</p>',
+            '<div class="below"><div id="notes"></div>',
+            f"{_made(graph.run)}{legend(graph)}{tables(graph)}</div>",
             _keys(),
             f'<script type="application/json" id="graph-data">{in_script(data)}</script>',
             f"<script>{code}</script>",

@@ -15,7 +15,7 @@ const table = (...rows) => make("table", {}, ...rows);
 // A button that leads to a box.
 function link(number) {
   const { id, name } = nodes[number];
-  const label = state.labels[id];
+  const label = visible(state.labels[id] || "");
   return make(
     "button",
     {
@@ -42,6 +42,12 @@ function shaded(tokens, name) {
   return make("div", { class: `text ${name}` }, ...spans);
 }
 
+// A box's name, the reader's own first.
+function heading2(node) {
+  const label = visible(state.labels[node.id] || "");
+  return make("span", {}, label ? `${label} ` : "", make("span", { class: label ? "faint" : "", text: node.name }));
+}
+
 // -- a box -----------------------------------------------------------------------------------------
 
 function nodePanel(number) {
@@ -53,9 +59,9 @@ function nodePanel(number) {
   facts.push(node.output ? `clean ${node.output} ${node.active}` : `${active} where it is read`);
   if (data.components.length > 1) facts.push(`Graph ${node.component}`);
   return [
-    make("div", { class: "title" }, make("h2", { text: node.name }), pinButton(node.id)),
+    make("div", { class: "title" }, make("h2", {}, heading2(node)), pinButton(node.id)),
     make("p", { text: facts.join(" · ") }),
-    group ? make("p", {}, "in the group ", make("b", { text: group.name })) : null,
+    group ? make("p", {}, "in the group ", make("b", { text: visible(group.name) })) : null,
     ownWords(node.id),
     pagePanel(node),
     promptPanel(node),
@@ -92,7 +98,8 @@ function ownWords(id) {
       placeholder,
       maxlength: String(kind === "labels" ? 80 : LONGEST),
       rows: tag === "textarea" ? "2" : null,
-      oninput: () => { write(kind, id, input.value); keep(); drawAnnotations(); },
+      oninput: () => { write(kind, id, input.value); keep(); drawWords(numberOf.get(id)); },
+      onchange: () => { drawNotes(); drawSearch(); },
     });
     input.value = state[kind][id] || "";
     return input;
@@ -258,6 +265,7 @@ function wholePanel() {
     placeholder: "note on the whole graph",
     "aria-label": "note on the whole graph",
     oninput: () => { state.note = note.value.trim() ? note.value : null; keep(); },
+    onchange: drawNotes,
   });
   note.value = state.note || "";
   return [
@@ -269,14 +277,28 @@ function wholePanel() {
   ];
 }
 
-function superPanel(name) {
+function groupPanel(name) {
   const found = state.groups.find((each) => each.name === name);
+  const members = found.features.map((id) => numberOf.get(id));
+  const across = (list, end, other) =>
+    [...new Set(members.flatMap((number) => list[number]))].filter((edge) => !members.includes(edges[edge][other]) && shown[edge]);
   return [
-    make("h2", { text: name }),
+    make("h2", { text: visible(name) }),
     make("p", { text: "A group of yours. Its arrows are those of its features, each with its own effect." }),
-    section("Features", ...found.features.map((id) => make("p", {}, link(numberOf.get(id))))),
-    make("button", { class: "small", text: "unfold", onclick: () => { found.folded = false; changed(); } }),
+    foldButton(found),
+    section("Features", ...members.map((number) => make("p", {}, link(number)))),
+    section("Comes from", ...across(into, "t", "s").map((edge) => arrowRow(edge))),
+    section("Leads to", ...across(outOf, "s", "t").map((edge) => arrowRow(edge))),
   ];
+}
+
+function arrowRow(number) {
+  const edge = edges[number];
+  return make("p", {}, link(edge.s), " ", sign(edge), " ", link(edge.t), ` ${edge.said}`);
+}
+
+function foldButton(each) {
+  return make("button", { class: "small", text: each.folded ? "unfold" : "fold", onclick: () => { each.folded = !each.folded; changed(); } });
 }
 
 // Pins and groups: below everything else, whatever is selected.
@@ -292,14 +314,15 @@ function yoursPanel() {
     onsubmit: (event) => {
       event.preventDefault();
       const wrong = group(name.value, loose);
-      if (wrong) told.textContent = wrong;
-      else changed();
+      told.textContent = wrong;
+      if (!wrong) changed();
     },
   }, name, make("button", { class: "small", text: `group ${loose.length} pinned` }), told);
   const groups = state.groups.map((each) =>
     make("div", { class: "group-row" },
-      make("b", { text: each.name }), ` ${each.features.length} `,
-      make("button", { class: "small", text: each.folded ? "unfold" : "fold", onclick: () => { each.folded = !each.folded; changed(); } }),
+      make("button", { class: "link", text: visible(each.name), onclick: () => select(GROUP + each.name) }),
+      ` ${each.features.length} `,
+      foldButton(each),
       make("button", { class: "small", text: "dissolve", onclick: () => { state.groups = state.groups.filter((other) => other !== each); changed(); } }),
       make("div", {}, ...each.features.flatMap((id) => [link(numberOf.get(id)), " "]))));
   return [
@@ -308,15 +331,22 @@ function yoursPanel() {
   ];
 }
 
-function drawPanel(name = null) {
+// A name for what has the focus, to find it again in a panel that was made anew.
+const focusName = (element) => element && (element.getAttribute("aria-label") || `${element.className} ${element.textContent}`.replace(/[☆★].*/u, ""));
+
+function drawPanel() {
   const what = selected();
   let content = wholePanel;
-  if (name !== null) content = () => superPanel(name);
+  if (what && what.group !== undefined) content = () => groupPanel(what.group);
   else if (what && what.edge !== undefined) content = () => edgePanel(what.edge);
   else if (what) content = () => nodePanel(what.node);
   const old = panel.scrollTop;
   const same = panel.dataset.of === String(state.on);
+  const had = panel.contains(document.activeElement) ? focusName(document.activeElement) : null;
   panel.dataset.of = String(state.on);
   panel.replaceChildren(...[...content(), ...yoursPanel()].filter((each) => each !== null));
   panel.scrollTop = same ? old : 0;
+  if (had === null) return;
+  const again = [...panel.querySelectorAll("button, input, textarea")].find((each) => focusName(each) === had);
+  (again || panel).focus({ preventScroll: true });
 }

@@ -8,41 +8,52 @@ const VIEW = {
 };
 const WRITTEN = { title: null, caption: null, pins: [], groups: [], labels: {}, notes: {}, note: null };
 
-const isText = (value) => typeof value === "string" && value.length <= LONGEST;
+const isText = (value) => typeof value === "string" && [...value].length <= LONGEST;
 const known = (ids) => (Array.isArray(ids) ? [...new Set(ids.filter((id) => numberOf.has(id)))] : []);
 
-// A file's annotations as far as they fit this graph; `left` counts features that it lacks.
+// A file's annotations as far as they fit this graph; `left` counts what does not: features that it
+// lacks, texts that are too long, groups that share a name or a feature with another.
 function annotationsFrom(file) {
   if (!file || typeof file !== "object" || file.schema !== SCHEMA) return null;
   const found = { ...structuredClone(WRITTEN), left: 0 };
-  const all = new Set();
   const fit = (ids) => {
-    if (Array.isArray(ids)) ids.forEach((id) => all.add(String(id)));
-    return known(ids);
+    const kept = known(ids);
+    found.left += Array.isArray(ids) ? new Set(ids).size - kept.length : 0;
+    return kept;
   };
-  for (const name of ["title", "caption", "note"]) if (isText(file[name])) found[name] = file[name];
+  const take = (text) => {
+    if (text === null || text === undefined || text === "") return null;
+    if (isText(text)) return text;
+    found.left += 1;
+    return null;
+  };
+  for (const name of ["title", "caption", "note"]) found[name] = take(file[name]);
   found.pins = fit(file.pins);
   const taken = new Set();
   for (const group of Array.isArray(file.groups) ? file.groups : []) {
-    if (!group || !isText(group.name) || !group.name.trim()) continue;
-    const features = fit(group.features).filter((id) => !taken.has(id));
-    if (!features.length || found.groups.some((other) => other.name === group.name)) continue;
-    features.forEach((id) => taken.add(id));
-    found.groups.push({ name: group.name, features, folded: group.folded === true });
+    const name = group && take(group.name);
+    const features = name && name.trim() ? fit(group.features) : [];
+    const free = features.filter((id) => !taken.has(id));
+    const isNew = !found.groups.some((other) => other.name === name);
+    if (free.length < features.length || !free.length || !isNew) found.left += 1;
+    if (!free.length || !isNew) continue;
+    free.forEach((id) => taken.add(id));
+    found.groups.push({ name, features: free, folded: group.folded === true });
   }
-  for (const name of ["labels", "notes"]) {
-    for (const [id, text] of Object.entries(file[name] || {})) {
-      if (fit([id]).length && isText(text) && text) found[name][id] = text;
+  for (const kind of ["labels", "notes"]) {
+    for (const [id, text] of Object.entries(file[kind] || {})) {
+      const kept = take(text);
+      if (fit([id]).length && kept) found[kind][id] = kept;
     }
   }
-  found.left = [...all].filter((id) => !numberOf.has(id)).length;
   return found;
 }
 
+// `camera` is the point of the drawing in the middle of the view, and the scale.
 function viewFrom(kept) {
   const view = { ...VIEW };
   if (!kept || typeof kept !== "object") return view;
-  if (typeof kept.on === "string" && selectionOf(kept.on)) view.on = kept.on;
+  if (isText(kept.on)) view.on = kept.on;
   if (Number.isFinite(kept.least) && kept.least > 0) view.least = kept.least;
   if (Number.isInteger(kept.top) && kept.top >= 1) view.top = kept.top;
   if (["promotes", "suppresses"].includes(kept.sign)) view.sign = kept.sign;
@@ -56,8 +67,14 @@ function viewFrom(kept) {
   return view;
 }
 
-// `3.988` is a box, `3.988>4.685` an arrow.
-function selectionOf(text) {
+const GROUP = "group:";
+
+// `3.988` is a box, `3.988>4.685` an arrow, `group:brackets` a group of the reader's.
+function selectionOf(text, groups) {
+  if (text.startsWith(GROUP)) {
+    const found = groups.find((each) => each.name === text.slice(GROUP.length));
+    return found ? { nodes: found.features.map((id) => numberOf.get(id)), group: found.name } : null;
+  }
   const [source, target] = text.split(">").map((id) => numberOf.get(id));
   if (!text.includes(">")) return source === undefined ? null : { node: source };
   const edge = edges.findIndex((each) => each.s === source && each.t === target);
@@ -85,8 +102,13 @@ function fromHash(hash) {
   }
   const written = annotationsFrom({ ...given, ...kept, schema: SCHEMA });
   delete written.left;
-  return { ...viewFrom(kept), ...written };
+  const view = viewFrom(kept);
+  if (view.on !== null && !selectionOf(view.on, written.groups)) view.on = null;
+  return { ...view, ...written };
 }
+
+// What the reader has written, to be put back.
+const writtenNow = () => structuredClone(Object.fromEntries(Object.keys(WRITTEN).map((name) => [name, state[name]])));
 
 // The file: annotations alone, as `sae_graphs.annotations` reads them.
 function toFile(state) {
@@ -110,7 +132,8 @@ function keepNow() {
   try {
     history.replaceState(null, "", toHash(state) || location.pathname + location.search);
   } catch {
-    // inside a notebook a page has no address of its own
+    if (location.protocol === "about:") return; // inside a notebook a page has no address of its own
+    document.getElementById("said").textContent = "too much for the address: save it as a file";
   }
 }
 
@@ -135,5 +158,5 @@ function group(name, features) {
 
 function write(kind, id, text) {
   const { [id]: _, ...rest } = state[kind];
-  state[kind] = text.trim() ? { ...rest, [id]: text.slice(0, LONGEST) } : rest;
+  state[kind] = text.trim() ? { ...rest, [id]: [...text].slice(0, LONGEST).join("") } : rest;
 }
