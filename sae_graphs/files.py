@@ -74,7 +74,7 @@ def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:
 
     A file is given by what it holds, or as a file elsewhere, which stays there.
     The files of the run that was there before, which its record names, go; whatever else the
-    folder holds (a user's notes, say) is kept.
+    folder holds (a user's notes, say) is kept. So it is in folders that the record names.
     """
     folder = folder.resolve()
     stage, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex}") for _ in range(2))
@@ -117,18 +117,29 @@ def _share(file: Path, other: Path) -> None:
 def _keep_foreign(old: Path, folder: Path) -> None:
     """Move what no run wrote from the folder that was there before into the new one."""
     for path in _foreign(old):
-        if (folder / path.name).exists():  # a run's file of that name is there now
+        place = folder / path.relative_to(old)
+        if place.exists():  # a run's file of that name is there now
             path.unlink()
         else:
-            path.rename(folder / path.name)
+            place.parent.mkdir(exist_ok=True, parents=True)
+            path.rename(place)
 
 
 def _foreign(folder: Path) -> list[Path]:
-    """What lies in a run's folder without being a file of the run."""
+    """What lies in a run's folder without being a file of the run.
+
+    A folder that the run's record names, as of its exports, has a record of its own.
+    """
     if not folder.is_dir():
         return []
     ours = recorded_files(folder)
-    return [path for path in folder.iterdir() if path.name not in ours]
+    found = []
+    for path in folder.iterdir():
+        if path.name not in ours:
+            found.append(path)
+        elif not path.is_symlink():
+            found += _foreign(path)
+    return found
 
 
 def recorded_files(folder: Path) -> frozenset[str]:

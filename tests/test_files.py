@@ -68,6 +68,31 @@ def test_replace_folder_removes_the_earlier_run_and_keeps_the_rest(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_what_a_run_did_not_write_is_kept_in_its_folders_too(tmp_path: Path) -> None:
+    """Files of the user's in `RUN/exports` and `RUN/validation`, when the graph is made again."""
+    folder = tmp_path / "run"
+    replace_folder(folder, run_files("one", "graph.json", "exports", "validation", "bare", "link"))
+    for name in ("exports", "validation", "bare", "link"):
+        (folder / name).unlink()
+    replace_folder(folder / "exports", run_files("one", "graph.csv"))
+    replace_folder(folder / "validation", run_files("one", "validation.json"))
+    (folder / "exports" / "notes.txt").write_text("mine")
+    (folder / "exports" / "plots").mkdir()
+    (folder / "exports" / "plots" / "a.png").write_text("mine too")
+    (folder / "bare").mkdir()  # nothing says what in it was a run's
+    (folder / "bare" / "b.txt").write_text("mine as well")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.txt").write_text("not in the run")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    replace_folder(folder, run_files("two", "graph.json"))
+    kept = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    texts = {"exports/notes.txt", "exports/plots/a.png", "bare/b.txt"}
+    assert kept == {"graph.json", RECORD, *texts}
+    assert (folder / "exports" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "elsewhere" / "c.txt").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "elsewhere"}
+
+
 def test_replace_folder_makes_parents_and_takes_relative_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
