@@ -15,12 +15,14 @@ from sae_graphs.graph_json import FILE_NAME
 from sae_graphs.outputs import record_of
 
 NAME = "exports"
+KIND = "exports"  # what such a folder's record says that it is
 
 
 def exports_folder(run: Path, given: Path | None) -> Path:
     """Where the exports of a run, or of a saved graph, go; `given` is what the user asked for.
 
-    Raises `SaeGraphsError` where they would replace something else.
+    Raises `SaeGraphsError` where they would replace something else: a folder that is not empty
+    must hold exports.
     """
     folder = given
     if folder is None and (run.is_dir() or run.name == FILE_NAME):
@@ -31,6 +33,11 @@ def exports_folder(run: Path, given: Path | None) -> Path:
             f"{folder} holds a graph, which the exports would replace; give another folder"
         )
     check_writable(folder)
+    if folder.is_dir() and any(folder.iterdir()) and (record_of(folder) or {}).get("kind") != KIND:
+        raise SaeGraphsError(
+            f"{folder} holds what another command wrote, which the exports would replace; give "
+            "another folder"
+        )
     return folder
 
 
@@ -41,6 +48,7 @@ def write_exports(folder: Path, files: Mapping[str, bytes], graph: CausalGraph) 
     """
     names = (*files, RECORD)
     record = {
+        "kind": KIND,
         "prompt": graph.run.prompt,
         "model": graph.run.model,
         "saes": graph.run.saes,

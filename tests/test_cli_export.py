@@ -126,6 +126,28 @@ def test_a_format_that_cannot_be_is_left_out_unless_asked_for(
     assert names_in(tmp_path / "one" / "exports") == ALL[1:]
 
 
+@pytest.mark.parametrize("record", ['{"files": ["validation.json", "run.json"]}', "{", "[]"])
+def test_what_another_command_wrote_is_not_replaced(
+    run: Commands, saved: Path, record: str
+) -> None:
+    folder = saved / "validation"
+    folder.mkdir()
+    (folder / "validation.json").write_text("hours of work")
+    (folder / RECORD).write_text(record)
+    done = run("export", "run", "--formats", "csv", "--out", "run/validation")
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert "run/validation holds what another command wrote" in done.err
+    assert names_in(folder) == [RECORD, "validation.json"]
+    assert (folder / "validation.json").read_text() == "hours of work"
+
+
+def test_notes_beside_exports_outlive_a_new_graph(run: Commands, saved: Path) -> None:
+    run("export", "run")
+    (saved / "exports" / "notes.txt").write_text("mine")
+    write_run(saved, graph_of(("0.1", "1.2", -1.0)), formats=(), seconds=1.0)
+    assert names_in(saved / "exports") == ["notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
