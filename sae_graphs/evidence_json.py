@@ -69,8 +69,10 @@ def load(path: str | Path) -> ValidationReport:
         raise GraphFileError(
             f"cannot read {file}: {reason}; give a folder that `sae-graphs validate` wrote"
         ) from problem
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise GraphFileError(f"{file} is not JSON ({problem}); {_REMEDY}") from problem
+    except RecursionError as problem:
+        raise GraphFileError(f"{file} is nested too deeply; {_REMEDY}") from problem
     try:
         return from_json(data)
     except SaeGraphsError as problem:

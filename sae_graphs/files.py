@@ -147,7 +147,7 @@ def recorded_files(folder: Path) -> frozenset[str]:
     try:
         names = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
         return frozenset(str(name) for name in names) | {RECORD}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return frozenset({RECORD})
 
 

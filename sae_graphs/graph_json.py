@@ -95,7 +95,10 @@ def save(graph: CausalGraph, path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> CausalGraph:
-    """Read a graph from a file, or from the folder that a run wrote."""
+    """Read a graph from a file, or from the folder that a run wrote.
+
+    Raises `GraphFileError` where there is none, or where it is damaged or of another kind.
+    """
     file = Path(path)
     if file.is_dir():
         file = file / FILE_NAME
@@ -109,10 +112,14 @@ def load(path: str | Path) -> CausalGraph:
         ) from problem
     except ValueError as problem:
         raise GraphFileError(f"{file} is not JSON ({problem}); make the graph again") from problem
+    except RecursionError as problem:
+        raise GraphFileError(f"{file} is nested too deeply; make the graph again") from problem
     try:
         return from_networkx(_digraph_from(data))
     except SaeGraphsError as problem:
         raise GraphFileError(f"{file} is not a saved graph: {problem}") from problem
+    except RecursionError as problem:
+        raise GraphFileError(f"{file} is nested too deeply; make the graph again") from problem
 
 
 # -- one direction and the other -------------------------------------------------------------------
@@ -139,6 +146,7 @@ def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
     )
     for name in ("tokens", "warnings"):
         values[name] = tuple(_of_kind(item, str) for item in values[name])
+    values["settings"] = _plain(values["settings"])  # what nests too deeply fails now, not later
     for name in ("pin", "layers"):
         _of_kind(values["settings"].get(name) or [], list)
     return RunRecord(**values)

@@ -129,6 +129,12 @@ def test_foreign_files_are_refused(text: str, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_file_that_is_nested_too_deeply_is_json_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "validation.json").write_text("[" * 9999 + "]" * 9999, encoding="utf-8")
+    with pytest.raises(GraphFileError, match=r"validation\.json is nested too deeply; validate"):
+        load(tmp_path)
+
+
 def test_a_missing_file_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(GraphFileError, match="give a folder that `sae-graphs validate` wrote"):
         load(tmp_path)

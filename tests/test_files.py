@@ -144,7 +144,7 @@ def test_a_file_in_the_way_is_not_lost(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_no_obstacle(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    for damaged in (b"{", b"[]", b'{"files": 5}', b'{"files": [{}]}'):
+    for damaged in (b"{", b"[]", b'{"files": 5}', b'{"files": [{}]}', b"[" * 99_999):
         folder.mkdir(exist_ok=True)
         (folder / RECORD).write_bytes(damaged)
         replace_folder(folder, run_files("new", "x"))

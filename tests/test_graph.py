@@ -332,6 +332,20 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("depth", [600, 100_000])
+def test_a_file_that_is_nested_too_deeply(tmp_path: Path, depth: int) -> None:
+    """As a whole, where Python's own reader gives up, and in the settings, which it reads."""
+    file = tmp_path / "graph.json"
+    nested = "[" * depth + "]" * depth
+    whole = edited(lambda d: d["graph"]["settings"].update(odd="HERE")).decode()
+    for text in (nested, whole.replace('"HERE"', nested)):
+        file.write_text(text)
+        with pytest.raises(GraphFileError) as caught:
+            CausalGraph.load(file)
+        assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("is nested too deeply; make the graph again")
+
+
 def test_missing_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.json", tmp_path / "no" / "folder"):
         with pytest.raises(GraphFileError, match="cannot read"):

@@ -156,10 +156,6 @@ def graph_of(run: Run) -> CausalGraph:
         return CausalGraph.load(file)
     except SaeGraphsError as problem:
         raise GraphFileError(_brief(problem, run)) from problem
-    except RecursionError as problem:
-        raise GraphFileError(
-            f"{run.name}/{FILE_NAME} is nested too deeply; make the graph again"
-        ) from problem
 
 
 def annotations_of(run: Run, graph: CausalGraph) -> tuple[Annotations, str | None]:
