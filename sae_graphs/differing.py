@@ -156,8 +156,8 @@ def difference(left: CausalGraph, right: CausalGraph) -> GraphDifference:
     """Compare two graphs of one model and its SAEs, over different prompts, say.
 
     The graphs may have been made with different settings; a warning then names them. Raises
-    `SaeGraphsError` where models, SAEs or hook points differ, and where only one of the graphs has
-    token positions: no feature could be the same then.
+    `SaeGraphsError` where models, SAEs or hook points differ, where only one of the graphs has
+    token positions, since no feature could be the same then, and for what is no graph.
 
     >>> difference(graph, graph).words
     '6 edges are in both graphs, 0 only in the left one and 0 only in the right one; \
@@ -244,6 +244,12 @@ def merged(first: Sequence[str], second: Sequence[str] | Mapping[str, int]) -> t
 
 
 def _check_same_features(left: CausalGraph, right: CausalGraph) -> None:
+    for side, given in (("left", left), ("right", right)):
+        if not isinstance(given, CausalGraph):
+            raise SaeGraphsError(
+                f"the {side} graph is {given!r:.60}, not a CausalGraph; load a saved one with "
+                "CausalGraph.load"
+            )
     for name, what in (("model", "models"), ("saes", "SAEs")):
         ours, theirs = getattr(left.run, name), getattr(right.run, name)
         if ours != theirs:

@@ -50,6 +50,15 @@ def test_shared_lost_and_new_by_hand() -> None:
     )
 
 
+@pytest.mark.parametrize("other", ["outputs/copyright-c", None, 3, two_edges().edges])
+def test_what_is_no_graph_is_refused_in_one_line(other: Any) -> None:
+    with pytest.raises(SaeGraphsError, match=r"the right graph is .*CausalGraph\.load") as caught:
+        difference(left(), other)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SaeGraphsError, match="the left graph is"):
+        difference(other, left())
+
+
 def test_sorted_by_size_not_by_value() -> None:
     small = graph_of(("0.1", "1.1", 1.0))
     many = graph_of(("0.1", "1.1", -9.5), ("0.2", "1.1", 2.0), ("0.3", "1.1", -7.0))
