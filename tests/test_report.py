@@ -23,8 +23,9 @@ from sae_graphs.evidence_words import (
     share,
 )
 from sae_graphs.report import report_files
+from sae_graphs.report.anchors import judged
 from sae_graphs.report.blocks import Definitions, Heading, Table, unfolded
-from sae_graphs.report.content import blocks, judged
+from sae_graphs.report.content import blocks
 from sae_graphs.report.markdown import markdown, shown
 from sae_graphs.report.page_style import STYLE
 from sae_graphs.verdicts import verdict

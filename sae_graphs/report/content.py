@@ -19,6 +19,7 @@ from sae_graphs.evidence_words import (
     times,
 )
 from sae_graphs.render.text import counted, token
+from sae_graphs.report.anchors import judged
 from sae_graphs.report.blocks import (
     Block,
     Cell,
@@ -34,23 +35,11 @@ from sae_graphs.report.blocks import (
 )
 from sae_graphs.report.plots import noise_plot
 from sae_graphs.report.reasons import curve_blocks, spread_cells
-from sae_graphs.report.units import prompt_name, slug, target_words, unit_blocks
+from sae_graphs.report.units import prompt_name, target_words, unit_blocks
 from sae_graphs.verdict_kinds import MEANINGS, VerdictKind, deciding, pooled
-from sae_graphs.verdicts import Verdict, verdict
+from sae_graphs.verdicts import Verdict
 
 TOP = 5  # likeliest next tokens shown of each prompt
-
-
-def judged(report: ValidationReport) -> tuple[tuple[UnitReport, Verdict, str], ...]:
-    """Every unit with its verdict and its anchor; no two anchors are the same."""
-    taken: set[str] = set()
-    found = []
-    for place, unit in enumerate(report.units, start=1):
-        anchor = slug(unit.name, place)
-        anchor = f"unit-{place}" if anchor in taken else anchor
-        taken.add(anchor)
-        found.append((unit, verdict(unit, report), anchor))
-    return tuple(found)
 
 
 def blocks(report: ValidationReport) -> Iterator[Block]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from statistics import median
 
@@ -55,13 +54,6 @@ from sae_graphs.report.reasons import (
 from sae_graphs.verdicts import Verdict
 
 LEAST_MOVED = 0.01  # points: tokens whose probability changes less are not listed
-_UNFIT = re.compile(r"[^a-z0-9]+")
-
-
-def slug(name: str, place: int) -> str:
-    """A name for anchors and files: `graph-1-path-2`; `place` keeps odd ones apart."""
-    words = _UNFIT.sub("-", name.lower()).strip("-")
-    return words if re.fullmatch(r"graph-\d{1,6}(-path-\d{1,6})?", words) else f"unit-{place}"
 
 
 def unit_blocks(unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool) -> Iterator[Block]:

@@ -104,10 +104,19 @@ def test_a_port_that_is_none(commands: Commands, port: str) -> None:
     assert commands("view", ".", "--port", port).code == 2
 
 
-def test_it_starts_without_torch() -> None:
+def test_it_starts_without_torch_and_what_draws_plots() -> None:
     code = (
         "import sys, sae_graphs.cli, sae_graphs.gallery.server\n"
-        "sys.exit(', '.join({'torch', 'transformers', 'pandas'} & sys.modules.keys()) or 0)"
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'}\n"
+        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_is_still_found_by_its_name() -> None:
+    import sae_graphs.report
+
+    assert callable(sae_graphs.report.report_files)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sae_graphs.report.nonsense
