@@ -44,7 +44,8 @@ def export(
     Example: `sae-graphs export outputs/copyright-c --formats gexf,attribution`
 
     `graphml` and `gexf` are for Gephi, Cytoscape, yEd and igraph; `csv` and `parquet` are a table
-    of the edges and one of the nodes; `attribution` is the attribution graph of circuit-tracer's
+    of the edges and one of the nodes (in pandas, names stay names with
+    `read_csv(file, dtype={"source": str, "target": str, "feature": str})`); `attribution` is the attribution graph of circuit-tracer's
     viewer and Neuronpedia, where a link's weight is minus the effect. Exports that were in the
     folder before are replaced.
     """

@@ -91,6 +91,8 @@ def _edge_row(graph: CausalGraph, edge: Edge) -> dict[str, Value]:
         "target": str(edge.target),
         "source_layer": edge.source.layer,
         "target_layer": edge.target.layer,
+        "source_index": edge.source.index,
+        "target_index": edge.target.index,
         "source_position": edge.source.position,
         "target_position": edge.target.position,
         "target_token": _readable(target.token),

@@ -49,6 +49,8 @@ def export(
       contexts but the first, activations by token, what layers and the run's settings were.
     - `.csv`, `.parquet`: every number of the edges, by block and head too. `NAME.csv` holds the
       edges and `NAME.nodes.csv` the nodes, joined by their names. Lost: of the nodes, as above.
+      Read CSV with `pandas.read_csv(file, dtype={"source": str, "target": str, "feature": str})`:
+      without that, pandas takes the name 2.720 for the number 2.72, which is another feature's.
     - `.attribution.json`: for circuit-tracer's viewer and Neuronpedia, where a link's weight is
       *minus* the effect, so that positive ones support; see `sae_graphs.attribution.attribution`.
 
@@ -136,6 +138,7 @@ def _kind(file: Path) -> str:
 _TEXT, _WHOLE, _NUMBER = "string", "Int64", "float64"  # each can miss values
 _EDGE_KINDS = {
     **dict.fromkeys(("source", "target", "source_layer", "target_layer"), _TEXT),
+    **dict.fromkeys(("source_index", "target_index"), _WHOLE),
     **dict.fromkeys(("source_position", "target_position"), _WHOLE),
     "target_token": _TEXT,
     "effect": _NUMBER,

@@ -178,6 +178,8 @@ def test_help_has_an_example(run: Commands) -> None:
     done = run("export", "--help")
     assert done.code == 0
     assert "sae-graphs export outputs/copyright-c --formats" in done.out
+    words = " ".join(done.out.replace("│", " ").split())
+    assert 'read_csv(file, dtype={"source": str, "target": str, "feature": str})' in words
 
 
 def test_arguments_are_checked_before_anything_slow_is_imported() -> None:

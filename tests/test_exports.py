@@ -173,6 +173,39 @@ def test_tables_hold_every_number_of_the_edges(graph: CausalGraph, kind: str) ->
                 assert row[f"attention_{block.block}_head_{head}"] == value
 
 
+NAMES = {"source": str, "target": str, "feature": str}  # as the docstring and the help say
+
+
+def test_pandas_does_not_take_one_feature_for_another(tmp_path: Path) -> None:
+    """2.720 and 2.72 are two features, and one number."""
+    graph = graph_of(("1.1", "2.720", -8.0), ("1.1", "2.72", 3.0), ("2.720", "3.10", -1.0))
+    files = graph.export(tmp_path / "graph.csv")
+    edges, nodes = (pd.read_csv(file, dtype=NAMES) for file in files)
+    joined = edges.merge(nodes, left_on="target", right_on="feature")
+    assert list(zip(joined["target"], joined["index"], joined["effect"], strict=True)) == [
+        ("2.720", 720, -8.0),
+        ("2.72", 72, 3.0),
+        ("3.10", 10, -1.0),
+    ]
+    edges, nodes = (pd.read_csv(file) for file in files)  # as a newcomer would
+    ends = edges.merge(nodes, left_on=["target_layer", "target_index"], right_on=["layer", "index"])
+    assert list(ends["index"]) == [720, 72, 10] == list(edges["target_index"])
+    assert list(edges["source_index"]) == [1, 1, 720]
+    assert f"dtype={_spelt(NAMES)}" in str(export.__doc__)
+
+
+def _spelt(kinds: dict[str, type]) -> str:
+    return "{" + ", ".join(f'"{name}": {kind.__name__}' for name, kind in kinds.items()) + "}"
+
+
+def test_output_tokens_join_by_name(tmp_path: Path) -> None:
+    files = resolved().export(tmp_path / "graph.csv")
+    edges, nodes = (pd.read_csv(file, dtype=NAMES) for file in files)
+    joined = edges.merge(nodes, left_on="target", right_on="feature")
+    assert len(joined) == len(edges)
+    assert joined["is_output"].any()
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_tables_join_and_hold_what_a_reader_says(kind: str) -> None:
     edges, nodes = tables(two_edges(), kind, SAID)
