@@ -65,12 +65,13 @@ def export(
     kind = _kind(file)
     if file.is_dir():
         raise SaeGraphsError(f"{file} is a folder; give a file, such as {file / 'graph.csv'}")
-    stem = file.name[: -len(SUFFIXES[kind])]
+    end = SUFFIXES[kind]
+    stem, given = file.name[: -len(end)], file.name[-len(end) :]  # `.CSV` stays `.CSV`
     said: Any = annotations
     if isinstance(annotations, str | Path):
         said = load_annotations(annotations)
     files = exported(graph, kind, stem=stem, annotations=said or NO_ANNOTATIONS, told=told)
-    written = {file.with_name(name): data for name, data in files.items()}
+    written = {file.with_name(name.removesuffix(end) + given): d for name, d in files.items()}
     try:
         for place, data in written.items():
             write_atomically(place, data)

@@ -249,6 +249,22 @@ def test_the_suffix_names_the_format(tmp_path: Path, kind: str) -> None:
     assert files[0].read_bytes() == exported(large(), kind)[f"graph{SUFFIXES[kind]}"]
 
 
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("a.CSV", ["a.CSV", "a.nodes.CSV"]),
+        ("b.GraphML", ["b.GraphML"]),
+        ("c.Attribution.JSON", ["c.Attribution.JSON"]),
+    ],
+)
+def test_a_file_is_called_what_the_user_called_it(
+    tmp_path: Path, name: str, names: list[str]
+) -> None:
+    written = two_edges().export(tmp_path / name)
+    assert [file.name for file in written] == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
 def test_annotations_may_be_a_file(tmp_path: Path) -> None:
     file = save_annotations(SAID, tmp_path / "said.json")
     [written] = two_edges().export(tmp_path / "a.graphml", annotations=file)
