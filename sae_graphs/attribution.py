@@ -50,14 +50,15 @@ def attribution(graph: CausalGraph, *, annotations: Annotations = NO_ANNOTATIONS
 
     Pins and groups become the saved view, labels the features' names there. Viewers drop features
     that are at more than two thirds of the positions, so of such a feature the positions with the
-    weakest effects are left out, which `warnings` says. Lost: anatomies, token effects, notes on
-    features, components.
+    weakest effects are left out, which `warnings` says, with the pins and groups that lose them.
+    Lost: anatomies, token effects, notes on features, components.
 
     Raises `SaeGraphsError` where the viewers would show nothing: without edges, or on one token.
     """
     _check(graph)
     places = {node.feature: _place(graph, node) for node in graph.nodes}
     left_out, warnings = _left_out(graph, places)
+    warnings += _lost_from_view(annotations, left_out)
     nodes = [node for node in graph.nodes if node.feature not in left_out]
     edges = [e for e in graph.edges if e.source not in left_out and e.target not in left_out]
     rows = _rows(graph, nodes)
@@ -144,6 +145,17 @@ def _left_out(
         f"left out of the attribution graph: {quoted(ordered)}; viewers drop what is at more than "
         f"two thirds of the {n_tokens} tokens, so the strongest positions alone are kept"
     ]
+
+
+def _lost_from_view(annotations: Annotations, left_out: frozenset[FeatureId]) -> list[str]:
+    """What a reader pinned or grouped and the file does not hold."""
+    pins = [feature for feature in annotations.pins if feature in left_out]
+    told = [f"the pins {quoted(pins)}"] if pins else []
+    for group in annotations.groups:
+        if lost := [feature for feature in group.features if feature in left_out]:
+            which = "all" if len(lost) == len(group.features) else quoted(lost)
+            told.append(f"{which} of the group {safe(group.name)!r}")
+    return [f"left out with them, of what you marked: {quoted(told)}"] if told else []
 
 
 # -- layers and pages ------------------------------------------------------------------------------

@@ -385,10 +385,19 @@ def test_pins_and_groups_are_the_saved_view() -> None:
     assert data["metadata"]["info"]["description"].startswith("A ‹title› ")
 
 
-def test_what_is_left_out_is_in_no_group() -> None:
+def test_what_is_left_out_is_in_no_group_and_is_named() -> None:
     graph = graph_of(*((f"0.1@{at}", "1.2@3", -float(at)) for at in (1, 2, 3)))
     said = Annotations(pins=(F("0.1@1"),), groups=(Group("g", (F("0.1@1"),)),))
     assert written(graph, said)["qParams"]["supernodes"] == []
+    assert attribution(graph, annotations=said).warnings[1:] == (
+        "left out with them, of what you marked: the pins 0.1@1, all of the group 'g'",
+    )
+    said = Annotations(pins=(F("0.1@2"),), groups=(Group("<g>", (F("0.1@1"), F("0.1@3"))),))
+    assert attribution(graph, annotations=said).warnings[1:] == (
+        "left out with them, of what you marked: 0.1@1 of the group '‹g›'",
+    )
+    said = Annotations(pins=(F("0.1@2"),), groups=(Group("g", (F("0.1@3"), F("1.2@3"))),))
+    assert attribution(graph, annotations=said).warnings[1:] == ()
 
 
 def test_texts_are_no_markup_where_viewers_make_html_of_them() -> None:
