@@ -9,6 +9,13 @@ features of SAEs on the residual stream, and three things are translated:
   where effects are read if it is active there, else where it is most active.
 - *Layer*: there, layers are whole numbers. Where labels are not (Pythia's `e`), layers are numbered
   by depth, and the viewers cannot fetch the features' pages.
+
+One thing differs from their own files: there, the ids of logits begin with the number of the
+model's layers plus 1, `13_340_3` for a model of 12. A saved graph does not know how deep its model
+is, so here they begin with the highest row of a feature in the file plus 1, as their `layer` does.
+Where the strongest paths come from the last SAE of a full stack, the two are the same; where a part
+of the layers was measured (`--layers 2:4`), or nothing of the last is left, they are not. Viewers
+draw logits in the top row in either case.
 """
 
 from __future__ import annotations

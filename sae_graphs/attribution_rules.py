@@ -1,6 +1,8 @@
 """Every rule that a file must meet to be shown by circuit-tracer's viewer and by Neuronpedia.
 
-Nothing here knows how such files are written: it reads one as a viewer would.
+Nothing here knows how such files are written: it reads one as a viewer would. One rule is weaker
+than in circuit-tracer's files: the id of a logit must begin with some layer above all others, not
+with the number of the model's layers plus 1, which no file says.
 """
 
 from __future__ import annotations

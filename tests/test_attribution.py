@@ -321,6 +321,24 @@ def test_output_tokens_are_logits_above_all_layers() -> None:
     assert first["token_prob"] == 0.8234
 
 
+@pytest.mark.parametrize("labels", [("2", "3", "4"), ("2", "3", "12")])
+def test_on_a_part_of_the_stack_logits_are_above_the_highest_feature(
+    labels: tuple[str, ...],
+) -> None:
+    """The model's depth is in no saved graph: `--layers 2:4` of twelve gives 5, not 13."""
+    first, second, last = labels
+    run = labelled(*labels, outputs=OUTPUTS[:1])
+    edges = [Edge(F(f"{first}.1"), F(f"{second}.2"), -1.0)]
+    edges += [Edge(F(f"{second}.2"), F(f"{last}.3"), -2.0), Edge(F(f"{last}.3"), F("out.340"), 1.0)]
+    names = (f"{first}.1", f"{second}.2", f"{last}.3")
+    nodes = [*(Node(F(name), 1.0) for name in names), Node(F("out.340"), 1.0, token=")")]
+    data = written(assemble(run, nodes, edges))
+    row = int(last) + 1
+    logit = nodes_of(data)[f"{row}_340_3"]
+    assert (logit["feature_type"], logit["layer"]) == ("logit", str(row))
+    assert set(nodes_of(data)) == {f"{first}_1_3", f"{second}_2_3", f"{last}_3_3", f"{row}_340_3"}
+
+
 def test_logits_of_other_positions_do_not_claim_a_probability() -> None:
     graph = with_outputs()
     places = {node.feature: replace(node.feature, position=2) for node in graph.nodes}
