@@ -45,9 +45,9 @@ def export(
 
     `graphml` and `gexf` are for Gephi, Cytoscape, yEd and igraph; `csv` and `parquet` are a table
     of the edges and one of the nodes (in pandas, names stay names with
-    `read_csv(file, dtype={"source": str, "target": str, "feature": str})`); `attribution` is the attribution graph of circuit-tracer's
-    viewer and Neuronpedia, where a link's weight is minus the effect. Exports that were in the
-    folder before are replaced.
+    `read_csv(file, dtype={"source": str, "target": str, "feature": str})`); `attribution` is the
+    attribution graph of circuit-tracer's viewer and Neuronpedia, where a link's weight is minus the
+    effect. Exports that were in the folder before are replaced.
     """
     wanted = _formats(formats)
     from sae_graphs.export_run import exports_folder, write_exports
