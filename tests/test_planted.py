@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -159,7 +160,8 @@ def test_the_planted_path_is_found_and_the_decoy_is_not(
         assert nulls["matched"] == 1 / 200
         assert nulls["scaled"] == nulls["directions"] == 1 / 51
         assert result.rank_before == 1
-    assert report.units[1].of_discovery.change == 0.0
+    # a probability's last digit depends on how many rows the processor multiplies at once
+    assert abs(report.units[1].of_discovery.change) <= 2 * sys.float_info.epsilon
 
 
 def test_shuffled_paths_are_not_found(alone: Planted) -> None:
