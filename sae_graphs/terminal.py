@@ -14,7 +14,7 @@ from rich.text import Text
 from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, LayerReport
 from sae_graphs.render.explained import page_words
 from sae_graphs.render.names import counted_nodes, logit_words, name_of, output_words
-from sae_graphs.render.text import counted, percent, token, visible
+from sae_graphs.render.text import counted, probability_words, token, visible
 
 NARROW = 80  # columns: with fewer, the layers' hooks are left out
 _BAR = 24  # characters of a bar that stands for probability 1
@@ -73,7 +73,7 @@ def _next_tokens(graph: CausalGraph) -> Table:
     table = Table("next token", "probability", "", title="after the highlighted token")
     for piece, probability in graph.run.next_tokens:
         bar = "█" * round(probability * _BAR)
-        table.add_row(Text(token(piece)), f"{probability:.1%}", Text(bar, style="cyan"))
+        table.add_row(Text(token(piece)), probability_words(probability), Text(bar, style="cyan"))
     return table
 
 
@@ -96,7 +96,7 @@ def _outputs(graph: CausalGraph) -> Table:
         table.add_row(
             f"{OUTPUT_LAYER}.{output.token_id}",
             Text(output_words(output)),
-            percent(output.probability),
+            probability_words(output.probability),
             f"{logit_words(output)} {output.logit:.4g}",
             effect,
         )

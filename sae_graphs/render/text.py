@@ -145,7 +145,9 @@ def percent(share: float) -> str:
 def probability_words(probability: float) -> str:
     """A probability as per cent; one that would read as all of it, or as nothing, says so.
 
-    >>> [probability_words(p) for p in (0.9999, 0.97, 0.0123, 0.0002)]
-    ['>99.9%', '97%', '1.2%', '<0.1%']
+    >>> [probability_words(p) for p in (1.0, 0.9999, 0.997, 0.97, 0.0123, 0.0002, 0.0)]
+    ['100%', '>99.9%', '99.7%', '97%', '1.2%', '<0.1%', '0%']
     """
-    return ">99.9%" if 0.9995 < probability < 1 else percent(probability)
+    if 0.995 <= probability < 1:
+        return f"{probability:.1%}" if probability < 0.9995 else ">99.9%"
+    return percent(probability)

@@ -21,6 +21,7 @@ from sae_graphs.render.text import (
     in_tooltip,
     percent,
     plain,
+    probability_words,
     shortened,
     signed,
     token,
@@ -124,6 +125,13 @@ def test_numbers_keep_their_sign_and_their_digits() -> None:
 def test_small_shares_do_not_read_as_nothing() -> None:
     assert [percent(v) for v in (0.63, 0.0996, 0.012, 2e-4, 0.0)] == [
         *("63%", "10%", "1.2%", "<0.1%", "0%")
+    ]
+
+
+def test_a_probability_reads_as_all_or_nothing_only_where_it_is() -> None:
+    given = (1.0, 0.9996, 0.9994, 0.9951, 0.9949, 0.0006, 0.0)
+    assert [probability_words(v) for v in given] == [
+        *("100%", ">99.9%", "99.9%", "99.5%", "99%", "<0.1%", "0%")
     ]
 
 

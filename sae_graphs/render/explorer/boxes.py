@@ -16,8 +16,8 @@ from sae_graphs.render.strips import Piece, strip
 from sae_graphs.render.text import (
     columns,
     in_page,
-    percent,
     plain,
+    probability_words,
     shortened,
     signed,
     token,
@@ -117,7 +117,7 @@ def heading(node: Node, run: RunRecord) -> str:
 def _output_lines(node: Node, run: RunRecord) -> list[str]:
     output = run.output(node.feature)
     here = token_at(run, node.feature)
-    first = percent(output.probability)
+    first = probability_words(output.probability)
     if here is not None and node.feature.position != run.read_position:
         first = f"after {shortened(here, 12)}"  # its probability there is not known
     number = f"{logit_words(output)} {plain(node.activation)}"

@@ -27,7 +27,7 @@ from sae_graphs.render.labels import split_by_sign
 from sae_graphs.render.layout import Box, Point
 from sae_graphs.render.names import logit_words, name_of, place_words, token_at
 from sae_graphs.render.style import shade_step
-from sae_graphs.render.text import percent, plain, signed, token, visible, web_address
+from sae_graphs.render.text import plain, probability_words, signed, token, visible, web_address
 
 
 def explorer_data(
@@ -152,7 +152,8 @@ def _joined(tokens: Iterable[list[Any]]) -> list[list[Any]]:
 def _effects(effects: Iterable[TokenEffect]) -> list[list[str]]:
     """Token, change of its log-probability in nats, clean probability."""
     return [
-        [token(item.token), signed(item.effect_nats), percent(item.probability)] for item in effects
+        [token(item.token), signed(item.effect_nats), probability_words(item.probability)]
+        for item in effects
     ]
 
 

@@ -12,8 +12,8 @@ from sae_graphs.render.names import logit_words, name_of, output_words, token_at
 from sae_graphs.render.style import EffectScale
 from sae_graphs.render.text import (
     in_page,
-    percent,
     plain,
+    probability_words,
     signed,
     visible,
     web_address,
@@ -90,7 +90,7 @@ def _outputs(graph: CausalGraph) -> str:
     rows = [
         f"<tr><td>{in_page(f'{OUTPUT_LAYER}.{output.token_id}')}</td>"
         f"<td><code>{in_page(output_words(output))}</code></td>"
-        f"<td class='number'>{percent(output.probability)}</td>"
+        f"<td class='number'>{probability_words(output.probability)}</td>"
         f"<td>{logit_words(output)}</td><td class='number'>{plain(output.logit)}</td>"
         f"<td>{'' if output.token_id in drawn else 'no arrow kept'}</td></tr>"
         for output in graph.run.outputs
