@@ -96,12 +96,12 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
         check_keeps_effects,
         fitting_or_words,
         folder_for,
+        kept_annotations,
         partial_folder,
         write_run,
     )
 
     save_effects = wanted.save_effects
-    annotations = wanted.said.read()
     folder = wanted.out_folder or folder_for(
         Path("outputs"),
         prompt,
@@ -113,6 +113,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     check_writable(folder)
     if not save_effects:
         check_keeps_effects(folder)
+    annotations = wanted.said.read(kept_annotations(folder, prompt))
     instrumented = source.load()
     from sae_graphs.build import causal_graph
     from sae_graphs.resume import Partial
@@ -133,7 +134,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
         seconds = time.perf_counter() - started
         if wanted.neuronpedia:
             result = _annotated(result, folder)
-        annotations = fitting_or_words(annotations, result, told=warn)
+        fitting_or_words(annotations, result, told=warn)
         with err.status("drawing"):
             written = write_run(
                 folder,
@@ -197,6 +198,18 @@ def _resumed(done: int, layers: int) -> None:
     err.print(f"resumed: {done} of {layers} layers were measured before", highlight=False)
 
 
+def _said_again(said: Said, folder: Path, graph: CausalGraph) -> Annotations:
+    """What is said of a graph that is drawn again: a file's words that fit nothing are a mistake,
+    those kept with the run are not."""
+    from sae_graphs.annotations import fitting
+    from sae_graphs.outputs import fitting_or_words, kept_annotations
+
+    found = said.read(kept_annotations(folder if folder.is_dir() else folder.parent))
+    fit = fitting if said.file is not None else fitting_or_words
+    fit(found, graph, told=warn)
+    return found
+
+
 def draw_again(
     folder: Path,
     chosen: dict[str, Any],
@@ -210,17 +223,10 @@ def draw_again(
 
     The graph itself, where it is to be drawn `as_it_is` and no effects were saved.
     """
-    from sae_graphs.annotations import fitting
     from sae_graphs.effects_file import effects_beside, run_folder
     from sae_graphs.files import check_writable
     from sae_graphs.graph import CausalGraph
-    from sae_graphs.outputs import (
-        annotations_of,
-        fitting_or_words,
-        holds_effects,
-        replot_folder,
-        write_run,
-    )
+    from sae_graphs.outputs import holds_effects, replot_folder, write_run
     from sae_graphs.replotting import replot
 
     folder = run_folder(folder)
@@ -229,9 +235,7 @@ def draw_again(
     as_it_is = as_it_is and not effects_beside(folder).is_file()
     result = saved if as_it_is else replot(folder, **chosen)
     seconds = time.perf_counter() - started
-    kept = annotations_of(folder if folder.is_dir() else folder.parent, saved)
-    fit = fitting if said.file is not None else fitting_or_words
-    annotations = fit(said.read(kept), result, told=warn)
+    annotations = _said_again(said, folder, result)
     otherwise = "annotated" if any(said) else "again"
     target = out_folder or replot_folder(folder, chosen, otherwise=otherwise)
     whole = not as_it_is and not {"layers", "pin"} & chosen.keys()

@@ -119,12 +119,12 @@ def write_run(
 
     `saes` and `sae_pattern` are what the user asked for, None where the model's own were taken;
     `effects` the file of all effects, where they are saved; `replotted_from` the folder of the run
-    that measured them, where this one did not. `annotations` are drawn, and kept where there are
-    any.
+    that measured them, where this one did not. Those `annotations` that fit the graph are drawn;
+    all are kept, where there are any: another choice of edges may have the others' features.
     """
     from sae_graphs.render import files
 
-    pictures = files(graph, formats, annotations=annotations)
+    pictures = files(graph, formats, annotations=fitting_or_words(annotations, graph))
     written: dict[str, bytes | Path] = {FILE_NAME: to_bytes(graph), **pictures}
     if annotations:
         written[ANNOTATIONS] = annotations_to_bytes(annotations)
@@ -235,9 +235,18 @@ def annotations_of(folder: Path, graph: CausalGraph) -> Annotations:
     Features that the graph lacks are passed over: a user may have put the file there. Raises
     `GraphFileError` where it cannot be read.
     """
-    if not (folder / ANNOTATIONS).is_file():
+    return fitting_or_words(kept_annotations(folder), graph)
+
+
+def kept_annotations(folder: Path, prompt: str | None = None) -> Annotations:
+    """All that `annotations.json` in a run's folder says; of this prompt's run, if one is given.
+
+    Raises `GraphFileError` where it cannot be read.
+    """
+    other = prompt is not None and (record_of(folder) or {}).get("prompt") != prompt
+    if other or not (folder / ANNOTATIONS).is_file():
         return NO_ANNOTATIONS
-    return fitting_or_words(load_annotations(folder), graph)
+    return load_annotations(folder)
 
 
 def fitting_or_words(

@@ -72,7 +72,10 @@ def test_a_title_and_a_caption_are_drawn_and_kept(
     assert "Our &lt;title&gt;" in picture(folder) and "As seen in our paper" in picture(folder)
     assert "annotations.json" in files_of(folder)
     assert load(folder) == Annotations(title="Our <title>", caption="As seen in our paper")
-    run("graph", "the cat", *tiny, "--formats", "svg", "--out", "here")
+    run("graph", "the cat", *tiny, "--formats", "svg", "--out", "here")  # nothing said is lost
+    assert load(folder).caption == "As seen in our paper"
+    assert "Our &lt;title&gt;" in picture(folder)
+    run("graph", "the dog", *tiny, "--formats", "svg", "--out", "here")  # another prompt's run
     assert not (folder / "annotations.json").exists()
     assert "Our" not in picture(folder)
 
@@ -88,7 +91,7 @@ def test_a_file_is_drawn_and_words_on_the_line_take_its_place(
     told = ("--annotations", "mine.json", "--title", "New")
     answer = run("graph", "the cat", *tiny, *told, "--formats", "svg", "--out", "here")
     assert "annotated, but not in this graph, and left out" in " ".join(answer.err.split())
-    assert load(tmp_path / "here") == Annotations("New", "Kept", pins=(known,))
+    assert load(tmp_path / "here") == Annotations("New", "Kept", pins=(known, unknown))
     assert "★" in picture(tmp_path / "here") and "Kept" in picture(tmp_path / "here")
 
 
@@ -100,7 +103,8 @@ def test_a_long_run_is_not_lost_to_foreign_annotations(
     answer = run("graph", "the cat", *tiny, *told)
     assert answer.code == 0
     assert "none of the annotated features is in this graph" in " ".join(answer.err.split())
-    assert load(tmp_path / "here") == Annotations(title="Mine")
+    assert load(tmp_path / "here") == load(tmp_path / "mine.json")
+    assert "Mine" in picture(tmp_path / "here")
 
 
 def test_a_bad_file_is_refused_before_the_model_is_loaded(run: Commands, tmp_path: Path) -> None:
