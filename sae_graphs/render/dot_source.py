@@ -27,7 +27,7 @@ from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
 from sae_graphs.render.markup import at_own_size, cell, row, table, words
 from sae_graphs.render.names import counted_nodes
 from sae_graphs.render.remarks import below, remarks_on
-from sae_graphs.render.style import FAINT, INK, LINE, PANEL, SANS, SOFT, EffectScale
+from sae_graphs.render.style import FAINT, INK, LINE, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.render.supernodes import Boxes, supernodes
 from sae_graphs.render.text import plain, web_address
 from sae_graphs.render.tips import box_tooltip
@@ -84,7 +84,7 @@ def dot(
         title = annotations.title if title is None else title
         above = header(picture.part, scale=scale, title=title, marks=marks, annotations=annotations)
         drawing.attr(label=f"<{above}>")
-    drawing.attr("node", shape="plain", fontname=SANS)
+    drawing.attr("node", shape="plain", fontname=SANS, fontsize=str(MONO_SIZE))
     drawing.attr("edge", arrowsize="0.85", fontname=SANS, weight="30")
     told = below(annotations, picture.shape.points * _widest(picture.shelves))
     if not told:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sae_graphs.graph import Node, RunRecord, TokenEffect
-from sae_graphs.render.explained import explanation_row, fitted
+from sae_graphs.render.explained import SIZE, UNITS, explanation_row, fitted
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
 from sae_graphs.render.names import logit_words, output_words, token_at
@@ -29,6 +29,8 @@ from sae_graphs.render.style import (
     INK,
     LINE,
     MONO,
+    MONO_ASPECT,
+    MONO_SIZE,
     RAISES,
     SOFT,
     WHITE,
@@ -49,11 +51,10 @@ from sae_graphs.render.text import (
 )
 
 MAX_TOKENS = 3
-TOKEN_SIZE, NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 20, 12, 9, 8.5
+TOKEN_SIZE, NAME_SIZE, SMALL_SIZE = 20, 12, 8.5
 MARKED_FRAME = 3  # points: the frame of a feature on a supported path
 PINNED_FRAME = 2
 OUTPUT_WIDTH = 108  # points: so that output tokens are of one width, but for long ones
-MONO_ASPECT = 0.602  # a monospaced character's width by its size
 
 LOWERS_WORDS = "ablating lowers"
 RAISES_WORDS = "ablating raises"
@@ -71,7 +72,7 @@ class BoxShape:
     @property
     def points(self) -> int:
         """The width of a line in points."""
-        return round(self.columns * TEXT_SIZE * MONO_ASPECT)
+        return round(self.columns * UNITS * SIZE)
 
 
 class BoxRows(NamedTuple):
@@ -222,7 +223,7 @@ def _output_box(
     said = [fitted(each, shape.columns / BOLD) for each in named]
     rows = [
         cell(font(in_label(text), size=size, face=MONO, colour=WHITE, bold=True)),
-        *(cell(font(in_label(line), size=TEXT_SIZE, colour=WHITE, bold=True)) for line in said),
+        *(cell(font(in_label(line), size=SIZE, colour=WHITE, bold=True)) for line in said),
         cell(small),
         cell(words(str(node.feature), size=SMALL_SIZE, colour=FAINT), width=OUTPUT_WIDTH),
     ]
@@ -247,21 +248,20 @@ def _heading(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool, pinne
     state = f"active {plain(node.activation)}" if node.activation else "silent"
     if (here := token_at(run, node.feature)) is not None:
         drawn = len(f"{signs}{node.feature}")
-        room = shape.columns - NAME_SIZE / TEXT_SIZE * drawn - len(state) - 3
+        room = shape.columns - NAME_SIZE / MONO_SIZE * drawn - len(state) - 3
         text = in_label(f" {shortened(here, max(int(room), 5))}")
-        name += font(text, size=TEXT_SIZE, face=MONO, colour=INK)
+        name += _mono(text)
     active = words(state, size=SMALL_SIZE, colour=SOFT)
     return table(row(cell(name, align="LEFT"), cell(active, align="RIGHT")))
 
 
 def _line(content: str, bgcolor: str | None = None) -> str:
-    return row(
-        cell(
-            font(content or HARD_SPACE, size=TEXT_SIZE, face=MONO, colour=INK),
-            align="LEFT",
-            bgcolor=bgcolor,
-        )
-    )
+    return row(cell(_mono(content or HARD_SPACE), align="LEFT", bgcolor=bgcolor))
+
+
+def _mono(content: str) -> str:
+    """Escaped text in the monospaced type of boxes, whose size is that of the node."""
+    return font(content, face=MONO, colour=INK)
 
 
 def _tokens(label: str, effects: Sequence[TokenEffect], shape: BoxShape) -> str:
@@ -274,8 +274,7 @@ def _tokens(label: str, effects: Sequence[TokenEffect], shape: BoxShape) -> str:
         room -= columns(name) + 0.85 * len(change) + 1.5
         if number and room < 0:
             break
-        chip = font(in_label(name), size=TEXT_SIZE, face=MONO, colour=INK)
-        cells.append(cell(chip, bgcolor=effect_tint(effect.effect_nats)))
+        cells.append(cell(_mono(in_label(name)), bgcolor=effect_tint(effect.effect_nats)))
         cells.append(cell(words(f" {change}  ", size=SMALL_SIZE, colour=SOFT)))
     return row(cell(at_own_size(table(row(*cells))), align="LEFT"))
 
@@ -283,5 +282,5 @@ def _tokens(label: str, effects: Sequence[TokenEffect], shape: BoxShape) -> str:
 def _no_tokens() -> str:
     """A row as high as one of tokens, and empty."""
     cells = cell(words(" ", size=SMALL_SIZE))
-    cells += cell(font(HARD_SPACE, size=TEXT_SIZE, face=MONO))
+    cells += cell(_mono(HARD_SPACE))
     return row(cell(at_own_size(table(row(cells))), align="LEFT"))

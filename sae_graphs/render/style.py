@@ -12,6 +12,13 @@ from sae_graphs.graph import CausalGraph, Edge
 # browser without it takes instead, so text fits its box there too.
 SANS = "DejaVu Sans,Helvetica,Arial,sans-serif"
 MONO = "DejaVu Sans Mono,Menlo,Consolas,monospace"
+MONO_ASPECT = 0.60205  # a monospaced character's width by its size
+
+# The monospaced type of boxes, in points. Graphviz measures a character in whole pixels, 96 to the
+# inch, and a browser draws it unrounded: only where it is a whole number of pixels wide, here 7,
+# does a token of a line end where the ground of the next one begins. (Graphviz takes no fraction
+# as the size of a `FONT`, but does as that of a node.)
+MONO_SIZE = round(7 * 72 / 96 / MONO_ASPECT, 2)
 
 LOWERS = "#d92626"  # ablating the feature lowers it: the feature promotes it
 RAISES = "#1d5fd6"  # ablating the feature raises it: the feature suppresses it

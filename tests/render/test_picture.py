@@ -163,6 +163,19 @@ def test_boxes_and_arrows_say_their_numbers() -> None:
     assert {"−8.00", "+2.00"} <= set(said(root).split())
 
 
+def test_characters_of_boxes_are_whole_pixels_wide() -> None:
+    root = parsed(render.svg(two_edges()))
+    sizes = {
+        float(text.get("font-size") or 0)
+        for group in root.iter(f"{SVG}g")
+        if (group.get("id") or "").startswith("node-")
+        for text in group.iter(f"{SVG}text")
+        if "Mono" in (text.get("font-family") or "")
+    }
+    (size,) = sizes  # 1,233 of 2,048 units of the type's size; 96 pixels are 72 points
+    assert size * 1233 / 2048 * 96 / 72 == pytest.approx(7, abs=0.001)
+
+
 def test_a_feature_keeps_its_position() -> None:
     graph = graph_of(("0.1@2", "1.2@3", -1.0))
     assert {"0.1@2", "1.2@3"} <= set(said(parsed(render.svg(graph))).split())
