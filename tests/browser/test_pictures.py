@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ _ROUNDING = 0.75  # points: less than the room that a letter has beside it
 
 def long_contexts() -> CausalGraph:
     """Boxes whose lines are long texts in front of a shaded token."""
-    context = Context(("All rights of the maker re", "served", " by", " them"), (0.0, 4.0, 1.0, 0.0))
+    context = Context(
+        ("All rights of the maker re", "served", " by", " them"), (0.0, 4.0, 1.0, 0.0)
+    )
     return graph_of(("0.1", "1.2", -8.0), ("1.2", "2.3", 2.0), contexts=(context,) * 3)
 
 
@@ -45,7 +48,7 @@ def test_no_text_runs_under_the_ground_of_the_next(
         line.sort(key=lambda text: float(text["start"]))
         hidden += [
             (text["text"], after["text"])
-            for text, after in zip(line, line[1:], strict=False)
+            for text, after in pairwise(line)
             if text["end"] > after["start"] + _ROUNDING
         ]
     assert len(texts) > 50
