@@ -7,7 +7,8 @@ Lengths are CSS pixels, `y` runs downwards.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ NAMES = 108.0  # left of each component: the names of its layers
 ROW_GAP, SIDE_GAP = 14.0, 18.0  # between components, between boxes of a layer
 RANK_GAP, MAX_RANK_GAP = 78.0, 420.0  # between layers; more in wide graphs, for steeper arrows
 WIDE = 1.7  # width to height that components and their rows aim for
+STEPS = 8  # straight ones that a Bézier piece is measured in
 _INCH = 72.0
 
 Ends = tuple[FeatureId, FeatureId]
@@ -50,17 +52,29 @@ class Route(NamedTuple):
         return f"M{first}C{' '.join(others)}L{self.tip[0]:.1f},{self.tip[1]:.1f}"
 
     def at(self, share: float) -> Point:
-        """The point at a share of the way, 0 at the source to 1 at the target."""
-        pieces = (len(self.points) - 1) // 3
-        piece = min(int(share * pieces), pieces - 1)
-        t = share * pieces - piece
+        """The point at a share of the way's length, 0 at the source to 1 at the target."""
+        steps = [point for piece in range(len(self.points) // 3) for point in self._steps(piece)]
+        steps = [self.points[0], *steps]
+        lengths = [math.dist(before, after) for before, after in pairwise(steps)]
+        left = share * math.fsum(lengths)
+        for before, after, length in zip(steps, steps[1:], lengths, strict=False):
+            if left <= length and length:
+                x, y = (b + (a - b) * left / length for b, a in zip(before, after, strict=True))
+                return x, y
+            left -= length
+        return steps[-1]
+
+    def _steps(self, piece: int) -> Iterator[Point]:
+        """Points along one piece, without its first."""
         four = self.points[3 * piece : 3 * piece + 4]
-        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-        x, y = (
-            sum(weight * point[axis] for weight, point in zip(weights, four, strict=True))
-            for axis in (0, 1)
-        )
-        return x, y
+        for step in range(1, STEPS + 1):
+            t = step / STEPS
+            weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
+            x, y = (
+                sum(weight * point[axis] for weight, point in zip(weights, four, strict=True))
+                for axis in (0, 1)
+            )
+            yield x, y
 
 
 class LayerLine(NamedTuple):

@@ -118,8 +118,10 @@ def test_a_point_on_the_way() -> None:
     straight = Route(((0.0, 0.0), (1.0, 2.0), (2.0, 4.0), (3.0, 6.0)), (3.0, 7.0))
     assert straight.at(0.0) == (0.0, 0.0)
     assert straight.at(0.5) == pytest.approx((1.5, 3.0))
-    assert straight.at(1.0) == (3.0, 6.0)
+    assert straight.at(1.0) == pytest.approx((3.0, 6.0))
     assert straight.path == "M0.0,0.0C1.0,2.0 2.0,4.0 3.0,6.0L3.0,7.0"
     two = Route((*straight.points, (4.0, 8.0), (5.0, 10.0), (6.0, 12.0)), (6.0, 13.0))
     assert two.at(0.5) == pytest.approx((3.0, 6.0))
     assert two.at(0.75) == pytest.approx((4.5, 9.0))
+    short = Route((*straight.points, (3.0, 7.0), (3.0, 8.0), (3.0, 6.0 + 3 * 45**0.5)), (3.0, 30.0))
+    assert short.at(0.25) == pytest.approx((3.0, 6.0), abs=0.02)  # by length, not by pieces
