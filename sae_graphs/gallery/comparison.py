@@ -198,7 +198,7 @@ _LEGEND = """<dl class="legend"><dt><svg viewBox="0 0 44 12" class="sample"><pat
 <dt><svg viewBox="0 0 44 12" class="sample"><path class="halo" d="M2,6H40"/><path class="line"
  d="M2,6H40" stroke-width="2"/></svg> banded</dt><dd>an arrow of this graph alone, marked
  <b>lost</b> on the left and <b>new</b> on the right; its boxes have a thick frame where the other
- graph lacks them</dd>
+ graph lacks them; from afar, what is shared is pale beside it</dd>
 <dt><svg viewBox="0 0 44 12" class="sample"><path class="missing" d="M2,6H40"/></svg> dotted</dt>
 <dd>not in this graph, but in the other: too weak to be kept here, or not measured; not the same
  as no effect</dd></dl>"""

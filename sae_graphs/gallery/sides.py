@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sae_graphs.gallery.numbers import GAP, Standing, Wish, number_places
 from sae_graphs.gallery.skeleton import shown
-from sae_graphs.gallery.union import Ends, Side, Union
+from sae_graphs.gallery.union import Side, Union
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
-from sae_graphs.render.layout import Box, Layout, Point, layout
+from sae_graphs.render.layout import Box, Layout, layout
 from sae_graphs.render.names import name_of, place_words
 from sae_graphs.render.style import EffectScale
 from sae_graphs.render.text import in_page, plain, shortened, signed
 
 NUMBERED = 150  # arrows up to which each carries its number
 ONLY: dict[Side, str] = {"left": "lost", "right": "new"}
-SHARES = (0.5, 0.36, 0.64, 0.24, 0.76, 0.14, 0.86)  # of an arrow's way, where its number may stand
-NUMBER_WIDTH, WORD_WIDTH, NUMBER_HEIGHT = 76.0, 70.0, 26.0  # CSS pixels, as large as they get
+# Sizes of the type of numbers, of shared arrows and of others: close by, and on an overview, where
+# all is drawn smaller. As in the style sheet.
+TYPES = {"close": (12.0, 13.0), "overview": (23.0, 23.0)}
 CROWDED = 16  # arrows of one graph alone, from which on an overview has their numbers without words
 TAB = 12.0  # CSS pixels that boxes are higher for the word in their corner
 COLUMNS = 20  # characters in a line of a box
@@ -90,12 +92,7 @@ def _drawing(side: Drawing) -> str:
     arrows = "".join(_arrow(edge, number, side) for number, edge in reversed(numbered))
     labels = ""
     if len(graph.edges) <= NUMBERED:
-        places = _number_places(side)
-        labels = "".join(
-            _number(edge, number, side, places[edge.source, edge.target])
-            for number, edge in numbered
-            if (edge.source, edge.target) in places
-        )
+        labels = "".join(_labels(side, kind) for kind in TYPES)
     boxes = "".join(_box(node, number, side) for number, node in enumerate(graph.nodes))
     frames = "".join(
         f'<div class="frame" style="{_placed(box)}"></div>' for box in drawn.components.values()
@@ -107,7 +104,7 @@ def _drawing(side: Drawing) -> str:
         f'height:{drawn.height:.0f}px">'
         f'{frames}{names}<svg class="lines" width="{drawn.width:.0f}" '
         f'height="{drawn.height:.0f}" aria-hidden="true">{_heads(side.side)}'
-        f'<g>{arrows}</g><g class="numbers">{labels}</g></svg>{boxes}</div>'
+        f"<g>{arrows}</g>{labels}</svg>{boxes}</div>"
     )
 
 
@@ -151,35 +148,52 @@ def _arrow(edge: Edge, number: int, side: Drawing) -> str:
     )
 
 
-def _number_places(side: Drawing) -> dict[Ends, Point]:
-    """Where numbers stand: near the middle of their arrows, and not on one another if possible."""
-    width = NUMBER_WIDTH + (0.0 if side.is_crowded else WORD_WIDTH)
-
-    def covers(place: Point) -> bool:
-        return any(
-            abs(place[0] - x) < width and abs(place[1] - y) < NUMBER_HEIGHT
-            for x, y in taken.values()
-        )
-
-    taken: dict[Ends, Point] = {}
+def _labels(side: Drawing, kind: str) -> str:
+    """The numbers as they are seen at one scale, but those that would cover something."""
+    sizes = TYPES[kind]
     mine = side.union.edges[side.side]
-    edges = [edge for edge in side.union.graph.edges if (edge.source, edge.target) in mine]
-    for edge in sorted(edges, key=lambda edge: kind_of(edge, side.union) == "shared"):
-        ends = edge.source, edge.target
-        places = [side.drawn.routes[ends].at(share) for share in SHARES]
-        taken[ends] = next((place for place in places if not covers(place)), places[0])
-    return taken
+    routes = side.drawn.routes
+    numbered = [
+        (edge, number)
+        for number, edge in enumerate(side.union.graph.edges)
+        if (edge.source, edge.target) in mine
+    ]
+    numbered.sort(key=lambda pair: kind_of(pair[0], side.union) == "shared")
+    wishes = [
+        Wish(
+            routes[edge.source, edge.target],
+            _texts(edge, side, with_word=kind == "close" or not side.is_crowded),
+            sizes[0] if kind_of(edge, side.union) == "shared" else sizes[1],
+        )
+        for edge, _ in numbered
+    ]
+    boxes = [*side.drawn.boxes.values(), *(line.box for line in side.drawn.layers)]
+    room = Box(0.0, 0.0, side.drawn.width, side.drawn.height)
+    found = number_places(wishes, tuple(routes.values()), boxes, room=room)
+    texts = "".join(
+        _number(edge, number, side, standing)
+        for (edge, number), standing in zip(numbered, found, strict=True)
+        if standing is not None
+    )
+    return f'<g class="numbers {kind}">{texts}</g>'
 
 
-def _number(edge: Edge, number: int, side: Drawing, place: Point) -> str:
-    ends = edge.source, edge.target
-    here = side.union.edges[side.side][ends]
+def _texts(edge: Edge, side: Drawing, *, with_word: bool) -> tuple[str, ...]:
+    """What an arrow's number may be, the best first: the word is said by the band as well."""
+    number = signed(side.union.edges[side.side][edge.source, edge.target].effect)
     kind = kind_of(edge, side.union)
-    word = "" if kind == "shared" else f'<tspan class="word">{kind} </tspan>'
-    x, y = place
+    return (number,) if kind == "shared" or not with_word else (f"{kind}{GAP}{number}", number)
+
+
+def _number(edge: Edge, number: int, side: Drawing, standing: Standing) -> str:
+    here = side.union.edges[side.side][edge.source, edge.target]
+    kind = kind_of(edge, side.union)
+    word, gap, effect = standing.text.rpartition(GAP)
+    said = f'<tspan class="word">{word}{gap}</tspan>' if word else ""
+    x, y = standing.place
     return (
         f'<text class="{here.sign} {kind}" data-e="{number}" x="{x:.0f}" y="{y:.0f}">'
-        f"{word}{signed(here.effect)}</text>"
+        f"{said}{effect}</text>"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from sae_graphs.gallery import comparison as module
 from sae_graphs.gallery import union as union_module
 from sae_graphs.gallery.comparison import comparison
 from sae_graphs.gallery.library import runs_in
-from sae_graphs.gallery.sides import sides
+from sae_graphs.gallery.numbers import Wish, extent, number_places
+from sae_graphs.gallery.sides import TYPES, sides
+from sae_graphs.gallery.skeleton import sheet
 from sae_graphs.gallery.union import Side, union
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.render.layout import Box, Route
 from tests.gallery.runs import Site, write_run
 from tests.render.graphs import graph_of, hostile, large, record, resolved
 
@@ -38,6 +42,12 @@ def right() -> CausalGraph:
         run=run,
         activations=(0.0, 1.0, 0.0, 2.0, 2.5),
     )
+
+
+def few() -> CausalGraph:
+    """A small part of `large`."""
+    whole = large(4, 12)
+    return assemble(whole.run, whole.nodes, whole.edges[:2])
 
 
 def drawings(a: CausalGraph, b: CausalGraph) -> dict[Side, str]:
@@ -96,8 +106,8 @@ def test_lost_new_and_missing_are_marked_on_their_side() -> None:
     assert there[number["0.4 1.2"]] == "ghost lost"
     assert here[number["1.5 2.3"]] == "ghost new"
     assert there[number["1.5 2.3"]] == "suppresses new"
-    assert '<tspan class="word">lost </tspan>+1.00' in drawn["left"]
-    assert '<tspan class="word">new </tspan>+4.00' in drawn["right"]
+    assert '<tspan class="word">lost\u2002</tspan>+1.00' in drawn["left"]
+    assert '<tspan class="word">new\u2002</tspan>+4.00' in drawn["right"]
     assert "lost" not in re.sub(r'class="[^"]*"', "", drawn["right"])
     assert drawn["left"].count('class="halo"') == drawn["right"].count('class="halo"') == 1
     assert drawn["left"].count("not in this graph") == 1
@@ -114,6 +124,120 @@ def test_each_side_shows_its_own_effects_on_one_scale() -> None:
     ]
     assert max(widths) == 3.4  # that of 9, on the right
     assert len(widths) == 6
+
+
+# -- numbers on arrows -----------------------------------------------------------------------------
+
+
+def labels(html: str, kind: str) -> dict[str, tuple[Box, str]]:
+    """The numbers of a drawing at one scale: where each is at most, and its text, by arrow."""
+    found = re.search(rf'<g class="numbers {kind}">(.*?)</g>', html)
+    assert found
+    shared, other = TYPES[kind]
+    result = {}
+    for classes, number, x, y, inner in re.findall(
+        r'<text class="([^"]*)" data-e="(\d+)" x="(\d+)" y="(\d+)">(.*?)</text>', found[1]
+    ):
+        text = re.sub("<[^>]*>", "", inner)
+        width, height = extent(text, shared if "shared" in classes else other)
+        result[number] = Box(int(x) - width / 2, int(y) - height / 2, width, height), text
+    return result
+
+
+def boxes_of(html: str) -> list[Box]:
+    found = re.findall(
+        r'class="(?:node|layer)[^>]*?'
+        r"left:([-\d.]+)px;top:([-\d.]+)px;width:([-\d.]+)px;height:([-\d.]+)px",
+        html,
+    )
+    return [Box(*map(float, numbers)) for numbers in found]
+
+
+def touching(one: Box, other: Box, *, room: float = 1.0) -> bool:
+    """Whether they share more than what rounding to whole pixels explains."""
+    wide = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
+    high = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
+    return wide > room and high > room
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (left(), right()),
+        (large(4, 12), few()),
+        (few(), large(4, 12)),
+        (resolved(12), resolved(12)),
+    ],
+    ids=["small", "lost", "new", "positions"],
+)
+def test_no_number_covers_a_box_or_another_number(
+    pair: tuple[CausalGraph, CausalGraph], kind: str
+) -> None:
+    drawn = drawings(*pair)
+    n_shown = 0
+    for html in drawn.values():
+        shown = [box for box, _ in labels(html, kind).values()]
+        n_shown += len(shown)
+        boxes = boxes_of(html)
+        assert len(boxes) > len(places(html))  # the layers' names, too
+        assert not [pair for pair in combinations(shown, 2) if touching(*pair)]
+        assert not [(one, box) for one in shown for box in boxes if touching(one, box)]
+    assert n_shown > 0
+
+
+def test_the_overlap_of_boxes_can_be_found() -> None:
+    assert touching(Box(0, 0, 10, 10), Box(8, 8, 10, 10))
+    assert not touching(Box(0, 0, 10, 10), Box(10, 0, 10, 10))
+
+
+def test_most_numbers_find_their_place() -> None:
+    drawn = drawings(large(4, 12), few())["left"]
+    n_arrows = len(large(4, 12).edges)
+    assert len(labels(drawn, "close")) > 0.8 * n_arrows
+    assert len(labels(drawn, "overview")) > 0.4 * n_arrows
+
+
+def line(*points: tuple[float, float]) -> Route:
+    return Route(points, points[-1])
+
+
+UP = line((100.0, 200.0), (100.0, 150.0), (100.0, 50.0), (100.0, 0.0))
+ROOM = Box(0.0, 0.0, 400.0, 200.0)
+
+
+def test_a_number_stands_in_the_middle_where_nothing_else_is() -> None:
+    [found] = number_places([Wish(UP, ("lost\u2002−1.00", "−1.00"), 10.0)], (UP,), (), room=ROOM)
+    assert found is not None
+    assert found.text == "lost\u2002−1.00"
+    assert found.place == pytest.approx((100.0, 100.0), abs=0.5)
+
+
+def test_the_word_goes_before_the_number_does() -> None:
+    """Boxes on both sides leave 60 pixels, then 20."""
+    wish = Wish(UP, ("lost\u2002−1.00", "−1.00"), 10.0)
+    sides_of = (Box(0.0, 0.0, 70.0, 200.0), Box(130.0, 0.0, 200.0, 200.0))
+    [found] = number_places([wish], (UP,), sides_of, room=ROOM)
+    assert found is not None and found.text == "−1.00"
+    sides_of = (Box(0.0, 0.0, 90.0, 200.0), Box(110.0, 0.0, 200.0, 200.0))
+    assert number_places([wish], (UP,), sides_of, room=ROOM) == [None]
+
+
+def test_a_number_stays_in_the_drawing_and_off_other_lines() -> None:
+    edge = line((2.0, 200.0), (2.0, 150.0), (2.0, 50.0), (2.0, 0.0))
+    assert number_places([Wish(edge, ("−1.00",), 10.0)], (edge,), (), room=ROOM) == [None]
+    across = line((50.0, 100.0), (80.0, 100.0), (120.0, 100.0), (150.0, 100.0))
+    [found] = number_places([Wish(UP, ("−1.00",), 10.0)], (UP, across), (), room=ROOM)
+    assert found is not None
+    assert abs(found.place[1] - 100.0) > 7.0 and found.place[0] == pytest.approx(100.0, abs=0.5)
+
+
+def test_shared_and_lost_look_different_from_afar() -> None:
+    """Bands are as good as invisible there."""
+    rules = sheet("comparison")
+    for what in (".arrow.shared:not(.on) .line", ".arrow.lost:not(.ghost) .line", ".node.only"):
+        assert f".far {what}" in rules
+    assert "display: none" not in rules.partition(".far .halo {")[2].partition("}")[0]
 
 
 def test_the_page_says_what_differs(tmp_path: Path) -> None:
