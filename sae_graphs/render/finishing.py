@@ -1,13 +1,16 @@
 """What is done to a picture once Graphviz has placed everything.
 
-Numbers move onto their arrows, above all lines, on a ground of their own; a faint line leads from
-the name of a layer to its first box where that is far off.
+Numbers move onto their arrows, above all lines, on a ground of their own; the bar at the end of an
+arrow moves off its box; a faint line leads from the name of a layer to its first box where that is
+far off.
 """
 
 from __future__ import annotations
 
 import html
+import math
 import re
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sae_graphs.render.asides import Aside, add_asides
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 FAR = 40.0  # points between a layer's name and its first box
 _GAP = 6.0  # points left free at either end of the faint line
+_OFF_BOX, _FREE = 3.0, 1.0  # points from a box: a bar's middle at least, and all of it
+_HALF_BAR = 5.0  # points
 _LETTER, _LINE_HEIGHT = 0.64, 1.3  # of the type's size
 _TYPE = 8.0  # points
 _TAG = re.compile(r"<[^>]*>")
@@ -38,6 +43,7 @@ def finished(laid: str, asides: tuple[Aside, ...] = ()) -> str:
         _drop_invisible(drawing)
         boxes = _boxes(drawing)
         add_asides(drawing, asides, boxes)
+        _stand_off(drawing, boxes)
         _move_numbers(drawing, list(boxes.values()))
         _add_leaders(drawing, boxes)
         return str(drawing.to_string())
@@ -59,6 +65,46 @@ def _boxes(drawing: AGraph) -> dict[str, Rectangle]:
         size = (72 * float(node.attr[side]) for side in ("width", "height"))
         found[str(node)] = Rectangle(x, y, *size)
     return found
+
+
+# -- bars ------------------------------------------------------------------------------------------
+
+
+def _stand_off(drawing: AGraph, boxes: dict[str, Rectangle]) -> None:
+    """Bars in full view: boxes lie above arrows, and cover what reaches into them of a bar on
+    their border, nearly half of it where the arrow is steep."""
+    for name in drawing.edges(keys=True):
+        edge = drawing.get_edge(*name)
+        if edge.attr["arrowhead"] == "tee":
+            edge.attr["pos"] = _off(edge.attr["pos"], boxes[name[1]])
+
+
+def _off(position: str, box: Rectangle) -> str:
+    """An arrow's line with its end drawn back as far as its bar needs."""
+    end, *line = position.split()
+    tip, last = _point(end.removeprefix("e,")), _point(line[-1])
+    length = math.dist(last, tip)
+    x, y = (tip[0] - last[0]) / length, (tip[1] - last[1]) / length
+    for step in count():
+        back = _OFF_BOX + step / 2
+        middle = tip[0] - back * x, tip[1] - back * y
+        ends = ((middle[0] - side * y, middle[1] + side * x) for side in (-_HALF_BAR, _HALF_BAR))
+        if not any(_near(each, box) for each in (middle, *ends)):
+            break
+    moved = [
+        f"{px - back * x:.2f},{py - back * y:.2f}" for px, py in map(_point, [end[2:], *line[-2:]])
+    ]
+    return " ".join([f"e,{moved[0]}", *line[:-2], *moved[1:]])
+
+
+def _point(written: str) -> tuple[float, float]:
+    x, y = written.split(",")
+    return float(x), float(y)
+
+
+def _near(point: tuple[float, float], box: Rectangle) -> bool:
+    across, up = abs(point[0] - box.x), abs(point[1] - box.y)
+    return across < box.width / 2 + _FREE and up < box.height / 2 + _FREE
 
 
 # -- numbers ---------------------------------------------------------------------------------------

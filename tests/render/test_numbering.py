@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
+from xml.etree import ElementTree
 
 import numpy as np
 import pygraphviz
@@ -13,7 +14,7 @@ from sae_graphs import render
 from sae_graphs.graph import CausalGraph
 from sae_graphs.render.asides import add_asides, route, set_aside
 from sae_graphs.render.engine import _rendered
-from sae_graphs.render.finishing import _line, _size, finished
+from sae_graphs.render.finishing import _line, _off, _size, finished
 from sae_graphs.render.fonts import bundled_fonts
 from sae_graphs.render.numbering import PLACES, Rectangle, along, curve, number_places
 from tests.render.graphs import graph_of, large, resolved, two_components, two_edges
@@ -134,6 +135,46 @@ def test_a_layer_far_from_its_name_has_a_faint_line_to_it() -> None:
 
 def test_a_second_picture_of_the_same_graph_is_the_same() -> None:
     assert render.svg(resolved(30)) == render.svg(resolved(30))
+
+
+# -- bars ------------------------------------------------------------------------------------------
+
+
+def corners(element: ElementTree.Element, attribute: str) -> np.ndarray:
+    pairs = re.findall(r"(-?[0-9.]+),(-?[0-9.]+)", element.get(attribute) or "")
+    return np.array(pairs, dtype=float)
+
+
+def test_bars_are_not_covered_by_their_boxes() -> None:
+    """Arrows of all slants: a box with many, and the ends of wide layers."""
+    wide = graph_of(*((f"0.{i}", f"1.{j}", 1.0 + i) for i in range(7) for j in (0, 3, 6)))
+    root = parsed(render.svg(wide))
+    boxes = {
+        (group.get("id") or "").removeprefix("node-"): corners(next(group.iter(f"{SVG}path")), "d")
+        for group in root.iter(f"{SVG}g")
+        if (group.get("id") or "").startswith("node-")
+    }
+    bars = 0
+    for group in root.iter(f"{SVG}g"):
+        if not (group.get("id") or "").startswith("edge-"):
+            continue
+        box = boxes[(group.get("id") or "").split("-")[-1]]
+        bar = corners(next(group.iter(f"{SVG}polygon")), "points")
+        inside = (bar > box.min(axis=0)) & (bar < box.max(axis=0))
+        assert not inside.all(axis=1).any(), group.get("id")
+        away = np.maximum(np.maximum(box.min(axis=0) - bar, bar - box.max(axis=0)), 0)
+        assert np.hypot(*away.T).min() < 12
+        bars += 1
+    assert bars == 21
+
+
+def test_a_bar_goes_back_as_far_as_it_must() -> None:
+    box = Rectangle(0, 100, 80, 20)  # its lower border is at y = 90
+    upright = _off("e,0,90 0,0 0,30 0,60 0,86", box)
+    assert upright == "e,0.00,87.00 0,0 0,30 0.00,57.00 0.00,83.00"
+    slanting = _off("e,0,90 -90,0 -60,30 -30,60 -3,87", box)
+    back = 90 - float(slanting.split()[0].split(",")[2])
+    assert back - 5 * np.sin(np.pi / 4) == pytest.approx(1, abs=0.4)  # the bar's upper end is clear
 
 
 # -- asides ----------------------------------------------------------------------------------------
