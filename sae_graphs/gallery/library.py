@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from sae_graphs.annotations import load as load_annotations
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.files import RECORD
-from sae_graphs.gallery.thumbnail import thumbnail
+from sae_graphs.gallery.drawing import Artist, Kind
+from sae_graphs.gallery.skeleton import Page
 from sae_graphs.graph import CausalGraph, RunRecord
 from sae_graphs.graph_json import FILE_NAME
 from sae_graphs.verdict_kinds import VerdictKind
@@ -33,6 +34,7 @@ from sae_graphs.verdicts import verdict
 
 VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a run's
 REPORT = "validation.html"
+KEPT = 2**26  # characters of pages and pictures that are kept
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
 
 # The kinds of files that are handed out, by suffix. Anything that a browser could run as a page
@@ -80,7 +82,6 @@ class Card:
     unread: str | None = None
     problem: str | None = None
     title: str | None = None
-    thumbnail: str = field(default="", repr=False)
 
 
 # -- finding ---------------------------------------------------------------------------------------
@@ -208,13 +209,22 @@ def _brief(problem: Exception, run: Run) -> str:
 
 
 class Library:
-    """A folder of runs, with their cards kept as long as their files stay the same."""
+    """A folder of runs, with what was read and drawn of them kept while their files stay the same.
+
+    What needs a layout is drawn by an `Artist`, in another process: see there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Graphviz is not safe in threads: one at a time draws, and the others wait.
-        self.drawing = threading.Lock()
+        self._artist = Artist()
+        self._lock = threading.Lock()  # held for a moment, of the two dictionaries
+        self._reading, self._drawing = threading.Lock(), threading.Lock()  # nothing is made twice
         self._cards: dict[str, tuple[Any, Card]] = {}
+        self._drawn: dict[tuple[Any, ...], tuple[Any, Page]] = {}
+
+    def close(self) -> None:
+        """End the process that draws."""
+        self._artist.close()
 
     def runs(self) -> dict[str, Run]:
         """The runs that are there now, by name."""
@@ -223,21 +233,54 @@ class Library:
     def cards(self) -> tuple[Card, ...]:
         """The cards of all runs, the newest first."""
         runs = self.runs()
-        with self.drawing:
+        with self._lock:
             for gone in self._cards.keys() - runs.keys():
                 del self._cards[gone]
         cards = [self.card(run) for run in runs.values()]
         return tuple(sorted(cards, key=lambda card: (-card.created, card.run.name)))
 
     def card(self, run: Run) -> Card:
-        """One run's card, read and drawn again only where its files changed."""
-        now = tuple(_stamp(run.folder / name) for name in _PARTS)
-        with self.drawing:
-            seen, card = self._cards.get(run.name, (None, None))
+        """One run's card, read again only where its files changed."""
+        now = _stamps(run)
+        with self._reading:
+            with self._lock:
+                seen, card = self._cards.get(run.name, (None, None))
             if card is None or seen != now:
                 card = _card(run)
-                self._cards[run.name] = now, card
+                with self._lock:
+                    self._cards[run.name] = now, card
             return card
+
+    def drawn(self, kind: Kind, names: Sequence[str], *, summed: bool = False) -> Page:
+        """A page or a picture of these runs, drawn again only where something changed.
+
+        Raises `SaeGraphsError` where a run cannot be read, or is gone.
+        """
+        runs = self.runs()
+        key = kind, *names, summed
+        beside = () if kind == "thumbnail" else tuple(runs)  # pages list the other runs
+        now = beside, tuple(_stamps(runs[name]) for name in names if name in runs)
+        if page := self._kept(key, now):
+            return page
+        with self._drawing:
+            if page := self._kept(key, now):  # drawn while this one waited
+                return page
+            page = self._artist.draw(self.folder, kind, names, summed=summed)
+        with self._lock:
+            self._drawn[key] = now, page
+            sizes = {each: len(kept.html) for each, (_, kept) in self._drawn.items()}
+            while sum(sizes.values()) > KEPT and len(sizes) > 1:
+                oldest = next(iter(sizes))
+                del self._drawn[oldest], sizes[oldest]
+        return page
+
+    def _kept(self, key: tuple[Any, ...], now: Any) -> Page | None:
+        with self._lock:
+            found = self._drawn.pop(key, None)
+            if found is None or found[0] != now:
+                return None
+            self._drawn[key] = found  # the last one that was asked for
+            return found[1]
 
 
 _DAMAGE = (ValueError, TypeError, RecursionError)
@@ -248,6 +291,11 @@ _PARTS = (
     Path(VALIDATION) / evidence_json.FILE_NAME,
     Path(VALIDATION) / REPORT,
 )
+
+
+def _stamps(run: Run) -> tuple[Any, ...]:
+    """Tells whether anything that is shown of a run changed."""
+    return tuple(_stamp(run.folder / name) for name in _PARTS)
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
@@ -287,7 +335,6 @@ def _full_card(run: Run, created: float) -> Card:
         has_report=has_report(run),
         unread=unread,
         title=said.title,
-        thumbnail=thumbnail(graph),
     )
 
 

@@ -49,12 +49,13 @@ def gallery_server(folder: Path, port: int | None = None) -> Iterator[ThreadingH
     Raises `SaeGraphsError` for a folder without runs, and for a port that cannot be had.
     """
     check_folder(folder)
-    handler = partial(_Handler, Library(folder))
-    server = _bound(handler, port)
+    library = Library(folder)
+    server = _bound(partial(_Handler, library), port)
     try:
         yield server
     finally:
         server.server_close()
+        library.close()
 
 
 def check_folder(folder: Path) -> None:

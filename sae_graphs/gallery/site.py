@@ -12,8 +12,6 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.gallery.cards import gallery
-from sae_graphs.gallery.comparison import comparison
-from sae_graphs.gallery.explorer import explorer
 from sae_graphs.gallery.library import KINDS, Library, plain_file
 from sae_graphs.gallery.skeleton import NOTHING, Page, problem_page, run_address
 from sae_graphs.render.explorer.page import policy, script
@@ -101,14 +99,11 @@ def _moved(library: Library, name: str) -> Answer:
 
 
 def _run(library: Library, name: str, file: list[str]) -> Answer:
-    runs = library.runs()
-    run = runs.get(name)
+    run = library.runs().get(name)
     if run is None:
         return _missing()
     if file == [""]:
-        others = [other for other in runs.values() if other.name != name]
-        with library.drawing:
-            return _page(explorer(run, others))
+        return _page(library.drawn("explorer", [name]))
     found = plain_file(run, file)
     if found is None:
         return _missing()
@@ -125,9 +120,9 @@ def _policy(suffix: str) -> str:
 
 def _thumbnail(library: Library, name: str) -> Answer:
     run = library.runs().get(name)
-    picture = "" if run is None else library.card(run).thumbnail
-    if not picture:
+    if run is None or library.card(run).record is None:
         return _missing()
+    picture = library.drawn("thumbnail", [name]).html
     return Answer(200, KINDS[".svg"], picture.encode(), _POLICIES[".svg"])
 
 
@@ -144,6 +139,4 @@ def _comparison(library: Library, query: str) -> Answer:
     unknown = [visible(name, space=" ") for name in names if name not in runs]
     if unknown:
         return told(404, "No such run", f"{quoted(unknown)}: no run here has this name.")
-    left, right = (runs[name] for name in names)
-    with library.drawing:
-        return _page(comparison(left, right, list(runs.values()), summed=asked.get("sum") == ["1"]))
+    return _page(library.drawn("comparison", names, summed=asked.get("sum") == ["1"]))

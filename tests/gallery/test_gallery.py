@@ -18,9 +18,10 @@ from sae_graphs.annotations import Annotations, save
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery import library
 from sae_graphs.gallery.cards import gallery
+from sae_graphs.gallery.drawing import Artist, Kind
 from sae_graphs.gallery.library import Card, Library, Run, graph_of, plain_file, runs_in
 from sae_graphs.gallery.site import answered
-from sae_graphs.gallery.skeleton import prompt_html
+from sae_graphs.gallery.skeleton import Page, prompt_html
 from sae_graphs.gallery.thumbnail import EDGES, thumbnail
 from sae_graphs.graph import CausalGraph
 from tests import evidence
@@ -130,10 +131,10 @@ def test_a_damaged_run_is_a_card_that_says_why(site: Site, name: str, words: str
 def test_damage_that_nobody_foresaw_breaks_one_card(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(graph: CausalGraph) -> str:
+    def fails(run: Run) -> bool:
         raise ZeroDivisionError("unforeseen")
 
-    monkeypatch.setattr(library, "thumbnail", fails)
+    monkeypatch.setattr(library, "has_report", fails)
     assert "unforeseen" in (cards(site)["plain"].problem or "")
 
 
@@ -168,6 +169,53 @@ def test_cards_are_read_again_only_when_files_change(tmp_path: Path) -> None:
     two_components().save(tmp_path / "one")
     (second,) = shelf.cards()
     assert (first.edges, second.edges) == (2, 4)
+
+
+def drawing(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What is drawn, as it is drawn."""
+    asked: list[tuple[str, ...]] = []
+
+    def draw(self: Artist, folder: Path, kind: Kind, names: Sequence[str], **options: bool) -> Page:
+        asked.append((kind, *names))
+        return Page("x" * 100, "")
+
+    monkeypatch.setattr(Artist, "draw", draw)
+    return asked
+
+
+def test_pages_are_drawn_again_only_when_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "one", two_edges())
+    write_run(tmp_path / "two", two_edges())
+    shelf, asked = Library(tmp_path), drawing(monkeypatch)
+    shelf.cards()
+    assert asked == []  # a card shows its picture only where the page is looked at
+    for _ in range(2):
+        for target in ("/run/one/", "/thumbnail/one.svg", "/compare?a=one&b=two"):
+            assert answered(shelf, target).status == 200
+    both = [("explorer", "one"), ("thumbnail", "one"), ("comparison", "one", "two")]
+    assert asked == both
+    answered(shelf, "/compare?a=one&b=two&sum=1")
+    assert asked[3:] == [("comparison", "one", "two")]
+    two_components().save(tmp_path / "one")
+    for target in ("/run/one/", "/thumbnail/one.svg", "/compare?a=one&b=two"):
+        answered(shelf, target)
+    assert asked[4:] == both
+    write_run(tmp_path / "three", two_edges())  # the explorer lists the other runs
+    answered(shelf, "/thumbnail/one.svg")
+    answered(shelf, "/run/one/")
+    assert asked[7:] == [("explorer", "one")]
+
+
+def test_what_is_kept_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "KEPT", 250)
+    for name in "abc":
+        write_run(tmp_path / name, two_edges())
+    shelf, asked = Library(tmp_path), drawing(monkeypatch)
+    for name in "abacb":  # of 100 characters each: b goes when c comes
+        shelf.drawn("thumbnail", [name])
+    assert [names for _, *names in asked] == [["a"], ["b"], ["c"], ["b"]]
 
 
 # -- what cards say --------------------------------------------------------------------------------
@@ -252,7 +300,9 @@ def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
     assert 'value="caf' not in page.html  # a form could not send it
     for target in ("/run/caf%E9/", "/run/caf%E9/graph.json", "/compare?a=caf%E9&b=caf%E9"):
         assert answered(shelf, target).status == 200
+    assert answered(shelf, "/thumbnail/caf%E9.svg").status == 200
     assert answered(shelf, "/run/caf%E9").location == "/run/caf%E9/"
+    shelf.close()
 
 
 def test_long_prompts_are_cut_around_the_token_that_is_read() -> None:
