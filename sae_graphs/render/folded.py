@@ -69,8 +69,8 @@ def folded_tooltip(each: Supernode, run: RunRecord, annotations: Annotations) ->
 
 def _summary(each: Supernode) -> str:
     kinds = {node.feature.is_output for node in each.nodes}
-    what = "feature" if kinds == {False} else "box" if len(kinds) > 1 else "output token"
-    count = counted(len(each.nodes), what).replace("boxs", "boxes")
+    what = "member" if len(kinds) > 1 else "output token" if True in kinds else "feature"
+    count = counted(len(each.nodes), what)
     labels = each.layers
     layers = f"layer {labels[0]}" if len(labels) == 1 else f"layers {labels[0]} to {labels[-1]}"
     hidden = counted(len(each.inside), "arrow") if each.inside else "no arrows"
