@@ -30,14 +30,14 @@ class Remarks:
     pinned: bool = False
     label: str | None = None
     note: str | None = None
-    band: str | None = None  # the name of the group it is in, where that is not folded
+    band: str | None = None  # the name of the group it is in
 
 
 NO_REMARKS = Remarks()
 
 
 def remarks_on(annotations: Annotations, feature: FeatureId) -> Remarks:
-    """What is said of a feature."""
+    """What is said of a feature that has a box of its own."""
     if not annotations:
         return NO_REMARKS
     group = annotations.group_of(feature)
@@ -45,7 +45,7 @@ def remarks_on(annotations: Annotations, feature: FeatureId) -> Remarks:
         pinned=feature in annotations.pins,
         label=annotations.labels.get(feature) or None,
         note=annotations.notes.get(feature) or None,
-        band=None if group is None or group.folded else group.name,
+        band=None if group is None else group.name,
     )
 
 
