@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -88,7 +89,8 @@ def files(
     """File names and their contents: `graph.svg` and so on, in the formats asked for.
 
     Where the graph has several components each has its own picture too, `graph-1.svg` being that
-    of Graph 1, all on the whole graph's scale; a page holds them all and is written once. Raises
+    of Graph 1, all on the whole graph's scale; the caption and the note on the whole graph stand
+    below its picture alone. A page holds them all and is written once. Raises
     `SaeGraphsError` for a format that is not one of `FORMATS`.
     """
     wanted = list(dict.fromkeys(formats))
@@ -96,14 +98,15 @@ def files(
         raise SaeGraphsError(
             f"cannot draw {quoted(unknown)}; choose from the formats {quoted(FORMATS)}"
         )
-    scale = EffectScale.of(graph)
-    sources = {"graph": dot(graph, annotations=annotations)}
+    scale, with_page = EffectScale.of(graph), "html" in wanted
+    sources = {"graph": dot(graph, annotations=annotations, with_page=with_page)}
+    of_part = replace(annotations, caption=None, note=None)  # they are on the whole graph
     if graph.n_components > 1:
         for number, part in zip(graph.component_numbers, graph.components(), strict=True):
             title = f"Graph {number} of {graph.n_components}"
             title = f"{annotations.title}: {title}" if annotations.title else title
             sources[f"graph-{number}"] = dot(
-                part, scale=scale, title=title, annotations=annotations
+                part, scale=scale, title=title, annotations=of_part, with_page=with_page
             )
     made: dict[str, bytes] = {}
     for name, source in sources.items():

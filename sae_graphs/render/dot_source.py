@@ -39,6 +39,9 @@ MANY_EDGES = 300  # beyond this the layout may look less hard for fewer crossing
 NUMBERED_EDGES = 120  # up to this many arrows carry their effect as a number ...
 NUMBERED_OF_MORE = 40  # ... and of more the strongest
 
+ALL_IN_JSON = "graph.json holds all of them"
+ALL_IN_PAGE = "the explorer, graph.html, and graph.json hold all of them"
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -50,6 +53,7 @@ class _Picture:
     shape: BoxShape
     annotations: Annotations
     marks: Marks
+    where: str  # is all of the graph
 
     @property
     def graph(self) -> CausalGraph:
@@ -66,6 +70,7 @@ def dot(
     marks: Marks = NO_MARKS,
     annotations: Annotations = NO_ANNOTATIONS,
     limit: int | None = DRAWN_BOXES,
+    with_page: bool = False,
 ) -> str:
     """DOT source of the picture, for Graphviz's `dot`: layers from the bottom to the top.
 
@@ -73,16 +78,25 @@ def dot(
     arrows, by default that of this graph; a component's own picture takes the whole graph's.
     `marks` say what ablation supports, `annotations` what a reader says. Of a graph with more boxes
     than `limit` the strongest paths are drawn (see `excerpt`); None draws it all.
+    `with_page` where graph.html is written beside the picture, so that it can point there.
     """
     import graphviz
 
     scale = scale or EffectScale.of(graph)
-    picture = _picture(graph, marks, annotations, limit)
+    where = ALL_IN_PAGE if with_page else ALL_IN_JSON
+    picture = _picture(graph, marks, annotations, limit, where)
     attributes = _graph_attributes(picture)
     drawing = graphviz.Digraph("sae_graphs", graph_attr=attributes)
     if with_header:
         title = annotations.title if title is None else title
-        above = header(picture.part, scale=scale, title=title, marks=marks, annotations=annotations)
+        above = header(
+            picture.part,
+            where=where,
+            scale=scale,
+            title=title,
+            marks=marks,
+            annotations=annotations,
+        )
         drawing.attr(label=f"<{above}>")
     drawing.attr("node", shape="plain", fontname=SANS, fontsize=str(MONO_SIZE))
     drawing.attr("edge", arrowsize="0.85", fontname=SANS, weight="30")
@@ -98,7 +112,7 @@ def dot(
 
 
 def _picture(
-    graph: CausalGraph, marks: Marks, annotations: Annotations, limit: int | None
+    graph: CausalGraph, marks: Marks, annotations: Annotations, limit: int | None, where: str
 ) -> _Picture:
     """What is drawn, and where: the one place where a large graph is cut."""
     part = excerpt(graph, always=annotations.features | marks.features, limit=limit)
@@ -108,7 +122,7 @@ def _picture(
     room = box_columns(shelved)
     explained = explanation_lines(part.drawn, room)
     shape = BoxShape(room, context_lines(len(part.drawn)), explained)
-    return _Picture(part, shelved, boxes, shape, annotations, marks)
+    return _Picture(part, shelved, boxes, shape, annotations, marks, where)
 
 
 def _widest(shelved: tuple[Shelf, ...]) -> int:
@@ -129,7 +143,7 @@ def _graph_attributes(picture: _Picture) -> dict[str, str]:
         "fontcolor": INK,
         "bgcolor": "white",
         "pad": "0.3",
-        "outputorder": "nodesfirst",
+        "outputorder": "edgesfirst",
         "tooltip": " ",
     }
     if picture.graph.resolves_positions:
@@ -189,7 +203,7 @@ def _add_group(drawing: Digraph, picture: _Picture, group: Group) -> None:
         )
         if standing is not None:
             cluster.attr(**_frame(standing))
-        add_layer_names(cluster, group)
+        add_layer_names(cluster, group, where=picture.where)
         for rank in group.ranks:
             _add_boxes(cluster, picture, rank)
 

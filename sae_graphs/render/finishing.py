@@ -39,7 +39,6 @@ def finished(laid: str, asides: tuple[Aside, ...] = ()) -> str:
 
     drawing = pygraphviz.AGraph(string=laid)
     try:
-        drawing.graph_attr["outputorder"] = "edgesfirst"
         _drop_invisible(drawing)
         boxes = _boxes(drawing)
         add_asides(drawing, asides, boxes)

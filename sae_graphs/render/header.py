@@ -56,15 +56,16 @@ TITLE_COLUMNS = 44
 def header(
     part: Excerpt,
     *,
+    where: str,
     scale: EffectScale,
     title: str | None,
     marks: Marks = NO_MARKS,
     annotations: Annotations = NO_ANNOTATIONS,
 ) -> str:
-    """The HTML-like label above the whole picture."""
+    """The HTML-like label above the whole picture; `where` says what holds what is left out."""
     run = part.whole.run
     columns_ = [
-        cell(at_own_size(_about(part, title, marks.subtitle))),
+        cell(at_own_size(_about(part, where, title, marks.subtitle))),
         cell(at_own_size(_next_tokens(run))),
         cell(at_own_size(legend(part, scale, marks, annotations))),
     ]
@@ -126,7 +127,7 @@ def no_path_words(run: RunRecord) -> str:
     return f"No path{length} is left to draw. {remedy}"
 
 
-def _about(part: Excerpt, title: str | None, subtitle: Sequence[str]) -> str:
+def _about(part: Excerpt, where: str, title: str | None, subtitle: Sequence[str]) -> str:
     graph = part.whole
     run = graph.run
     facts = [f"model {run.model}", f"SAEs {run.saes}"]
@@ -139,7 +140,7 @@ def _about(part: Excerpt, title: str | None, subtitle: Sequence[str]) -> str:
     ]
     rows.append(row(cell(_prompt(run), align="LEFT", cellpadding=3)))
     if not part.is_whole:
-        told = wrapped(part.words(), FACT_COLUMNS - 10, size=10.5, colour=INK, bold=True)
+        told = wrapped(part.words(where), FACT_COLUMNS - 10, size=10.5, colour=INK, bold=True)
         rows.append(row(cell(told, align="LEFT")))
     share = share_words(graph) + ("" if part.is_whole else ", drawn or not")
     rows += [

@@ -39,10 +39,11 @@ def add_ranks(drawing: Digraph, shelved: tuple[Shelf, ...]) -> None:
         drawing.edge(*ends, key="order", style="invis", weight="0")
 
 
-def add_layer_names(cluster: Digraph, group: Group) -> None:
+def add_layer_names(cluster: Digraph, group: Group, *, where: str) -> None:
+    """The names of the layers, before their boxes; `where` says what holds those left out."""
     for rank in group.ranks:
         name = _layer_name(group, rank)
-        cluster.node(name, label=f"<{_layer_label(rank)}>", tooltip=_layer_tip(rank))
+        cluster.node(name, label=f"<{_layer_label(rank)}>", tooltip=_layer_tip(rank, where))
         for before, here in pairwise([(name,), *rank.places]):
             for left, right in product(before, here):
                 cluster.edge(left, right, key="order", style="invis", weight="1")
@@ -83,7 +84,7 @@ def _rest(rank: Rank) -> str:
     )
 
 
-def _layer_tip(rank: Rank) -> str:
+def _layer_tip(rank: Rank, where: str) -> str:
     layer = rank.layer
     if layer is None:
         return "output tokens: the effect on one is the change of its logit"
@@ -93,6 +94,5 @@ def _layer_tip(rank: Rank) -> str:
         f"{layer.fvu:.1%} of the variance unexplained",
     ]
     if rank.left_out:
-        what = counted(rank.left_out, "more feature")
-        lines.append(f"{what} of the graph, not on its strongest paths: see graph.html")
+        lines.append(f"{counted(rank.left_out, 'more feature')} of the graph not drawn: {where}")
     return in_tooltip("\n".join(lines))

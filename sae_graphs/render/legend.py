@@ -20,6 +20,7 @@ from sae_graphs.render.style import (
     LOWERS_TINT,
     MONO,
     NOTE,
+    PANEL,
     RAISES,
     RAISES_TINT,
     SHADES,
@@ -28,7 +29,7 @@ from sae_graphs.render.style import (
     EffectScale,
     shade,
 )
-from sae_graphs.render.text import in_label, plain
+from sae_graphs.render.text import in_label, plain, signed
 
 LEGEND_COLUMNS = 84
 
@@ -94,7 +95,7 @@ _READERS: dict[Kind, str] = {
         "and none added up"
     ),
 }
-REST_WORDS = "below a layer's name: its features that are not drawn, as only weaker paths use them"
+REST_WORDS = "below a layer's name: the number of its features that are not drawn"
 
 
 class Entry(NamedTuple):
@@ -205,6 +206,7 @@ def legend(
         "promotes": arrow_sample("━━▶", LOWERS),
         "suppresses": arrow_sample("╍╍┫", RAISES),
         "scale": _strokes(scale),
+        "effect": table(row(cell(words(signed(-1.5), size=8, colour=LOWERS), bgcolor=PANEL))),
         "place": _framed(),
         "activation": _ramp(),
         "tokens": _chips(),
@@ -214,9 +216,11 @@ def legend(
         "carried": arrow_sample(f"{CHECK} −1", INK),
         "not_supported": arrow_sample("╌╌╌", FAINT),
         "pinned": _signed(PIN),
+        "explained": words("words", size=9, colour=INK),
+        "labelled": words("words", size=9, colour=INK, bold=True),
         "noted": table(row(cell(arrow_sample(PENCIL, INK), bgcolor=NOTE, width=20))),
         "grouped": _on(SOFT),
-        "folded": table(row(cell(arrow_sample("a", INK), bgcolor=BAND, border=2, color=SOFT))),
+        "folded": _folded(),
         "rest": words("+ 9 more", size=8, colour=SOFT, bold=True),
     }
     found = entries(part.drawn, scale, marks, annotations)
@@ -271,6 +275,12 @@ def _dark() -> str:
 
 def _on(ground: str) -> str:
     return table(row(cell(words("a", size=11, colour=WHITE, face=MONO), bgcolor=ground, width=20)))
+
+
+def _folded() -> str:
+    """A small box as that of a folded group."""
+    name = cell(words("group", size=9, colour=INK, bold=True), bgcolor=BAND, border=2, color=SOFT)
+    return table(row(name), cellpadding=3)
 
 
 def _signed(sign: str) -> str:

@@ -181,6 +181,16 @@ def test_many_members_are_counted() -> None:
     assert "0.19" in tips(root)
 
 
+def test_a_group_of_features_and_output_tokens_counts_members() -> None:
+    graph = graphs.with_outputs()
+    end = next(edge for edge in graph.edges if edge.target.is_output)
+    outputs = tuple({edge.target for edge in graph.edges if edge.target.is_output})
+    both = Annotations(groups=(Group("g", (end.source, end.target), folded=True),))
+    assert "2 members, layers" in said(drawn(graph, both))
+    ends = Annotations(groups=(Group("g", outputs, folded=True),))
+    assert f"{len(outputs)} output token" in said(drawn(graph, ends))
+
+
 def test_where_a_folded_group_stands() -> None:
     graph = chain()
     names = tuple(map(F, ("0.1", "1.2", "2.3", "3.4")))
@@ -285,6 +295,15 @@ def test_every_format_takes_annotations() -> None:
     )
 
 
+def test_what_is_said_of_the_whole_graph_stands_below_its_picture_alone() -> None:
+    told = Annotations(caption="a caption", note="a note", pins=(F("0.4"),))
+    files = render.files(two_components(), ["svg"], annotations=told)
+    words = {name: said(parsed(data.decode())) for name, data in files.items()}
+    for text in ("a caption", "a note"):
+        assert [name for name in sorted(words) if text in words[name]] == ["graph.svg"]
+    assert PIN in words["graph-2.svg"]
+
+
 def test_an_empty_graph_has_its_caption() -> None:
     assert "a caption" in said(drawn(empty(), Annotations(caption="a caption")))
 
@@ -303,4 +322,7 @@ def test_marked_pictures_are_annotated() -> None:
 def test_what_is_said_of_hidden_features_brings_them_out() -> None:
     graph = large()
     weak = F("0.0")
+    assert f"node-{weak}" not in ids(drawn(graph, NO_ANNOTATIONS))
     assert f"node-{weak}" in ids(drawn(graph, Annotations(pins=(weak,))))
+    _, marked = render.marked_pictures(graph, render.Marks({}, features=frozenset({weak})))
+    assert f"node-{weak}" in ids(parsed(marked))

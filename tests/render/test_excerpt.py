@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 from sae_graphs import render
 from sae_graphs.graph import CausalGraph, Edge, FeatureId
 from sae_graphs.paths import digraph_of, strongest_paths
-from sae_graphs.render.excerpt import DRAWN_BOXES, Excerpt, excerpt, strongest_through
+from sae_graphs.render.excerpt import (
+    DRAWN_BOXES,
+    LAYER_BOXES,
+    Excerpt,
+    excerpt,
+    strongest_through,
+)
 from sae_graphs.render.text import plain
 from tests.render.graphs import graph_of, large, resolved, two_components, two_edges
 from tests.render.test_picture import SVG, parsed, said
@@ -52,7 +59,7 @@ def test_a_graph_at_the_limit_is_whole() -> None:
     graph = two_edges()
     for limit in (3, 4, None):
         part = excerpt(graph, limit=limit)
-        assert part.drawn is graph and part.is_whole and part.words() == "" and not part.left_out
+        assert part.drawn is graph and part.is_whole and part.words("") == "" and not part.left_out
 
 
 def test_the_strongest_paths_are_drawn_whole() -> None:
@@ -60,9 +67,9 @@ def test_the_strongest_paths_are_drawn_whole() -> None:
     assert names(part) == {"0.0", "1.0", "2.0", "0.1", "1.1", "0.2", "1.2"}  # 7: 9 would not fit
     assert part.left_out == {(1, "0"): 67, (1, "1"): 67}
     assert part.undrawn_components == (2,)
-    assert part.words() == (
-        "7 of 143 features and 6 of 141 arrows drawn: those of the strongest paths; see graph.html "
-        "or graph.json for all of them. 1 graph of 2 is not drawn at all"
+    assert part.words("graph.json holds all of them") == (
+        "7 of 143 features and 6 of 141 arrows drawn: those of the strongest paths; graph.json "
+        "holds all of them. 1 graph of 2 is not drawn at all"
     )
 
 
@@ -93,7 +100,38 @@ def test_output_tokens_come_with_their_features() -> None:
     drawn = {node.feature for node in part.drawn.nodes}
     ends = {edge.target for edge in graph.edges if edge.target.is_output and edge.source in drawn}
     assert ends and ends <= drawn
-    assert part.words().startswith(f"{sum(not name.is_output for name in drawn)} of ")
+    assert part.words("").startswith(f"{sum(not name.is_output for name in drawn)} of ")
+
+
+def leaves(n: int = 40) -> CausalGraph:
+    """One strong source with many weak ends, and weaker chains beside it in the same component."""
+    ends = [("0.0", "1.0", -90.0), *(("1.0", f"2.{i}", -9.0 - i / 100) for i in range(n))]
+    chains = [(f"0.{i}", f"1.{i}", -3.0) for i in range(1, 9)]
+    return graph_of(*ends, *chains, *((f"1.{i}", "2.39", -2.0 - i / 100) for i in range(1, 9)))
+
+
+def test_a_layer_is_not_filled_with_leaves() -> None:
+    part = excerpt(leaves(), limit=30)
+    counts = Counter(node.feature.layer for node in part.drawn.nodes)
+    assert counts == {"0": 9, "1": 9, "2": LAYER_BOXES}
+    assert part.crowded and part.left_out == {(1, "2"): 30}
+    assert {f"2.{i}" for i in range(30, 40)} <= names(part)  # the strongest ends
+    assert "strongest paths, passed over where a layer has 10 boxes already; here" in part.words(
+        "here"
+    )
+    assert not excerpt(fan(), limit=8).crowded
+
+
+def test_each_component_has_layers_of_its_own() -> None:
+    pairs = [(f"0.{c}", f"1.{10 * c + i}", -9.0 + c) for c in range(3) for i in range(9)]
+    part = excerpt(graph_of(*pairs), limit=29)
+    layers = Counter(node.feature.layer for node in part.drawn.nodes)
+    assert layers == {"0": 3, "1": 26} and not part.crowded
+
+
+def test_what_must_be_there_has_no_bound() -> None:
+    ends = [F(f"2.{i}") for i in range(30)]
+    assert {str(end) for end in ends} <= names(excerpt(leaves(), limit=20, always=ends))
 
 
 def brute_force(edges: Sequence[Edge]) -> list[float]:
@@ -148,7 +186,24 @@ def test_a_large_picture_says_what_it_leaves_out() -> None:
     left = [int(word) for word, more in pairwise(words.split()) if more == "more" and word != "9"]
     assert sum(left) == 200 - len(boxes)
     assert "below a layer's name" in words
-    assert "graph.html" not in said(parsed(render.svg(two_edges())))
+    widest = max(Counter((box.get("id") or "").split(".")[0] for box in boxes).values())
+    assert widest <= LAYER_BOXES
+
+
+def test_what_holds_the_rest_is_named_only_where_it_is_written() -> None:
+    graph = large()
+    tips = (
+        "of the graph not drawn: graph.json holds all of them",
+        "of the graph not drawn: the explorer, graph.html, and graph.json hold all of them",
+    )
+    alone, beside = (
+        render.files(graph, kinds)["graph.dot"].decode().replace("\xa0", " ")
+        for kinds in (["dot"], ["dot", "html"])
+    )
+    assert "graph.html" not in alone and tips[0] in alone and "graph.json" in alone
+    assert tips[1] in beside and beside.count("graph.html") > 1  # in the header as well
+    assert "graph.html" not in render.svg(graph)
+    assert "graph.json" not in render.svg(two_edges())
 
 
 def test_a_large_png_has_a_sensible_size() -> None:

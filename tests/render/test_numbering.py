@@ -107,6 +107,26 @@ def _meet(one: Rectangle, other: Rectangle) -> bool:
     )
 
 
+def test_the_strongest_arrow_chooses_first_where_its_number_goes() -> None:
+    """Three arrows that cross in their middles: the widest one's number stands in its own."""
+    laid = (
+        "digraph { node [width=0.1, height=0.1]; "
+        'a [pos="0,0"]; b [pos="90,90"]; c [pos="90,0"]; d [pos="0,90"]; '
+        'a -> b [key=weak, penwidth=1, label="<B>1</B>", tooltip=weak, id="edge-weak", '
+        'pos="e,90,90 0,0 30,30 60,60 90,90"]; '
+        'c -> d [key=strong, penwidth=3, label="<B>2</B>", tooltip=strong, id="edge-strong", '
+        'pos="e,0,90 90,0 60,30 30,60 0,90"] }'
+    )
+    drawing = pygraphviz.AGraph(string=finished(laid))
+    places = {
+        node.attr["tooltip"]: [*map(float, node.attr["pos"].split(","))]
+        for node in drawing.nodes()
+        if str(node).startswith("number")
+    }
+    assert places["strong"] == pytest.approx([45, 45], abs=0.1)
+    assert np.abs(np.array(places["weak"]) - 45).max() > 1
+
+
 def test_every_number_is_drawn_after_all_lines() -> None:
     picture = render.svg(two_components())
     numbers = [found.start() for found in re.finditer(r'<g id="number', picture)]
