@@ -5,6 +5,7 @@ Nothing slow is imported before the arguments have been checked.
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -40,13 +41,18 @@ def view(
     """
     from sae_graphs.gallery.server import address, gallery_server
 
-    with gallery_server(folder, port) as server:
-        at = address(server)
-        out.print(f"runs in {folder}: {at}", markup=False, highlight=False, soft_wrap=True)
-        out.print("Ctrl-C ends it", style="dim")
-        if open_page and not webbrowser.open(at):
-            warn(f"no browser could be opened; go to {at}")
-        try:
+    try:
+        with gallery_server(folder, port) as server:
+            at = address(server)
+            out.print(f"runs in {folder}: {at}", markup=False, highlight=False, soft_wrap=True)
+            out.print("Ctrl-C ends it", style="dim")
+            if open_page:  # a browser in the terminal is back only when it was answered
+                threading.Thread(target=_open, args=(at,), daemon=True).start()
             server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            out.print("ended; nothing was changed")
+    except KeyboardInterrupt:
+        out.print("ended; nothing was changed")
+
+
+def _open(at: str) -> None:
+    if not webbrowser.open(at):
+        warn(f"no browser could be opened; go to {at}")

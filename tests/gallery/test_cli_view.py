@@ -10,9 +10,12 @@ import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sae_graphs import cli_view
+from sae_graphs.cli_console import warn
 from sae_graphs.gallery import server
 from tests.commands import Commands
 from tests.gallery.runs import served, write_run
@@ -26,7 +29,7 @@ def commands(
     yield Commands(monkeypatch, capsys, tmp_path)
 
 
-def _interrupted(seen: list[str]) -> object:
+def _interrupted(seen: list[str], until: threading.Event | None = None) -> object:
     """A `serve_forever` that answers one request in a thread, and is then stopped by Ctrl-C."""
 
     def serve(self: server._Server, poll_interval: float = 0.5) -> None:
@@ -35,6 +38,7 @@ def _interrupted(seen: list[str]) -> object:
         with urllib.request.urlopen(server.address(self), timeout=10) as answer:
             seen.append(answer.read().decode())
         thread.join()
+        assert until is None or until.wait(10)
         raise KeyboardInterrupt
 
     return serve
@@ -58,19 +62,72 @@ def test_it_opens_a_browser_only_when_asked(
 ) -> None:
     write_run(Path("mine"), two_edges())
     opened: list[str] = []
-    monkeypatch.setattr(server._Server, "serve_forever", _interrupted([]))
+    told = threading.Event()
 
     def fails(at: str) -> bool:
         opened.append(at)
         return False
 
+    def warned(words: str) -> None:
+        warn(words)
+        told.set()
+
     monkeypatch.setattr(webbrowser, "open", fails)
+    monkeypatch.setattr(cli_view, "warn", warned)
+    monkeypatch.setattr(server._Server, "serve_forever", _interrupted([]))
     assert commands("view", "mine", "--port", "0").code == 0
     assert opened == []
+    monkeypatch.setattr(server._Server, "serve_forever", _interrupted([], told))
     answer = commands("view", "mine", "--port", "0", "--open")
     assert (answer.code, len(opened)) == (0, 1)
     assert opened[0] in answer.out
     assert "no browser could be opened" in answer.err
+
+
+def test_a_browser_in_the_terminal_is_answered(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a browser is back only when it has the page, as `BROWSER='curl -s %s'` is."""
+    write_run(Path("mine"), two_edges())
+    seen: list[str] = []
+    done = threading.Event()
+
+    def reads(at: str) -> bool:
+        with urllib.request.urlopen(at, timeout=10) as answer:
+            seen.append(answer.read().decode())
+        done.set()
+        return True
+
+    def serve(self: server._Server, poll_interval: float = 0.5) -> None:
+        self.handle_request()
+        assert done.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", reads)
+    monkeypatch.setattr(server._Server, "serve_forever", serve)
+    answer = commands("view", "mine", "--port", "0", "--open")
+    assert (answer.code, answer.err) == (0, "")
+    assert "/run/mine/" in seen[0]
+
+
+@pytest.mark.parametrize("line", [1, 2])
+def test_ctrl_c_before_it_serves_ends_it_as_well(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, line: int
+) -> None:
+    write_run(Path("mine"), two_edges())
+    lines: list[object] = []
+    say = cli_view.out.print
+
+    def interrupted(*words: object, **options: Any) -> None:
+        say(*words, **options)
+        lines.append(words)
+        if len(lines) == line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_view.out, "print", interrupted)
+    answer = commands("view", "mine", "--port", "0")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.endswith("ended; nothing was changed\n")
 
 
 @pytest.mark.parametrize(
