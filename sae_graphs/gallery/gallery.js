@@ -38,6 +38,14 @@ function choose() {
   else chosen.textContent = `${name(order[0])} and ${name(order[1])}`;
   compare.disabled = order.length !== 2;
   clear.hidden = order.length === 0;
+  // A browser that comes back here fills in the ticks, and not their order.
+  history.replaceState({ order: order.map((box) => box.value) }, "");
+}
+
+function remember() {
+  const names = (history.state && history.state.order) || [];
+  order = names.map((name) => boxes.find((box) => box.value === name)).filter(Boolean);
+  for (const box of order) box.checked = true;
 }
 
 filter.addEventListener("input", sift);
@@ -60,4 +68,4 @@ if (compare) {
     if (order.length === 2) location.href = `/compare?a=${a}&b=${b}`;
   });
 }
-window.addEventListener("pageshow", () => { sift(); choose(); }); // what a browser filled in again
+window.addEventListener("pageshow", () => { sift(); remember(); choose(); }); // what a browser filled in again

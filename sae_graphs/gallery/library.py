@@ -126,7 +126,7 @@ def plain_file(run: Run, names: Sequence[str]) -> Path | None:
     """A file in the run's folder, given by the names on the way to it; None where there is none.
 
     Only plain files of the `KINDS` above count, below folders that are no links, and no name that
-    starts with a dot or could mean another place.
+    starts with a dot, holds a control code, or could mean another place.
     """
     if not names or not all(map(_is_harmless, names)):
         return None
@@ -143,8 +143,8 @@ def plain_file(run: Run, names: Sequence[str]) -> Path | None:
 
 
 def _is_harmless(name: str) -> bool:
-    bad = ("/", "\\", ":", "\0")
-    return bool(name) and not name.startswith(".") and not any(each in name for each in bad)
+    bad = any(character in "/\\:" or ord(character) < 32 for character in name)
+    return bool(name) and not name.startswith(".") and not bad
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.library import Library, runs_in
@@ -132,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             body, size = answer.body, 0
             if isinstance(body, Path):
                 try:
-                    file = opened.enter_context(body.open("rb"))
+                    file = opened.enter_context(open_plain(body))
                 except OSError:
                     return self._send(told(404, "Nothing is here", "The file is gone."))
                 size = os.fstat(file.fileno()).st_size
@@ -161,6 +162,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+
+def open_plain(file: Path) -> BinaryIO:
+    """A plain file to read; `OSError` where it is a link, or a pipe, say, by now."""
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    opened = os.fdopen(os.open(file, flags), "rb")
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise OSError(errno.EINVAL, "not a plain file")
+    return opened
 
 
 class _Part:

@@ -27,6 +27,7 @@ ICON = (
 HTML = KINDS[".html"]
 _POLICIES = {
     ".svg": f"{NOTHING}; style-src 'unsafe-inline'; img-src data:",
+    ".png": f"{NOTHING}; style-src 'unsafe-inline'; img-src 'self'",  # of the page around it
     ".pdf": f"{NOTHING}; object-src 'self'; style-src 'unsafe-inline'",
 }
 
@@ -71,9 +72,12 @@ def answered(library: Library, target: str) -> Answer:
 
 
 def _decoded(part: str) -> str | None:
-    """A part of the path as a name; None where it could be more than a name."""
+    """A part of the path as a name; None where no file could be called so.
+
+    Runs are looked up by these names, and `plain_file` is strict about those of files.
+    """
     text = unquote_to_bytes(part)
-    if any(byte < 32 or byte in b"/\\" for byte in text):
+    if b"/" in text or b"\0" in text:
         return None
     return text.decode("utf-8", "surrogateescape")
 

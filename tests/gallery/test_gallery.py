@@ -89,6 +89,9 @@ def test_plain_files_alone(site: Site) -> None:
         ["linked", "secret.json"],
         ["graph.json\0"],
         ["a:b.json"],
+        ["..\\plain\\graph.json"],
+        ["graph.json\n"],
+        ["\ngraph.json"],
         ["folder.json"],
         ["notes.py"],
     )
@@ -302,6 +305,23 @@ def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
         assert answered(shelf, target).status == 200
     assert answered(shelf, "/thumbnail/caf%E9.svg").status == 200
     assert answered(shelf, "/run/caf%E9").location == "/run/caf%E9/"
+    shelf.close()
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "new\nline", "a:b", "up\\..\\outside", "tab\t%2f"])
+def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    try:
+        write_run(tmp_path / name, two_edges())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    shelf = Library(tmp_path)
+    at = quote(name, safe="")
+    page = gallery(shelf.cards(), folder="runs").html
+    assert f'href="/run/{at}/"' in page and f'src="/thumbnail/{at}.svg"' in page
+    targets = (f"/run/{at}/", f"/run/{at}/graph.json", f"/thumbnail/{at}.svg")
+    for target in (*targets, f"/compare?a={at}&b={at}"):
+        assert answered(shelf, target).status == 200, target
+    assert answered(shelf, f"/run/{at}").location == f"/run/{at}/"
     shelf.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import signal
 import socket
@@ -22,7 +23,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery import drawing
 from sae_graphs.gallery import site as pages
 from sae_graphs.gallery.drawing import Artist, Kind
-from sae_graphs.gallery.library import Library
+from sae_graphs.gallery.library import Library, Run
 from sae_graphs.gallery.server import HOST, PORT, gallery_server, is_loopback
 from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page
@@ -241,6 +242,35 @@ def test_the_refusals_can_fail(site: Site) -> None:
     assert site.ask("/run/validated/validation/validation.html").body == b"<p>the report</p>"
     assert (site.folder / "plain" / "linked" / "secret.json").is_file()
     assert SECRET in (site.folder / "plain" / "link.json").read_text()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "nothing"])
+def test_a_file_that_is_exchanged_meanwhile_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Between the look at it and its opening, a file becomes a link to another place."""
+    folder = write_run(tmp_path / "runs" / "one", two_edges())
+    (tmp_path / "secret.json").write_text(SECRET)
+    look = pages.plain_file
+
+    def exchanging(run: Run, names: Sequence[str]) -> Path | None:
+        found = look(run, names)
+        assert found is not None
+        found.unlink()
+        if kind == "link":
+            found.symlink_to(tmp_path / "secret.json")
+        elif kind == "pipe":
+            os.mkfifo(found)
+        elif kind == "folder":
+            found.mkdir()
+        return found
+
+    monkeypatch.setattr(pages, "plain_file", exchanging)
+    (folder / "other.json").write_text("{}")
+    with served(tmp_path / "runs") as site:
+        reply = site.ask("/run/one/other.json")
+    assert reply.status == 404
+    assert SECRET not in reply.text
 
 
 def test_files_come_as_what_they_are(site: Site) -> None:
