@@ -20,12 +20,17 @@ def arrow_attributes(
     *,
     numbered: bool,
     marked: bool,
+    aside: bool = False,
 ) -> dict[str, str]:
-    """The attributes of an arrow in the DOT source; `marked` where a tick stands at its number."""
+    """The attributes of an arrow in the DOT source; `marked` where a tick stands at its number.
+
+    An `aside`, which leads around boxes, always has a number, and names both of its ends there.
+    """
     name = f"edge-{edge.source}-{edge.target}"
+    number = _number(edge, boxes, marked=marked, aside=aside)
     return {
         "key": name,  # tells arrows apart that folded groups have in common
-        "label": f"<{_number(edge, boxes, marked=marked)}>" if numbered or marked else "",
+        "label": f"<{number}>" if numbered or marked or aside else "",
         "color": scale.colour(edge.effect),
         "penwidth": f"{scale.width(edge.effect):.2f}",
         "arrowhead": arrow_head(edge),
@@ -33,18 +38,18 @@ def arrow_attributes(
         "id": name,
         "tooltip": in_tooltip("\n".join(_lines(run, edge))),
         "class": edge.sign,
-    }
+    } | ({"constraint": "false"} if aside else {})
 
 
-def _number(edge: Edge, boxes: Boxes, *, marked: bool) -> str:
-    """The effect; where an end is folded away, below it which member of the group it is."""
+def _number(edge: Edge, boxes: Boxes, *, marked: bool, aside: bool) -> str:
+    """The effect; below it which member of a group an end is that is folded away."""
     check = f"{CHECK} " if marked else ""
     told = f" {check}{signed(edge.effect)} "
     number = words(told, size=8, colour=effect_colour(edge.effect), bold=marked)
     ends = [
         f"{what} {feature}"
         for what, feature in (("of", edge.source), ("on", edge.target))
-        if boxes.of(feature) is not None
+        if aside or boxes.of(feature) is not None
     ]
     if not ends:
         return number

@@ -1,24 +1,22 @@
 """Arrows that Graphviz has no part in: those of a folded group that do not lead upwards.
 
-A group may span layers, so some of its arrows lead to a box beside it or below. Graphviz would turn
-layers around for them, or lose them: they are taken out before it places anything, and drawn from
-side to side afterwards.
+A group may span layers, or components, so some of its arrows lead to a box beside it or below, or
+to another component. Graphviz would turn layers around for them, or lose them: they are taken out
+before it places anything, and drawn around all boxes afterwards, in lines that turn at right
+angles. As all others they leave a box at its top and arrive at the foot of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from sae_graphs.render.numbering import Rectangle
+from sae_graphs.render.detours import detour
 
 if TYPE_CHECKING:
     from pygraphviz import AGraph
 
-_HEAD = 8.5  # points: an arrow's head
-_BEND = 0.4  # of the way: how far a line runs straight on before it turns
-_RISE = 48.0  # points: how far above or below a row, where layers are 60 apart
-_LOOP = 70.0  # points: how far it swings out where one box is above the other
+    from sae_graphs.render.numbering import Rectangle
 
 
 class Aside(NamedTuple):
@@ -48,51 +46,23 @@ def set_aside(source: str) -> tuple[str, tuple[Aside, ...]]:
 
 
 def add_asides(drawing: AGraph, asides: tuple[Aside, ...], boxes: Mapping[str, Rectangle]) -> None:
-    """Draw them, and any that Graphviz has lost, from box to box."""
+    """Draw them, and any that Graphviz has lost, around all boxes, each in a lane of its own."""
     lost = []
     for start, end, key in drawing.edges(keys=True):
         edge = drawing.get_edge(start, end, key)
         if not edge.attr["pos"]:
             lost.append(Aside(start, end, key, dict(edge.attr)))
             drawing.remove_edge(start, end, key)
-    for each in (*asides, *lost):
+    drawn = (*asides, *lost)
+    for number, each in enumerate(drawn):
         attributes = {name: value for name, value in each.attributes.items() if name != "key"}
         if label := attributes.get("label"):
             attributes["label"] = f"<{label}>"
-        attributes["pos"] = route(boxes[each.source], boxes[each.target])
+        attributes["pos"] = detour(
+            boxes[each.source],
+            boxes[each.target],
+            list(boxes.values()),
+            lane=2 * number / (len(drawn) - 1) - 1 if len(drawn) > 1 else 0.0,
+            head=attributes.get("arrowhead") or "normal",
+        )
         drawing.add_edge(each.source, each.target, key=each.key, **attributes)
-
-
-def route(source: Rectangle, target: Rectangle) -> str:
-    """A line from box to box, as Graphviz writes it: beside each other over or under what is
-    between, else from side to side."""
-    apart = abs(target.x - source.x) - (source.width + target.width) / 2
-    right = 1.0 if target.x >= source.x else -1.0
-    if abs(target.y - source.y) < max(source.height, target.height) / 2:
-        return _arc(source, target, right)
-    start = source.x + right * source.width / 2, source.y
-    if apart > 2 * _HEAD:
-        tip = target.x - right * target.width / 2, target.y
-        end = tip[0] - right * _HEAD, tip[1]
-        bend = right * _BEND * apart
-        bends = (start[0] + bend, start[1]), (end[0] - bend, end[1])
-    else:
-        tip = target.x + right * target.width / 2, target.y
-        end = tip[0] + right * _HEAD, tip[1]
-        furthest = right * max(right * start[0], right * end[0]) + right * _LOOP
-        bends = (furthest, start[1]), (furthest, end[1])
-    return _written(tip, (start, *bends, end))
-
-
-def _arc(source: Rectangle, target: Rectangle, right: float) -> str:
-    """Above the row where it leads to the right, below it where it leads to the left."""
-    start = source.x, source.y + right * source.height / 2
-    tip = target.x, target.y + right * target.height / 2
-    end = tip[0], tip[1] + right * _HEAD
-    furthest = right * max(right * start[1], right * tip[1]) + right * _RISE
-    return _written(tip, (start, (start[0], furthest), (end[0], furthest), end))
-
-
-def _written(tip: tuple[float, float], points: Iterable[tuple[float, float]]) -> str:
-    line = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
-    return f"e,{tip[0]:.2f},{tip[1]:.2f} {line}"

@@ -174,9 +174,8 @@ def _add_contents(drawing: Digraph, picture: _Picture, scale: EffectScale) -> No
             picture.boxes,
             numbered=(edge.source, edge.target) in numbered,
             marked=picture.marks.marks_edge(edge),
+            aside=not picture.boxes.upwards(edge, graph),
         )
-        if not picture.boxes.upwards(edge, graph):
-            attributes["constraint"] = "false"
         drawing.edge(*ends, **attributes)
 
 

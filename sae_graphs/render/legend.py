@@ -92,7 +92,8 @@ _READERS: dict[Kind, str] = {
     "grouped": "a group that a reader made of features: its name above each of them",
     "folded": (
         "a group drawn as one box: its arrows are those of its members, each with its own effect "
-        "and none added up"
+        "and none added up; those that cannot lead upwards turn at right angles around other "
+        "boxes, and name both ends"
     ),
 }
 REST_WORDS = "below a layer's name: the number of its features that are not drawn"

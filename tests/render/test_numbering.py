@@ -12,7 +12,7 @@ import pytest
 
 from sae_graphs import render
 from sae_graphs.graph import CausalGraph
-from sae_graphs.render.asides import add_asides, route, set_aside
+from sae_graphs.render.asides import add_asides, set_aside
 from sae_graphs.render.engine import _rendered
 from sae_graphs.render.finishing import _line, _off, _size, finished
 from sae_graphs.render.fonts import bundled_fonts
@@ -198,32 +198,6 @@ def test_a_bar_goes_back_as_far_as_it_must() -> None:
 
 
 # -- asides ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "side"),
-    [
-        (Rectangle(0, 0, 40, 20), Rectangle(200, 0, 40, 20), "top"),
-        (Rectangle(200, 0, 40, 20), Rectangle(0, 0, 40, 20), "bottom"),
-        (Rectangle(0, 0, 40, 20), Rectangle(200, -90, 40, 20), "left"),
-        (Rectangle(0, 0, 40, 20), Rectangle(-200, -90, 40, 20), "right"),
-        (Rectangle(0, 0, 40, 20), Rectangle(5, -90, 40, 20), "right"),
-    ],
-)
-def test_a_route_ends_at_the_border_of_its_target(
-    source: Rectangle, target: Rectangle, side: str
-) -> None:
-    tip, *points = route(source, target).removeprefix("e,").split()
-    assert len(points) == 4
-    borders = {
-        "top": (target.x, target.y + 10),
-        "bottom": (target.x, target.y - 10),
-        "left": (target.x - 20, target.y),
-        "right": (target.x + 20, target.y),
-    }
-    assert tuple(map(float, tip.split(","))) == pytest.approx(borders[side])
-    last = np.array(list(map(float, points[-1].split(","))))
-    assert np.abs(last - borders[side]).sum() == pytest.approx(8.5)  # the head's room
 
 
 def test_arrows_are_set_aside_and_come_back_as_they_were() -> None:
