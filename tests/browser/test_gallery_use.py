@@ -1,4 +1,4 @@
-"""What only a browser can tell of the gallery and the comparison."""
+"""What only a browser can tell of the gallery and the comparison: places, history, pictures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from playwright.sync_api import expect
 
 from sae_graphs.graph import assemble
 from sae_graphs.render import png
-from tests.browser.conftest import OWN, Watched, browser, watch
+from tests.browser.conftest import OWN, Watched
 from tests.gallery.runs import Site, served, write_run
 from tests.render.graphs import large, two_components, two_edges
-
-__all__ = ["browser", "watch"]  # fixtures
 
 
 @pytest.fixture(scope="module")
