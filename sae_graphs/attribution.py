@@ -21,18 +21,17 @@ draw logits in the top row in either case.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from sae_graphs import __version__
 from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.attribution_places import lost_from_view, place_of, too_frequent
 from sae_graphs.attribution_words import feature_words, logit_words, plain_text, safe
-from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node, feature_order
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node
 from sae_graphs.neuronpedia import SITE, address_of
 
 SCHEMA_VERSION = 1  # features are numbered by Cantor's pairing of layer and index
@@ -63,9 +62,9 @@ def attribution(graph: CausalGraph, *, annotations: Annotations = NO_ANNOTATIONS
     Raises `SaeGraphsError` where the viewers would show nothing: without edges, or on one token.
     """
     _check(graph)
-    places = {node.feature: _place(graph, node) for node in graph.nodes}
-    left_out, warnings = _left_out(graph, places)
-    warnings += _lost_from_view(annotations, left_out)
+    places = {node.feature: place_of(graph, node) for node in graph.nodes}
+    left_out, warnings = too_frequent(graph, places)
+    warnings += lost_from_view(annotations, left_out)
     nodes = [node for node in graph.nodes if node.feature not in left_out]
     edges = [e for e in graph.edges if e.source not in left_out and e.target not in left_out]
     rows = _rows(graph, nodes)
@@ -106,63 +105,6 @@ def _check(graph: CausalGraph) -> None:
             "the graph has no edges, so an attribution graph would show nothing; make one with "
             "more, such as with --min-path-edges 1"
         )
-
-
-# -- positions -------------------------------------------------------------------------------------
-
-
-def _place(graph: CausalGraph, node: Node) -> int:
-    """The token that a node stands at."""
-    run, feature = graph.run, node.feature
-    if feature.position is not None:
-        return feature.position
-    read = run.summed_at if isinstance(run.summed_at, int) else run.read_position
-    if feature.is_output or not node.activations or node.activations[read]:
-        return read
-    first = 0 if run.settings.get("ablate_first") else 1
-    before = range(first, read)  # what comes later has no effect there
-    best = max(before, key=lambda at: (abs(node.activations[at]), at), default=read)
-    return best if node.activations[best] else read
-
-
-def _left_out(
-    graph: CausalGraph, places: Mapping[FeatureId, int]
-) -> tuple[frozenset[FeatureId], list[str]]:
-    """The weakest nodes of features that are at more than two thirds of the tokens."""
-    n_tokens = len(graph.run.tokens)
-    most = 2 * n_tokens // 3
-    strength: dict[FeatureId, list[float]] = defaultdict(list)
-    for edge in graph.edges:
-        for end in (edge.source, edge.target):
-            strength[end].append(abs(edge.effect))
-    same: dict[tuple[str, int], list[FeatureId]] = defaultdict(list)
-    for feature in places:
-        same[feature.layer, feature.index].append(feature)
-
-    def weakest_last(feature: FeatureId) -> tuple[float, int]:
-        return -math.fsum(strength[feature]), -places[feature]
-
-    dropped = [
-        feature for each in same.values() for feature in sorted(each, key=weakest_last)[most:]
-    ]
-    if not dropped:
-        return frozenset(), []
-    ordered = sorted(dropped, key=lambda each: feature_order(each, graph.depths))
-    return frozenset(dropped), [
-        f"left out of the attribution graph: {quoted(ordered)}; viewers drop what is at more than "
-        f"two thirds of the {n_tokens} tokens, so the strongest positions alone are kept"
-    ]
-
-
-def _lost_from_view(annotations: Annotations, left_out: frozenset[FeatureId]) -> list[str]:
-    """What a reader pinned or grouped and the file does not hold."""
-    pins = [feature for feature in annotations.pins if feature in left_out]
-    told = [f"the pins {quoted(pins)}"] if pins else []
-    for group in annotations.groups:
-        if lost := [feature for feature in group.features if feature in left_out]:
-            which = "all" if len(lost) == len(group.features) else quoted(lost)
-            told.append(f"{which} of the group {safe(group.name)!r}")
-    return [f"left out with them, of what you marked: {quoted(told)}"] if told else []
 
 
 # -- layers and pages ------------------------------------------------------------------------------

@@ -326,7 +326,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export_xml": {"annotations", "export_tables", "graph", "render"},
     "attribution_rules": set(),
     "attribution_words": {"export_tables", "graph", "render"},
-    "attribution": {"__version__", "annotations", "attribution_words", "graph", "neuronpedia"},
+    "attribution_places": {"annotations", "attribution_words", "graph"},
+    "attribution": {
+        "__version__",
+        "annotations",
+        "attribution_places",
+        "attribution_words",
+        "graph",
+        "neuronpedia",
+    },
     "exports": {
         "annotations",
         "attribution",
