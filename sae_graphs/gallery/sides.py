@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sae_graphs.gallery.numbers import GAP, Standing, Wish, number_places
+from sae_graphs.gallery.placing import GAP, Standing, Wish, number_places
 from sae_graphs.gallery.skeleton import shown
 from sae_graphs.gallery.union import Side, Union
 from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 from dataclasses import replace
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from sae_graphs.differing import difference
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery import comparison as module
+from sae_graphs.gallery import placing
 from sae_graphs.gallery import union as union_module
 from sae_graphs.gallery.comparison import comparison
 from sae_graphs.gallery.library import runs_in
-from sae_graphs.gallery.numbers import Wish, extent, number_places
+from sae_graphs.gallery.placing import Wish, extent, number_places
 from sae_graphs.gallery.sides import TYPES, sides
 from sae_graphs.gallery.skeleton import sheet
 from sae_graphs.gallery.union import Side, union
@@ -184,6 +186,10 @@ def test_no_number_covers_a_box_or_another_number(
         assert not [pair for pair in combinations(shown, 2) if touching(*pair)]
         assert not [(one, box) for one in shown for box in boxes if touching(one, box)]
     assert n_shown > 0
+
+
+def test_the_example_of_an_extent() -> None:
+    assert doctest.testmod(placing) == (0, 2)
 
 
 def test_the_overlap_of_boxes_can_be_found() -> None:

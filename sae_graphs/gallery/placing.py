@@ -44,7 +44,7 @@ def extent(text: str, size: float) -> tuple[float, float]:
 
     >>> width, height = extent("+1.00", 10.0)
     >>> round(width, 1), round(height, 1)
-    (39.5, 14.0)
+    (35.5, 14.0)
     """
     ems = sum(_EMS.get(character, _OTHER) for character in text)
     return (ems + 0.2) * size, (_LINE + 0.2) * size
