@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def test_pandas_does_not_take_one_feature_for_another(tmp_path: Path) -> None:
     assert f"dtype={_spelt(NAMES)}" in str(export.__doc__)
 
 
-def _spelt(kinds: dict[str, type]) -> str:
+def _spelt(kinds: Mapping[str, type]) -> str:
     return "{" + ", ".join(f'"{name}": {kind.__name__}' for name, kind in kinds.items()) + "}"
 
 
