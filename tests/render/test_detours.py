@@ -84,6 +84,18 @@ def test_lanes_keep_lines_apart() -> None:
     assert len({round(level) for level in levels}) == 3
 
 
+def test_a_line_takes_no_way_that_is_too_narrow() -> None:
+    near, far = Rectangle(0, 0, 40, 20), Rectangle(44, 0, 40, 20)  # 4 points apart
+    line = _line(detour(near, far, [near, far]))
+    assert line[:, 0].max() > 64 or line[:, 0].min() < -20
+
+
+def test_names_of_components_have_a_high_aisle_to_themselves() -> None:
+    above = Rectangle(200, 400, 40, 20)
+    line = _line(detour(LEFT, above, [LEFT, above]))
+    assert line[:, 1].min() == 10 and float(np.median(line[:, 1])) >= 390 - 60
+
+
 def test_turns_are_round_and_nothing_is_cut_short() -> None:
     line = rounded([(0, 0), (0, 40), (0, 40), (40, 40)])
     assert line[0] == (0, 0) and line[-1] == (40, 40) and len(line) % 3 == 1

@@ -127,11 +127,13 @@ def test_the_strongest_arrow_chooses_first_where_its_number_goes() -> None:
     assert np.abs(np.array(places["weak"]) - 45).max() > 1
 
 
-def test_every_number_is_drawn_after_all_lines() -> None:
+def test_boxes_and_numbers_are_drawn_after_all_lines() -> None:
     picture = render.svg(two_components())
     numbers = [found.start() for found in re.finditer(r'<g id="number', picture)]
     lines = [found.start() for found in re.finditer(r'<g id="edge', picture)]
+    boxes = [found.start() for found in re.finditer(r'<g id="node', picture)]
     assert len(numbers) == len(lines) == 4 and min(numbers) > max(lines)
+    assert len(boxes) == 6 and min(boxes) > max(lines)
 
 
 def test_invisible_edges_leave_no_trace() -> None:
