@@ -99,7 +99,7 @@ def _effects(effects: Iterable[TokenEffect]) -> list[str]:
 def report_html(report: ValidationReport) -> str:
     """What validation found: a row for each component and path, then the verdicts in words."""
     from sae_graphs.evidence_words import p_value, probability, share, times
-    from sae_graphs.report.content import judged
+    from sae_graphs.report.anchors import judged
     from sae_graphs.verdict_kinds import deciding
 
     found = judged(report)

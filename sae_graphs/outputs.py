@@ -313,7 +313,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
     """What `run.json` says of the run in a folder; None where there is none."""
     try:
         held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return held if isinstance(held, dict) else None
 

@@ -45,7 +45,8 @@ def test_what_is_saved_was_run_and_holds_no_machine() -> None:
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert all(cell.outputs for cell in cells)
+    # the page of the explorer is left out: it is large, and no host of notebooks shows it
+    assert [cell.source for cell in cells if not cell.outputs] == ["graph.explore(height=640)"]
     text = FILE.read_text(encoding="utf-8")
     for trace in ("/home/", "/root/", "/Users/", "site-packages", '"stderr"'):
         assert trace not in text
