@@ -131,7 +131,7 @@ def test_boxes_and_numbers_are_drawn_after_all_lines() -> None:
     picture = render.svg(two_components())
     numbers = [found.start() for found in re.finditer(r'<g id="number', picture)]
     lines = [found.start() for found in re.finditer(r'<g id="edge', picture)]
-    boxes = [found.start() for found in re.finditer(r'<g id="node', picture)]
+    boxes = [found.start() for found in re.finditer(r'<g id="node&#45;', picture)]
     assert len(numbers) == len(lines) == 4 and min(numbers) > max(lines)
     assert len(boxes) == 6 and min(boxes) > max(lines)
 
