@@ -15,6 +15,7 @@ from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, LayerReport
 from sae_graphs.render.explained import page_words
 from sae_graphs.render.names import counted_nodes, logit_words, name_of, output_words
 from sae_graphs.render.text import counted, probability_words, token, visible
+from sae_graphs.run_page import PAGE
 
 NARROW = 80  # columns: with fewer, the layers' hooks are left out
 _BAR = 24  # characters of a bar that stands for probability 1
@@ -67,6 +68,8 @@ def print_files(console: Console, folder: Path, names: Sequence[str]) -> None:
     if plots:
         shown.append(f"and {counted(len(plots), 'plot')}")
     console.print(Text("  " + "  ".join(shown)), soft_wrap=True)
+    if PAGE in names:
+        console.print(Text(f"explore it: open {folder / PAGE} in a browser", "dim"), soft_wrap=True)
 
 
 def _next_tokens(graph: CausalGraph) -> Table:
