@@ -68,11 +68,15 @@ class Said(NamedTuple):
     title: str | None = None
     caption: str | None = None
 
-    def read(self, kept: Annotations | None = None) -> Annotations:
-        """All of it; `kept` is what an earlier run was drawn with, where no file is given."""
+    def read(self, *folders: Path) -> Annotations:
+        """All of it; without a file, what the first of these folders has that has any."""
         from sae_graphs.annotations import NO_ANNOTATIONS, load
+        from sae_graphs.outputs import kept_annotations
 
-        found = load(self.file) if self.file is not None else kept or NO_ANNOTATIONS
+        if self.file is not None:
+            found = load(self.file)
+        else:
+            found = next(filter(None, map(kept_annotations, folders)), NO_ANNOTATIONS)
         if self.title is not None:
             found = replace(found, title=self.title)
         return found if self.caption is None else replace(found, caption=self.caption)
@@ -93,10 +97,10 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     from sae_graphs.files import check_writable
     from sae_graphs.outputs import (
         EFFECTS,
+        check_keeps_annotations,
         check_keeps_effects,
         fitting_or_words,
         folder_for,
-        kept_annotations,
         partial_folder,
         write_run,
     )
@@ -113,7 +117,8 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     check_writable(folder)
     if not save_effects:
         check_keeps_effects(folder)
-    annotations = wanted.said.read(kept_annotations(folder, prompt))
+    check_keeps_annotations(folder, [prompt, source.model, source.saes, source.sae_pattern])
+    annotations = wanted.said.read(folder)
     instrumented = source.load()
     from sae_graphs.build import causal_graph
     from sae_graphs.resume import Partial
@@ -198,13 +203,13 @@ def _resumed(done: int, layers: int) -> None:
     err.print(f"resumed: {done} of {layers} layers were measured before", highlight=False)
 
 
-def _said_again(said: Said, folder: Path, graph: CausalGraph) -> Annotations:
+def _said_again(said: Said, graph: CausalGraph, *folders: Path) -> Annotations:
     """What is said of a graph that is drawn again: a file's words that fit nothing are a mistake,
-    those kept with the run are not."""
+    those kept in the first of these folders that has any are not."""
     from sae_graphs.annotations import fitting
-    from sae_graphs.outputs import fitting_or_words, kept_annotations
+    from sae_graphs.outputs import fitting_or_words
 
-    found = said.read(kept_annotations(folder if folder.is_dir() else folder.parent))
+    found = said.read(*folders)
     fit = fitting if said.file is not None else fitting_or_words
     fit(found, graph, told=warn)
     return found
@@ -235,9 +240,10 @@ def draw_again(
     as_it_is = as_it_is and not effects_beside(folder).is_file()
     result = saved if as_it_is else replot(folder, **chosen)
     seconds = time.perf_counter() - started
-    annotations = _said_again(said, folder, result)
     otherwise = "annotated" if any(said) else "again"
     target = out_folder or replot_folder(folder, chosen, otherwise=otherwise)
+    own = folder if folder.is_dir() else folder.parent
+    annotations = _said_again(said, result, target, own)
     whole = not as_it_is and not {"layers", "pin"} & chosen.keys()
     if not whole and holds_effects(target):  # else the effects are not all this graph's
         raise SaeGraphsError(

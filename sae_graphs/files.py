@@ -120,9 +120,20 @@ def _keep_foreign(old: Path, folder: Path) -> None:
         place = folder / path.relative_to(old)
         if place.exists():  # a run's file of that name is there now
             path.unlink()
-        else:
-            place.parent.mkdir(exist_ok=True, parents=True)
-            path.rename(place)
+            continue
+        place.parent.mkdir(exist_ok=True, parents=True)
+        path.rename(place)
+        if place.parent != folder:
+            _keep_record(path.parent / RECORD, place.parent / RECORD)
+
+
+def _keep_record(old: Path, new: Path) -> None:
+    """A folder left with a user's file alone is still one of exports, say: the next may use it."""
+    if new.exists() or not old.is_file():
+        return
+    held = json.loads(old.read_text(encoding="utf-8"))
+    kind = {"kind": held["kind"]} if "kind" in held else {}
+    new.write_text(json.dumps({**kind, "files": []}) + "\n", encoding="utf-8")
 
 
 def _foreign(folder: Path) -> list[Path]:

@@ -238,15 +238,22 @@ def annotations_of(folder: Path, graph: CausalGraph) -> Annotations:
     return fitting_or_words(kept_annotations(folder), graph)
 
 
-def kept_annotations(folder: Path, prompt: str | None = None) -> Annotations:
-    """All that `annotations.json` in a run's folder says; of this prompt's run, if one is given.
+def kept_annotations(folder: Path) -> Annotations:
+    """All that `annotations.json` in a run's folder says, whatever features its graph has.
 
     Raises `GraphFileError` where it cannot be read.
     """
-    other = prompt is not None and (record_of(folder) or {}).get("prompt") != prompt
-    if other or not (folder / ANNOTATIONS).is_file():
-        return NO_ANNOTATIONS
-    return load_annotations(folder)
+    return load_annotations(folder) if (folder / ANNOTATIONS).is_file() else NO_ANNOTATIONS
+
+
+def check_keeps_annotations(folder: Path, run: Sequence[str | None]) -> None:
+    """Fail where a run would delete what was said of another; `run` is what `_OF_RUN` names."""
+    held = record_of(folder) or {}
+    if (folder / ANNOTATIONS).is_file() and [held.get(name) for name in _OF_RUN] != list(run):
+        raise SaeGraphsError(
+            f"{folder} holds {ANNOTATIONS}, what was said of a run of another prompt or model, "
+            "which this run would replace; move it, or give another folder with --out"
+        )
 
 
 def fitting_or_words(

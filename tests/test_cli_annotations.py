@@ -75,9 +75,13 @@ def test_a_title_and_a_caption_are_drawn_and_kept(
     run("graph", "the cat", *tiny, "--formats", "svg", "--out", "here")  # nothing said is lost
     assert load(folder).caption == "As seen in our paper"
     assert "Our &lt;title&gt;" in picture(folder)
-    run("graph", "the dog", *tiny, "--formats", "svg", "--out", "here")  # another prompt's run
-    assert not (folder / "annotations.json").exists()
-    assert "Our" not in picture(folder)
+    answer = run("graph", "the dog", *tiny, "--formats", "svg", "--out", "here")
+    assert answer.code == 2 and "what was said of a run of another prompt" in oneline(answer.err)
+    assert load(folder).caption == "As seen in our paper"
+
+
+def oneline(text: str) -> str:
+    return " ".join(text.split())
 
 
 def test_a_file_is_drawn_and_words_on_the_line_take_its_place(
@@ -131,6 +135,26 @@ def test_any_saved_graph_is_drawn_again_with_annotations(run: Commands, tmp_path
     assert load(made) == TOLD
     assert recorded_files(made) >= {"annotations.json", "graph.pdf"}
     assert "From the file" not in picture(folder) and not (folder / "annotations.json").exists()
+
+
+def test_what_was_said_of_a_drawing_stays_when_it_is_drawn_again(
+    run: Commands, tmp_path: Path
+) -> None:
+    saved(tmp_path / "plain")
+    save(TOLD, tmp_path / "mine.json")
+    again = ("graph", "--from", "plain", "--formats", "svg", "--out", "made")
+    assert run(*again, "--annotations", "mine.json").code == 0
+    assert run(*again).code == 0
+    assert load(tmp_path / "made") == TOLD and "From the file" in picture(tmp_path / "made")
+
+
+def test_a_file_takes_the_place_of_one_that_cannot_be_read(run: Commands, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "plain")
+    (folder / "annotations.json").write_text("{broken")
+    save(TOLD, tmp_path / "mine.json")
+    told = ("--annotations", "mine.json", "--formats", "svg")
+    assert run("graph", "--from", "plain", *told).code == 0
+    assert load(tmp_path / "plain-annotated") == TOLD
 
 
 def test_what_is_kept_is_drawn_again(run: Commands, tmp_path: Path) -> None:

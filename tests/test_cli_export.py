@@ -145,7 +145,9 @@ def test_notes_beside_exports_outlive_a_new_graph(run: Commands, saved: Path) ->
     run("export", "run")
     (saved / "exports" / "notes.txt").write_text("mine")
     write_run(saved, graph_of(("0.1", "1.2", -1.0)), formats=(), seconds=1.0)
-    assert names_in(saved / "exports") == ["notes.txt"]
+    assert names_in(saved / "exports") == ["notes.txt", "run.json"]
+    assert run("export", "run", "--formats", "csv").code == 0
+    assert (saved / "exports" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.files import RECORD, check_writable, replace_folder, write_atomically
+from sae_graphs.files import (
+    RECORD,
+    check_writable,
+    recorded_files,
+    replace_folder,
+    write_atomically,
+)
 
 
 def run_files(mark: str, *names: str) -> dict[str, bytes]:
@@ -87,7 +93,9 @@ def test_what_a_run_did_not_write_is_kept_in_its_folders_too(tmp_path: Path) -> 
     replace_folder(folder, run_files("two", "graph.json"))
     kept = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     texts = {"exports/notes.txt", "exports/plots/a.png", "bare/b.txt"}
-    assert kept == {"graph.json", RECORD, *texts}
+    assert kept == {"graph.json", RECORD, *texts, f"exports/{RECORD}"}
+    assert recorded_files(folder / "exports") == {RECORD}  # what comes next may use the folder
+    check_writable(folder / "exports")
     assert (folder / "exports" / "notes.txt").read_text() == "mine"
     assert (tmp_path / "elsewhere" / "c.txt").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"run", "elsewhere"}

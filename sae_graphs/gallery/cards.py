@@ -66,7 +66,7 @@ def _card(card: Card) -> str:
         f'<a class="picture" href="{address}" tabindex="-1" aria-hidden="true">'
         f'<img src="{thumbnail}" alt="" loading="lazy"></a>'
         f'<div class="about"><h2><a href="{address}">{_short(heading)}</a></h2>'
-        f"{prompt_html(run)}{_next(run)}"
+        f"{_folder(card)}{prompt_html(run)}{_next(run)}"
         f'<p class="facts">{_counts(card, run)}</p>{_badges(card)}'
         f'<p class="facts faint">model {_short(run.model)} · SAEs {_short(run.saes)}</p>'
         f'{_left(card)}<div class="last">{_date(card.created)}{report}{_tick(name, heading)}</div>'
@@ -127,6 +127,11 @@ def _next(run: RunRecord) -> str:
         f'<span class="track"><span style="width:{100 * probability:.1f}%"></span></span> '
         f"{probability_words(probability)}</p>"
     )
+
+
+def _folder(card: Card) -> str:
+    """The folder's name, where a title stands in its place."""
+    return f'<p class="facts faint">{_short(card.run.name)}</p>' if card.title else ""
 
 
 def _counts(card: Card, run: RunRecord) -> str:

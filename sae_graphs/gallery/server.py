@@ -35,6 +35,7 @@ HEADERS = (
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # a gallery asks for all of its pictures at once
     # Where the system would let two programs listen at one port, a second viewer must fail.
     allow_reuse_address = os.name != "nt"
 

@@ -81,6 +81,7 @@ def _member(
     node: Node, run: RunRecord, shape: BoxShape, annotations: Annotations, marks: Marks
 ) -> str:
     signs = f"{CHECK} " * marks.marks_node(node) + f"{PIN} " * (node.feature in annotations.pins)
+    signs += f"{PENCIL} " * (node.feature in annotations.notes)
     line = f"{signs}{name_of(run, node.feature)}  {_said(node, annotations)}"
     return broken(line.rstrip().replace(" ", HARD_SPACE), shape.columns - 1, 1)[0]
 
