@@ -74,6 +74,51 @@ def test_a_chosen_group_is_in_the_address(opened: Opened) -> None:
     assert page.locator(".panel h2").inner_text() == "The whole graph"
 
 
+BEHIND = """() => [...document.querySelectorAll(".all .edge:not(.off)")].flatMap((edge) => {
+  const line = edge.firstElementChild, length = line.getTotalLength();
+  const boxes = [...document.querySelectorAll(".node:not(.folded)")].map((box) =>
+    [box.offsetLeft + 3, box.offsetTop + 3, box.offsetWidth - 6, box.offsetHeight - 6]);
+  return Array.from({ length: 200 }, (_, step) => line.getPointAtLength((length * step) / 200))
+    .filter(({ x, y }) => boxes.some(([l, t, w, h]) => x > l && x < l + w && y > t && y < t + h));
+}).length"""
+
+
+def test_arrows_of_folded_groups_run_behind_no_box(opened: Opened) -> None:
+    graph = large(6, 7)
+    names = [str(node.feature) for node in graph.nodes]
+    for members in (("0.1", "2.3", "4.5"), ("1.2", "1.4"), ("0.0", "5.6")):
+        assert set(members) <= set(names)
+        page = opened(graph, page={"annotations": folded(*members)})
+        assert page.evaluate(BEHIND) == 0
+    page.get_by_text("unfold", exact=True).click()
+    laid = page.eval_on_selector_all(
+        ".all .edge > path:first-child",
+        "all => all.every(p => p.getAttribute('d') === p.dataset.laid)",
+    )
+    assert laid
+
+
+def test_numbers_of_folded_groups_stand_apart(opened: Opened) -> None:
+    graph = large(4, 5)
+    page = opened(graph, page={"annotations": folded("1.1", "1.2", "2.3")})
+    places = page.eval_on_selector_all(
+        ".numbers text:not(.off)",
+        "all => all.map(text => [text.getAttribute('x'), text.getAttribute('y')].join())",
+    )
+    assert len(places) > 40
+    assert len(set(places)) == len(places)
+
+
+def test_the_button_of_a_group_keeps_the_focus(opened: Opened) -> None:
+    one, two = Group("one", (FEATURE("1.24"),), True), Group("two", (FEATURE("1.25"),), True)
+    page = opened(diamond(), page={"annotations": Annotations(groups=(one, two))})
+    page.locator("[data-key='fold one']").focus()
+    for shown in (1, 2, 1):
+        page.keyboard.press("Enter")
+        assert page.locator(".node.super").count() == shown
+        expect(page.locator("[data-key='fold one']")).to_be_focused()
+
+
 # -- paper, frames, windows ------------------------------------------------------------------------
 
 
@@ -90,6 +135,11 @@ def test_on_paper_nothing_lies_over_anything(opened: Opened, width: int) -> None
     assert page.locator(".node .active").first.is_visible()  # from afar or not, paper has it all
     shown = page.locator("#notes").inner_text()
     assert "all of it" in shown and "0.12 where it begins" in shown
+    page.emulate_media(media="screen")
+    page.get_by_label("note on the whole graph").fill("still being written")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert "still being written" in page.locator("#notes").inner_text()
 
 
 def test_in_a_notebooks_frame_groups_can_be_made(watch: Any, tmp_path: Path) -> None:
@@ -226,6 +276,10 @@ def test_a_loaded_file_can_be_undone_and_names_the_page(opened: Opened, tmp_path
     page.get_by_text("undo").click()
     expect(page.locator("h1")).to_have_text("Causal graph")
     assert kept(page)["notes"] == {"0.12": "mine"}
+    page.locator("#file").set_input_files(file)
+    expect(page.locator("h1")).to_have_text("Theirs")
+    page.get_by_label("note of 0.12").fill("written since")
+    assert page.get_by_text("undo").count() == 0  # it would take that away
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_picture_as_a_page_logs_no_error(visit: Callable[..., Any]) -> None:
 
 def test_every_card_leads_to_its_run_whatever_it_is_called(visit: Callable[..., Any]) -> None:
     page = visit("/")
-    page.wait_for_function("[...document.images].every(image => image.complete)")
+    page.wait_for_load_state("networkidle")
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     for place in range(page.locator(".card h2 a").count()):
         page.locator(".card h2 a").nth(place).click()

@@ -19,9 +19,15 @@ function select(on) {
 // After pins, labels or groups have changed.
 function changed() {
   if (state.on && !selected()) state.on = null; // a group that is no more
-  keep();
+  edited();
   drawAnnotations();
   drawPanel();
+}
+
+// Something was written: kept, and a file that was loaded can no longer be taken back without loss.
+function edited() {
+  if (by("said").querySelector("button")) say("");
+  keep();
 }
 
 // -- the toolbar -----------------------------------------------------------------------------------
@@ -180,7 +186,7 @@ function step(numbers, direction) {
   const [x, y] = boxOf(numbers[0]);
   const level = nodes
     .map((node, other) => ({ other, box: boxOf(other) }))
-    .filter(({ box }) => box[1] === y && (direction === "ArrowRight" ? box[0] > x : box[0] < x))
+    .filter(({ other, box }) => !elementOf(other).classList.contains("off") && box[1] === y && (direction === "ArrowRight" ? box[0] > x : box[0] < x))
     .sort((a, b) => Math.abs(a.box[0] - x) - Math.abs(b.box[0] - x));
   return level.length ? level[0].other : null;
 }
@@ -264,6 +270,7 @@ window.addEventListener("hashchange", () => {
   restoreCamera();
   drawAll();
 });
+window.addEventListener("beforeprint", drawNotes);
 window.addEventListener("pagehide", () => { if (waiting !== null) keepNow(); });
 drawAll();
 measure();

@@ -12,6 +12,7 @@ const MOST_NUMBERS = 60; // of lit arrows, beyond which they would cover each ot
 const MOST_COPIES = 300;
 const BUNDLE = 16; // arrows of one path
 let shown = shownEdges(state);
+let places = edges.map((edge) => edge.at); // of their numbers
 let folds = []; // the boxes of folded groups: { group, members, box, element }
 let litNow = [];
 
@@ -45,7 +46,9 @@ function drawFilters() {
   boxes.forEach((box, number) => {
     box.classList.toggle("off", !alive.has(number) && !isPinned(nodes[number].id));
   });
-  for (const fold of folds) fold.element.classList.toggle("off", !fold.members.some((n) => alive.has(n)));
+  for (const { members, element } of folds) {
+    element.classList.toggle("off", !members.some((n) => alive.has(n) || isPinned(nodes[n].id)));
+  }
   const left = shown.filter(Boolean).length;
   const all = counted(edges.length, "arrow");
   document.getElementById("shown").textContent = left === edges.length ? all : `${left} of ${all}`;
@@ -198,7 +201,7 @@ function drawFolds() {
   for (const fold of folds) fold.element.remove();
   folds = state.groups.filter((group) => group.folded).map(foldedBox);
   boxes.forEach((box, number) => box.classList.toggle("folded", Boolean(foldOf(number))));
-  edges.forEach((edge, number) => route(number));
+  routeAll();
   keepReachable();
   drawFilters();
   drawSearch();
@@ -240,42 +243,73 @@ function foldedBox(group) {
 
 const middleOfBox = ([x, y, width, height]) => [x + width / 2, y + height / 2];
 
-// An arrow's line: as it was laid out, or straight between boxes of which one is folded.
-function route(number) {
-  const [line, near] = arrows[number].children;
-  if (line.dataset.laid === undefined) line.dataset.laid = line.getAttribute("d");
-  const { s, t } = edges[number];
-  const path = foldOf(s) || foldOf(t) ? direct(boxOf(s), boxOf(t)) : line.dataset.laid;
-  if (path === line.getAttribute("d")) return;
-  line.setAttribute("d", path);
-  if (near) near.setAttribute("d", path);
-  const text = numbers.get(number);
-  if (!text) return;
-  const [x, y] = middleOf(number);
-  text.setAttribute("x", x);
-  text.setAttribute("y", y);
+// Every arrow's line, and where its number stands: as laid out, or around the boxes where an end is
+// folded.
+function routeAll() {
+  places = edges.map((edge) => edge.at);
+  const taken = edges.flatMap((edge) => (foldOf(edge.s) || foldOf(edge.t) ? [] : [edge.at]));
+  let lane = 0;
+  edges.forEach(({ s, t }, number) => {
+    const [line, near] = arrows[number].children;
+    if (line.dataset.laid === undefined) line.dataset.laid = line.getAttribute("d");
+    let path = line.dataset.laid;
+    if ((foldOf(s) || foldOf(t)) && foldOf(s) !== foldOf(t)) {
+      const [from, to] = [boxOf(s), boxOf(t)];
+      path = direct(from, to);
+      line.setAttribute("d", path);
+      const isAbove = to[1] + to[3] < from[1];
+      if (!isAbove || crossesBox(line, [from, to])) path = detour(from, to, lane++);
+    }
+    line.setAttribute("d", path);
+    if (near) near.setAttribute("d", path);
+    if (path !== line.dataset.laid) {
+      places[number] = freePlace(line, taken);
+      taken.push(places[number]);
+    }
+    const text = numbers.get(number);
+    if (!text) return;
+    text.setAttribute("x", places[number][0]);
+    text.setAttribute("y", places[number][1]);
+  });
 }
 
-// From the top of one box to the bottom of another; where that is not above, from side to side.
+const pointsOf = (line, n) => {
+  const length = line.getTotalLength();
+  return Array.from({ length: n + 1 }, (_, step) => line.getPointAtLength((length * step) / n));
+};
+
+// Whether a line runs behind a box that is neither of its ends.
+function crossesBox(line, ends) {
+  const others = [...nodes.flatMap((node, number) => (foldOf(number) ? [] : [node.box])), ...folds.map((fold) => fold.box)]
+    .filter((box) => !ends.includes(box));
+  return pointsOf(line, 80).some(({ x, y }) =>
+    others.some(([left, top, width, height]) => x > left && x < left + width && y > top && y < top + height));
+}
+
+// Where a number of a moved arrow covers no other: along its line, the middle first.
+function freePlace(line, taken) {
+  const ways = pointsOf(line, 20).map(({ x, y }) => [Math.round(x), Math.round(y)]);
+  const order = [10, 8, 12, 6, 14, 5, 15, 4, 16, 9, 11, 7, 13, 3, 17].map((step) => ways[step]);
+  const isFree = ([x, y]) => !taken.some((at) => Math.abs(x - at[0]) < 40 && Math.abs(y - at[1]) < 14);
+  return order.find(isFree) || order[0];
+}
+
+// From the top of one box to the bottom of another.
 function direct(from, to) {
-  const [left, right] = [from, to].sort((one, other) => one[0] - other[0]);
-  if (to[1] + to[3] > from[1] - 12) {
-    const ends = [[left[0] + left[2], left[1] + left[3] / 2], [right[0], right[1] + right[3] / 2]];
-    const [[x0, y0], [x1, y1]] = left === from ? ends : ends.reverse();
-    const bend = Math.max(40, Math.abs(x0 - x1) / 2) * (left === from ? 1 : -1);
-    return `M${x0},${y0}C${x0 + bend},${y0} ${x1 - bend},${y1} ${x1 - Math.sign(bend) * 10},${y1}L${x1},${y1}`;
-  }
   const [x0, y0] = [from[0] + from[2] / 2, from[1]];
   const [x1, y1] = [to[0] + to[2] / 2, to[1] + to[3]];
   const bend = Math.max(30, Math.abs(y0 - y1) / 2);
   return `M${x0},${y0}C${x0},${y0 - bend} ${x1},${y1 + bend} ${x1},${y1 + 10}L${x1},${y1}`;
 }
 
-// Where an arrow's number stands: those of folded boxes in turns, as they start at one point.
-function middleOf(number) {
-  const { s, t, at } = edges[number];
-  if (!foldOf(s) && !foldOf(t)) return at;
-  const [from, to] = [boxOf(s), boxOf(t)].map(middleOfBox);
-  const share = 0.35 + 0.1 * (number % 4);
-  return from.map((start, axis) => Math.round(start + share * (to[axis] - start)));
+// The same at right angles through the gaps between layers and a lane right of all boxes: layers are
+// level, so that it passes none.
+function detour(from, to, lane) {
+  const [x0, y0] = [from[0] + from[2] * 0.7, from[1]];
+  const [x1, y1] = [to[0] + to[2] * 0.7, to[1] + to[3]];
+  const step = 4 * (lane % 6);
+  const side = whole.width - 26 + step;
+  return `M${x0},${y0}V${y0 - 16 - step}H${side}V${y1 + 18 + step}H${x1}V${y1 + 10}L${x1},${y1}`;
 }
+
+const middleOf = (number) => places[number];

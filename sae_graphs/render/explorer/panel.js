@@ -43,7 +43,7 @@ function shaded(tokens, name) {
 }
 
 // A box's name, the reader's own first.
-function heading2(node) {
+function nameOf(node) {
   const label = visible(state.labels[node.id] || "");
   return make("span", {}, label ? `${label} ` : "", make("span", { class: label ? "faint" : "", text: node.name }));
 }
@@ -59,7 +59,7 @@ function nodePanel(number) {
   facts.push(node.output ? `clean ${node.output} ${node.active}` : `${active} where it is read`);
   if (data.components.length > 1) facts.push(`Graph ${node.component}`);
   return [
-    make("div", { class: "title" }, make("h2", {}, heading2(node)), pinButton(node.id)),
+    make("div", { class: "title" }, make("h2", {}, nameOf(node)), pinButton(node.id)),
     make("p", { text: facts.join(" · ") }),
     group ? make("p", {}, "in the group ", make("b", { text: visible(group.name) })) : null,
     ownWords(node.id),
@@ -98,7 +98,12 @@ function ownWords(id) {
       placeholder,
       maxlength: String(kind === "labels" ? 80 : LONGEST),
       rows: tag === "textarea" ? "2" : null,
-      oninput: () => { write(kind, id, input.value); keep(); drawWords(numberOf.get(id)); },
+      oninput: () => {
+        write(kind, id, input.value);
+        edited();
+        drawWords(numberOf.get(id));
+        if (kind === "labels") panel.querySelector("h2").replaceChildren(nameOf(nodes[numberOf.get(id)]));
+      },
       onchange: () => { drawNotes(); drawSearch(); },
     });
     input.value = state[kind][id] || "";
@@ -264,7 +269,7 @@ function wholePanel() {
     maxlength: String(LONGEST),
     placeholder: "note on the whole graph",
     "aria-label": "note on the whole graph",
-    oninput: () => { state.note = note.value.trim() ? note.value : null; keep(); },
+    oninput: () => { state.note = note.value.trim() ? note.value : null; edited(); },
     onchange: drawNotes,
   });
   note.value = state.note || "";
@@ -298,14 +303,14 @@ function arrowRow(number) {
 }
 
 function foldButton(each) {
-  return make("button", { class: "small", text: each.folded ? "unfold" : "fold", onclick: () => { each.folded = !each.folded; changed(); } });
+  return make("button", { class: "small", "data-key": `fold ${each.name}`, text: each.folded ? "unfold" : "fold", onclick: () => { each.folded = !each.folded; changed(); } });
 }
 
 // Pins and groups: below everything else, whatever is selected.
 function yoursPanel() {
   const pins = state.pins.map((id) =>
     make("p", { class: "pinned-row" }, link(numberOf.get(id)), " ",
-      make("button", { class: "small", text: "unpin", onclick: () => { togglePin(id); changed(); } })));
+      make("button", { class: "small", "data-key": `unpin ${id}`, text: "unpin", onclick: () => { togglePin(id); changed(); } })));
   const name = make("input", { placeholder: "name of a group", maxlength: "80", "aria-label": "name of a group" });
   const told = make("p", { class: "faint", role: "status" });
   const loose = state.pins.filter((id) => !groupOf(state, id));
@@ -323,7 +328,7 @@ function yoursPanel() {
       make("button", { class: "link", text: visible(each.name), onclick: () => select(GROUP + each.name) }),
       ` ${each.features.length} `,
       foldButton(each),
-      make("button", { class: "small", text: "dissolve", onclick: () => { state.groups = state.groups.filter((other) => other !== each); changed(); } }),
+      make("button", { class: "small", "data-key": `dissolve ${each.name}`, text: "dissolve", onclick: () => { state.groups = state.groups.filter((other) => other !== each); changed(); } }),
       make("div", {}, ...each.features.flatMap((id) => [link(numberOf.get(id)), " "]))));
   return [
     section("Pinned", ...(pins.length ? pins : [make("p", { class: "faint", text: "nothing yet: select a box and press p" })]), loose.length ? form : null),
@@ -332,7 +337,8 @@ function yoursPanel() {
 }
 
 // A name for what has the focus, to find it again in a panel that was made anew.
-const focusName = (element) => element && (element.getAttribute("aria-label") || `${element.className} ${element.textContent}`.replace(/[☆★].*/u, ""));
+const focusName = (element) =>
+  element.dataset.key || element.getAttribute("aria-label") || `${element.className} ${element.textContent}`.replace(/[☆★].*/u, "");
 
 function drawPanel() {
   const what = selected();
