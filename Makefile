@@ -31,7 +31,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2 -rs
+	$(BIN)/pytest -n 2 --dist worksteal -rs
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

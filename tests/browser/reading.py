@@ -39,7 +39,7 @@ def box(page: Any, graph: CausalGraph, feature: str) -> Any:
 
 def kept(page: Any) -> dict[str, Any]:
     """What the address holds."""
-    page.wait_for_timeout(250)
+    page.wait_for_timeout(180)
     found: dict[str, Any] = json.loads(unquote(page.evaluate("location.hash").lstrip("#")) or "{}")
     return found
 

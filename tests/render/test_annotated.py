@@ -236,7 +236,7 @@ GRAPHS: list[Callable[[], CausalGraph]] = [
 TEXTS = st.sampled_from([*(text for text in HOSTILE if text.strip()), LONG, "word"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.sampled_from(GRAPHS), st.data())
 def test_any_annotations_are_drawn_with_every_arrow(
     make: Callable[[], CausalGraph], data: st.DataObject
@@ -320,7 +320,7 @@ def test_marked_pictures_are_annotated() -> None:
 
 
 def test_what_is_said_of_hidden_features_brings_them_out() -> None:
-    graph = large()
+    graph = large(5, 14)  # 70 boxes: more than a picture has
     weak = F("0.0")
     assert f"node-{weak}" not in ids(drawn(graph, NO_ANNOTATIONS))
     assert f"node-{weak}" in ids(drawn(graph, Annotations(pins=(weak,))))
