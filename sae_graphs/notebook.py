@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.render.labels import (
+    LOWERS_WORDS,
+    RAISES_WORDS,
+    largest_activation,
+    split_by_sign,
+)
 from sae_graphs.render.text import in_page, percent, plain, signed, token, visible, web_address
 
 if TYPE_CHECKING:
@@ -64,9 +70,9 @@ def node_html(node: Node) -> str:
     lines = [f"<b>{name}</b> active {plain(node.activation)}, in Graph {node.component}"]
     if node.explanation:
         lines.append(_shown(node.explanation))
-    largest = max((abs(v) for context in node.contexts for v in context.activations), default=0.0)
+    largest = largest_activation(node)
     lines += [_context(context, largest) for context in node.contexts]
-    lines += _effects((*node.promotes, *node.suppresses))
+    lines += _effects(node)
     return "".join(f"<div>{line}</div>" for line in lines)
 
 
@@ -80,17 +86,14 @@ def _context(context: Context, largest: float) -> str:
     return f"<code>{''.join(spans)}</code>"
 
 
-def _effects(effects: Iterable[TokenEffect]) -> list[str]:
-    ordered = sorted(effects, key=lambda effect: -abs(effect.effect_nats))
-    lines = []
-    for words, sign in (("ablating lowers", -1), ("ablating raises", 1)):
-        told = [
-            f"<code>{in_page(token(effect.token))}</code> {signed(effect.effect_nats, 2)}"
-            for effect in ordered
-            if effect.effect_nats * sign > 0
-        ]
-        lines += [f"{words} (nats): {'&ensp;'.join(told)}"] if told else []
-    return lines
+def _effects(node: Node) -> list[str]:
+    """The tokens that ablating the feature moves, a line for each direction."""
+    both = zip((LOWERS_WORDS, RAISES_WORDS), split_by_sign(node), strict=True)
+    return [f"{words} (nats): {'&ensp;'.join(map(_moved, told))}" for words, told in both if told]
+
+
+def _moved(effect: TokenEffect) -> str:
+    return f"<code>{in_page(token(effect.token))}</code> {signed(effect.effect_nats, 2)}"
 
 
 # -- tables ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from sae_graphs import evidence_json
 from sae_graphs.annotations import Annotations
 from sae_graphs.errors import GraphFileError
+from sae_graphs.evidence import ValidationReport
 from sae_graphs.graph import CausalGraph
 from sae_graphs.render.findings import Finding
 
@@ -30,6 +31,12 @@ def explorer_of(folder: Path, graph: CausalGraph, *, annotations: Annotations) -
     return html(graph, annotations=annotations, findings=findings, report=report).encode()
 
 
+def is_of(report: ValidationReport, graph: CausalGraph) -> bool:
+    """Whether a graph has all features that a report speaks of."""
+    known = {node.feature for node in graph.nodes}
+    return all(known.issuperset(unit.features) for unit in report.units)
+
+
 def _findings(folder: Path, graph: CausalGraph) -> tuple[Finding, ...]:
     file = folder / VALIDATION / evidence_json.FILE_NAME
     if not file.is_file():
@@ -41,8 +48,7 @@ def _findings(folder: Path, graph: CausalGraph) -> tuple[Finding, ...]:
     except GraphFileError as problem:
         _log.warning("the validation is left out of %s: %s", PAGE, problem)
         return ()
-    known = {node.feature for node in graph.nodes}
-    if any(not known.issuperset(unit.features) for unit in report.units):
+    if not is_of(report, graph):
         _log.warning("%s is of another graph, and left out of %s; validate again", file, PAGE)
         return ()
     return findings_of(report)

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evidence": set(),
     "evidence_json": {"evidence", "files"},
     "notebook": {"evidence_words", "render", "report", "verdict_kinds"},
-    "run_page": {"annotations", "evidence_json", "graph", "render", "report"},
+    "run_page": {"annotations", "evidence", "evidence_json", "graph", "render", "report"},
     "evidence_words": {"render"},
     "verdict_kinds": {"significance", "evidence"},
     "verdict_words": {"evidence", "evidence_words", "render", "verdict_kinds"},
@@ -471,7 +471,7 @@ def test_reports_read_evidence_and_draw(file: Path) -> None:
 
 
 GALLERY_READS = {"annotations", "differing", "evidence", "evidence_json", "files", "graph"}
-GALLERY_READS |= {"graph_json", "render", "report", "verdict_kinds", "verdicts"}
+GALLERY_READS |= {"graph_json", "render", "report", "run_page", "verdict_kinds", "verdicts"}
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "gallery").glob("*.py")), ids=lambda f: f.stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sae_graphs.gallery.library import REPORT, VALIDATION, Card
+from sae_graphs.gallery.library import Card
 from sae_graphs.gallery.skeleton import Page, page, prompt_html, quoted_name, run_address, shown
 from sae_graphs.graph import RunRecord
 from sae_graphs.render.marks import CHECK
@@ -18,6 +18,7 @@ from sae_graphs.render.text import (
     token,
     visible,
 )
+from sae_graphs.run_page import REPORT, VALIDATION
 from sae_graphs.verdict_kinds import MEANINGS
 
 NAME_LENGTH = 60

@@ -29,11 +29,10 @@ from sae_graphs.gallery.drawing import Artist, Kind
 from sae_graphs.gallery.skeleton import Page
 from sae_graphs.graph import CausalGraph, RunRecord
 from sae_graphs.graph_json import FILE_NAME
+from sae_graphs.run_page import REPORT, VALIDATION, is_of
 from sae_graphs.verdict_kinds import VerdictKind
 from sae_graphs.verdicts import verdict
 
-VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a run's
-REPORT = "validation.html"
 KEPT = 2**26  # characters of pages and pictures that are kept
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
 
@@ -180,8 +179,7 @@ def report_of(run: Run, graph: CausalGraph) -> tuple[ValidationReport | None, st
         report = evidence_json.load(_readable(run, names))
     except SaeGraphsError as problem:
         return None, f"the validation is left out: {_brief(problem, run)}"
-    known = {node.feature for node in graph.nodes}
-    if any(not known.issuperset(unit.features) for unit in report.units):
+    if not is_of(report, graph):
         return None, "the validation is left out: it is of another graph; validate this one again"
     return report, None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,6 +10,7 @@ from urllib.parse import quote
 
 from sae_graphs.graph import RunRecord
 from sae_graphs.render.explorer.page import FOLDER as EXPLORER
+from sae_graphs.render.explorer.page import allowed
 from sae_graphs.render.palette import ROOT
 from sae_graphs.render.text import ELLIPSIS, in_page, shortened, token, visible
 
@@ -48,10 +47,10 @@ def page(title: str, body: str, *, styles: Sequence[str] = (), script: str | Non
             "</body></html>\n",
         ]
     )
-    allowed = f"'sha256-{_digest(code)}'" if code else "'none'"
+    scripts = allowed(code) if code else "'none'"
     return Page(
         html,
-        f"default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; script-src {allowed}; "
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; script-src {scripts}; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     )
 
@@ -79,11 +78,6 @@ def sheet(name: str) -> str:
     """A style sheet; that of drawings is the explorer's, so that boxes look the same everywhere."""
     file = f"{name}.css"
     return (EXPLORER / file).read_text(encoding="utf-8") if name == "explorer" else _read(file)
-
-
-@cache
-def _digest(code: str) -> str:
-    return base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
 
 
 # -- words and addresses ---------------------------------------------------------------------------

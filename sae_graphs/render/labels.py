@@ -151,7 +151,7 @@ def _frame(remarks: Remarks, *, marked: bool) -> int:
 
 def _strips(node: Node, run: RunRecord, shape: BoxShape) -> list[str]:
     """The prompt, and the contexts where the feature is most active."""
-    largest = _largest_activation(node)
+    largest = largest_activation(node)
     rows = []
     if node.activations:
         line = strip(
@@ -192,7 +192,7 @@ def split_by_sign(node: Node) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffec
     return lowered, raised
 
 
-def _largest_activation(node: Node) -> float:
+def largest_activation(node: Node) -> float:
     """What full blue stands for: the feature's largest |activation|, in its contexts and here.
 
     The first token is left out: it is the attention sink, where activations mean nothing.

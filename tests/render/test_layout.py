@@ -39,7 +39,7 @@ def on_border(point: tuple[float, float], box: Box) -> bool:
     return inside and min(map(abs, sides)) <= near
 
 
-def check(graph: CausalGraph) -> Layout:
+def check_drawing(graph: CausalGraph) -> Layout:
     """What holds of every drawing."""
     found = laid(graph)
     assert set(found.boxes) == {node.feature for node in graph.nodes}
@@ -67,7 +67,7 @@ def check(graph: CausalGraph) -> Layout:
 
 def test_made_up_graphs() -> None:
     for graph in (two_edges(), two_components(), resolved(), large(5, 9)):
-        found = check(graph)
+        found = check_drawing(graph)
         assert all(box.x + box.width <= found.width for box in found.components.values())
         assert all(box.y + box.height <= found.height for box in found.components.values())
 
@@ -79,7 +79,7 @@ def test_made_up_graphs() -> None:
     )
 )
 def test_any_graph(ends: set[tuple[int, int, int]]) -> None:
-    check(graph_of(*((f"{d}.{s}", f"{d + 1}.{t}", -1.0 - s) for d, s, t in sorted(ends))))
+    check_drawing(graph_of(*((f"{d}.{s}", f"{d + 1}.{t}", -1.0 - s) for d, s, t in sorted(ends))))
 
 
 def test_boxes_follow_the_tokens_from_left_to_right() -> None:

@@ -25,7 +25,7 @@ from sae_graphs.graph import (
 from sae_graphs.render.anatomy import anatomy_words, share_of, shares_words, strongest_part
 from sae_graphs.render.arrange import groups_of
 from sae_graphs.render.header import settings_words
-from sae_graphs.render.labels import _largest_activation
+from sae_graphs.render.labels import largest_activation
 from sae_graphs.render.names import counted_nodes, name_of, output_words
 from sae_graphs.render.strips import strip
 from sae_graphs.render.style import SHADES
@@ -95,7 +95,7 @@ def test_negative_activations_are_shaded_by_their_size() -> None:
     shown = strip(far, [1.0] + [0.0] * 38 + [-3.0], largest=3.0, width=30)
     assert "word39" in shown[-1].text
     of_one = node("0.1", activations=(0.0, -0.5), contexts=(Context(("x",), (-4.0,)),))
-    assert _largest_activation(of_one) == 4.0
+    assert largest_activation(of_one) == 4.0
     assert _context_line(of_one.contexts[0]) == "x  (−4.00)"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sae_graphs.graph import CausalGraph, Node, RunRecord, TokenEffect
 from sae_graphs.render.explained import is_explained, page_words
-from sae_graphs.render.labels import split_by_sign
+from sae_graphs.render.labels import largest_activation, split_by_sign
 from sae_graphs.render.names import logit_words, output_words, token_at
 from sae_graphs.render.strips import Piece, strip
 from sae_graphs.render.text import (
@@ -83,16 +83,6 @@ def box_lines(node: Node, run: RunRecord, shape: Shape) -> list[str]:
     lines += [_chips("lowers", lowered, shape)] if lowered else []
     lines += [_chips("raises", raised, shape)] if raised else []
     return lines
-
-
-def largest_activation(node: Node) -> float:
-    """What the deepest shade stands for: the largest |activation| in its contexts and here.
-
-    The first token is left out: it is the attention sink, where activations mean nothing.
-    """
-    values = [value for context in node.contexts for value in context.activations]
-    values += node.activations[1:] or node.activations
-    return max(map(abs, values), default=0.0)
 
 
 def box_height(lines: Sequence[str]) -> float:

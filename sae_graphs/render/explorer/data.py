@@ -20,10 +20,9 @@ from sae_graphs.render.anatomy import (
     strongest_part,
 )
 from sae_graphs.render.explained import density_words, page_words
-from sae_graphs.render.explorer.boxes import largest_activation
 from sae_graphs.render.explorer.stage import Stage
 from sae_graphs.render.findings import Finding
-from sae_graphs.render.labels import split_by_sign
+from sae_graphs.render.labels import largest_activation, split_by_sign
 from sae_graphs.render.layout import Box, Point
 from sae_graphs.render.names import logit_words, name_of, place_words, token_at
 from sae_graphs.render.style import shade_step
