@@ -26,17 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sae_graphs.graph import (
-    CausalGraph,
-    Context,
-    Edge,
-    FeatureId,
-    LayerReport,
-    Node,
-    RunRecord,
-    TokenEffect,
-    assemble,
-)
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.records import Context, Edge, FeatureId, LayerReport, Node, RunRecord, TokenEffect
 from sae_graphs.render import html
 
 LAYERS = 13

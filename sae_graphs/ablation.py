@@ -26,7 +26,8 @@ from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.nearby import nearby
 from sae_graphs.replay import steps_between
 from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAELayer, StreamPoint
+from sae_graphs.saes import SAELayer
+from sae_graphs.stream import StreamPoint
 
 LEAST_FOR_NEARBY = 200  # ablations of a layer: for fewer, sorting the features out costs more
 EXPRESSED_SAMPLE = 16  # sources per layer on which `effect_in_features` is measured

@@ -17,9 +17,9 @@ from sae_graphs.errors import GraphFileError, SaeGraphsError, quoted
 from sae_graphs.files import save_at
 from sae_graphs.graph import CausalGraph
 from sae_graphs.records import FeatureId
+from sae_graphs.runs import ANNOTATIONS
 
 SCHEMA = "sae_graphs/annotations/1"
-FILE_NAME = "annotations.json"
 LONGEST = 2000  # characters of any text
 
 
@@ -187,14 +187,14 @@ def to_bytes(annotations: Annotations) -> bytes:
 
 def save(annotations: Annotations, path: str | Path) -> Path:
     """Write in one step, into a folder or to a file; returns the file."""
-    return save_at(path, FILE_NAME, to_bytes(annotations))
+    return save_at(path, ANNOTATIONS, to_bytes(annotations))
 
 
 def load(path: str | Path) -> Annotations:
     """Read a file, or the one in a run's folder; raises `GraphFileError` where it cannot be."""
     file = Path(path)
     if file.is_dir():
-        file = file / FILE_NAME
+        file = file / ANNOTATIONS
     try:
         return from_json(json.loads(file.read_text(encoding="utf-8-sig")))
     except OSError as problem:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from sae_graphs.annotations import Annotations
 from sae_graphs.attribution_words import safe
 from sae_graphs.errors import quoted
-from sae_graphs.graph import CausalGraph, FeatureId, Node, feature_order
+from sae_graphs.graph import CausalGraph
+from sae_graphs.records import FeatureId, Node, feature_order
 
 
 def place_of(graph: CausalGraph, node: Node) -> int:

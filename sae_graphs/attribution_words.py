@@ -9,8 +9,8 @@ import re
 import unicodedata
 
 from sae_graphs.export_tables import context_text, peak_of, readable
-from sae_graphs.graph import Context, Node, OutputToken, RunRecord
-from sae_graphs.render.text import shortened, visible
+from sae_graphs.records import Context, Node, OutputToken, RunRecord
+from sae_graphs.text import shortened, visible
 
 LONGEST = 160  # characters
 _ANGLES = str.maketrans({"<": "‹", ">": "›"})

@@ -34,7 +34,9 @@ Paths = Sequence[Sequence[Member]]
 
 def bundled_texts() -> Iterable[str]:
     """Fresh documents of the bundled model's language, without end."""
-    from sae_graphs.demo.corpus import documents  # the data of `demo`, which imports no torch
+    from sae_graphs.demo.corpus.stream import (
+        documents,  # the data of `demo`, which imports no torch
+    )
 
     return documents(0, "validation")
 

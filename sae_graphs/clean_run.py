@@ -14,7 +14,8 @@ from torch import Tensor
 from sae_graphs.activations import Activations
 from sae_graphs.recording import BlockCall
 from sae_graphs.rows import KeysAndValues
-from sae_graphs.saes import SAELayer, StreamPoint
+from sae_graphs.saes import SAELayer
+from sae_graphs.stream import StreamPoint
 
 ENCODED_ROWS = 128  # rows that an SAE encodes at once: more gain nothing, and spill the caches
 SAME = 1e-8  # of the squared norm: a spread below this is rounding

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sae_graphs import __version__
+from sae_graphs._version import __version__
 from sae_graphs.cli_compare import compare_and_print
 from sae_graphs.cli_console import err, out
 from sae_graphs.cli_contexts import contexts

@@ -79,11 +79,12 @@ def _formats(text: str | None) -> tuple[str, ...]:
 
 def _annotations(run: Path, given: Path | None, graph: CausalGraph) -> Annotations:
     """What a reader says of the graph: as given, else the run's own where they fit."""
-    from sae_graphs.annotations import FILE_NAME, NO_ANNOTATIONS, fitting, load
+    from sae_graphs.annotations import NO_ANNOTATIONS, fitting, load
+    from sae_graphs.runs import ANNOTATIONS
 
     if given is not None:
         return fitting(load(given), graph, told=warn)
-    own = (run if run.is_dir() else run.parent) / FILE_NAME
+    own = (run if run.is_dir() else run.parent) / ANNOTATIONS
     if not own.is_file():
         return NO_ANNOTATIONS
     try:

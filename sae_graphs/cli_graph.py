@@ -94,16 +94,14 @@ class Wanted(NamedTuple):
 
 def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -> None:
     """Load, measure, draw, write, print."""
-    from sae_graphs.files import check_writable
     from sae_graphs.outputs import (
         EFFECTS,
         check_keeps_annotations,
         check_keeps_effects,
         fitting_or_words,
-        folder_for,
-        partial_folder,
         write_run,
     )
+    from sae_graphs.runs import check_writable, folder_for, partial_folder
 
     save_effects = wanted.save_effects
     folder = wanted.out_folder or folder_for(
@@ -228,11 +226,11 @@ def draw_again(
 
     The graph itself, where it is to be drawn `as_it_is` and no effects were saved.
     """
-    from sae_graphs.effects_file import effects_beside, run_folder
-    from sae_graphs.files import check_writable
+    from sae_graphs.effects_file import effects_beside
     from sae_graphs.graph import CausalGraph
-    from sae_graphs.outputs import holds_effects, replot_folder, write_run
+    from sae_graphs.outputs import holds_effects, write_run
     from sae_graphs.replotting import replot
+    from sae_graphs.runs import check_writable, replot_folder, run_folder
 
     folder = run_folder(folder)
     started = time.perf_counter()

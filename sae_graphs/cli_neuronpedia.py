@@ -54,8 +54,8 @@ def neuronpedia(
 
 def _write(run: Path, graph: CausalGraph, loaded: CausalGraph) -> None:
     """The graph and its pictures in their places; all else in the folder stays as it is."""
-    from sae_graphs.effects_file import run_folder
     from sae_graphs.outputs import rewrite_graph
+    from sae_graphs.runs import run_folder
 
     with err.status("drawing"):
         written = rewrite_graph(run, graph, loaded=loaded)

@@ -145,8 +145,8 @@ def validate_and_print(
     load: _Load,
 ) -> None:
     """Check, load, validate, write, print. `load` is device, precision and memory."""
-    from sae_graphs.files import check_writable
-    from sae_graphs.outputs import partial_folder, write_validation
+    from sae_graphs.outputs import write_validation
+    from sae_graphs.runs import check_writable, partial_folder
 
     texts = _texts(asked.text)
     if asked.discover is None:
@@ -209,11 +209,8 @@ def _texts(text: str | None) -> Iterator[str] | None:
 
 def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _Found:
     """A graph from its folder, with the model that made it."""
-    from sae_graphs.effects_file import run_folder
-    from sae_graphs.files import check_writable
     from sae_graphs.graph import CausalGraph
-    from sae_graphs.graph_json import FILE_NAME
-    from sae_graphs.outputs import record_of
+    from sae_graphs.runs import GRAPH, check_writable, record_of, run_folder
 
     assert asked.run is not None
     graph = CausalGraph.load(asked.run)
@@ -223,7 +220,7 @@ def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _F
         )
     folder = run_folder(asked.run)
     to_write = asked.out_folder or folder / "validation"
-    if (to_write / FILE_NAME).is_file():
+    if (to_write / GRAPH).is_file():
         raise SaeGraphsError(
             f"{to_write} holds a graph, which the report would replace; give another folder"
         )
@@ -251,8 +248,8 @@ def _discovered(
     load: _Load,
 ) -> _Found:
     """A graph that a part of the prompts have in common; the others are left to test it."""
-    from sae_graphs.files import check_writable
-    from sae_graphs.outputs import folder_for, write_run
+    from sae_graphs.outputs import write_run
+    from sae_graphs.runs import check_writable, folder_for
 
     name = model or "demo"
     folder = asked.out_folder or folder_for(

@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from sae_graphs import __version__
+from sae_graphs._version import __version__
+from sae_graphs.checkpoint import run_key
 from sae_graphs.context_rows import Place
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.resume import run_key
 from sae_graphs.saving import weights_of
 
 log = logging.getLogger(__name__)

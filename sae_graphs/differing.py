@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node, edge_order, feature_order
-from sae_graphs.render.text import counted, in_page, signed
+from sae_graphs.graph import CausalGraph, edge_order
+from sae_graphs.records import Edge, FeatureId, Node, feature_order
+from sae_graphs.text import in_page
+from sae_graphs.words import counted, signed
 
 if TYPE_CHECKING:
     import pandas as pd

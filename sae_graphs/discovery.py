@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from sae_graphs.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node, assemble
+from sae_graphs.graph import CausalGraph, assemble
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.paths import longest_path_edges, on_long_paths
+from sae_graphs.records import Edge, FeatureId, Node
 from sae_graphs.settings import GraphSettings
 
 SHARE = 0.5  # of the prompts in which an edge must be drawn

@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 from sae_graphs.effects import Effects
 from sae_graphs.effects_layer import damaged, merge_tensors, opened, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.graph import FeatureId, Node, RunRecord
-from sae_graphs.graph_json import FILE_NAME as GRAPH_FILE
 from sae_graphs.graph_json import node_attributes, node_from
 from sae_graphs.neuronpedia import feature_url
+from sae_graphs.records import FeatureId, Node, RunRecord
+from sae_graphs.runs import EFFECTS
 
 SCHEMA = "sae_graphs/effects/1"
-FILE_NAME = "effects.safetensors"
 KEPT_SETTINGS = ("top_k", "per", "min_path_edges")  # choose among effects, and change none
 COMMON = "common.safetensors"
 
@@ -60,13 +59,7 @@ class SavedLayer:
 
 def effects_beside(path: Path) -> Path:
     """The file of effects in a run's folder, which is given itself or by its `graph.json`."""
-    return (path if path.is_dir() else path.parent) / FILE_NAME
-
-
-def run_folder(path: Path) -> Path:
-    """The folder of a run, which is given itself or by its effects or its `graph.json`."""
-    named = path.name in (FILE_NAME, GRAPH_FILE) and not path.is_dir()
-    return path.parent if named else path
+    return (path if path.is_dir() else path.parent) / EFFECTS
 
 
 def digest_of(run: RunRecord) -> str:
@@ -120,7 +113,7 @@ class SavedEffects:
         self.file = effects_beside(Path(folder))
         if not self.file.is_file():
             raise GraphFileError(
-                f"no {FILE_NAME} in {self.file.parent}; make that graph again with --save-effects"
+                f"no {EFFECTS} in {self.file.parent}; make that graph again with --save-effects"
             )
         self._n_tokens = len(run.tokens)
         with opened(self.file) as held:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.records import FeatureId
+from sae_graphs.significance import Spread
 
 Role = Literal["discovery", "test"]
 NullKind = Literal["matched", "scaled", "directions", "shuffles"]
@@ -267,16 +268,6 @@ class Curve:
         from sae_graphs.notebook import curve_svg  # showing sits above this module
 
         return curve_svg(self)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A mean over snippets with its 95 % bootstrap interval; None where there are none."""
-
-    n: int
-    mean: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from sae_graphs.annotations import Annotations
-from sae_graphs.graph import CausalGraph, Context, Edge, Node, TokenEffect
+from sae_graphs.graph import CausalGraph
+from sae_graphs.records import Context, Edge, Node, TokenEffect
 from sae_graphs.render.anatomy import shares_words
 from sae_graphs.render.strips import strip
-from sae_graphs.render.text import HARD_SPACE, MINUS, visible, web_address
+from sae_graphs.text import HARD_SPACE, visible, web_address
 from sae_graphs.views import anatomy_sums, block_columns
+from sae_graphs.words import MINUS
 
 Value = str | int | float | bool | None
 

@@ -10,10 +10,11 @@ import networkx as nx
 
 from sae_graphs.annotations import Annotations
 from sae_graphs.export_tables import Value, edge_rows, node_rows, readable
-from sae_graphs.graph import CausalGraph, FeatureId
+from sae_graphs.graph import CausalGraph
+from sae_graphs.records import FeatureId
 from sae_graphs.render.names import name_of
 from sae_graphs.render.style import LOWERS, RAISES
-from sae_graphs.render.text import shortened
+from sae_graphs.text import shortened
 
 _STEP = 100.0  # between the places of neighbours, in Gephi's units
 _LONGEST = 80  # characters of a label

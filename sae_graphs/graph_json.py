@@ -20,11 +20,11 @@ import networkx as nx
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.feature_page import page_from
 from sae_graphs.files import save_at
-from sae_graphs.graph import (
+from sae_graphs.graph import CausalGraph, edge_order
+from sae_graphs.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,
-    CausalGraph,
     Context,
     Edge,
     FeatureId,
@@ -33,8 +33,8 @@ from sae_graphs.graph import (
     OutputToken,
     RunRecord,
     TokenEffect,
-    edge_order,
 )
+from sae_graphs.runs import GRAPH
 
 SCHEMA = "sae_graphs/1"
 _RUN_KINDS: dict[str, Any] = {  # the others are lists
@@ -46,7 +46,6 @@ _RUN_KINDS: dict[str, Any] = {  # the others are lists
     "total_abs_effect": (int, float),
     "kept_abs_effect": (int, float),
 }
-FILE_NAME = "graph.json"
 _SUMS = ("skip", "attention", "mlp", "preactivation_effect")  # of an edge's anatomy
 _ROUNDING = 1e-6  # by which stored sums may differ from their parts
 
@@ -91,7 +90,7 @@ def to_bytes(graph: CausalGraph) -> bytes:
 
 def save(graph: CausalGraph, path: str | Path) -> Path:
     """Write the graph in one step: a reader finds the old file or the new one, nothing else."""
-    return save_at(path, FILE_NAME, to_bytes(graph))
+    return save_at(path, GRAPH, to_bytes(graph))
 
 
 def load(path: str | Path) -> CausalGraph:
@@ -101,7 +100,7 @@ def load(path: str | Path) -> CausalGraph:
     """
     file = Path(path)
     if file.is_dir():
-        file = file / FILE_NAME
+        file = file / GRAPH
     try:
         text = file.read_text(encoding="utf-8")
         data = json.loads(text, parse_constant=_no_number, parse_float=_finite)

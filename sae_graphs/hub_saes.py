@@ -16,15 +16,7 @@ from sae_lens import SAE
 
 from sae_graphs.errors import HubError, SAELoadError, quoted
 from sae_graphs.headers import ITEM_BYTES, sizes_of, tensor_sizes, tensors_in
-from sae_graphs.hub import (
-    HubFile,
-    cached,
-    fetch,
-    is_offline,
-    missing,
-    offline,
-    remote_tensors,
-)
+from sae_graphs.hub import HubFile, cached, fetch, is_offline, missing, offline, remote_tensors
 from sae_graphs.memory import SAESize
 from sae_graphs.releases import (
     ListedSAE,

@@ -25,8 +25,9 @@ from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.recording import outputs_of, recording_calls
 from sae_graphs.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAEStack, StreamPoint, stack_from
+from sae_graphs.saes import SAEStack, stack_from
 from sae_graphs.self_check import check_replay, check_saes, rows_agree, same
+from sae_graphs.stream import StreamPoint
 
 log = logging.getLogger(__name__)
 

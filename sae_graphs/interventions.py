@@ -17,7 +17,7 @@ from torch import Tensor
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.saes import StreamPoint
+from sae_graphs.stream import StreamPoint
 
 Value = TypeVar("Value")
 

@@ -22,7 +22,8 @@ from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.nearby import one_by_one
 from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAELayer, StreamPoint
+from sae_graphs.saes import SAELayer
+from sae_graphs.stream import StreamPoint
 
 ROWS_AT_ONCE = 2048  # token rows of the copies that are run as one batch
 ENCODED_AT_ONCE = 2**21  # activations that an SAE makes at once, but never fewer rows than usual

@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
 from sae_graphs.known_saes import DEFAULTS, default_saes
-from sae_graphs.memory import (
-    MemoryPlan,
-    SAESize,
-    format_size,
-    memory_budget,
-    parse_size,
-)
+from sae_graphs.memory import MemoryPlan, SAESize, format_size, memory_budget, parse_size
 from sae_graphs.settings import parse_layers
 
 if TYPE_CHECKING:

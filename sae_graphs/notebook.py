@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.render.labels import (
-    LOWERS_WORDS,
-    RAISES_WORDS,
-    largest_activation,
-    split_by_sign,
-)
-from sae_graphs.render.text import in_page, percent, plain, signed, token, visible, web_address
+from sae_graphs.render.labels import LOWERS_WORDS, RAISES_WORDS, largest_activation, split_by_sign
+from sae_graphs.text import in_page, token, visible, web_address
+from sae_graphs.words import percent, plain, signed
 
 if TYPE_CHECKING:
     from sae_graphs.agreement import MethodComparison
     from sae_graphs.evidence import Curve, ValidationReport
-    from sae_graphs.graph import Context, Node, TokenEffect
+    from sae_graphs.records import Context, Node, TokenEffect
 
 HEIGHT = 720  # CSS pixels of an explorer's frame
 # What a frame may do. Not `allow-same-origin`: the page cannot touch the notebook around it.
@@ -101,9 +97,9 @@ def _moved(effect: TokenEffect) -> str:
 
 def report_html(report: ValidationReport) -> str:
     """What validation found: a row for each component and path, then the verdicts in words."""
-    from sae_graphs.evidence_words import p_value, probability, share, times
     from sae_graphs.report.anchors import judged
     from sae_graphs.verdict_kinds import deciding
+    from sae_graphs.words import p_value, probability, share, times
 
     found = judged(report)
     in_nats = report.contrast is not None

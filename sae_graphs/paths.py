@@ -14,7 +14,8 @@ from typing import Any
 import networkx as nx
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, RunRecord, assemble
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.records import Edge, FeatureId, RunRecord
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SAELoadError
 from sae_graphs.recording import outputs_of
 from sae_graphs.rows import Rows, run_rows
-from sae_graphs.saes import StreamPoint
+from sae_graphs.stream import StreamPoint
 
 
 class Step(NamedTuple):

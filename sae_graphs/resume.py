@@ -7,16 +7,14 @@ run, so that what is found is whole and belongs here.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from sae_graphs.checkpoint import PATIENCE
 from sae_graphs.effects import Effects
 from sae_graphs.effects_layer import about_file, layer_tensors, read_layer, write_tensors
 from sae_graphs.errors import SaeGraphsError
@@ -24,8 +22,6 @@ from sae_graphs.errors import SaeGraphsError
 log = logging.getLogger(__name__)
 
 SCHEMA = "sae_graphs/partial/1"
-PATIENCE = 2.0  # seconds: what a shorter run measured is not worth writing
-SAMPLE = 2**16  # values of each weight that tell models apart
 
 Told = Callable[[int, int], None]
 
@@ -140,18 +136,3 @@ class Partial:
                 log.warning("%s: the run could not be resumed", text)
                 self._broken = True
         self._waiting = {}
-
-
-def run_key(facts: Any, weights: Iterator[tuple[str, Any]]) -> str:
-    """A few letters that tell apart what determines the numbers of a run.
-
-    `facts` are plain JSON; of each tensor of the `weights` its kind, its shape and values spread
-    over all of it count: any training changes them, and no model is read whole.
-    """
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, tensor in weights:
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(flat.numel() // SAMPLE, 1) | 1]  # odd steps pass through all columns
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(sample.double().cpu().numpy().tobytes())
-    return digest.hexdigest()[:32]

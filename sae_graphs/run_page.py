@@ -11,10 +11,7 @@ from sae_graphs.errors import GraphFileError
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.graph import CausalGraph
 from sae_graphs.render.findings import Finding
-
-PAGE = "graph.html"
-VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a run's
-REPORT = "validation.html"
+from sae_graphs.runs import PAGE, REPORT, VALIDATION
 
 _log = logging.getLogger(__name__)
 

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae_graphs import __version__
+from sae_graphs._version import __version__
+from sae_graphs.checkpoint import run_key
 from sae_graphs.dissection import described
 from sae_graphs.effects import Effects, keep_top
 from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer, write_effects
-from sae_graphs.graph import CausalGraph, FeatureId
+from sae_graphs.graph import CausalGraph
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.measuring import Experiment
-from sae_graphs.records import OUTPUT_LAYER
-from sae_graphs.resume import Partial, run_key
+from sae_graphs.records import OUTPUT_LAYER, FeatureId
+from sae_graphs.resume import Partial
 from sae_graphs.selection import named
 
 DESCRIBED_TOP_K = 8  # times the run's top_k: features of so many edges are described for re-plots

@@ -8,16 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import (
-    Anatomy,
-    BlockAnatomy,
-    CausalGraph,
-    Edge,
-    FeatureId,
-    Node,
-    RunRecord,
-    assemble,
-)
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.records import Anatomy, BlockAnatomy, Edge, FeatureId, Node, RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,12 +12,7 @@ from torch import Tensor
 
 from sae_graphs import controls
 from sae_graphs.clean_run import CleanRun
-from sae_graphs.controls import (
-    Controls,
-    Member,
-    matched,
-    selected,
-)
+from sae_graphs.controls import Controls, Member, matched, selected
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.joint import run_sets
 

@@ -21,17 +21,9 @@ from sae_graphs.attribution_rules import EXACT, broken_rules
 from sae_graphs.attribution_words import logit_words, plain_text, safe
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.exports import exported
-from sae_graphs.graph import (
-    CausalGraph,
-    Context,
-    Edge,
-    FeatureId,
-    FeaturePage,
-    LayerReport,
-    Node,
-    OutputToken,
-    assemble,
-)
+from sae_graphs.feature_page import FeaturePage
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.records import Context, Edge, FeatureId, LayerReport, Node, OutputToken
 from tests.render.graphs import (
     graph_of,
     hostile,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sae_graphs import CausalGraph
+from sae_graphs.graph import CausalGraph
 from sae_graphs.neuronpedia import Address, address_of
 from sae_graphs.neuronpedia_client import Service
 from sae_graphs.outputs import write_run

@@ -17,7 +17,7 @@ def test_examples(name: str) -> None:
     module = importlib.import_module(f"sae_graphs.{name}")
     names = {"graph": example()}
     if name == "render.anatomy":
-        from sae_graphs.graph import BlockAnatomy
+        from sae_graphs.records import BlockAnatomy
 
         names["BlockAnatomy"] = BlockAnatomy  # type: ignore[assignment]
     result = doctest.testmod(module, extraglobs=names)

@@ -13,15 +13,7 @@ from sae_graphs.ablations import Ablations, ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.effects import Effects
 from sae_graphs.settings import GraphSettings
-from tests.against_oracle import (
-    RELATIVE,
-    Case,
-    Record,
-    case_of,
-    kinds_for,
-    largest_deviation,
-    put,
-)
+from tests.against_oracle import RELATIVE, Case, Record, case_of, kinds_for, largest_deviation, put
 from tests.conftest import BridgeOf
 from tests.models import ARCHITECTURES, PROMPT
 

@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, FeatureId, RunRecord
-from sae_graphs.paths import (
-    FeaturePath,
-    longest_path_edges,
-    on_long_paths,
-    strongest_paths,
-    union,
-)
+from sae_graphs.graph import CausalGraph
+from sae_graphs.paths import FeaturePath, longest_path_edges, on_long_paths, strongest_paths, union
+from sae_graphs.records import FeatureId, RunRecord
 from tests.graphs import edge, example, graph_of, run_record
 
 CHAIN = [edge("0.1", "1.1", -1), edge("1.1", "2.1", 2), edge("2.1", "3.1", -3)]

@@ -12,10 +12,10 @@ import matplotlib
 import pytest
 
 from sae_graphs import render
-from sae_graphs.graph import FeatureId
-from sae_graphs.report import report_files
+from sae_graphs.records import FeatureId
 from sae_graphs.report.blocks import Table, unfolded
 from sae_graphs.report.content import blocks
+from sae_graphs.report.files import report_files
 from sae_graphs.report.marking import marks_of
 from sae_graphs.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
 from tests import evidence

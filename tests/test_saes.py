@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.saes import StreamPoint, load_stack, stack_from
+from sae_graphs.saes import load_stack, stack_from
+from sae_graphs.stream import StreamPoint
 from tests.conftest import BridgeOf
 from tests.models import KINDS, STACKS, random_sae, save_saes
 from tests.stacks import one_line, saes_on

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.demo.corpus import held_out_cases
+from sae_graphs.demo.corpus.stream import held_out_cases
 from sae_graphs.demo.evaluation import encode_case, require_model
 from sae_graphs.demo.phenomena_verdicts import Asked, Component, Trial, asked_from
 from sae_graphs.demo.tokenizer import load_tokenizer
@@ -270,7 +270,7 @@ def _report(cases: int, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _key(out: Path, cases: int) -> str:
     """Tells apart runs that would find something else."""
-    from sae_graphs import __version__
+    from sae_graphs._version import __version__
 
     digest = hashlib.sha256()
     facts = [__version__, SEED, cases, dict(SETTINGS.to_json())]

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from sae_graphs.differing import GraphDifference, merged
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node, RunRecord, assemble
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.records import Edge, FeatureId, Node, RunRecord
 
 Side = Literal["left", "right"]
 Ends = tuple[FeatureId, FeatureId]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sae_graphs.errors import quoted
-from sae_graphs.graph import Anatomy, BlockShare, Edge, RunRecord
-from sae_graphs.render.text import MINUS, percent, signed, visible
+from sae_graphs.records import Anatomy, BlockShare, Edge, RunRecord
+from sae_graphs.text import visible
+from sae_graphs.words import MINUS, percent, signed
 
 MAX_PARTS = 6
 SMALLEST = 0.001  # of a share: its sign says nothing below this

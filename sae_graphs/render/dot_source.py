@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.graph import CausalGraph, Node
+from sae_graphs.graph import CausalGraph
+from sae_graphs.records import Node
 from sae_graphs.render.arrange import (
     Group,
     Rank,
@@ -29,8 +30,9 @@ from sae_graphs.render.names import counted_nodes
 from sae_graphs.render.remarks import below, remarks_on
 from sae_graphs.render.style import FAINT, INK, LINE, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.render.supernodes import Boxes, supernodes
-from sae_graphs.render.text import plain, web_address
 from sae_graphs.render.tips import box_tooltip
+from sae_graphs.text import web_address
+from sae_graphs.words import plain
 
 if TYPE_CHECKING:
     from graphviz import Digraph

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
-from sae_graphs.graph import CausalGraph, Edge, FeatureId
+from sae_graphs.graph import CausalGraph
 from sae_graphs.paths import FeaturePath, digraph_of
-from sae_graphs.render.text import counted
+from sae_graphs.records import Edge, FeatureId
+from sae_graphs.words import counted
 
 DRAWN_BOXES = 60  # more cannot be read in one picture
 LAYER_BOXES = 10  # more side by side make a picture so wide that its text is too small

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sae_graphs.annotations import Annotations
-from sae_graphs.graph import Node, RunRecord
+from sae_graphs.records import Node, RunRecord
 from sae_graphs.render.explained import broken, page_words
 from sae_graphs.render.labels import BoxShape
 from sae_graphs.render.marks import CHECK, NO_MARKS, Marks
@@ -12,15 +12,8 @@ from sae_graphs.render.names import name_of
 from sae_graphs.render.remarks import BOLD, PENCIL, PIN
 from sae_graphs.render.style import BAND, INK, SANS, SOFT
 from sae_graphs.render.supernodes import Supernode
-from sae_graphs.render.text import (
-    ELLIPSIS,
-    HARD_SPACE,
-    counted,
-    in_label,
-    in_tooltip,
-    signed,
-    visible,
-)
+from sae_graphs.text import ELLIPSIS, HARD_SPACE, in_label, in_tooltip, visible
+from sae_graphs.words import counted, signed
 
 MEMBERS = 8  # named in the box; its tooltip names all
 NAME_SIZE, TEXT_SIZE, SMALL_SIZE = 14.0, 9.0, 8.5

@@ -8,7 +8,8 @@ from typing import Any
 
 from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.errors import quoted
-from sae_graphs.graph import CausalGraph, RunRecord
+from sae_graphs.graph import CausalGraph
+from sae_graphs.records import RunRecord
 from sae_graphs.render.excerpt import Excerpt
 from sae_graphs.render.legend import legend
 from sae_graphs.render.marks import NO_MARKS, Marks
@@ -27,17 +28,8 @@ from sae_graphs.render.style import (
     WHITE,
     EffectScale,
 )
-from sae_graphs.render.text import (
-    HARD_SPACE,
-    columns,
-    counted,
-    in_label,
-    percent,
-    probability_words,
-    shortened,
-    token,
-    visible,
-)
+from sae_graphs.text import HARD_SPACE, columns, in_label, shortened, token, visible
+from sae_graphs.words import counted, percent, probability_words
 
 FACT_COLUMNS = 72
 WARNING_COLUMNS = 120

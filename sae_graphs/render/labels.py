@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sae_graphs.graph import Node, RunRecord, TokenEffect
+from sae_graphs.records import Node, RunRecord, TokenEffect
 from sae_graphs.render.explained import SIZE, UNITS, explanation_row, fitted
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
@@ -37,18 +37,8 @@ from sae_graphs.render.style import (
     effect_colour,
     effect_tint,
 )
-from sae_graphs.render.text import (
-    HARD_SPACE,
-    columns,
-    in_label,
-    plain,
-    probability_words,
-    shortened,
-    signed,
-    token,
-    visible,
-    web_address,
-)
+from sae_graphs.text import HARD_SPACE, columns, in_label, shortened, token, visible, web_address
+from sae_graphs.words import plain, probability_words, signed
 
 MAX_TOKENS = 3
 TOKEN_SIZE, NAME_SIZE, SMALL_SIZE = 20, 12, 8.5

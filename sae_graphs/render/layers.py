@@ -9,7 +9,8 @@ from sae_graphs.render.arrange import Group, Rank, Shelf
 from sae_graphs.render.markup import cell, row, table, words
 from sae_graphs.render.names import place_words
 from sae_graphs.render.style import LINE, SOFT
-from sae_graphs.render.text import counted, in_tooltip, plain, visible
+from sae_graphs.text import in_tooltip, visible
+from sae_graphs.words import counted, plain
 
 if TYPE_CHECKING:
     from graphviz import Digraph

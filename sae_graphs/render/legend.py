@@ -29,7 +29,8 @@ from sae_graphs.render.style import (
     EffectScale,
     shade,
 )
-from sae_graphs.render.text import in_label, plain, signed
+from sae_graphs.text import in_label
+from sae_graphs.words import plain, signed
 
 LEGEND_COLUMNS = 84
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from sae_graphs.render.style import INK, SANS, SOFT
-from sae_graphs.render.text import HARD_SPACE, in_label, visible
+from sae_graphs.text import HARD_SPACE, in_label, visible
 
 
 def _tag(name: str, content: str, attributes: dict[str, str | int | float | None]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sae_graphs.graph import FeatureId, Node, OutputToken, RunRecord
-from sae_graphs.render.text import counted, shortened, token, visible
+from sae_graphs.records import FeatureId, Node, OutputToken, RunRecord
+from sae_graphs.text import shortened, token, visible
+from sae_graphs.words import counted
 
 _PLACES = {"pre": "before", "mid": "inside", "post": "after"}
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")

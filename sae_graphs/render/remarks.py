@@ -6,11 +6,11 @@ import textwrap
 from dataclasses import dataclass
 
 from sae_graphs.annotations import Annotations
-from sae_graphs.graph import FeatureId
+from sae_graphs.records import FeatureId
 from sae_graphs.render.explained import broken
 from sae_graphs.render.markup import cell, font, row, table, wrapped
 from sae_graphs.render.style import INK, NOTE, SANS, SOFT, WHITE
-from sae_graphs.render.text import HARD_SPACE, in_label, visible
+from sae_graphs.text import HARD_SPACE, in_label, visible
 
 PIN = "★"
 PENCIL = "✎"

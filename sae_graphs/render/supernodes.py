@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sae_graphs.annotations import Annotations
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node
+from sae_graphs.graph import CausalGraph
+from sae_graphs.records import Edge, FeatureId, Node
 
 
 @dataclass(frozen=True)

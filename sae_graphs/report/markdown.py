@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.render.text import visible
 from sae_graphs.report.blocks import (
     Block,
     Cell,
@@ -18,6 +17,7 @@ from sae_graphs.report.blocks import (
     Table,
     unfolded,
 )
+from sae_graphs.text import visible
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}|#$~!^@]|:(?=//)|(?<=www)\.)")
 _AT_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")

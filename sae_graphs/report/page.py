@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.render import style
 from sae_graphs.render.palette import VARIABLES
-from sae_graphs.render.text import in_page, shortened, visible
 from sae_graphs.report.blocks import (
     Block,
     Cell,
@@ -20,6 +19,7 @@ from sae_graphs.report.blocks import (
     Table,
 )
 from sae_graphs.report.page_style import BADGES, STYLE
+from sae_graphs.text import in_page, shortened, visible
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")

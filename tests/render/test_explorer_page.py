@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sae_graphs.annotations import Annotations
-from sae_graphs.graph import CausalGraph, FeatureId, assemble
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.records import FeatureId
 from sae_graphs.render import html
 from sae_graphs.render.explorer.boxes import SIZES, Shape
 from sae_graphs.render.explorer.data import in_script, set_ranks

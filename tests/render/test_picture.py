@@ -20,7 +20,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import CausalGraph, assemble
 from sae_graphs.render.engine import MAX_PNG_PIXELS, MAX_PNG_SIDE, draw_png
 from sae_graphs.render.style import LOWERS, RAISES, EffectScale
-from sae_graphs.render.text import token, visible
+from sae_graphs.text import token, visible
 from tests.render.graphs import (
     HOSTILE,
     graph_of,

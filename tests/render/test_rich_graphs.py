@@ -11,16 +11,15 @@ import pygraphviz
 import pytest
 
 from sae_graphs import render
-from sae_graphs.graph import (
+from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,
-    CausalGraph,
     Context,
     Edge,
     FeatureId,
     OutputToken,
-    assemble,
 )
 from sae_graphs.render.anatomy import anatomy_words, share_of, shares_words, strongest_part
 from sae_graphs.render.arrange import groups_of

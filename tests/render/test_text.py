@@ -13,21 +13,18 @@ from hypothesis import strategies as st
 
 from sae_graphs.render.engine import draw_svg
 from sae_graphs.render.strips import strip
-from sae_graphs.render.text import (
+from sae_graphs.text import (
     HARD_SPACE,
     columns,
     in_label,
     in_page,
     in_tooltip,
-    percent,
-    plain,
-    probability_words,
     shortened,
-    signed,
     token,
     visible,
     web_address,
 )
+from sae_graphs.words import percent, plain, probability_words, signed
 from tests.render.graphs import HOSTILE
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sae_graphs.annotations import Annotations, to_json
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, FeaturePage, Node, RunRecord, TokenEffect
+from sae_graphs.feature_page import FeaturePage
+from sae_graphs.graph import CausalGraph
+from sae_graphs.records import Edge, FeatureId, Node, RunRecord, TokenEffect
 from sae_graphs.render.anatomy import (
     anatomy_words,
     parts_of,
@@ -26,7 +28,8 @@ from sae_graphs.render.labels import largest_activation, split_by_sign
 from sae_graphs.render.layout import Box, Point
 from sae_graphs.render.names import logit_words, name_of, place_words, token_at
 from sae_graphs.render.style import shade_step
-from sae_graphs.render.text import plain, probability_words, signed, token, visible, web_address
+from sae_graphs.text import token, visible, web_address
+from sae_graphs.words import plain, probability_words, signed
 
 
 def explorer_data(

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 
 from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.graph import CausalGraph, RunRecord
+from sae_graphs.graph import CausalGraph
 from sae_graphs.neuronpedia import SITE
+from sae_graphs.records import RunRecord
 from sae_graphs.render.explorer.data import explorer_data, in_script
 from sae_graphs.render.explorer.stage import stage
 from sae_graphs.render.explorer.tables import legend, tables
@@ -28,7 +29,8 @@ from sae_graphs.render.header import (
     share_words,
 )
 from sae_graphs.render.palette import ROOT
-from sae_graphs.render.text import in_page, probability_words, shortened, token, visible
+from sae_graphs.text import in_page, shortened, token, visible
+from sae_graphs.words import probability_words
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("model", "state", "camera", "drawing", "panel", "controls")

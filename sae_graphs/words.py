@@ -1,20 +1,67 @@
-"""The numbers of validation in words: `99.2 %`, `−96.1 points`, `p = 0.005`.
-
-A score is a probability, or, where the target has a contrast, a difference of logits in nats (see
-`PromptResult`); `in_nats` tells which.
-"""
+"""Numbers and counts in words: `1 feature`, `99.2 %`, `−96.1 points`, `p = 0.005`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from sae_graphs.render.text import MINUS, plain, signed, visible
+from sae_graphs.text import visible
 
 NONE = "–"  # stands where there is no number
 SMALLEST = 1e-6  # a smaller probability is only said to be smaller
 LARGEST = 1000  # a larger ratio, or share in per cent, is only said to be larger
 FACTOR = 10.0  # a relative change of this or more is told as a factor
+
+
+MINUS = "\u2212"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A number with its sign, `digits` significant ones.
+
+    >>> signed(-12.34), signed(0.5), signed(0.0), signed(-4, 2)
+    ('−12.3', '+0.500', '0', '−4.0')
+    """
+    return ("+" if value > 0 else "") + plain(value, digits)
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A number of `digits` significant ones without a plus sign; thousands are grouped.
+
+    >>> plain(14.52), plain(3574.2), plain(0.00001234)
+    ('14.5', '3,574', '1.23e-05')
+    """
+    if not value:
+        return "0"
+    text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".rstrip(".")
+    return text.replace("-", MINUS, 1) if value < 0 else text
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 feature`, `2 features`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def percent(share: float) -> str:
+    """A share as per cent, small ones with a decimal.
+
+    >>> percent(0.63), percent(0.012), percent(0.0002), percent(0.0)
+    ('63%', '1.2%', '<0.1%', '0%')
+    """
+    if 0 < share < 0.001:
+        return "<0.1%"
+    return f"{share:.1%}" if 0 < share < 0.0995 else f"{share:.0%}"
+
+
+def probability_words(probability: float) -> str:
+    """A probability as per cent; one that would read as all of it, or as nothing, says so.
+
+    >>> [probability_words(p) for p in (1.0, 0.9999, 0.997, 0.97, 0.0123, 0.0002, 0.0)]
+    ['100%', '>99.9%', '99.7%', '97%', '1.2%', '<0.1%', '0%']
+    """
+    if 0.995 <= probability < 1:
+        return f"{probability:.1%}" if probability < 0.9995 else ">99.9%"
+    return percent(probability)
 
 
 def said(text: str) -> str:

@@ -13,7 +13,6 @@ from urllib.parse import quote, urlsplit
 SPACE = "\u2423"  # open box: a space that a reader is meant to count
 HARD_SPACE = "\u00a0"  # a space in running text that no renderer may drop
 ELLIPSIS = "\u2026"
-MINUS = "\u2212"
 
 _SIGNS = {"\n": "\u21b5", "\t": "\u21e5", "\u00a0": "\\xa0"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
@@ -103,51 +102,3 @@ def web_address(url: str | None) -> str | None:
     if parts.scheme not in ("http", "https") or not host:
         return None
     return quote(url.encode("utf-8", "replace"), safe=":/?#[]@!$&()*+,;=%~._-")
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """A number with its sign, `digits` significant ones.
-
-    >>> signed(-12.34), signed(0.5), signed(0.0), signed(-4, 2)
-    ('−12.3', '+0.500', '0', '−4.0')
-    """
-    return ("+" if value > 0 else "") + plain(value, digits)
-
-
-def plain(value: float, digits: int = 3) -> str:
-    """A number of `digits` significant ones without a plus sign; thousands are grouped.
-
-    >>> plain(14.52), plain(3574.2), plain(0.00001234)
-    ('14.5', '3,574', '1.23e-05')
-    """
-    if not value:
-        return "0"
-    text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".rstrip(".")
-    return text.replace("-", MINUS, 1) if value < 0 else text
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 feature`, `2 features`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def percent(share: float) -> str:
-    """A share as per cent, small ones with a decimal.
-
-    >>> percent(0.63), percent(0.012), percent(0.0002), percent(0.0)
-    ('63%', '1.2%', '<0.1%', '0%')
-    """
-    if 0 < share < 0.001:
-        return "<0.1%"
-    return f"{share:.1%}" if 0 < share < 0.0995 else f"{share:.0%}"
-
-
-def probability_words(probability: float) -> str:
-    """A probability as per cent; one that would read as all of it, or as nothing, says so.
-
-    >>> [probability_words(p) for p in (1.0, 0.9999, 0.997, 0.97, 0.0123, 0.0002, 0.0)]
-    ['100%', '>99.9%', '99.7%', '97%', '1.2%', '<0.1%', '0%']
-    """
-    if 0.995 <= probability < 1:
-        return f"{probability:.1%}" if probability < 0.9995 else ">99.9%"
-    return percent(probability)
