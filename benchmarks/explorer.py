@@ -26,8 +26,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.records import Context, Edge, FeatureId, LayerReport, Node, RunRecord, TokenEffect
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import (
+    Context,
+    Edge,
+    FeatureId,
+    LayerReport,
+    Node,
+    RunRecord,
+    TokenEffect,
+)
 from sae_graphs.render import html
 
 LAYERS = 13

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs._version import __version__ as __version__
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge, FeatureId, Node
 from sae_graphs.late import named
-from sae_graphs.records import Edge, FeatureId, Node
 
 if TYPE_CHECKING:
     from sae_graphs.annotating import annotate
     from sae_graphs.build import causal_graph
     from sae_graphs.comparison import compare_methods
-    from sae_graphs.differing import difference
     from sae_graphs.discovery import discover
     from sae_graphs.evidence import ValidationReport
+    from sae_graphs.graph.combine import union
+    from sae_graphs.graph.difference import difference
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.loading import load
-    from sae_graphs.paths import union
     from sae_graphs.replotting import replot
     from sae_graphs.responses import response_curve
     from sae_graphs.validation import validate

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.interventions import ZERO, Intervention
-from sae_graphs.records import FeatureId
 from sae_graphs.settings import GraphSettings
 
 

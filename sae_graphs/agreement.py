@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_graphs.effects import NOWHERE, Effects
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 
 Verdict = Literal["safe", "rough", "not safe"]  # in order
 

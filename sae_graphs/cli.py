@@ -67,7 +67,7 @@ from sae_graphs.cli_view import view
 from sae_graphs.errors import SaeGraphsError, quoted
 
 if TYPE_CHECKING:
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
 
 STOPPED = 130  # exit status after Ctrl-C
 ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage error
@@ -306,7 +306,7 @@ def _fail(message: str) -> None:
 
 
 def _saved(run: Path) -> CausalGraph:
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
 
     return CausalGraph.load(run)
 

@@ -17,9 +17,9 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.memory import format_size
 
 if TYPE_CHECKING:
-    from sae_graphs.annotations import Annotations
     from sae_graphs.fetching import Fetch
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.annotations import Annotations
+    from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.settings import GraphSettings
 
@@ -70,7 +70,7 @@ class Said(NamedTuple):
 
     def read(self, *folders: Path) -> Annotations:
         """All of it; without a file, what the first of these folders has that has any."""
-        from sae_graphs.annotations import NO_ANNOTATIONS, load
+        from sae_graphs.graph.annotations import NO_ANNOTATIONS, load
         from sae_graphs.outputs import kept_annotations
 
         if self.file is not None:
@@ -95,13 +95,12 @@ class Wanted(NamedTuple):
 def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -> None:
     """Load, measure, draw, write, print."""
     from sae_graphs.outputs import (
-        EFFECTS,
         check_keeps_annotations,
         check_keeps_effects,
         fitting_or_words,
         write_run,
     )
-    from sae_graphs.runs import check_writable, folder_for, partial_folder
+    from sae_graphs.runs import EFFECTS, check_writable, folder_for, partial_folder
 
     save_effects = wanted.save_effects
     folder = wanted.out_folder or folder_for(
@@ -204,7 +203,7 @@ def _resumed(done: int, layers: int) -> None:
 def _said_again(said: Said, graph: CausalGraph, *folders: Path) -> Annotations:
     """What is said of a graph that is drawn again: a file's words that fit nothing are a mistake,
     those kept in the first of these folders that has any are not."""
-    from sae_graphs.annotations import fitting
+    from sae_graphs.graph.annotations import fitting
     from sae_graphs.outputs import fitting_or_words
 
     found = said.read(*folders)
@@ -227,10 +226,10 @@ def draw_again(
     The graph itself, where it is to be drawn `as_it_is` and no effects were saved.
     """
     from sae_graphs.effects_file import effects_beside
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.outputs import holds_effects, write_run
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.outputs import write_run
     from sae_graphs.replotting import replot
-    from sae_graphs.runs import check_writable, replot_folder, run_folder
+    from sae_graphs.runs import check_writable, holds_effects, replot_folder, run_folder
 
     folder = run_folder(folder)
     started = time.perf_counter()

@@ -14,7 +14,7 @@ from sae_graphs.cli_console import err, out, progress, warn
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
 
 
 def neuronpedia(
@@ -34,8 +34,8 @@ def neuronpedia(
     it is.
     """
     from sae_graphs.annotating import annotate
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.neuronpedia import address_of
+    from sae_graphs.graph.addresses import address_of
+    from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.neuronpedia_client import Service
 
     graph = CausalGraph.load(run)
@@ -68,7 +68,7 @@ def _print(graph: CausalGraph) -> None:
     from rich.text import Text
 
     from sae_graphs.edge_tables import print_pages
-    from sae_graphs.neuronpedia import address_of, quick_list_urls
+    from sae_graphs.graph.addresses import address_of, quick_list_urls
 
     print_pages(out, graph, graph.nodes)
     # the site shows no list at all where it does not know a feature; those it was not asked for

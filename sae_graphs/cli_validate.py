@@ -18,7 +18,7 @@ from sae_graphs.cli_options import Device, Dtype, Memory, SaePattern, Saes
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.instrument import InstrumentedModel
     from sae_graphs.validation_settings import ValidationSettings
 
@@ -209,7 +209,7 @@ def _texts(text: str | None) -> Iterator[str] | None:
 
 def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _Found:
     """A graph from its folder, with the model that made it."""
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.runs import GRAPH, check_writable, record_of, run_folder
 
     assert asked.run is not None

@@ -25,8 +25,8 @@ from sae_graphs.ablation import changed_rows, packs, reads_of
 from sae_graphs.ablations import Ablations, Places
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.records import Context, FeatureId, TokenEffect
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.records import Context, FeatureId, TokenEffect
 from sae_graphs.rows import Rows, Where
 from sae_graphs.saes import SAELayer
 

@@ -10,9 +10,9 @@ import torch
 from sae_graphs.ablations import ablations_of
 from sae_graphs.contexts import Advance, corpora_of, read_contexts, token_effects
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph.addresses import feature_url
+from sae_graphs.graph.records import Context, FeatureId, Node
 from sae_graphs.measuring import Experiment
-from sae_graphs.neuronpedia import feature_url
-from sae_graphs.records import Context, FeatureId, Node
 from sae_graphs.saes import SAELayer
 
 

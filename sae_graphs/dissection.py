@@ -11,8 +11,8 @@ import torch
 from sae_graphs.anatomy import with_anatomy
 from sae_graphs.block_parts import CleanWrites
 from sae_graphs.describing import describe
+from sae_graphs.graph.records import Edge, FeatureId, Node
 from sae_graphs.measuring import Experiment
-from sae_graphs.records import Edge, FeatureId, Node
 from sae_graphs.writers import Scrubbing, Shares, peaks_of, writers_of
 
 

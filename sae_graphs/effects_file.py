@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from sae_graphs.effects import Effects
 from sae_graphs.effects_layer import damaged, merge_tensors, opened, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.graph_json import node_attributes, node_from
-from sae_graphs.neuronpedia import feature_url
-from sae_graphs.records import FeatureId, Node, RunRecord
+from sae_graphs.graph.addresses import feature_url
+from sae_graphs.graph.node_link import node_attributes, node_from
+from sae_graphs.graph.records import FeatureId, Node, RunRecord
 from sae_graphs.runs import EFFECTS
 
 SCHEMA = "sae_graphs/effects/1"

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.significance import Spread
 
 Role = Literal["discovery", "test"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from sae_graphs._version import __version__
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.runs import GRAPH, RECORD, check_writable, record_of, replace_folder
 
 NAME = "exports"

@@ -16,12 +16,12 @@ PUBLIC = {
     "annotate": "sae_graphs.annotating",
     "causal_graph": "sae_graphs.build",
     "compare_methods": "sae_graphs.comparison",
-    "difference": "sae_graphs.differing",
+    "difference": "sae_graphs.graph.difference",
     "discover": "sae_graphs.discovery",
     "load": "sae_graphs.loading",
     "replot": "sae_graphs.replotting",
     "response_curve": "sae_graphs.responses",
-    "union": "sae_graphs.paths",
+    "union": "sae_graphs.graph.combine",
     "validate": "sae_graphs.validation",
 }
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sae_graphs.controls import Member, selected
 from sae_graphs.evidence import EdgeMediation, KeepOnly, Kept, Mediation
+from sae_graphs.graph.records import Edge, FeatureId
 from sae_graphs.interventions import ZERO
 from sae_graphs.joint import (
     Edit,
@@ -29,7 +30,6 @@ from sae_graphs.joint import (
     run_sets,
 )
 from sae_graphs.path_ablation import Tick
-from sae_graphs.records import Edge, FeatureId
 from sae_graphs.scores import clean_scores, scores
 from sae_graphs.subjects import Subject
 

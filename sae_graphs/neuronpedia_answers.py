@@ -17,9 +17,9 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.feature_page import FeaturePage, LogitToken
-from sae_graphs.neuronpedia import Address
-from sae_graphs.records import Context
+from sae_graphs.graph.addresses import Address
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.records import Context
 
 BEFORE, AFTER = 15, 4  # tokens kept around the peak, as in the stores that `contexts` writes
 CONTEXTS = 3  # kept of each feature

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.feature_page import MISSING
-from sae_graphs.neuronpedia import SITE, Address
+from sae_graphs.graph.addresses import SITE, Address
+from sae_graphs.graph.feature_page import MISSING
 from sae_graphs.neuronpedia_answers import ASKED, Answer, read_batch, read_one
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.render.labels import LOWERS_WORDS, RAISES_WORDS, largest_activation, split_by_sign
+from sae_graphs.graph.names import LOWERS_WORDS, RAISES_WORDS, largest_activation, split_by_sign
 from sae_graphs.text import in_page, token, visible, web_address
 from sae_graphs.words import percent, plain, signed
 
 if TYPE_CHECKING:
     from sae_graphs.agreement import MethodComparison
     from sae_graphs.evidence import Curve, ValidationReport
-    from sae_graphs.records import Context, Node, TokenEffect
+    from sae_graphs.graph.records import Context, Node, TokenEffect
 
 HEIGHT = 720  # CSS pixels of an explorer's frame
 # What a frame may do. Not `allow-same-origin`: the page cannot touch the notebook around it.

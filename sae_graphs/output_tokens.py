@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph.records import OutputToken
 from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.records import OutputToken
 from sae_graphs.settings import GraphSettings
 
 NEXT_TOKENS = 8

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, fitting
-from sae_graphs.annotations import load as load_annotations
-from sae_graphs.annotations import to_bytes as annotations_to_bytes
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.files import save_at, write_atomically
-from sae_graphs.graph import CausalGraph
-from sae_graphs.graph_json import to_bytes
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
+from sae_graphs.graph.annotations import load as load_annotations
+from sae_graphs.graph.annotations import to_bytes as annotations_to_bytes
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.node_link import to_bytes
 from sae_graphs.run_page import explorer_of
 from sae_graphs.runs import (
     _OF_RUN,

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sae_graphs.effects import NOWHERE, Effects
 from sae_graphs.effects_file import SavedEffects
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.records import Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
 from sae_graphs.runs import run_folder
 from sae_graphs.selection import other_warnings, select
 from sae_graphs.settings import GraphSettings, Per

@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_graphs.controls import Member, active_members, selected
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.evidence import Curve
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.joint import (
     Ran,
@@ -29,7 +30,6 @@ from sae_graphs.joint import (
 )
 from sae_graphs.output_tokens import token_id
 from sae_graphs.path_ablation import Tick
-from sae_graphs.records import FeatureId
 from sae_graphs.scores import Question
 from sae_graphs.settings import GraphSettings
 from sae_graphs.significance import fit_line

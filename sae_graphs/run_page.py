@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 from sae_graphs import evidence_json
-from sae_graphs.annotations import Annotations
 from sae_graphs.errors import GraphFileError
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.findings import Finding
 from sae_graphs.runs import PAGE, REPORT, VALIDATION
 

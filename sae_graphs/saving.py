@@ -15,10 +15,10 @@ from sae_graphs.checkpoint import run_key
 from sae_graphs.dissection import described
 from sae_graphs.effects import Effects, keep_top
 from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer, write_effects
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import OUTPUT_LAYER, FeatureId
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.measuring import Experiment
-from sae_graphs.records import OUTPUT_LAYER, FeatureId
 from sae_graphs.resume import Partial
 from sae_graphs.selection import named
 

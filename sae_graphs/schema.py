@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sae_graphs.errors import GraphFileError
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 
 _REMEDY = "validate the graph again"
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sae_graphs.effects import Effects, MeasuredEdge, keep_top
-from sae_graphs.paths import longest_path_edges, on_long_paths
-from sae_graphs.records import OUTPUT_LAYER, Edge, FeatureId
+from sae_graphs.graph.paths import longest_path_edges, on_long_paths
+from sae_graphs.graph.records import OUTPUT_LAYER, Edge, FeatureId
 from sae_graphs.settings import Per
 
 FEW = 0.25  # a smaller share of the strongest edges on long paths is warned of

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.neuronpedia import Address, feature_at, is_address, parse_address
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.addresses import Address, feature_at, is_address, parse_address
+from sae_graphs.graph.records import FeatureId
 
 Per = Literal["layer", "source", "graph"]
 Ablate = Literal["all", "read", "each"]

@@ -21,9 +21,9 @@ from sae_graphs.anatomy import numbers_of
 from sae_graphs.block_parts import Changes, CleanWrites, changes_by_block
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import CannotSplitError
+from sae_graphs.graph.records import BlockShare, FeatureId, Part
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.preactivations import linear_part
-from sae_graphs.records import BlockShare, FeatureId, Part
 from sae_graphs.replay import steps_between
 from sae_graphs.rows import Rows, Where
 from sae_graphs.stream import StreamPoint

@@ -25,7 +25,7 @@ from sae_graphs.evidence import (
     UnitReport,
     ValidationReport,
 )
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.significance import Spread
 
 NAMES = ("0.1", "1.1", "2.10600", "3.5")

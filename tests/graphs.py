@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.records import (
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,

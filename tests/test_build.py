@@ -16,7 +16,7 @@ from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.build import causal_graph, settings_from
 from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.interventions import resample, scale
 from sae_graphs.settings import GraphSettings, parse_layers
@@ -316,8 +316,8 @@ def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: Instrume
 
 
 def test_graphs_of_other_reference_prompts_do_not_join(tiny: InstrumentedModel) -> None:
+    from sae_graphs.graph.combine import union
     from sae_graphs.interventions import mean_over
-    from sae_graphs.paths import union
 
     pins = [str(edge.source) for edge in causal_graph(tiny, PROMPT, min_path_edges=1).edges]
     first, second = sorted(set(pins))[:2]

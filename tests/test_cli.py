@@ -16,7 +16,7 @@ import networkx as nx
 import pytest
 
 from sae_graphs import cli
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
 from tests.models import save_model_folder, save_sae_folder
 
 RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"

@@ -11,7 +11,7 @@ import pytest
 
 from sae_graphs import validation
 from sae_graphs.evidence_json import load
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
 from tests.commands import Commands
 from tests.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
 

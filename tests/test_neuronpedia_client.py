@@ -17,8 +17,8 @@ import pytest
 
 from sae_graphs import neuronpedia_client
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.feature_page import FeaturePage
-from sae_graphs.neuronpedia import SITE, Address, parse_address
+from sae_graphs.graph.addresses import SITE, Address, parse_address
+from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.neuronpedia_answers import Answer
 from sae_graphs.neuronpedia_client import Fetched, Service, fetch
 from tests.neuronpedia_server import HTML, Neuronpedia, Reply, record, reply

@@ -12,7 +12,7 @@ import matplotlib
 import pytest
 
 from sae_graphs import render
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.report.blocks import Table, unfolded
 from sae_graphs.report.content import blocks
 from sae_graphs.report.files import report_files

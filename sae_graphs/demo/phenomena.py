@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from sae_graphs.evidence import PromptResult
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.instrument import InstrumentedModel
 
 TESTED = (

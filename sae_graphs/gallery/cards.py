@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sae_graphs.gallery.library import Card
 from sae_graphs.gallery.skeleton import Page, page, prompt_html, quoted_name, run_address, shown
-from sae_graphs.records import RunRecord
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.marks import CHECK
 from sae_graphs.runs import REPORT, VALIDATION
 from sae_graphs.text import in_page, shortened, token, visible

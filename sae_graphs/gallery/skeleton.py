@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from sae_graphs.records import RunRecord
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.explorer.page import FOLDER as EXPLORER
 from sae_graphs.render.explorer.page import allowed
 from sae_graphs.render.palette import ROOT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.layout import Box, layout
 from sae_graphs.render.palette import DARK, LIGHT
 from sae_graphs.render.style import EffectScale

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.dot_source import dot
 from sae_graphs.render.engine import draw, draw_pdf, draw_png, draw_svg
 from sae_graphs.render.explorer import page

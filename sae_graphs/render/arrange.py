@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import LayerReport, Node
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import LayerReport, Node
 from sae_graphs.render.supernodes import Supernode
 
 WIDE_BOX, NARROW_BOX = 36, 26  # characters in a line of a box

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import Node
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import counted_nodes
+from sae_graphs.graph.records import Node
 from sae_graphs.render.arrange import (
     Group,
     Rank,
@@ -26,7 +27,6 @@ from sae_graphs.render.labels import BoxRows, BoxShape, box
 from sae_graphs.render.layers import add_layer_names, add_ranks
 from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
 from sae_graphs.render.markup import at_own_size, cell, row, table, words
-from sae_graphs.render.names import counted_nodes
 from sae_graphs.render.remarks import below, remarks_on
 from sae_graphs.render.style import FAINT, INK, LINE, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.render.supernodes import Boxes, supernodes

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
-from sae_graphs.graph import CausalGraph
-from sae_graphs.paths import FeaturePath, digraph_of
-from sae_graphs.records import Edge, FeatureId
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.paths import FeaturePath, digraph_of
+from sae_graphs.graph.records import Edge, FeatureId
 from sae_graphs.words import counted
 
 DRAWN_BOXES = 60  # more cannot be read in one picture

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterable
 from unicodedata import east_asian_width
 
-from sae_graphs.feature_page import FeaturePage, LogitToken
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import Node
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Node
 from sae_graphs.render.markup import cell, font, row
 from sae_graphs.render.style import FAINT, INK, SANS
 from sae_graphs.text import ELLIPSIS, HARD_SPACE, in_label, shortened, token, visible

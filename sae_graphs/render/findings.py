@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 
 Ends = tuple[FeatureId, FeatureId]
 

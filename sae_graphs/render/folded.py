@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sae_graphs.annotations import Annotations
-from sae_graphs.records import Node, RunRecord
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.names import name_of
+from sae_graphs.graph.records import Node, RunRecord
 from sae_graphs.render.explained import broken, page_words
 from sae_graphs.render.labels import BoxShape
 from sae_graphs.render.marks import CHECK, NO_MARKS, Marks
 from sae_graphs.render.markup import cell, font, row, table, words, wrapped
-from sae_graphs.render.names import name_of
 from sae_graphs.render.remarks import BOLD, PENCIL, PIN
 from sae_graphs.render.style import BAND, INK, SANS, SOFT
 from sae_graphs.render.supernodes import Supernode

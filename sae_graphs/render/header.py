@@ -6,15 +6,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.errors import quoted
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import RunRecord
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import counted_nodes
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.excerpt import Excerpt
 from sae_graphs.render.legend import legend
 from sae_graphs.render.marks import NO_MARKS, Marks
 from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
-from sae_graphs.render.names import counted_nodes
 from sae_graphs.render.style import (
     ALARM,
     ALARM_LINE,

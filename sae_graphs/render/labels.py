@@ -6,11 +6,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sae_graphs.records import Node, RunRecord, TokenEffect
+from sae_graphs.graph.names import (
+    LOWERS_WORDS,
+    RAISES_WORDS,
+    largest_activation,
+    logit_words,
+    output_words,
+    split_by_sign,
+    token_at,
+)
+from sae_graphs.graph.records import Node, RunRecord, TokenEffect
 from sae_graphs.render.explained import SIZE, UNITS, explanation_row, fitted
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
-from sae_graphs.render.names import logit_words, output_words, token_at
 from sae_graphs.render.remarks import (
     BOLD,
     NO_REMARKS,
@@ -45,9 +53,6 @@ TOKEN_SIZE, NAME_SIZE, SMALL_SIZE = 20, 12, 8.5
 MARKED_FRAME = 3  # points: the frame of a feature on a supported path
 PINNED_FRAME = 2
 OUTPUT_WIDTH = 108  # points: so that output tokens are of one width, but for long ones
-
-LOWERS_WORDS = "ablating lowers"
-RAISES_WORDS = "ablating raises"
 
 
 @dataclass(frozen=True)
@@ -172,24 +177,6 @@ def _filling(mine: BoxRows, level: BoxRows | None, shape: BoxShape) -> list[str]
         *[note_row(None)] * missing.note,
         *[band_row(None, 0)] * missing.band,
     ]
-
-
-def split_by_sign(node: Node) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffect, ...]]:
-    """The tokens that ablating the feature lowers, and those it raises; strongest first."""
-    effects = sorted((*node.promotes, *node.suppresses), key=lambda item: -abs(item.effect_nats))
-    lowered = tuple(item for item in effects if item.effect_nats < 0)
-    raised = tuple(item for item in effects if item.effect_nats > 0)
-    return lowered, raised
-
-
-def largest_activation(node: Node) -> float:
-    """What full blue stands for: the feature's largest |activation|, in its contexts and here.
-
-    The first token is left out: it is the attention sink, where activations mean nothing.
-    """
-    values = [value for context in node.contexts for value in context.activations]
-    values += node.activations[1:] or node.activations
-    return max(map(abs, values), default=0.0)
 
 
 def _output_box(

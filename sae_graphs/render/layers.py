@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
+from sae_graphs.graph.names import place_words
 from sae_graphs.render.arrange import Group, Rank, Shelf
 from sae_graphs.render.markup import cell, row, table, words
-from sae_graphs.render.names import place_words
 from sae_graphs.render.style import LINE, SOFT
 from sae_graphs.text import in_tooltip, visible
 from sae_graphs.words import counted, plain

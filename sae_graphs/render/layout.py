@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import FeatureId, LayerReport
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId, LayerReport
 from sae_graphs.render.arrange import Group, groups_of
 from sae_graphs.render.engine import placed
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.excerpt import Excerpt
 from sae_graphs.render.explained import is_explained
 from sae_graphs.render.marks import CHECK, LEAST_SHARE, NO_MARKS, Marks

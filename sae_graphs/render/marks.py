@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sae_graphs.records import Edge, FeatureId, Node
+from sae_graphs.graph.records import Edge, FeatureId, Node
 
 CHECK = "✓"
 LEAST_SHARE = 0.1  # of the change: a feature or an arrow of less is not ticked

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from sae_graphs.annotations import Annotations
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.explained import broken
 from sae_graphs.render.markup import cell, font, row, table, wrapped
 from sae_graphs.render.style import INK, NOTE, SANS, SOFT, WHITE

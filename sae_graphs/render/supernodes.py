@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sae_graphs.annotations import Annotations
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import Edge, FeatureId, Node
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge, FeatureId, Node
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from sae_graphs.records import BlockShare, Context, Node, RunRecord
-from sae_graphs.render.anatomy import shares_words
+from sae_graphs.graph.names import (
+    LOWERS_WORDS,
+    RAISES_WORDS,
+    logit_words,
+    name_of,
+    shares_words,
+    split_by_sign,
+    token_at,
+)
+from sae_graphs.graph.records import BlockShare, Context, Node, RunRecord
 from sae_graphs.render.explained import page_lines
-from sae_graphs.render.labels import LOWERS_WORDS, RAISES_WORDS, split_by_sign
-from sae_graphs.render.names import logit_words, name_of, token_at
 from sae_graphs.render.remarks import NO_REMARKS, Remarks, remark_lines
 from sae_graphs.text import in_tooltip, shortened, token, visible, web_address
 from sae_graphs.words import counted, plain, probability_words, signed

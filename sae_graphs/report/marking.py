@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sae_graphs.evidence import UnitReport, ValidationReport
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.findings import Finding
 from sae_graphs.render.marks import LEAST_SHARE, Marks, Standing
 from sae_graphs.report.anchors import judged

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from sae_graphs.evidence import Curve, KeepOnly, Kept, Mediation, Noise, NullKind, UnitReport
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.style import (
     BAND,
     BAR,

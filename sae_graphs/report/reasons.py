@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from sae_graphs.evidence import LEAST_CHANGE, Curve, KeepOnly, Mediation, UnitReport
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.report.blocks import (
     Cell,
     Figure,

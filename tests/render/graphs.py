@@ -7,9 +7,9 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from sae_graphs.feature_page import FeaturePage, LogitToken
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.records import (
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,

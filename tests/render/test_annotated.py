@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_graphs import render
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, Group
-from sae_graphs.feature_page import FeaturePage
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group
+from sae_graphs.graph.feature_page import FeaturePage
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.fonts import FOLDER
 from sae_graphs.render.labels import BoxRows, BoxShape
 from sae_graphs.render.remarks import NOTE_LINES, PENCIL, PIN, Remarks, remarks_on

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_graphs import render
-from sae_graphs.annotations import Annotations, Group
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.annotations import Annotations, Group
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.asides import set_aside
 from sae_graphs.render.detours import detour, rounded, rows_of
 from sae_graphs.render.engine import _rendered

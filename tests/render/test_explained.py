@@ -15,8 +15,8 @@ from rich.console import Console
 
 from sae_graphs import render, terminal
 from sae_graphs.edge_tables import print_edges
-from sae_graphs.feature_page import FeaturePage, LogitToken
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.explained import UNITS, _width, broken, fitted, page_words
 from sae_graphs.render.fonts import FOLDER
 from sae_graphs.render.style import FAINT, INK

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.annotations import Annotations
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render import html
 from sae_graphs.render.explorer.boxes import SIZES, Shape
 from sae_graphs.render.explorer.data import in_script, set_ranks

@@ -11,7 +11,7 @@ import pygraphviz
 import pytest
 
 from sae_graphs import render
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.asides import add_asides, set_aside
 from sae_graphs.render.engine import _rendered
 from sae_graphs.render.finishing import _line, _off, _size, finished

@@ -17,7 +17,7 @@ import pytest
 
 from sae_graphs import render
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, assemble
+from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.engine import MAX_PNG_PIXELS, MAX_PNG_SIDE, draw_png
 from sae_graphs.render.style import LOWERS, RAISES, EffectScale
 from sae_graphs.text import token, visible

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.graph import CausalGraph
-from sae_graphs.neuronpedia import SITE
-from sae_graphs.records import RunRecord
+from sae_graphs.graph.addresses import SITE
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.explorer.data import explorer_data, in_script
 from sae_graphs.render.explorer.stage import stage
 from sae_graphs.render.explorer.tables import legend, tables

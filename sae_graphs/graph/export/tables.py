@@ -7,16 +7,21 @@ hold them. `graph.json` has them as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sae_graphs.annotations import Annotations
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import Context, Edge, Node, TokenEffect
-from sae_graphs.render.anatomy import shares_words
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import shares_words
+from sae_graphs.graph.records import Anatomy, Context, Edge, FeatureId, Node, TokenEffect
 from sae_graphs.render.strips import strip
 from sae_graphs.text import HARD_SPACE, visible, web_address
-from sae_graphs.views import anatomy_sums, block_columns
 from sae_graphs.words import MINUS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ANATOMY_COLUMNS = ("skip", "attention", "mlp", "preactivation_effect")
+
 
 Value = str | int | float | bool | None
 
@@ -126,3 +131,50 @@ def _effects(effects: Iterable[TokenEffect]) -> str | None:
 
 def _readable(text: Any) -> str | None:
     return None if text is None else readable(text)
+
+
+def anatomy_sums(anatomy: Anatomy | None) -> dict[str, float | None]:
+    """The four numbers of `ANATOMY_COLUMNS`, each None where there is no anatomy."""
+    return {name: getattr(anatomy, name, None) for name in ANATOMY_COLUMNS}
+
+
+def block_columns(edge: Edge) -> dict[str, tuple[tuple[int, int, int], float]]:
+    """Column name to its place among the columns, and this edge's value: `attention_4`,
+    `attention_4_head_7`, `mlp_4`; nothing where there is no anatomy."""
+    found: dict[str, tuple[tuple[int, int, int], float]] = {}
+    for block in edge.anatomy.blocks if edge.anatomy is not None else ():
+        n = block.block
+        found[f"attention_{n}"] = (n, 0, -1), block.attention
+        for head, value in enumerate(block.heads):
+            found[f"attention_{n}_head_{head}"] = (n, 0, head), value
+        found[f"mlp_{n}"] = (n, 1, -1), block.mlp
+    return found
+
+
+def to_pandas(graph: CausalGraph) -> pd.DataFrame:
+    """One row an edge, strongest first; see `CausalGraph.to_pandas`."""
+    import pandas as pd
+
+    columns = {
+        "source": [str(edge.source) for edge in graph.edges],
+        "target": [str(edge.target) for edge in graph.edges],
+        "source_layer": [edge.source.layer for edge in graph.edges],
+        "target_layer": [edge.target.layer for edge in graph.edges],
+        "source_position": _positions(edge.source for edge in graph.edges),
+        "target_position": _positions(edge.target for edge in graph.edges),
+        "target_token": [graph[edge.target].token for edge in graph.edges],
+        "effect": [edge.effect for edge in graph.edges],
+        "component": [graph[edge.source].component for edge in graph.edges],
+        "source_explanation": [graph[edge.source].explanation for edge in graph.edges],
+        "target_explanation": [graph[edge.target].explanation for edge in graph.edges],
+    }
+    sums = [anatomy_sums(edge.anatomy) for edge in graph.edges]
+    for name in ANATOMY_COLUMNS:
+        columns[name] = pd.array([each[name] for each in sums], dtype="float64")
+    return pd.DataFrame(columns)
+
+
+def _positions(features: Iterable[FeatureId]) -> object:
+    import pandas as pd
+
+    return pd.array([feature.position for feature in features], dtype="Int64")

@@ -16,55 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from sae_graphs.checks import check_graph, unknown_feature
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.feature_page import FeaturePage, LogitToken
-from sae_graphs.neuronpedia import feature_at, is_address, layers_of
-from sae_graphs.records import (
-    OUTPUT_LAYER,
-    Anatomy,
-    BlockAnatomy,
-    BlockShare,
-    Context,
-    Edge,
-    FeatureId,
-    LayerReport,
-    Node,
-    OutputToken,
-    RunRecord,
-    Sign,
-    TokenEffect,
-    feature_order,
-)
+from sae_graphs.graph.addresses import feature_at, is_address, layers_of
+from sae_graphs.graph.checks import check_graph, unknown_feature
+from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, Sign, feature_order
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sae_graphs.annotations import Annotations
+    from sae_graphs.graph.annotations import Annotations
+    from sae_graphs.graph.paths import FeaturePath
     from sae_graphs.notebook import Explorer
-    from sae_graphs.paths import FeaturePath
-
-__all__ = [
-    "OUTPUT_LAYER",
-    "Anatomy",
-    "BlockAnatomy",
-    "BlockShare",
-    "CausalGraph",
-    "Context",
-    "Edge",
-    "FeatureId",
-    "FeaturePage",
-    "LayerReport",
-    "LogitToken",
-    "Node",
-    "OutputToken",
-    "RunRecord",
-    "Sign",
-    "TokenEffect",
-    "assemble",
-    "edge_order",
-    "feature_order",
-]
 
 
 @dataclass(frozen=True, repr=False)
@@ -280,7 +242,9 @@ class CausalGraph:
         >>> print(graph.paths(target="2.10600", limit=1)[0])
         0.1 promotes 1.1 (-4), which promotes 2.10600 (-2)
         """
-        from sae_graphs.paths import strongest_paths  # paths reads graphs, hence the late import
+        from sae_graphs.graph.paths import (
+            strongest_paths,  # paths reads graphs, hence the late import
+        )
 
         starts = None if source is None else self.at_positions(source)
         ends = None if target is None else self.at_positions(target)
@@ -311,7 +275,7 @@ class CausalGraph:
 
     def to_networkx(self) -> nx.DiGraph:
         """A networkx graph with the nodes, edges and attributes of `graph.json`."""
-        from sae_graphs.graph_json import to_networkx
+        from sae_graphs.graph.node_link import to_networkx
 
         return to_networkx(self)
 
@@ -321,7 +285,7 @@ class CausalGraph:
         Positions are missing where the graph has none, anatomies where none was measured;
         `target_token` is the text of an output token, explanations are Neuronpedia's.
         """
-        from sae_graphs.views import to_pandas
+        from sae_graphs.graph.export.tables import to_pandas
 
         return to_pandas(self)
 
@@ -329,15 +293,15 @@ class CausalGraph:
         """A graph with positions as one of plain features, effects summed over source positions.
 
         `at` is the target position that is kept, the read position by default, or `"all"` to sum
-        over target positions as well; see `sae_graphs.views.summed`.
+        over target positions as well; see `sae_graphs.graph.positions.summed`.
         """
-        from sae_graphs.views import summed
+        from sae_graphs.graph.positions import summed
 
         return summed(self, at)
 
     def save(self, path: str | Path) -> Path:
         """Write `graph.json` (into `path` where it is a folder) in one step; returns the file."""
-        from sae_graphs.graph_json import save
+        from sae_graphs.graph.node_link import save
 
         return save(self, path)
 
@@ -348,16 +312,16 @@ class CausalGraph:
 
         `.graphml`, `.gexf`, `.csv`, `.parquet` (tables come with a second file, of the nodes), and
         `.attribution.json` for circuit-tracer's viewer and Neuronpedia; see
-        `sae_graphs.exports.export` for what each of them loses.
+        `sae_graphs.graph.export.formats.export` for what each of them loses.
         """
-        from sae_graphs.exports import export
+        from sae_graphs.graph.export.formats import export
 
         return export(self, path, annotations=annotations)
 
     @classmethod
     def load(cls, path: str | Path) -> CausalGraph:
         """Read a graph from its file or its run's folder; raises `GraphFileError`."""
-        from sae_graphs.graph_json import load
+        from sae_graphs.graph.node_link import load
 
         return load(path)
 

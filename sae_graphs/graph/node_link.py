@@ -18,10 +18,10 @@ from typing import Any
 import networkx as nx
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.feature_page import page_from
 from sae_graphs.files import save_at
-from sae_graphs.graph import CausalGraph, edge_order
-from sae_graphs.records import (
+from sae_graphs.graph.feature_page import page_from
+from sae_graphs.graph.graph import CausalGraph, edge_order
+from sae_graphs.graph.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,

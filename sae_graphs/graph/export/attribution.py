@@ -27,13 +27,20 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from sae_graphs._version import __version__
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.attribution_places import lost_from_view, place_of, too_frequent
-from sae_graphs.attribution_words import feature_words, logit_words, plain_text, safe
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph
-from sae_graphs.neuronpedia import SITE, address_of
-from sae_graphs.records import Edge, FeatureId, Node
+from sae_graphs.graph.addresses import SITE, address_of
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.export.attribution_nodes import (
+    feature_words,
+    logit_words,
+    lost_from_view,
+    place_of,
+    plain_text,
+    safe,
+    too_frequent,
+)
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge, FeatureId, Node
 
 SCHEMA_VERSION = 1  # features are numbered by Cantor's pairing of layer and index
 FEATURE_TYPE = "cross layer transcoder"  # viewers show details of no other type

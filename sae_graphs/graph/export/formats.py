@@ -9,15 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, fitting
-from sae_graphs.annotations import load as load_annotations
-from sae_graphs.attribution import attribution
-from sae_graphs.attribution_rules import broken_rules
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.export_tables import Value, edge_rows, node_rows
 from sae_graphs.files import write_atomically
-from sae_graphs.graph import CausalGraph
-from sae_graphs.views import ANATOMY_COLUMNS
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
+from sae_graphs.graph.annotations import load as load_annotations
+from sae_graphs.graph.export.attribution import attribution
+from sae_graphs.graph.export.attribution_rules import broken_rules
+from sae_graphs.graph.export.tables import ANATOMY_COLUMNS, Value, edge_rows, node_rows
+from sae_graphs.graph.graph import CausalGraph
 
 SUFFIXES = {
     "graphml": ".graphml",
@@ -52,7 +51,8 @@ def export(
       Read CSV with `pandas.read_csv(file, dtype={"source": str, "target": str, "feature": str})`:
       without that, pandas takes the name 2.720 for the number 2.72, which is another feature's.
     - `.attribution.json`: for circuit-tracer's viewer and Neuronpedia, where a link's weight is
-      *minus* the effect, so that positive ones support; see `sae_graphs.attribution.attribution`.
+      *minus* the effect, so that positive ones support; see
+      `sae_graphs.graph.export.attribution.attribution`.
 
     `annotations` are a reader's, or their file: labels, groups, pins and notes go along. Texts are
     made visible, so that any program can hold them; `graph.json` alone has them as they were.
@@ -97,7 +97,7 @@ def exported(
     if kind == "attribution":
         return {name: attribution_bytes(graph, annotations=said, told=tell)}
     if kind in ("graphml", "gexf"):
-        from sae_graphs import export_xml
+        from sae_graphs.graph.export import xml as export_xml
 
         return {name: getattr(export_xml, kind)(graph, said)}
     nodes = f"{stem}.nodes{SUFFIXES[kind]}"

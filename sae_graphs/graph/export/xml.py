@@ -8,11 +8,11 @@ from typing import Any
 
 import networkx as nx
 
-from sae_graphs.annotations import Annotations
-from sae_graphs.export_tables import Value, edge_rows, node_rows, readable
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import FeatureId
-from sae_graphs.render.names import name_of
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.export.tables import Value, edge_rows, node_rows, readable
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import name_of
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.style import LOWERS, RAISES
 from sae_graphs.text import shortened
 
@@ -21,7 +21,7 @@ _LONGEST = 80  # characters of a label
 
 
 def graphml(graph: CausalGraph, annotations: Annotations) -> bytes:
-    """The graph as GraphML; see `sae_graphs.exports.export` for what is lost."""
+    """The graph as GraphML; see `sae_graphs.graph.export.formats.export` for what is lost."""
     file = io.BytesIO()
     digraph = _digraph(graph, annotations)
     run = graph.run

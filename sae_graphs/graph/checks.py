@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.records import Edge, FeatureId, Node, RunRecord
+from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
 
 
 def check_graph(run: RunRecord, nodes: Sequence[Node], edges: Sequence[Edge]) -> None:

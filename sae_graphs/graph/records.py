@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.feature_page import FeaturePage
+from sae_graphs.graph.feature_page import FeaturePage
 
 Sign = Literal["promotes", "suppresses"]
 Part = Literal["embedding", "attention", "mlp"]

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import networkx as nx
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.records import Edge, FeatureId, RunRecord
+from sae_graphs.graph.records import Edge, FeatureId
 
 
 @dataclass(frozen=True)
@@ -130,71 +128,3 @@ def _strength(way: tuple[float, tuple[Edge, ...]]) -> tuple[float, list[str]]:
 def longest_path_edges(edges: Sequence[Edge]) -> int:
     """The number of edges on the longest path, 0 where there are no edges."""
     return int(nx.dag_longest_path_length(digraph_of(edges), weight=None)) if edges else 0
-
-
-def union(left: CausalGraph, right: CausalGraph) -> CausalGraph:
-    """Both graphs' edges in one. They must come from one run: the same model, SAEs, tokens, read
-    position and settings; only `pin` may differ, where no feature is pinned in both.
-
-    Raises `SaeGraphsError` where they differ, and where they disagree on an effect.
-    """
-    _check_same_run(left, right)
-    edges = {(edge.source, edge.target): edge for edge in left.edges}
-    for edge in right.edges:
-        mine = edges.setdefault((edge.source, edge.target), edge)
-        if not math.isclose(mine.effect, edge.effect, rel_tol=1e-4, abs_tol=1e-6):
-            raise SaeGraphsError(f"the graphs disagree: {mine} here, {edge} there")
-    nodes = {node.feature: node for graph in (right, left) for node in graph.nodes}
-    return assemble(_joined_run(left, right), nodes.values(), edges.values())
-
-
-def _check_same_run(left: CausalGraph, right: CausalGraph) -> None:
-    for name in ("model", "saes", "tokens", "read_position"):
-        mine, theirs = getattr(left.run, name), getattr(right.run, name)
-        if mine != theirs:
-            raise SaeGraphsError(
-                f"cannot join graphs of different runs: {name} is {mine!r} and {theirs!r}; "
-                "measure both in the same way"
-            )
-    ours, others = dict(left.run.settings), dict(right.run.settings)
-    pins = [set(settings.pop("pin", None) or ()) for settings in (ours, others)]
-    for settings in (ours, others):
-        settings.pop("seed", None)  # nothing is drawn at random
-    differing = sorted(k for k in ours.keys() | others.keys() if ours.get(k) != others.get(k))
-    if differing:
-        k = differing[0]
-        raise SaeGraphsError(
-            f"cannot join graphs of different settings: {k} is {ours.get(k)!r} and "
-            f"{others.get(k)!r}; measure both in the same way"
-        )
-    if pins[0] != pins[1] and (not all(pins) or pins[0] & pins[1]):
-        raise SaeGraphsError(
-            "cannot join these graphs: some features were measured in both runs, so totals would "
-            "count them twice; pin different features in each"
-        )
-
-
-def _joined_run(left: CausalGraph, right: CausalGraph) -> RunRecord:
-    """The run record of both: measured twice the same, or with pins that do not overlap."""
-    pins = [graph.run.settings.get("pin") or [] for graph in (left, right)]
-    if set(pins[0]) == set(pins[1]):
-        return left.run
-
-    def added(a: Any, b: Any) -> Any:
-        return b if a is None else a if b is None else a + b
-
-    layers = tuple(
-        replace(
-            mine,
-            total_abs_effect=added(mine.total_abs_effect, theirs.total_abs_effect),
-            kept_abs_effect=added(mine.kept_abs_effect, theirs.kept_abs_effect),
-            measured_features=added(mine.measured_features, theirs.measured_features),
-        )
-        for mine, theirs in zip(left.run.layers, right.run.layers, strict=True)
-    )
-    return replace(
-        left.run,
-        settings={**left.run.settings, "pin": [*pins[0], *pins[1]]},
-        total_abs_effect=left.run.total_abs_effect + right.run.total_abs_effect,
-        layers=layers,
-    )

@@ -15,8 +15,8 @@ from typing import Any
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError, quoted
 from sae_graphs.files import save_at
-from sae_graphs.graph import CausalGraph
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.runs import ANNOTATIONS
 
 SCHEMA = "sae_graphs/annotations/1"
