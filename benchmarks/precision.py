@@ -22,7 +22,7 @@ from sae_graphs.ablation import measure
 from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.agreement import Aligned, aligned, spearman
 from sae_graphs.effects import Effects
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.settings import TOP_K, Ablate, GraphSettings
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sae_graphs.evidence import ValidationReport
     from sae_graphs.graph.combine import union
     from sae_graphs.graph.difference import difference
-    from sae_graphs.instrument import InstrumentedModel
-    from sae_graphs.loading import load
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.pretrained.loading import load
     from sae_graphs.replotting import replot
     from sae_graphs.responses import response_curve
     from sae_graphs.validation import validate

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_graphs.ablations import Ablations, Places
-from sae_graphs.clean_run import ENCODED_ROWS, CleanRun
 from sae_graphs.effects import NOWHERE, Effects
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.nearby import nearby
-from sae_graphs.replay import steps_between
-from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAELayer
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.preactivations import nearby
+from sae_graphs.model.replay import steps_between
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.saes import SAELayer
+from sae_graphs.model.stream import StreamPoint
 
 LEAST_FOR_NEARBY = 200  # ablations of a layer: for fewer, sorting the features out costs more
 EXPRESSED_SAMPLE = 16  # sources per layer on which `effect_in_features` is measured

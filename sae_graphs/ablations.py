@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.interventions import ZERO, Intervention
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.interventions import ZERO, Intervention
 from sae_graphs.settings import GraphSettings
 
 

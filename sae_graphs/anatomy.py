@@ -17,11 +17,11 @@ import torch
 
 from sae_graphs.ablation import changed_rows, packs
 from sae_graphs.ablations import Ablations, Places
-from sae_graphs.block_parts import BlockChange, CleanWrites, changes_by_block
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.records import Anatomy, BlockAnatomy, Edge, FeatureId
-from sae_graphs.preactivations import LinearPart, linear_part
-from sae_graphs.rows import Where
+from sae_graphs.model.block_parts import BlockChange, CleanWrites, changes_by_block
+from sae_graphs.model.preactivations import LinearPart, linear_part
+from sae_graphs.model.rows import Where
 
 OUTPUTS = "the norm before the logits is not linear"
 

@@ -19,10 +19,10 @@ from sae_graphs.dissection import Parts, described
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.measuring import Experiment, Progress, measure_all, method_warnings, prepare
-from sae_graphs.output_tokens import next_tokens
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.next_token import next_tokens
 from sae_graphs.preflight import fit_warnings, layer_reports, processing_warnings, stack_warnings
 from sae_graphs.resume import Partial
 from sae_graphs.saving import key_of, partial_of, save_effects

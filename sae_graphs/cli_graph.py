@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.cli_console import err, out, progress, progress_of_bytes, warn
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.memory import format_size
+from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
-    from sae_graphs.fetching import Fetch
     from sae_graphs.graph.annotations import Annotations
     from sae_graphs.graph.graph import CausalGraph
-    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.pretrained.fetching import Fetch
     from sae_graphs.settings import GraphSettings
 
 
@@ -38,7 +38,7 @@ class Source(NamedTuple):
     def load(self) -> InstrumentedModel:
         """Loaded, after fetching what is not here; torch is imported here."""
         with err.status(f"loading {self.model}") as status:
-            from sae_graphs.loading import load
+            from sae_graphs.pretrained.loading import load
 
             @contextmanager
             def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
     from sae_graphs.graph.graph import CausalGraph
-    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.validation_settings import ValidationSettings
 
 
@@ -198,7 +198,7 @@ def _texts(text: str | None) -> Iterator[str] | None:
         return None
     import itertools
 
-    from sae_graphs.corpora import texts_of
+    from sae_graphs.pretrained.corpora import texts_of
 
     lines = texts_of(text)
     first = next(lines, None)
@@ -288,6 +288,6 @@ def prompts_given(prompt: Sequence[str] | None, file: Path | None) -> tuple[str,
         raise SaeGraphsError("a prompt is empty; give some text with --prompt")
     if file is None:
         return given
-    from sae_graphs.corpora import prompts_of
+    from sae_graphs.pretrained.corpora import prompts_of
 
     return (*given, *prompts_of(file))

@@ -20,9 +20,9 @@ from sae_graphs.agreement import (
 from sae_graphs.effects import Effects
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.records import OUTPUT_LAYER
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention
 from sae_graphs.measuring import layer_effects, prepare
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention
 from sae_graphs.settings import GraphSettings, Method
 
 ESTIMATES: tuple[Method, ...] = ("gradient", "integrated-gradients")

@@ -24,8 +24,7 @@ from sae_graphs.checkpoint import run_key
 from sae_graphs.context_rows import Place
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.saving import weights_of
+from sae_graphs.model.instrument import InstrumentedModel, weights_of
 
 log = logging.getLogger(__name__)
 

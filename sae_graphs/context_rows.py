@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 
 LENGTH = 128  # tokens of a row, BOS included
 

@@ -32,9 +32,9 @@ from sae_graphs.context_rows import LENGTH, TokenRows, passed
 from sae_graphs.contexts import SCHEMA, fingerprint, store_file
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.memory import format_size
-from sae_graphs.saes import SAELayer
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.memory import format_size
+from sae_graphs.model.saes import SAELayer
 
 ROWS_TOGETHER = 32  # that are run or encoded at once, at most
 RUN_AT_ONCE = 2**25  # logits that the model makes at once

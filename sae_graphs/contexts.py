@@ -23,12 +23,12 @@ from torch import Tensor
 
 from sae_graphs.ablation import changed_rows, packs, reads_of
 from sae_graphs.ablations import Ablations, Places
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.records import Context, FeatureId, TokenEffect
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAELayer
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.saes import SAELayer
 
 FILE_NAME = "contexts.safetensors"
 SCHEMA = "sae_graphs/contexts/1"

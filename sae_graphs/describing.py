@@ -13,7 +13,7 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.addresses import feature_url
 from sae_graphs.graph.records import Context, FeatureId, Node
 from sae_graphs.measuring import Experiment
-from sae_graphs.saes import SAELayer
+from sae_graphs.model.saes import SAELayer
 
 
 class Described(NamedTuple):

@@ -14,7 +14,7 @@ from sae_graphs.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.settings import GraphSettings
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 
 from sae_graphs.anatomy import with_anatomy
-from sae_graphs.block_parts import CleanWrites
 from sae_graphs.describing import describe
 from sae_graphs.graph.records import Edge, FeatureId, Node
 from sae_graphs.measuring import Experiment
+from sae_graphs.model.block_parts import CleanWrites
 from sae_graphs.writers import Scrubbing, Shares, peaks_of, writers_of
 
 

@@ -36,13 +36,13 @@ from torch import Tensor
 
 from sae_graphs.ablation import changed_rows, of_tokens, packs
 from sae_graphs.ablations import Ablations, Places
-from sae_graphs.clean_run import ENCODED_ROWS, CleanRun
 from sae_graphs.effects import NOWHERE, Effects
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.replay import PACK_ROWS
-from sae_graphs.rows import Rows, Where
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.replay import PACK_ROWS
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.stream import StreamPoint
 
 LINE_ROWS = 64  # token rows of several points that are run at once: beyond, running dominates
 PACKED_ROWS = 2048  # of gradients in a pack, where memory is not short

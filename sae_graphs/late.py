@@ -11,14 +11,14 @@ from typing import Any
 
 # What `sae_graphs` offers beside what it holds at once, and where that is.
 PUBLIC = {
-    "InstrumentedModel": "sae_graphs.instrument",
+    "InstrumentedModel": "sae_graphs.model.instrument",
     "ValidationReport": "sae_graphs.evidence",
     "annotate": "sae_graphs.annotating",
     "causal_graph": "sae_graphs.build",
     "compare_methods": "sae_graphs.comparison",
     "difference": "sae_graphs.graph.difference",
     "discover": "sae_graphs.discovery",
-    "load": "sae_graphs.loading",
+    "load": "sae_graphs.pretrained.loading",
     "replot": "sae_graphs.replotting",
     "response_curve": "sae_graphs.responses",
     "union": "sae_graphs.graph.combine",

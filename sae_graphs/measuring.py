@@ -12,14 +12,15 @@ import torch
 
 from sae_graphs.ablation import measure, measure_outputs
 from sae_graphs.ablations import Ablations, Places, ablations_of, pinned, places_of
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.effects import Effects
 from sae_graphs.errors import UnknownFeatureError, quoted
 from sae_graphs.gradients import estimate, estimate_outputs
 from sae_graphs.graph.records import OutputToken
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention
-from sae_graphs.output_tokens import chosen_outputs, token_id
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.next_token import token_id
+from sae_graphs.output_tokens import chosen_outputs
 from sae_graphs.resume import Partial
 from sae_graphs.settings import GraphSettings, Method
 

@@ -9,11 +9,11 @@ from itertools import pairwise
 import torch
 
 from sae_graphs.ablation import effect_in_features
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import quoted
 from sae_graphs.graph.records import Edge, LayerReport
-from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.measuring import Experiment
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
 
 WORST_FVU = 0.5
 CENTRED = 1e-3  # mean of a stream's entries by their size; rounding leaves far less, a model more

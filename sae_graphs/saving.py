@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from sae_graphs.effects import Effects, keep_top
 from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer, write_effects
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OUTPUT_LAYER, FeatureId
-from sae_graphs.instrument import InstrumentedModel
 from sae_graphs.measuring import Experiment
+from sae_graphs.model.instrument import weights_of
 from sae_graphs.resume import Partial
 from sae_graphs.selection import named
 
@@ -53,14 +53,6 @@ def key_of(experiment: Experiment) -> str:
         "intervention": experiment.intervention.name,
     }
     return run_key(facts, weights_of(model))
-
-
-def weights_of(model: InstrumentedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of a model and its SAEs, by name, for `run_key`."""
-    yield from model.model.named_parameters()
-    for layer in model.stack.layers:
-        for name, weights in layer.sae.state_dict().items():
-            yield f"{layer.label}.{name}", weights
 
 
 def save_effects(file: Path, partial: Partial, experiment: Experiment, graph: CausalGraph) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.addresses import Address, feature_at, is_address, parse_address
 from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.stream import parse_layers
 
 Per = Literal["layer", "source", "graph"]
 Ablate = Literal["all", "read", "each"]
@@ -129,20 +130,6 @@ class GraphSettings:
         values["targets"] = list(self.targets)
         values["steps"] = self.steps if self.method == "integrated-gradients" else None
         return values
-
-
-def parse_layers(text: str | None) -> tuple[str, str] | None:
-    """`"3:8"` as (`"3"`, `"8"`): first and last layer, both included.
-
-    >>> parse_layers("3:8")
-    ('3', '8')
-    """
-    if text is None:
-        return None
-    first, colon, last = (part.strip() for part in text.partition(":"))
-    if not (first and colon and last) or ":" in last:
-        raise SaeGraphsError(f"layers {text!r}; expected first:last, both included, such as 3:8")
-    return first, last
 
 
 def parse_read(text: str) -> int | Literal["all"]:

@@ -21,8 +21,7 @@ from sae_graphs.evidence_json import load, to_bytes
 from sae_graphs.files import write_atomically
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes as graph_bytes
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.saving import weights_of
+from sae_graphs.model.instrument import InstrumentedModel, weights_of
 from sae_graphs.validation_settings import ValidationSettings
 
 log = logging.getLogger(__name__)

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from sae_graphs.ablations import Ablations, Places
 from sae_graphs.anatomy import numbers_of
-from sae_graphs.block_parts import Changes, CleanWrites, changes_by_block
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.records import BlockShare, FeatureId, Part
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.preactivations import linear_part
-from sae_graphs.replay import steps_between
-from sae_graphs.rows import Rows, Where
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.block_parts import Changes, CleanWrites, changes_by_block
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.preactivations import linear_part
+from sae_graphs.model.replay import steps_between
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.stream import StreamPoint
 
 LISTED = 3  # shares that a node names
 LEAST = 0.01  # smaller shares are not named

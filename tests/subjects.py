@@ -8,7 +8,7 @@ from typing import Any
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import Edge, FeatureId
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.settings import GraphSettings
 from sae_graphs.subjects import Subject, subject
 from sae_graphs.validation import validate

@@ -22,8 +22,8 @@ from sae_graphs.ablations import ablations_of, places_of
 from sae_graphs.build import causal_graph
 from sae_graphs.contexts import token_effects
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention, mean_over, resample, scale
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention, mean_over, resample, scale
 from sae_graphs.settings import GraphSettings
 from tests.linear_model import linear_model
 

@@ -36,8 +36,8 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def made(tiny_folders: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `graph` writes it, of a tiny model."""
     from sae_graphs.build import causal_graph
-    from sae_graphs.loading import load as load_model
     from sae_graphs.outputs import write_run
+    from sae_graphs.pretrained.loading import load as load_model
 
     model, saes = tiny_folders
     graph = causal_graph(load_model(model, saes=saes), PROMPT)

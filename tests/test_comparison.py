@@ -18,7 +18,7 @@ from sae_graphs.comparison import compare_methods
 from sae_graphs.comparison_table import print_comparison
 from sae_graphs.effects import Effects
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.settings import GraphSettings
 from tests.commands import Commands
 from tests.linear_model import linear_model

@@ -23,7 +23,7 @@ from sae_graphs.context_rows import Place, TokenRows, passed
 from sae_graphs.context_store import Told, _Pace, _rows, stream_store
 from sae_graphs.contexts import store_file
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.models import CORPUS, PROMPT, STACKS, random_stack, save_saes
 from tests.stacks import one_line
 

@@ -32,7 +32,7 @@ from sae_graphs.contexts import (
 )
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.records import Context
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes, tokenizer
 from tests.stacks import one_line
 

@@ -14,7 +14,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OutputToken
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.settings import GraphSettings
 from sae_graphs.validation import validate
 from tests.graphs import edge, graph_of, rich_graph, run_record

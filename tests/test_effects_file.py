@@ -24,8 +24,8 @@ from sae_graphs.effects_file import SavedEffects
 from sae_graphs.effects_layer import layer_tensors, merge_tensors, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import scale
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import scale
 from sae_graphs.replotting import replot
 from sae_graphs.runs import EFFECTS, folder_for
 from tests.commands import Commands

@@ -19,8 +19,8 @@ from sae_graphs.build import causal_graph
 from sae_graphs.effects import Effects
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gradients import estimate, estimate_outputs
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention, scale
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention, scale
 from sae_graphs.settings import GraphSettings, Method
 from tests.against_oracle import Case, case_of, kinds_for
 from tests.conftest import BridgeOf

@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy.stats import binom, kstest
 
-from sae_graphs import joint
 from sae_graphs.build import causal_graph
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
+from sae_graphs.model import joint
+from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.path_ablation import ablate_path
 from sae_graphs.settings import GraphSettings
 from sae_graphs.significance import adjusted

@@ -22,8 +22,8 @@ from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.node_link import from_networkx
 from sae_graphs.graph.paths import longest_path_edges, on_long_paths, strongest_paths
 from sae_graphs.graph.records import Context, Edge, FeatureId, TokenEffect
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import scale
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import scale
 from sae_graphs.settings import GraphSettings
 from tests.effects import effects_of
 from tests.graphs import LAYERS, graph_of, node, run_record

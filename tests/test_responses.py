@@ -9,8 +9,8 @@ import torch
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import Curve
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import Selected, changing, run_edits, scaled_by
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import Selected, changing, run_edits, scaled_by
 from sae_graphs.responses import COEFFICIENTS, WIDER, curve, response_curve
 from sae_graphs.settings import GraphSettings
 from tests.conftest import BridgeOf

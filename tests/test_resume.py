@@ -21,8 +21,8 @@ from sae_graphs.effects import Effects
 from sae_graphs.effects_layer import about_file, read_layer, write_tensors
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import scale
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import scale
 from sae_graphs.replotting import replot
 from sae_graphs.resume import Partial
 from sae_graphs.runs import EFFECTS

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sae_graphs.evidence import PromptResult
     from sae_graphs.graph.graph import CausalGraph
-    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.model.instrument import InstrumentedModel
 
 TESTED = (
     "closings",
@@ -78,7 +78,7 @@ def measure(
     is no trained model in `out`.
     """
     require_model(out)
-    from sae_graphs.loading import load
+    from sae_graphs.pretrained.loading import load
 
     model = load(str(out / "model"), saes=out / "saes")
     tokenizer = load_tokenizer(out / "model")

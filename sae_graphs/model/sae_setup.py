@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from sae_lens import SAE
 
 from sae_graphs.errors import SAELoadError
-from sae_graphs.headers import TensorSize
-from sae_graphs.memory import SAESize
 
 REMEDY = "save it again with sae-lens"
 # Normalisations that are to be folded into the weights; where they are not, sae-lens goes without.
@@ -61,18 +59,6 @@ def check_finite(sae: SAE[Any], name: str) -> None:
                 raise SAELoadError(
                     f"{name}: {parameter} holds NaN or infinity; get the weights again"
                 )
-
-
-def size_of_tensors(tensors: Mapping[str, TensorSize] | None) -> SAESize | None:
-    """What an SAE takes whose weights are these."""
-    if not tensors:
-        return None
-    sizes = tensors.values()
-    converts = any(size.converts for size in sizes)  # the whole file is open until it is read
-    return SAESize(
-        held=sum(size.loaded for size in sizes),
-        loading=sum(size.stored for size in sizes) if converts else 0,
-    )
 
 
 def normalise_without_cycle(sae: SAE[Any]) -> None:

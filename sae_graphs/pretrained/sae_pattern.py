@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from sae_graphs.errors import SAELoadError, quoted
-from sae_graphs.releases import ListedSAE
+from sae_graphs.pretrained.releases import ListedSAE
 
 _PLACE = re.compile(r"\{([^{}]*)\}|\*")
 LONGEST = 200  # characters of a pattern

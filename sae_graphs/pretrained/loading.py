@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
-from sae_graphs.known_saes import DEFAULTS, default_saes
-from sae_graphs.memory import MemoryPlan, SAESize, format_size, memory_budget, parse_size
-from sae_graphs.settings import parse_layers
+from sae_graphs.model.memory import MemoryPlan, SAESize, format_size, memory_budget, parse_size
+from sae_graphs.model.stream import parse_layers
+from sae_graphs.pretrained.releases import DEFAULTS, default_saes
 
 if TYPE_CHECKING:
-    from sae_graphs.fetching import Fetch, Fetching
-    from sae_graphs.shelf import SAESource
+    from sae_graphs.model.shelf import SAESource
+    from sae_graphs.pretrained.fetching import Fetch, Fetching
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
 
 def bundled_folder() -> Path:
     """Where the bundled model lies: inside an installed package, or beside it in a clone."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "autoencoders" / "demo", package.parent / "autoencoders" / "demo"):
         if (folder / "model" / "config.json").is_file():
             return folder
@@ -63,8 +63,8 @@ def load(
     """An `InstrumentedModel` from `demo`, a Hugging Face model's name, or its local folder.
 
     `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
-    the bundled model and those in `known_saes` know theirs. `sae_pattern` says which SAE of each
-    layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first and the
+    the bundled model and those in `releases.DEFAULTS` know theirs. `sae_pattern` says which SAE of
+    each layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first and the
     last by label, such as `3:8`, so that no others are fetched and loaded. The model gets the
     weight processing that the SAEs' metadata names.
     `memory` is the budget, such as `4GiB` or a number of bytes; by default four fifths of what
@@ -83,10 +83,10 @@ def load(
         parse_size(memory)
     import torch  # slow to import: the arguments are checked first
 
-    from sae_graphs.hub import offline
-    from sae_graphs.instrument import InstrumentedModel
-    from sae_graphs.model_size import size_of_loaded
-    from sae_graphs.saes import stack_of
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.model.saes import stack_of
+    from sae_graphs.pretrained.hub import offline
+    from sae_graphs.pretrained.sizes import size_of_loaded
 
     _check_device(device)
     bundled = str(model) == BUNDLED and saes is None and sae_pattern is None
@@ -116,9 +116,9 @@ def _fetched(
     """Have everything here: the model by its official name; the stack's name; its SAEs."""
     from dataclasses import replace
 
-    from sae_graphs.fetching import plan_fetch, run_fetch
-    from sae_graphs.hub_models import official_name
-    from sae_graphs.sae_files import find_saes
+    from sae_graphs.pretrained.fetching import plan_fetch, run_fetch
+    from sae_graphs.pretrained.find_saes import find_saes
+    from sae_graphs.pretrained.models import official_name
 
     local = Path(wanted.model).is_dir()
     if not local:
@@ -147,7 +147,7 @@ def _fetched(
 
 def _check_width(model: str, sources: Sequence[SAESource]) -> None:
     """Raise `SaeGraphsError` where configurations tell that SAEs and model do not fit."""
-    from sae_graphs.hub_models import width_of
+    from sae_graphs.pretrained.models import width_of
 
     width = width_of(model)
     for source in sources:
@@ -166,7 +166,7 @@ def _least_memory(
 
     Raises `SaeGraphsError` where that is more than `total`.
     """
-    from sae_graphs.model_size import size_of_files
+    from sae_graphs.pretrained.sizes import size_of_files
 
     sizes = [source.size or plan.sae_size for source in sources]
     model_bytes = size_of_files(plan.tensors, dtype, tied=None) or _stored_model_bytes(model, dtype)
@@ -178,7 +178,7 @@ def _least_memory(
 
 def _check_memory(total: int, model_bytes: int | None, sources: Sequence[SAESource]) -> None:
     """Raise `SaeGraphsError` where the budget is too small, before anything is loaded."""
-    from sae_graphs.shelf import SAEShelf
+    from sae_graphs.model.shelf import SAEShelf
 
     sizes = SAEShelf().sizes(sources)
     if model_bytes is not None and sizes:
@@ -187,15 +187,15 @@ def _check_memory(total: int, model_bytes: int | None, sources: Sequence[SAESour
 
 def _stored_model_bytes(source: str, dtype: str) -> int | None:
     """What a model on this disk takes once loaded, at most; None where its files do not tell."""
-    from sae_graphs.hub_models import is_tied, stored_tensors
-    from sae_graphs.model_size import size_of_files
+    from sae_graphs.pretrained.models import is_tied, stored_tensors
+    from sae_graphs.pretrained.sizes import size_of_files
 
     return size_of_files(stored_tensors(source), dtype, tied=is_tied(source))
 
 
 def _warn_of_another_model(model: str, sources: Sequence[SAESource], *, local: bool) -> None:
     """Say so where a release was trained on a model of another name."""
-    from sae_graphs.hub_models import official_name
+    from sae_graphs.pretrained.models import official_name
 
     trained = {source.trained_on for source in sources} - {None}
     if local or not trained:

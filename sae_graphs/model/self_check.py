@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError, SAELoadError
-from sae_graphs.replay import Replay, Step
-from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAELayer
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.replay import Replay, Step
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.saes import SAELayer
 
 log = logging.getLogger(__name__)
 

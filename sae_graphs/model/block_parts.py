@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import CannotSplitError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.recording import outputs_of
-from sae_graphs.replay import Step, steps_between
-from sae_graphs.rows import Rows, Where
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.recording import outputs_of
+from sae_graphs.model.replay import Step, steps_between
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.stream import StreamPoint
 
 SUM_TOLERANCE = 1e-5  # of a row's norm, float32; parts read at a wrong hook miss by far more
 # Where each part is as it enters the stream; Gemma has a norm on the way.

@@ -18,14 +18,14 @@ from typing import Any
 from sae_lens import SAE
 
 from sae_graphs.errors import SAELoadError, quoted
-from sae_graphs.headers import tensor_sizes
-from sae_graphs.hub_saes import find_hub_saes
-from sae_graphs.layer_labels import ends, labels_of
-from sae_graphs.releases import ListedSAE, release_names
-from sae_graphs.sae_pattern import choose
-from sae_graphs.sae_setup import ready, size_of_tensors
-from sae_graphs.shelf import SAESource
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.sae_setup import ready
+from sae_graphs.model.saes import RoomFor, SAEStack, stack_of
+from sae_graphs.model.shelf import SAESource
+from sae_graphs.model.stream import StreamPoint, ends, labels_of
+from sae_graphs.pretrained.hub_saes import find_hub_saes
+from sae_graphs.pretrained.releases import ListedSAE, release_names
+from sae_graphs.pretrained.sae_pattern import choose
+from sae_graphs.pretrained.sizes import size_of_tensors, tensor_sizes
 
 WEIGHTS = "sae_weights.safetensors"
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -131,3 +131,28 @@ def _load_part(part: Path, device: str, dtype: str) -> SAE[Any]:
             hint = f" (pickles such as {pickles[0]} are never opened)" if pickles else ""
             raise SAELoadError(f"{part} has no {name}{hint}; save the SAE with sae-lens 6")
     return ready(lambda: SAE.load_from_disk(part, device=device, dtype=dtype), str(part))
+
+
+def load_stack(
+    source: str | Path,
+    pattern: str | None = None,
+    layers: tuple[str, str] | None = None,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    name: str | None = None,
+    room_for: RoomFor | None = None,
+) -> SAEStack:
+    """Load SAEs from a folder (one sub-folder an SAE), a sae-lens release or a hub's repository.
+
+    `pattern` chooses where there are several a layer (see `sae_pattern`), `layers` the first and
+    the last by label. `name` is what the stack is called, by default its source. `room_for` says
+    how many bytes loaded SAEs may take, given the sizes known so far; SAEs that do not fit are
+    read again when they are needed, and two always stay. Without it all stay.
+
+    Raises `SAELoadError` naming the folder or SAE at fault. Every SAE is read once and checked
+    here: weights must be finite. No file is ever run: a release that comes as pickles is read by
+    torch's reader of weights alone.
+    """
+    found, sources = find_saes(source, pattern, layers, device=device, dtype=dtype)
+    return stack_of(sources, layers, name=name or found, room_for=room_for)

@@ -10,21 +10,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sae_graphs.errors import HubError
-from sae_graphs.headers import StoredTensor
-from sae_graphs.hub import (
-    HubFile,
+from sae_graphs.model.memory import SAESize, format_size
+from sae_graphs.model.shelf import HubFile, SAESource
+from sae_graphs.pretrained.hub import (
     Report,
     cache_folder,
     check_disk,
     fetch,
     is_offline,
-    listing,
     missing,
     missing_words,
 )
-from sae_graphs.hub_models import files_of_model, is_whole, tensors_to_fetch, weights_here
-from sae_graphs.memory import SAESize, format_size
-from sae_graphs.shelf import SAESource
+from sae_graphs.pretrained.listing import listing
+from sae_graphs.pretrained.models import files_of_model, is_whole, tensors_to_fetch, weights_here
+from sae_graphs.pretrained.sizes import StoredTensor
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 
 from sae_graphs.errors import HubError
-from sae_graphs.headers import StoredTensor, tensors_in
-from sae_graphs.hub import HubFile, cached, remote_tensors
-from sae_graphs.known_saes import default_saes
-from sae_graphs.releases import release_named
-from sae_graphs.repositories import listed_once
+from sae_graphs.model.shelf import HubFile
+from sae_graphs.pretrained.hub import cached
+from sae_graphs.pretrained.listing import listed_once, remote_tensors
+from sae_graphs.pretrained.releases import default_saes, release_named
+from sae_graphs.pretrained.sizes import StoredTensor, tensors_in
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.clean_run import ENCODED_ROWS, CleanRun
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention
-from sae_graphs.nearby import one_by_one
-from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAELayer
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.preactivations import one_by_one
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.saes import SAELayer
+from sae_graphs.model.stream import StreamPoint
 
 ROWS_AT_ONCE = 2048  # token rows of the copies that are run as one batch
 ENCODED_AT_ONCE = 2**21  # activations that an SAE makes at once, but never fewer rows than usual

@@ -10,8 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.evidence import TokenChange
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+
+NEXT_TOKENS = 8
+
 
 SHOWN = 8  # tokens of each kind
 
@@ -101,3 +106,26 @@ def moved_tokens(
     lowered = [token for token in order[:limit].tolist() if change[token] < 0]
     raised = [token for token in order.flip(0)[:limit].tolist() if change[token] > 0]
     return lowered, raised
+
+
+def next_tokens(
+    model: InstrumentedModel, clean: CleanRun, read: int, limit: int = NEXT_TOKENS
+) -> tuple[tuple[str, float], ...]:
+    """The likeliest next tokens at the read position, with their probabilities."""
+    top = clean.logits[read].float().softmax(-1).topk(min(limit, clean.logits.shape[-1]))
+    return tuple(
+        (model.token_string(token), probability)
+        for token, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    )
+
+
+def token_id(model: InstrumentedModel, text: str) -> int:
+    """The id of a token given by its text; raises `SaeGraphsError` where it is none or several."""
+    ids = list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if len(ids) != 1:
+        pieces = quoted([repr(model.token_string(i)) for i in ids], 8)
+        raise SaeGraphsError(
+            f"{text!r} is {len(ids)} tokens of {model.name} ({pieces or 'none'}); "
+            "give the text of one token, with its leading space if it has one"
+        )
+    return int(ids[0])

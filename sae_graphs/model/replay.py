@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SAELoadError
-from sae_graphs.recording import outputs_of
-from sae_graphs.rows import Rows, run_rows
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.recording import outputs_of
+from sae_graphs.model.rows import Rows, run_rows
+from sae_graphs.model.stream import StreamPoint
 
 
 class Step(NamedTuple):

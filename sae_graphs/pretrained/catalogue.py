@@ -15,23 +15,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sae_graphs.errors import HubError
-from sae_graphs.headers import ITEM_BYTES
-from sae_graphs.hub import (
-    HubFile,
-    fetch,
-    file_sizes,
-    is_answer,
-    is_offline,
-    listing,
-    missing,
-    n_parameters,
-    remote_tensors,
-)
-from sae_graphs.hub_models import official_name
-from sae_graphs.hub_saes import configuration
-from sae_graphs.known_saes import default_saes
-from sae_graphs.releases import ListedSAE, Release, all_releases
-from sae_graphs.sae_pattern import choose
+from sae_graphs.model.shelf import HubFile
+from sae_graphs.pretrained.hub import fetch, file_sizes, is_offline, missing
+from sae_graphs.pretrained.hub_saes import configuration
+from sae_graphs.pretrained.listing import is_answer, listing, n_parameters, remote_tensors
+from sae_graphs.pretrained.models import official_name
+from sae_graphs.pretrained.releases import ListedSAE, Release, all_releases, default_saes
+from sae_graphs.pretrained.sae_pattern import choose
+from sae_graphs.pretrained.sizes import ITEM_BYTES
 
 NEARLY_ALL = 0.8  # of a model's blocks, for a stack to be listed
 ASKED_AT_ONCE = 8  # requests to the hub

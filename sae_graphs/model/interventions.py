@@ -14,10 +14,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.stream import StreamPoint
 
 Value = TypeVar("Value")
 

@@ -19,12 +19,10 @@ from sae_lens import SAE
 from torch import Tensor, nn
 
 from sae_graphs.errors import SAELoadError
-from sae_graphs.layer_labels import ends, labels_of
-from sae_graphs.memory import SAESize
-from sae_graphs.sae_files import find_saes
-from sae_graphs.sae_setup import check_finite, check_normalisation, normalise_without_cycle
-from sae_graphs.shelf import SAEShelf, SAESource
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.memory import SAESize
+from sae_graphs.model.sae_setup import check_finite, check_normalisation, normalise_without_cycle
+from sae_graphs.model.shelf import SAEShelf, SAESource
+from sae_graphs.model.stream import StreamPoint, ends, labels_of
 
 UNSUPPORTED = (
     "temporal",
@@ -190,31 +188,6 @@ def stack_from(saes: Sequence[SAE[Any]], *, name: str = "custom") -> SAEStack:
     """A stack of SAE objects, in any order. Labels follow their Neuronpedia ids, else the hooks."""
     shelf = SAEShelf()
     return _stack([_read(_source_of(sae, name), shelf) for sae in saes], name)
-
-
-def load_stack(
-    source: str | Path,
-    pattern: str | None = None,
-    layers: tuple[str, str] | None = None,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    name: str | None = None,
-    room_for: RoomFor | None = None,
-) -> SAEStack:
-    """Load SAEs from a folder (one sub-folder an SAE), a sae-lens release or a hub's repository.
-
-    `pattern` chooses where there are several a layer (see `sae_pattern`), `layers` the first and
-    the last by label. `name` is what the stack is called, by default its source. `room_for` says
-    how many bytes loaded SAEs may take, given the sizes known so far; SAEs that do not fit are
-    read again when they are needed, and two always stay. Without it all stay.
-
-    Raises `SAELoadError` naming the folder or SAE at fault. Every SAE is read once and checked
-    here: weights must be finite. No file is ever run: a release that comes as pickles is read by
-    torch's reader of weights alone.
-    """
-    found, sources = find_saes(source, pattern, layers, device=device, dtype=dtype)
-    return stack_of(sources, layers, name=name or found, room_for=room_for)
 
 
 def stack_of(

@@ -20,14 +20,14 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_graphs.clean_run import ENCODED_ROWS, CleanRun, encode_layer
 from sae_graphs.errors import SaeGraphsError, SAELoadError
-from sae_graphs.recording import outputs_of, recording_calls
-from sae_graphs.replay import PACK_ROWS, Replay, Step, steps_between
-from sae_graphs.rows import Rows, Where
-from sae_graphs.saes import SAEStack, stack_from
-from sae_graphs.self_check import check_replay, check_saes, rows_agree, same
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun, encode_layer
+from sae_graphs.model.recording import outputs_of, recording_calls
+from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
+from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.saes import SAEStack, stack_from
+from sae_graphs.model.self_check import check_replay, check_saes, rows_agree, same
+from sae_graphs.model.stream import StreamPoint
 
 log = logging.getLogger(__name__)
 
@@ -270,3 +270,11 @@ def _reached(changed: Tensor, wanted: Tensor) -> Tensor:
     """`[B, T]`: the rows from each copy's first changed one to the last that is wanted."""
     after_first = changed.cummax(1).values
     return after_first & wanted.flip(1).cummax(1).values.flip(1)
+
+
+def weights_of(model: InstrumentedModel) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of a model and its SAEs, by name, for `run_key`."""
+    yield from model.model.named_parameters()
+    for layer in model.stack.layers:
+        for name, weights in layer.sae.state_dict().items():
+            yield f"{layer.label}.{name}", weights

@@ -11,29 +11,18 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_graphs import resumable
 from sae_graphs.errors import HubError, quoted
-from sae_graphs.headers import StoredTensor
-from sae_graphs.memory import format_size
+from sae_graphs.model.memory import format_size
+from sae_graphs.model.shelf import HubFile
+from sae_graphs.pretrained import download as resumable
 
 SITE = "https://huggingface.co"
 MARGIN = 2**28  # bytes of a disk that fetching leaves free
-LISTING_SECONDS = 15.0  # to wait for a repository's list of files
 
 Report = Callable[[int, int], None]  # bytes done, bytes in all
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a repository; `size` is None where it is not known."""
-
-    repo_id: str
-    name: str
-    size: int | None = None
 
 
 def cached(repo_id: str, name: str) -> Path | None:
@@ -74,53 +63,6 @@ def _folder_of(repo_id: str) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
     return cache_folder() / repo_folder_name(repo_id=repo_id, repo_type="model")
-
-
-def listing(repo_id: str, what: str) -> dict[str, int]:
-    """Names and sizes of the files of a repository, from the hub: `listing_of` without commit."""
-    return listing_of(repo_id, what)[0]
-
-
-def listing_of(repo_id: str, what: str) -> tuple[dict[str, int], str | None]:
-    """Names and sizes of the files of a repository on the hub, and their commit.
-
-    At the commit that is here, if the hub still has it, else the newest. `what` is what the user
-    asked for, for the message. Raises `HubError` where it is not there, not open to this user, or
-    the hub cannot be reached.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    def ask(commit: str | None) -> Any:
-        return HfApi().model_info(
-            repo_id, revision=commit, files_metadata=True, timeout=LISTING_SECONDS
-        )
-
-    try:
-        try:
-            info = ask(commit_here(repo_id))
-        except RevisionNotFoundError:
-            info = ask(None)
-    except Exception as problem:  # a dozen kinds, from several libraries
-        raise HubError(problem_words(problem, repo_id, what)) from problem
-    return {file.rfilename: int(file.size or 0) for file in info.siblings or ()}, info.sha
-
-
-def is_answer(problem: HubError) -> bool:
-    """Whether the hub itself refused something, and was not out of reach or out of order."""
-    behind = problem.__cause__
-    status = None if behind is None else _status(_telling(behind))
-    return status is not None and status < 500 and status != 429
-
-
-def n_parameters(repo_id: str) -> int | None:
-    """How many numbers a model's weights are, as the hub tells; None where it does not."""
-    from huggingface_hub import HfApi
-
-    with suppress(Exception):  # a table does without
-        info = HfApi().model_info(repo_id, expand=["safetensors"], timeout=LISTING_SECONDS)
-        return int(info.safetensors.total) if info.safetensors is not None else None
-    return None
 
 
 def file_sizes(repo_id: str) -> dict[str, int]:
@@ -326,21 +268,3 @@ def _status(problem: BaseException) -> int | None:
     with suppress(AttributeError, TypeError, ValueError):
         return int(problem.response.status_code)  # type: ignore[attr-defined]
     return None
-
-
-def remote_tensors(repo_id: str, names: Sequence[str]) -> tuple[StoredTensor, ...]:
-    """The tensors in safetensors files on the hub, by the files' headers.
-
-    Empty where they cannot be had: the files say it once they are here.
-    """
-    from huggingface_hub import HfApi
-
-    found: list[StoredTensor] = []
-    with suppress(Exception):  # an estimate may be done without
-        for name in names:
-            about = HfApi().parse_safetensors_file_metadata(repo_id, name)
-            for tensor, its in about.tensors.items():
-                begin, end = its.data_offsets
-                found.append(StoredTensor(tensor, its.dtype, tuple(its.shape), end - begin))
-        return tuple(found)
-    return ()

@@ -7,10 +7,17 @@ are read, and torch is not needed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from sae_graphs.model.memory import MIB, SAESize
+
+JOINT_PROJECTION = re.compile(r"c_attn\.|query_key_value|qkv", re.IGNORECASE)
+BUFFERS = 64 * MIB  # attention masks and rotary tensors, which no file holds
+
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _STORED = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -66,3 +73,42 @@ def tensors_in(file: Path) -> Iterator[StoredTensor]:
         if name != "__metadata__":
             begin, end = about["data_offsets"]
             yield StoredTensor(name, about["dtype"], tuple(about["shape"]), end - begin)
+
+
+def size_of_tensors(tensors: Mapping[str, TensorSize] | None) -> SAESize | None:
+    """What an SAE takes whose weights are these."""
+    if not tensors:
+        return None
+    sizes = tensors.values()
+    converts = any(size.converts for size in sizes)  # the whole file is open until it is read
+    return SAESize(
+        held=sum(size.loaded for size in sizes),
+        loading=sum(size.stored for size in sizes) if converts else 0,
+    )
+
+
+def size_of_files(
+    tensors: Sequence[StoredTensor], dtype: str, *, tied: bool | None = True
+) -> int | None:
+    """What a model takes whose files hold these tensors; None where there are none.
+
+    `tied` says whether the unembedding is the embedding; where that is None, it may be.
+    """
+    if not tensors:
+        return None
+    sizes = sizes_of(tensors, dtype)
+    weights = sum(size.loaded for size in sizes.values())
+    split = sum(size.loaded for name, size in sizes.items() if JOINT_PROJECTION.search(name))
+    largest = max(size.loaded for size in sizes.values())
+    return _whole(weights + split, 0 if tied is False else largest)
+
+
+def size_of_loaded(bridge: Any) -> int:
+    """What a loaded model takes once its weights are processed."""
+    tensors = [*bridge.parameters(), *bridge.buffers()]
+    sizes = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
+    return _whole(sum(sizes.values()), max(sizes.values()))
+
+
+def _whole(weights: int, untied: int) -> int:
+    return weights + weights // 50 + untied + BUFFERS  # a fiftieth: biases that processing adds

@@ -15,20 +15,26 @@ from typing import Any
 from sae_lens import SAE
 
 from sae_graphs.errors import HubError, SAELoadError, quoted
-from sae_graphs.headers import ITEM_BYTES, sizes_of, tensor_sizes, tensors_in
-from sae_graphs.hub import HubFile, cached, fetch, is_offline, missing, offline, remote_tensors
-from sae_graphs.memory import SAESize
-from sae_graphs.releases import (
+from sae_graphs.model.memory import SAESize
+from sae_graphs.model.sae_setup import ready
+from sae_graphs.model.shelf import HubFile, SAESource
+from sae_graphs.pretrained.hub import cached, fetch, is_offline, missing, offline
+from sae_graphs.pretrained.listing import files_of_repository, remote_tensors
+from sae_graphs.pretrained.releases import (
     ListedSAE,
     Release,
     release_named,
     release_of_repository,
     releases_in,
 )
-from sae_graphs.repositories import files_of_repository
-from sae_graphs.sae_pattern import choose
-from sae_graphs.sae_setup import ready, size_of_tensors
-from sae_graphs.shelf import SAESource
+from sae_graphs.pretrained.sae_pattern import choose
+from sae_graphs.pretrained.sizes import (
+    ITEM_BYTES,
+    size_of_tensors,
+    sizes_of,
+    tensor_sizes,
+    tensors_in,
+)
 
 UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 

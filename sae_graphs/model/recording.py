@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sae_graphs.rows import KeysAndValues, Recorder, with_cache
+from sae_graphs.model.rows import KeysAndValues, Recorder, with_cache
 
 
 @dataclass(frozen=True)

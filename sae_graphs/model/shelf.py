@@ -9,9 +9,8 @@ from typing import Any
 
 from sae_lens import SAE
 
-from sae_graphs.hub import HubFile
-from sae_graphs.memory import SAESize
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.memory import SAESize
+from sae_graphs.model.stream import StreamPoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,3 +108,12 @@ def size_of(sae: SAE[Any]) -> SAESize:
 
 def _held(size: SAESize) -> int:
     return size.held
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository; `size` is None where it is not known."""
+
+    repo_id: str
+    name: str
+    size: int | None = None
