@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from sae_graphs import ablation
+from sae_graphs.effects import exact as ablation
 from sae_graphs.model import replay
 from sae_graphs.model.clean_run import ENCODED_ROWS
 from sae_graphs.model.preactivations import Nearby

@@ -16,16 +16,15 @@ from sae_graphs.graph.records import Edge, FeatureId, Node
 from sae_graphs.late import named
 
 if TYPE_CHECKING:
-    from sae_graphs.annotating import annotate
-    from sae_graphs.build import causal_graph
-    from sae_graphs.comparison import compare_methods
-    from sae_graphs.discovery import discover
+    from sae_graphs.effects.build import causal_graph, discover
+    from sae_graphs.effects.comparison import compare_methods
+    from sae_graphs.effects.replot import replot
     from sae_graphs.evidence import ValidationReport
+    from sae_graphs.features.neuronpedia.annotate import annotate
     from sae_graphs.graph.combine import union
     from sae_graphs.graph.difference import difference
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.pretrained.loading import load
-    from sae_graphs.replotting import replot
     from sae_graphs.responses import response_curve
     from sae_graphs.validation import validate
 

@@ -133,8 +133,8 @@ def graph(
 
     With your own labels: `sae-graphs graph --from outputs/copyright-c --annotations mine.json`
     """
+    from sae_graphs.effects.settings import GraphSettings, parse_read
     from sae_graphs.model.stream import parse_layers
-    from sae_graphs.settings import GraphSettings, parse_read
 
     pins = tuple(pin or ())
     said = Said(annotations, title, caption)
@@ -237,8 +237,8 @@ def compare(
 
     Example: `sae-graphs compare "Copyright (C"`
     """
+    from sae_graphs.effects.settings import GraphSettings, parse_read
     from sae_graphs.model.stream import parse_layers
-    from sae_graphs.settings import GraphSettings, parse_read
 
     settings = GraphSettings(
         top_k=top_k,

@@ -93,7 +93,7 @@ def find_and_print(corpus: Corpus, tokens: int | None, source: Source) -> None:
 
     check_corpus(corpus)  # and a wrong name is known at once
     instrumented = source.load()
-    from sae_graphs.context_store import Told, stream_store
+    from sae_graphs.features.store import Told, stream_store
 
     kept = 0
 

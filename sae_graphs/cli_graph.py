@@ -17,11 +17,11 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
+    from sae_graphs.effects.settings import GraphSettings
     from sae_graphs.graph.annotations import Annotations
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.pretrained.fetching import Fetch
-    from sae_graphs.settings import GraphSettings
 
 
 class Source(NamedTuple):
@@ -117,8 +117,8 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     check_keeps_annotations(folder, [prompt, source.model, source.saes, source.sae_pattern])
     annotations = wanted.said.read(folder)
     instrumented = source.load()
-    from sae_graphs.build import causal_graph
-    from sae_graphs.resume import Partial
+    from sae_graphs.effects.build import causal_graph
+    from sae_graphs.effects.partial import Partial
 
     partial = Partial(partial_folder(folder), told=_resumed)
     effects = partial.folder / EFFECTS if save_effects else None
@@ -162,7 +162,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
 
 def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:
     """With what Neuronpedia says; the graph is drawn whatever that is, after Ctrl-C, too."""
-    from sae_graphs.annotating import annotate, unanswered
+    from sae_graphs.features.neuronpedia.annotate import annotate, unanswered
 
     with progress("asking Neuronpedia") as report:
         try:
@@ -178,7 +178,7 @@ def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:
 
 def _annotated_again(graph: CausalGraph, folder: Path) -> CausalGraph:
     """With what Neuronpedia said before: drawing again makes no request."""
-    from sae_graphs.annotating import annotate, unanswered
+    from sae_graphs.features.neuronpedia.annotate import annotate, unanswered
 
     try:
         graph = annotate(graph, ask=False)
@@ -225,10 +225,10 @@ def draw_again(
 
     The graph itself, where it is to be drawn `as_it_is` and no effects were saved.
     """
-    from sae_graphs.effects_file import effects_beside
+    from sae_graphs.effects.replot import replot
+    from sae_graphs.effects.saved import effects_beside
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.outputs import write_run
-    from sae_graphs.replotting import replot
     from sae_graphs.runs import check_writable, holds_effects, replot_folder, run_folder
 
     folder = run_folder(folder)

@@ -33,10 +33,10 @@ def neuronpedia(
     The key in NEURONPEDIA_API_KEY is used where it is set. A folder's report of validation stays as
     it is.
     """
-    from sae_graphs.annotating import annotate
+    from sae_graphs.features.neuronpedia.annotate import annotate
+    from sae_graphs.features.neuronpedia.client import Service
     from sae_graphs.graph.addresses import address_of
     from sae_graphs.graph.graph import CausalGraph
-    from sae_graphs.neuronpedia_client import Service
 
     graph = CausalGraph.load(run)
     placed = [node for node in graph.nodes if address_of(node) is not None]

@@ -258,7 +258,7 @@ def _discovered(
     check_writable(folder)
     source = Source(name, saes, *load)
     instrumented = source.load()
-    from sae_graphs.discovery import discover
+    from sae_graphs.effects.build import discover
 
     started = time.perf_counter()
     with progress("finding the graph", unit="prompts") as report:

@@ -17,7 +17,7 @@ from sae_graphs.text import in_page, token, visible, web_address
 from sae_graphs.words import percent, plain, signed
 
 if TYPE_CHECKING:
-    from sae_graphs.agreement import MethodComparison
+    from sae_graphs.effects.agreement import MethodComparison
     from sae_graphs.evidence import Curve, ValidationReport
     from sae_graphs.graph.records import Context, Node, TokenEffect
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae_graphs.controls import Member, active_members, selected
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.evidence import Curve
 from sae_graphs.graph.records import FeatureId
@@ -30,7 +31,6 @@ from sae_graphs.model.joint import (
 )
 from sae_graphs.model.next_token import Question, token_id
 from sae_graphs.path_ablation import Tick
-from sae_graphs.settings import GraphSettings
 from sae_graphs.significance import fit_line
 from sae_graphs.subjects import Subject, subject
 from sae_graphs.validation_settings import ValidationSettings

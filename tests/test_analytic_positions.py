@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.build import causal_graph
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.linear_model import linear_model

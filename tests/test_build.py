@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import sae_graphs as sg
-from sae_graphs.ablation import measure
-from sae_graphs.ablations import ablations_of, places_of
-from sae_graphs.build import causal_graph, settings_from
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.build import causal_graph, settings_from
+from sae_graphs.effects.exact import measure
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import resample, scale
 from sae_graphs.model.stream import parse_layers
-from sae_graphs.settings import GraphSettings
 from tests.conftest import BridgeOf
 from tests.models import CONTEXT, OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
 

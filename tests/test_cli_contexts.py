@@ -12,8 +12,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sae_graphs import context_store
-from sae_graphs.contexts import FILE_NAME
+from sae_graphs.features import store as context_store
+from sae_graphs.features.contexts import FILE_NAME
 from sae_graphs.pretrained import corpora
 from sae_graphs.pretrained.corpora import Corpus
 from tests.commands import Commands

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import sae_graphs as sg
-from sae_graphs import saving
-from sae_graphs.build import causal_graph
-from sae_graphs.effects import Effects
-from sae_graphs.effects_file import SavedEffects
-from sae_graphs.effects_layer import layer_tensors, merge_tensors, read_layer, write_tensors
+from sae_graphs.effects import saving
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.replot import replot
+from sae_graphs.effects.saved import SavedEffects
+from sae_graphs.effects.tensors import layer_tensors, merge_tensors, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
-from sae_graphs.replotting import replot
 from sae_graphs.runs import EFFECTS, folder_for
 from tests.commands import Commands
 from tests.models import PROMPT

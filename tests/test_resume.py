@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs import measuring, resume
-from sae_graphs.build import causal_graph
-from sae_graphs.effects import Effects
-from sae_graphs.effects_layer import about_file, read_layer, write_tensors
+from sae_graphs.effects import experiment as measuring
+from sae_graphs.effects import partial as resume
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.partial import Partial
+from sae_graphs.effects.replot import replot
+from sae_graphs.effects.tensors import about_file, read_layer, write_tensors
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
-from sae_graphs.replotting import replot
-from sae_graphs.resume import Partial
 from sae_graphs.runs import EFFECTS
 from tests.commands import Commands
 from tests.conftest import BridgeOf
@@ -285,8 +286,8 @@ def test_what_is_not_ours_stays(tiny: InstrumentedModel, tmp_path: Path) -> None
 WRITE_FOREVER = """
 import sys
 from pathlib import Path
-from sae_graphs.effects_layer import layer_tensors, write_tensors
-from sae_graphs.resume import SCHEMA
+from sae_graphs.effects.tensors import layer_tensors, write_tensors
+from sae_graphs.effects.partial import SCHEMA
 from tests.effects import effects_of
 
 layer = effects_of(0, list(range(2000)), [[1.0] * 100] * 2000)

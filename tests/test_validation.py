@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sae_graphs import validation
-from sae_graphs.build import causal_graph
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import PromptResult, ValidationReport
 from sae_graphs.graph.graph import CausalGraph

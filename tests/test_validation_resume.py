@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sae_graphs import validation
-from sae_graphs.build import causal_graph
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.evidence import UnitReport
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel

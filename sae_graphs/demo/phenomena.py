@@ -137,7 +137,7 @@ def choose(
 
 def ask(model: InstrumentedModel, questions: Sequence[Question], number: int) -> Asked:
     """Every component of one prompt's default graph, in that prompt and in the others."""
-    from sae_graphs.build import causal_graph
+    from sae_graphs.effects.build import causal_graph
     from sae_graphs.validation import validate
 
     started = time.perf_counter()

@@ -42,7 +42,7 @@ def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
     """
     import torch
 
-    from sae_graphs.context_store import build_store
+    from sae_graphs.features.store import build_store
     from sae_graphs.pretrained.loading import load
 
     plan = place.plan

@@ -64,9 +64,9 @@ def load(
 
     `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
     the bundled model and those in `releases.DEFAULTS` know theirs. `sae_pattern` says which SAE of
-    each layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first and the
-    last by label, such as `3:8`, so that no others are fetched and loaded. The model gets the
-    weight processing that the SAEs' metadata names.
+    each layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first
+    and the last by label, such as `3:8`, so that no others are fetched and loaded. The model gets
+    the weight processing that the SAEs' metadata names.
     `memory` is the budget, such as `4GiB` or a number of bytes; by default four fifths of what
     the device has free. Where it does not hold all SAEs, two at a time are loaded; what it leaves
     for activations and batches is the model's `working_memory`, in bytes.

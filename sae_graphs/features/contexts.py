@@ -12,100 +12,25 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sae_graphs.ablation import changed_rows, packs, reads_of
-from sae_graphs.ablations import Ablations, Places
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import Context, FeatureId, TokenEffect
-from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.graph.records import Context
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.rows import Rows, Where
 from sae_graphs.model.saes import SAELayer
 
 FILE_NAME = "contexts.safetensors"
 SCHEMA = "sae_graphs/contexts/1"
 KEPT = 8  # contexts stored per feature
 BEFORE, AFTER = 15, 4  # tokens stored around the peak
-LEAST_PROBABILITY = 1e-5  # tokens rarer than this, ablated and not, are left out
-LEAST_EFFECT_NATS = 0.01
 AGAIN = "build it again with `sae-graphs contexts`"
-
-
-Advance = Callable[[Ablations, Rows, Where], Tensor]
-
-
-class TokenEffects(NamedTuple):
-    """Tokens that ablating a feature makes less likely, and likelier; strongest first."""
-
-    promotes: tuple[TokenEffect, ...]
-    suppresses: tuple[TokenEffect, ...]
-
-
-@torch.no_grad()
-def token_effects(
-    model: InstrumentedModel,
-    clean: CleanRun,
-    ablations: Ablations,
-    features: Sequence[FeatureId],
-    places: Places,
-    *,
-    limit: int = 4,
-    advance: Advance | None = None,
-) -> list[TokenEffects]:
-    """What changing each feature does to the next token at the last position that is read.
-
-    Log-probabilities, changed minus clean, in nats. Ordered by effect times probability (the
-    larger of clean and changed), so that neither rare tokens nor faint effects come first.
-    `ablations` hold those of the features; one without an ablation has no effects. `advance` runs
-    changed rows on to the end of the model, for those who want to listen on the way.
-    """
-    before = _log_probabilities(clean.logits[places.read])  # [V]
-    start = clean.points[ablations.depth]
-    places = places._replace(reads=places.reads[-1:])
-    found: list[TokenEffects] = []
-    for _, pack in packs(model, clean, ablations, places, model.end):
-        change, reads = changed_rows(model, clean, pack), reads_of(pack, places)
-        if advance is None:
-            streams = model.advance(clean, start, model.end, change, reads)  # [B, D]
-        else:
-            streams = advance(pack, change, reads)
-        logits = model.unembed(streams)  # [B, V]
-        found += [_strongest(model, before, after, limit) for after in _log_probabilities(logits)]
-    positions = ablations.first_positions().tolist() if places.each else [None] * len(ablations)
-    keys = zip(ablations.features.tolist(), positions, strict=True)
-    by_place = dict(zip(keys, found, strict=True))
-    nothing = TokenEffects((), ())
-    return [by_place.get((feature.index, feature.position), nothing) for feature in features]
-
-
-def _log_probabilities(logits: Tensor) -> Tensor:
-    """In nats, in at least single precision."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-
-
-def _strongest(model: InstrumentedModel, before: Tensor, after: Tensor, limit: int) -> TokenEffects:
-    effect = after - before
-    probability = torch.maximum(before, after).exp()
-    counted = (probability >= LEAST_PROBABILITY) & (effect.abs() >= LEAST_EFFECT_NATS)
-    weight = torch.where(counted, effect * probability, 0.0)
-
-    def tokens(signed: Tensor) -> tuple[TokenEffect, ...]:
-        top = signed.topk(min(limit, len(signed)))
-        return tuple(
-            TokenEffect(model.token_string(i), float(effect[i]), float(before[i].exp()))
-            for value, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-            if value > 0
-        )
-
-    return TokenEffects(promotes=tokens(-weight), suppresses=tokens(weight))
 
 
 # -- the store ------------------------------------------------------------------------------------

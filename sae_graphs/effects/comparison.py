@@ -9,7 +9,7 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from sae_graphs.agreement import (
+from sae_graphs.effects.agreement import (
     Aligned,
     MethodComparison,
     PairComparison,
@@ -17,13 +17,13 @@ from sae_graphs.agreement import (
     agreement,
     aligned,
 )
-from sae_graphs.effects import Effects
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.experiment import layer_effects, prepare
+from sae_graphs.effects.settings import GraphSettings, Method
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.records import OUTPUT_LAYER
-from sae_graphs.measuring import layer_effects, prepare
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention
-from sae_graphs.settings import GraphSettings, Method
 
 ESTIMATES: tuple[Method, ...] = ("gradient", "integrated-gradients")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from sae_graphs.effects import NOWHERE, Effects
+from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.errors import GraphFileError
 from sae_graphs.files import write_atomically
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.effects import NOWHERE, Effects
-from sae_graphs.effects_file import SavedEffects
+from sae_graphs.effects.arrays import NOWHERE, Effects
+from sae_graphs.effects.saved import SavedEffects
+from sae_graphs.effects.select import other_warnings, select
+from sae_graphs.effects.settings import GraphSettings, Per
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
 from sae_graphs.runs import run_folder
-from sae_graphs.selection import other_warnings, select
-from sae_graphs.settings import GraphSettings, Per
 
 NO_ANATOMY = "saved effects hold no anatomies, but for the edges of the run's own graph"
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from sae_graphs.ablation import changed_rows, packs
-from sae_graphs.ablations import Ablations, Places
+from sae_graphs.effects.ablations import Ablations, Places
+from sae_graphs.effects.exact import changed_rows, packs
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.records import Anatomy, BlockAnatomy, Edge, FeatureId
 from sae_graphs.model.block_parts import BlockChange, CleanWrites, changes_by_block

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.contexts import AFTER, BEFORE, KEPT
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.contexts import AFTER, BEFORE, KEPT
 
 MOST = torch.finfo(torch.float16).max  # that can be stored; what is larger counts as this
 

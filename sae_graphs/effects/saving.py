@@ -12,15 +12,15 @@ from torch import Tensor
 
 from sae_graphs._version import __version__
 from sae_graphs.checkpoint import run_key
-from sae_graphs.dissection import described
-from sae_graphs.effects import Effects, keep_top
-from sae_graphs.effects_file import KEPT_SETTINGS, SavedLayer, write_effects
+from sae_graphs.effects.arrays import Effects, keep_top
+from sae_graphs.effects.describe import described
+from sae_graphs.effects.experiment import Experiment
+from sae_graphs.effects.partial import Partial
+from sae_graphs.effects.saved import KEPT_SETTINGS, SavedLayer, write_effects
+from sae_graphs.effects.select import named
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OUTPUT_LAYER, FeatureId
-from sae_graphs.measuring import Experiment
 from sae_graphs.model.instrument import weights_of
-from sae_graphs.resume import Partial
-from sae_graphs.selection import named
 
 DESCRIBED_TOP_K = 8  # times the run's top_k: features of so many edges are described for re-plots
 MOST_DESCRIBED = 1000  # and no more features than this

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.effects import NOWHERE, Effects
+from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.graph.records import FeatureId
 
 Verdict = Literal["safe", "rough", "not safe"]  # in order

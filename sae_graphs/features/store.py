@@ -26,11 +26,11 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from sae_graphs.context_layer import LayerStore
-from sae_graphs.context_partial import ContextsPartial, Kept, alone_with
-from sae_graphs.context_rows import LENGTH, TokenRows, passed
-from sae_graphs.contexts import SCHEMA, fingerprint, store_file
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.contexts import SCHEMA, fingerprint, store_file
+from sae_graphs.features.layer_store import LayerStore
+from sae_graphs.features.partial import ContextsPartial, Kept, alone_with
+from sae_graphs.features.token_rows import LENGTH, TokenRows, passed
 from sae_graphs.files import write_atomically
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.memory import format_size

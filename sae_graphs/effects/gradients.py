@@ -34,9 +34,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae_graphs.ablation import changed_rows, of_tokens, packs
-from sae_graphs.ablations import Ablations, Places
-from sae_graphs.effects import NOWHERE, Effects
+from sae_graphs.effects.ablations import Ablations, Places
+from sae_graphs.effects.arrays import NOWHERE, Effects
+from sae_graphs.effects.exact import changed_rows, of_tokens, packs
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun
 from sae_graphs.model.instrument import InstrumentedModel

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.effects import Effects
-from sae_graphs.effects_layer import damaged, merge_tensors, opened, read_layer, write_tensors
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.tensors import damaged, merge_tensors, opened, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.addresses import feature_url
 from sae_graphs.graph.node_link import node_attributes, node_from

@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.neuronpedia.answers import Answer
+from sae_graphs.features.neuronpedia.cache import Cache, cache_folder
+from sae_graphs.features.neuronpedia.client import Progress, Service, fetch
 from sae_graphs.graph.addresses import Address, address_of
 from sae_graphs.graph.feature_page import UNAVAILABLE, FeaturePage
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import Node
-from sae_graphs.neuronpedia_answers import Answer
-from sae_graphs.neuronpedia_cache import Cache, cache_folder
-from sae_graphs.neuronpedia_client import Progress, Service, fetch
 
 OFFLINE = "HF_HUB_OFFLINE"  # the one switch for everything that would use the network
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from sae_graphs._version import __version__
 from sae_graphs.checkpoint import run_key
-from sae_graphs.context_rows import Place
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.token_rows import Place
 from sae_graphs.files import write_atomically
 from sae_graphs.model.instrument import InstrumentedModel, weights_of
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.neuronpedia.answers import Answer
 from sae_graphs.files import write_atomically
 from sae_graphs.graph.addresses import SITE, Address
 from sae_graphs.graph.feature_page import page_from
 from sae_graphs.graph.records import Context
-from sae_graphs.neuronpedia_answers import Answer
 
 SCHEMA = "sae_graphs/neuronpedia/2"
 MISSING_SECONDS = 7 * 24 * 3600.0  # for how long a feature is believed to be missing

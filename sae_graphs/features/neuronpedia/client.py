@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.neuronpedia.answers import ASKED, Answer, read_batch, read_one
 from sae_graphs.graph.addresses import SITE, Address
 from sae_graphs.graph.feature_page import MISSING
-from sae_graphs.neuronpedia_answers import ASKED, Answer, read_batch, read_one
 
 if TYPE_CHECKING:
     import httpx

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import torch
 
-from sae_graphs.ablation import effect_in_features
+from sae_graphs.effects.exact import effect_in_features
+from sae_graphs.effects.experiment import Experiment
 from sae_graphs.errors import quoted
 from sae_graphs.graph.records import Edge, LayerReport
-from sae_graphs.measuring import Experiment
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 

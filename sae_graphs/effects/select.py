@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sae_graphs.effects import Effects, MeasuredEdge, keep_top
+from sae_graphs.effects.arrays import Effects, MeasuredEdge, keep_top
+from sae_graphs.effects.settings import Per
 from sae_graphs.graph.paths import longest_path_edges, on_long_paths
 from sae_graphs.graph.records import OUTPUT_LAYER, Edge, FeatureId
-from sae_graphs.settings import Per
 
 FEW = 0.25  # a smaller share of the strongest edges on long paths is warned of
 

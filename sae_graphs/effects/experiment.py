@@ -10,19 +10,18 @@ from dataclasses import dataclass
 
 import torch
 
-from sae_graphs.ablation import measure, measure_outputs
-from sae_graphs.ablations import Ablations, Places, ablations_of, pinned, places_of
-from sae_graphs.effects import Effects
-from sae_graphs.errors import UnknownFeatureError, quoted
-from sae_graphs.gradients import estimate, estimate_outputs
+from sae_graphs.effects.ablations import Ablations, Places, ablations_of, pinned, places_of
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.exact import measure, measure_outputs
+from sae_graphs.effects.gradients import estimate, estimate_outputs
+from sae_graphs.effects.partial import Partial
+from sae_graphs.effects.settings import GraphSettings, Method
+from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention
 from sae_graphs.model.next_token import token_id
-from sae_graphs.output_tokens import chosen_outputs
-from sae_graphs.resume import Partial
-from sae_graphs.settings import GraphSettings, Method
 
 Progress = Callable[[int, int], None]
 
@@ -195,4 +194,35 @@ def method_warnings(settings: GraphSettings) -> tuple[str, ...]:
     return (
         f"effects are estimates by {name}, not measured, and features that an ablation wakes up "
         "are missed; `sae-graphs compare` shows how far off they are",
+    )
+
+
+def chosen_outputs(
+    model: InstrumentedModel, clean: CleanRun, settings: GraphSettings, read: int
+) -> tuple[OutputToken, ...]:
+    """The tokens whose logits are targets, likeliest first, with clean values at `read`.
+
+    Raises `SaeGraphsError` where a text that was given is not one token.
+    """
+    if not settings.has_outputs:
+        return ()
+    logits = clean.logits[read].float()
+    probabilities = logits.softmax(-1)
+    contrast = None if settings.contrast is None else token_id(model, settings.contrast)
+    ids = [token_id(model, text) for text in settings.targets]
+    if not ids:
+        ids = probabilities.topk(min(settings.outputs or 1, len(probabilities))).indices.tolist()
+    ids = sorted(set(ids) - {contrast}, key=lambda i: (-float(probabilities[i]), i))
+    if not ids:
+        raise SaeGraphsError("the contrast is the only target; give another token to compare")
+    minus = 0.0 if contrast is None else float(logits[contrast])
+    return tuple(
+        OutputToken(
+            token_id=i,
+            token=model.token_string(i),
+            logit=float(logits[i]) - minus,
+            probability=float(probabilities[i]),
+            contrast=None if contrast is None else model.token_string(contrast),
+        )
+        for i in ids
     )

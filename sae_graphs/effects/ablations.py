@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.interventions import ZERO, Intervention
-from sae_graphs.settings import GraphSettings
 
 
 class Places(NamedTuple):

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.ablations import Ablations, Places
-from sae_graphs.anatomy import numbers_of
+from sae_graphs.effects.ablations import Ablations, Places
+from sae_graphs.effects.anatomy import numbers_of
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.records import BlockShare, FeatureId, Part
 from sae_graphs.model.block_parts import Changes, CleanWrites, changes_by_block

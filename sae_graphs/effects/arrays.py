@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_graphs.effects.settings import Per
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.settings import Per
 
 NOWHERE = -1  # the position of an end that is not resolved by position
 

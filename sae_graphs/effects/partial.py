@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from sae_graphs.checkpoint import PATIENCE
-from sae_graphs.effects import Effects
-from sae_graphs.effects_layer import about_file, layer_tensors, read_layer, write_tensors
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.tensors import about_file, layer_tensors, read_layer, write_tensors
 from sae_graphs.errors import SaeGraphsError
 
 log = logging.getLogger(__name__)
