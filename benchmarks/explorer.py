@@ -36,7 +36,7 @@ from sae_graphs.graph.records import (
     RunRecord,
     TokenEffect,
 )
-from sae_graphs.render import html
+from sae_graphs.render.pictures import html
 
 LAYERS = 13
 SIZES = ((40, 60), (160, 400), (500, 3000))  # boxes and arrows

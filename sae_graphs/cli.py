@@ -314,7 +314,7 @@ def _saved(run: Path) -> CausalGraph:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    from sae_graphs.render import FORMATS
+    from sae_graphs.render.pictures import FORMATS
 
     wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     unknown = [name for name in wanted if name not in FORMATS]

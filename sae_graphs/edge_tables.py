@@ -25,7 +25,7 @@ from sae_graphs.graph.names import (
     token_at,
 )
 from sae_graphs.graph.records import Edge, Node
-from sae_graphs.render.explained import density_words, page_words
+from sae_graphs.render.picture.explained import density_words, page_words
 from sae_graphs.text import shortened, visible
 from sae_graphs.words import MINUS, counted
 

@@ -64,7 +64,7 @@ def write_run(
     that measured them, where this one did not. Those `annotations` that fit the graph are drawn;
     all are kept, where there are any: another choice of edges may have the others' features.
     """
-    from sae_graphs.render import files
+    from sae_graphs.render.pictures import files
 
     pictures = files(graph, formats, annotations=fitting_or_words(annotations, graph))
     written: dict[str, bytes | Path] = {GRAPH: to_bytes(graph), **pictures}
@@ -106,7 +106,7 @@ def rewrite_graph(run: Path, graph: CausalGraph, *, loaded: CausalGraph) -> tupl
     replaced in one step, and none before all are drawn. Raises `SaeGraphsError` where another run
     has put its graph there meanwhile: that one stays.
     """
-    from sae_graphs.render import files
+    from sae_graphs.render.pictures import files
 
     folder = run_folder(run)
     if folder == run and not run.is_dir():  # a graph saved under another name
@@ -157,7 +157,7 @@ def _changed(path: Path) -> str:
 
 def _formats_in(folder: Path) -> list[str]:
     """What the run in a folder was drawn as."""
-    from sae_graphs.render import FORMATS
+    from sae_graphs.render.pictures import FORMATS
 
     return [kind for kind in FORMATS if (folder / f"graph.{kind}").is_file()]
 

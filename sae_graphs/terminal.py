@@ -14,7 +14,7 @@ from rich.text import Text
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, logit_words, name_of, output_words
 from sae_graphs.graph.records import OUTPUT_LAYER, LayerReport
-from sae_graphs.render.explained import page_words
+from sae_graphs.render.picture.explained import page_words
 from sae_graphs.runs import PAGE
 from sae_graphs.text import token, visible
 from sae_graphs.words import counted, probability_words

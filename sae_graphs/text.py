@@ -70,21 +70,6 @@ def columns(text: str) -> int:
     return len(text) + wide
 
 
-def in_label(shown: str) -> str:
-    """Visible text escaped for Graphviz's HTML-like labels.
-
-    Those are XML, in which Graphviz then expands `\\N`, `\\G` and the like; two backslashes are
-    one that it leaves alone.
-    """
-    return html.escape(shown).replace("\\", "&#92;&#92;")
-
-
-def in_tooltip(shown: str) -> str:
-    """Visible text escaped for a Graphviz tooltip, which expands backslashes twice."""
-    escaped = html.escape(shown).replace("\\", "&#92;" * 4)
-    return escaped.replace("\n", "&#10;")
-
-
 def in_page(shown: str) -> str:
     """Visible text escaped for HTML."""
     return html.escape(shown)

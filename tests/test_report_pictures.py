@@ -11,9 +11,9 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from sae_graphs import render
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.report.blocks import Table, unfolded
+from sae_graphs.render import pictures as render
+from sae_graphs.render.document.blocks import Table, unfolded
 from sae_graphs.report.content import blocks
 from sae_graphs.report.files import report_files
 from sae_graphs.report.marking import marks_of

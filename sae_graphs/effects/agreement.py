@@ -96,7 +96,7 @@ class MethodComparison:
     overall: Mapping[str, Agreement]
 
     def _repr_html_(self) -> str:
-        from sae_graphs.notebook import comparison_html  # showing sits above this module
+        from sae_graphs.render.notebook import comparison_html  # showing sits above this module
 
         return comparison_html(self)
 

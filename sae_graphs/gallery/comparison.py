@@ -14,7 +14,7 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, name_of, split_by_sign
 from sae_graphs.graph.records import Edge, FeatureId, RunRecord
 from sae_graphs.render.explorer.data import in_script
-from sae_graphs.render.layout import Layout
+from sae_graphs.render.picture.layout import Layout
 from sae_graphs.text import in_page, shortened, token, visible
 from sae_graphs.words import counted, plain, probability_words, signed
 

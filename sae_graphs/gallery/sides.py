@@ -11,7 +11,7 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import name_of, place_words
 from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
-from sae_graphs.render.layout import Box, Layout, layout
+from sae_graphs.render.picture.layout import Box, Layout, layout
 from sae_graphs.render.style import EffectScale
 from sae_graphs.text import in_page, shortened
 from sae_graphs.words import plain, signed

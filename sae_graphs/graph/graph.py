@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sae_graphs.graph.annotations import Annotations
     from sae_graphs.graph.paths import FeaturePath
-    from sae_graphs.notebook import Explorer
+    from sae_graphs.render.notebook import Explorer
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +91,7 @@ class CausalGraph:
 
     def _repr_svg_(self) -> str:
         # A notebook asks for this; drawing sits above this module, hence the late import.
-        from sae_graphs.render import svg
+        from sae_graphs.render.pictures import svg
 
         return svg(self)
 
@@ -100,8 +100,8 @@ class CausalGraph:
 
         What you pin, group or note there is yours once you press `save`: the notebook keeps none.
         """
-        from sae_graphs.notebook import Explorer
-        from sae_graphs.render import html
+        from sae_graphs.render.notebook import Explorer
+        from sae_graphs.render.pictures import html
 
         return Explorer(html(self), height)
 

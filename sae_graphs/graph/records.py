@@ -177,7 +177,7 @@ class Node:
             raise SaeGraphsError(f"{self.neuronpedia!r} of {self.feature} is not an address")
 
     def _repr_html_(self) -> str:
-        from sae_graphs.notebook import node_html  # showing sits above this module
+        from sae_graphs.render.notebook import node_html  # showing sits above this module
 
         return node_html(self)
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from sae_graphs.evidence import Null, UnitReport, ValidationReport
-from sae_graphs.report.anchors import judged
-from sae_graphs.report.blocks import (
+from sae_graphs.render.document.blocks import (
     Block,
     Cell,
     Definitions,
@@ -20,6 +19,7 @@ from sae_graphs.report.blocks import (
     text,
     tone_of,
 )
+from sae_graphs.report.anchors import judged
 from sae_graphs.report.plots import noise_plot
 from sae_graphs.report.reasons import curve_blocks, spread_cells
 from sae_graphs.report.units import prompt_name, target_words, unit_blocks

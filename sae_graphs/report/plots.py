@@ -14,6 +14,7 @@ from typing import Any
 
 from sae_graphs.evidence import Curve, KeepOnly, Kept, Mediation, Noise, NullKind, UnitReport
 from sae_graphs.graph.records import FeatureId
+from sae_graphs.render.document.plot import look, new_figure, svg_of
 from sae_graphs.render.style import (
     BAND,
     BAR,
@@ -26,7 +27,6 @@ from sae_graphs.render.style import (
     WHITE,
     effect_colour,
 )
-from sae_graphs.report.drawing import look, new_figure, svg_of
 from sae_graphs.text import shortened, visible
 from sae_graphs.verdict_kinds import control_sizes, deciding, pooled
 from sae_graphs.words import counted, nats, norm, p_value, plain, probability, score_size, signed

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sae_graphs.evidence import LEAST_CHANGE, Curve, KeepOnly, Mediation, UnitReport
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.report.blocks import (
+from sae_graphs.render.document.blocks import (
     Cell,
     Figure,
     Heading,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from sae_graphs.evidence import Null, NullKind, PromptResult, TokenChange, UnitReport
-from sae_graphs.report.blocks import (
+from sae_graphs.render.document.blocks import (
     Block,
     Cell,
     Figure,

@@ -26,7 +26,7 @@ from sae_graphs.gallery.skeleton import sheet
 from sae_graphs.gallery.union import Side, union
 from sae_graphs.graph.difference import difference
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.render.layout import Box, Route
+from sae_graphs.render.picture.layout import Box, Route
 from tests.gallery.runs import Site, write_run
 from tests.render.graphs import graph_of, hostile, large, record, resolved
 

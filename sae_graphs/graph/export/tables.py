@@ -13,7 +13,7 @@ from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import shares_words
 from sae_graphs.graph.records import Anatomy, Context, Edge, FeatureId, Node, TokenEffect
-from sae_graphs.render.strips import strip
+from sae_graphs.render.picture.strips import strip
 from sae_graphs.text import HARD_SPACE, visible, web_address
 from sae_graphs.words import MINUS
 

@@ -17,8 +17,8 @@ from sae_graphs.graph.names import (
     token_at,
 )
 from sae_graphs.graph.records import Node, RunRecord, TokenEffect
-from sae_graphs.render.explained import is_explained, page_words
-from sae_graphs.render.strips import Piece, strip
+from sae_graphs.render.picture.explained import is_explained, page_words
+from sae_graphs.render.picture.strips import Piece, strip
 from sae_graphs.text import columns, in_page, shortened, token, visible
 from sae_graphs.words import plain, probability_words, signed
 

@@ -27,10 +27,10 @@ from sae_graphs.graph.names import (
     token_at,
 )
 from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, TokenEffect
-from sae_graphs.render.explained import density_words, page_words
 from sae_graphs.render.explorer.stage import Stage
-from sae_graphs.render.findings import Finding
-from sae_graphs.render.layout import Box, Point
+from sae_graphs.render.marks import Finding
+from sae_graphs.render.picture.explained import density_words, page_words
+from sae_graphs.render.picture.layout import Box, Point
 from sae_graphs.render.style import shade_step
 from sae_graphs.text import token, visible, web_address
 from sae_graphs.words import plain, probability_words, signed

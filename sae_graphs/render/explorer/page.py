@@ -19,8 +19,9 @@ from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.explorer.data import explorer_data, in_script
 from sae_graphs.render.explorer.stage import stage
 from sae_graphs.render.explorer.tables import legend, tables
-from sae_graphs.render.findings import Finding
-from sae_graphs.render.header import (
+from sae_graphs.render.marks import Finding
+from sae_graphs.render.palette import ROOT
+from sae_graphs.render.picture.header import (
     RARE_WORDS,
     likely,
     no_path_words,
@@ -28,7 +29,6 @@ from sae_graphs.render.header import (
     settings_words,
     share_words,
 )
-from sae_graphs.render.palette import ROOT
 from sae_graphs.text import in_page, shortened, token, visible
 from sae_graphs.words import probability_words
 

@@ -15,8 +15,8 @@ from sae_graphs.graph.names import (
     token_at,
 )
 from sae_graphs.graph.records import OUTPUT_LAYER, Edge, FeatureId, Node
-from sae_graphs.render.explained import density_words, logit_tokens, page_words
-from sae_graphs.render.legend import entries
+from sae_graphs.render.picture.explained import density_words, logit_tokens, page_words
+from sae_graphs.render.picture.legend import entries
 from sae_graphs.render.style import EffectScale
 from sae_graphs.text import in_page, visible, web_address
 from sae_graphs.words import plain, probability_words, signed

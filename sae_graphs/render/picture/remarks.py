@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.render.explained import broken
-from sae_graphs.render.markup import cell, font, row, table, wrapped
+from sae_graphs.render.picture.explained import broken
+from sae_graphs.render.picture.markup import cell, font, in_label, row, table, wrapped
 from sae_graphs.render.style import INK, NOTE, SANS, SOFT, WHITE
-from sae_graphs.text import HARD_SPACE, in_label, visible
+from sae_graphs.text import HARD_SPACE, visible
 
 PIN = "★"
 PENCIL = "✎"

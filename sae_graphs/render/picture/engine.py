@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.sax.saxutils import escape
 
-from sae_graphs.render.asides import set_aside
-from sae_graphs.render.finishing import finished
-from sae_graphs.render.fonts import bundled_fonts
+from sae_graphs.render.picture.finishing import finished
+from sae_graphs.render.picture.routing import set_aside
+
+FOLDER = Path(__file__).parent / "fonts"
+_REMARKS = (b"Fontconfig warning", b"Warning: Unable to reclaim box space in spline routing")
+_SWITCH = "FONTCONFIG_FILE"  # whoever sets it has chosen their fonts
+_CONFIGURATION = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+<dir>{folder}</dir>
+{machine}
+<cachedir prefix="xdg">fontconfig</cachedir>
+<cachedir>{cache}</cachedir>
+</fontconfig>
+"""
+# Not the machine's own configuration: its syntax may be newer than the library that reads it.
+_MACHINE = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "/System/Library/Fonts",
+    "/Library/Fonts",
+    "WINDOWSFONTDIR",
+)
+
 
 PNG_DPI = 144.0
 MAX_PNG_SIDE = 12_000
@@ -112,3 +138,49 @@ def _with_hover(found: re.Match[str]) -> str:
         f'd="{found["d"]}"/>'
     )
     return f"{found['line']}\n{near}"
+
+
+@contextmanager
+def bundled_fonts() -> Iterator[None]:
+    """While it lasts, fontconfig finds the package's fonts too; the environment is put back."""
+    if os.environ.get(_SWITCH):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="sae_graphs_fonts_") as folder:
+        file = Path(folder) / "fonts.conf"
+        machine = "\n".join(f"<dir>{place}</dir>" for place in _MACHINE)
+        text = _CONFIGURATION.format(
+            folder=escape(str(FOLDER)), machine=machine, cache=escape(folder)
+        )
+        file.write_text(text, encoding="utf-8")
+        os.environ[_SWITCH] = str(file)
+        try:
+            with _without_warnings():
+                yield
+        finally:
+            os.environ.pop(_SWITCH, None)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep remarks off standard error that are nothing to a reader; pass all else on.
+
+    They are fontconfig's on the machine's own files, and Graphviz's on arrows that it draws with
+    less room than it would like.
+    """
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # closed: there is nothing to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+            caught.seek(0)
+            for line in caught:
+                if not line.startswith(_REMARKS):
+                    os.write(2, line)

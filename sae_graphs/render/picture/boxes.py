@@ -6,22 +6,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.names import (
     LOWERS_WORDS,
     RAISES_WORDS,
     largest_activation,
     logit_words,
+    name_of,
     output_words,
     split_by_sign,
     token_at,
 )
 from sae_graphs.graph.records import Node, RunRecord, TokenEffect
-from sae_graphs.render.explained import SIZE, UNITS, explanation_row, fitted
-from sae_graphs.render.marks import CHECK
-from sae_graphs.render.markup import at_own_size, cell, font, row, table, words
-from sae_graphs.render.remarks import (
+from sae_graphs.render.marks import CHECK, NO_MARKS, Marks
+from sae_graphs.render.picture.explained import (
+    SIZE,
+    UNITS,
+    broken,
+    explanation_row,
+    fitted,
+    page_words,
+)
+from sae_graphs.render.picture.markup import (
+    at_own_size,
+    cell,
+    font,
+    in_label,
+    in_tooltip,
+    row,
+    table,
+    words,
+    wrapped,
+)
+from sae_graphs.render.picture.remarks import (
     BOLD,
     NO_REMARKS,
+    PENCIL,
     PIN,
     Remarks,
     band_row,
@@ -30,7 +50,8 @@ from sae_graphs.render.remarks import (
     note_lines,
     note_row,
 )
-from sae_graphs.render.strips import Piece, strip, strip_table
+from sae_graphs.render.picture.strips import Piece, strip, strip_table
+from sae_graphs.render.picture.supernodes import Supernode
 from sae_graphs.render.style import (
     BAND,
     FAINT,
@@ -40,13 +61,18 @@ from sae_graphs.render.style import (
     MONO_ASPECT,
     MONO_SIZE,
     RAISES,
+    SANS,
     SOFT,
     WHITE,
     effect_colour,
     effect_tint,
 )
-from sae_graphs.text import HARD_SPACE, columns, in_label, shortened, token, visible, web_address
-from sae_graphs.words import plain, probability_words, signed
+from sae_graphs.text import ELLIPSIS, HARD_SPACE, columns, shortened, token, visible, web_address
+from sae_graphs.words import counted, plain, probability_words, signed
+
+MEMBERS = 8  # named in the box; its tooltip names all
+GROUP_SIZE, TEXT_SIZE = 14.0, 9.0  # of a folded group: its name, its members
+
 
 MAX_TOKENS = 3
 TOKEN_SIZE, NAME_SIZE, SMALL_SIZE = 20, 12, 8.5
@@ -261,3 +287,67 @@ def _no_tokens() -> str:
     cells = cell(words(" ", size=SMALL_SIZE))
     cells += cell(_mono(HARD_SPACE))
     return row(cell(at_own_size(table(row(cells))), align="LEFT"))
+
+
+def folded_box(
+    each: Supernode,
+    run: RunRecord,
+    shape: BoxShape,
+    annotations: Annotations,
+    marks: Marks = NO_MARKS,
+) -> str:
+    """The HTML-like label of a folded group; its members are ticked where `marks` say so."""
+    room = shape.columns * TEXT_SIZE / GROUP_SIZE / BOLD - 1
+    name = "".join(
+        f'{in_label(line)}<BR ALIGN="LEFT"/>' for line in broken(visible(each.name), room, 2)
+    )
+    heading = font(name, size=GROUP_SIZE, colour=INK, face=SANS, bold=True)
+    rows = [row(cell(heading, align="LEFT", width=shape.points))]
+    rows += [
+        row(cell(font(in_label(line), size=TEXT_SIZE, colour=INK, face=SANS), align="LEFT"))
+        for line in (_member(node, run, shape, annotations, marks) for node in each.nodes[:MEMBERS])
+    ]
+    if (more := len(each.nodes) - MEMBERS) > 0:
+        rows.append(row(cell(words(f"{ELLIPSIS} and {more} more", size=TEXT_SIZE), align="LEFT")))
+    summary = wrapped(_summary(each), shape.columns, size=SMALL_SIZE)
+    rows.append(row(cell(summary, align="LEFT")))
+    return table(
+        *rows, border=2, color=SOFT, bgcolor=BAND, style="ROUNDED", cellpadding=2, cellspacing=1
+    )
+
+
+def folded_tooltip(each: Supernode, run: RunRecord, annotations: Annotations) -> str:
+    """What hovering over a folded group says: all members, and the arrows that it hides."""
+    lines = [f"{visible(each.name, space=' ')}: {_summary(each)}", ""]
+    for node in each.nodes:
+        said = _said(node, annotations)
+        lines.append(f"  {name_of(run, node.feature)}" + (f"  {said}" if said else ""))
+        if note := annotations.notes.get(node.feature):
+            lines.append(f"    {PENCIL} {visible(note, space=' ')}")
+    if each.inside:
+        lines += ["", "arrows inside:"]
+        lines += [f"  {e.source} -> {e.target}: effect {signed(e.effect)}" for e in each.inside]
+    return in_tooltip("\n".join(lines))
+
+
+def _summary(each: Supernode) -> str:
+    kinds = {node.feature.is_output for node in each.nodes}
+    what = "member" if len(kinds) > 1 else "output token" if True in kinds else "feature"
+    count = counted(len(each.nodes), what)
+    labels = each.layers
+    layers = f"layer {labels[0]}" if len(labels) == 1 else f"layers {labels[0]} to {labels[-1]}"
+    hidden = counted(len(each.inside), "arrow") if each.inside else "no arrows"
+    return f"{count}, {layers}; {hidden} inside"
+
+
+def _member(
+    node: Node, run: RunRecord, shape: BoxShape, annotations: Annotations, marks: Marks
+) -> str:
+    signs = f"{CHECK} " * marks.marks_node(node) + f"{PIN} " * (node.feature in annotations.pins)
+    signs += f"{PENCIL} " * (node.feature in annotations.notes)
+    line = f"{signs}{name_of(run, node.feature)}  {_said(node, annotations)}"
+    return broken(line.rstrip().replace(" ", HARD_SPACE), shape.columns - 1, 1)[0]
+
+
+def _said(node: Node, annotations: Annotations) -> str:
+    return visible(annotations.labels.get(node.feature) or page_words(node.page), space=" ")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from unicodedata import bidirectional
 
-from sae_graphs.render.markup import at_own_size, cell, row, table
+from sae_graphs.render.picture.markup import at_own_size, cell, in_label, row, table
 from sae_graphs.render.style import INK, shade, shade_step
-from sae_graphs.text import ELLIPSIS, HARD_SPACE, columns, in_label, visible
+from sae_graphs.text import ELLIPSIS, HARD_SPACE, columns, visible
 
 BEFORE_PEAK = (
     0.6  # of the room around the peak: what comes before it explains more than what follows

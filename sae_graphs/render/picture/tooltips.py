@@ -12,9 +12,10 @@ from sae_graphs.graph.names import (
     token_at,
 )
 from sae_graphs.graph.records import BlockShare, Context, Node, RunRecord
-from sae_graphs.render.explained import page_lines
-from sae_graphs.render.remarks import NO_REMARKS, Remarks, remark_lines
-from sae_graphs.text import in_tooltip, shortened, token, visible, web_address
+from sae_graphs.render.picture.explained import page_lines
+from sae_graphs.render.picture.markup import in_tooltip
+from sae_graphs.render.picture.remarks import NO_REMARKS, Remarks, remark_lines
+from sae_graphs.text import shortened, token, visible, web_address
 from sae_graphs.words import counted, plain, probability_words, signed
 
 MAX_TIP_TOKENS = 24

@@ -13,9 +13,15 @@ import re
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.render.asides import Aside, add_asides
-from sae_graphs.render.markup import cell, row, table
-from sae_graphs.render.numbering import Line, Rectangle, curve, number_places
+from sae_graphs.render.picture.markup import cell, row, table
+from sae_graphs.render.picture.routing import (
+    Aside,
+    Line,
+    Rectangle,
+    add_asides,
+    curve,
+    number_places,
+)
 from sae_graphs.render.style import LINE, PANEL
 
 if TYPE_CHECKING:

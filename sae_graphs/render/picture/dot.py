@@ -9,28 +9,28 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes
 from sae_graphs.graph.records import Node
-from sae_graphs.render.arrange import (
+from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
+from sae_graphs.render.picture.arrange import (
     Group,
     Rank,
     Shelf,
+    add_layer_names,
+    add_ranks,
     box_columns,
     context_lines,
     groups_of,
     shelves,
 )
-from sae_graphs.render.arrows import arrow_attributes
-from sae_graphs.render.excerpt import DRAWN_BOXES, Excerpt, excerpt
-from sae_graphs.render.explained import explanation_lines
-from sae_graphs.render.folded import folded_box, folded_tooltip
-from sae_graphs.render.header import header, no_path_words
-from sae_graphs.render.labels import BoxRows, BoxShape, box
-from sae_graphs.render.layers import add_layer_names, add_ranks
-from sae_graphs.render.marks import CHECK, NO_MARKS, Marks, Standing
-from sae_graphs.render.markup import at_own_size, cell, row, table, words
-from sae_graphs.render.remarks import below, remarks_on
+from sae_graphs.render.picture.arrows import arrow_attributes
+from sae_graphs.render.picture.boxes import BoxRows, BoxShape, box, folded_box, folded_tooltip
+from sae_graphs.render.picture.excerpt import DRAWN_BOXES, Excerpt, excerpt
+from sae_graphs.render.picture.explained import explanation_lines
+from sae_graphs.render.picture.header import header, no_path_words
+from sae_graphs.render.picture.markup import at_own_size, cell, row, table, words
+from sae_graphs.render.picture.remarks import below, remarks_on
+from sae_graphs.render.picture.supernodes import Boxes, supernodes
+from sae_graphs.render.picture.tooltips import box_tooltip
 from sae_graphs.render.style import FAINT, INK, LINE, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
-from sae_graphs.render.supernodes import Boxes, supernodes
-from sae_graphs.render.tips import box_tooltip
 from sae_graphs.text import web_address
 from sae_graphs.words import plain
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from sae_graphs.graph.names import anatomy_words, logit_words, name_of, strongest_part
 from sae_graphs.graph.records import Edge, RunRecord
 from sae_graphs.render.marks import CHECK
-from sae_graphs.render.markup import cell, row, table, words
+from sae_graphs.render.picture.markup import cell, in_tooltip, row, table, words
+from sae_graphs.render.picture.supernodes import Boxes
 from sae_graphs.render.style import SOFT, EffectScale, arrow_head, arrow_line, effect_colour
-from sae_graphs.render.supernodes import Boxes
-from sae_graphs.text import in_tooltip
 from sae_graphs.words import signed
 
 

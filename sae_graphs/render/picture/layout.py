@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId, LayerReport
-from sae_graphs.render.arrange import Group, groups_of
-from sae_graphs.render.engine import placed
+from sae_graphs.render.picture.arrange import Group, groups_of
+from sae_graphs.render.picture.engine import placed
 
 MARGIN = 24.0
 CAPTION = 30.0  # above each component

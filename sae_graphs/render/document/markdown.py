@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.report.blocks import (
+from sae_graphs.render.document.blocks import (
     Block,
     Cell,
     Definitions,

@@ -9,9 +9,9 @@ from unicodedata import east_asian_width
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import Node
-from sae_graphs.render.markup import cell, font, row
+from sae_graphs.render.picture.markup import cell, font, in_label, row
 from sae_graphs.render.style import FAINT, INK, SANS
-from sae_graphs.text import ELLIPSIS, HARD_SPACE, in_label, shortened, token, visible
+from sae_graphs.text import ELLIPSIS, HARD_SPACE, shortened, token, visible
 from sae_graphs.words import plain, signed
 
 SIZE = 9  # points

@@ -11,10 +11,20 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.render.excerpt import Excerpt
-from sae_graphs.render.legend import legend
 from sae_graphs.render.marks import NO_MARKS, Marks
-from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
+from sae_graphs.render.picture.excerpt import Excerpt
+from sae_graphs.render.picture.legend import legend
+from sae_graphs.render.picture.markup import (
+    at_own_size,
+    cell,
+    font,
+    heading,
+    in_label,
+    row,
+    table,
+    words,
+    wrapped,
+)
 from sae_graphs.render.style import (
     ALARM,
     ALARM_LINE,
@@ -28,7 +38,7 @@ from sae_graphs.render.style import (
     WHITE,
     EffectScale,
 )
-from sae_graphs.text import HARD_SPACE, columns, in_label, shortened, token, visible
+from sae_graphs.text import HARD_SPACE, columns, shortened, token, visible
 from sae_graphs.words import counted, percent, probability_words
 
 FACT_COLUMNS = 72

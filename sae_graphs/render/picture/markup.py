@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 
 from sae_graphs.render.style import INK, SANS, SOFT
-from sae_graphs.text import HARD_SPACE, in_label, visible
+from sae_graphs.text import HARD_SPACE, visible
 
 
 def _tag(name: str, content: str, attributes: dict[str, str | int | float | None]) -> str:
@@ -84,3 +85,18 @@ def wrapped(text: str, width: int, *, size: float, colour: str = SOFT, bold: boo
 def heading(text: str) -> str:
     """The title of a part of the header."""
     return words(text, size=11, bold=True, colour=INK)
+
+
+def in_label(shown: str) -> str:
+    """Visible text escaped for Graphviz's HTML-like labels.
+
+    Those are XML, in which Graphviz then expands `\\N`, `\\G` and the like; two backslashes are
+    one that it leaves alone.
+    """
+    return html.escape(shown).replace("\\", "&#92;&#92;")
+
+
+def in_tooltip(shown: str) -> str:
+    """Visible text escaped for a Graphviz tooltip, which expands backslashes twice."""
+    escaped = html.escape(shown).replace("\\", "&#92;" * 4)
+    return escaped.replace("\n", "&#10;")

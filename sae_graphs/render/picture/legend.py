@@ -6,11 +6,21 @@ from typing import Literal, NamedTuple
 
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.render.excerpt import Excerpt
-from sae_graphs.render.explained import is_explained
 from sae_graphs.render.marks import CHECK, LEAST_SHARE, NO_MARKS, Marks
-from sae_graphs.render.markup import at_own_size, cell, font, heading, row, table, words, wrapped
-from sae_graphs.render.remarks import PENCIL, PIN
+from sae_graphs.render.picture.excerpt import Excerpt
+from sae_graphs.render.picture.explained import is_explained
+from sae_graphs.render.picture.markup import (
+    at_own_size,
+    cell,
+    font,
+    heading,
+    in_label,
+    row,
+    table,
+    words,
+    wrapped,
+)
+from sae_graphs.render.picture.remarks import PENCIL, PIN
 from sae_graphs.render.style import (
     BAND,
     FAINT,
@@ -29,7 +39,6 @@ from sae_graphs.render.style import (
     EffectScale,
     shade,
 )
-from sae_graphs.text import in_label
 from sae_graphs.words import plain, signed
 
 LEGEND_COLUMNS = 84
