@@ -12,8 +12,8 @@ import pytest
 from sae_graphs import cli
 from sae_graphs.graph.annotations import Annotations, save
 from sae_graphs.graph.records import FeatureId
-from tests.hub_cache import build, cache_in_use
-from tests.models import save_model_folder, save_sae_folder
+from tests.support.hub_cache import build, cache_in_use
+from tests.support.models import save_model_folder, save_sae_folder
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
