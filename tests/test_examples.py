@@ -9,7 +9,15 @@ import pytest
 
 from tests.support.graphs import example
 
-MODULES = ("graph.graph", "graph.paths", "graph.records", "render", "graph.names", "text", "words")
+MODULES = (
+    "graph.graph",
+    "graph.paths",
+    "graph.records",
+    "render.pictures",
+    "graph.names",
+    "text",
+    "words",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,6 +1,6 @@
 """`effects.safetensors`: every effect that a run measured, to be drawn from again without a model.
 
-For the layer at depth 3: its effects as in `effects_layer`; `3.ablated`, where positions are
+For the layer at depth 3: its effects as in `tensors`; `3.ablated`, where positions are
 resolved with `3.ablated_positions`, what was ablated, with effects or without; and
 `3.active_positions`, `3.active_features`, `3.activations`, the clean activations that are not 0.
 `described` is JSON as bytes: nodes as in `graph.json` that other choices of edges may need.

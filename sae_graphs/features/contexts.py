@@ -1,6 +1,6 @@
 """What a feature means: the texts it fires on most, and the tokens it makes likelier or rarer.
 
-The texts come from a store, one `contexts.safetensors` per SAE, built by `context_store`. The
+The texts come from a store, one `contexts.safetensors` per SAE, built by `store`. The
 tokens are measured in the prompt itself: the feature is ablated and the model run on to its output
 (method: "Causal Graphs of GPT-2-Small's Residual Stream").
 

@@ -1,6 +1,6 @@
 """Names of features on Neuronpedia, which shows what a public SAE's features mean.
 
-Nothing here touches the network: `neuronpedia_client` does.
+Nothing here touches the network: `features.neuronpedia.client` does.
 """
 
 from __future__ import annotations

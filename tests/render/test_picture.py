@@ -398,7 +398,8 @@ def test_many_components_are_broken_into_rows() -> None:
 def test_rendering_imports_no_torch() -> None:
     code = (
         "import sys, sae_graphs.render.pictures as r;"
-        "from tests.support.rich_graphs import two_edges; r.svg(two_edges()); print('torch' in sys.modules)"
+        "from tests.support.rich_graphs import two_edges;"
+        "r.svg(two_edges()); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
