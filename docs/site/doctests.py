@@ -1,4 +1,4 @@
-"""For the site: examples in docstrings become blocks of code, which plain Markdown reads as quotations."""
+"""For the site: examples in docstrings become blocks of code, not quotations."""
 
 from __future__ import annotations
 
