@@ -42,9 +42,10 @@ test: lint
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(DOCS)
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "wrote build/site/: open build/site/index.html in a browser"
 
 clean:
-	rm -rf $(VENV) outputs/*
+	rm -rf $(VENV) build/site outputs/*
