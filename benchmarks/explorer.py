@@ -26,8 +26,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sae_graphs.graph import (
-    CausalGraph,
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import (
     Context,
     Edge,
     FeatureId,
@@ -35,9 +35,8 @@ from sae_graphs.graph import (
     Node,
     RunRecord,
     TokenEffect,
-    assemble,
 )
-from sae_graphs.render import html
+from sae_graphs.render.pictures import html
 
 LAYERS = 13
 SIZES = ((40, 60), (160, 400), (500, 3000))  # boxes and arrows

@@ -20,13 +20,13 @@ from benchmarks.floor import Floor
 from benchmarks.measure import Run
 from benchmarks.shapes import Workload
 from benchmarks.work import Ran, Work, every_feature, recorded
-from sae_graphs.ablation import measure
-from sae_graphs.ablations import Ablations, Places, ablations_of, places_of
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.effects import keep_top
-from sae_graphs.gradients import estimate
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.settings import Ablate, GraphSettings
+from sae_graphs.effects.ablations import Ablations, Places, ablations_of, places_of
+from sae_graphs.effects.arrays import keep_top
+from sae_graphs.effects.exact import measure
+from sae_graphs.effects.gradients import estimate
+from sae_graphs.effects.settings import Ablate, GraphSettings
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
 
 GRADIENT_STEPS = 10
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from benchmarks.shapes import GPT2_SMALL, TINY, Sizes
-from sae_graphs.settings import Ablate
+from sae_graphs.effects.settings import Ablate
 from sae_graphs.validation_settings import SNIPPETS
 
 

@@ -18,12 +18,12 @@ import torch
 
 import sae_graphs as sg
 from benchmarks.shapes import Shapes, prepare
-from sae_graphs.ablation import measure
-from sae_graphs.ablations import ablations_of, places_of
-from sae_graphs.agreement import Aligned, aligned, spearman
-from sae_graphs.effects import Effects
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.settings import TOP_K, Ablate, GraphSettings
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.agreement import Aligned, aligned, spearman
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.exact import measure
+from sae_graphs.effects.settings import TOP_K, Ablate, GraphSettings
+from sae_graphs.model.instrument import InstrumentedModel
 
 DTYPES = ("float32", "bfloat16", "float16")
 PROMPTS = (

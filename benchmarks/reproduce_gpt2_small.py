@@ -70,7 +70,7 @@ def main(
     from benchmarks.reproduction_case import VARIANTS
     from benchmarks.reproduction_tables import parts, reproduces
     from sae_graphs.background import bundled_texts
-    from sae_graphs.corpora import texts_of
+    from sae_graphs.pretrained.corpora import texts_of
 
     console = Console()
     if not console.is_terminal:

@@ -23,7 +23,7 @@ from benchmarks.reproduction_features import (
     weighted_edges,
 )
 from benchmarks.reproduction_paths import ablations, clean, weighted
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation_settings import ValidationSettings
 
 Told = Callable[[str], None]

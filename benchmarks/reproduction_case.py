@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from benchmarks.published import Points, Published
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.settings import GraphSettings
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.subjects import Subject, subject
 from sae_graphs.validation_settings import ValidationSettings
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sae_graphs.controls import Controls, Member, active_members, matched, random_directions
-from sae_graphs.joint import Edit, Selected, adding, keeping_only, run_packs, run_sets
-from sae_graphs.scores import scores
+from sae_graphs.model.joint import Edit, Selected, adding, keeping_only, run_packs, run_sets
+from sae_graphs.model.next_token import scores
 from sae_graphs.subjects import Subject, generator_for
 from sae_graphs.validation_settings import ValidationSettings
 

@@ -15,8 +15,8 @@ import sae_graphs as sg
 from benchmarks.reproduction_case import Case, Found
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import Curve
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.responses import COEFFICIENTS, WIDER, check_curve, curve
 from sae_graphs.subjects import Subject
 

@@ -16,9 +16,9 @@ from benchmarks.reproduction_controls import ablated_controls, kept_controls
 from benchmarks.reproduction_features import ablated_and_clean
 from sae_graphs.controls import active_members, selected
 from sae_graphs.evidence import PromptResult
-from sae_graphs.graph import FeatureId
-from sae_graphs.joint import run_sets
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.mediation import keep_only
+from sae_graphs.model.joint import run_sets
 from sae_graphs.path_ablation import ablate_path
 from sae_graphs.subjects import Subject
 

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from sae_graphs.memory import GIB, SAESize, format_size
+from sae_graphs.model.memory import GIB, SAESize, format_size
 
 RELEASE, PATTERN = "gemma-scope-2b-pt-res-canonical", "layer_{layer}/width_16k/canonical"
 PROMPT = "w5 w17 w99 w250 w44 w8 w1 w731"
@@ -61,7 +61,7 @@ def write(home: Path, shape: Shape) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-    from sae_graphs.releases import release_named
+    from sae_graphs.pretrained.releases import release_named
 
     torch.manual_seed(0)
     config = Gemma2Config(
@@ -187,7 +187,7 @@ def main() -> None:
 
 def _real(shape: Shape) -> str:
     """The plan for the real shapes; the model's parameters counted by hand."""
-    from sae_graphs.memory import LEAST_WORKING, MIB, MemoryPlan
+    from sae_graphs.model.memory import LEAST_WORKING, MIB, MemoryPlan
 
     attention = 2 * shape.d_model * shape.head * (shape.n_heads + shape.n_heads // 2)
     block = attention + 3 * shape.d_model * shape.d_mlp

@@ -17,8 +17,9 @@ from torch import Tensor
 import sae_graphs as sg
 from benchmarks.measure import Method, Run, interleaved
 from benchmarks.plan import Validated
-from sae_graphs.graph import CausalGraph, FeatureId
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation import validate
 from sae_graphs.validation_settings import ValidationSettings
 

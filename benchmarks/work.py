@@ -9,11 +9,12 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from sae_graphs import ablation, replay
-from sae_graphs.clean_run import ENCODED_ROWS
-from sae_graphs.nearby import Nearby
-from sae_graphs.rows import KeysAndValues, Rows
-from sae_graphs.saes import SAELayer
+from sae_graphs.effects import exact as ablation
+from sae_graphs.model import replay
+from sae_graphs.model.clean_run import ENCODED_ROWS
+from sae_graphs.model.preactivations import Nearby
+from sae_graphs.model.rows import KeysAndValues, Rows
+from sae_graphs.model.saes import SAELayer
 
 
 class Ran(NamedTuple):

@@ -7,43 +7,27 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from sae_graphs._version import __version__ as __version__
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge, FeatureId, Node
+from sae_graphs.late import named
 
 if TYPE_CHECKING:
-    from sae_graphs.annotating import annotate
-    from sae_graphs.build import causal_graph
-    from sae_graphs.comparison import compare_methods
-    from sae_graphs.differing import difference
-    from sae_graphs.discovery import discover
+    from sae_graphs.effects.build import causal_graph, discover
+    from sae_graphs.effects.comparison import compare_methods
+    from sae_graphs.effects.replot import replot
     from sae_graphs.evidence import ValidationReport
-    from sae_graphs.instrument import InstrumentedModel
-    from sae_graphs.loading import load
-    from sae_graphs.paths import union
-    from sae_graphs.replotting import replot
+    from sae_graphs.features.neuronpedia.annotate import annotate
+    from sae_graphs.graph.combine import union
+    from sae_graphs.graph.difference import difference
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.pretrained.loading import load
     from sae_graphs.responses import response_curve
     from sae_graphs.validation import validate
 
-# What needs torch is imported when it is first used: a saved graph opens without it.
-_LATE = {
-    "InstrumentedModel": "sae_graphs.instrument",
-    "annotate": "sae_graphs.annotating",
-    "causal_graph": "sae_graphs.build",
-    "compare_methods": "sae_graphs.comparison",
-    "difference": "sae_graphs.differing",
-    "ValidationReport": "sae_graphs.evidence",
-    "discover": "sae_graphs.discovery",
-    "load": "sae_graphs.loading",
-    "replot": "sae_graphs.replotting",
-    "response_curve": "sae_graphs.responses",
-    "union": "sae_graphs.paths",
-    "validate": "sae_graphs.validation",
-}
-
-__version__ = "0.1.0"
 __all__ = [
     "CausalGraph",
     "Edge",
@@ -65,7 +49,6 @@ __all__ = [
 ]
 
 
+# What needs torch is imported when it is first used: a saved graph opens without it.
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(importlib.import_module(_LATE[name]), name)
-    raise AttributeError(f"module 'sae_graphs' has no attribute {name!r}")
+    return named(name)

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.controls import Member, active_members, matched, selected
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import Background, Noise
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention, mean_of, resample_of
-from sae_graphs.joint import Sets, run_sets
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention, mean_of, resample_of
+from sae_graphs.model.joint import Sets, run_sets
+from sae_graphs.model.next_token import Question, clean_scores, scores
 from sae_graphs.path_ablation import Tick
-from sae_graphs.scores import Question, clean_scores, scores
 from sae_graphs.significance import rank_correlation, spread
 from sae_graphs.subjects import Subject, generator_for
 
@@ -34,7 +34,9 @@ Paths = Sequence[Sequence[Member]]
 
 def bundled_texts() -> Iterable[str]:
     """Fresh documents of the bundled model's language, without end."""
-    from sae_graphs.demo.corpus import documents  # the data of `demo`, which imports no torch
+    from sae_graphs.demo.corpus.stream import (
+        documents,  # the data of `demo`, which imports no torch
+    )
 
     return documents(0, "validation")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sae_graphs import __version__
+from sae_graphs._version import __version__
 from sae_graphs.cli_compare import compare_and_print
 from sae_graphs.cli_console import err, out
 from sae_graphs.cli_contexts import contexts
@@ -67,7 +67,7 @@ from sae_graphs.cli_view import view
 from sae_graphs.errors import SaeGraphsError, quoted
 
 if TYPE_CHECKING:
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
 
 STOPPED = 130  # exit status after Ctrl-C
 ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage error
@@ -133,7 +133,8 @@ def graph(
 
     With your own labels: `sae-graphs graph --from outputs/copyright-c --annotations mine.json`
     """
-    from sae_graphs.settings import GraphSettings, parse_layers, parse_read
+    from sae_graphs.effects.settings import GraphSettings, parse_read
+    from sae_graphs.model.stream import parse_layers
 
     pins = tuple(pin or ())
     said = Said(annotations, title, caption)
@@ -236,7 +237,8 @@ def compare(
 
     Example: `sae-graphs compare "Copyright (C"`
     """
-    from sae_graphs.settings import GraphSettings, parse_layers, parse_read
+    from sae_graphs.effects.settings import GraphSettings, parse_read
+    from sae_graphs.model.stream import parse_layers
 
     settings = GraphSettings(
         top_k=top_k,
@@ -306,13 +308,13 @@ def _fail(message: str) -> None:
 
 
 def _saved(run: Path) -> CausalGraph:
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
 
     return CausalGraph.load(run)
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    from sae_graphs.render import FORMATS
+    from sae_graphs.render.pictures import FORMATS
 
     wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     unknown = [name for name in wanted if name not in FORMATS]

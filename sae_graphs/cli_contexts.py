@@ -17,7 +17,7 @@ from sae_graphs.cli_options import Device, Dtype, Memory, Model, SaePattern, Sae
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
-    from sae_graphs.corpora import Corpus
+    from sae_graphs.pretrained.corpora import Corpus
 
 TOKENS = 1_000_000  # read of a dataset, which may have no end
 
@@ -77,7 +77,7 @@ def contexts(
             "the bundled SAEs have their contexts, and these would replace them; copy "
             "autoencoders/demo/saes and give the copy with --saes"
         )
-    from sae_graphs.corpora import Corpus
+    from sae_graphs.pretrained.corpora import Corpus
 
     if text is not None:
         corpus = Corpus(str(text), is_dataset=False)
@@ -89,11 +89,11 @@ def contexts(
 
 def find_and_print(corpus: Corpus, tokens: int | None, source: Source) -> None:
     """Check the corpus, load, stream, print."""
-    from sae_graphs.corpora import check_corpus
+    from sae_graphs.pretrained.corpora import check_corpus
 
     check_corpus(corpus)  # and a wrong name is known at once
     instrumented = source.load()
-    from sae_graphs.context_store import Told, stream_store
+    from sae_graphs.features.store import Told, stream_store
 
     kept = 0
 

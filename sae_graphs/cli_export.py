@@ -14,8 +14,8 @@ from sae_graphs.cli_console import err, out, warn
 from sae_graphs.errors import SaeGraphsError, quoted
 
 if TYPE_CHECKING:
-    from sae_graphs.annotations import Annotations
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.annotations import Annotations
+    from sae_graphs.graph.graph import CausalGraph
 
 
 def export(
@@ -51,7 +51,7 @@ def export(
     """
     wanted = _formats(formats)
     from sae_graphs.export_run import exports_folder, write_exports
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
 
     graph = CausalGraph.load(run)
     folder = exports_folder(run, out_folder)
@@ -65,7 +65,7 @@ def export(
 
 
 def _formats(text: str | None) -> tuple[str, ...]:
-    from sae_graphs.exports import FORMATS
+    from sae_graphs.graph.export.formats import FORMATS
 
     if text is None:
         return FORMATS
@@ -79,11 +79,12 @@ def _formats(text: str | None) -> tuple[str, ...]:
 
 def _annotations(run: Path, given: Path | None, graph: CausalGraph) -> Annotations:
     """What a reader says of the graph: as given, else the run's own where they fit."""
-    from sae_graphs.annotations import FILE_NAME, NO_ANNOTATIONS, fitting, load
+    from sae_graphs.graph.annotations import NO_ANNOTATIONS, fitting, load
+    from sae_graphs.runs import ANNOTATIONS
 
     if given is not None:
         return fitting(load(given), graph, told=warn)
-    own = (run if run.is_dir() else run.parent) / FILE_NAME
+    own = (run if run.is_dir() else run.parent) / ANNOTATIONS
     if not own.is_file():
         return NO_ANNOTATIONS
     try:
@@ -97,7 +98,7 @@ def _files(
     graph: CausalGraph, wanted: tuple[str, ...], said: Annotations, *, strict: bool
 ) -> dict[str, bytes]:
     """All files by name; a format that cannot be is left out unless the user asked for it."""
-    from sae_graphs.exports import exported
+    from sae_graphs.graph.export.formats import exported
 
     files: dict[str, bytes] = {}
     for kind in wanted:

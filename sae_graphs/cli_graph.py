@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.cli_console import err, out, progress, progress_of_bytes, warn
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.memory import format_size
+from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
-    from sae_graphs.annotations import Annotations
-    from sae_graphs.fetching import Fetch
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.instrument import InstrumentedModel
-    from sae_graphs.settings import GraphSettings
+    from sae_graphs.effects.settings import GraphSettings
+    from sae_graphs.graph.annotations import Annotations
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.pretrained.fetching import Fetch
 
 
 class Source(NamedTuple):
@@ -38,7 +38,7 @@ class Source(NamedTuple):
     def load(self) -> InstrumentedModel:
         """Loaded, after fetching what is not here; torch is imported here."""
         with err.status(f"loading {self.model}") as status:
-            from sae_graphs.loading import load
+            from sae_graphs.pretrained.loading import load
 
             @contextmanager
             def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
@@ -70,7 +70,7 @@ class Said(NamedTuple):
 
     def read(self, *folders: Path) -> Annotations:
         """All of it; without a file, what the first of these folders has that has any."""
-        from sae_graphs.annotations import NO_ANNOTATIONS, load
+        from sae_graphs.graph.annotations import NO_ANNOTATIONS, load
         from sae_graphs.outputs import kept_annotations
 
         if self.file is not None:
@@ -94,16 +94,13 @@ class Wanted(NamedTuple):
 
 def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -> None:
     """Load, measure, draw, write, print."""
-    from sae_graphs.files import check_writable
     from sae_graphs.outputs import (
-        EFFECTS,
         check_keeps_annotations,
         check_keeps_effects,
         fitting_or_words,
-        folder_for,
-        partial_folder,
         write_run,
     )
+    from sae_graphs.runs import EFFECTS, check_writable, folder_for, partial_folder
 
     save_effects = wanted.save_effects
     folder = wanted.out_folder or folder_for(
@@ -120,8 +117,8 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     check_keeps_annotations(folder, [prompt, source.model, source.saes, source.sae_pattern])
     annotations = wanted.said.read(folder)
     instrumented = source.load()
-    from sae_graphs.build import causal_graph
-    from sae_graphs.resume import Partial
+    from sae_graphs.effects.build import causal_graph
+    from sae_graphs.effects.partial import Partial
 
     partial = Partial(partial_folder(folder), told=_resumed)
     effects = partial.folder / EFFECTS if save_effects else None
@@ -165,7 +162,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
 
 def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:
     """With what Neuronpedia says; the graph is drawn whatever that is, after Ctrl-C, too."""
-    from sae_graphs.annotating import annotate, unanswered
+    from sae_graphs.features.neuronpedia.annotate import annotate, unanswered
 
     with progress("asking Neuronpedia") as report:
         try:
@@ -181,7 +178,7 @@ def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:
 
 def _annotated_again(graph: CausalGraph, folder: Path) -> CausalGraph:
     """With what Neuronpedia said before: drawing again makes no request."""
-    from sae_graphs.annotating import annotate, unanswered
+    from sae_graphs.features.neuronpedia.annotate import annotate, unanswered
 
     try:
         graph = annotate(graph, ask=False)
@@ -206,7 +203,7 @@ def _resumed(done: int, layers: int) -> None:
 def _said_again(said: Said, graph: CausalGraph, *folders: Path) -> Annotations:
     """What is said of a graph that is drawn again: a file's words that fit nothing are a mistake,
     those kept in the first of these folders that has any are not."""
-    from sae_graphs.annotations import fitting
+    from sae_graphs.graph.annotations import fitting
     from sae_graphs.outputs import fitting_or_words
 
     found = said.read(*folders)
@@ -228,11 +225,11 @@ def draw_again(
 
     The graph itself, where it is to be drawn `as_it_is` and no effects were saved.
     """
-    from sae_graphs.effects_file import effects_beside, run_folder
-    from sae_graphs.files import check_writable
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.outputs import holds_effects, replot_folder, write_run
-    from sae_graphs.replotting import replot
+    from sae_graphs.effects.replot import replot
+    from sae_graphs.effects.saved import effects_beside
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.outputs import write_run
+    from sae_graphs.runs import check_writable, holds_effects, replot_folder, run_folder
 
     folder = run_folder(folder)
     started = time.perf_counter()

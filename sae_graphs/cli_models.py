@@ -15,11 +15,11 @@ import typer
 from sae_graphs.cli_console import err, out, progress
 from sae_graphs.cli_options import Report
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.headers import ITEM_BYTES
-from sae_graphs.memory import format_size
+from sae_graphs.model.memory import format_size
+from sae_graphs.pretrained.sizes import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from sae_graphs.catalogue import ListedStack
+    from sae_graphs.pretrained.catalogue import ListedStack
 
 UNKNOWN = "?"
 
@@ -39,7 +39,7 @@ def models(
     Example: `sae-graphs models gemma-2`
     """
     with err.status("reading sae-lens's directory"):
-        from sae_graphs.catalogue import listed_stacks, with_sizes
+        from sae_graphs.pretrained.catalogue import listed_stacks, with_sizes
 
         found = listed_stacks(containing)
     if not found:

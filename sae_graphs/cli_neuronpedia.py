@@ -14,7 +14,7 @@ from sae_graphs.cli_console import err, out, progress, warn
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
-    from sae_graphs.graph import CausalGraph
+    from sae_graphs.graph.graph import CausalGraph
 
 
 def neuronpedia(
@@ -33,10 +33,10 @@ def neuronpedia(
     The key in NEURONPEDIA_API_KEY is used where it is set. A folder's report of validation stays as
     it is.
     """
-    from sae_graphs.annotating import annotate
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.neuronpedia import address_of
-    from sae_graphs.neuronpedia_client import Service
+    from sae_graphs.features.neuronpedia.annotate import annotate
+    from sae_graphs.features.neuronpedia.client import Service
+    from sae_graphs.graph.addresses import address_of
+    from sae_graphs.graph.graph import CausalGraph
 
     graph = CausalGraph.load(run)
     placed = [node for node in graph.nodes if address_of(node) is not None]
@@ -54,8 +54,8 @@ def neuronpedia(
 
 def _write(run: Path, graph: CausalGraph, loaded: CausalGraph) -> None:
     """The graph and its pictures in their places; all else in the folder stays as it is."""
-    from sae_graphs.effects_file import run_folder
     from sae_graphs.outputs import rewrite_graph
+    from sae_graphs.runs import run_folder
 
     with err.status("drawing"):
         written = rewrite_graph(run, graph, loaded=loaded)
@@ -68,7 +68,7 @@ def _print(graph: CausalGraph) -> None:
     from rich.text import Text
 
     from sae_graphs.edge_tables import print_pages
-    from sae_graphs.neuronpedia import address_of, quick_list_urls
+    from sae_graphs.graph.addresses import address_of, quick_list_urls
 
     print_pages(out, graph, graph.nodes)
     # the site shows no list at all where it does not know a feature; those it was not asked for

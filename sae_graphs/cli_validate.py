@@ -18,8 +18,8 @@ from sae_graphs.cli_options import Device, Dtype, Memory, SaePattern, Saes
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.validation_settings import ValidationSettings
 
 
@@ -145,8 +145,8 @@ def validate_and_print(
     load: _Load,
 ) -> None:
     """Check, load, validate, write, print. `load` is device, precision and memory."""
-    from sae_graphs.files import check_writable
-    from sae_graphs.outputs import partial_folder, write_validation
+    from sae_graphs.outputs import write_validation
+    from sae_graphs.runs import check_writable, partial_folder
 
     texts = _texts(asked.text)
     if asked.discover is None:
@@ -198,7 +198,7 @@ def _texts(text: str | None) -> Iterator[str] | None:
         return None
     import itertools
 
-    from sae_graphs.corpora import texts_of
+    from sae_graphs.pretrained.corpora import texts_of
 
     lines = texts_of(text)
     first = next(lines, None)
@@ -209,11 +209,8 @@ def _texts(text: str | None) -> Iterator[str] | None:
 
 def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _Found:
     """A graph from its folder, with the model that made it."""
-    from sae_graphs.effects_file import run_folder
-    from sae_graphs.files import check_writable
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.graph_json import FILE_NAME
-    from sae_graphs.outputs import record_of
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.runs import GRAPH, check_writable, record_of, run_folder
 
     assert asked.run is not None
     graph = CausalGraph.load(asked.run)
@@ -223,7 +220,7 @@ def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _F
         )
     folder = run_folder(asked.run)
     to_write = asked.out_folder or folder / "validation"
-    if (to_write / FILE_NAME).is_file():
+    if (to_write / GRAPH).is_file():
         raise SaeGraphsError(
             f"{to_write} holds a graph, which the report would replace; give another folder"
         )
@@ -251,8 +248,8 @@ def _discovered(
     load: _Load,
 ) -> _Found:
     """A graph that a part of the prompts have in common; the others are left to test it."""
-    from sae_graphs.files import check_writable
-    from sae_graphs.outputs import folder_for, write_run
+    from sae_graphs.outputs import write_run
+    from sae_graphs.runs import check_writable, folder_for
 
     name = model or "demo"
     folder = asked.out_folder or folder_for(
@@ -261,7 +258,7 @@ def _discovered(
     check_writable(folder)
     source = Source(name, saes, *load)
     instrumented = source.load()
-    from sae_graphs.discovery import discover
+    from sae_graphs.effects.build import discover
 
     started = time.perf_counter()
     with progress("finding the graph", unit="prompts") as report:
@@ -291,6 +288,6 @@ def prompts_given(prompt: Sequence[str] | None, file: Path | None) -> tuple[str,
         raise SaeGraphsError("a prompt is empty; give some text with --prompt")
     if file is None:
         return given
-    from sae_graphs.corpora import prompts_of
+    from sae_graphs.pretrained.corpora import prompts_of
 
     return (*given, *prompts_of(file))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_graphs.agreement import (
+from sae_graphs.effects.agreement import (
     LEADERS,
     ROUGH_OVERLAP,
     SAFE_OVERLAP,

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import Selected, Sets
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import Selected, Sets
 
 GATHERED = 2**22  # inner products that are added up at once
 TRIES = 32  # draws of which the one that matches the norm best is taken

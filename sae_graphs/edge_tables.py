@@ -13,13 +13,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_graphs.graph import CausalGraph, Edge, Node
-from sae_graphs.neuronpedia import address_of
-from sae_graphs.render.anatomy import missing_words, share_of, shares_words, strongest_part
-from sae_graphs.render.explained import density_words, page_words
-from sae_graphs.render.names import name_of, token_at
-from sae_graphs.render.text import MINUS, counted, shortened, visible
-from sae_graphs.views import ANATOMY_COLUMNS, anatomy_sums, block_columns
+from sae_graphs.graph.addresses import address_of
+from sae_graphs.graph.export.tables import ANATOMY_COLUMNS, anatomy_sums, block_columns
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import (
+    missing_words,
+    name_of,
+    share_of,
+    shares_words,
+    strongest_part,
+    token_at,
+)
+from sae_graphs.graph.records import Edge, Node
+from sae_graphs.render.picture.explained import density_words, page_words
+from sae_graphs.text import shortened, visible
+from sae_graphs.words import MINUS, counted
 
 _STYLES = {"promotes": "red", "suppresses": "blue"}
 

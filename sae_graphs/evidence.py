@@ -13,7 +13,8 @@ from statistics import median
 from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.significance import Spread
 
 Role = Literal["discovery", "test"]
 NullKind = Literal["matched", "scaled", "directions", "shuffles"]
@@ -264,19 +265,9 @@ class Curve:
     jump_at: float
 
     def _repr_svg_(self) -> str:
-        from sae_graphs.notebook import curve_svg  # showing sits above this module
+        from sae_graphs.render.notebook import curve_svg  # showing sits above this module
 
         return curve_svg(self)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A mean over snippets with its 95 % bootstrap interval; None where there are none."""
-
-    n: int
-    mean: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -362,7 +353,7 @@ class ValidationReport:
         return f"ValidationReport({self.prompt!r}: {len(self.units)} tested in {n_prompts} prompts)"
 
     def _repr_html_(self) -> str:
-        from sae_graphs.notebook import report_html  # showing sits above this module
+        from sae_graphs.render.notebook import report_html  # showing sits above this module
 
         return report_html(self)
 

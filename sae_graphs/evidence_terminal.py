@@ -10,9 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_graphs.evidence import UnitReport, ValidationReport
-from sae_graphs.evidence_words import (
+from sae_graphs.text import visible
+from sae_graphs.verdict_kinds import VerdictKind, deciding, pooled
+from sae_graphs.verdicts import Verdict, verdict
+from sae_graphs.words import (
     NONE,
     amount,
+    counted,
     nats,
     norm,
     p_value,
@@ -22,9 +26,6 @@ from sae_graphs.evidence_words import (
     target_said,
     times,
 )
-from sae_graphs.render.text import counted, visible
-from sae_graphs.verdict_kinds import VerdictKind, deciding, pooled
-from sae_graphs.verdicts import Verdict, verdict
 
 SENTENCES = 5  # so many units are told in sentences
 LARGE = 0.1  # of a probability: an unsupported change of this or more is told in a sentence, too

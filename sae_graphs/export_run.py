@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sae_graphs import __version__
+from sae_graphs._version import __version__
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.files import RECORD, check_writable, replace_folder, write_atomically
-from sae_graphs.graph import CausalGraph
-from sae_graphs.graph_json import FILE_NAME
-from sae_graphs.outputs import record_of
+from sae_graphs.files import write_atomically
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.runs import GRAPH, RECORD, check_writable, record_of, replace_folder
 
 NAME = "exports"
 KIND = "exports"  # what such a folder's record says that it is
@@ -25,10 +24,10 @@ def exports_folder(run: Path, given: Path | None) -> Path:
     must hold exports.
     """
     folder = given
-    if folder is None and (run.is_dir() or run.name == FILE_NAME):
+    if folder is None and (run.is_dir() or run.name == GRAPH):
         folder = (run if run.is_dir() else run.parent) / NAME
     folder = folder or run.with_name(f"{run.stem}-{NAME}")
-    if (folder / FILE_NAME).is_file():
+    if (folder / GRAPH).is_file():
         raise SaeGraphsError(
             f"{folder} holds a graph, which the exports would replace; give another folder"
         )
@@ -59,7 +58,7 @@ def write_exports(folder: Path, files: Mapping[str, bytes], graph: CausalGraph) 
     replace_folder(folder, {**files, RECORD: _json(record)})
     run = folder.resolve().parent
     held = record_of(run)
-    if held is not None and isinstance(held.get("files"), list) and (run / FILE_NAME).is_file():
+    if held is not None and isinstance(held.get("files"), list) and (run / GRAPH).is_file():
         # a new graph in this place is another one, and takes the old one's exports away
         listed = [*(name for name in held["files"] if name != folder.name), folder.name]
         write_atomically(run / RECORD, _json({**held, "files": listed}))

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sae_graphs.controls import Member, selected
 from sae_graphs.evidence import EdgeMediation, KeepOnly, Kept, Mediation
-from sae_graphs.graph import Edge, FeatureId
-from sae_graphs.interventions import ZERO
-from sae_graphs.joint import (
+from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.model.interventions import ZERO
+from sae_graphs.model.joint import (
     Edit,
     Selected,
     becoming,
@@ -29,8 +29,8 @@ from sae_graphs.joint import (
     run_packs,
     run_sets,
 )
+from sae_graphs.model.next_token import clean_scores, scores
 from sae_graphs.path_ablation import Tick
-from sae_graphs.scores import clean_scores, scores
 from sae_graphs.subjects import Subject
 
 

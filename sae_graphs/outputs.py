@@ -2,71 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
-import platform
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sae_graphs import __version__
-from sae_graphs.annotations import FILE_NAME as ANNOTATIONS
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, fitting
-from sae_graphs.annotations import load as load_annotations
-from sae_graphs.annotations import to_bytes as annotations_to_bytes
-from sae_graphs.effects_file import FILE_NAME as EFFECTS
-from sae_graphs.effects_file import run_folder
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.files import RECORD, alone_in, replace_folder, save_at, write_atomically
-from sae_graphs.graph import CausalGraph
-from sae_graphs.graph_json import FILE_NAME, to_bytes
-from sae_graphs.run_page import PAGE, VALIDATION, explorer_of
-
-_OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")
-_LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "networkx", "pygraphviz")
-
-
-def folder_for(
-    root: Path,
-    prompt: str,
-    model: str,
-    saes: str | None,
-    sae_pattern: str | None = None,
-    *,
-    save_effects: bool = False,
-) -> Path:
-    """`outputs/copyright-c` for "Copyright (C"; a suffix keeps other prompts' folders apart.
-
-    And those with saved effects from a run that does not save its own, which would delete them.
-    """
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "prompt"
-    if model != "demo":
-        slug = re.sub(r"[^a-z0-9.]+", "-", f"{Path(model).name}-{slug}".lower()).strip("-.")
-    mine = [prompt, model, saes, sae_pattern]
-    digest = hashlib.sha256(json.dumps(mine).encode()).hexdigest()[:6]
-    numbered = (f"{slug}-{digest}-{number}" for number in itertools.count(2))
-
-    def free(folder: Path) -> bool:
-        held = record_of(folder)
-        if held and [held.get(name) for name in _OF_RUN] != mine:
-            return False
-        return save_effects or not holds_effects(folder)
-
-    names = itertools.chain([slug, f"{slug}-{digest}"], numbered)
-    return next(root / name for name in names if free(root / name))
-
-
-def holds_effects(folder: Path) -> bool:
-    """Whether an earlier run saved its effects here."""
-    return (folder / EFFECTS).is_file()
+from sae_graphs.files import save_at, write_atomically
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
+from sae_graphs.graph.annotations import load as load_annotations
+from sae_graphs.graph.annotations import to_bytes as annotations_to_bytes
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.node_link import to_bytes
+from sae_graphs.run_page import explorer_of
+from sae_graphs.runs import (
+    _OF_RUN,
+    ANNOTATIONS,
+    EFFECTS,
+    GRAPH,
+    PAGE,
+    RECORD,
+    VALIDATION,
+    _made,
+    alone_in,
+    holds_effects,
+    record_of,
+    replace_folder,
+    run_folder,
+)
 
 
 def check_keeps_effects(folder: Path) -> None:
@@ -76,31 +43,6 @@ def check_keeps_effects(folder: Path) -> None:
             f"{folder} holds {EFFECTS}, the saved effects of an earlier run, which this run would "
             "delete; add --save-effects, or give another folder with --out"
         )
-
-
-def replot_folder(folder: Path, changed: Mapping[str, object], *, otherwise: str = "again") -> Path:
-    """`outputs/copyright-c-top-k-12` for what is drawn of `outputs/copyright-c` with `top_k` 12.
-
-    `otherwise` is the ending where nothing is changed.
-    """
-    parts = [f"{name.replace('_', '-')}-{_slug(value)}" for name, value in changed.items()]
-    folder = folder.resolve()
-    own = folder.name if folder.is_dir() else folder.parent.name
-    root = folder.parent if folder.is_dir() else folder.parent.parent
-    found = root / "-".join([own, *(parts or [otherwise])])
-    here = Path.cwd()
-    return found.relative_to(here) if found.is_relative_to(here) else found
-
-
-def _slug(value: object) -> str:
-    items = value if isinstance(value, list | tuple) else [value]
-    return re.sub(r"[^A-Za-z0-9.@]+", "-", "-".join(str(item) for item in items)).strip("-")[:48]
-
-
-def partial_folder(folder: Path) -> Path:
-    """Where a run that will write `folder` keeps the layers that are done."""
-    folder = folder.absolute()
-    return folder.with_name(f".{folder.name}.partial")
 
 
 def write_run(
@@ -122,10 +64,10 @@ def write_run(
     that measured them, where this one did not. Those `annotations` that fit the graph are drawn;
     all are kept, where there are any: another choice of edges may have the others' features.
     """
-    from sae_graphs.render import files
+    from sae_graphs.render.pictures import files
 
     pictures = files(graph, formats, annotations=fitting_or_words(annotations, graph))
-    written: dict[str, bytes | Path] = {FILE_NAME: to_bytes(graph), **pictures}
+    written: dict[str, bytes | Path] = {GRAPH: to_bytes(graph), **pictures}
     if annotations:
         written[ANNOTATIONS] = annotations_to_bytes(annotations)
     if effects is not None:
@@ -164,16 +106,16 @@ def rewrite_graph(run: Path, graph: CausalGraph, *, loaded: CausalGraph) -> tupl
     replaced in one step, and none before all are drawn. Raises `SaeGraphsError` where another run
     has put its graph there meanwhile: that one stays.
     """
-    from sae_graphs.render import files
+    from sae_graphs.render.pictures import files
 
     folder = run_folder(run)
     if folder == run and not run.is_dir():  # a graph saved under another name
         with _while_it_holds(loaded, run, run.resolve().parent):
-            return (save_at(run, FILE_NAME, to_bytes(graph)).name,)
+            return (save_at(run, GRAPH, to_bytes(graph)).name,)
     formats = _formats_in(folder)
     said = annotations_of(folder, graph)
     drawn = [kind for kind in formats if kind != "html"]
-    written = {**files(graph, drawn, annotations=said), FILE_NAME: to_bytes(graph)}
+    written = {**files(graph, drawn, annotations=said), GRAPH: to_bytes(graph)}
     if "html" in formats:
         written[PAGE] = explorer_of(folder, graph, annotations=said)
     with _while_it_holds(loaded, folder, folder.resolve().parent):
@@ -215,7 +157,7 @@ def _changed(path: Path) -> str:
 
 def _formats_in(folder: Path) -> list[str]:
     """What the run in a folder was drawn as."""
-    from sae_graphs.render import FORMATS
+    from sae_graphs.render.pictures import FORMATS
 
     return [kind for kind in FORMATS if (folder / f"graph.{kind}").is_file()]
 
@@ -276,7 +218,7 @@ def write_validation(
 
     Where that has a page, the page tells what was found.
     """
-    from sae_graphs.report import report_files
+    from sae_graphs.report.files import report_files
 
     annotations = annotations_of(folder.parent, graph)
     written: dict[str, bytes | Path] = dict(report_files(report, graph, annotations=annotations))
@@ -295,7 +237,7 @@ def write_validation(
     replace_folder(folder, written)
     run = folder.parent
     held = record_of(run)
-    if held is not None and isinstance(held.get("files"), list) and (run / FILE_NAME).is_file():
+    if held is not None and isinstance(held.get("files"), list) and (run / GRAPH).is_file():
         files = [*(name for name in held["files"] if name != folder.name), folder.name]
         # a new graph in this place is another one, and takes the old one's validation away
         write_atomically(
@@ -304,29 +246,3 @@ def write_validation(
         if folder.name == VALIDATION and (run / PAGE).is_file():
             write_atomically(run / PAGE, explorer_of(run, graph, annotations=annotations))
     return names
-
-
-def _made() -> dict[str, Any]:
-    """When, and with what."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sae_graphs": __version__,
-        "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in _LIBRARIES},
-    }
-
-
-def record_of(folder: Path) -> dict[str, Any] | None:
-    """What `run.json` says of the run in a folder; None where there is none."""
-    try:
-        held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return held if isinstance(held, dict) else None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -22,9 +22,9 @@ from sae_graphs.controls import (
     shuffled,
 )
 from sae_graphs.evidence import FeatureZero, Match, Null, NullKind, PromptResult, TokenChange
-from sae_graphs.graph import FeatureId
-from sae_graphs.joint import Edit, adding, changing, run_packs, run_sets, scaled_by
-from sae_graphs.scores import (
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.joint import Edit, adding, changing, run_packs, run_sets, scaled_by
+from sae_graphs.model.next_token import (
     Scores,
     clean_scores,
     moved_tokens,

@@ -6,8 +6,8 @@ All but the shuffles was measured in the graph's own prompt alone, and every sen
 from __future__ import annotations
 
 from sae_graphs.evidence import Mediation, UnitReport
-from sae_graphs.evidence_words import nats, p_value, share
 from sae_graphs.verdict_kinds import SIGNIFICANT, pooled
+from sae_graphs.words import nats, p_value, share
 
 CARRIED = 0.5, 1.5  # the shares of a source's effect that speak for a path
 ALONE = 0.5  # a feature that accounts for so much of the joint change is named

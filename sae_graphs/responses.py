@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from sae_graphs.controls import Member, active_members, selected
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.evidence import Curve
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import (
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import (
     Ran,
     Sets,
     activations_of,
@@ -28,10 +29,8 @@ from sae_graphs.joint import (
     run_edits,
     scaled_by,
 )
-from sae_graphs.output_tokens import token_id
+from sae_graphs.model.next_token import Question, token_id
 from sae_graphs.path_ablation import Tick
-from sae_graphs.scores import Question
-from sae_graphs.settings import GraphSettings
 from sae_graphs.significance import fit_line
 from sae_graphs.subjects import Subject, subject
 from sae_graphs.validation_settings import ValidationSettings

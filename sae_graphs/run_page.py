@@ -6,15 +6,12 @@ import logging
 from pathlib import Path
 
 from sae_graphs import evidence_json
-from sae_graphs.annotations import Annotations
 from sae_graphs.errors import GraphFileError
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.graph import CausalGraph
-from sae_graphs.render.findings import Finding
-
-PAGE = "graph.html"
-VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a run's
-REPORT = "validation.html"
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.render.marks import Finding
+from sae_graphs.runs import PAGE, REPORT, VALIDATION
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +21,7 @@ def explorer_of(folder: Path, graph: CausalGraph, *, annotations: Annotations) -
 
     One that cannot be read, or is of another graph, is left out with a warning.
     """
-    from sae_graphs.render import html
+    from sae_graphs.render.pictures import html
 
     findings = _findings(folder, graph)
     report = f"{VALIDATION}/{REPORT}" if findings else None

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import Spread
 
 Numbers = Sequence[float] | NDArray[np.float64]
 
@@ -135,3 +135,13 @@ def rank_correlation(left: Numbers, right: Numbers) -> float | None:
     from scipy.stats import spearmanr
 
     return float(spearmanr(left, right).statistic)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over snippets with its 95 % bootstrap interval; None where there are none."""
+
+    n: int
+    mean: float | None
+    low: float | None
+    high: float | None

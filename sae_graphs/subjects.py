@@ -9,16 +9,16 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from sae_graphs.ablations import places_of
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.controls import Member
+from sae_graphs.effects.ablations import places_of
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import Role
-from sae_graphs.graph import CausalGraph, FeatureId
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.output_tokens import token_id
-from sae_graphs.scores import Question
-from sae_graphs.settings import GraphSettings
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.next_token import Question, token_id
 from sae_graphs.validation_settings import ValidationSettings
 
 SAME = 0.05  # how far a probability, or a relative activation, may be from the graph's own

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, LayerReport
-from sae_graphs.render.explained import page_words
-from sae_graphs.render.names import counted_nodes, logit_words, name_of, output_words
-from sae_graphs.render.text import counted, probability_words, token, visible
-from sae_graphs.run_page import PAGE
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import counted_nodes, logit_words, name_of, output_words
+from sae_graphs.graph.records import OUTPUT_LAYER, LayerReport
+from sae_graphs.render.picture.explained import page_words
+from sae_graphs.runs import PAGE
+from sae_graphs.text import token, visible
+from sae_graphs.words import counted, probability_words
 
 NARROW = 80  # columns: with fewer, the layers' hooks are left out
 _BAR = 24  # characters of a bar that stands for probability 1

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.evidence import UnitKind
-from sae_graphs.graph import CausalGraph, Edge, FeatureId
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge, FeatureId
 from sae_graphs.validation_settings import ValidationSettings
 
 

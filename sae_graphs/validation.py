@@ -30,10 +30,11 @@ from sae_graphs.background import (
 )
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.evidence import Curve, UnitReport, ValidationReport
-from sae_graphs.graph import CausalGraph, FeatureId
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.judging import judged
 from sae_graphs.mediation import keep_only, mediation
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.path_ablation import Tick, ablate_path
 from sae_graphs.responses import COEFFICIENTS, WIDER, check_curve, curve, effect_of
 from sae_graphs.subjects import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
 
 CONTROLS = 200
 PATHS = 3

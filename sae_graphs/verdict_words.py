@@ -5,8 +5,18 @@ from __future__ import annotations
 from statistics import fmean
 
 from sae_graphs.evidence import PromptResult, UnitReport, ValidationReport
-from sae_graphs.evidence_words import (
+from sae_graphs.verdict_kinds import (
+    PooledNull,
+    VerdictKind,
+    deciding,
+    is_weak,
+    p_in,
+    pooled,
+    with_null,
+)
+from sae_graphs.words import (
     change_range,
+    counted,
     interval,
     norm,
     p_value,
@@ -17,16 +27,6 @@ from sae_graphs.evidence_words import (
     score_size,
     target_said,
     times,
-)
-from sae_graphs.render.text import counted
-from sae_graphs.verdict_kinds import (
-    PooledNull,
-    VerdictKind,
-    deciding,
-    is_weak,
-    p_in,
-    pooled,
-    with_null,
 )
 
 NEEDED = 0.5  # features without which so much of the score is lost are called needed

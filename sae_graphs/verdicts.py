@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sae_graphs.evidence import UnitReport, ValidationReport
-from sae_graphs.evidence_words import p_value, times
 from sae_graphs.path_words import own_prompt_words, shuffle_words
 from sae_graphs.verdict_kinds import (
     LEAST_RATIO,
@@ -22,6 +21,7 @@ from sae_graphs.verdict_kinds import (
     pooled,
 )
 from sae_graphs.verdict_words import change_words, control_words, inactive_words
+from sae_graphs.words import p_value, times
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs import joint
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.interventions import ZERO, Intervention, mean_over, resample, scale
-from sae_graphs.joint import Selected
+from sae_graphs.model import joint
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.interventions import ZERO, Intervention, mean_over, resample, scale
+from sae_graphs.model.joint import Selected
 from tests.against_oracle import RELATIVE, Case, Record, largest_deviation
 from tests.joint_oracle import Edit, JointOracle, Passed
 from tests.models import OTHER_PROMPT, PROMPT, tokenizer

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import measure
-from sae_graphs.ablations import ablations_of, places_of
-from sae_graphs.effects import Effects
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention
-from sae_graphs.settings import GraphSettings
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.exact import measure
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention
 from tests.models import ARCHITECTURES, KINDS, PROMPT, STACKS, in_dtype, random_stack, tokenizer
 from tests.oracle import Change, Oracle, zero
 

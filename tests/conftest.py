@@ -119,7 +119,7 @@ def hooked(model_folder: Callable[[str], Path]) -> Any:
 @pytest.fixture(scope="session")
 def tiny(bridge_of: BridgeOf) -> Any:
     """A GPT-2 with four standard SAEs, `0` to `3`, in float64: for tests that need any model."""
-    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.model.instrument import InstrumentedModel
     from tests.models import STACKS, random_stack
 
     bridge = bridge_of("gpt2", "float64")

@@ -11,15 +11,10 @@ from hypothesis import settings as how_often
 from torch import Tensor
 
 from sae_graphs import controls
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.controls import (
-    Controls,
-    Member,
-    matched,
-    selected,
-)
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import run_sets
+from sae_graphs.controls import Controls, Member, matched, selected
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import run_sets
 
 # Hypothesis runs a test many times with one model, which no test changes.
 rarely = how_often(

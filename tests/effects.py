@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sae_graphs.effects import NOWHERE, Effects
+from sae_graphs.effects.arrays import NOWHERE, Effects
 
 
 def effects_of(

@@ -20,13 +20,13 @@ from sae_graphs.evidence import (
     Null,
     NullKind,
     PromptResult,
-    Spread,
     Tested,
     TokenChange,
     UnitReport,
     ValidationReport,
 )
-from sae_graphs.graph import FeatureId
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.significance import Spread
 
 NAMES = ("0.1", "1.1", "2.10600", "3.5")
 HOSTILE = "<script>alert(1)</script>|`\n$x_1$\x00\u202e\ud83d\"'&[a](javascript:b)"

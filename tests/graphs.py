@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sae_graphs.graph import (
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,
-    CausalGraph,
     Context,
     Edge,
     FeatureId,
@@ -18,7 +18,6 @@ from sae_graphs.graph import (
     OutputToken,
     RunRecord,
     TokenEffect,
-    assemble,
 )
 
 LAYERS = ("0", "1", "2", "3")

@@ -16,7 +16,7 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from torch import Tensor, nn
 
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 
 EMBEDDINGS = [[9.0, 9.0, 9.0], [1.0, 2.0, 0.0], [2.0, 1.0, 3.0]]  # BOS, a, b
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from sae_graphs.neuronpedia import Address, parse_address
+from sae_graphs.graph.addresses import Address, parse_address
 
 
 class Asked(NamedTuple):

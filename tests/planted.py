@@ -19,8 +19,8 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from torch import Tensor, nn
 
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.linear_model import Block
 
 NUMBERS = ("one two three", "four five six", "seven eight nine", "ten eleven twelve")

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from sae_graphs.evidence import ValidationReport
 from sae_graphs.evidence_terminal import print_report
+from sae_graphs.render.document.page import page
 from sae_graphs.report.content import blocks
-from sae_graphs.report.page import page
 from tests import evidence
 
 VOID = {"meta", "br", "wbr"}

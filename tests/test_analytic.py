@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.ablations import ablations_of, places_of
-from sae_graphs.build import causal_graph
-from sae_graphs.contexts import token_effects
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention, mean_over, resample, scale
-from sae_graphs.settings import GraphSettings
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.describe import token_effects
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention, mean_over, resample, scale
 from tests.linear_model import linear_model
 
 Effects = dict[tuple[str, str], float]

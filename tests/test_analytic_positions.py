@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.build import causal_graph
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.linear_model import linear_model
 from tests.test_analytic import FIRST_PAIR, SECOND_PAIR, effects_of
 

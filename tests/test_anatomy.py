@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import measure
-from sae_graphs.ablations import ablations_of, places_of
-from sae_graphs.anatomy import Anatomies, with_anatomy
-from sae_graphs.block_parts import CleanWrites
-from sae_graphs.build import causal_graph
-from sae_graphs.graph import Edge, FeatureId
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.settings import GraphSettings
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.anatomy import Anatomies, with_anatomy
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.exact import measure
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.model.block_parts import CleanWrites
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.against_oracle import RELATIVE, Case, Record, case_of
 from tests.conftest import BridgeOf
 from tests.linear_model import linear_model

@@ -12,16 +12,15 @@ from typing import Any
 import networkx as nx
 import pytest
 
-from sae_graphs import annotate
-from sae_graphs.annotating import unanswered
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.feature_page import FeaturePage, LogitToken
-from sae_graphs.graph import CausalGraph, FeatureId, Node
-from sae_graphs.neuronpedia import Address
-from sae_graphs.neuronpedia_answers import Answer
-from sae_graphs.neuronpedia_cache import MISSING_SECONDS, Cache, cache_folder
-from sae_graphs.neuronpedia_client import Service
-from sae_graphs.records import Context
+from sae_graphs.features.neuronpedia.annotate import annotate, unanswered
+from sae_graphs.features.neuronpedia.answers import Answer
+from sae_graphs.features.neuronpedia.cache import MISSING_SECONDS, Cache, cache_folder
+from sae_graphs.features.neuronpedia.client import Service
+from sae_graphs.graph.addresses import Address
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Context, FeatureId, Node
 from tests.graphs import example, node, resolved
 from tests.neuronpedia_server import HTML, Asked, Neuronpedia, Reply, record, reply
 

@@ -14,24 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_graphs import exports
-from sae_graphs.annotations import Annotations, Group
-from sae_graphs.attribution import attribution, cantor
-from sae_graphs.attribution_rules import EXACT, broken_rules
-from sae_graphs.attribution_words import logit_words, plain_text, safe
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.exports import exported
-from sae_graphs.graph import (
-    CausalGraph,
-    Context,
-    Edge,
-    FeatureId,
-    FeaturePage,
-    LayerReport,
-    Node,
-    OutputToken,
-    assemble,
-)
+from sae_graphs.graph.annotations import Annotations, Group
+from sae_graphs.graph.export import formats as exports
+from sae_graphs.graph.export.attribution import attribution, cantor
+from sae_graphs.graph.export.attribution_nodes import logit_words, plain_text, safe
+from sae_graphs.graph.export.attribution_rules import EXACT, broken_rules
+from sae_graphs.graph.export.formats import exported
+from sae_graphs.graph.feature_page import FeaturePage
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import Context, Edge, FeatureId, LayerReport, Node, OutputToken
 from tests.render.graphs import (
     graph_of,
     hostile,

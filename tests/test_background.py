@@ -18,14 +18,14 @@ from sae_graphs.background import (
     bundled_texts,
     changes_by_kind,
 )
-from sae_graphs.clean_run import CleanRun
 from sae_graphs.controls import Member, active_members, selected
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import Background, Noise
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import run_sets
-from sae_graphs.scores import Question, scores
-from sae_graphs.settings import GraphSettings
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import run_sets
+from sae_graphs.model.next_token import Question, scores
 from sae_graphs.subjects import ablated_elsewhere, generator_for
 from tests.linear_model import linear_model
 from tests.models import CONTEXT, CORPUS

@@ -11,15 +11,16 @@ import pytest
 import torch
 
 import sae_graphs as sg
-from sae_graphs.ablation import measure
-from sae_graphs.ablations import ablations_of, places_of
-from sae_graphs.build import causal_graph, settings_from
-from sae_graphs.clean_run import CleanRun
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.build import causal_graph, settings_from
+from sae_graphs.effects.exact import measure
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import resample, scale
-from sae_graphs.settings import GraphSettings, parse_layers
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import resample, scale
+from sae_graphs.model.stream import parse_layers
 from tests.conftest import BridgeOf
 from tests.models import CONTEXT, OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
 
@@ -294,7 +295,7 @@ def test_features_after_the_read_position_are_no_sources(tiny: InstrumentedModel
 
 
 def test_interventions_check_their_input(tiny: InstrumentedModel) -> None:
-    from sae_graphs.interventions import mean_over
+    from sae_graphs.model.interventions import mean_over
 
     with pytest.raises(SaeGraphsError, match="no reference prompts"):
         mean_over(tiny, [])
@@ -305,7 +306,7 @@ def test_interventions_check_their_input(tiny: InstrumentedModel) -> None:
 
 
 def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: InstrumentedModel) -> None:
-    from sae_graphs.interventions import mean_over
+    from sae_graphs.model.interventions import mean_over
 
     mean = mean_over(tiny, [OTHER_PROMPT])
     options: dict[str, Any] = {"top_k": 500, "min_path_edges": 1, "intervention": mean}
@@ -316,8 +317,8 @@ def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: Instrume
 
 
 def test_graphs_of_other_reference_prompts_do_not_join(tiny: InstrumentedModel) -> None:
-    from sae_graphs.interventions import mean_over
-    from sae_graphs.paths import union
+    from sae_graphs.graph.combine import union
+    from sae_graphs.model.interventions import mean_over
 
     pins = [str(edge.source) for edge in causal_graph(tiny, PROMPT, min_path_edges=1).edges]
     first, second = sorted(set(pins))[:2]

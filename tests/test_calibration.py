@@ -16,11 +16,11 @@ from torch import Tensor
 
 import sae_graphs as sg
 from sae_graphs import controls
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.demo.corpus import held_out_cases
+from sae_graphs.demo.corpus.stream import held_out_cases
 from sae_graphs.evidence import Null
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.path_ablation import ablate_path
 from sae_graphs.validation_settings import ValidationSettings
 from tests.subjects import subject_of

@@ -15,7 +15,8 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from sae_graphs import CausalGraph, cli
+from sae_graphs import cli
+from sae_graphs.graph.graph import CausalGraph
 from tests.models import save_model_folder, save_sae_folder
 
 RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"
@@ -232,12 +233,12 @@ def test_a_terminal_that_knows_only_ascii(tmp_path: Path) -> None:
 def test_ctrl_c_writes_nothing_and_says_so(
     run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import sae_graphs.build
+    import sae_graphs.effects.build
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sae_graphs.build, "causal_graph", interrupted)
+    monkeypatch.setattr(sae_graphs.effects.build, "causal_graph", interrupted)
     answer = run("graph", "Copyright (C")
     assert answer.code == 130
     assert answer.err.strip() == "stopped; no half-written file is left"

@@ -12,9 +12,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sae_graphs import context_store, corpora
-from sae_graphs.contexts import FILE_NAME
-from sae_graphs.corpora import Corpus
+from sae_graphs.features import store as context_store
+from sae_graphs.features.contexts import FILE_NAME
+from sae_graphs.pretrained import corpora
+from sae_graphs.pretrained.corpora import Corpus
 from tests.commands import Commands
 from tests.hub_cache import build, cache_in_use
 from tests.models import save_model_folder, save_sae_folder

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from sae_graphs import CausalGraph
-from sae_graphs.neuronpedia import Address, address_of
-from sae_graphs.neuronpedia_client import Service
+from sae_graphs.features.neuronpedia.client import Service
+from sae_graphs.graph.addresses import Address, address_of
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.outputs import write_run
 from tests.commands import Commands
 from tests.graphs import example
@@ -201,7 +201,7 @@ def interrupted_after(
 
     patch.setattr(service, "answer", hold)
     only_there = SimpleNamespace(SimpleQueue=Interrupted, Empty=queue.Empty)
-    patch.setattr("sae_graphs.neuronpedia_client.queue", only_there)
+    patch.setattr("sae_graphs.features.neuronpedia.client.queue", only_there)
 
 
 def test_ctrl_c_while_asking_draws_what_was_measured(
@@ -408,7 +408,7 @@ def test_a_service_that_fails_is_one_line(
 def test_many_features_are_listed_on_numbered_pages(
     run: Commands, neuronpedia: Neuronpedia, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae_graphs.neuronpedia.LISTED", 4)
+    monkeypatch.setattr("sae_graphs.graph.addresses.LISTED", 4)
     saved(tmp_path / "here", ("dot",))
     knows_all(neuronpedia, example())
     lines = [line for line in run("neuronpedia", "here").out.splitlines() if "quick-list" in line]

@@ -11,7 +11,7 @@ import pytest
 
 from sae_graphs import validation
 from sae_graphs.evidence_json import load
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
 from tests.commands import Commands
 from tests.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
 
@@ -35,9 +35,9 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def made(tiny_folders: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `graph` writes it, of a tiny model."""
-    from sae_graphs.build import causal_graph
-    from sae_graphs.loading import load as load_model
+    from sae_graphs.effects.build import causal_graph
     from sae_graphs.outputs import write_run
+    from sae_graphs.pretrained.loading import load as load_model
 
     model, saes = tiny_folders
     graph = causal_graph(load_model(model, saes=saes), PROMPT)

@@ -13,13 +13,13 @@ import pytest
 from rich.console import Console
 
 import sae_graphs as sg
-from sae_graphs.agreement import Agreement, Aligned, agreement, aligned, spearman
-from sae_graphs.comparison import compare_methods
 from sae_graphs.comparison_table import print_comparison
-from sae_graphs.effects import Effects
+from sae_graphs.effects.agreement import Agreement, Aligned, agreement, aligned, spearman
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.comparison import compare_methods
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.settings import GraphSettings
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.commands import Commands
 from tests.linear_model import linear_model
 from tests.models import PROMPT

@@ -16,14 +16,15 @@ import torch
 from safetensors import safe_open
 
 import sae_graphs as sg
-from sae_graphs import context_partial, context_store
-from sae_graphs.context_layer import LayerStore
-from sae_graphs.context_partial import LOCK, RECORD, ContextsPartial
-from sae_graphs.context_rows import Place, TokenRows, passed
-from sae_graphs.context_store import Told, _Pace, _rows, stream_store
-from sae_graphs.contexts import store_file
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.features import partial as context_partial
+from sae_graphs.features import store as context_store
+from sae_graphs.features.contexts import store_file
+from sae_graphs.features.layer_store import LayerStore
+from sae_graphs.features.partial import LOCK, RECORD, ContextsPartial
+from sae_graphs.features.store import Told, _Pace, _rows, stream_store
+from sae_graphs.features.token_rows import Place, TokenRows, passed
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.models import CORPUS, PROMPT, STACKS, random_stack, save_saes
 from tests.stacks import one_line
 
@@ -326,7 +327,7 @@ def test_another_process_keeps_a_run_away(model: InstrumentedModel) -> None:
     last = store_file(model, model.stack.layers[-1])  # a stack that shares one SAE
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from sae_graphs.context_partial import alone_with\n"
+        "from sae_graphs.features.partial import alone_with\n"
         f"with alone_with([Path({str(last)!r})]): print('held', flush=True); time.sleep(99)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:

@@ -16,11 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sae_graphs as sg
-from sae_graphs import build
-from sae_graphs.context_layer import MOST, LayerStore, _largest, _windows
-from sae_graphs.context_rows import batches_of_text
-from sae_graphs.context_store import build_store, stream_store
-from sae_graphs.contexts import (
+from sae_graphs.effects import build
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.contexts import (
     AFTER,
     BEFORE,
     FILE_NAME,
@@ -30,9 +28,11 @@ from sae_graphs.contexts import (
     read_contexts,
     store_file,
 )
-from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import Context
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.features.layer_store import MOST, LayerStore, _largest, _windows
+from sae_graphs.features.store import build_store, stream_store
+from sae_graphs.features.token_rows import batches_of_text
+from sae_graphs.graph.records import Context
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes, tokenizer
 from tests.stacks import one_line
 

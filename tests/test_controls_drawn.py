@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs import controls
-from sae_graphs.controls import (
-    Member,
-    active_members,
-    feature_zero,
-    random_directions,
-    shuffled,
-)
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.controls import Member, active_members, feature_zero, random_directions, shuffled
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.control_sets import (
     all_but_first,
     copies_of,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.corpora import PIECE, SAMPLE, Corpus, check_corpus, prompts_of, texts_of
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.pretrained.corpora import PIECE, SAMPLE, Corpus, check_corpus, prompts_of, texts_of
 from tests.stacks import one_line
 
 
@@ -206,7 +206,7 @@ def test_what_the_hub_refuses(
 
 def test_offline_for_real() -> None:
     code = (
-        "from sae_graphs.corpora import texts_of\n"
+        "from sae_graphs.pretrained.corpora import texts_of\n"
         "from sae_graphs.errors import SaeGraphsError\n"
         "try: next(texts_of('no/such'))\n"
         "except SaeGraphsError as mistake: print(mistake)"

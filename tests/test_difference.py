@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sae_graphs as sg
-from sae_graphs import differing
-from sae_graphs.differing import SharedEdge, SharedFeature, difference, merged
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, FeatureId, LayerReport, OutputToken
+from sae_graphs.graph import difference as differing
+from sae_graphs.graph.difference import SharedEdge, SharedFeature, difference, merged
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId, LayerReport, OutputToken
 from tests import graphs as simple
 from tests.render.graphs import graph_of, hostile, large, record, resolved, two_edges
 

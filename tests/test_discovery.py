@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.build import causal_graph
-from sae_graphs.discovery import common, discover
+from sae_graphs.effects.build import causal_graph, discover
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, OutputToken
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.settings import GraphSettings
+from sae_graphs.graph.combine import common
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import OutputToken
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation import validate
 from tests.graphs import edge, graph_of, rich_graph, run_record
 from tests.models import OTHER_PROMPT, PROMPT

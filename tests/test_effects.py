@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sae_graphs.effects import MeasuredEdge, keep_top
+from sae_graphs.effects.arrays import MeasuredEdge, keep_top
 from sae_graphs.errors import SaeGraphsError
 from tests.effects import effects_of
 

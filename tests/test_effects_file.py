@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import sae_graphs as sg
-from sae_graphs import saving
-from sae_graphs.build import causal_graph
-from sae_graphs.effects import Effects
-from sae_graphs.effects_file import FILE_NAME, SavedEffects
-from sae_graphs.effects_layer import layer_tensors, merge_tensors, read_layer, write_tensors
+from sae_graphs.effects import saving
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.replot import replot
+from sae_graphs.effects.saved import SavedEffects
+from sae_graphs.effects.tensors import layer_tensors, merge_tensors, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import scale
-from sae_graphs.outputs import folder_for
-from sae_graphs.replotting import replot
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import scale
+from sae_graphs.runs import EFFECTS, folder_for
 from tests.commands import Commands
 from tests.models import PROMPT
 
@@ -53,7 +53,7 @@ def measured(graph: CausalGraph) -> list[tuple[str, str, float]]:
 
 
 def saved_run(model: InstrumentedModel, prompt: str, folder: Path, **options: Any) -> CausalGraph:
-    graph = causal_graph(model, prompt, effects=folder / FILE_NAME, **options)
+    graph = causal_graph(model, prompt, effects=folder / EFFECTS, **options)
     graph.save(folder)
     return graph
 
@@ -138,7 +138,7 @@ def test_every_effect_is_saved_as_it_was_measured(
     tiny: InstrumentedModel, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, folder = saved
-    tensors = load_file(folder / FILE_NAME)
+    tensors = load_file(folder / EFFECTS)
     everything = causal_graph(tiny, PROMPT, top_k=10**6, min_path_edges=1)
     held = {
         (f"{depth}.{source}", f"{depth + 1}.{target}", value)
@@ -157,7 +157,7 @@ def test_every_effect_is_saved_as_it_was_measured(
 
 
 def test_nothing_else_is_left_beside_the_file(saved: Saved) -> None:
-    assert {path.name for path in saved[1].iterdir()} == {FILE_NAME, "graph.json"}
+    assert {path.name for path in saved[1].iterdir()} == {EFFECTS, "graph.json"}
 
 
 def test_saving_changes_nothing(tiny: InstrumentedModel, saved: Saved) -> None:
@@ -362,15 +362,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_damaged_effects_are_one_line(saved: Saved, damage: Callable[[Path], object]) -> None:
-    damage(saved[1] / FILE_NAME)
+    damage(saved[1] / EFFECTS)
     with pytest.raises(GraphFileError) as caught:
         replot(saved[1], top_k=10**6, min_path_edges=1)
         _ = SavedEffects(saved[1], saved[0].run).layers
-    assert "\n" not in str(caught.value) and FILE_NAME in str(caught.value)
+    assert "\n" not in str(caught.value) and EFFECTS in str(caught.value)
 
 
 def test_effects_of_another_schema(saved: Saved) -> None:
-    file = saved[1] / FILE_NAME
+    file = saved[1] / EFFECTS
     save_file(load_file(file), file, metadata={"schema": "old"})
     with pytest.raises(GraphFileError, match="schema is 'old'"):
         replot(saved[1])
@@ -384,7 +384,7 @@ def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path)
     assert answer.code == 0, answer.err
     folder = tmp_path / "outputs" / "copyright-c"
     record = json.loads((folder / "run.json").read_text())
-    assert FILE_NAME in record["files"]
+    assert EFFECTS in record["files"]
     assert set(record["files"]) == {path.name for path in folder.iterdir()}
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["copyright-c"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -410,19 +410,19 @@ def test_saved_effects_outlive_plain_runs(commands: Commands, tmp_path: Path) ->
     """Runs that save none go elsewhere; told to go there, they refuse before loading anything."""
     plain = ("graph", "Copyright (C", "--formats", "dot")
     assert commands(*plain, "--save-effects").code == 0
-    kept = (tmp_path / "outputs" / "copyright-c" / FILE_NAME).read_bytes()
+    kept = (tmp_path / "outputs" / "copyright-c" / EFFECTS).read_bytes()
     for _ in range(2):
         assert commands(*plain).code == 0
     folders = sorted((tmp_path / "outputs").iterdir())
     assert [folder.name[:12] for folder in folders] == ["copyright-c", "copyright-c-"]
-    assert not (folders[1] / FILE_NAME).exists()
+    assert not (folders[1] / EFFECTS).exists()
     answer = commands(*plain, "--out", "outputs/copyright-c", "--model", "no/such")
     assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1
-    for words in (FILE_NAME, "would delete", "--save-effects", "--out"):
+    for words in (EFFECTS, "would delete", "--save-effects", "--out"):
         assert words in answer.err
-    assert (folders[0] / FILE_NAME).read_bytes() == kept
+    assert (folders[0] / EFFECTS).read_bytes() == kept
     assert commands(*plain, "--save-effects", "--read", "2").code == 0  # asked for: these are new
-    assert (folders[0] / FILE_NAME).read_bytes() != kept
+    assert (folders[0] / EFFECTS).read_bytes() != kept
     assert sorted((tmp_path / "outputs").iterdir()) == folders
 
 
@@ -433,12 +433,12 @@ def test_folders_with_effects_are_passed_over(tmp_path: Path) -> None:
         folder = folder_for(*asked)
         names.append(folder.name)
         folder.mkdir()
-        (folder / FILE_NAME).touch()
+        (folder / EFFECTS).touch()
     assert names[0] == "a-b" and names[2] == f"{names[1]}-2"
     assert folder_for(*asked, save_effects=True).name == "a-b"
 
 
-@pytest.mark.parametrize("name", [FILE_NAME, "graph.json"])
+@pytest.mark.parametrize("name", [EFFECTS, "graph.json"])
 def test_from_a_file_of_the_run(commands: Commands, saved: Saved, name: str) -> None:
     saved[0].save(saved[1])
     answer = commands("graph", "--from", str(saved[1] / name), "--top-k", "5", "--formats", "dot")
@@ -488,12 +488,12 @@ def test_from_with_layers_or_pins_keeps_the_effects_where_they_are(
     answer = commands("graph", "--from", "a", "--pin", pin, "--formats", "dot")
     assert answer.code == 0, answer.err
     assert (tmp_path / f"a-pin-{pin}" / "graph.json").is_file()
-    assert not (tmp_path / f"a-pin-{pin}" / FILE_NAME).exists()
+    assert not (tmp_path / f"a-pin-{pin}" / EFFECTS).exists()
     answer = commands("graph", "--from", "a", "--layers", "2:5", "--formats", "dot")
     assert (tmp_path / "a-layers-2-5" / "graph.json").is_file(), answer.err
     answer = commands("graph", "--from", "a", "--pin", pin, "--out", "a")
     assert answer.code == 2 and "--out" in answer.err
-    assert (tmp_path / "a" / FILE_NAME).is_file()
+    assert (tmp_path / "a" / EFFECTS).is_file()
 
 
 WITH_FROM = {

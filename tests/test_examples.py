@@ -9,15 +9,15 @@ import pytest
 
 from tests.graphs import example
 
-MODULES = ("graph", "paths", "records", "render", "render.anatomy", "render.text")
+MODULES = ("graph.graph", "graph.paths", "graph.records", "render", "graph.names", "text", "words")
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name: str) -> None:
     module = importlib.import_module(f"sae_graphs.{name}")
     names = {"graph": example()}
-    if name == "render.anatomy":
-        from sae_graphs.graph import BlockAnatomy
+    if name == "graph.names":
+        from sae_graphs.graph.records import BlockAnatomy
 
         names["BlockAnatomy"] = BlockAnatomy  # type: ignore[assignment]
     result = doctest.testmod(module, extraglobs=names)

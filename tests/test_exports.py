@@ -12,12 +12,14 @@ import networkx as nx
 import pandas as pd
 import pytest
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, Group
-from sae_graphs.annotations import save as save_annotations
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.export_tables import context_text
-from sae_graphs.exports import FORMATS, SUFFIXES, export, exported
-from sae_graphs.graph import CausalGraph, Context, FeatureId, FeaturePage, assemble
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group
+from sae_graphs.graph.annotations import save as save_annotations
+from sae_graphs.graph.export.formats import FORMATS, SUFFIXES, export, exported
+from sae_graphs.graph.export.tables import context_text
+from sae_graphs.graph.feature_page import FeaturePage
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import Context, FeatureId
 from sae_graphs.render.style import LOWERS, RAISES
 from tests.render.graphs import (
     HOSTILE,

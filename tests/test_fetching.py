@@ -17,14 +17,17 @@ from unittest import mock
 import pytest
 
 import sae_graphs as sg
-from sae_graphs import fetching, hub_models, resumable
-from sae_graphs.catalogue import listed_stacks, with_sizes
 from sae_graphs.errors import HubError, SaeGraphsError, SAELoadError
-from sae_graphs.fetching import Fetch, plan_fetch, run_fetch
-from sae_graphs.hub import MARGIN, HubFile, cached, cached_files, check_disk, fetch
-from sae_graphs.hub_models import files_of_model
-from sae_graphs.memory import SAESize
-from sae_graphs.sae_files import find_saes
+from sae_graphs.model.memory import SAESize
+from sae_graphs.model.shelf import HubFile
+from sae_graphs.pretrained import download as resumable
+from sae_graphs.pretrained import fetching
+from sae_graphs.pretrained import models as hub_models
+from sae_graphs.pretrained.catalogue import listed_stacks, with_sizes
+from sae_graphs.pretrained.fetching import Fetch, plan_fetch, run_fetch
+from sae_graphs.pretrained.find_saes import find_saes
+from sae_graphs.pretrained.hub import MARGIN, cached, cached_files, check_disk, fetch
+from sae_graphs.pretrained.models import files_of_model
 from tests.hub_cache import STACKS, build, snapshot_of
 from tests.hub_server import FakeHub, fake_hub
 from tests.stacks import one_line

@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.files import (
-    RECORD,
-    check_writable,
-    recorded_files,
-    replace_folder,
-    write_atomically,
-)
+from sae_graphs.files import write_atomically
+from sae_graphs.runs import RECORD, check_writable, recorded_files, replace_folder
 
 
 def run_files(mark: str, *names: str) -> dict[str, bytes]:

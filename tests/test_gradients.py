@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import measure, measure_outputs
-from sae_graphs.ablations import Ablations, ablations_of, places_of
-from sae_graphs.build import causal_graph
-from sae_graphs.effects import Effects
+from sae_graphs.effects.ablations import Ablations, ablations_of, places_of
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.exact import measure, measure_outputs
+from sae_graphs.effects.gradients import estimate, estimate_outputs
+from sae_graphs.effects.settings import GraphSettings, Method
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.gradients import estimate, estimate_outputs
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import ZERO, Intervention, scale
-from sae_graphs.settings import GraphSettings, Method
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention, scale
 from tests.against_oracle import Case, case_of, kinds_for
 from tests.conftest import BridgeOf
 from tests.linear_model import linear_model
@@ -298,7 +298,7 @@ def test_positions_add_up(gpt2: Case, steps: int | None) -> None:
 def test_packs_do_not_matter(gpt2: Case, monkeypatch: pytest.MonkeyPatch, ablate: str) -> None:
     settings = GraphSettings(ablate=ablate)  # type: ignore[arg-type]
     whole = estimates(gpt2.model, PROMPT, 1, settings, steps=5)
-    monkeypatch.setattr("sae_graphs.gradients.LINE_ROWS", 1)
+    monkeypatch.setattr("sae_graphs.effects.gradients.LINE_ROWS", 1)
     packed = estimates(gpt2.model, PROMPT, 1, settings, steps=5, rows=30)
     assert packed == pytest.approx(whole, rel=1e-9, abs=1e-12)
 

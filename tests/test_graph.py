@@ -11,7 +11,8 @@ import networkx as nx
 import pytest
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError, UnknownFeatureError
-from sae_graphs.graph import CausalGraph, Context, Edge, FeatureId, Node, assemble
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import Context, Edge, FeatureId, Node
 from tests.graphs import edge, example, graph_of, node, run_record
 
 # -- features and edges ----------------------------------------------------------------------------

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import sae_graphs as sg
-from sae_graphs import instrument
-from sae_graphs.ablation import packs
-from sae_graphs.ablations import ablations_of, places_of
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.exact import packs
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.replay import PACK_ROWS, steps_between
-from sae_graphs.rows import Rows, Where
-from sae_graphs.settings import GraphSettings
+from sae_graphs.model import instrument
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.replay import PACK_ROWS, steps_between
+from sae_graphs.model.rows import Rows, Where
 from tests.conftest import BridgeOf
 from tests.linear_model import LinearModel, identity_sae, linear_model
 from tests.models import ARCHITECTURES, PROMPT, STACKS, random_stack
@@ -195,7 +195,7 @@ def test_rows_that_go_wrong_are_noticed(
     bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch, prompt: str
 ) -> None:
     """All rows are run then, and the graph stays the same; whatever the first prompt was."""
-    from sae_graphs import replay
+    from sae_graphs.model import replay
 
     bridge = bridge_of("gpt2", "float64")
     saes = random_stack(bridge, STACKS["pre"], ["standard"])

@@ -8,15 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs import joint, replay
-from tests.against_joint_oracle import (
-    N_COPIES,
-    both,
-    check,
-    found_by,
-    random_masks,
-    selected,
-)
+from sae_graphs.model import joint, replay
+from tests.against_joint_oracle import N_COPIES, both, check, found_by, random_masks, selected
 from tests.against_oracle import RELATIVE, Case, Record, case_of, kinds_for, largest_deviation
 from tests.conftest import BridgeOf
 from tests.joint_oracle import JointOracle

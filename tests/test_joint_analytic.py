@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs import joint
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import Edit, Selected
+from sae_graphs.model import joint
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import Edit, Selected
 from tests.linear_model import linear_model
 
 Names = list[list[int]]  # features of one layer, copy by copy

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sae_graphs.evidence import Null, PromptResult, Role, TokenChange, UnitReport
-from sae_graphs.graph import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.judging import judged
 from sae_graphs.significance import p_value, spread
 

@@ -12,11 +12,13 @@ import torch
 from sae_lens import SAE
 
 import sae_graphs as sg
-from sae_graphs import loading, model_size, sae_files
 from sae_graphs.errors import HubError, ModelLoadError, SaeGraphsError, SAELoadError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.memory import LEAST_WORKING, MIB, SAESize
-from sae_graphs.saes import load_stack
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.memory import LEAST_WORKING, MIB, SAESize
+from sae_graphs.pretrained import find_saes as sae_files
+from sae_graphs.pretrained import loading
+from sae_graphs.pretrained import sizes as model_size
+from sae_graphs.pretrained.find_saes import load_stack
 from tests.models import ARCHITECTURES, STACKS, load_bridge, random_sae, save_saes
 from tests.stacks import cached, one_line, saes_on
 

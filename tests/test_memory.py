@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_graphs import memory as memory_module
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.headers import tensor_sizes
-from sae_graphs.memory import (
+from sae_graphs.model import memory as memory_module
+from sae_graphs.model.memory import (
     GIB,
     MIB,
     MemoryPlan,
@@ -22,6 +21,7 @@ from sae_graphs.memory import (
     memory_budget,
     parse_size,
 )
+from sae_graphs.pretrained.sizes import tensor_sizes
 from tests.stacks import one_line
 
 # -- sizes -----------------------------------------------------------------------------------------

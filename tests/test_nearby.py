@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs import ablation, nearby
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.nearby import Nearby
-from sae_graphs.saes import SAELayer
-from sae_graphs.settings import GraphSettings
+from sae_graphs.effects import exact as ablation
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.model import preactivations as nearby
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.preactivations import Nearby
+from sae_graphs.model.saes import SAELayer
 from tests.against_oracle import (
     RELATIVE,
     Record,

@@ -10,8 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
-from sae_graphs.graph import CausalGraph, FeatureId
-from sae_graphs.neuronpedia import (
+from sae_graphs.graph.addresses import (
     LISTED,
     Address,
     address_of,
@@ -21,6 +20,8 @@ from sae_graphs.neuronpedia import (
     parse_address,
     quick_list_urls,
 )
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
 from tests.graphs import example, node, resolved
 
 HERE = Address("gpt2-small/5-res-jb", 10600)

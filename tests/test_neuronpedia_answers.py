@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_graphs import contexts
-from sae_graphs import neuronpedia_answers as answers
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.feature_page import FeaturePage, LogitToken, page_from
-from sae_graphs.neuronpedia import Address
-from sae_graphs.neuronpedia_answers import (
+from sae_graphs.features import contexts
+from sae_graphs.features.neuronpedia import answers
+from sae_graphs.features.neuronpedia.answers import (
     _CONTROLS,
     Answer,
     read_batch,
@@ -25,7 +23,9 @@ from sae_graphs.neuronpedia_answers import (
     read_record,
     read_token,
 )
-from sae_graphs.records import Context
+from sae_graphs.graph.addresses import Address
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken, page_from
+from sae_graphs.graph.records import Context
 from tests.neuronpedia_server import UNREAD, record
 
 HERE = Address("gpt2-small/5-res-jb", 10603)

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from sae_graphs import neuronpedia_client
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.feature_page import FeaturePage
-from sae_graphs.neuronpedia import SITE, Address, parse_address
-from sae_graphs.neuronpedia_answers import Answer
-from sae_graphs.neuronpedia_client import Fetched, Service, fetch
+from sae_graphs.features.neuronpedia import client as neuronpedia_client
+from sae_graphs.features.neuronpedia.answers import Answer
+from sae_graphs.features.neuronpedia.client import Fetched, Service, fetch
+from sae_graphs.graph.addresses import SITE, Address, parse_address
+from sae_graphs.graph.feature_page import FeaturePage
 from tests.neuronpedia_server import HTML, Neuronpedia, Reply, record, reply
 
 ONE = parse_address("gpt2-small/5-res-jb/10603")

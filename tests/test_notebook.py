@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from sae_graphs.agreement import Agreement, MethodComparison, PairComparison
+from sae_graphs.effects.agreement import Agreement, MethodComparison, PairComparison
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.notebook import Explorer
-from sae_graphs.render import html as page_of
+from sae_graphs.render.notebook import Explorer
+from sae_graphs.render.pictures import html as page_of
 from tests import evidence
 from tests.render.graphs import HOSTILE, graph_of, hostile, resolved, two_edges
 

@@ -8,20 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.ablation import measure, measure_outputs
-from sae_graphs.ablations import Ablations, ablations_of, places_of
-from sae_graphs.build import causal_graph
-from sae_graphs.effects import Effects
-from sae_graphs.settings import GraphSettings
-from tests.against_oracle import (
-    RELATIVE,
-    Case,
-    Record,
-    case_of,
-    kinds_for,
-    largest_deviation,
-    put,
-)
+from sae_graphs.effects.ablations import Ablations, ablations_of, places_of
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.exact import measure, measure_outputs
+from sae_graphs.effects.settings import GraphSettings
+from tests.against_oracle import RELATIVE, Case, Record, case_of, kinds_for, largest_deviation, put
 from tests.conftest import BridgeOf
 from tests.models import ARCHITECTURES, PROMPT
 

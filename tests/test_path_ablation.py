@@ -13,11 +13,11 @@ import torch
 
 from sae_graphs import path_ablation
 from sae_graphs.controls import Controls, Member, matched, selected
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.evidence import NullKind, PromptResult
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.joint import run_sets, scaled_by
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import run_sets, scaled_by
 from sae_graphs.path_ablation import ablate_path
-from sae_graphs.settings import GraphSettings
 from sae_graphs.subjects import generator_for
 from sae_graphs.validation_settings import ValidationSettings
 from tests.linear_model import LinearModel, identity_sae, linear_model

@@ -8,14 +8,10 @@ from typing import Any
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, FeatureId, RunRecord
-from sae_graphs.paths import (
-    FeaturePath,
-    longest_path_edges,
-    on_long_paths,
-    strongest_paths,
-    union,
-)
+from sae_graphs.graph.combine import union
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.paths import FeaturePath, longest_path_edges, on_long_paths, strongest_paths
+from sae_graphs.graph.records import FeatureId, RunRecord
 from tests.graphs import edge, example, graph_of, run_record
 
 CHAIN = [edge("0.1", "1.1", -1), edge("1.1", "2.1", 2), edge("2.1", "3.1", -3)]
@@ -181,7 +177,7 @@ def test_the_record_is_that_of_the_run() -> None:
 def test_the_same_graph_under_another_seed_joins_without_counting_twice() -> None:
     from dataclasses import replace
 
-    from sae_graphs.paths import union
+    from sae_graphs.graph.combine import union
     from tests.graphs import example
 
     left = example()

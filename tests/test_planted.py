@@ -9,12 +9,13 @@ import pytest
 import torch
 from scipy.stats import binom, kstest
 
-from sae_graphs import joint
-from sae_graphs.build import causal_graph
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.graph import CausalGraph, FeatureId
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model import joint
+from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.path_ablation import ablate_path
-from sae_graphs.settings import GraphSettings
 from sae_graphs.significance import adjusted
 from sae_graphs.subjects import Subject, subject
 from sae_graphs.validation import validate

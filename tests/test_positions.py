@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_graphs.effects import Effects
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.select import Selection, other_warnings, select
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, assemble
-from sae_graphs.selection import Selection, other_warnings, select
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import Edge, FeatureId
 from tests.graphs import anatomy, edge, example, graph_of, node, resolved, run_record, with_outputs
 
 # -- what a graph refuses --------------------------------------------------------------------------

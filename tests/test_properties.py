@@ -13,25 +13,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.ablation import changed_rows
-from sae_graphs.ablations import ablations_of, places_of
-from sae_graphs.build import causal_graph
-from sae_graphs.effects import Effects, MeasuredEdge, keep_top
-from sae_graphs.graph import (
-    CausalGraph,
-    Context,
-    Edge,
-    FeatureId,
-    FeaturePage,
-    LogitToken,
-    TokenEffect,
-    assemble,
-)
-from sae_graphs.graph_json import from_networkx
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import scale
-from sae_graphs.paths import longest_path_edges, on_long_paths, strongest_paths
-from sae_graphs.settings import GraphSettings
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.arrays import Effects, MeasuredEdge, keep_top
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.exact import changed_rows
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.node_link import from_networkx
+from sae_graphs.graph.paths import longest_path_edges, on_long_paths, strongest_paths
+from sae_graphs.graph.records import Context, Edge, FeatureId, TokenEffect
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import scale
 from tests.effects import effects_of
 from tests.graphs import LAYERS, graph_of, node, run_record
 

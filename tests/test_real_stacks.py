@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import sae_graphs as sg
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SAELoadError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.settings import GraphSettings
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.against_oracle import RELATIVE, Case, engine_effects, largest_deviation, oracle_effects
 from tests.commands import Commands
 from tests.hub_cache import HubStack, build, cache_in_use, snapshot_of

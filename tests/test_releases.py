@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from sae_graphs.catalogue import ListedStack, listed_stacks
 from sae_graphs.errors import SAELoadError
-from sae_graphs.hub_models import official_name
-from sae_graphs.known_saes import DEFAULTS, default_saes
-from sae_graphs.releases import all_releases, release_named, release_of_repository, releases_in
-from sae_graphs.sae_files import find_saes
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.stream import StreamPoint
+from sae_graphs.pretrained.catalogue import ListedStack, listed_stacks
+from sae_graphs.pretrained.find_saes import find_saes
+from sae_graphs.pretrained.models import official_name
+from sae_graphs.pretrained.releases import (
+    DEFAULTS,
+    all_releases,
+    default_saes,
+    release_named,
+    release_of_repository,
+    releases_in,
+)
 from tests.stacks import one_line
 
 

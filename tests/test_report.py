@@ -15,20 +15,14 @@ from hypothesis import strategies as st
 
 from sae_graphs.evidence import Kept, UnitReport, ValidationReport
 from sae_graphs.evidence_json import from_json, load, to_json
-from sae_graphs.evidence_words import (
-    p_value,
-    points,
-    probability,
-    relative_to,
-    share,
-)
-from sae_graphs.report import report_files
+from sae_graphs.render.document.blocks import Definitions, Heading, Table, unfolded
+from sae_graphs.render.document.markdown import markdown, shown
+from sae_graphs.render.document.page import STYLE
 from sae_graphs.report.anchors import judged
-from sae_graphs.report.blocks import Definitions, Heading, Table, unfolded
 from sae_graphs.report.content import blocks
-from sae_graphs.report.markdown import markdown, shown
-from sae_graphs.report.page_style import STYLE
+from sae_graphs.report.files import report_files
 from sae_graphs.verdicts import verdict
+from sae_graphs.words import p_value, points, probability, relative_to, share
 from tests import evidence
 from tests.graphs import example
 from tests.report_page import ODD, Page, active_parts, page_of, printed

@@ -11,11 +11,11 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from sae_graphs import render
-from sae_graphs.graph import FeatureId
-from sae_graphs.report import report_files
-from sae_graphs.report.blocks import Table, unfolded
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.render import pictures as render
+from sae_graphs.render.document.blocks import Table, unfolded
 from sae_graphs.report.content import blocks
+from sae_graphs.report.files import report_files
 from sae_graphs.report.marking import marks_of
 from sae_graphs.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
 from tests import evidence

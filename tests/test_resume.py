@@ -15,17 +15,18 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs import measuring, resume
-from sae_graphs.build import causal_graph
-from sae_graphs.effects import Effects
-from sae_graphs.effects_file import FILE_NAME
-from sae_graphs.effects_layer import about_file, read_layer, write_tensors
+from sae_graphs.effects import experiment as measuring
+from sae_graphs.effects import partial as resume
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.partial import Partial
+from sae_graphs.effects.replot import replot
+from sae_graphs.effects.tensors import about_file, read_layer, write_tensors
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.interventions import scale
-from sae_graphs.replotting import replot
-from sae_graphs.resume import Partial
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import scale
+from sae_graphs.runs import EFFECTS
 from tests.commands import Commands
 from tests.conftest import BridgeOf
 from tests.effects import effects_of
@@ -135,7 +136,7 @@ def test_effects_are_saved_from_a_stopped_run(
     tiny: InstrumentedModel, tmp_path: Path, measured: list[int]
 ) -> None:
     """Where effects are saved, layers are written however short the run."""
-    file = tmp_path / "run" / FILE_NAME
+    file = tmp_path / "run" / EFFECTS
     interrupted(tiny, tmp_path / "partial", measured, effects=file)
     assert not file.exists()
     graph = causal_graph(tiny, PROMPT, resume=tmp_path / "partial", effects=file)
@@ -270,7 +271,7 @@ def test_a_run_goes_on_where_nothing_can_be_written(
     assert graph == causal_graph(tiny, PROMPT)
     assert "could not be resumed" in caplog.text
     with pytest.raises(SaeGraphsError, match="cannot write"):
-        causal_graph(tiny, PROMPT, effects=tmp_path / "file" / FILE_NAME)
+        causal_graph(tiny, PROMPT, effects=tmp_path / "file" / EFFECTS)
 
 
 @pytest.mark.usefixtures("eager")
@@ -285,8 +286,8 @@ def test_what_is_not_ours_stays(tiny: InstrumentedModel, tmp_path: Path) -> None
 WRITE_FOREVER = """
 import sys
 from pathlib import Path
-from sae_graphs.effects_layer import layer_tensors, write_tensors
-from sae_graphs.resume import SCHEMA
+from sae_graphs.effects.tensors import layer_tensors, write_tensors
+from sae_graphs.effects.partial import SCHEMA
 from tests.effects import effects_of
 
 layer = effects_of(0, list(range(2000)), [[1.0] * 100] * 2000)
@@ -356,4 +357,4 @@ def test_the_command_says_how_to_go_on_and_goes_on(
     assert answer.err.strip() == "resumed: 3 of 6 layers were measured before"
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["copyright-c"]
     assert CausalGraph.load("outputs/copyright-c") == CausalGraph.load("whole")
-    assert (tmp_path / "outputs" / "copyright-c" / FILE_NAME).exists() == bool(effects)
+    assert (tmp_path / "outputs" / "copyright-c" / EFFECTS).exists() == bool(effects)

@@ -15,16 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae_graphs.errors import GraphFileError
-from sae_graphs.graph import (
-    Anatomy,
-    BlockAnatomy,
-    BlockShare,
-    CausalGraph,
-    Edge,
-    FeatureId,
-    OutputToken,
-)
-from sae_graphs.graph_json import from_networkx
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.node_link import from_networkx
+from sae_graphs.graph.records import Anatomy, BlockAnatomy, BlockShare, Edge, FeatureId, OutputToken
 from tests.graphs import example, resolved, rich_graph, run_record, with_outputs
 
 

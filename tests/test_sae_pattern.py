@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sae_graphs.errors import SAELoadError
-from sae_graphs.releases import ListedSAE
-from sae_graphs.sae_pattern import choose
-from sae_graphs.stream import StreamPoint
+from sae_graphs.model.stream import StreamPoint
+from sae_graphs.pretrained.releases import ListedSAE
+from sae_graphs.pretrained.sae_pattern import choose
 from tests.stacks import one_line
 
 

@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError, SAELoadError
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.saes import StreamPoint, load_stack, stack_from
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.saes import stack_from
+from sae_graphs.model.stream import StreamPoint
+from sae_graphs.pretrained.find_saes import load_stack
 from tests.conftest import BridgeOf
 from tests.models import KINDS, STACKS, random_sae, save_saes
 from tests.stacks import one_line, saes_on

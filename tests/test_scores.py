@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.scores import (
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.next_token import (
     Question,
     clean_scores,
     moved_tokens,

@@ -12,10 +12,10 @@ import pytest
 import torch
 from sae_lens import SAE
 
-from sae_graphs.memory import SAESize
-from sae_graphs.sae_files import find_saes
-from sae_graphs.saes import RoomFor, SAEStack, load_stack, stack_from
-from sae_graphs.shelf import SAEShelf, SAESource
+from sae_graphs.model.memory import SAESize
+from sae_graphs.model.saes import RoomFor, SAEStack, stack_from
+from sae_graphs.model.shelf import SAEShelf, SAESource
+from sae_graphs.pretrained.find_saes import find_saes, load_stack
 from tests.models import KINDS, STACKS, random_sae, save_saes
 from tests.stacks import cached, saes_on
 

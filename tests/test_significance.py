@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import Spread
 from sae_graphs.significance import (
+    Spread,
     adjusted,
     combined,
     fit_line,

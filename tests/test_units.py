@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import FeatureId
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.units import Unit, units_of
 from sae_graphs.validation_settings import ValidationSettings, parse_curve, parse_path
 from tests.graphs import example, graph_of, resolved, with_outputs

@@ -11,14 +11,13 @@ import pytest
 import torch
 
 from sae_graphs import validation
-from sae_graphs.build import causal_graph
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.evidence import PromptResult, ValidationReport
-from sae_graphs.graph import CausalGraph
-from sae_graphs.graph_json import to_bytes
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.node_link import to_bytes
+from sae_graphs.model.instrument import InstrumentedModel, weights_of
 from sae_graphs.path_ablation import ablate_path
-from sae_graphs.saving import weights_of
 from sae_graphs.validation import validate
 from sae_graphs.validation_settings import ValidationSettings
 from tests.conftest import BridgeOf

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sae_graphs import validation
-from sae_graphs.build import causal_graph
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.evidence import UnitReport
-from sae_graphs.graph import CausalGraph
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation_partial import ValidationPartial
 from tests.conftest import BridgeOf
 from tests.models import OTHER_PROMPT, PROMPT, STACKS, random_stack

@@ -8,22 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.ablations import Places, ablations_of, places_of
-from sae_graphs.block_parts import CleanWrites
-from sae_graphs.build import causal_graph
-from sae_graphs.clean_run import CleanRun
-from sae_graphs.contexts import token_effects
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
-from sae_graphs.records import BlockShare
-from sae_graphs.settings import GraphSettings
-from sae_graphs.writers import (
-    Peaks,
-    Scrubbing,
-    peaks_of,
-    writers_of,
-    written_shares,
-)
+from sae_graphs.effects.ablations import Places, ablations_of, places_of
+from sae_graphs.effects.build import causal_graph
+from sae_graphs.effects.describe import token_effects
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.effects.writers import Peaks, Scrubbing, peaks_of, writers_of, written_shares
+from sae_graphs.graph.records import BlockShare, FeatureId
+from sae_graphs.model.block_parts import CleanWrites
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
 from tests.against_oracle import RELATIVE, Case, Record, case_of
 from tests.conftest import BridgeOf
 from tests.linear_model import linear_model

@@ -82,13 +82,7 @@ def phenomena(
     threads: ThreadsOption = 1,
 ) -> None:
     """Validate the graphs of held-out prompts; print and save what is found of each phenomenon."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from sae_graphs.demo.evaluation import require_model
     from sae_graphs.demo.phenomena import measure

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.demo.corpus import PHENOMENA, Case, held_out_cases, unseen_subjects
+from sae_graphs.demo.corpus.case import Case
+from sae_graphs.demo.corpus.facts import unseen_subjects
+from sae_graphs.demo.corpus.stream import PHENOMENA, held_out_cases
 from sae_graphs.demo.tokenizer import load_tokenizer, marker_id
 from sae_graphs.demo.tokens import token_rows
 from sae_graphs.demo.train import write_json

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.demo.corpus import held_out_cases
+from sae_graphs.demo.corpus.stream import held_out_cases
 from sae_graphs.demo.evaluation import encode_case, require_model
 from sae_graphs.demo.phenomena_verdicts import Asked, Component, Trial, asked_from
 from sae_graphs.demo.tokenizer import load_tokenizer
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from sae_graphs.evidence import PromptResult
-    from sae_graphs.graph import CausalGraph
-    from sae_graphs.instrument import InstrumentedModel
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.model.instrument import InstrumentedModel
 
 TESTED = (
     "closings",
@@ -78,7 +78,7 @@ def measure(
     is no trained model in `out`.
     """
     require_model(out)
-    from sae_graphs.loading import load
+    from sae_graphs.pretrained.loading import load
 
     model = load(str(out / "model"), saes=out / "saes")
     tokenizer = load_tokenizer(out / "model")
@@ -137,7 +137,7 @@ def choose(
 
 def ask(model: InstrumentedModel, questions: Sequence[Question], number: int) -> Asked:
     """Every component of one prompt's default graph, in that prompt and in the others."""
-    from sae_graphs.build import causal_graph
+    from sae_graphs.effects.build import causal_graph
     from sae_graphs.validation import validate
 
     started = time.perf_counter()
@@ -270,7 +270,7 @@ def _report(cases: int, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _key(out: Path, cases: int) -> str:
     """Tells apart runs that would find something else."""
-    from sae_graphs import __version__
+    from sae_graphs._version import __version__
 
     digest = hashlib.sha256()
     facts = [__version__, SEED, cases, dict(SETTINGS.to_json())]

@@ -18,8 +18,8 @@ from sae_graphs.demo.phenomena_verdicts import (
     counts,
     pairs,
 )
-from sae_graphs.evidence_words import NONE, norm, points, probability
-from sae_graphs.render.text import visible
+from sae_graphs.text import visible
+from sae_graphs.words import NONE, norm, points, probability
 
 SHORT = 30  # characters of a prompt, from its end, in the short table
 

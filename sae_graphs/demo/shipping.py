@@ -42,8 +42,8 @@ def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
     """
     import torch
 
-    from sae_graphs.context_store import build_store
-    from sae_graphs.loading import load
+    from sae_graphs.features.store import build_store
+    from sae_graphs.pretrained.loading import load
 
     plan = place.plan
     task = progress.add_task("contexts", total=plan.context_tokens)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_graphs.demo.corpus import documents
+from sae_graphs.demo.corpus.stream import documents
 from sae_graphs.demo.plan import Plan
 
 if TYPE_CHECKING:

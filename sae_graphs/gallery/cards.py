@@ -7,19 +7,12 @@ from datetime import UTC, datetime
 
 from sae_graphs.gallery.library import Card
 from sae_graphs.gallery.skeleton import Page, page, prompt_html, quoted_name, run_address, shown
-from sae_graphs.graph import RunRecord
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.marks import CHECK
-from sae_graphs.render.text import (
-    counted,
-    in_page,
-    percent,
-    probability_words,
-    shortened,
-    token,
-    visible,
-)
-from sae_graphs.run_page import REPORT, VALIDATION
+from sae_graphs.runs import REPORT, VALIDATION
+from sae_graphs.text import in_page, shortened, token, visible
 from sae_graphs.verdict_kinds import MEANINGS
+from sae_graphs.words import counted, percent, probability_words
 
 NAME_LENGTH = 60
 TOKEN_LENGTH = 24

@@ -5,33 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sae_graphs.differing import GraphDifference, difference
 from sae_graphs.gallery.library import Run, graph_of
 from sae_graphs.gallery.sides import empty_words, kind_of, sides
-from sae_graphs.gallery.skeleton import (
-    Page,
-    compare_address,
-    page,
-    prompt_html,
-    run_address,
-    shown,
-)
+from sae_graphs.gallery.skeleton import Page, compare_address, page, prompt_html, run_address, shown
 from sae_graphs.gallery.union import ARROWS, Side, Union, union
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, RunRecord
+from sae_graphs.graph.difference import GraphDifference, difference
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import counted_nodes, name_of, split_by_sign
+from sae_graphs.graph.records import Edge, FeatureId, RunRecord
 from sae_graphs.render.explorer.data import in_script
-from sae_graphs.render.labels import split_by_sign
-from sae_graphs.render.layout import Layout
-from sae_graphs.render.names import counted_nodes, name_of
-from sae_graphs.render.text import (
-    counted,
-    in_page,
-    plain,
-    probability_words,
-    shortened,
-    signed,
-    token,
-    visible,
-)
+from sae_graphs.render.picture.layout import Layout
+from sae_graphs.text import in_page, shortened, token, visible
+from sae_graphs.words import counted, plain, probability_words, signed
 
 ROWS = 400  # of each table
 PAPER = 500.0, 560.0  # CSS pixels of half a landscape page

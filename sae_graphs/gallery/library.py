@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs import evidence_json
-from sae_graphs.annotations import FILE_NAME as ANNOTATIONS
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, fitting
-from sae_graphs.annotations import load as load_annotations
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.evidence import ValidationReport
-from sae_graphs.files import RECORD
 from sae_graphs.gallery.drawing import Artist, Kind
 from sae_graphs.gallery.skeleton import Page
-from sae_graphs.graph import CausalGraph, RunRecord
-from sae_graphs.graph_json import FILE_NAME
-from sae_graphs.run_page import REPORT, VALIDATION, is_of
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
+from sae_graphs.graph.annotations import load as load_annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import RunRecord
+from sae_graphs.run_page import is_of
+from sae_graphs.runs import ANNOTATIONS, GRAPH, RECORD, REPORT, VALIDATION
 from sae_graphs.verdict_kinds import VerdictKind
 from sae_graphs.verdicts import verdict
 
@@ -114,7 +113,7 @@ def _is_seen(child: Path) -> bool:
 def _is_run(folder: Path) -> bool:
     """True where something called `graph.json` is there; whether it can be read is told later."""
     try:
-        return not stat.S_ISDIR((folder / FILE_NAME).lstat().st_mode)
+        return not stat.S_ISDIR((folder / GRAPH).lstat().st_mode)
     except PermissionError:
         return True
     except OSError:
@@ -151,7 +150,7 @@ def _is_harmless(name: str) -> bool:
 
 def graph_of(run: Run) -> CausalGraph:
     """The run's graph; raises `SaeGraphsError` where it cannot be read, whatever is there."""
-    file = _readable(run, (FILE_NAME,))
+    file = _readable(run, (GRAPH,))
     try:
         return CausalGraph.load(file)
     except SaeGraphsError as problem:
@@ -283,7 +282,7 @@ class Library:
 
 _DAMAGE = (ValueError, TypeError, RecursionError)
 _PARTS = (
-    Path(FILE_NAME),
+    Path(GRAPH),
     Path(RECORD),
     Path(ANNOTATIONS),
     Path(VALIDATION) / evidence_json.FILE_NAME,
@@ -342,5 +341,5 @@ def _created(run: Run) -> float:
         record = json.loads(_readable(run, (RECORD,)).read_text(encoding="utf-8"))
         made = datetime.fromisoformat(record["created"])
         return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
-    stamp = _stamp(run.folder / FILE_NAME)
+    stamp = _stamp(run.folder / GRAPH)
     return stamp[0] / 1e9 if stamp else 0.0

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.render.layout import Box, Point, Route
-from sae_graphs.render.numbering import Line, along, curve
+from sae_graphs.render.picture.layout import Box, Point, Route
+from sae_graphs.render.picture.routing import Line, along, curve
 
 # Shares of an arrow's length, the middle first: it is where a reader looks.
 SHARES = (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68, 0.26, 0.74, 0.2, 0.8, 0.14, 0.86)

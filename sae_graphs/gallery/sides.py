@@ -7,12 +7,14 @@ from typing import NamedTuple
 from sae_graphs.gallery.placing import GAP, Standing, Wish, number_places
 from sae_graphs.gallery.skeleton import shown
 from sae_graphs.gallery.union import Side, Union
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import name_of, place_words
+from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
-from sae_graphs.render.layout import Box, Layout, layout
-from sae_graphs.render.names import name_of, place_words
+from sae_graphs.render.picture.layout import Box, Layout, layout
 from sae_graphs.render.style import EffectScale
-from sae_graphs.render.text import in_page, plain, shortened, signed
+from sae_graphs.text import in_page, shortened
+from sae_graphs.words import plain, signed
 
 NUMBERED = 150  # arrows up to which each carries its number
 ONLY: dict[Side, str] = {"left": "lost", "right": "new"}

@@ -15,7 +15,7 @@ from sae_graphs.gallery.cards import gallery
 from sae_graphs.gallery.library import KINDS, Library, plain_file
 from sae_graphs.gallery.skeleton import NOTHING, Page, problem_page, run_address
 from sae_graphs.render.explorer.page import policy, script
-from sae_graphs.render.text import visible
+from sae_graphs.text import visible
 
 # Three boxes and two arrows; a browser asks for it under this name where a page has no other.
 ICON = (

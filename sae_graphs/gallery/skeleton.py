@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from sae_graphs.graph import RunRecord
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.explorer.page import FOLDER as EXPLORER
 from sae_graphs.render.explorer.page import allowed
 from sae_graphs.render.palette import ROOT
-from sae_graphs.render.text import ELLIPSIS, in_page, shortened, token, visible
+from sae_graphs.text import ELLIPSIS, in_page, shortened, token, visible
 
 FOLDER = Path(__file__).parent
 TOKENS_BEFORE, TOKENS_AFTER = 36, 6  # of the read token: a longer prompt is cut

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.render.layout import Box, layout
+from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.palette import DARK, LIGHT
+from sae_graphs.render.picture.layout import Box, layout
 from sae_graphs.render.style import EffectScale
 
 WIDTH, HEIGHT = 46.0, 14.0  # of a bar

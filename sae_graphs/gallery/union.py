@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from sae_graphs.differing import GraphDifference, merged
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, Node, RunRecord, assemble
+from sae_graphs.graph.difference import GraphDifference, merged
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
 
 Side = Literal["left", "right"]
 Ends = tuple[FeatureId, FeatureId]

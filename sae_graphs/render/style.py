@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sae_graphs.graph import CausalGraph, Edge
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge
 
 # DejaVu comes with the package, so a layout is the same everywhere; it is wider than what a
 # browser without it takes instead, so text fits its box there too.

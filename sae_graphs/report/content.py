@@ -6,21 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from sae_graphs.evidence import Null, UnitReport, ValidationReport
-from sae_graphs.evidence_words import (
-    NONE,
-    amount,
-    change_range,
-    norm,
-    p_value,
-    probability,
-    said,
-    score_change,
-    share,
-    times,
-)
-from sae_graphs.render.text import counted, token
-from sae_graphs.report.anchors import judged
-from sae_graphs.report.blocks import (
+from sae_graphs.render.document.blocks import (
     Block,
     Cell,
     Definitions,
@@ -33,11 +19,26 @@ from sae_graphs.report.blocks import (
     text,
     tone_of,
 )
+from sae_graphs.report.anchors import judged
 from sae_graphs.report.plots import noise_plot
 from sae_graphs.report.reasons import curve_blocks, spread_cells
 from sae_graphs.report.units import prompt_name, target_words, unit_blocks
+from sae_graphs.text import token
 from sae_graphs.verdict_kinds import MEANINGS, VerdictKind, deciding, pooled
 from sae_graphs.verdicts import Verdict
+from sae_graphs.words import (
+    NONE,
+    amount,
+    change_range,
+    counted,
+    norm,
+    p_value,
+    probability,
+    said,
+    score_change,
+    share,
+    times,
+)
 
 TOP = 5  # likeliest next tokens shown of each prompt
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from sae_graphs.evidence import UnitReport, ValidationReport
-from sae_graphs.evidence_words import said
-from sae_graphs.records import FeatureId
-from sae_graphs.render.findings import Finding
-from sae_graphs.render.marks import LEAST_SHARE, Marks, Standing
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.render.marks import LEAST_SHARE, Finding, Marks, Standing
 from sae_graphs.report.anchors import judged
 from sae_graphs.verdicts import short_words, verdict
+from sae_graphs.words import said
 
 
 def marks_of(report: ValidationReport) -> Marks:

@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from sae_graphs.evidence import Curve, KeepOnly, Kept, Mediation, Noise, NullKind, UnitReport
-from sae_graphs.evidence_words import nats, norm, p_value, probability, score_size
-from sae_graphs.records import FeatureId
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.render.document.plot import look, new_figure, svg_of
 from sae_graphs.render.style import (
     BAND,
     BAR,
@@ -27,9 +27,9 @@ from sae_graphs.render.style import (
     WHITE,
     effect_colour,
 )
-from sae_graphs.render.text import counted, plain, shortened, signed, visible
-from sae_graphs.report.drawing import look, new_figure, svg_of
+from sae_graphs.text import shortened, visible
 from sae_graphs.verdict_kinds import control_sizes, deciding, pooled
+from sae_graphs.words import counted, nats, norm, p_value, plain, probability, score_size, signed
 
 NULL_NAMES: dict[NullKind, str] = {
     "matched": "matched controls",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from sae_graphs.evidence import LEAST_CHANGE, Curve, KeepOnly, Mediation, Spread, UnitReport
-from sae_graphs.evidence_words import NONE, amount, factor, nats, probability, share
-from sae_graphs.records import FeatureId
-from sae_graphs.report.blocks import (
+from sae_graphs.evidence import LEAST_CHANGE, Curve, KeepOnly, Mediation, UnitReport
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.render.document.blocks import (
     Cell,
     Figure,
     Heading,
@@ -20,6 +19,8 @@ from sae_graphs.report.blocks import (
     tone_of,
 )
 from sae_graphs.report.plots import curve_plot, keep_only_plot, leave_one_out_plot
+from sae_graphs.significance import Spread
+from sae_graphs.words import NONE, amount, factor, nats, probability, share
 
 OWN = "(in the graph's own prompt)"
 MUCH, LITTLE = 0.5, 0.1  # of the way from nothing to everything

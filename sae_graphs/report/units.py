@@ -5,29 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from sae_graphs.evidence import (
-    Null,
-    NullKind,
-    PromptResult,
-    TokenChange,
-    UnitReport,
-)
-from sae_graphs.evidence_words import (
-    NONE,
-    amount,
-    nats,
-    norm,
-    p_value,
-    points,
-    probability,
-    relative_to,
-    said,
-    score_change,
-    score_size,
-    target_said,
-)
-from sae_graphs.render.text import counted
-from sae_graphs.report.blocks import (
+from sae_graphs.evidence import Null, NullKind, PromptResult, TokenChange, UnitReport
+from sae_graphs.render.document.blocks import (
     Block,
     Cell,
     Figure,
@@ -40,10 +19,7 @@ from sae_graphs.report.blocks import (
     text,
     tone_of,
 )
-from sae_graphs.report.plots import (
-    NULL_NAMES,
-    nulls_plot,
-)
+from sae_graphs.report.plots import NULL_NAMES, nulls_plot
 from sae_graphs.report.reasons import (
     background_blocks,
     curve_blocks,
@@ -52,6 +28,21 @@ from sae_graphs.report.reasons import (
     mediation_blocks,
 )
 from sae_graphs.verdicts import Verdict
+from sae_graphs.words import (
+    NONE,
+    amount,
+    counted,
+    nats,
+    norm,
+    p_value,
+    points,
+    probability,
+    relative_to,
+    said,
+    score_change,
+    score_size,
+    target_said,
+)
 
 LEAST_MOVED = 0.01  # points: tokens whose probability changes less are not listed
 

@@ -14,7 +14,7 @@ import sae_graphs as sg
 from benchmarks.published import FILE, Published, read_published
 from benchmarks.reproduction import measure
 from benchmarks.reproduction_case import VARIANTS, beside, percent
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation_settings import ValidationSettings
 from tests.hub_cache import build, cache_in_use
 

@@ -22,9 +22,9 @@ from benchmarks.progress import Progress
 from benchmarks.shapes import TINY, Shapes, make_shapes, prepare, prompt_of, take_turn
 from benchmarks.targets import longest_to_shortest, targets
 from benchmarks.work import Encoded, Ran, Work, every_feature, reads_in, reads_near
-from sae_graphs import ablation
-from sae_graphs.nearby import SHARE
-from sae_graphs.settings import Ablate
+from sae_graphs.effects import exact as ablation
+from sae_graphs.effects.settings import Ablate
+from sae_graphs.model.preactivations import SHARE
 from tests.conftest import BridgeOf
 from tests.models import KINDS, PROMPT, STACKS, in_dtype, random_stack, tokenizer
 from tests.oracle import Oracle

@@ -17,18 +17,10 @@ from benchmarks.reproduction_corpus import corpus
 from benchmarks.reproduction_features import formula, hidden_states
 from sae_graphs.controls import Controls, selected
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import FeatureId
-from sae_graphs.instrument import InstrumentedModel
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.mediation import keep_only
-from tests.benchmarks.conftest import (
-    BARE,
-    OURS,
-    PARTS,
-    QUICK,
-    TEXTS,
-    Measured,
-    published_from,
-)
+from sae_graphs.model.instrument import InstrumentedModel
+from tests.benchmarks.conftest import BARE, OURS, PARTS, QUICK, TEXTS, Measured, published_from
 from tests.stacks import one_line
 
 # -- the data --------------------------------------------------------------------------------------

@@ -16,12 +16,7 @@ from benchmarks.published import read_published
 from benchmarks.reproduce_gpt2_small import main
 from benchmarks.reproduction_tables import parts, reproduces
 from sae_graphs.errors import SaeGraphsError
-from tests.benchmarks.conftest import (
-    BARE,
-    OURS,
-    TEXTS,
-    Measured,
-)
+from tests.benchmarks.conftest import BARE, OURS, TEXTS, Measured
 from tests.hub_cache import cache_in_use
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.graph import CausalGraph
-from sae_graphs.render import html
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.render.pictures import html
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (

@@ -6,7 +6,7 @@ import json
 from typing import Any
 from urllib.parse import unquote
 
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph
 
 _LIT = "boxes => boxes.map(box => Number(box.dataset.n))"
 _SHOWN = "arrows => arrows.map(arrow => Number(arrow.dataset.e))"

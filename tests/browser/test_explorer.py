@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from sae_graphs.annotations import Annotations, Group
-from sae_graphs.annotations import load as load_annotations
-from sae_graphs.graph import CausalGraph, FeatureId, FeaturePage
-from sae_graphs.paths import on_long_paths
+from sae_graphs.graph.annotations import Annotations, Group
+from sae_graphs.graph.annotations import load as load_annotations
+from sae_graphs.graph.feature_page import FeaturePage
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.paths import on_long_paths
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.explorer.data import set_ranks
-from sae_graphs.render.findings import Finding
+from sae_graphs.render.marks import Finding
 from tests.browser.conftest import Opened
 from tests.browser.reading import arrows, box, boxes, kept, named, slide
 from tests.render.graphs import graph_of, large, record, resolved, two_components
@@ -120,7 +122,7 @@ def test_the_panel_tells_what_was_tested(opened: Opened) -> None:
 
 
 def test_neuronpedia_is_asked_only_when_the_reader_asks(watch: Any, tmp_path: Path) -> None:
-    from sae_graphs.render import html
+    from sae_graphs.render.pictures import html
 
     graph = diamond()
     file = tmp_path / "graph.html"
@@ -349,7 +351,7 @@ def test_dark_and_paper(opened: Opened) -> None:
 
 
 def test_without_scripts_the_graph_is_there(opened: Opened, browser: Any, tmp_path: Path) -> None:
-    from sae_graphs.render import html
+    from sae_graphs.render.pictures import html
 
     graph = diamond()
     file = tmp_path / "still.html"

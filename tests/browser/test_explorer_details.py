@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import expect
 
-from sae_graphs.annotations import Annotations, Group
-from sae_graphs.graph import FeatureId
+from sae_graphs.graph.annotations import Annotations, Group
+from sae_graphs.graph.records import FeatureId
 from tests.browser.conftest import Opened
 from tests.browser.reading import arrows, box, kept, slide
 from tests.browser.test_explorer import FEATURE, diamond

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from sae_graphs.graph import assemble
-from sae_graphs.render import png
+from sae_graphs.graph.graph import assemble
+from sae_graphs.render.pictures import png
 from tests.browser.conftest import OWN, Watched
 from tests.gallery.runs import Site, served, write_run
 from tests.render.graphs import large, two_components, two_edges

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from sae_graphs.annotations import Annotations, Group
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.annotations import Annotations, Group
+from sae_graphs.graph.graph import CausalGraph
 from tests.browser.conftest import Opened
 from tests.browser.reading import box
 from tests.render.graphs import HOSTILE, hostile, resolved, two_edges

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sae_graphs import render
-from sae_graphs.graph import CausalGraph, Context
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Context
+from sae_graphs.render import pictures as render
 from tests.render.graphs import graph_of, resolved
 
 # Every text of the picture: where it starts, where the browser ends it, and its line.

@@ -33,7 +33,7 @@ from sae_graphs.demo.phenomena_table import (
 )
 from sae_graphs.demo.phenomena_verdicts import Asked, Component, Trial, counts, pairs
 from sae_graphs.demo.tokenizer import load_tokenizer
-from sae_graphs.loading import bundled_folder, load
+from sae_graphs.pretrained.loading import bundled_folder, load
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = bundled_folder()

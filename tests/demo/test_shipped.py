@@ -23,7 +23,7 @@ from sae_graphs.demo.plan import Plan
 from sae_graphs.demo.shipping import LIMIT_BYTES, changed_files, shipped_files
 from sae_graphs.demo.tokenizer import load_tokenizer
 from sae_graphs.demo.tokens import token_rows
-from sae_graphs.loading import bundled_folder
+from sae_graphs.pretrained.loading import bundled_folder
 
 FOLDER = bundled_folder()
 

@@ -19,7 +19,7 @@ from sae_graphs.demo.tokenizer import load_tokenizer
 from sae_graphs.demo.tokens import token_rows
 from sae_graphs.demo.train import STAGES, train
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.loading import bundled_folder
+from sae_graphs.pretrained.loading import bundled_folder
 
 TINY = replace(
     Plan(),

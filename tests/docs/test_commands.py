@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sae_graphs import cli
-from sae_graphs.annotations import Annotations, save
-from sae_graphs.graph import FeatureId
+from sae_graphs.graph.annotations import Annotations, save
+from sae_graphs.graph.records import FeatureId
 from tests.docs.pages import PAGES, README, Page
 from tests.hub_cache import build, cache_in_use
 from tests.models import save_model_folder, save_sae_folder

@@ -174,6 +174,6 @@ def test_it_starts_without_torch_and_what_draws_plots() -> None:
 def test_a_report_is_still_found_by_its_name() -> None:
     import sae_graphs.report
 
-    assert callable(sae_graphs.report.report_files)
+    assert callable(sae_graphs.report.files.report_files)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = sae_graphs.report.nonsense

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.differing import difference
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery import comparison as module
 from sae_graphs.gallery import placing
@@ -25,8 +24,9 @@ from sae_graphs.gallery.placing import Wish, extent, number_places
 from sae_graphs.gallery.sides import TYPES, sides
 from sae_graphs.gallery.skeleton import sheet
 from sae_graphs.gallery.union import Side, union
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.render.layout import Box, Route
+from sae_graphs.graph.difference import difference
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.render.picture.layout import Box, Route
 from tests.gallery.runs import Site, write_run
 from tests.render.graphs import graph_of, hostile, large, record, resolved
 

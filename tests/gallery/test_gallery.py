@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 import pytest
 
-from sae_graphs.annotations import Annotations, save
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery import library
 from sae_graphs.gallery.cards import gallery
@@ -23,7 +22,8 @@ from sae_graphs.gallery.library import Card, Library, Run, graph_of, plain_file,
 from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page, prompt_html
 from sae_graphs.gallery.thumbnail import EDGES, thumbnail
-from sae_graphs.graph import CausalGraph
+from sae_graphs.graph.annotations import Annotations, save
+from sae_graphs.graph.graph import CausalGraph
 from tests import evidence
 from tests.gallery.runs import HOSTILE_NAME, Site, over, write_run
 from tests.render.graphs import graph_of as made

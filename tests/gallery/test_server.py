@@ -27,7 +27,7 @@ from sae_graphs.gallery.library import Library, Run
 from sae_graphs.gallery.server import HOST, PORT, gallery_server, is_loopback
 from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page
-from sae_graphs.neuronpedia import SITE
+from sae_graphs.graph.addresses import SITE
 from tests.gallery.runs import HOSTILE_NAME, SECRET, Site, contents, fresh, served, write_run
 from tests.render.graphs import two_edges
 

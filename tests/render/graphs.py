@@ -7,22 +7,20 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from sae_graphs.graph import (
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,
-    CausalGraph,
     Context,
     Edge,
     FeatureId,
-    FeaturePage,
     LayerReport,
-    LogitToken,
     Node,
     OutputToken,
     RunRecord,
     TokenEffect,
-    assemble,
 )
 
 HOSTILE = (

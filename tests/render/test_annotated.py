@@ -10,13 +10,15 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs import render
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations, Group
-from sae_graphs.graph import CausalGraph, FeatureId, FeaturePage
-from sae_graphs.render.fonts import FOLDER
-from sae_graphs.render.labels import BoxRows, BoxShape
-from sae_graphs.render.remarks import NOTE_LINES, PENCIL, PIN, Remarks, remarks_on
-from sae_graphs.render.supernodes import Boxes, supernodes
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group
+from sae_graphs.graph.feature_page import FeaturePage
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.boxes import BoxRows, BoxShape
+from sae_graphs.render.picture.engine import FOLDER
+from sae_graphs.render.picture.remarks import NOTE_LINES, PENCIL, PIN, Remarks, remarks_on
+from sae_graphs.render.picture.supernodes import Boxes, supernodes
 from tests import graphs
 from tests.render.graphs import (
     HOSTILE,

@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs import render
-from sae_graphs.annotations import Annotations, Group
-from sae_graphs.graph import CausalGraph, FeatureId
-from sae_graphs.render.asides import set_aside
-from sae_graphs.render.detours import detour, rounded, rows_of
-from sae_graphs.render.engine import _rendered
-from sae_graphs.render.finishing import _boxes, _line, finished
-from sae_graphs.render.fonts import bundled_fonts
-from sae_graphs.render.numbering import Line, Rectangle
-from sae_graphs.render.supernodes import Boxes, supernodes
+from sae_graphs.graph.annotations import Annotations, Group
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.engine import _rendered, bundled_fonts
+from sae_graphs.render.picture.finishing import _boxes, _line, finished
+from sae_graphs.render.picture.routing import Line, Rectangle, detour, rounded, rows_of, set_aside
+from sae_graphs.render.picture.supernodes import Boxes, supernodes
 from tests.render.graphs import graph_of, large, two_components
 from tests.render.test_annotated import chain
 from tests.render.test_picture import parsed, said

@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs import render
-from sae_graphs.graph import CausalGraph, Edge, FeatureId
-from sae_graphs.paths import digraph_of, strongest_paths
-from sae_graphs.render.excerpt import (
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.paths import digraph_of, strongest_paths
+from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.excerpt import (
     DRAWN_BOXES,
     LAYER_BOXES,
     Excerpt,
     excerpt,
     strongest_through,
 )
-from sae_graphs.render.text import plain
+from sae_graphs.words import plain
 from tests.render.graphs import graph_of, large, resolved, two_components, two_edges
 from tests.render.test_picture import SVG, parsed, said
 

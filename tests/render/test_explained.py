@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sae_graphs import render, terminal
+from sae_graphs import terminal
 from sae_graphs.edge_tables import print_edges
-from sae_graphs.graph import CausalGraph, FeaturePage, LogitToken
-from sae_graphs.render.explained import UNITS, _width, broken, fitted, page_words
-from sae_graphs.render.fonts import FOLDER
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.engine import FOLDER
+from sae_graphs.render.picture.explained import UNITS, _width, broken, fitted, page_words
 from sae_graphs.render.style import FAINT, INK
-from sae_graphs.render.text import ELLIPSIS, HARD_SPACE
+from sae_graphs.text import ELLIPSIS, HARD_SPACE
 from tests.render.graphs import HOSTILE, graph_of, two_edges
 
 SVG = "{http://www.w3.org/2000/svg}"

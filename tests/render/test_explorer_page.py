@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.annotations import Annotations
-from sae_graphs.graph import CausalGraph, FeatureId, assemble
-from sae_graphs.render import html
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.explorer.boxes import SIZES, Shape
 from sae_graphs.render.explorer.data import in_script, set_ranks
 from sae_graphs.render.explorer.page import script
-from sae_graphs.render.findings import Finding
+from sae_graphs.render.marks import Finding
+from sae_graphs.render.pictures import html
 from tests.render.graphs import (
     HOSTILE,
     graph_of,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs import render
-from sae_graphs.render.fonts import FOLDER, bundled_fonts
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.engine import FOLDER, bundled_fonts
 from tests.render.graphs import two_edges
 
 _WITHOUT_SYSTEM_FONTS = """
-from sae_graphs.render import fonts
+from sae_graphs.render.pictures import fonts
 assert "/usr/share/fonts" in fonts._MACHINE
 fonts._MACHINE = ("/nowhere",)
 from sae_graphs import render

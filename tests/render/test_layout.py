@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.render.layout import NAMES, Box, Layout, Route, layout
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.render.picture.layout import NAMES, Box, Layout, Route, layout
 from tests.render.graphs import graph_of, large, record, resolved, two_components, two_edges
 
 WIDTH, HEIGHT = 200.0, 90.0

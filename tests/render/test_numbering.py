@@ -10,13 +10,19 @@ import numpy as np
 import pygraphviz
 import pytest
 
-from sae_graphs import render
-from sae_graphs.graph import CausalGraph
-from sae_graphs.render.asides import add_asides, set_aside
-from sae_graphs.render.engine import _rendered
-from sae_graphs.render.finishing import _line, _off, _size, finished
-from sae_graphs.render.fonts import bundled_fonts
-from sae_graphs.render.numbering import PLACES, Rectangle, along, curve, number_places
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.engine import _rendered, bundled_fonts
+from sae_graphs.render.picture.finishing import _line, _off, _size, finished
+from sae_graphs.render.picture.routing import (
+    PLACES,
+    Rectangle,
+    add_asides,
+    along,
+    curve,
+    number_places,
+    set_aside,
+)
 from tests.render.graphs import graph_of, large, resolved, two_components, two_edges
 from tests.render.test_picture import SVG, parsed
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs import render
-from sae_graphs.annotations import Annotations
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.render import pictures as render
 from sae_graphs.render.style import MONO, SANS
 from tests.render.graphs import hostile, large, two_edges
 

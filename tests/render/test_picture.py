@@ -15,12 +15,12 @@ from xml.etree import ElementTree
 import pygraphviz
 import pytest
 
-from sae_graphs import render
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph import CausalGraph, assemble
-from sae_graphs.render.engine import MAX_PNG_PIXELS, MAX_PNG_SIDE, draw_png
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.engine import MAX_PNG_PIXELS, MAX_PNG_SIDE, draw_png
 from sae_graphs.render.style import LOWERS, RAISES, EffectScale
-from sae_graphs.render.text import token, visible
+from sae_graphs.text import token, visible
 from tests.render.graphs import (
     HOSTILE,
     graph_of,
@@ -397,7 +397,7 @@ def test_many_components_are_broken_into_rows() -> None:
 
 def test_rendering_imports_no_torch() -> None:
     code = (
-        "import sys, sae_graphs.render as r; from tests.render.graphs import two_edges;"
+        "import sys, sae_graphs.render.pictures as r; from tests.render.graphs import two_edges;"
         "r.svg(two_edges()); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,26 +10,32 @@ from typing import Any
 import pygraphviz
 import pytest
 
-from sae_graphs import render
-from sae_graphs.graph import (
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.names import (
+    anatomy_words,
+    counted_nodes,
+    largest_activation,
+    name_of,
+    output_words,
+    share_of,
+    shares_words,
+    strongest_part,
+)
+from sae_graphs.graph.records import (
     Anatomy,
     BlockAnatomy,
     BlockShare,
-    CausalGraph,
     Context,
     Edge,
     FeatureId,
     OutputToken,
-    assemble,
 )
-from sae_graphs.render.anatomy import anatomy_words, share_of, shares_words, strongest_part
-from sae_graphs.render.arrange import groups_of
-from sae_graphs.render.header import settings_words
-from sae_graphs.render.labels import largest_activation
-from sae_graphs.render.names import counted_nodes, name_of, output_words
-from sae_graphs.render.strips import strip
+from sae_graphs.render import pictures as render
+from sae_graphs.render.picture.arrange import groups_of
+from sae_graphs.render.picture.header import settings_words
+from sae_graphs.render.picture.strips import strip
+from sae_graphs.render.picture.tooltips import _context_line
 from sae_graphs.render.style import SHADES
-from sae_graphs.render.tips import _context_line
 from tests import graphs
 from tests.render.graphs import HOSTILE, graph_of, node, record, resolved, two_edges
 from tests.render.test_picture import SVG, parsed, said

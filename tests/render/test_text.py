@@ -11,23 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.render.engine import draw_svg
-from sae_graphs.render.strips import strip
-from sae_graphs.render.text import (
-    HARD_SPACE,
-    columns,
-    in_label,
-    in_page,
-    in_tooltip,
-    percent,
-    plain,
-    probability_words,
-    shortened,
-    signed,
-    token,
-    visible,
-    web_address,
-)
+from sae_graphs.render.picture.engine import draw_svg
+from sae_graphs.render.picture.markup import in_label, in_tooltip
+from sae_graphs.render.picture.strips import strip
+from sae_graphs.text import HARD_SPACE, columns, in_page, shortened, token, visible, web_address
+from sae_graphs.words import percent, plain, probability_words, signed
 from tests.render.graphs import HOSTILE
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)

@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sae_graphs.graph import CausalGraph, Node, RunRecord, TokenEffect
-from sae_graphs.render.explained import is_explained, page_words
-from sae_graphs.render.labels import largest_activation, split_by_sign
-from sae_graphs.render.names import logit_words, output_words, token_at
-from sae_graphs.render.strips import Piece, strip
-from sae_graphs.render.text import (
-    columns,
-    in_page,
-    plain,
-    probability_words,
-    shortened,
-    signed,
-    token,
-    visible,
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import (
+    largest_activation,
+    logit_words,
+    output_words,
+    split_by_sign,
+    token_at,
 )
+from sae_graphs.graph.records import Node, RunRecord, TokenEffect
+from sae_graphs.render.picture.explained import is_explained, page_words
+from sae_graphs.render.picture.strips import Piece, strip
+from sae_graphs.text import columns, in_page, shortened, token, visible
+from sae_graphs.words import plain, probability_words, signed
 
 LINE, HEADING, PADDING = 17.0, 23.0, 12.0
 CHARACTER = 6.62  # CSS pixels: the width of one in a line

@@ -10,23 +10,30 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sae_graphs.annotations import Annotations, to_json
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, FeaturePage, Node, RunRecord, TokenEffect
-from sae_graphs.render.anatomy import (
+from sae_graphs.graph.annotations import Annotations, to_json
+from sae_graphs.graph.feature_page import FeaturePage
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import (
     anatomy_words,
+    largest_activation,
+    logit_words,
+    name_of,
     parts_of,
+    place_words,
     shares_words,
     signed_percent,
+    split_by_sign,
     strongest_part,
+    token_at,
 )
-from sae_graphs.render.explained import density_words, page_words
+from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, TokenEffect
 from sae_graphs.render.explorer.stage import Stage
-from sae_graphs.render.findings import Finding
-from sae_graphs.render.labels import largest_activation, split_by_sign
-from sae_graphs.render.layout import Box, Point
-from sae_graphs.render.names import logit_words, name_of, place_words, token_at
+from sae_graphs.render.marks import Finding
+from sae_graphs.render.picture.explained import density_words, page_words
+from sae_graphs.render.picture.layout import Box, Point
 from sae_graphs.render.style import shade_step
-from sae_graphs.render.text import plain, probability_words, signed, token, visible, web_address
+from sae_graphs.text import token, visible, web_address
+from sae_graphs.words import plain, probability_words, signed
 
 
 def explorer_data(

@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from sae_graphs.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.graph import CausalGraph, RunRecord
-from sae_graphs.neuronpedia import SITE
+from sae_graphs.graph.addresses import SITE
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.explorer.data import explorer_data, in_script
 from sae_graphs.render.explorer.stage import stage
 from sae_graphs.render.explorer.tables import legend, tables
-from sae_graphs.render.findings import Finding
-from sae_graphs.render.header import (
+from sae_graphs.render.marks import Finding
+from sae_graphs.render.palette import ROOT
+from sae_graphs.render.picture.header import (
     RARE_WORDS,
     likely,
     no_path_words,
@@ -27,8 +29,8 @@ from sae_graphs.render.header import (
     settings_words,
     share_words,
 )
-from sae_graphs.render.palette import ROOT
-from sae_graphs.render.text import in_page, probability_words, shortened, token, visible
+from sae_graphs.text import in_page, shortened, token, visible
+from sae_graphs.words import probability_words
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("model", "state", "camera", "drawing", "panel", "controls")

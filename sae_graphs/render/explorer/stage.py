@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sae_graphs.graph import CausalGraph, Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import counted_nodes, name_of, place_words
+from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
-from sae_graphs.render.layout import Box, Layout, Point, layout
-from sae_graphs.render.names import counted_nodes, name_of, place_words
+from sae_graphs.render.picture.layout import Box, Layout, Point, layout
 from sae_graphs.render.style import EffectScale
-from sae_graphs.render.text import in_page, plain, signed, visible
+from sae_graphs.text import in_page, visible
+from sae_graphs.words import plain, signed
 
 NUMBERED = 120  # arrows up to which each carries its number
 REACHED = 1500  # arrows up to which the pointer need not be on the line

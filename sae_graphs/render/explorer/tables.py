@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 
-from sae_graphs.graph import OUTPUT_LAYER, CausalGraph, Edge, FeatureId, Node
-from sae_graphs.render.anatomy import anatomy_words, missing_words, shares_words
-from sae_graphs.render.explained import density_words, logit_tokens, page_words
-from sae_graphs.render.legend import entries
-from sae_graphs.render.names import logit_words, name_of, output_words, token_at
-from sae_graphs.render.style import EffectScale
-from sae_graphs.render.text import (
-    in_page,
-    plain,
-    probability_words,
-    signed,
-    visible,
-    web_address,
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import (
+    anatomy_words,
+    logit_words,
+    missing_words,
+    name_of,
+    output_words,
+    shares_words,
+    token_at,
 )
+from sae_graphs.graph.records import OUTPUT_LAYER, Edge, FeatureId, Node
+from sae_graphs.render.picture.explained import density_words, logit_tokens, page_words
+from sae_graphs.render.picture.legend import entries
+from sae_graphs.render.style import EffectScale
+from sae_graphs.text import in_page, visible, web_address
+from sae_graphs.words import plain, probability_words, signed
 
 LONG = 150  # rows beyond which a table is left out on paper
 

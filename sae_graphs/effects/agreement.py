@@ -1,0 +1,269 @@
+"""How far estimated effects are from exact ones: `Agreement`, and the records that hold it.
+
+Nothing here knows torch. Effects have the units and signs of `Effects`; those that an array does
+not list are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_graphs.effects.arrays import NOWHERE, Effects
+from sae_graphs.graph.records import FeatureId
+
+Verdict = Literal["safe", "rough", "not safe"]  # in order
+
+WIDE = 10  # times k: the second, wider list of the strongest edges
+LEADERS = 100  # edges whose ranks are compared by themselves
+MISSES = 5  # edges listed as examples
+SAFE_OVERLAP, ROUGH_OVERLAP = 0.9, 0.6  # of the exact k strongest edges, among the estimate's k
+
+
+@dataclass(frozen=True)
+class Miss:
+    """An edge on which exact effect and estimate differ."""
+
+    source: FeatureId
+    target: FeatureId
+    exact: float
+    estimate: float
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}: {self.exact:+.4g}, estimated {self.estimate:+.4g}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Exact effects and one method's estimates of them, in a layer pair or over all.
+
+    - `n_exact` and `n_estimated` effects are not 0;
+    - `rank_correlation` is Spearman's, of the signed effects, over those that either has, and
+      `leaders_correlation` over the exact 100 strongest of each pair; None where it is undefined;
+    - `overlap` is the share of the exact `k` strongest edges of each pair that are among the
+      estimate's, `wide_overlap` that of the 10 k strongest; None where no effect is exact;
+    - of the exact k strongest, `wrong_sign` have an estimate of the other sign, and `unseen` one
+      of 0, as shares; `unseen_effect` is the share of all |exact effect| whose estimate is 0;
+    - `worst` are the edges with the largest |estimate - exact|, `strongest_unseen` the strongest
+      whose estimate is 0;
+    - `seconds` the estimates took.
+    """
+
+    k: int
+    n_exact: int
+    n_estimated: int
+    rank_correlation: float | None
+    leaders_correlation: float | None
+    overlap: float | None
+    wide_overlap: float | None
+    wrong_sign: float
+    unseen: float
+    unseen_effect: float
+    worst: tuple[Miss, ...]
+    strongest_unseen: tuple[Miss, ...]
+    seconds: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """One layer pair: how long exact effects took, and each method's agreement with them."""
+
+    source: str
+    target: str
+    exact_seconds: float
+    methods: Mapping[str, Agreement]
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """What `compare_methods` found on one prompt, by layer pair and over all of them.
+
+    The verdict over all is the worst of the pairs'. `settings` are those of the exact run.
+    """
+
+    model: str
+    saes: str
+    tokens: tuple[str, ...]
+    read_position: int
+    settings: Mapping[str, Any]
+    steps: int
+    pairs: tuple[PairComparison, ...]
+    overall: Mapping[str, Agreement]
+
+    def _repr_html_(self) -> str:
+        from sae_graphs.render.notebook import comparison_html  # showing sits above this module
+
+        return comparison_html(self)
+
+    @property
+    def exact_seconds(self) -> float:
+        """How long the exact effects of all layer pairs took."""
+        return sum(pair.exact_seconds for pair in self.pairs)
+
+    def with_verdict(self, method: str, verdict: Verdict) -> list[str]:
+        """The layer pairs where a method has this verdict, such as `3 -> 4`."""
+        return [
+            f"{pair.source} -> {pair.target}"
+            for pair in self.pairs
+            if pair.methods[method].verdict == verdict
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; features by their names."""
+        return {**_plain(self), "exact_seconds": self.exact_seconds}
+
+
+class Aligned(NamedTuple):
+    """Exact and estimated effects of the same edges, and which are the strongest by either."""
+
+    edges: list[Effects]  # the ends, with the exact values: one block for each layer pair
+    exact: NDArray[np.float64]  # [N]
+    estimate: NDArray[np.float64]  # [N]
+    top: NDArray[np.bool_]  # [2, N] among the k strongest: exact, estimated
+    wide: NDArray[np.bool_]  # [2, N] among the 10 k strongest
+    leaders: NDArray[np.bool_]  # [N] among the exact 100 strongest
+
+    @classmethod
+    def joined(cls, parts: Sequence[Aligned]) -> Aligned:
+        """Several layer pairs as one."""
+        return cls(
+            [block for part in parts for block in part.edges],
+            *(np.concatenate(held, axis=-1) for held in zip(*(p[1:] for p in parts), strict=True)),
+        )
+
+
+def aligned(exact: Effects, estimated: Effects, k: int) -> Aligned:
+    """The effects of one layer pair that either has, ordered by source, then target."""
+    positions = [
+        block.arrays[name]
+        for block in (exact, estimated)
+        for name in ("source_positions", "target_positions")
+    ]
+    places = 2 + max((int(held.max(initial=NOWHERE)) for held in positions), default=0)
+    width = 1 + max(int(block.targets.max(initial=0)) for block in (exact, estimated))
+
+    def codes(block: Effects) -> NDArray[np.int64]:
+        code = block.sources.astype(np.int64) * places + block.source_positions + 1
+        code = code * width + block.targets
+        return code * places + block.target_positions + 1
+
+    ours, theirs = codes(exact), codes(estimated)
+    every, first = np.unique(np.concatenate([ours, theirs]), return_index=True)
+    values = np.zeros((2, len(every)))
+    values[0, np.searchsorted(every, ours)] = exact.values
+    values[1, np.searchsorted(every, theirs)] = estimated.values
+    edges = Effects.joined([exact, estimated]).chosen(first)
+    return Aligned(
+        [edges],
+        values[0],
+        values[1],
+        np.stack([_strongest(held, k) for held in values]),
+        np.stack([_strongest(held, WIDE * k) for held in values]),
+        _strongest(values[0], LEADERS),
+    )
+
+
+def agreement(found: Aligned, k: int, labels: Sequence[str], seconds: float) -> Agreement:
+    """The figures of some aligned effects; `labels` are those of the layers by depth."""
+    exact, estimate = found.exact, found.estimate
+    top, unseen = found.top[0], (estimate == 0) & (exact != 0)
+    n_top, total = max(1, int(top.sum())), float(np.abs(exact).sum())
+    overlap = _share(found.top)
+    wrong_sign = float((top & (exact * estimate < 0)).sum() / n_top)
+    silent = float((top & unseen).sum() / n_top)
+
+    def misses(sizes: NDArray[np.float64]) -> tuple[Miss, ...]:
+        order = np.argsort(-sizes, kind="stable")[:MISSES]
+        return tuple(_miss(found, int(i), labels) for i in order if sizes[i] > 0)
+
+    return Agreement(
+        k=k,
+        n_exact=int((exact != 0).sum()),
+        n_estimated=int((estimate != 0).sum()),
+        rank_correlation=spearman(exact, estimate),
+        leaders_correlation=spearman(exact[found.leaders], estimate[found.leaders]),
+        overlap=overlap,
+        wide_overlap=_share(found.wide),
+        wrong_sign=wrong_sign,
+        unseen=silent,
+        unseen_effect=float(np.abs(exact[unseen]).sum() / total) if total else 0.0,
+        worst=misses(np.abs(estimate - exact)),
+        strongest_unseen=misses(np.abs(exact) * unseen),
+        seconds=seconds,
+        verdict=_verdict(overlap, wrong_sign + silent),
+    )
+
+
+def spearman(a: NDArray, b: NDArray) -> float | None:
+    """Spearman's rank correlation, equal values sharing their mean rank; None if undefined.
+
+    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 15.0]))
+    0.5
+    """
+    if len(a) < 2:
+        return None
+    ranks = np.stack([_ranks(a), _ranks(b)])
+    ranks -= ranks.mean(1, keepdims=True)
+    norms = np.linalg.norm(ranks, axis=1)
+    return float(ranks[0] @ ranks[1] / norms.prod()) if norms.all() else None
+
+
+def _ranks(values: NDArray) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _strongest(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:
+    """Which are the k of largest size; 0 is never among them, and the first of equals is."""
+    chosen = np.zeros(len(values), dtype=bool)
+    chosen[np.argsort(-np.abs(values), kind="stable")[:k]] = True
+    return chosen & (values != 0)
+
+
+def _share(chosen: NDArray[np.bool_]) -> float | None:
+    """The share of the first row's choice that is also in the second's."""
+    n = int(chosen[0].sum())
+    return float(chosen.all(0).sum() / n) if n else None
+
+
+def _verdict(overlap: float | None, failed: float) -> Verdict:
+    """`failed` is the share of the exact top k with no estimate, or one of the wrong sign."""
+    if overlap is None or (overlap >= SAFE_OVERLAP and failed == 0):
+        return "safe"
+    return "rough" if overlap >= ROUGH_OVERLAP else "not safe"
+
+
+def _miss(found: Aligned, number: int, labels: Sequence[str]) -> Miss:
+    exact, estimate = float(found.exact[number]), float(found.estimate[number])
+    for block in found.edges:
+        if number < len(block):
+            ends = {name: int(held[number]) for name, held in block.arrays.items()}
+            break
+        number -= len(block)
+    at, read = (
+        None if ends[name] == NOWHERE else ends[name]
+        for name in ("source_positions", "target_positions")
+    )
+    return Miss(
+        FeatureId(labels[block.depth], ends["sources"], at),
+        FeatureId(labels[block.depth + 1], ends["targets"], read),
+        exact,
+        estimate,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, FeatureId):
+        return str(value)
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    return value

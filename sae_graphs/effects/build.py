@@ -1,0 +1,196 @@
+"""From a prompt to its causal graph, start to end: this file is the program's table of contents.
+
+1. Clean run. 2. Measure every active feature's effect on the next layer. 3. Keep the strongest.
+4. Filter to paths. 5. Describe the features that are left. 6. Assemble.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from sae_graphs.effects.describe import Parts, described
+from sae_graphs.effects.experiment import (
+    Experiment,
+    Progress,
+    measure_all,
+    method_warnings,
+    prepare,
+)
+from sae_graphs.effects.partial import Partial
+from sae_graphs.effects.preflight import (
+    fit_warnings,
+    layer_reports,
+    processing_warnings,
+    stack_warnings,
+)
+from sae_graphs.effects.saving import key_of, partial_of, save_effects
+from sae_graphs.effects.select import Selection, ends_of, select
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.features.contexts import check_contexts
+from sae_graphs.graph.combine import common
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import RunRecord
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.next_token import next_tokens
+
+
+@torch.no_grad()
+def causal_graph(
+    model: InstrumentedModel,
+    prompt: str,
+    *,
+    settings: GraphSettings | None = None,
+    intervention: Intervention = ZERO,
+    progress: Progress | None = None,
+    effects: str | Path | None = None,
+    resume: Partial | str | Path | None = None,
+    **options: Any,
+) -> CausalGraph:
+    """The causal graph of one forward pass.
+
+    Every feature that is active at an ablated position is ablated alone (`intervention` says
+    how), and its effect on each feature of the next SAE layer read at the read position: ablated
+    minus clean, in activation units of the target. `options` are the fields of `GraphSettings`,
+    such as `top_k`; or give `settings` whole. `progress` is told the features done and their
+    number. Raises `SaeGraphsError` for options that do not fit the prompt or the stack.
+
+    Every effect goes into the file `effects` where it is given: `effects.safetensors` in the
+    folder that the graph is saved in, for `replot`. With a folder to `resume` from, layers that
+    an earlier, interrupted run of the same kind measured are read, and those that this run
+    measures are kept there; it stays until you delete it.
+
+    Method: the post "Causal Graphs of GPT-2-Small's Residual Stream"; here exact, with the SAEs'
+    errors kept.
+    """
+    if settings is not None and options:
+        raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
+    settings = settings or settings_from(options)
+
+    experiment = prepare(model, prompt, settings, intervention)
+    check_contexts(experiment.model)
+    partial = partial_of(resume, effects)
+    if partial is not None:
+        key = functools.partial(key_of, experiment)
+        partial.begin(key, len(experiment.ablations), at_once=effects is not None)
+    blocks = measure_all(experiment, progress, partial)
+
+    chosen = select(
+        blocks,
+        experiment.labels,
+        top_k=settings.top_k,
+        per=settings.per,
+        min_path_edges=experiment.min_path_edges,
+        n_outputs=len(experiment.outputs),
+    )
+    parts = described(experiment, ends_of(chosen.edges), chosen.edges)
+    graph = assemble(_record(experiment, chosen, parts), parts.nodes, parts.edges)
+
+    if effects is not None and partial is not None:
+        save_effects(Path(effects), partial, experiment, graph)
+        if resume is None:
+            partial.remove()
+    return graph
+
+
+def settings_from(options: Mapping[str, Any]) -> GraphSettings:
+    """`GraphSettings` from keywords; an unknown one raises `SaeGraphsError`."""
+    unknown = sorted(options.keys() - GraphSettings.__dataclass_fields__.keys())
+    if unknown:
+        raise SaeGraphsError(
+            f"no option {unknown[0]!r}; expected {quoted(GraphSettings.__dataclass_fields__, 20)}"
+        )
+    return GraphSettings(**options)
+
+
+# -- the steps -------------------------------------------------------------------------------------
+
+
+def _record(experiment: Experiment, chosen: Selection, parts: Parts) -> RunRecord:
+    """What was run, and what a reader should know of it."""
+    model, clean, settings = experiment.model, experiment.clean, experiment.settings
+    layers = tuple(
+        replace(layer, no_anatomy=parts.reasons.get(layer.label))
+        for layer in layer_reports(experiment, chosen.totals, chosen.edges)
+    )
+    return RunRecord(
+        model=model.name,
+        saes=model.stack.name,
+        prompt=clean.prompt,
+        tokens=clean.tokens,
+        read_position=experiment.places.read,
+        settings={
+            **settings.to_json(),
+            "min_path_edges": experiment.min_path_edges,
+            "intervention": experiment.intervention.name,
+            "dtype": str(clean.logits.dtype).removeprefix("torch."),
+        },
+        total_abs_effect=sum(chosen.totals.values()),
+        kept_abs_effect=0.0,  # `assemble` sees to it
+        next_tokens=next_tokens(model, clean, experiment.places.read),
+        layers=layers,
+        warnings=(
+            *fit_warnings(layers),
+            *stack_warnings(model),
+            *processing_warnings(model, clean),
+            *method_warnings(settings),
+            *parts.warnings,
+            *chosen.warnings,
+        ),
+        outputs=experiment.outputs,
+    )
+
+
+class Discovery(NamedTuple):
+    """A graph that several prompts have in common, those prompts, and the ones left to test it."""
+
+    graph: CausalGraph
+    discovery: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def discover(
+    model: InstrumentedModel,
+    prompts: Sequence[str],
+    *,
+    part: float = 0.5,
+    seed: int = 0,
+    settings: GraphSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Discovery:
+    """Draw a `part` of the prompts at random, and find what their graphs have in common.
+
+    Then `validate(model, found.graph, found.test, discovery=found.discovery)`. Raises
+    `SaeGraphsError` where a part would be empty, or the graphs have nothing in common.
+    """
+    settings = settings or GraphSettings()
+    if settings.ablate == "each":
+        raise SaeGraphsError("positions mean nothing across prompts; discover with ablate='all'")
+    if isinstance(prompts, str):
+        raise SaeGraphsError(f"prompts are {prompts!r:.60}; expected several prompts, as a list")
+    distinct = list(dict.fromkeys(prompts))
+    if not 0 < part < 1:
+        raise SaeGraphsError(f"the part to discover on is {part}; expected between 0 and 1")
+    if len(distinct) < 2:
+        raise SaeGraphsError(
+            f"{len(distinct)} different prompts; a graph found on some and tested on others needs "
+            "at least 2"
+        )
+    count = min(max(round(part * len(distinct)), 1), len(distinct) - 1)
+    chosen = set(random.Random(seed).sample(range(len(distinct)), count))
+    found_on = tuple(prompt for number, prompt in enumerate(distinct) if number in chosen)
+    graphs = []
+    for number, prompt in enumerate(found_on):
+        graphs.append(causal_graph(model, prompt, settings=settings))
+        if progress is not None:
+            progress(number + 1, count)
+    rest = tuple(prompt for number, prompt in enumerate(distinct) if number not in chosen)
+    return Discovery(common(graphs), found_on, rest)

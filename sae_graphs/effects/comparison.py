@@ -1,0 +1,114 @@
+"""`compare_methods`: exact effects and their estimates from gradients, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple, get_args
+
+import torch
+
+from sae_graphs.effects.agreement import (
+    Aligned,
+    MethodComparison,
+    PairComparison,
+    Verdict,
+    agreement,
+    aligned,
+)
+from sae_graphs.effects.arrays import Effects
+from sae_graphs.effects.experiment import layer_effects, prepare
+from sae_graphs.effects.settings import GraphSettings, Method
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph.records import OUTPUT_LAYER
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import ZERO, Intervention
+
+ESTIMATES: tuple[Method, ...] = ("gradient", "integrated-gradients")
+
+
+class Timed(NamedTuple):
+    """All effects of a layer pair, and how long they took."""
+
+    effects: Effects
+    seconds: float
+
+
+@torch.no_grad()
+def compare_methods(
+    model: InstrumentedModel,
+    prompt: str,
+    settings: GraphSettings | None = None,
+    methods: Sequence[str] = ESTIMATES,
+    steps: int | None = None,
+    *,
+    intervention: Intervention = ZERO,
+    progress: Callable[[int, int], None] | None = None,
+) -> MethodComparison:
+    """Measure every effect, estimate it by each of the methods, and say how far they are apart.
+
+    `settings` are those of `causal_graph`; `top_k` is how many of each layer pair's strongest
+    edges are compared, its `method` is not looked at, and `steps`, if given, replaces its own.
+    `progress` is told the layer pairs done by a method and their number. Raises `SaeGraphsError`
+    for options that do not fit the prompt or the stack, and for unknown methods.
+    """
+    settings = settings or GraphSettings()
+    unknown = [name for name in methods if name not in ESTIMATES]
+    if unknown or not methods:
+        raise SaeGraphsError(f"methods {list(methods)}: expected some of {quoted(ESTIMATES)}")
+    settings = replace(settings, method="exact", steps=settings.steps if steps is None else steps)
+    experiment = prepare(model, prompt, settings, intervention)
+    labels = [*experiment.labels, OUTPUT_LAYER]
+
+    def timed(depth: int, method: str) -> Timed:
+        started = time.perf_counter()
+        blocks = layer_effects(experiment, depth, method=method)  # type: ignore[arg-type]
+        return Timed(_joined(depth, blocks), time.perf_counter() - started)
+
+    k, done, n_tasks = settings.top_k, 0, len(experiment.ablations) * (1 + len(methods))
+    pairs: list[PairComparison] = []
+    parts: dict[str, list[Aligned]] = {method: [] for method in methods}
+    for depth in range(len(experiment.ablations)):
+        exact, agreements = timed(depth, "exact"), {}
+        for method in methods:
+            estimated = timed(depth, method)
+            parts[method].append(aligned(exact.effects, estimated.effects, k))
+            agreements[method] = agreement(parts[method][-1], k, labels, estimated.seconds)
+        ends = labels[depth : depth + 2]
+        pairs.append(PairComparison(ends[0], ends[1], exact.seconds, agreements))
+        done += 1 + len(methods)
+        if progress is not None:
+            progress(done, n_tasks)
+    return MethodComparison(
+        model=experiment.model.name,
+        saes=experiment.model.stack.name,
+        tokens=experiment.clean.tokens,
+        read_position=experiment.places.read,
+        settings={**settings.to_json(), "intervention": intervention.name},
+        steps=settings.steps,
+        pairs=tuple(pairs),
+        overall={
+            method: replace(
+                agreement(
+                    Aligned.joined(parts[method]),
+                    k,
+                    labels,
+                    sum(pair.methods[method].seconds for pair in pairs),
+                ),
+                verdict=_worst([pair.methods[method].verdict for pair in pairs]),
+            )
+            for method in methods
+        },
+    )
+
+
+def _joined(depth: int, blocks: Iterator[Effects]) -> Effects:
+    nowhere = torch.zeros(0, dtype=torch.int32).numpy()
+    nothing = Effects(depth, nowhere, nowhere, nowhere, nowhere, torch.zeros(0).numpy())
+    return Effects.joined([nothing, *blocks])
+
+
+def _worst(verdicts: Sequence[Verdict]) -> Verdict:
+    order: tuple[Verdict, ...] = get_args(Verdict)
+    return max(verdicts, key=order.index)

@@ -1,0 +1,158 @@
+"""What a feature means: the texts it fires on most, and the tokens it makes likelier or rarer.
+
+The texts come from a store, one `contexts.safetensors` per SAE, built by `context_store`. The
+tokens are measured in the prompt itself: the feature is ablated and the model run on to its output
+(method: "Causal Graphs of GPT-2-Small's Residual Stream").
+
+Letters: `B` batch, `T` tokens, `F` features, `K` contexts per feature, `W` tokens per context.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.records import Context
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.saes import SAELayer
+
+FILE_NAME = "contexts.safetensors"
+SCHEMA = "sae_graphs/contexts/1"
+KEPT = 8  # contexts stored per feature
+BEFORE, AFTER = 15, 4  # tokens stored around the peak
+AGAIN = "build it again with `sae-graphs contexts`"
+
+
+# -- the store ------------------------------------------------------------------------------------
+
+
+def store_file(model: InstrumentedModel, layer: SAELayer) -> Path:
+    """Where a layer's contexts lie: beside its weights, or in the user's cache for a release."""
+    if layer.folder is not None:
+        return layer.folder / FILE_NAME
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    hook, stack = layer.point.hook_name, model.stack.name
+    one = layer.source.name.removesuffix(f" of {stack}")  # a release may have several at a hook
+    names = (model.name, stack, hook if one == stack else one)
+    plain = (re.sub(r"[^\w.-]+", "_", name).strip("_.") or "_" for name in names)
+    return cache.joinpath("sae_graphs", "contexts", *plain, FILE_NAME)
+
+
+def check_contexts(model: InstrumentedModel) -> None:
+    """Raise `SaeGraphsError` where a store beside its SAE's weights cannot be used.
+
+    To be called before the work, so nothing is loaded for it: whether the weights are those of the
+    store is seen here where all SAEs are loaded, else in `read_contexts`.
+    """
+    loaded = {id(layer.shelf): layer.shelf.n_loaded for layer in model.stack.layers}
+    weights = sum(loaded.values()) >= len(model.stack.layers)
+    for layer in model.stack.layers:
+        if layer.folder is not None and store_file(model, layer).is_file():
+            with _opened(model, layer, weights=weights):
+                pass
+
+
+def read_contexts(
+    model: InstrumentedModel, layer: SAELayer, features: Sequence[int], *, limit: int = 3
+) -> list[tuple[Context, ...]]:
+    """Top contexts of some features of a layer, strongest first, near-copies left out.
+
+    Empty where there is no store. Raises `SaeGraphsError` where the store is damaged or was made
+    for other SAEs.
+    """
+    if not store_file(model, layer).is_file():
+        return [()] * len(features)
+    with _opened(model, layer, weights=True) as store:
+        tokens, activations = store.get_slice("tokens"), store.get_slice("activations")
+        return [_distinct(model, tokens[i], activations[i], limit) for i in features]
+
+
+def corpora_of(model: InstrumentedModel) -> list[list[str]]:
+    """The labels of the layers that have contexts, those of one corpus together."""
+    found: dict[tuple[str | None, str | None], list[str]] = {}
+    for layer in model.stack.layers:
+        with suppress(OSError, SafetensorError):  # what cannot be read is said elsewhere
+            with safe_open(store_file(model, layer), framework="pt") as store:
+                about = store.metadata() or {}
+            key = about.get("corpus"), about.get("tokens_seen")
+            found.setdefault(key, []).append(layer.label)
+    return list(found.values())
+
+
+@contextmanager
+def _opened(model: InstrumentedModel, layer: SAELayer, *, weights: bool) -> Iterator[Any]:
+    """A layer's store, if it is whole and this SAE's; all reading is to be done within."""
+    file = store_file(model, layer)
+    try:
+        with safe_open(file, framework="pt") as store:
+            about = store.metadata() or {}
+            if (about.get("schema"), about.get("hook")) != (SCHEMA, layer.point.hook_name):
+                raise SaeGraphsError(
+                    f"{file} was made for {about.get('hook')!r} in format "
+                    f"{about.get('schema')!r}; {AGAIN}"
+                )
+            held = store.get_slice("tokens").get_shape()[0]
+            if held != layer.n_features:
+                raise SaeGraphsError(
+                    f"{file} holds {held} features, the SAE has {layer.n_features}; {AGAIN}"
+                )
+            made_for = about.get("sae")
+            if weights and "" not in (mine := fingerprint(layer), made_for) and mine != made_for:
+                raise SaeGraphsError(f"{file} was made for other weights of this SAE; {AGAIN}")
+            _check_finite(store)
+            yield store
+    except (SafetensorError, OSError, KeyError, ValueError) as problem:
+        raise SaeGraphsError(f"{file} is damaged ({problem}); {AGAIN}") from problem
+
+
+def _check_finite(store: Any) -> None:
+    """Raise `ValueError` where an activation that was too large for the store was written to it.
+
+    Others are not looked at: the store is large.
+    """
+    largest = store.get_tensor("max_activation")
+    too_large = ~(largest.abs() <= torch.finfo(torch.float16).max)
+    activations = store.get_slice("activations")
+    for feature in too_large.nonzero()[:, 0].tolist():
+        if not activations[feature].isfinite().all():
+            raise ValueError(f"an activation of feature {feature} is not finite")
+
+
+def fingerprint(layer: SAELayer) -> str:
+    """A few letters that tell SAEs apart by their weights; none where these are rounded."""
+    if layer.dtype != torch.float32:
+        return ""
+    column = layer.sae.W_dec.detach()[:, 0].cpu().contiguous()
+    return hashlib.sha256(column.numpy().tobytes()).hexdigest()[:16]
+
+
+def _distinct(
+    model: InstrumentedModel, tokens: Tensor, activations: Tensor, limit: int
+) -> tuple[Context, ...]:
+    """The first contexts `[K, W]` that differ in the last tokens up to their peak.
+
+    Raises `ValueError` where an activation is not finite.
+    """
+    if not activations.isfinite().all():
+        raise ValueError("an activation is not finite")
+    chosen: list[Context] = []
+    seen: set[tuple[int, ...]] = set()
+    for row, values in zip(tokens.tolist(), activations.float().tolist(), strict=True):
+        ending = tuple(row[BEFORE - 3 : BEFORE + 1])
+        held = [(token, value) for token, value in zip(row, values, strict=True) if token >= 0]
+        if not held or ending in seen or len(chosen) == limit:
+            continue
+        seen.add(ending)
+        strings = tuple(model.token_string(token) for token, _ in held)
+        chosen.append(Context(strings, tuple(value for _, value in held)))
+    return tuple(chosen)

@@ -1,0 +1,312 @@
+"""Building the store of contexts: a corpus is streamed, and each feature keeps its best texts.
+
+1. Rows of tokens are run through the model. 2. One SAE after the other encodes the streams, so that
+where only two are loaded at a time none is read twice for one batch. 3. From time to time what was
+found is kept, so that an interrupted run goes on there. 4. One file per SAE is written at the end.
+
+What is found does not depend on how rows are gathered into batches, to the last bit: the model
+runs, and SAEs encode, so many rows at once as their shapes say, and batches are multiples of that.
+
+Letters: `B` rows, `T` tokens, `D` d_model, `F` features, `K` contexts per feature, `W` tokens per
+context.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.contexts import SCHEMA, fingerprint, store_file
+from sae_graphs.features.layer_store import LayerStore
+from sae_graphs.features.partial import ContextsPartial, Kept, alone_with
+from sae_graphs.features.token_rows import LENGTH, TokenRows, passed
+from sae_graphs.files import write_atomically
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.memory import format_size
+from sae_graphs.model.saes import SAELayer
+
+ROWS_TOGETHER = 32  # that are run or encoded at once, at most
+RUN_AT_ONCE = 2**25  # logits that the model makes at once
+ENCODED_AT_ONCE = 2**23  # activations that an SAE makes at once
+MOST_ROWS = 512  # of a batch
+SHORT, LONG = 10.0, 30.0  # seconds that a batch should take
+SAVED_EVERY = 60.0  # seconds: so much work may be lost
+
+Progress = Callable[[int], None]
+
+
+class Told(NamedTuple):
+    """Who hears of a run.
+
+    `read` is told the tokens done so far, `resumed` those that an earlier run left done, `refused`
+    why what it left is of no use, and `kept` the tokens done whenever what was found is kept.
+    """
+
+    read: Progress = lambda tokens: None
+    resumed: Progress = lambda tokens: None
+    refused: Callable[[str], None] = lambda why: None
+    kept: Progress = lambda tokens: None
+
+
+@torch.no_grad()
+def build_store(
+    model: InstrumentedModel,
+    token_batches: Iterable[Tensor],
+    *,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Stream batches of token ids `[B, T]` and write every layer's contexts; returns the files.
+
+    Each row is one text whose first token (BOS) is not counted. `progress` is told the tokens
+    done so far. Nothing is written before the end.
+    """
+    found = _Found.nothing(model)
+    for tokens in token_batches:
+        found.add(model, tokens)
+        if progress is not None:
+            progress(found.done)
+    return found.write(model)
+
+
+@torch.no_grad()
+def stream_store(
+    model: InstrumentedModel,
+    texts: Callable[[], Iterator[str]],
+    *,
+    tokens: int | None = None,
+    corpus: Mapping[str, Any] | None = None,
+    told: Told | None = None,
+) -> list[Path]:
+    """Stream texts, of which `tokens` are read (rounded up to whole rows; None: all of them).
+
+    Every so often what was found is kept beside the store, and the same call goes on from there,
+    to the same store as without the interruption. `texts` starts at the beginning each time it is
+    called; `corpus` are plain facts that tell it from others. Returns the files written. Raises
+    `SaeGraphsError` where the text is empty, and where contexts would not fit in memory, cannot be
+    written, or are being written by another run: before anything is run.
+    """
+    told = told or Told()
+    if tokens is not None and tokens < 1:
+        raise SaeGraphsError(f"tokens is {tokens}; expected at least 1")
+    _check_room(model)
+    files = [store_file(model, layer) for layer in model.stack.layers]
+    _check_writable(files)
+    with alone_with(files):
+        return _streamed(model, texts, files, tokens, corpus, told)
+
+
+def _streamed(
+    model: InstrumentedModel,
+    texts: Callable[[], Iterator[str]],
+    files: Sequence[Path],
+    tokens: int | None,
+    corpus: Mapping[str, Any] | None,
+    told: Told,
+) -> list[Path]:
+    """What `stream_store` does once nothing stands in its way."""
+    settings = {"tokens": tokens, "length": LENGTH}
+    partial = ContextsPartial(files, model, {"corpus": corpus, "settings": settings})
+    found, reader = _begun(model, texts, partial, told)
+    most = None if tokens is None else ceil(tokens / reader.length)
+    pace, saved = _Pace(model, reader.length), time.monotonic()
+    while True:
+        left = pace.rows if most is None else min(pace.rows, most - reader.rows)
+        started = time.monotonic()
+        batch = reader.take(left)
+        if batch is None:
+            break
+        found.add(model, batch)
+        told.read(found.done)
+        now = time.monotonic()
+        if now - saved + pace.next(now - started) >= SAVED_EVERY:
+            if partial.write(Kept(found.tensors(), reader.place, found.done, found.counted)):
+                told.kept(found.done)
+            saved = time.monotonic()
+    written = found.write(model, reader.place.digest)
+    partial.remove()
+    return written
+
+
+def _begun(
+    model: InstrumentedModel,
+    texts: Callable[[], Iterator[str]],
+    partial: ContextsPartial,
+    told: Told,
+) -> tuple[_Found, TokenRows]:
+    """Where an earlier run left something that fits, what it found, and the texts after it."""
+    kept, why = partial.read()
+    if kept is not None:
+        after = texts()
+        if passed(after, kept.place):
+            told.resumed(kept.done)
+            found = _Found([LayerStore(**part) for part in kept.layers], kept.done, kept.counted)
+            return found, TokenRows(model, after, place=kept.place)
+        why = "the texts are others"
+    if why is not None:
+        told.refused(why)
+    return _Found.nothing(model), TokenRows(model, texts())
+
+
+# -- what was found --------------------------------------------------------------------------------
+
+
+@dataclass
+class _Found:
+    """The best contexts of all layers; tokens run, and those of them that count."""
+
+    layers: list[LayerStore]
+    done: int = 0
+    counted: int = 0
+
+    @classmethod
+    def nothing(cls, model: InstrumentedModel) -> _Found:
+        return cls([LayerStore.empty(layer.n_features) for layer in model.stack.layers])
+
+    def tensors(self) -> list[dict[str, Tensor]]:
+        return [store.tensors() for store in self.layers]
+
+    def add(self, model: InstrumentedModel, tokens: Tensor) -> None:
+        """Run rows `[B, T]`, encode their streams, and keep what is better."""
+        tokens = tokens.cpu()
+        parts = tokens.split(_rows_run(model, tokens.shape[1]))
+        streams = [model.streams_of(part.to(model.model.cfg.device)) for part in parts]
+        for depth, (layer, store) in enumerate(zip(model.stack.layers, self.layers, strict=True)):
+            stream = torch.cat([part[depth] for part in streams])  # [B, T, D]
+            rows = _rows_encoded(layer, tokens.shape[1])
+            for ids, part in zip(tokens.split(rows), stream.split(rows), strict=True):
+                activations = layer.encode(part).float().cpu()  # [B, T, F]
+                activations[:, 0] = 0.0
+                store.add(ids, activations)
+        self.done += tokens.numel()
+        self.counted += tokens[:, 1:].numel()
+
+    def write(self, model: InstrumentedModel, digest: str = "") -> list[Path]:
+        """`digest` stands for the texts, where they are known."""
+        if self.done == 0:
+            raise SaeGraphsError("the text is empty; give some text to find contexts in")
+        return [
+            _write(model, layer, store, max(self.counted, 1), digest)
+            for layer, store in zip(model.stack.layers, self.layers, strict=True)
+        ]
+
+
+def _write(
+    model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: int, digest: str
+) -> Path:
+    small = len(model.tokenizer) < 2**15
+    ids = store.tokens.to(torch.int16) if small else store.tokens
+    tensors = {
+        "tokens": ids.transpose(0, 1).contiguous(),  # [F, K, W]
+        "activations": store.activations.transpose(0, 1).contiguous(),
+        "fraction_active": (store.times_active.double() / seen).float(),  # [F]
+        "max_activation": store.max_activation(),
+    }
+    about = {
+        "schema": SCHEMA,
+        "hook": layer.point.hook_name,
+        "sae": fingerprint(layer),
+        "tokens_seen": str(seen),
+        **({"corpus": digest[:16]} if digest else {}),
+    }
+    file = store_file(model, layer)
+    try:
+        write_atomically(file, _in_order(safetensors_bytes(tensors, metadata=about)))
+    except OSError as problem:
+        raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
+    return file
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose header is in order: the library's differs from time to time."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[start:]
+
+
+def _check_writable(files: Sequence[Path]) -> None:
+    """Fail before the work, not after it."""
+    for file in files:
+        probe = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+        try:
+            write_atomically(probe, b"")
+            probe.unlink()
+        except OSError as problem:
+            raise SaeGraphsError(
+                f"cannot write into {file.parent}: {problem.strerror or problem}; make it writable"
+            ) from problem
+
+
+# -- how much at once ------------------------------------------------------------------------------
+
+
+def _rows_run(model: InstrumentedModel, n_tokens: int) -> int:
+    """Rows that the model runs at once: their logits are the largest thing it makes."""
+    return _rows(RUN_AT_ONCE // (n_tokens * int(model.model.cfg.d_vocab)))
+
+
+def _rows_encoded(layer: SAELayer, n_tokens: int) -> int:
+    """Rows that an SAE encodes at once."""
+    return _rows(ENCODED_AT_ONCE // (n_tokens * layer.n_features))
+
+
+def _rows(n: int) -> int:
+    """A power of two no larger than a number, from 1 to `ROWS_TOGETHER`."""
+    return _floor(min(n, ROWS_TOGETHER))
+
+
+class _Pace:
+    """How many rows a batch has, so that it takes some seconds, whatever the machine.
+
+    Long enough that loading SAEs, where only two are at a time, takes a small part of it; short
+    enough that little is lost. Always a multiple of the rows that are run or encoded at once.
+    """
+
+    def __init__(self, model: InstrumentedModel, n_tokens: int) -> None:
+        layers = model.stack.layers
+        encoded = max(_rows_encoded(layer, n_tokens) for layer in layers)
+        self.least = self.rows = max(encoded, _rows_run(model, n_tokens))
+        size = next(model.model.parameters()).element_size()
+        streams = n_tokens * len(layers) * int(model.model.cfg.d_model) * size  # bytes of a row
+        self.most = max(self.least, min(_floor(model.working_memory // 4 // streams), MOST_ROWS))
+
+    def next(self, seconds: float) -> float:
+        """Choose the next batch's rows, given the last one's time; returns the time expected."""
+        rows = self.rows
+        if seconds < SHORT:
+            self.rows = min(2 * rows, self.most)
+        elif seconds > LONG:
+            self.rows = max(rows // 2, self.least)
+        return seconds * self.rows / rows
+
+
+def _floor(n: int) -> int:
+    """A power of two no larger than a number."""
+    return 1 << max(n, 1).bit_length() - 1
+
+
+def _check_room(model: InstrumentedModel) -> None:
+    """Refuse what cannot fit: the store of all layers, and what running one batch takes."""
+    layers = model.stack.layers
+    stores = sum(LayerStore.size(layer.n_features) for layer in layers)
+    widest = max(layer.n_features for layer in layers)
+    encoded = 4 * max(ENCODED_AT_ONCE, LENGTH * widest)
+    needed = stores + LayerStore.size(widest) + 4 * encoded
+    if needed > model.working_memory:
+        raise SaeGraphsError(
+            f"the contexts of {sum(layer.n_features for layer in layers):,} features take "
+            f"{format_size(needed)} of memory, and {format_size(model.working_memory)} is left "
+            f"beside the model and the SAEs; give {format_size(needed - model.working_memory)} "
+            "more (--memory)"
+        )

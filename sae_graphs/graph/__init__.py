@@ -1,0 +1,42 @@
+"""A measured causal graph as data: records, questions, files. Nothing here knows torch."""
+
+from sae_graphs.graph.feature_page import FeaturePage, LogitToken
+from sae_graphs.graph.graph import CausalGraph, assemble, edge_order
+from sae_graphs.graph.records import (
+    OUTPUT_LAYER,
+    Anatomy,
+    BlockAnatomy,
+    BlockShare,
+    Context,
+    Edge,
+    FeatureId,
+    LayerReport,
+    Node,
+    OutputToken,
+    RunRecord,
+    Sign,
+    TokenEffect,
+    feature_order,
+)
+
+__all__ = [
+    "OUTPUT_LAYER",
+    "Anatomy",
+    "BlockAnatomy",
+    "BlockShare",
+    "CausalGraph",
+    "Context",
+    "Edge",
+    "FeatureId",
+    "FeaturePage",
+    "LayerReport",
+    "LogitToken",
+    "Node",
+    "OutputToken",
+    "RunRecord",
+    "Sign",
+    "TokenEffect",
+    "assemble",
+    "edge_order",
+    "feature_order",
+]

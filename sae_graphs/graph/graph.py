@@ -1,0 +1,358 @@
+"""`CausalGraph`: hold a measured graph and answer questions about it.
+
+Nothing here knows torch: a saved graph opens anywhere, fast. Signs are those of the whole project:
+an effect is *ablated minus clean*, in activation units of the target's SAE, so a negative effect
+means that the source promotes the target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.graph.addresses import feature_at, is_address, layers_of
+from sae_graphs.graph.checks import check_graph, unknown_feature
+from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, Sign, feature_order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sae_graphs.graph.annotations import Annotations
+    from sae_graphs.graph.paths import FeaturePath
+    from sae_graphs.render.notebook import Explorer
+
+
+@dataclass(frozen=True, repr=False)
+class CausalGraph:
+    """Features and the measured effects between them, for one forward pass.
+
+    Nodes are ordered by depth, index, position; edges by |effect|, strongest first. Made by
+    `sae_graphs.causal_graph` or `CausalGraph.load`. In the examples below `graph` has these edges:
+
+    >>> for edge in graph.edges:
+    ...     print(edge)
+    0.1 -> 1.1 (-4)
+    1.2 -> 2.10600 (+3)
+    1.1 -> 2.10600 (-2)
+    2.10600 -> 3.5 (-1.5)
+    0.1 -> 1.2 (+1)
+    0.9 -> 1.9 (+0.5)
+    """
+
+    run: RunRecord
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+    def __post_init__(self) -> None:
+        check_graph(self.run, self.nodes, self.edges)
+
+    # -- what is in it ---------------------------------------------------------------------------
+
+    @property
+    def depths(self) -> Mapping[str, int]:
+        """Layer label to depth, from 0 at the first SAE layer; output tokens (`out`) come last."""
+        return self.run.depths
+
+    @property
+    def resolves_positions(self) -> bool:
+        """True where each node is a feature at one token position, such as `5.10603@2`."""
+        if not self.nodes:
+            return self.run.settings.get("ablate") == "each" and self.run.summed_at is None
+        return self.nodes[0].feature.position is not None
+
+    @cached_property
+    def _by_feature(self) -> dict[FeatureId, Node]:
+        return {node.feature: node for node in self.nodes}
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __contains__(self, feature: object) -> bool:
+        try:
+            return self._named(feature) in self._by_feature  # type: ignore[arg-type]
+        except SaeGraphsError:
+            return False
+
+    def __getitem__(self, feature: str | FeatureId) -> Node:
+        return self._by_feature[self._known(feature)]
+
+    def __repr__(self) -> str:
+        return (
+            f"CausalGraph({self.run.prompt!r}: {len(self.nodes)} features, {len(self.edges)} "
+            f"edges, {self.n_components} components, {self.run.kept_share:.0%} of the effect)"
+        )
+
+    def _repr_svg_(self) -> str:
+        # A notebook asks for this; drawing sits above this module, hence the late import.
+        from sae_graphs.render.pictures import svg
+
+        return svg(self)
+
+    def explore(self, *, height: int = 720) -> Explorer:
+        """The explorer of `graph.html` in a notebook, `height` pixels high.
+
+        What you pin, group or note there is yours once you press `save`: the notebook keeps none.
+        """
+        from sae_graphs.render.notebook import Explorer
+        from sae_graphs.render.pictures import html
+
+        return Explorer(html(self), height)
+
+    def _named(self, feature: str | FeatureId) -> FeatureId:
+        """A feature by its name, or by its address on Neuronpedia."""
+        if isinstance(feature, str) and is_address(feature):
+            return feature_at(feature, layers_of(self.nodes))
+        return FeatureId.parse(feature)
+
+    def _known(self, feature: str | FeatureId) -> FeatureId:
+        """The feature, which this graph holds; raises `UnknownFeatureError` where it does not."""
+        wanted = self._named(feature)
+        if wanted not in self._by_feature:
+            raise unknown_feature(wanted, tuple(self._by_feature), self.depths)
+        return wanted
+
+    def at_positions(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """The nodes of a feature: one at each position that the graph has it at.
+
+        `5.10603` gives `5.10603@2` and `5.10603@4`, say; with a position, or in a graph without
+        positions, the feature alone. So do addresses such as `gpt2-small/5-res-jb/10603`. Raises
+        `UnknownFeatureError` where there is none.
+
+        >>> [str(node) for node in graph.at_positions("0.1")]
+        ['0.1']
+        """
+        wanted = self._named(feature)
+        if wanted.position is None and self.resolves_positions:
+            named = [f for f in self._by_feature if replace(f, position=None) == wanted]
+            if named:
+                return tuple(named)
+        return (self._known(wanted),)
+
+    # -- edges -----------------------------------------------------------------------------------
+
+    def edge(self, source: str | FeatureId, target: str | FeatureId) -> Edge:
+        """The edge from `source` to `target`; raises `UnknownFeatureError` where there is none."""
+        ends = self._known(source), self._known(target)
+        for edge in self.edges:
+            if (edge.source, edge.target) == ends:
+                return edge
+        raise UnknownFeatureError(
+            f"no edge {ends[0]} -> {ends[1]} in this graph; {ends[0]} leads to "
+            f"{quoted(self.successors(ends[0])) or 'nothing'}"
+        )
+
+    def find_edges(
+        self,
+        *,
+        source: str | FeatureId | None = None,
+        target: str | FeatureId | None = None,
+        layer: str | int | None = None,
+        sign: Sign | None = None,
+        min_abs_effect: float = 0.0,
+        component: int | None = None,
+    ) -> tuple[Edge, ...]:
+        """The edges that meet every condition, strongest first; `layer` is the source's.
+
+        Where the graph resolves positions, `5.10603` stands for that feature at all of them.
+
+        >>> [str(edge) for edge in graph.find_edges(layer=1, sign="promotes")]
+        ['1.1 -> 2.10600 (-2)']
+        """
+        if layer is not None and str(layer) not in self.depths:
+            raise UnknownFeatureError(
+                f"no SAE layer {str(layer)!r} in this graph; it has {quoted(self.depths, 20)}"
+            )
+        if sign not in (None, "promotes", "suppresses"):
+            raise SaeGraphsError(f"sign {sign!r} is neither 'promotes' nor 'suppresses'")
+        if component is not None and component not in self.component_numbers:
+            raise SaeGraphsError(
+                f"no component {component} in this graph; choose from "
+                f"{quoted(self.component_numbers) or 'none: it has no edges'}"
+            )
+        starts = None if source is None else self.at_positions(source)
+        ends = None if target is None else self.at_positions(target)
+        return tuple(
+            edge
+            for edge in self.edges
+            if (starts is None or edge.source in starts)
+            and (ends is None or edge.target in ends)
+            and (layer is None or edge.source.layer == str(layer))
+            and (sign is None or edge.sign == sign)
+            and (component is None or self[edge.source].component == component)
+            and abs(edge.effect) >= min_abs_effect
+        )
+
+    # -- neighbours, paths, components -----------------------------------------------------------
+
+    @cached_property
+    def _digraph(self) -> nx.DiGraph:
+        digraph = nx.DiGraph()
+        digraph.add_nodes_from(node.feature for node in self.nodes)
+        digraph.add_edges_from((edge.source, edge.target) for edge in self.edges)
+        return digraph
+
+    def _ordered(self, features: Iterable[FeatureId]) -> tuple[FeatureId, ...]:
+        return tuple(sorted(features, key=self._order))
+
+    def _order(self, feature: FeatureId) -> tuple[int, int, int]:
+        return feature_order(feature, self.depths)
+
+    def successors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """The features that `feature` has an edge to.
+
+        >>> [str(feature) for feature in graph.successors("0.1")]
+        ['1.1', '1.2']
+        """
+        return self._ordered(self._digraph.successors(self._known(feature)))
+
+    def predecessors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """The features that have an edge to `feature`."""
+        return self._ordered(self._digraph.predecessors(self._known(feature)))
+
+    def ancestors(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """Every feature from which a path leads to `feature`.
+
+        >>> [str(feature) for feature in graph.ancestors("2.10600")]
+        ['0.1', '1.1', '1.2']
+        """
+        return self._ordered(nx.ancestors(self._digraph, self._known(feature)))
+
+    def descendants(self, feature: str | FeatureId) -> tuple[FeatureId, ...]:
+        """Every feature to which a path leads from `feature`."""
+        return self._ordered(nx.descendants(self._digraph, self._known(feature)))
+
+    def paths(
+        self,
+        source: str | FeatureId | None = None,
+        target: str | FeatureId | None = None,
+        *,
+        limit: int = 10,
+    ) -> tuple[FeaturePath, ...]:
+        """The strongest paths (by total |effect|), between two features where they are given.
+
+        Where the graph resolves positions, `5.10603` stands for that feature at any of them.
+
+        >>> print(graph.paths(target="2.10600", limit=1)[0])
+        0.1 promotes 1.1 (-4), which promotes 2.10600 (-2)
+        """
+        from sae_graphs.graph.paths import (
+            strongest_paths,  # paths reads graphs, hence the late import
+        )
+
+        starts = None if source is None else self.at_positions(source)
+        ends = None if target is None else self.at_positions(target)
+        return strongest_paths(self.edges, limit=limit, source=starts, target=ends)
+
+    @property
+    def n_components(self) -> int:
+        """How many weakly connected components the graph has."""
+        return len(self.component_numbers)
+
+    @cached_property
+    def component_numbers(self) -> tuple[int, ...]:
+        """The numbers of its components: 1, 2, ..., or a single one where it is a part."""
+        return tuple(sorted({node.component for node in self.nodes}))
+
+    def component(self, number: int) -> CausalGraph:
+        """Component `number` (1 holds the most |effect|) as a graph of its own."""
+        edges = self.find_edges(component=number)
+        nodes = tuple(node for node in self.nodes if node.component == number)
+        kept = sum(abs(edge.effect) for edge in edges)
+        return CausalGraph(replace(self.run, kept_abs_effect=kept), nodes, edges)
+
+    def components(self) -> tuple[CausalGraph, ...]:
+        """All components, the one with the largest total |effect| first."""
+        return tuple(self.component(number) for number in self.component_numbers)
+
+    # -- views and files -------------------------------------------------------------------------
+
+    def to_networkx(self) -> nx.DiGraph:
+        """A networkx graph with the nodes, edges and attributes of `graph.json`."""
+        from sae_graphs.graph.node_link import to_networkx
+
+        return to_networkx(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row an edge, strongest first: its ends, layers, positions, effect and anatomy.
+
+        Positions are missing where the graph has none, anatomies where none was measured;
+        `target_token` is the text of an output token, explanations are Neuronpedia's.
+        """
+        from sae_graphs.graph.export.tables import to_pandas
+
+        return to_pandas(self)
+
+    def summed(self, at: int | str | None = None) -> CausalGraph:
+        """A graph with positions as one of plain features, effects summed over source positions.
+
+        `at` is the target position that is kept, the read position by default, or `"all"` to sum
+        over target positions as well; see `sae_graphs.graph.positions.summed`.
+        """
+        from sae_graphs.graph.positions import summed
+
+        return summed(self, at)
+
+    def save(self, path: str | Path) -> Path:
+        """Write `graph.json` (into `path` where it is a folder) in one step; returns the file."""
+        from sae_graphs.graph.node_link import save
+
+        return save(self, path)
+
+    def export(
+        self, path: str | Path, *, annotations: Annotations | str | Path | None = None
+    ) -> tuple[Path, ...]:
+        """Write the graph for another program, as the suffix says; returns the files.
+
+        `.graphml`, `.gexf`, `.csv`, `.parquet` (tables come with a second file, of the nodes), and
+        `.attribution.json` for circuit-tracer's viewer and Neuronpedia; see
+        `sae_graphs.graph.export.formats.export` for what each of them loses.
+        """
+        from sae_graphs.graph.export.formats import export
+
+        return export(self, path, annotations=annotations)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CausalGraph:
+        """Read a graph from its file or its run's folder; raises `GraphFileError`."""
+        from sae_graphs.graph.node_link import load
+
+        return load(path)
+
+
+def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> CausalGraph:
+    """A graph with its components numbered and everything in its place.
+
+    Nodes that no edge touches are left out; components (weakly connected) are numbered from 1 by
+    total |effect|, ties by their first feature.
+    """
+    edges = sorted(edges, key=lambda edge: edge_order(edge, run.depths))
+    known = {node.feature: node for node in nodes}
+    undirected: nx.Graph = nx.Graph()
+    undirected.add_edges_from((edge.source, edge.target) for edge in edges)
+    strength: dict[FeatureId, float] = dict.fromkeys(undirected, 0.0)
+    for edge in edges:
+        strength[edge.source] += abs(edge.effect)
+
+    def rank(component: set[FeatureId]) -> tuple[float, tuple[int, int, int]]:
+        first = min(feature_order(feature, run.depths) for feature in component)
+        return -math.fsum(strength[feature] for feature in component), first
+
+    ordered = sorted(nx.connected_components(undirected), key=rank)
+    number = {feature: n for n, component in enumerate(ordered, start=1) for feature in component}
+    kept = [replace(known[feature], component=number[feature]) for feature in number]
+    kept.sort(key=lambda node: feature_order(node.feature, run.depths))
+    total = math.fsum(abs(edge.effect) for edge in edges)
+    return CausalGraph(replace(run, kept_abs_effect=total), tuple(kept), tuple(edges))
+
+
+def edge_order(edge: Edge, depths: Mapping[str, int]) -> tuple[Any, ...]:
+    """Strongest first; ties by layer, source, target."""
+    ends = feature_order(edge.source, depths), feature_order(edge.target, depths)
+    return -abs(edge.effect), *ends

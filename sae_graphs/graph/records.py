@@ -1,0 +1,374 @@
+"""The small types a graph is made of: features, nodes, edges, and the record of the run.
+
+They check themselves, and say what they expected. Signs are those of the whole project: an effect
+is *ablated minus clean*.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_page import FeaturePage
+
+Sign = Literal["promotes", "suppresses"]
+Part = Literal["embedding", "attention", "mlp"]
+
+OUTPUT_LAYER = "out"  # the label of output nodes: `out.340` is the token with id 340
+
+_FEATURE = re.compile(
+    r"(?P<layer>[A-Za-z0-9_-]+)\.(?P<index>[0-9]{1,15})(?:@(?P<position>[0-9]{1,15}))?"
+)
+
+
+@dataclass(frozen=True)
+class FeatureId:
+    """One feature of one SAE layer, at one token position where the graph resolves positions.
+
+    `str(FeatureId("5", 10603))` is `5.10603`; with a position, `5.10603@2`.
+    """
+
+    layer: str
+    index: int
+    position: int | None = None
+
+    def __post_init__(self) -> None:
+        kinds = type(self.layer), type(self.index), type(self.position or 0)
+        if kinds != (str, int, int) or not _FEATURE.fullmatch(str(self)):
+            raise SaeGraphsError(
+                f"not a feature: layer {self.layer!r}, index {self.index!r}, position "
+                f"{self.position!r}; expected a layer label, a whole index and a whole position"
+            )
+
+    def __str__(self) -> str:
+        at = "" if self.position is None else f"@{self.position}"
+        return f"{self.layer}.{self.index}{at}"
+
+    @property
+    def is_output(self) -> bool:
+        """True where this names an output token instead of a feature."""
+        return self.layer == OUTPUT_LAYER
+
+    @classmethod
+    def parse(cls, text: str | FeatureId) -> FeatureId:
+        """`FeatureId.parse("5.10603@2")`; raises `SaeGraphsError` where the text is no feature.
+
+        >>> FeatureId.parse("5.10603")
+        FeatureId(layer='5', index=10603, position=None)
+        """
+        if isinstance(text, FeatureId):
+            return text
+        found = _FEATURE.fullmatch(text.strip()) if isinstance(text, str) else None
+        if found is None:
+            raise SaeGraphsError(
+                f"not a feature: {text!r}; expected layer.index such as 5.10603, as a string "
+                "(a number would lose its last zeros)"
+            )
+        position = found["position"]
+        return cls(found["layer"], int(found["index"]), None if position is None else int(position))
+
+
+@dataclass(frozen=True)
+class TokenEffect:
+    """What ablating a feature does to one output token at the read position.
+
+    `effect_nats` is the log-probability ablated minus clean; `probability` is the clean one.
+    """
+
+    token: str
+    effect_nats: float
+    probability: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.effect_nats, self.probability)
+        if not isinstance(self.token, str) or not all(
+            isinstance(value, int | float) and math.isfinite(value) for value in numbers
+        ):
+            raise SaeGraphsError(f"not a token's effect: {self.token!r}, {numbers}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A stretch of corpus text on which a feature is active: one activation per token."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(token, str) for token in self.tokens):
+            raise SaeGraphsError(f"the tokens of a context are texts, got {self.tokens!r:.60}")
+        if len(self.tokens) != len(self.activations):
+            raise SaeGraphsError(
+                f"a context needs one activation per token, got {len(self.activations)} "
+                f"for {len(self.tokens)} tokens"
+            )
+        if not all(math.isfinite(value) for value in self.activations):
+            raise SaeGraphsError(
+                f"an activation of the context {''.join(self.tokens)!r:.60} is not finite: "
+                f"{self.activations!r:.60}"
+            )
+
+
+@dataclass(frozen=True)
+class BlockShare:
+    """What one part of the model contributes to a feature.
+
+    `block` is None for the embedding; `share` is a fraction, 1 being all of it (see `Node`).
+    """
+
+    part: Part
+    block: int | None
+    share: float
+
+    def __post_init__(self) -> None:
+        fits = _is_count(self.block) if self.part != "embedding" else self.block is None
+        if self.part not in ("embedding", "attention", "mlp") or not fits:
+            raise SaeGraphsError(f"not a part of the model: {self.part!r} of block {self.block!r}")
+        if not math.isfinite(self.share):
+            raise SaeGraphsError(f"the share of {self.part} {self.block} is not finite")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+@dataclass(frozen=True)
+class Node:
+    """A feature in the graph and what is known of it; or an output token.
+
+    `activation` is the clean activation at the read position (at its own, where the feature has
+    one), `activations` at each token of the prompt. `promotes` holds tokens that ablating the
+    feature makes less likely (negative `effect_nats`), `suppresses` those that it makes likelier.
+    `written_by` says which blocks wrote the feature: shares of its clean pre-activation where it is
+    most active, strongest first; `scrubbed_by` which later blocks remove it: the share of its
+    contribution to the stream that they cancel there, 1 being all of it. Both are empty where that
+    was not, or cannot be, measured. `page` is what Neuronpedia says, None where it was not asked.
+
+    An output node (layer `out`) has the token's id for its index, its text in `token` and its clean
+    logit, in nats, for its activation.
+    """
+
+    feature: FeatureId
+    activation: float
+    component: int = 0
+    neuronpedia: str | None = None
+    activations: tuple[float, ...] = ()
+    contexts: tuple[Context, ...] = ()
+    promotes: tuple[TokenEffect, ...] = ()
+    suppresses: tuple[TokenEffect, ...] = ()
+    written_by: tuple[BlockShare, ...] = ()
+    scrubbed_by: tuple[BlockShare, ...] = ()
+    token: str | None = None
+    page: FeaturePage | None = None
+
+    def __post_init__(self) -> None:
+        if self.feature.is_output != isinstance(self.token, str):
+            raise SaeGraphsError(f"{self.feature}: output nodes, and only they, name their token")
+        if self.component < 0:
+            raise SaeGraphsError(f"component {self.component} of {self.feature} is below 0")
+        if not all(math.isfinite(value) for value in (self.activation, *self.activations)):
+            raise SaeGraphsError(f"an activation of {self.feature} is not finite")
+        if not isinstance(self.neuronpedia, str | None):
+            raise SaeGraphsError(f"{self.neuronpedia!r} of {self.feature} is not an address")
+
+    def _repr_html_(self) -> str:
+        from sae_graphs.render.notebook import node_html  # showing sits above this module
+
+        return node_html(self)
+
+    @property
+    def explanation(self) -> str | None:
+        """What the feature means in words, as Neuronpedia has it; None where that is not known."""
+        return None if self.page is None else self.page.explanation
+
+
+@dataclass(frozen=True)
+class BlockAnatomy:
+    """What came through one block: the parts of `Anatomy`, and attention's by head if asked."""
+
+    block: int
+    attention: float
+    mlp: float
+    heads: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.block):
+            raise SaeGraphsError(f"not a block: {self.block!r}; blocks are counted from 0")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """How an edge's effect reached its target: changes of the target's pre-activation.
+
+    Ablated minus clean, in the pre-activation's units; `skip` came through the skip connection,
+    the rest through the attention and the MLP of each block in between. They add up.
+    """
+
+    skip: float
+    blocks: tuple[BlockAnatomy, ...]
+
+    def __post_init__(self) -> None:
+        values = [self.skip]
+        for block in self.blocks:
+            values += [block.attention, block.mlp, *block.heads]
+        numbers = [block.block for block in self.blocks]
+        if not all(math.isfinite(value) for value in values) or numbers != sorted(set(numbers)):
+            raise SaeGraphsError(f"not the anatomy of an edge: blocks {numbers}, parts {values}")
+
+    @property
+    def attention(self) -> float:
+        """Through attention, all blocks together."""
+        return math.fsum(block.attention for block in self.blocks)
+
+    @property
+    def mlp(self) -> float:
+        """Through the MLPs, all blocks together."""
+        return math.fsum(block.mlp for block in self.blocks)
+
+    @property
+    def preactivation_effect(self) -> float:
+        """The whole change of the target's pre-activation."""
+        return self.skip + self.attention + self.mlp
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The effect of ablating `source` on the activation of `target`: ablated minus clean.
+
+    Where the target is an output token, on its logit, in nats. `anatomy` is None where it was not
+    measured, or cannot be: the source's `LayerReport` then has the reason.
+    """
+
+    source: FeatureId
+    target: FeatureId
+    effect: float
+    anatomy: Anatomy | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.effect):
+            raise SaeGraphsError(f"edge {self} is not finite: check the model's and SAEs' weights")
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target} ({self.effect:+.4g})"
+
+    @property
+    def sign(self) -> Sign:
+        """`promotes` where ablating the source lowers the target, else `suppresses`."""
+        return "promotes" if self.effect < 0 else "suppresses"
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One SAE layer on this prompt.
+
+    `fvu` is the fraction of the stream's variance that the SAE leaves unexplained and `l0` the mean
+    number of active features per position, both over all positions but the first;
+    `active_features` is how many are active at any ablated position. The others speak of the step
+    to the next layer and are None for the last one: total and kept |effect|,
+    `effect_in_features`, the share of the change that reaches the next layer's stream which its
+    SAE can express (1 is all of it), how many features were measured, and why its edges have no
+    anatomy, where they have none.
+    """
+
+    label: str
+    hook_point: str
+    active_features: int
+    l0: float
+    fvu: float
+    total_abs_effect: float | None = None
+    kept_abs_effect: float | None = None
+    effect_in_features: float | None = None
+    measured_features: int | None = None
+    no_anatomy: str | None = None
+
+
+@dataclass(frozen=True)
+class OutputToken:
+    """A token whose logit was a target; with a `contrast`, its logit minus the contrast's.
+
+    `logit` is clean, at the read position, in nats, and so is `probability` (of the token itself).
+    """
+
+    token_id: int
+    token: str
+    logit: float
+    probability: float
+    contrast: str | None = None
+
+    def __post_init__(self) -> None:
+        texts = isinstance(self.token, str) and isinstance(self.contrast, str | None)
+        if not texts or not _is_count(self.token_id):
+            raise SaeGraphsError(
+                f"not an output token: id {self.token_id!r}, text {self.token!r}, contrast "
+                f"{self.contrast!r}"
+            )
+        if not (math.isfinite(self.logit) and 0 <= self.probability <= 1):
+            raise SaeGraphsError(
+                f"output token {self.token_id}: logit {self.logit}, probability {self.probability}"
+            )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was run: everything needed to read the graph, and to run it again."""
+
+    model: str
+    saes: str
+    prompt: str
+    tokens: tuple[str, ...]
+    read_position: int
+    settings: Mapping[str, Any]
+    total_abs_effect: float
+    kept_abs_effect: float
+    next_tokens: tuple[tuple[str, float], ...]
+    layers: tuple[LayerReport, ...]
+    warnings: tuple[str, ...] = ()
+    outputs: tuple[OutputToken, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, float) and 0 <= value <= 1 for _, value in self.next_tokens):
+            raise SaeGraphsError(f"not probabilities of next tokens: {self.next_tokens!r:.80}")
+        if not 0 <= self.read_position < len(self.tokens):
+            raise SaeGraphsError(
+                f"read position {self.read_position} is outside the {len(self.tokens)} tokens"
+            )
+        if len({output.token_id for output in self.outputs}) != len(self.outputs):
+            raise SaeGraphsError("a run holds each output token once, got one twice")
+        if any(layer.label == OUTPUT_LAYER for layer in self.layers):
+            raise SaeGraphsError(f"an SAE layer is called {OUTPUT_LAYER!r}, as output tokens are")
+
+    @cached_property
+    def depths(self) -> Mapping[str, int]:
+        """Layer label to depth, counted from 0 at the first SAE layer; output tokens come last."""
+        labels = [layer.label for layer in self.layers]
+        labels += [OUTPUT_LAYER] if self.outputs else []
+        return {label: depth for depth, label in enumerate(labels)}
+
+    @property
+    def summed_at(self) -> int | str | None:
+        """The target position at which effects were summed, `"all"`, or None where none were."""
+        at: int | str | None = self.settings.get("summed_at")
+        return at
+
+    def output(self, feature: FeatureId) -> OutputToken:
+        """The output token that an output node stands for."""
+        for output in self.outputs:
+            if feature.is_output and output.token_id == feature.index:
+                return output
+        raise SaeGraphsError(f"{feature} is not an output token of this run")
+
+    @property
+    def kept_share(self) -> float:
+        """The share of the total |effect| that the graph's edges hold, 0 to 1."""
+        return self.kept_abs_effect / self.total_abs_effect if self.total_abs_effect else 0.0
+
+
+def feature_order(feature: FeatureId, depths: Mapping[str, int]) -> tuple[int, int, int]:
+    """The order of features everywhere: depth, index, position."""
+    position = -1 if feature.position is None else feature.position
+    return depths[feature.layer], feature.index, position

@@ -1,0 +1,131 @@
+"""What ablation does to the next token: scores of many copies, tokens that rise and fall.
+
+A change is ablated minus clean. Letters: `B` copies, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.evidence import TokenChange
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+
+NEXT_TOKENS = 8
+
+
+SHOWN = 8  # tokens of each kind
+
+
+class Question(NamedTuple):
+    """What is asked of a prompt's next token: the clean logits `[V]`, the target, the contrast."""
+
+    logits: Tensor
+    target: int
+    contrast: int | None = None
+
+    @property
+    def rival(self) -> int:
+        """The token whose logit is taken off: the contrast, or the likeliest other token."""
+        if self.contrast is not None:
+            return self.contrast
+        order: list[int] = self.logits.topk(min(2, len(self.logits))).indices.tolist()
+        return next((token for token in order if token != self.target), self.target)
+
+
+class Scores(NamedTuple):
+    """Of each copy, `[B]`, in double precision.
+
+    `metric` is the target's logit minus the rival's, in nats: what adds up, and does not run out
+    where the model is sure. `score` is the target's probability, with a contrast the metric. `kl`
+    is the divergence from the clean distribution, in nats.
+    """
+
+    score: Tensor
+    metric: Tensor
+    probability: Tensor
+    kl: Tensor
+
+
+def scores(question: Question, logits: Tensor) -> Scores:
+    """The scores of some logits `[B, V]`."""
+    clean = question.logits.double().log_softmax(-1)
+    ablated = logits.double().log_softmax(-1)
+    probability = ablated[:, question.target].exp()
+    metric = logits[:, question.target].double() - logits[:, question.rival].double()
+    score = probability if question.contrast is None else metric
+    same = (logits == question.logits).all(-1)
+    kl = (clean.exp() * (clean - ablated)).sum(-1).clamp(min=0)
+    return Scores(score, metric, probability, torch.where(same, 0.0, kl))
+
+
+def clean_scores(question: Question) -> Scores:
+    """Those of the clean run: one copy."""
+    return scores(question, question.logits[None])
+
+
+def rank(logits: Tensor, token: int) -> int:
+    """The place of a token among the logits `[V]`, 1 being the likeliest."""
+    return 1 + int((logits > logits[token]).sum())
+
+
+def token_changes(
+    model: InstrumentedModel, question: Question, logits: Tensor, tokens: list[int]
+) -> tuple[TokenChange, ...]:
+    """What becomes of some tokens, given one copy's logits `[V]`."""
+    before, after = (values.double().log_softmax(-1) for values in (question.logits, logits))
+    return tuple(
+        TokenChange(
+            token=model.token_string(token),
+            token_id=token,
+            before=float(before[token].exp()),
+            after=float(after[token].exp()),
+            logit_change=float(logits[token].double() - question.logits[token].double()),
+            log_probability_change=float(after[token] - before[token]),
+        )
+        for token in tokens
+    )
+
+
+def top_tokens(question: Question, limit: int = SHOWN) -> list[int]:
+    """The likeliest next tokens of the clean run."""
+    top: list[int] = question.logits.topk(min(limit, len(question.logits))).indices.tolist()
+    return top
+
+
+def moved_tokens(
+    question: Question, logits: Tensor, limit: int = SHOWN
+) -> tuple[list[int], list[int]]:
+    """The tokens whose probability falls most, and those whose rises most, furthest first."""
+    change = logits.double().softmax(-1) - question.logits.double().softmax(-1)
+    order = change.argsort(stable=True)
+    lowered = [token for token in order[:limit].tolist() if change[token] < 0]
+    raised = [token for token in order.flip(0)[:limit].tolist() if change[token] > 0]
+    return lowered, raised
+
+
+def next_tokens(
+    model: InstrumentedModel, clean: CleanRun, read: int, limit: int = NEXT_TOKENS
+) -> tuple[tuple[str, float], ...]:
+    """The likeliest next tokens at the read position, with their probabilities."""
+    top = clean.logits[read].float().softmax(-1).topk(min(limit, clean.logits.shape[-1]))
+    return tuple(
+        (model.token_string(token), probability)
+        for token, probability in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    )
+
+
+def token_id(model: InstrumentedModel, text: str) -> int:
+    """The id of a token given by its text; raises `SaeGraphsError` where it is none or several."""
+    ids = list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if len(ids) != 1:
+        pieces = quoted([repr(model.token_string(i)) for i in ids], 8)
+        raise SaeGraphsError(
+            f"{text!r} is {len(ids)} tokens of {model.name} ({pieces or 'none'}); "
+            "give the text of one token, with its leading space if it has one"
+        )
+    return int(ids[0])

@@ -1,0 +1,150 @@
+"""Running blocks again, from a changed stream, as the clean run called them.
+
+Letters: `B` copies of the prompt, `T` tokens, `R` rows of all copies together, `D` d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sae_graphs.errors import SAELoadError
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.recording import outputs_of
+from sae_graphs.model.rows import Rows, run_rows
+from sae_graphs.model.stream import StreamPoint
+
+
+class Step(NamedTuple):
+    """One block on the way from one point of the stream to another, or half of it."""
+
+    block: int
+    part: Literal["whole", "to mid", "from mid"]
+
+
+def steps_between(start: StreamPoint, stop: StreamPoint) -> list[Step]:
+    """The blocks between two points of the stream, in order."""
+    steps = [Step(start.block, "from mid")] if start.site == "mid" else []
+    first = start.block + (start.site != "pre")
+    last = stop.block + (stop.site == "post")
+    steps += [Step(block, "whole") for block in range(first, last)]
+    return [*steps, Step(stop.block, "to mid")] if stop.site == "mid" else steps
+
+
+PACK_ROWS = 512  # rows run at once: more gain nothing on a CPU, and share no attention
+MOST = 0.5  # of all rows of the copies: where more are run, whole copies are cheaper
+
+
+class Replay:
+    """The blocks of a model, to be run again one by one.
+
+    `rows_alone`: whether blocks can be run on some rows of the prompt; else all rows are run.
+    `together`: whether several copies of the prompt can be run as one batch.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.rows_alone = hasattr(model, "original_model")  # a bridge
+        self.together = True
+
+    def stream_at(self, clean: CleanRun, point: StreamPoint) -> Tensor:
+        """The clean stream `[T, D]` at a point."""
+        if point.site != "mid":
+            return clean.inputs[point.block + (point.site == "post")]
+        if clean.streams and point in clean.points:
+            return clean.streams[clean.points.index(point)]
+        block_input = clean.inputs[point.block][None]
+        return self.whole(clean, Step(point.block, "to mid"), block_input)[0]
+
+    def step(
+        self, clean: CleanRun, step: Step, rows: Rows, wanted: Tensor, n_copies: int
+    ) -> Tensor:
+        """One block, or half of it, on some rows: `[R', D]` at those wanted `[R]`."""
+        most = self.together and len(rows.where) > MOST * n_copies * len(clean)
+        if self.rows_alone and not most:
+            out = self.some_rows(clean, step, rows, wanted)
+            if out is not None:
+                return out
+        start = StreamPoint(step.block, "mid" if step.part == "from mid" else "pre")
+        whole = rows.whole(self.stream_at(clean, start), n_copies)
+        out = self.whole(clean, step, whole)
+        return out[rows.where.copies[wanted], rows.where.positions[wanted]]
+
+    def some_rows(
+        self, clean: CleanRun, step: Step, rows: Rows, wanted: Tensor | None = None
+    ) -> Tensor | None:
+        """One block on some rows alone, or None where that cannot be done."""
+        kept, call = clean.kept[step.block], clean.calls[step.block]
+        if kept is None:
+            return None
+        block = self.model.blocks[step.block]
+
+        def run(rows: Rows, wanted: Tensor | None = None) -> Tensor | None:
+            return run_rows(block, rows, kept, call.args, call.kwargs, wanted)
+
+        if step.part == "whole":
+            return run(rows, wanted)
+        if step.part == "to mid":
+            with outputs_of(self.mid_hook(step.block)) as seen:
+                done = run(rows, wanted)
+            return None if done is None else seen[0][0]
+        before = Rows(rows.where, clean.inputs[step.block][rows.where.positions])
+        with self._mid_replaced(step.block, rows.streams[None]):
+            out = run(before)
+        if out is None or not self._skip_goes_round(step.block):
+            return out
+        clean_mid = self.stream_at(clean, StreamPoint(step.block, "mid"))
+        return out + (rows.streams - clean_mid[rows.where.positions])
+
+    def whole(self, clean: CleanRun, step: Step, streams: Tensor) -> Tensor:
+        """One block, or half of it, on all rows `[B, T, D]`, called as in the clean run."""
+        if len(streams) > 1 and not self.together:
+            return torch.cat([self.whole(clean, step, stream[None]) for stream in streams])
+        call, block = clean.calls[step.block], self.model.blocks[step.block]
+        streams = streams.contiguous()  # a `HookedTransformer` block views its input
+        if step.part == "to mid":
+            with outputs_of(self.mid_hook(step.block)) as seen:
+                block(streams, *call.args, **call.kwargs)
+            return seen[0]
+        if step.part == "whole":
+            out = block(streams, *call.args, **call.kwargs)
+            return out[0] if isinstance(out, tuple) else out
+        before = clean.inputs[step.block].expand(len(streams), -1, -1)
+        with self._mid_replaced(step.block, streams):
+            out = self.whole(clean, Step(step.block, "whole"), before)
+        if not self._skip_goes_round(step.block):
+            return out
+        return out + (streams - self.stream_at(clean, StreamPoint(step.block, "mid")))
+
+    def mid_hook(self, block: int) -> nn.Module:
+        """Where the stream passes between a block's attention and its MLP."""
+        name = StreamPoint(block, "mid").hook_name
+        if name not in self._hooks:
+            raise SAELoadError(f"the model has no {name}; use SAEs on hook_resid_pre or _post")
+        return self._hooks[name]
+
+    @cached_property
+    def _hooks(self) -> dict[str, nn.Module]:
+        hooks: dict[str, nn.Module] = self.model.hook_dict  # slow to make
+        return hooks
+
+    def _skip_goes_round(self, block: int) -> bool:
+        """A bridge's hook sits on the way into ln2 only: the skip connection goes round it."""
+        ln2 = getattr(self.model.blocks[block], "ln2", None)
+        return self.mid_hook(block) is getattr(ln2, "hook_in", None)
+
+    @contextmanager
+    def _mid_replaced(self, block: int, streams: Tensor) -> Iterator[None]:
+        """Other streams `[B, T, D]` enter the second half of a block."""
+        handle = self.mid_hook(block).register_forward_hook(
+            lambda module, args, output: streams.to(output.dtype).contiguous()
+        )
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -1,0 +1,76 @@
+"""An SAE as sae-lens gives it, made ready for use: checked, without gradients, without cycles."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from sae_lens import SAE
+
+from sae_graphs.errors import SAELoadError
+
+REMEDY = "save it again with sae-lens"
+# Normalisations that are to be folded into the weights; where they are not, sae-lens goes without.
+UNFOLDED = {
+    "expected_average_only_in": "fold_activation_norm_scaling_factor",
+    "covariance_whitening": "fold_activation_whitening",
+}
+CHECKED_VALUES = 2**20  # at once, so that the check takes next to no memory
+
+
+def ready(load: Callable[[], SAE[Any]], name: str, *, remedy: str = REMEDY) -> SAE[Any]:
+    """Load an SAE without gradients and without sae-lens's warnings.
+
+    Raises `SAELoadError` in place of whatever sae-lens and the files' formats raise, and where the
+    SAE wants its inputs scaled by a factor that is not there: sae-lens would only warn.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sae = load()
+    except Exception as problem:  # of many kinds
+        raise SAELoadError(
+            f"{name} cannot be loaded ({first_line(problem)}); {remedy}"
+        ) from problem
+    check_normalisation(sae, name)
+    sae.requires_grad_(False).eval()
+    normalise_without_cycle(sae)
+    return sae
+
+
+def check_normalisation(sae: SAE[Any], name: str) -> None:
+    """Raise `SAELoadError` where inputs are to be normalised by numbers that are not there."""
+    if (folding := UNFOLDED.get(sae.cfg.normalize_activations)) is not None:
+        raise SAELoadError(
+            f"{name} wants its inputs normalised by numbers that are not in its files "
+            f"({sae.cfg.normalize_activations}); load it by a release that has them, or fold them "
+            f"in with sae-lens's `{folding}` and save the SAE again"
+        )
+
+
+def check_finite(sae: SAE[Any], name: str) -> None:
+    """Raise `SAELoadError` where a weight is NaN or infinite."""
+    for parameter, values in sae.state_dict().items():
+        for some in values.flatten().split(CHECKED_VALUES):
+            if not torch.isfinite(some).all():
+                raise SAELoadError(
+                    f"{name}: {parameter} holds NaN or infinity; get the weights again"
+                )
+
+
+def normalise_without_cycle(sae: SAE[Any]) -> None:
+    """Let the SAE's normalisation refer to the SAE weakly.
+
+    sae-lens stores functions on the SAE that hold the SAE itself, so that it would outlive its
+    last user until the garbage collector runs.
+    """
+    type(sae)._setup_activation_normalization(weakref.proxy(sae))
+
+
+def first_line(problem: BaseException) -> str:
+    """What an error says, in short."""
+    text = str(problem).strip() or type(problem).__name__
+    return " ".join(text.split())[:200]

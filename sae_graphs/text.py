@@ -1,0 +1,89 @@
+"""Any string made visible and safe to draw: tokens hold newlines, control codes, half emoji.
+
+Two steps, always in this order: `visible` replaces what a reader could not see (or what could
+reorder the text around it), then an escaping function makes the result safe for its place.
+"""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from urllib.parse import quote, urlsplit
+
+SPACE = "\u2423"  # open box: a space that a reader is meant to count
+HARD_SPACE = "\u00a0"  # a space in running text that no renderer may drop
+ELLIPSIS = "\u2026"
+
+_SIGNS = {"\n": "\u21b5", "\t": "\u21e5", "\u00a0": "\\xa0"}
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
+_COMBINING = {"Mn", "Me", "Mc"}
+_BASE_FOR_COMBINING = "\u25cc"  # dotted circle
+
+
+def visible(text: str, *, space: str = HARD_SPACE) -> str:
+    """`text` with everything readable: `space` for each space, an arrow for newline and tab.
+
+    Control codes, invisible and direction-changing marks, unassigned characters and lone
+    surrogates become escapes as Python writes them. The result is fit for XML 1.0 but not escaped.
+
+    >>> visible("a b\\n", space="_")
+    'a_b↵'
+    >>> visible("\\x00\\u200f\\ud83d")
+    '\\\\x00\\\\u200f\\\\ud83d'
+    """
+    shown = "".join(_visible_character(character, space) for character in text)
+    if shown and unicodedata.category(shown[0]) in _COMBINING:
+        return _BASE_FOR_COMBINING + shown
+    return shown
+
+
+def _visible_character(character: str, space: str) -> str:
+    if character == " ":
+        return space
+    if character in _SIGNS:
+        return _SIGNS[character]
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
+
+
+def token(text: str) -> str:
+    """One token standing alone: every space is shown; a token of no characters says so."""
+    return visible(text, space=SPACE) or "(empty)"
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most `limit` characters of visible text, an ellipsis in place of the rest."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + ELLIPSIS
+
+
+def columns(text: str) -> int:
+    """The width of visible text in columns of a monospaced font; wide characters take two."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide
+
+
+def in_page(shown: str) -> str:
+    """Visible text escaped for HTML."""
+    return html.escape(shown)
+
+
+def web_address(url: str | None) -> str | None:
+    """The address where it is a plain http or https one, percent-encoded; None for all else."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not host:
+        return None
+    return quote(url.encode("utf-8", "replace"), safe=":/?#[]@!$&()*+,;=%~._-")
