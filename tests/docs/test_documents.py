@@ -109,8 +109,26 @@ def test_modules_and_targets_that_are_named_are_there(document: Page) -> None:
             assert not command or f"def {command}(" in file.read_text(encoding="utf-8"), line
         if found := re.match(r"make ([a-z-]+)", line):
             assert re.search(rf"^{found[1]}:", MAKEFILE, flags=re.MULTILINE), line
-        if found := re.match(r"(?:sae_graphs|autoencoders|benchmarks|examples)/[\w./-]+$", line):
+        if found := re.match(r"(?:autoencoders|benchmarks|examples|training)/[\w./-]*$", line):
             assert (ROOT / found[0]).exists(), line
+
+
+@every_page
+def test_files_and_functions_that_are_named_are_there(document: Page) -> None:
+    for name, function in re.findall(r"`([\w./]+\.py)`(?:: `(\w+)`)?", document.prose):
+        places = [place / name for place in (ROOT, ROOT / "sae_graphs") if (place / name).is_file()]
+        assert places, name
+        text = places[0].read_text(encoding="utf-8")
+        assert not function or f"\ndef {function}(" in text, f"{name}: {function}"
+
+
+def test_the_table_of_packages_is_whole() -> None:
+    text = page(DOCS / "architecture.md").text
+    folders = {path.parent.name for path in (ROOT / "sae_graphs").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)` \| .+ \| .*\|$", text, flags=re.MULTILINE)) == folders
+    modules = {path.stem for path in (ROOT / "sae_graphs").glob("*.py")} - {"__init__", "_version"}
+    floor = text.partition("| module |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", floor)) == modules
 
 
 @every_page
