@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.shapes import GPT2_SMALL, TINY, Sizes
 from sae_graphs.effects.settings import Ablate
-from sae_graphs.validation_settings import SNIPPETS
+from sae_graphs.validation.settings import SNIPPETS
 
 
 class Cell(NamedTuple):

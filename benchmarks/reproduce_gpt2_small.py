@@ -60,7 +60,7 @@ def main(
     Needs a network the first time: it downloads 2.5 GB, GPT-2 small and its 13 SAEs, and then runs
     for about 15 minutes on one core.
     """
-    from sae_graphs.validation_settings import ValidationSettings
+    from sae_graphs.validation.settings import ValidationSettings
 
     _check_files(json_file, markdown)
     settings = ValidationSettings(controls=controls, snippets=snippets, seed=seed)
@@ -69,8 +69,8 @@ def main(
     from benchmarks.reproduction import measure
     from benchmarks.reproduction_case import VARIANTS
     from benchmarks.reproduction_tables import parts, reproduces
-    from sae_graphs.background import bundled_texts
     from sae_graphs.pretrained.corpora import texts_of
+    from sae_graphs.validation.background import bundled_texts
 
     console = Console()
     if not console.is_terminal:

@@ -24,7 +24,7 @@ from benchmarks.reproduction_features import (
 )
 from benchmarks.reproduction_paths import ablations, clean, weighted
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.settings import ValidationSettings
 
 Told = Callable[[str], None]
 

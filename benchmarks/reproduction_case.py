@@ -14,8 +14,8 @@ from benchmarks.published import Points, Published
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.subjects import Subject, subject
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import Subject, subject
 
 Found = dict[str, Any]
 

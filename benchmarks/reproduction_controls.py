@@ -11,11 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.controls import Controls, Member, active_members, matched, random_directions
 from sae_graphs.model.joint import Edit, Selected, adding, keeping_only, run_packs, run_sets
 from sae_graphs.model.next_token import scores
-from sae_graphs.subjects import Subject, generator_for
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.controls import (
+    Controls,
+    Member,
+    active_members,
+    matched,
+    random_directions,
+)
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import Subject, generator_for
 
 KEPT = 19  # sets that are kept alone, as few as can tell: each encodes every row with every SAE
 

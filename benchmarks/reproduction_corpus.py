@@ -14,12 +14,12 @@ from torch import Tensor
 
 from benchmarks.published import Figure
 from benchmarks.reproduction_case import Case, Found, percent, token_of
-from sae_graphs.background import SNIPPET, Texts
-from sae_graphs.controls import Member, active_members, matched, selected
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.joint import run_sets
 from sae_graphs.significance import Spread, spread
-from sae_graphs.subjects import ablated_elsewhere, generator_for
+from sae_graphs.validation.background import SNIPPET, Texts
+from sae_graphs.validation.controls import Member, active_members, matched, selected
+from sae_graphs.validation.subjects import ablated_elsewhere, generator_for
 
 TOKENS_OF_TEXTS = 20_000
 

@@ -14,13 +14,13 @@ from benchmarks.published import Figure, Points
 from benchmarks.reproduction_case import Case, Found, beside, percent, token_of
 from benchmarks.reproduction_controls import ablated_controls, kept_controls
 from benchmarks.reproduction_features import ablated_and_clean
-from sae_graphs.controls import active_members, selected
-from sae_graphs.evidence import PromptResult
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.mediation import keep_only
 from sae_graphs.model.joint import run_sets
-from sae_graphs.path_ablation import ablate_path
-from sae_graphs.subjects import Subject
+from sae_graphs.validation.controls import active_members, selected
+from sae_graphs.validation.evidence import PromptResult
+from sae_graphs.validation.mediation import keep_only
+from sae_graphs.validation.path_ablation import ablate_path
+from sae_graphs.validation.subjects import Subject
 
 
 def clean(case: Case) -> list[Found]:

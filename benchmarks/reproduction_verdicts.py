@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sae_graphs.evidence import LEAST_CHANGE
 from sae_graphs.significance import p_value, rank_correlation
+from sae_graphs.validation.evidence import LEAST_CHANGE
 
 PRINTED = 0.1  # percentage points: what was published is rounded to these, and so may ours be
 POINTS = 1.0  # percentage points that an ablation's change may be off

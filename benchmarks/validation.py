@@ -20,8 +20,8 @@ from benchmarks.plan import Validated
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.validation import validate
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.validate import validate
 
 TOP_K = 24  # edges of each layer pair: enough for a hundred paths
 MODES = ("quick", "whole")

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from sae_graphs.effects.build import causal_graph, discover
     from sae_graphs.effects.comparison import compare_methods
     from sae_graphs.effects.replot import replot
-    from sae_graphs.evidence import ValidationReport
     from sae_graphs.features.neuronpedia.annotate import annotate
     from sae_graphs.graph.combine import union
     from sae_graphs.graph.difference import difference
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.pretrained.loading import load
-    from sae_graphs.responses import response_curve
-    from sae_graphs.validation import validate
+    from sae_graphs.validation.evidence import ValidationReport
+    from sae_graphs.validation.responses import response_curve
+    from sae_graphs.validation.validate import validate
 
 __all__ = [
     "CausalGraph",

@@ -20,7 +20,7 @@ from sae_graphs.errors import SaeGraphsError
 if TYPE_CHECKING:
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.validation_settings import ValidationSettings
+    from sae_graphs.validation.settings import ValidationSettings
 
 
 def validate(
@@ -85,7 +85,7 @@ def validate(
 
     On prompts that had no say in the graph: `sae-graphs validate --prompts FILE --discover 0.5`
     """
-    from sae_graphs.validation_settings import ValidationSettings
+    from sae_graphs.validation.settings import ValidationSettings
 
     settings = ValidationSettings(
         controls=controls,
@@ -154,8 +154,8 @@ def validate_and_print(
     else:
         found = _discovered(asked, asked.discover, settings, model, saes, load)
     check_writable(found.folder)
-    from sae_graphs.validation import validate
-    from sae_graphs.validation_partial import ValidationPartial
+    from sae_graphs.validation.partial import ValidationPartial
+    from sae_graphs.validation.validate import validate
 
     partial = ValidationPartial(partial_folder(found.folder), told=_resumed)
     started = time.perf_counter()

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sae_graphs.evidence import UnitReport, ValidationReport
 from sae_graphs.text import visible
-from sae_graphs.verdict_kinds import VerdictKind, deciding, pooled
-from sae_graphs.verdicts import Verdict, verdict
+from sae_graphs.validation.evidence import UnitReport, ValidationReport
+from sae_graphs.validation.judging import VerdictKind, deciding, pooled
+from sae_graphs.validation.verdicts import Verdict, verdict
 from sae_graphs.words import (
     NONE,
     amount,

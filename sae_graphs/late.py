@@ -12,7 +12,7 @@ from typing import Any
 # What `sae_graphs` offers beside what it holds at once, and where that is.
 PUBLIC = {
     "InstrumentedModel": "sae_graphs.model.instrument",
-    "ValidationReport": "sae_graphs.evidence",
+    "ValidationReport": "sae_graphs.validation.evidence",
     "annotate": "sae_graphs.features.neuronpedia.annotate",
     "causal_graph": "sae_graphs.effects.build",
     "compare_methods": "sae_graphs.effects.comparison",
@@ -20,9 +20,9 @@ PUBLIC = {
     "discover": "sae_graphs.effects.build",
     "load": "sae_graphs.pretrained.loading",
     "replot": "sae_graphs.effects.replot",
-    "response_curve": "sae_graphs.responses",
+    "response_curve": "sae_graphs.validation.responses",
     "union": "sae_graphs.graph.combine",
-    "validate": "sae_graphs.validation",
+    "validate": "sae_graphs.validation.validate",
 }
 
 

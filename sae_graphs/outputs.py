@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.files import save_at, write_atomically
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
 from sae_graphs.graph.annotations import load as load_annotations
 from sae_graphs.graph.annotations import to_bytes as annotations_to_bytes
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes
-from sae_graphs.run_page import explorer_of
 from sae_graphs.runs import (
     _OF_RUN,
     ANNOTATIONS,
@@ -34,6 +32,8 @@ from sae_graphs.runs import (
     replace_folder,
     run_folder,
 )
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.report.marks import explorer_of
 
 
 def check_keeps_effects(folder: Path) -> None:
@@ -218,7 +218,7 @@ def write_validation(
 
     Where that has a page, the page tells what was found.
     """
-    from sae_graphs.report.files import report_files
+    from sae_graphs.validation.report.files import report_files
 
     annotations = annotations_of(folder.parent, graph)
     written: dict[str, bytes | Path] = dict(report_files(report, graph, annotations=annotations))

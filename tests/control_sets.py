@@ -10,11 +10,11 @@ from hypothesis import HealthCheck
 from hypothesis import settings as how_often
 from torch import Tensor
 
-from sae_graphs import controls
-from sae_graphs.controls import Controls, Member, matched, selected
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import run_sets
+from sae_graphs.validation import controls
+from sae_graphs.validation.controls import Controls, Member, matched, selected
 
 # Hypothesis runs a test many times with one model, which no test changes.
 rarely = how_often(

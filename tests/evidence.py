@@ -7,7 +7,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from sae_graphs.evidence import (
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.significance import Spread
+from sae_graphs.validation.evidence import (
     Background,
     Curve,
     EdgeMediation,
@@ -25,8 +27,6 @@ from sae_graphs.evidence import (
     UnitReport,
     ValidationReport,
 )
-from sae_graphs.graph.records import FeatureId
-from sae_graphs.significance import Spread
 
 NAMES = ("0.1", "1.1", "2.10600", "3.5")
 HOSTILE = "<script>alert(1)</script>|`\n$x_1$\x00\u202e\ud83d\"'&[a](javascript:b)"

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 from rich.console import Console
 
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.evidence_terminal import print_report
 from sae_graphs.render.document.page import page
-from sae_graphs.report.content import blocks
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.report.content import blocks
 from tests import evidence
 
 VOID = {"meta", "br", "wbr"}

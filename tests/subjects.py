@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import Edge, FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.subjects import Subject, subject
-from sae_graphs.validation import validate
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import Subject, subject
+from sae_graphs.validation.validate import validate
 from tests.models import CORPUS
 
 

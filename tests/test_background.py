@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.background import (
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import run_sets
+from sae_graphs.model.next_token import Question, scores
+from sae_graphs.validation.background import (
     NOISE_SIZES,
     SNIPPET,
     Texts,
@@ -18,15 +24,9 @@ from sae_graphs.background import (
     bundled_texts,
     changes_by_kind,
 )
-from sae_graphs.controls import Member, active_members, selected
-from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import Background, Noise
-from sae_graphs.model.clean_run import CleanRun
-from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.joint import run_sets
-from sae_graphs.model.next_token import Question, scores
-from sae_graphs.subjects import ablated_elsewhere, generator_for
+from sae_graphs.validation.controls import Member, active_members, selected
+from sae_graphs.validation.evidence import Background, Noise
+from sae_graphs.validation.subjects import ablated_elsewhere, generator_for
 from tests.linear_model import linear_model
 from tests.models import CONTEXT, CORPUS
 from tests.stacks import one_line

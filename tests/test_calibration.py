@@ -15,14 +15,14 @@ from scipy.stats import binom
 from torch import Tensor
 
 import sae_graphs as sg
-from sae_graphs import controls
 from sae_graphs.demo.corpus.stream import held_out_cases
-from sae_graphs.evidence import Null
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.path_ablation import ablate_path
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation import controls
+from sae_graphs.validation.evidence import Null
+from sae_graphs.validation.path_ablation import ablate_path
+from sae_graphs.validation.settings import ValidationSettings
 from tests.subjects import subject_of
 
 ALPHA = 0.001

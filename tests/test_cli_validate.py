@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sae_graphs import validation
-from sae_graphs.evidence_json import load
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.validation import validate as validation
+from sae_graphs.validation.evidence_json import load
 from tests.commands import Commands
 from tests.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
 

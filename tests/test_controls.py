@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_graphs import controls
-from sae_graphs.controls import Member, active_members, matched
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import run_sets
+from sae_graphs.validation import controls
+from sae_graphs.validation.controls import Member, active_members, matched
 from tests.conftest import BridgeOf
 from tests.control_sets import (
     all_but_first,

@@ -9,9 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_graphs import controls
-from sae_graphs.controls import Member, active_members, feature_zero, random_directions, shuffled
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.validation import controls
+from sae_graphs.validation.controls import (
+    Member,
+    active_members,
+    feature_zero,
+    random_directions,
+    shuffled,
+)
 from tests.control_sets import (
     all_but_first,
     copies_of,

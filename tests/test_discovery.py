@@ -15,7 +15,7 @@ from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.validation import validate
+from sae_graphs.validation.validate import validate
 from tests.graphs import edge, graph_of, rich_graph, run_record
 from tests.models import OTHER_PROMPT, PROMPT
 from tests.stacks import one_line

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.evidence import ValidationReport
-from sae_graphs.evidence_json import SCHEMA, from_json, load, save, to_bytes, to_json
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.evidence_json import SCHEMA, from_json, load, save, to_bytes, to_json
 from tests import evidence
 
 REPORTS = {

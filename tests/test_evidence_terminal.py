@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sae_graphs.verdicts import verdict
+from sae_graphs.validation.verdicts import verdict
 from tests import evidence
 from tests.report_page import ODD, printed
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from sae_graphs.evidence import Null, PromptResult, Role, TokenChange, UnitReport
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.judging import judged
 from sae_graphs.significance import p_value, spread
+from sae_graphs.validation.evidence import Null, PromptResult, Role, TokenChange, UnitReport
+from sae_graphs.validation.judging import judged
 
 
 def result(change: float, controls: tuple[float, ...], role: Role = "discovery") -> PromptResult:

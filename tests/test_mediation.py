@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.evidence import KeepOnly, Mediation
-from sae_graphs.mediation import keep_only, mediation
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.validation.evidence import KeepOnly, Mediation
+from sae_graphs.validation.mediation import keep_only, mediation
 from tests.linear_model import linear_model
 from tests.models import PROMPT
 from tests.subjects import edges, names, subject_of

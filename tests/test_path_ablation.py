@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs import path_ablation
-from sae_graphs.controls import Controls, Member, matched, selected
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.evidence import NullKind, PromptResult
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import run_sets, scaled_by
-from sae_graphs.path_ablation import ablate_path
-from sae_graphs.subjects import generator_for
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation import path_ablation
+from sae_graphs.validation.controls import Controls, Member, matched, selected
+from sae_graphs.validation.evidence import NullKind, PromptResult
+from sae_graphs.validation.path_ablation import ablate_path
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import generator_for
 from tests.linear_model import LinearModel, identity_sae, linear_model
 from tests.models import OTHER_PROMPT, PROMPT
 from tests.subjects import names, subject_of

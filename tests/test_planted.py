@@ -15,11 +15,11 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model import joint
 from sae_graphs.model.clean_run import CleanRun
-from sae_graphs.path_ablation import ablate_path
 from sae_graphs.significance import adjusted
-from sae_graphs.subjects import Subject, subject
-from sae_graphs.validation import validate
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.path_ablation import ablate_path
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import Subject, subject
+from sae_graphs.validation.validate import validate
 from tests.planted import (
     CONTRAST,
     LOGIT,

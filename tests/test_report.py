@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.evidence import Kept, UnitReport, ValidationReport
-from sae_graphs.evidence_json import from_json, load, to_json
 from sae_graphs.render.document.blocks import Definitions, Heading, Table, unfolded
 from sae_graphs.render.document.markdown import markdown, shown
 from sae_graphs.render.document.page import STYLE
-from sae_graphs.report.anchors import judged
-from sae_graphs.report.content import blocks
-from sae_graphs.report.files import report_files
-from sae_graphs.verdicts import verdict
+from sae_graphs.validation.evidence import Kept, UnitReport, ValidationReport
+from sae_graphs.validation.evidence_json import from_json, load, to_json
+from sae_graphs.validation.report.content import blocks
+from sae_graphs.validation.report.files import report_files
+from sae_graphs.validation.report.marks import judged
+from sae_graphs.validation.verdicts import verdict
 from sae_graphs.words import p_value, points, probability, relative_to, share
 from tests import evidence
 from tests.graphs import example

@@ -14,10 +14,10 @@ import pytest
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.render import pictures as render
 from sae_graphs.render.document.blocks import Table, unfolded
-from sae_graphs.report.content import blocks
-from sae_graphs.report.files import report_files
-from sae_graphs.report.marking import marks_of
-from sae_graphs.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
+from sae_graphs.validation.report.content import blocks
+from sae_graphs.validation.report.files import report_files
+from sae_graphs.validation.report.marks import marks_of
+from sae_graphs.validation.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
 from tests import evidence
 from tests.graphs import example
 from tests.report_page import page_of
@@ -43,7 +43,7 @@ def test_a_plot_over_prompts_that_disagree_shows_the_mean_size() -> None:
 def test_plots_are_the_same_every_time(tmp_path: Path) -> None:
     code = (
         "import hashlib\nfrom tests import evidence\nfrom tests.graphs import example\n"
-        "from sae_graphs.report import report_files\n"
+        "from sae_graphs.validation.report.files import report_files\n"
         "files = report_files(evidence.report(), example())\n"
         "print(hashlib.sha256(b''.join(files[name] for name in sorted(files))).hexdigest())"
     )
@@ -72,7 +72,7 @@ def test_plots_leave_matplotlib_as_it_was() -> None:
 
 def test_reports_import_nothing_heavy() -> None:
     code = (
-        "import sys, sae_graphs.report, sae_graphs.evidence_terminal\n"
+        "import sys, sae_graphs.validation.report.files, sae_graphs.evidence_terminal\n"
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib.pyplot'}\n"
         "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
     )

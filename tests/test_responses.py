@@ -9,10 +9,10 @@ import torch
 
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import Curve
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import Selected, changing, run_edits, scaled_by
-from sae_graphs.responses import COEFFICIENTS, WIDER, curve, response_curve
+from sae_graphs.validation.evidence import Curve
+from sae_graphs.validation.responses import COEFFICIENTS, WIDER, curve, response_curve
 from tests.conftest import BridgeOf
 from tests.linear_model import linear_model
 from tests.models import KINDS, PROMPT, STACKS, random_stack

@@ -17,9 +17,9 @@ from sae_graphs.model.next_token import (
     moved_tokens,
     rank,
     scores,
-    token_changes,
     top_tokens,
 )
+from sae_graphs.validation.path_ablation import token_changes
 from tests.linear_model import linear_model
 
 

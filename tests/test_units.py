@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.units import Unit, units_of
-from sae_graphs.validation_settings import ValidationSettings, parse_curve, parse_path
+from sae_graphs.validation.settings import ValidationSettings, parse_curve, parse_path
+from sae_graphs.validation.subjects import Unit, units_of
 from tests.graphs import example, graph_of, resolved, with_outputs
 from tests.stacks import one_line
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs import validation
 from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import PromptResult, ValidationReport
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes
 from sae_graphs.model.instrument import InstrumentedModel, weights_of
-from sae_graphs.path_ablation import ablate_path
-from sae_graphs.validation import validate
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation import validate as validation
+from sae_graphs.validation.evidence import PromptResult, ValidationReport
+from sae_graphs.validation.path_ablation import ablate_path
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.validate import validate
 from tests.conftest import BridgeOf
 from tests.models import OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
 from tests.stacks import one_line

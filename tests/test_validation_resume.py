@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs import validation
 from sae_graphs.effects.build import causal_graph
-from sae_graphs.evidence import UnitReport
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.validation_partial import ValidationPartial
+from sae_graphs.validation import validate as validation
+from sae_graphs.validation.evidence import UnitReport
+from sae_graphs.validation.partial import ValidationPartial
 from tests.conftest import BridgeOf
 from tests.models import OTHER_PROMPT, PROMPT, STACKS, random_stack
 from tests.subjects import small_validation as run

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from sae_graphs.evidence import Match, Null, UnitReport
-from sae_graphs.judging import judged
-from sae_graphs.verdict_kinds import control_sizes, pooled
-from sae_graphs.verdicts import verdict
+from sae_graphs.validation.evidence import Match, Null, UnitReport
+from sae_graphs.validation.judging import control_sizes, judged, pooled
+from sae_graphs.validation.verdicts import verdict
 from tests import evidence
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_graphs.evidence import Match, UnitReport
-from sae_graphs.verdict_kinds import LEAST_NATS, LEAST_POINTS, MEANINGS, deciding
-from sae_graphs.verdicts import short_words, verdict
+from sae_graphs.validation.evidence import Match, UnitReport
+from sae_graphs.validation.judging import LEAST_NATS, LEAST_POINTS, MEANINGS, deciding
+from sae_graphs.validation.verdicts import short_words, verdict
 from tests import evidence
 
 CARRIED = "In the graph's own prompt it is carried along the path"

@@ -22,14 +22,14 @@ from sae_graphs.demo.evaluation import encode_case, require_model
 from sae_graphs.demo.phenomena_verdicts import Asked, Component, Trial, asked_from
 from sae_graphs.demo.tokenizer import load_tokenizer
 from sae_graphs.files import write_atomically
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.settings import ValidationSettings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from sae_graphs.evidence import PromptResult
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.validation.evidence import PromptResult
 
 TESTED = (
     "closings",
@@ -138,7 +138,7 @@ def choose(
 def ask(model: InstrumentedModel, questions: Sequence[Question], number: int) -> Asked:
     """Every component of one prompt's default graph, in that prompt and in the others."""
     from sae_graphs.effects.build import causal_graph
-    from sae_graphs.validation import validate
+    from sae_graphs.validation.validate import validate
 
     started = time.perf_counter()
     question = questions[number]
@@ -240,7 +240,7 @@ def _elsewhere(
     model: InstrumentedModel, part: CausalGraph, questions: Sequence[Question], number: int
 ) -> dict[int, Trial]:
     """One component in all other prompts, by their numbers."""
-    from sae_graphs.validation import validate
+    from sae_graphs.validation.validate import validate
 
     others = {at: other for at, other in enumerate(questions) if at != number}
     if not others:

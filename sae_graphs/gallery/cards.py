@@ -11,7 +11,7 @@ from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.marks import CHECK
 from sae_graphs.runs import REPORT, VALIDATION
 from sae_graphs.text import in_page, shortened, token, visible
-from sae_graphs.verdict_kinds import MEANINGS
+from sae_graphs.validation.judging import MEANINGS
 from sae_graphs.words import counted, percent, probability_words
 
 NAME_LENGTH = 60

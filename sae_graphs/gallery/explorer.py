@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from sae_graphs.gallery.library import Run, annotations_of, graph_of, has_report, report_of
 from sae_graphs.gallery.skeleton import Page, compare_address, sheet, shown
 from sae_graphs.render.explorer.page import page, policy, script
-from sae_graphs.report.marking import findings_of
 from sae_graphs.runs import REPORT, VALIDATION
 from sae_graphs.text import in_page, shortened, visible
+from sae_graphs.validation.report.marks import findings_of
 
 LISTED = 200  # other runs in the bar's list
 _BODY = re.compile(r"<body\b[^>]*>")

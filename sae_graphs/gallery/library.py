@@ -18,19 +18,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sae_graphs import evidence_json
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.gallery.drawing import Artist, Kind
 from sae_graphs.gallery.skeleton import Page
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
 from sae_graphs.graph.annotations import load as load_annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.run_page import is_of
 from sae_graphs.runs import ANNOTATIONS, GRAPH, RECORD, REPORT, VALIDATION
-from sae_graphs.verdict_kinds import VerdictKind
-from sae_graphs.verdicts import verdict
+from sae_graphs.validation import evidence_json
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.judging import VerdictKind
+from sae_graphs.validation.report.marks import is_of
+from sae_graphs.validation.verdicts import verdict
 
 KEPT = 2**26  # characters of pages and pictures that are kept
 LARGEST = 256 * 2**20  # bytes of a file that is read whole

@@ -5,18 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import Anatomy, BlockAnatomy, Edge, FeatureId, Node, RunRecord
-
-if TYPE_CHECKING:
-    pass
-
-
-# -- a table ---------------------------------------------------------------------------------------
-
 
 # -- positions summed ------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.evidence import TokenChange
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 
@@ -71,24 +70,6 @@ def clean_scores(question: Question) -> Scores:
 def rank(logits: Tensor, token: int) -> int:
     """The place of a token among the logits `[V]`, 1 being the likeliest."""
     return 1 + int((logits > logits[token]).sum())
-
-
-def token_changes(
-    model: InstrumentedModel, question: Question, logits: Tensor, tokens: list[int]
-) -> tuple[TokenChange, ...]:
-    """What becomes of some tokens, given one copy's logits `[V]`."""
-    before, after = (values.double().log_softmax(-1) for values in (question.logits, logits))
-    return tuple(
-        TokenChange(
-            token=model.token_string(token),
-            token_id=token,
-            before=float(before[token].exp()),
-            after=float(after[token].exp()),
-            logit_change=float(logits[token].double() - question.logits[token].double()),
-            log_probability_change=float(after[token] - before[token]),
-        )
-        for token in tokens
-    )
 
 
 def top_tokens(question: Question, limit: int = SHOWN) -> list[int]:

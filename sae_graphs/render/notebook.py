@@ -18,7 +18,6 @@ from sae_graphs.words import percent, plain, signed
 
 if TYPE_CHECKING:
     from sae_graphs.effects.agreement import MethodComparison
-    from sae_graphs.evidence import Curve, ValidationReport
     from sae_graphs.graph.records import Context, Node, TokenEffect
 
 HEIGHT = 720  # CSS pixels of an explorer's frame
@@ -95,45 +94,6 @@ def _moved(effect: TokenEffect) -> str:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def report_html(report: ValidationReport) -> str:
-    """What validation found: a row for each component and path, then the verdicts in words."""
-    from sae_graphs.report.anchors import judged
-    from sae_graphs.verdict_kinds import deciding
-    from sae_graphs.words import p_value, probability, share, times
-
-    found = judged(report)
-    in_nats = report.contrast is not None
-    head = ("", "verdict", "features", "before → after", "carried", "p", "q", "× controls' median")
-    rows = []
-    for unit, judgement, _ in found:
-        results, tested = deciding(unit), unit.tested
-        n = max(len(results), 1)
-        before = sum(result.score for result in results) / n
-        after = before + sum(result.change for result in results) / n
-        ends = [signed(end) if in_nats else probability(end) for end in (before, after)]
-        carried = unit.mediation.fraction if unit.mediation else None
-        mark = "✓ " if judgement.supported else ""
-        rows.append(
-            (
-                unit.name,
-                mark + judgement.kind,
-                str(len(unit.features)),
-                " → ".join(ends),
-                share(carried),
-                p_value(tested.p if tested else None),
-                p_value(tested.q if tested else None),
-                times(tested.ratio if tested else None),
-            )
-        )
-    words = "".join(
-        f"<li><b>{_shown(unit.name)}</b> {_shown(judgement.words)}</li>"
-        for unit, judgement, _ in found
-        if unit.kind == "component" or judgement.supported
-    )
-    warnings = "".join(f"<p>⚠ {_shown(text)}</p>" for text in report.warnings)
-    return f"{warnings}{_table(head, rows, 'Components and paths, ablated')}<ul>{words}</ul>"
-
-
 def comparison_html(found: MethodComparison) -> str:
     """How far estimates are from exact effects, by layer pair and method."""
     k = next(iter(found.overall.values())).k
@@ -153,14 +113,6 @@ def comparison_html(found: MethodComparison) -> str:
         for method, figures in methods.items()
     ]
     return _table(head, rows, "Estimates beside exact effects")
-
-
-def curve_svg(curve: Curve) -> str:
-    """A response curve as a plot."""
-    from sae_graphs.report.plots import curve_plot
-
-    clean = [r for c, r in zip(curve.coefficients, curve.responses, strict=True) if c == 1.0]
-    return curve_plot(curve, clean[0] if clean else None)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:

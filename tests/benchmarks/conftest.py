@@ -15,7 +15,7 @@ from benchmarks.published import FILE, Published, read_published
 from benchmarks.reproduction import measure
 from benchmarks.reproduction_case import VARIANTS, beside, percent
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.settings import ValidationSettings
 from tests.hub_cache import build, cache_in_use
 
 OURS, BARE = (variant.name for variant in VARIANTS)

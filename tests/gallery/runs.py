@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from sae_graphs import evidence_json
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.gallery.server import gallery_server
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.validation import evidence_json
+from sae_graphs.validation.evidence import ValidationReport
 from tests import evidence
 from tests import graphs as simple
 from tests.render.graphs import graph_of, hostile, resolved, two_edges

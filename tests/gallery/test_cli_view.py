@@ -169,11 +169,3 @@ def test_it_starts_without_torch_and_what_draws_plots() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_report_is_still_found_by_its_name() -> None:
-    import sae_graphs.report
-
-    assert callable(sae_graphs.report.files.report_files)
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = sae_graphs.report.nonsense

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sae_graphs.verdict_kinds import VerdictKind
+from sae_graphs.validation.judging import VerdictKind
 
 Tone = Literal["", "lowered", "raised"]  # what ablating does to it
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.render.document.blocks import (
     Block,
     Cell,
@@ -18,6 +17,7 @@ from sae_graphs.render.document.blocks import (
     unfolded,
 )
 from sae_graphs.text import visible
+from sae_graphs.validation.evidence import ValidationReport
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}|#$~!^@]|:(?=//)|(?<=www)\.)")
 _AT_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.render import style
 from sae_graphs.render.document.blocks import (
     Block,
@@ -20,6 +19,7 @@ from sae_graphs.render.document.blocks import (
 from sae_graphs.render.palette import ROOT, VARIABLES
 from sae_graphs.render.style import MONO
 from sae_graphs.text import in_page, shortened, visible
+from sae_graphs.validation.evidence import ValidationReport
 
 BADGES = {
     "supported": "✓",

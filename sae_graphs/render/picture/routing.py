@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pygraphviz import AGraph
 
-    pass
 
 # Tried in this order, as fractions of a line's length; the middle is where a reader looks first.
 PLACES = (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68, 0.26, 0.74, 0.2, 0.8, 0.14)

@@ -18,7 +18,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sae_graphs.background import (
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.validation.background import (
     NOISE_SIZES,
     RESAMPLED,
     SNIPPET,
@@ -28,28 +32,24 @@ from sae_graphs.background import (
     bundled_texts,
     changes_by_kind,
 )
-from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.evidence import Curve, UnitReport, ValidationReport
-from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
-from sae_graphs.judging import judged
-from sae_graphs.mediation import keep_only, mediation
-from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.path_ablation import Tick, ablate_path
-from sae_graphs.responses import COEFFICIENTS, WIDER, check_curve, curve, effect_of
-from sae_graphs.subjects import (
+from sae_graphs.validation.evidence import Curve, UnitReport, ValidationReport
+from sae_graphs.validation.judging import SIGNIFICANT, judged
+from sae_graphs.validation.mediation import keep_only, mediation
+from sae_graphs.validation.partial import ValidationPartial, validation_key
+from sae_graphs.validation.path_ablation import Tick, ablate_path
+from sae_graphs.validation.responses import COEFFICIENTS, WIDER, check_curve, curve, effect_of
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import (
     Subject,
+    Unit,
     ablated_elsewhere,
     check_same_run,
     generator_for,
     in_scope,
     settings_of,
     subject,
+    units_of,
 )
-from sae_graphs.units import Unit, units_of
-from sae_graphs.validation_partial import ValidationPartial, validation_key
-from sae_graphs.validation_settings import ValidationSettings
-from sae_graphs.verdict_kinds import SIGNIFICANT
 
 Progress = Callable[[int, int], None]
 TOKENS_OF_TEXTS = 20_000  # read of the other text, from which snippets are drawn
@@ -74,9 +74,9 @@ def validate(
     Joint ablation at the positions that the graph's settings name: each layer's features are
     encoded again on the stream as it is then. Scores are ablated minus clean: probabilities, or
     with a `contrast` logit differences in nats; each is set beside matched controls (see
-    `sae_graphs.controls`). With further `prompts` the graph is judged on these, else on its own.
-    `texts` are other text for the change off the distribution, by default the bundled corpus;
-    `corpus` is its name in the report. `discovery` names the prompts that the graph was found on.
+    `sae_graphs.validation.controls`). With further `prompts` the graph is judged on these, else on
+    its own. `texts` are other text for the change off the distribution, by default the bundled
+    corpus; `corpus` is its name in the report. `discovery` names the prompts that the graph was found on.
     `options` are the fields of `ValidationSettings`. `progress` is told the copies run and their
     number. With a folder to `resume` from, paths that an earlier, interrupted run tested are read.
 

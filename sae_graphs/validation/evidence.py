@@ -265,7 +265,9 @@ class Curve:
     jump_at: float
 
     def _repr_svg_(self) -> str:
-        from sae_graphs.render.notebook import curve_svg  # showing sits above this module
+        from sae_graphs.validation.report.notebook import (
+            curve_svg,  # showing sits above this module
+        )
 
         return curve_svg(self)
 
@@ -353,7 +355,9 @@ class ValidationReport:
         return f"ValidationReport({self.prompt!r}: {len(self.units)} tested in {n_prompts} prompts)"
 
     def _repr_html_(self) -> str:
-        from sae_graphs.render.notebook import report_html  # showing sits above this module
+        from sae_graphs.validation.report.notebook import (
+            report_html,  # showing sits above this module
+        )
 
         return report_html(self)
 

@@ -1,26 +1,24 @@
-"""The six kinds of verdict: what decides between them, and the numbers they rest on.
-
-A claim is supported only where three things hold: the change is large enough to matter, it is
-rarer among matched controls than chance explains (after correcting for the number of paths), and
-no other change of the same norm does as much.
-"""
+"""All paths judged together: one p-value each over the deciding prompts, corrected for many."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from sae_graphs.evidence import Null, NullKind, PromptResult, Tested, UnitReport
-from sae_graphs.significance import combined
+import numpy as np
+
+from sae_graphs.significance import adjusted, combined, spread
 from sae_graphs.significance import p_value as p_of
+from sae_graphs.validation.evidence import Null, NullKind, PromptResult, Tested, UnitReport
 
 SIGNIFICANT = 0.05  # the largest q of a supported claim, and p beside controls of the same norm
 LEAST_RATIO = 2.0  # a supported change is at least this many times the controls' median
 LEAST_POINTS = 0.01  # a smaller |change| of a probability (0 to 1) is no effect: one point
 LEAST_NATS = 0.1  # the same for a difference of logits
 WELL_MATCHED = 0.8  # controls that remove less of the path's norm are told to be weak
-
 VerdictKind = Literal[
     "supported", "norm only", "not distinguishable", "no effect", "inactive", "no controls"
 ]
@@ -45,6 +43,49 @@ MEANINGS: dict[VerdictKind, str] = {
     "said",
 }
 SAME_NORM: tuple[NullKind, ...] = ("scaled", "directions")
+
+
+def judged(units: Sequence[UnitReport], seed: int) -> tuple[UnitReport, ...]:
+    """The units with what was found over the prompts that decide, and q-values over all units.
+
+    Test prompts decide where there are any, else the prompt of the graph. Controls differ from
+    prompt to prompt, so each prompt has a p-value of its own, and they are combined.
+    """
+    found = [_tested(unit, seed) for unit in units]
+    q_values = adjusted([tested.p for tested in found])
+    return tuple(
+        replace(unit, tested=replace(tested, q=q))
+        for unit, tested, q in zip(units, found, q_values, strict=True)
+    )
+
+
+def _tested(unit: UnitReport, seed: int) -> Tested:
+    tests = [result for result in unit.results if result.role == "test"]
+    deciding = tests or list(unit.results)
+    sizes = [abs(result.change) for result in deciding]
+    mean = spread(sizes, seed)
+    controlled = [result for result in deciding if _p(result) is not None]
+    own = [abs(result.change) for result in controlled]
+    medians = [result.null("matched").median_change for result in controlled]  # type: ignore[union-attr]
+    median = float(np.mean(medians)) if controlled else None  # type: ignore[arg-type]
+    return Tested(
+        role=deciding[0].role,
+        n_prompts=len(deciding),
+        change=float(np.mean(sizes)),
+        signed=float(np.mean([result.change for result in deciding])),
+        low=mean.low,
+        high=mean.high,
+        p=combined([p for result in controlled if (p := _p(result)) is not None]),
+        q=None,
+        control_median=median,
+        ratio=float(np.mean(own)) / median if median else None,
+        n_controlled=len(controlled),
+    )
+
+
+def _p(result: PromptResult) -> float | None:
+    null = result.null("matched")
+    return None if null is None else null.p
 
 
 class PooledNull(NamedTuple):

@@ -16,13 +16,13 @@ from pathlib import Path
 from sae_graphs._version import __version__
 from sae_graphs.checkpoint import run_key
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import UnitReport, ValidationReport
-from sae_graphs.evidence_json import load, to_bytes
 from sae_graphs.files import write_atomically
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes as graph_bytes
 from sae_graphs.model.instrument import InstrumentedModel, weights_of
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.evidence import UnitReport, ValidationReport
+from sae_graphs.validation.evidence_json import load, to_bytes
+from sae_graphs.validation.settings import ValidationSettings
 
 log = logging.getLogger(__name__)
 

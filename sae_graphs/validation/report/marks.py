@@ -1,13 +1,27 @@
-"""Verdicts as marks on the graph's picture, and as findings in its page."""
+"""Verdicts as marks on the graph's picture, as findings in its page, and as anchors in a report."""
 
 from __future__ import annotations
 
-from sae_graphs.evidence import UnitReport, ValidationReport
+import logging
+import re
+from pathlib import Path
+
+from sae_graphs.errors import GraphFileError
+from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.marks import LEAST_SHARE, Finding, Marks, Standing
-from sae_graphs.report.anchors import judged
-from sae_graphs.verdicts import short_words, verdict
+from sae_graphs.render.pictures import html
+from sae_graphs.runs import PAGE, REPORT, VALIDATION
+from sae_graphs.validation import evidence_json
+from sae_graphs.validation.evidence import UnitReport, ValidationReport
+from sae_graphs.validation.verdicts import Verdict, short_words, verdict
 from sae_graphs.words import said
+
+_log = logging.getLogger(__name__)
+
+
+_UNFIT = re.compile(r"[^a-z0-9]+")
 
 
 def marks_of(report: ValidationReport) -> Marks:
@@ -76,3 +90,52 @@ def _that_carry(unit: UnitReport) -> set[tuple[FeatureId, FeatureId]]:
         for edge in measured
         if edge.fraction is not None and edge.fraction >= LEAST_SHARE
     }
+
+
+def judged(report: ValidationReport) -> tuple[tuple[UnitReport, Verdict, str], ...]:
+    """Every unit with its verdict and its anchor; no two anchors are the same."""
+    taken: set[str] = set()
+    found = []
+    for place, unit in enumerate(report.units, start=1):
+        anchor = _slug(unit.name, place)
+        anchor = f"unit-{place}" if anchor in taken else anchor
+        taken.add(anchor)
+        found.append((unit, verdict(unit, report), anchor))
+    return tuple(found)
+
+
+def _slug(name: str, place: int) -> str:
+    """A name for anchors and files: `graph-1-path-2`; `place` keeps odd ones apart."""
+    words = _UNFIT.sub("-", name.lower()).strip("-")
+    return words if re.fullmatch(r"graph-\d{1,6}(-path-\d{1,6})?", words) else f"unit-{place}"
+
+
+def explorer_of(folder: Path, graph: CausalGraph, *, annotations: Annotations) -> bytes:
+    """The page of a run in `folder`, with the findings of the validation that lies there.
+
+    One that cannot be read, or is of another graph, is left out with a warning.
+    """
+    findings = _findings(folder, graph)
+    report = f"{VALIDATION}/{REPORT}" if findings else None
+    return html(graph, annotations=annotations, findings=findings, report=report).encode()
+
+
+def is_of(report: ValidationReport, graph: CausalGraph) -> bool:
+    """Whether a graph has all features that a report speaks of."""
+    known = {node.feature for node in graph.nodes}
+    return all(known.issuperset(unit.features) for unit in report.units)
+
+
+def _findings(folder: Path, graph: CausalGraph) -> tuple[Finding, ...]:
+    file = folder / VALIDATION / evidence_json.FILE_NAME
+    if not file.is_file():
+        return ()
+    try:
+        report = evidence_json.load(file)
+    except GraphFileError as problem:
+        _log.warning("the validation is left out of %s: %s", PAGE, problem)
+        return ()
+    if not is_of(report, graph):
+        _log.warning("%s is of another graph, and left out of %s; validate again", file, PAGE)
+        return ()
+    return findings_of(report)

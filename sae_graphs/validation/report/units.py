@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from sae_graphs.evidence import Null, NullKind, PromptResult, TokenChange, UnitReport
 from sae_graphs.render.document.blocks import (
     Block,
     Cell,
@@ -19,15 +18,16 @@ from sae_graphs.render.document.blocks import (
     text,
     tone_of,
 )
-from sae_graphs.report.plots import NULL_NAMES, nulls_plot
-from sae_graphs.report.reasons import (
+from sae_graphs.validation.evidence import Null, NullKind, PromptResult, TokenChange, UnitReport
+from sae_graphs.validation.report.plots import NULL_NAMES, nulls_plot
+from sae_graphs.validation.report.reasons import (
     background_blocks,
     curve_blocks,
     keep_only_blocks,
     kinds_blocks,
     mediation_blocks,
 )
-from sae_graphs.verdicts import Verdict
+from sae_graphs.validation.verdicts import Verdict
 from sae_graphs.words import (
     NONE,
     amount,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from sae_graphs.evidence import LEAST_CHANGE, Curve, KeepOnly, Mediation, UnitReport
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.document.blocks import (
     Cell,
@@ -18,8 +17,9 @@ from sae_graphs.render.document.blocks import (
     text,
     tone_of,
 )
-from sae_graphs.report.plots import curve_plot, keep_only_plot, leave_one_out_plot
 from sae_graphs.significance import Spread
+from sae_graphs.validation.evidence import LEAST_CHANGE, Curve, KeepOnly, Mediation, UnitReport
+from sae_graphs.validation.report.plots import curve_plot, keep_only_plot, leave_one_out_plot
 from sae_graphs.words import NONE, amount, factor, nats, probability, share
 
 OWN = "(in the graph's own prompt)"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from sae_graphs.evidence import ValidationReport
-from sae_graphs.evidence_json import FILE_NAME, to_bytes
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.document.blocks import Figure, unfolded
 from sae_graphs.render.document.markdown import markdown
 from sae_graphs.render.document.page import page
 from sae_graphs.render.pictures import marked_pictures
-from sae_graphs.report.content import blocks
-from sae_graphs.report.marking import marks_of
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.evidence_json import FILE_NAME, to_bytes
+from sae_graphs.validation.report.content import blocks
+from sae_graphs.validation.report.marks import marks_of
 
 PICTURE = "graph-validated"
 

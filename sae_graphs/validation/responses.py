@@ -13,10 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sae_graphs.controls import Member, active_members, selected
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.evidence import Curve
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import (
@@ -30,10 +28,12 @@ from sae_graphs.model.joint import (
     scaled_by,
 )
 from sae_graphs.model.next_token import Question, token_id
-from sae_graphs.path_ablation import Tick
 from sae_graphs.significance import fit_line
-from sae_graphs.subjects import Subject, subject
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.controls import Member, active_members, selected
+from sae_graphs.validation.evidence import Curve
+from sae_graphs.validation.path_ablation import Tick
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import Subject, subject
 
 COEFFICIENTS = tuple(step / 4 for step in range(-4, 9))  # -1 to 2
 WIDER = 10.0  # how many times wider the second curve is

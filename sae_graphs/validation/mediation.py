@@ -13,8 +13,6 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sae_graphs.controls import Member, selected
-from sae_graphs.evidence import EdgeMediation, KeepOnly, Kept, Mediation
 from sae_graphs.graph.records import Edge, FeatureId
 from sae_graphs.model.interventions import ZERO
 from sae_graphs.model.joint import (
@@ -30,8 +28,10 @@ from sae_graphs.model.joint import (
     run_sets,
 )
 from sae_graphs.model.next_token import clean_scores, scores
-from sae_graphs.path_ablation import Tick
-from sae_graphs.subjects import Subject
+from sae_graphs.validation.controls import Member, selected
+from sae_graphs.validation.evidence import EdgeMediation, KeepOnly, Kept, Mediation
+from sae_graphs.validation.path_ablation import Tick
+from sae_graphs.validation.subjects import Subject
 
 
 def mediation(

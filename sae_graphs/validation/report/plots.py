@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from sae_graphs.evidence import Curve, KeepOnly, Kept, Mediation, Noise, NullKind, UnitReport
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.document.plot import look, new_figure, svg_of
 from sae_graphs.render.style import (
@@ -28,7 +27,16 @@ from sae_graphs.render.style import (
     effect_colour,
 )
 from sae_graphs.text import shortened, visible
-from sae_graphs.verdict_kinds import control_sizes, deciding, pooled
+from sae_graphs.validation.evidence import (
+    Curve,
+    KeepOnly,
+    Kept,
+    Mediation,
+    Noise,
+    NullKind,
+    UnitReport,
+)
+from sae_graphs.validation.judging import control_sizes, deciding, pooled
 from sae_graphs.words import counted, nats, norm, p_value, plain, probability, score_size, signed
 
 NULL_NAMES: dict[NullKind, str] = {

@@ -11,7 +11,20 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from sae_graphs.controls import (
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.joint import Edit, adding, changing, run_packs, run_sets, scaled_by
+from sae_graphs.model.next_token import (
+    Question,
+    Scores,
+    clean_scores,
+    moved_tokens,
+    rank,
+    scores,
+    top_tokens,
+)
+from sae_graphs.significance import p_value
+from sae_graphs.validation.controls import (
     Controls,
     Member,
     active_members,
@@ -21,21 +34,16 @@ from sae_graphs.controls import (
     selected,
     shuffled,
 )
-from sae_graphs.evidence import FeatureZero, Match, Null, NullKind, PromptResult, TokenChange
-from sae_graphs.graph.records import FeatureId
-from sae_graphs.model.joint import Edit, adding, changing, run_packs, run_sets, scaled_by
-from sae_graphs.model.next_token import (
-    Scores,
-    clean_scores,
-    moved_tokens,
-    rank,
-    scores,
-    token_changes,
-    top_tokens,
+from sae_graphs.validation.evidence import (
+    FeatureZero,
+    Match,
+    Null,
+    NullKind,
+    PromptResult,
+    TokenChange,
 )
-from sae_graphs.significance import p_value
-from sae_graphs.subjects import Subject, generator_for
-from sae_graphs.validation_settings import ValidationSettings
+from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import Subject, generator_for
 
 MOST_IDLE = 0.5  # of the controls may change nothing at all
 
@@ -200,3 +208,21 @@ def _match(took: Tensor, size: float) -> Match:
     ratios = took.double().flatten(1).norm(dim=1) / size
     low, middle, high = ratios.quantile(torch.tensor([0.05, 0.5, 0.95]).to(ratios)).tolist()
     return Match(low, middle, high)
+
+
+def token_changes(
+    model: InstrumentedModel, question: Question, logits: Tensor, tokens: list[int]
+) -> tuple[TokenChange, ...]:
+    """What becomes of some tokens, given one copy's logits `[V]`."""
+    before, after = (values.double().log_softmax(-1) for values in (question.logits, logits))
+    return tuple(
+        TokenChange(
+            token=model.token_string(token),
+            token_id=token,
+            before=float(before[token].exp()),
+            after=float(after[token].exp()),
+            logit_change=float(logits[token].double() - question.logits[token].double()),
+            log_probability_change=float(after[token] - before[token]),
+        )
+        for token in tokens
+    )

@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from sae_graphs.controls import Member, active_members, matched, selected
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.evidence import Background, Noise
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention, mean_of, resample_of
 from sae_graphs.model.joint import Sets, run_sets
 from sae_graphs.model.next_token import Question, clean_scores, scores
-from sae_graphs.path_ablation import Tick
 from sae_graphs.significance import rank_correlation, spread
-from sae_graphs.subjects import Subject, generator_for
+from sae_graphs.validation.controls import Member, active_members, matched, selected
+from sae_graphs.validation.evidence import Background, Noise
+from sae_graphs.validation.path_ablation import Tick
+from sae_graphs.validation.subjects import Subject, generator_for
 
 SNIPPET = 20  # tokens, BOS included
 NOISE_SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from sae_graphs.evidence import Null, UnitReport, ValidationReport
 from sae_graphs.render.document.blocks import (
     Block,
     Cell,
@@ -19,13 +18,14 @@ from sae_graphs.render.document.blocks import (
     text,
     tone_of,
 )
-from sae_graphs.report.anchors import judged
-from sae_graphs.report.plots import noise_plot
-from sae_graphs.report.reasons import curve_blocks, spread_cells
-from sae_graphs.report.units import prompt_name, target_words, unit_blocks
 from sae_graphs.text import token
-from sae_graphs.verdict_kinds import MEANINGS, VerdictKind, deciding, pooled
-from sae_graphs.verdicts import Verdict
+from sae_graphs.validation.evidence import Null, UnitReport, ValidationReport
+from sae_graphs.validation.judging import MEANINGS, VerdictKind, deciding, pooled
+from sae_graphs.validation.report.marks import judged
+from sae_graphs.validation.report.plots import noise_plot
+from sae_graphs.validation.report.reasons import curve_blocks, spread_cells
+from sae_graphs.validation.report.units import prompt_name, target_words, unit_blocks
+from sae_graphs.validation.verdicts import Verdict
 from sae_graphs.words import (
     NONE,
     amount,

@@ -1,15 +1,26 @@
-"""A verdict's sentences: what the ablation does, and what controls do in its place."""
+"""What the numbers of a component or a path allow us to say: one of six kinds, and in words.
+
+Two questions have answers of their own: whether its features matter, beyond controls (the kind,
+from the prompts that decide), and whether it is a path, along whose edges the effect flows (a
+sentence, from the graph's own prompt).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import fmean
 
-from sae_graphs.evidence import PromptResult, UnitReport, ValidationReport
-from sae_graphs.verdict_kinds import (
+from sae_graphs.validation.evidence import Mediation, PromptResult, UnitReport, ValidationReport
+from sae_graphs.validation.judging import (
+    LEAST_RATIO,
+    SAME_NORM,
+    SIGNIFICANT,
     PooledNull,
     VerdictKind,
+    corrected,
     deciding,
     is_weak,
+    kind_of,
     p_in,
     pooled,
     with_null,
@@ -18,6 +29,7 @@ from sae_graphs.words import (
     change_range,
     counted,
     interval,
+    nats,
     norm,
     p_value,
     relative,
@@ -25,9 +37,14 @@ from sae_graphs.words import (
     score,
     score_change,
     score_size,
+    share,
     target_said,
     times,
 )
+
+CARRIED = 0.5, 1.5  # the shares of a source's effect that speak for a path
+ALONE = 0.5  # a feature that accounts for so much of the joint change is named
+
 
 NEEDED = 0.5  # features without which so much of the score is lost are called needed
 _OPENINGS: dict[VerdictKind, str] = {
@@ -36,6 +53,64 @@ _OPENINGS: dict[VerdictKind, str] = {
     "no effect": "No effect",
     "no controls": "Without controls",
 }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said of a unit: the kind, and sentences with the numbers it rests on."""
+
+    kind: VerdictKind
+    words: str
+
+    @property
+    def supported(self) -> bool:
+        """True where the claim that the unit matters is supported."""
+        return self.kind == "supported"
+
+
+def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
+    """The verdict on one component or path, from the prompts that decide."""
+    kind = kind_of(unit, in_nats=report.contrast is not None)
+    if kind == "inactive":
+        return Verdict(kind, inactive_words(unit))
+    sentences = [change_words(unit, report, kind), *control_words(unit, report)]
+    if kind == "not distinguishable" and unit.tested and corrected(unit.tested) <= SIGNIFICANT:
+        told = f"Its change is less than {LEAST_RATIO:.0f} times theirs, too little to claim it."
+        sentences.insert(2, told)
+    if kind == "supported":
+        sentences += shuffle_words(unit)
+    if kind != "no effect":
+        sentences += own_prompt_words(unit, supported=kind == "supported")
+    return Verdict(kind, " ".join(sentences))
+
+
+def short_words(unit: UnitReport, found: Verdict) -> str:
+    """The verdict as a caption: `supported, p = 0.005`."""
+    tested, kind = unit.tested, found.kind
+    p = tested.p if tested else None
+    shown = "" if p is None else f"p = {p_value(p)}"
+    if kind == "norm only":
+        nulls = [null for each in SAME_NORM if (null := pooled(unit, each))]
+        worst = max((null.p for null in nulls), default=None)
+        beaten = f" ({shown})" if shown else ""
+        return (
+            f"beats its matched controls{beaten}, but not other changes of its norm "
+            f"(p = {p_value(worst)})"
+        )
+    if kind == "not distinguishable" and tested:
+        if p is not None and p <= SIGNIFICANT and corrected(tested) > SIGNIFICANT:
+            shown += f", q = {p_value(tested.q)}"
+        if tested.ratio is not None:
+            shown += f", {times(tested.ratio)} × their median"
+    names: dict[VerdictKind, str] = {
+        "supported": "supported: its features matter",
+        "not distinguishable": "not distinguishable from controls",
+        "no effect": "no effect on the target",
+        "inactive": "inactive in the deciding prompts",
+        "no controls": "no fair controls",
+    }
+    silent = not shown or kind in ("inactive", "no controls")
+    return names.get(kind, kind) + ("" if silent else f", {shown}")
 
 
 def inactive_words(unit: UnitReport) -> str:
@@ -99,9 +174,6 @@ def _spread_words(unit: UnitReport, *, in_nats: bool) -> list[str]:
 def _rank_words(result: PromptResult) -> str:
     before, after = result.rank_before, result.rank_after
     return f"rank {before}" if before == after else f"rank {before} to {after}"
-
-
-# -- controls --------------------------------------------------------------------------------------
 
 
 def control_words(unit: UnitReport, report: ValidationReport) -> list[str]:
@@ -169,3 +241,80 @@ def _ratio_words(ratio: float | None) -> str:
     if ratio >= 1:
         return f", {times(ratio)} times smaller"
     return f", {times(1 / ratio)} times larger than its own"
+
+
+def shuffle_words(unit: UnitReport) -> list[str]:
+    """Whether other nodes of the graph do as much in a path's place; nothing for components."""
+    found = pooled(unit, "shuffles") if unit.kind == "path" else None
+    if found is None:
+        return []
+    verb = "do less" if found.p <= SIGNIFICANT else "do as much"
+    return [f"Other nodes of the graph in its place {verb} (p = {p_value(found.p)})."]
+
+
+def own_prompt_words(unit: UnitReport, *, supported: bool) -> list[str]:
+    """Whether the effect flows along the edges, and whether the kind of ablation matters."""
+    found = unit.mediation
+    told = []
+    if found is not None and len(unit.features) > 1:
+        told.append("; ".join([_flow_words(found, unit), *_alone_words(found)]))
+    if supported and (kinds := _kind_words(unit)):
+        told.append(kinds)
+    where = "In the graph's own prompt", "There,"  # said once in full
+    return [f"{place} {each}." for place, each in zip(where, told, strict=False)]
+
+
+def _is_carried(found: Mediation) -> bool:
+    """True where most of what the sources do, and not much more, comes along the features."""
+    return found.fraction is not None and CARRIED[0] <= found.fraction <= CARRIED[1]
+
+
+def _flow_words(found: Mediation, unit: UnitReport) -> str:
+    """Whether what the sources do comes along the unit's own features."""
+    path = unit.kind == "path"
+    first = "its first feature" if path else "its sources"
+    does, where = ("does", "along its edges") if path else ("do", "through its features")
+    if found.fraction is None:
+        whether = "whether it is a path" if path else "whether its features work together"
+        alone = "alone does next to nothing" if path else "alone do next to nothing"
+        return f"{whether} cannot be said: {first} {alone}"
+    if _is_carried(found):
+        opening = f"it is carried {'along the path' if path else 'through its features'}"
+    else:
+        what = "a path" if path else "that its features work together"
+        opening = f"that does not show {what}"
+    size = f"{share(found.fraction)} of what {first} {does}"
+    if found.fraction < 0:
+        return f"{opening}: what flows {where} goes the other way ({size})"
+    along = where if path or not _is_carried(found) else "through them"
+    against = "; the rest works against it" if found.fraction > CARRIED[1] else ""
+    return f"{opening}: {size} flows {along}{against}"
+
+
+def _alone_words(found: Mediation) -> list[str]:
+    """The features without which half of the joint change or more is gone."""
+    shares = {feature: found.needed(feature) for feature in found.without}
+    large = {name: part for name, part in shares.items() if part is not None and part >= ALONE}
+    if not large:
+        return []
+    if len(large) == 1:
+        ((name, part),) = large.items()
+        return [f"{name} alone accounts for {share(part)} of the change"]
+    if len(large) > 3:
+        return [f"each of {len(large)} features is needed for half of the change or more"]
+    named = [f"{name} ({share(part)})" for name, part in large.items()]
+    return [
+        f"{', '.join(named[:-1])} and {named[-1]} are each needed for half of the change or more"
+    ]
+
+
+def _kind_words(unit: UnitReport) -> str | None:
+    """The change under other kinds of ablation beside that under zero."""
+    kinds = unit.kinds or {}
+    if "zero" not in kinds:
+        return None
+    others = [
+        f"{kind} ablation by {nats(kinds[kind])}" for kind in ("mean", "resample") if kind in kinds
+    ]
+    zero = f"zero ablation changes the logit difference by {nats(kinds['zero'])} nats"
+    return f"{zero}, {' and '.join(others)}" if others else None

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.evidence import ValidationReport
 from sae_graphs.files import save_at
 from sae_graphs.schema import _REMEDY, _finite, _no_number, _plain, _rebuilt
+from sae_graphs.validation.evidence import ValidationReport
 
 SCHEMA = "sae_graphs/validation/1"
 FILE_NAME = "validation.json"
