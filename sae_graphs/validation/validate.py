@@ -76,9 +76,10 @@ def validate(
     with a `contrast` logit differences in nats; each is set beside matched controls (see
     `sae_graphs.validation.controls`). With further `prompts` the graph is judged on these, else on
     its own. `texts` are other text for the change off the distribution, by default the bundled
-    corpus; `corpus` is its name in the report. `discovery` names the prompts that the graph was found on.
-    `options` are the fields of `ValidationSettings`. `progress` is told the copies run and their
-    number. With a folder to `resume` from, paths that an earlier, interrupted run tested are read.
+    corpus; `corpus` is its name in the report. `discovery` names the prompts that the graph was
+    found on. `options` are the fields of `ValidationSettings`. `progress` is told the copies run
+    and their number. With a folder to `resume` from, paths that an earlier, interrupted run tested
+    are read.
 
     Raises `SaeGraphsError` where the graph is another model's, or an option does not fit.
     """
