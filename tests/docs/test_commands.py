@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs import cli
+from sae_graphs import CausalGraph, cli
 from sae_graphs.graph.annotations import Annotations, save
 from sae_graphs.graph.records import FeatureId
 from tests.docs.pages import PAGES, README, Page
@@ -70,6 +70,9 @@ def test_the_readme_does_what_it_says(
     Reader(tmp_path, monkeypatch, capsys).follow(README)
     assert (tmp_path / "outputs" / "copyright-c" / "graph.png").stat().st_size > 10_000
     assert (tmp_path / "graph.json").is_file()
+    shown = CausalGraph.load(tmp_path / "outputs" / "picture")
+    assert "Twelve features" in README.pictures[0][0]
+    assert (len(shown), len(shown.edges), shown.n_components) == (12 + 1, 13, 1)
 
 
 @pytest.mark.slow
