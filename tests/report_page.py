@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 from rich.console import Console
 
-from sae_graphs.evidence_terminal import print_report
+from sae_graphs.cli.verdict_table import print_report
 from sae_graphs.render.document.page import page
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.report.content import blocks

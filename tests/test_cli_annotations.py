@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sae_graphs.cli.outputs import annotations_of, rewrite_graph, write_run, write_validation
 from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group, load, save
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.outputs import annotations_of, rewrite_graph, write_run, write_validation
 from sae_graphs.runs import recorded_files
 from tests import evidence
 from tests.commands import Commands

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from sae_graphs.cli.outputs import write_run
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.annotations import save as save_annotations
 from sae_graphs.graph.export.attribution_rules import broken_rules
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.outputs import write_run
 from sae_graphs.runs import RECORD
 from tests.commands import Commands
 from tests.render.graphs import graph_of, record, two_edges

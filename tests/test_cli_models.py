@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs.cli_models import models
-from sae_graphs.cli_options import Report
+from sae_graphs.cli.models import models
+from sae_graphs.cli.options import Report
 from sae_graphs.errors import SaeGraphsError
 from tests.hub_cache import build
 from tests.hub_server import fake_hub

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from sae_graphs.cli.outputs import write_run
 from sae_graphs.features.neuronpedia.client import Service
 from sae_graphs.graph.addresses import Address, address_of
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.outputs import write_run
 from tests.commands import Commands
 from tests.graphs import example
 from tests.models import save_model_folder, save_sae_folder

@@ -35,8 +35,8 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def made(tiny_folders: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `graph` writes it, of a tiny model."""
+    from sae_graphs.cli.outputs import write_run
     from sae_graphs.effects.build import causal_graph
-    from sae_graphs.outputs import write_run
     from sae_graphs.pretrained.loading import load as load_model
 
     model, saes = tiny_folders

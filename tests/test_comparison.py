@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import sae_graphs as sg
-from sae_graphs.comparison_table import print_comparison
+from sae_graphs.cli.comparison_table import print_comparison
 from sae_graphs.effects.agreement import Agreement, Aligned, agreement, aligned, spearman
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.comparison import compare_methods

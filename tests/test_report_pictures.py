@@ -72,7 +72,7 @@ def test_plots_leave_matplotlib_as_it_was() -> None:
 
 def test_reports_import_nothing_heavy() -> None:
     code = (
-        "import sys, sae_graphs.validation.report.files, sae_graphs.evidence_terminal\n"
+        "import sys, sae_graphs.validation.report.files, sae_graphs.cli.verdict_table\n"
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib.pyplot'}\n"
         "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
     )

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from sae_graphs.cli.outputs import rewrite_graph, write_run, write_validation
 from sae_graphs.graph.annotations import Annotations, Group
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.outputs import rewrite_graph, write_run, write_validation
 from sae_graphs.validation.evidence import ValidationReport
 from tests import evidence
 from tests.render.graphs import two_edges

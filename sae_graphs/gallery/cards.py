@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sae_graphs.gallery.library import Card
+from sae_graphs.gallery.runs import Card
 from sae_graphs.gallery.skeleton import Page, page, prompt_html, quoted_name, run_address, shown
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.marks import CHECK

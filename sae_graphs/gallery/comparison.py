@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sae_graphs.gallery.library import Run, graph_of
-from sae_graphs.gallery.sides import empty_words, kind_of, sides
+from sae_graphs.gallery.runs import Run, graph_of
+from sae_graphs.gallery.sides import ARROWS, Side, Union, empty_words, kind_of, sides, union
 from sae_graphs.gallery.skeleton import Page, compare_address, page, prompt_html, run_address, shown
-from sae_graphs.gallery.union import ARROWS, Side, Union, union
 from sae_graphs.graph.difference import GraphDifference, difference
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, name_of, split_by_sign

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.gallery.library import Library, runs_in
+from sae_graphs.gallery.library import Library
+from sae_graphs.gallery.runs import runs_in
 from sae_graphs.gallery.site import Answer, answered, told
 
 HOST = "127.0.0.1"

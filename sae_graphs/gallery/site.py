@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.gallery.cards import gallery
-from sae_graphs.gallery.library import KINDS, Library, plain_file
+from sae_graphs.gallery.library import Library
+from sae_graphs.gallery.runs import KINDS, plain_file
 from sae_graphs.gallery.skeleton import NOTHING, Page, problem_page, run_address
 from sae_graphs.render.explorer.page import policy, script
 from sae_graphs.text import visible

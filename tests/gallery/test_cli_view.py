@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sae_graphs import cli_view
-from sae_graphs.cli_console import warn
+from sae_graphs.cli import view as cli_view
+from sae_graphs.cli.console import warn
 from sae_graphs.gallery import server
 from tests.commands import Commands
 from tests.gallery.runs import served, write_run

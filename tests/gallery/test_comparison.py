@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery import comparison as module
 from sae_graphs.gallery import placing
-from sae_graphs.gallery import union as union_module
+from sae_graphs.gallery import sides as union_module
 from sae_graphs.gallery.comparison import comparison
-from sae_graphs.gallery.library import runs_in
 from sae_graphs.gallery.placing import Wish, extent, number_places
-from sae_graphs.gallery.sides import TYPES, sides
+from sae_graphs.gallery.runs import runs_in
+from sae_graphs.gallery.sides import TYPES, Side, sides, union
 from sae_graphs.gallery.skeleton import sheet
-from sae_graphs.gallery.union import Side, union
 from sae_graphs.graph.difference import difference
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.picture.layout import Box, Route

@@ -16,12 +16,12 @@ import pytest
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery import library
+from sae_graphs.gallery.artist import EDGES, Artist, Kind, thumbnail
 from sae_graphs.gallery.cards import gallery
-from sae_graphs.gallery.drawing import Artist, Kind
-from sae_graphs.gallery.library import Card, Library, Run, graph_of, plain_file, runs_in
+from sae_graphs.gallery.library import Library
+from sae_graphs.gallery.runs import Card, Run, graph_of, plain_file, runs_in
 from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page, prompt_html
-from sae_graphs.gallery.thumbnail import EDGES, thumbnail
 from sae_graphs.graph.annotations import Annotations, save
 from sae_graphs.graph.graph import CausalGraph
 from tests import evidence

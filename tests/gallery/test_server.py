@@ -20,10 +20,11 @@ from urllib.parse import quote
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.gallery import drawing
+from sae_graphs.gallery import artist as drawing
 from sae_graphs.gallery import site as pages
-from sae_graphs.gallery.drawing import Artist, Kind
-from sae_graphs.gallery.library import Library, Run
+from sae_graphs.gallery.artist import Artist, Kind
+from sae_graphs.gallery.library import Library
+from sae_graphs.gallery.runs import Run
 from sae_graphs.gallery.server import HOST, PORT, gallery_server, is_loopback
 from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sae_graphs import terminal
-from sae_graphs.edge_tables import print_edges
+from sae_graphs.cli import graph_table as terminal
+from sae_graphs.cli.edge_table import print_edges
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render import pictures as render

@@ -8,24 +8,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.gallery.skeleton import Page
+from sae_graphs.gallery.runs import Run, annotations_of, graph_of, has_report, report_of
+from sae_graphs.gallery.skeleton import Page, compare_address, sheet, shown
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.render.explorer.page import page, policy, script
+from sae_graphs.render.palette import DARK, LIGHT
+from sae_graphs.render.picture.layout import Box, layout
+from sae_graphs.render.style import EffectScale
+from sae_graphs.runs import REPORT, VALIDATION
+from sae_graphs.text import in_page, shortened, visible
+from sae_graphs.validation.report.marks import findings_of
+
+LISTED = 200  # other runs in the bar's list
+_BODY = re.compile(r"<body\b[^>]*>")
+
+
+WIDTH, HEIGHT = 46.0, 14.0  # of a bar
+EDGES = 150  # the strongest are drawn
+MARGIN = 8.0
+LEAST = 360.0, 200.0  # a small graph is not blown up
+
 
 Kind = Literal["explorer", "comparison", "thumbnail"]
 _PACKAGES = Path(__file__).parents[2]
 # No module is looked for in the folder that the user is in: runs of others' may lie there.
 _CODE = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from sae_graphs.gallery.drawing import serve; serve()"
+    "import sys; sys.path.append(sys.argv[1]); from sae_graphs.gallery.artist import serve; serve()"
 )
 
 
@@ -129,9 +148,11 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, str]:
 def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = False) -> Page:
     """What `Artist.draw` returns, made here and now."""
     from sae_graphs.gallery.comparison import comparison
-    from sae_graphs.gallery.explorer import explorer
-    from sae_graphs.gallery.library import graph_of, runs_in
-    from sae_graphs.gallery.thumbnail import thumbnail
+
+    pass
+    from sae_graphs.gallery.runs import graph_of, runs_in
+
+    pass
 
     runs = runs_in(folder)
     if not set(names) <= runs.keys():
@@ -142,3 +163,90 @@ def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = Fals
     if kind == "explorer":
         return explorer(first, [run for run in runs.values() if run.name != first.name])
     return Page(thumbnail(graph_of(first)), "")
+
+
+def thumbnail(graph: CausalGraph) -> str:
+    """The picture; the size of a card is up to the page."""
+    if len(graph.edges) > EDGES:
+        graph = assemble(graph.run, graph.nodes, graph.edges[:EDGES])
+    scale = EffectScale.of(graph)
+    heights = dict.fromkeys((node.feature for node in graph.nodes), HEIGHT)
+    drawn = layout(graph, heights, width=WIDTH)
+    arrows = "".join(
+        f'<path class="{edge.sign}" d="{drawn.routes[edge.source, edge.target].path}" '
+        f'stroke-width="{1.2 * scale.width(edge.effect):.1f}" '
+        f'opacity="{scale.opacity(edge.effect):.2f}"/>'
+        for edge in reversed(graph.edges)
+    )
+    bars = "".join(
+        f'<rect class="{"output" if feature.is_output else "feature"}" x="{box.x:.0f}" '
+        f'y="{box.y:.0f}" width="{box.width:.0f}" height="{box.height:.0f}" rx="4"/>'
+        for feature, box in drawn.boxes.items()
+    )
+    x, y, width, height = _around(tuple(drawn.boxes.values()))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{x:.0f} {y:.0f} {width:.0f} '
+        f'{height:.0f}"><style>{_STYLE}</style>{arrows}{bars}</svg>'
+    )
+
+
+def _around(boxes: tuple[Box, ...]) -> Box:
+    if not boxes:
+        return Box(0.0, 0.0, *LEAST)
+    left, top = min(box.x for box in boxes), min(box.y for box in boxes)
+    width = max(box.x + box.width for box in boxes) - left
+    height = max(box.y + box.height for box in boxes) - top
+    wide, high = (
+        max(size + 2 * MARGIN, least) for size, least in zip((width, height), LEAST, strict=True)
+    )
+    return Box(left - (wide - width) / 2, top - (high - height) / 2, wide, high)
+
+
+def _rules(colours: Mapping[str, str]) -> str:
+    return (
+        f"path{{fill:none}}.promotes{{stroke:{colours['lowers']}}}"
+        f".suppresses{{stroke:{colours['raises']};stroke-dasharray:6 4}}"
+        f".feature{{fill:{colours['paper']};stroke:{colours['bar']};stroke-width:1.5}}"
+        f".output{{fill:{colours['ink']}}}"
+    )
+
+
+_STYLE = f"{_rules(LIGHT)}@media (prefers-color-scheme: dark){{{_rules(DARK)}}}"
+
+
+def explorer(run: Run, others: Iterable[Run]) -> Page:
+    """The page; raises `SaeGraphsError` where the graph cannot be read."""
+    graph = graph_of(run)
+    said, left_out = annotations_of(run, graph)
+    report, unread = report_of(run, graph)
+    html = page(
+        graph,
+        annotations=said,
+        findings=() if report is None else findings_of(report),
+        report=f"{VALIDATION}/{REPORT}" if has_report(run) else None,
+    )
+    bar = _bar(run, others, [text for text in (left_out, unread) if text])
+    found = _BODY.search(html)
+    assert found is not None, "the explorer is a page with a body"
+    html = f"{html[: found.end()]}{bar}{html[found.end() :]}"
+    return Page(html, f"{policy(script())}; frame-ancestors 'none'")
+
+
+def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:
+    """The way back, what was left out, and the other runs to compare with."""
+    links = "".join(
+        f'<li><a href="{in_page(compare_address(run.name, other.name))}">'
+        f"{in_page(shortened(visible(other.name, space=' '), 60))}</a></li>"
+        for other in list(others)[:LISTED]
+    )
+    choice = f"<details><summary>compare with …</summary><ul>{links}</ul></details>"
+    report = ""
+    if has_report(run):
+        report = f'<a href="{VALIDATION}/{REPORT}">validation report</a>'
+    notes = "".join(f"<span>⚠ {shown(text)}</span>" for text in told)
+    return (
+        f'<nav class="gallery-bar" aria-label="gallery"><style>{sheet("bar")}</style>'
+        f'<a href="/">← all runs</a>'
+        f"<span>{in_page(shortened(visible(run.name, space=' '), 80))}</span>{report}{notes}"
+        f"{choice if links else ''}</nav>"
+    )

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sae_graphs.cli.console import prompt_line
 from sae_graphs.effects.agreement import (
     LEADERS,
     ROUGH_OVERLAP,
@@ -20,7 +21,6 @@ from sae_graphs.effects.agreement import (
     Miss,
     Verdict,
 )
-from sae_graphs.terminal import prompt_line
 
 _SHORT = {"gradient": "grad.", "integrated-gradients": "IG"}
 _STYLES = {"safe": "green", "rough": "yellow", "not safe": "red"}

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from sae_graphs.cli_console import out, warn
+from sae_graphs.cli.console import out, warn
 
 
 def view(

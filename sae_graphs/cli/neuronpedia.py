@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sae_graphs.cli_console import err, out, progress, warn
+from sae_graphs.cli.console import err, out, progress, warn
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -54,12 +54,12 @@ def neuronpedia(
 
 def _write(run: Path, graph: CausalGraph, loaded: CausalGraph) -> None:
     """The graph and its pictures in their places; all else in the folder stays as it is."""
-    from sae_graphs.outputs import rewrite_graph
+    from sae_graphs.cli.outputs import rewrite_graph
     from sae_graphs.runs import run_folder
 
     with err.status("drawing"):
         written = rewrite_graph(run, graph, loaded=loaded)
-    from sae_graphs.terminal import print_files
+    from sae_graphs.cli.console import print_files
 
     print_files(out, run_folder(run) if run.is_dir() else run.parent, written)
 
@@ -67,7 +67,7 @@ def _write(run: Path, graph: CausalGraph, loaded: CausalGraph) -> None:
 def _print(graph: CausalGraph) -> None:
     from rich.text import Text
 
-    from sae_graphs.edge_tables import print_pages
+    from sae_graphs.cli.edge_table import print_pages
     from sae_graphs.graph.addresses import address_of, quick_list_urls
 
     print_pages(out, graph, graph.nodes)

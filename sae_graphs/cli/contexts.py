@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sae_graphs.cli_console import err, out, progress
-from sae_graphs.cli_graph import Source
-from sae_graphs.cli_options import Device, Dtype, Memory, Model, SaePattern, Saes
+from sae_graphs.cli.console import err, out, progress
+from sae_graphs.cli.options import Device, Dtype, Memory, Model, SaePattern, Saes, Source
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:

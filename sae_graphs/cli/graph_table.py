@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sae_graphs.cli.console import NARROW, prompt_line
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, logit_words, name_of, output_words
 from sae_graphs.graph.records import OUTPUT_LAYER, LayerReport
 from sae_graphs.render.picture.explained import page_words
-from sae_graphs.runs import PAGE
 from sae_graphs.text import token, visible
-from sae_graphs.words import counted, probability_words
+from sae_graphs.words import probability_words
 
-NARROW = 80  # columns: with fewer, the layers' hooks are left out
 _BAR = 24  # characters of a bar that stands for probability 1
 
 
@@ -40,15 +37,6 @@ def print_graph(
     console.print(Text(_work(graph, seconds, again=again), style="dim"))
 
 
-def prompt_line(tokens: Sequence[str], read_position: int) -> Text:
-    """The prompt as it was read, the token where effects are read highlighted."""
-    words = Text()
-    for position, piece in enumerate(tokens):
-        read = position == read_position
-        words.append(visible(piece, space=" "), style="bold reverse" if read else "")
-    return words
-
-
 def _work(graph: CausalGraph, seconds: float, *, again: bool) -> str:
     """How many features were measured, or estimated, and by which run; and what was left out."""
     measured = sum(layer.measured_features or 0 for layer in graph.run.layers)
@@ -60,18 +48,6 @@ def _work(graph: CausalGraph, seconds: float, *, again: bool) -> str:
         did = f"drawn again in {seconds:.2f} s; {measured} {what} were {verb} by the earlier run"
         return f"{did}; {left_out}"
     return f"{measured} {what} {verb} in {seconds:.2f} s; {left_out}"
-
-
-def print_files(console: Console, folder: Path, names: Sequence[str]) -> None:
-    """Where the run's files are."""
-    console.print(Text(f"wrote {folder}/", style="bold"), soft_wrap=True)
-    plots = [name for name in names if name.startswith("plot-")]
-    shown = [name for name in names if name not in plots]
-    if plots:
-        shown.append(f"and {counted(len(plots), 'plot')}")
-    console.print(Text("  " + "  ".join(shown)), soft_wrap=True)
-    if PAGE in names:
-        console.print(Text(f"explore it: open {folder / PAGE} in a browser", "dim"), soft_wrap=True)
 
 
 def _next_tokens(graph: CausalGraph) -> Table:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from sae_graphs.cli_console import err, out, progress
-from sae_graphs.cli_graph import Source
-from sae_graphs.cli_options import Device, Dtype, Memory, SaePattern, Saes
+from sae_graphs.cli.console import err, out, print_files, progress
+from sae_graphs.cli.options import Device, Dtype, Memory, SaePattern, Saes, Source
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def validate_and_print(
     load: _Load,
 ) -> None:
     """Check, load, validate, write, print. `load` is device, precision and memory."""
-    from sae_graphs.outputs import write_validation
+    from sae_graphs.cli.outputs import write_validation
     from sae_graphs.runs import check_writable, partial_folder
 
     texts = _texts(asked.text)
@@ -181,11 +180,10 @@ def validate_and_print(
     with err.status("drawing"):
         written = write_validation(found.folder, result, found.graph, seconds=seconds)
     partial.remove()
-    from sae_graphs import terminal
-    from sae_graphs.evidence_terminal import print_report
+    from sae_graphs.cli.verdict_table import print_report
 
     print_report(out, result)
-    terminal.print_files(out, found.folder, written)
+    print_files(out, found.folder, written)
 
 
 def _resumed(done: int, paths: int) -> None:
@@ -248,7 +246,7 @@ def _discovered(
     load: _Load,
 ) -> _Found:
     """A graph that a part of the prompts have in common; the others are left to test it."""
-    from sae_graphs.outputs import write_run
+    from sae_graphs.cli.outputs import write_run
     from sae_graphs.runs import check_writable, folder_for
 
     name = model or "demo"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sae_graphs.cli_console import err, out, progress
-from sae_graphs.cli_options import Report
+from sae_graphs.cli.console import err, out, progress
+from sae_graphs.cli.options import Report
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.memory import format_size
 from sae_graphs.pretrained.sizes import ITEM_BYTES

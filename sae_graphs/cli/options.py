@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from sae_graphs.cli.console import err, progress_of_bytes
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.model.memory import format_size
+
+if TYPE_CHECKING:
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.pretrained.fetching import Fetch
 
 
 class Per(StrEnum):
@@ -252,3 +260,40 @@ def check_given_with_from(context: Any) -> set[str]:
             f"given with it; expected {fitting} alone, or no --from"
         )
     return set(given)
+
+
+class Source(NamedTuple):
+    """The model to load."""
+
+    model: str
+    saes: str | None
+    device: str
+    dtype: str
+    memory: str | None = None
+    sae_pattern: str | None = None
+    layers: tuple[str, str] | None = None
+
+    def load(self) -> InstrumentedModel:
+        """Loaded, after fetching what is not here; torch is imported here."""
+        with err.status(f"loading {self.model}") as status:
+            from sae_graphs.pretrained.loading import load
+
+            @contextmanager
+            def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
+                status.stop()
+                memory = "" if least is None else f"; loaded, {format_size(least)} of memory"
+                err.print(f"{plan.words}{memory}", highlight=False, markup=False, soft_wrap=True)
+                with progress_of_bytes("fetching") as report:
+                    yield report
+                status.start()
+
+            return load(
+                self.model,
+                saes=self.saes,
+                sae_pattern=self.sae_pattern,
+                layers=self.layers,
+                device=self.device,
+                dtype=self.dtype,
+                memory=self.memory,
+                fetching=fetching,
+            )

@@ -6,59 +6,60 @@ Nothing slow is imported before the arguments have been checked.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.cli_console import err, out, progress, progress_of_bytes, warn
-from sae_graphs.errors import SaeGraphsError
-from sae_graphs.model.memory import format_size
+import typer
+
+from sae_graphs.cli.console import err, out, print_files, progress, warn
+from sae_graphs.cli.options import (
+    Ablate,
+    AblateFirst,
+    AblateOption,
+    AnnotationsFile,
+    Caption,
+    Contrast,
+    Device,
+    Dtype,
+    Formats,
+    From,
+    Heads,
+    Layers,
+    Memory,
+    Method,
+    MethodOption,
+    MinPathEdges,
+    Model,
+    Neuronpedia,
+    Out,
+    Outputs,
+    Per,
+    PerOption,
+    Pin,
+    PrependBos,
+    Prompt,
+    Read,
+    SaePattern,
+    Saes,
+    SaveEffects,
+    Seed,
+    Source,
+    Steps,
+    Target,
+    Title,
+    TopK,
+    check_given_with_from,
+    check_steps,
+)
+from sae_graphs.errors import SaeGraphsError, quoted
 
 if TYPE_CHECKING:
     from sae_graphs.effects.settings import GraphSettings
     from sae_graphs.graph.annotations import Annotations
     from sae_graphs.graph.graph import CausalGraph
-    from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.pretrained.fetching import Fetch
-
-
-class Source(NamedTuple):
-    """The model to load."""
-
-    model: str
-    saes: str | None
-    device: str
-    dtype: str
-    memory: str | None = None
-    sae_pattern: str | None = None
-    layers: tuple[str, str] | None = None
-
-    def load(self) -> InstrumentedModel:
-        """Loaded, after fetching what is not here; torch is imported here."""
-        with err.status(f"loading {self.model}") as status:
-            from sae_graphs.pretrained.loading import load
-
-            @contextmanager
-            def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
-                status.stop()
-                memory = "" if least is None else f"; loaded, {format_size(least)} of memory"
-                err.print(f"{plan.words}{memory}", highlight=False, markup=False, soft_wrap=True)
-                with progress_of_bytes("fetching") as report:
-                    yield report
-                status.start()
-
-            return load(
-                self.model,
-                saes=self.saes,
-                sae_pattern=self.sae_pattern,
-                layers=self.layers,
-                device=self.device,
-                dtype=self.dtype,
-                memory=self.memory,
-                fetching=fetching,
-            )
+if TYPE_CHECKING:
+    from sae_graphs.graph.graph import CausalGraph
 
 
 class Said(NamedTuple):
@@ -70,8 +71,8 @@ class Said(NamedTuple):
 
     def read(self, *folders: Path) -> Annotations:
         """All of it; without a file, what the first of these folders has that has any."""
+        from sae_graphs.cli.outputs import kept_annotations
         from sae_graphs.graph.annotations import NO_ANNOTATIONS, load
-        from sae_graphs.outputs import kept_annotations
 
         if self.file is not None:
             found = load(self.file)
@@ -94,7 +95,7 @@ class Wanted(NamedTuple):
 
 def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -> None:
     """Load, measure, draw, write, print."""
-    from sae_graphs.outputs import (
+    from sae_graphs.cli.outputs import (
         check_keeps_annotations,
         check_keeps_effects,
         fitting_or_words,
@@ -154,10 +155,10 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
             err.print(f"{layers} are measured; run the same command again to go on from there")
         raise
     partial.remove()
-    from sae_graphs import terminal
+    from sae_graphs.cli.graph_table import print_graph
 
-    terminal.print_graph(out, result, seconds=seconds)
-    terminal.print_files(out, folder, written)
+    print_graph(out, result, seconds=seconds)
+    print_files(out, folder, written)
 
 
 def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:
@@ -203,8 +204,8 @@ def _resumed(done: int, layers: int) -> None:
 def _said_again(said: Said, graph: CausalGraph, *folders: Path) -> Annotations:
     """What is said of a graph that is drawn again: a file's words that fit nothing are a mistake,
     those kept in the first of these folders that has any are not."""
+    from sae_graphs.cli.outputs import fitting_or_words
     from sae_graphs.graph.annotations import fitting
-    from sae_graphs.outputs import fitting_or_words
 
     found = said.read(*folders)
     fit = fitting if said.file is not None else fitting_or_words
@@ -225,10 +226,10 @@ def draw_again(
 
     The graph itself, where it is to be drawn `as_it_is` and no effects were saved.
     """
+    from sae_graphs.cli.outputs import write_run
     from sae_graphs.effects.replot import replot
     from sae_graphs.effects.saved import effects_beside
     from sae_graphs.graph.graph import CausalGraph
-    from sae_graphs.outputs import write_run
     from sae_graphs.runs import check_writable, holds_effects, replot_folder, run_folder
 
     folder = run_folder(folder)
@@ -261,7 +262,108 @@ def draw_again(
             replotted_from=folder,
             annotations=annotations,
         )
-    from sae_graphs import terminal
+    from sae_graphs.cli.graph_table import print_graph
 
-    terminal.print_graph(out, result, seconds=seconds, again=True)
-    terminal.print_files(out, target, written)
+    print_graph(out, result, seconds=seconds, again=True)
+    print_files(out, target, written)
+
+
+def graph(
+    context: typer.Context,
+    prompt: Prompt = None,
+    from_folder: From = None,
+    model: Model = "demo",
+    saes: Saes = None,
+    sae_pattern: SaePattern = None,
+    top_k: TopK = 8,
+    per: PerOption = Per.layer,
+    min_path_edges: MinPathEdges = None,
+    ablate: AblateOption = Ablate.all,
+    read: Read = "-1",
+    outputs: Outputs = 0,
+    target: Target = None,
+    contrast: Contrast = None,
+    layers: Layers = None,
+    pin: Pin = None,
+    prepend_bos: PrependBos = None,
+    ablate_first: AblateFirst = False,
+    heads: Heads = False,
+    method: MethodOption = Method.exact,
+    steps: Steps = 10,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    memory: Memory = None,
+    seed: Seed = 0,
+    out_folder: Out = None,
+    formats: Formats = "svg,png,html,dot",
+    save_effects: SaveEffects = False,
+    neuronpedia: Neuronpedia = True,
+    title: Title = None,
+    caption: Caption = None,
+    annotations: AnnotationsFile = None,
+) -> None:
+    """Draw the causal graph behind a prompt's next token.
+
+    Example: `sae-graphs graph "Copyright (C"`
+
+    Without a model, from saved effects: `sae-graphs graph --from outputs/copyright-c --top-k 12`
+
+    With your own labels: `sae-graphs graph --from outputs/copyright-c --annotations mine.json`
+    """
+    from sae_graphs.effects.settings import GraphSettings, parse_read
+    from sae_graphs.model.stream import parse_layers
+
+    pins = tuple(pin or ())
+    said = Said(annotations, title, caption)
+    if from_folder is not None:
+        given = check_given_with_from(context)
+        settings_given = {
+            "top_k": top_k,
+            "per": per.value,
+            "min_path_edges": min_path_edges,
+            "layers": parse_layers(layers),
+            "pin": pins,
+        }
+        chosen = {name: value for name, value in settings_given.items() if name in given}
+        as_it_is = not chosen and bool(given & {"annotations", "title", "caption", "formats"})
+        draw_again(from_folder, chosen, out_folder, _formats(formats), said=said, as_it_is=as_it_is)
+        return
+    check_steps(context, method)
+    settings = GraphSettings(
+        top_k=top_k,
+        min_path_edges=min_path_edges,
+        per=per.value,
+        ablate=ablate.value,
+        ablate_first=ablate_first,
+        heads=heads,
+        method=method.value,
+        steps=steps,
+        read=parse_read(read),
+        outputs=outputs,
+        targets=tuple(target or ()),
+        contrast=contrast,
+        layers=parse_layers(layers),
+        pin=pins,  # type: ignore[arg-type]  # parsed by the settings
+        prepend_bos=prepend_bos,
+        seed=seed,
+    )
+    if prompt is None or not prompt.strip():
+        raise SaeGraphsError(
+            'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
+            "saved effects with --from"
+        )
+    source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
+    wanted = Wanted(out_folder, _formats(formats), save_effects, neuronpedia, said)
+    draw(prompt, settings, source, wanted)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    from sae_graphs.render.pictures import FORMATS
+
+    wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [name for name in wanted if name not in FORMATS]
+    if unknown or not wanted:
+        raise SaeGraphsError(
+            f"formats {text!r}: expected some of {quoted(FORMATS)}, separated by commas"
+        )
+    return wanted

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
+
+from sae_graphs.runs import PAGE
+from sae_graphs.text import visible
+from sae_graphs.words import counted
+
+NARROW = 80  # columns: with fewer, the layers' hooks are left out
+
 
 out = Console()
 err = Console(stderr=True)
@@ -49,3 +58,24 @@ def _bar(what: str, *amount: ProgressColumn) -> Iterator[Any]:
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def prompt_line(tokens: Sequence[str], read_position: int) -> Text:
+    """The prompt as it was read, the token where effects are read highlighted."""
+    words = Text()
+    for position, piece in enumerate(tokens):
+        read = position == read_position
+        words.append(visible(piece, space=" "), style="bold reverse" if read else "")
+    return words
+
+
+def print_files(console: Console, folder: Path, names: Sequence[str]) -> None:
+    """Where the run's files are."""
+    console.print(Text(f"wrote {folder}/", style="bold"), soft_wrap=True)
+    plots = [name for name in names if name.startswith("plot-")]
+    shown = [name for name in names if name not in plots]
+    if plots:
+        shown.append(f"and {counted(len(plots), 'plot')}")
+    console.print(Text("  " + "  ".join(shown)), soft_wrap=True)
+    if PAGE in names:
+        console.print(Text(f"explore it: open {folder / PAGE} in a browser", "dim"), soft_wrap=True)

@@ -1,0 +1,105 @@
+"""The command line: one command a module, tables in modules of their own.
+
+Nothing slow is imported before the arguments have been checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from sae_graphs._version import __version__
+from sae_graphs.cli import (
+    compare,
+    contexts,
+    edges,
+    export,
+    graph,
+    models,
+    neuronpedia,
+    validate,
+    view,
+)
+from sae_graphs.cli.console import err, out
+from sae_graphs.errors import SaeGraphsError
+
+STOPPED = 130  # exit status after Ctrl-C
+ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage error
+
+app = typer.Typer(
+    name="sae-graphs",
+    help="Causal graphs of what a language model is thinking in one forward pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        out.print(f"sae-graphs {__version__}", highlight=False)
+
+
+for command in (
+    graph.graph,
+    edges.edges,
+    compare.compare,
+    contexts.contexts,
+    validate.validate,
+    models.models,
+    neuronpedia.neuronpedia,
+    export.export,
+    view.view,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: exit 0 done, 2 the user's mistake in one line, 130 stopped, 1 a bug."""
+    if logging.lastResort is not None:  # what the library warns of, as the commands would say it
+        logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show every character
+    try:
+        code = app(standalone_mode=False, prog_name="sae-graphs")
+        if code == STOPPED:  # Ctrl-C, as typer answers it
+            raise KeyboardInterrupt
+    except SaeGraphsError as mistake:
+        _fail(str(mistake))
+    except ClickError as mistake:
+        if not mistake.format_message():  # no command was given: the help has been shown
+            sys.exit(0)
+        command = mistake.ctx.command_path if getattr(mistake, "ctx", None) else "sae-graphs"
+        _fail(f"{mistake.format_message().rstrip('.')}{given_words(mistake)}; see {command} --help")
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("stopped; no half-written file is left")
+        sys.exit(STOPPED)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def given_words(mistake: Any) -> str:
+    """What was given for the option at fault, where the message does not say."""
+    names = getattr(getattr(mistake, "param", None), "opts", [])
+    given = [
+        word.partition("=")[2] if "=" in word else following
+        for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True)
+        if word.partition("=")[0] in names
+    ]
+    return f" (given: {given[-1]!r})" if given and repr(given[-1]) not in str(mistake) else ""
+
+
+def _fail(message: str) -> None:
+    line = " ".join(message.split())
+    err.print(f"error: {line}", markup=False, highlight=False, soft_wrap=True, style="red")
+    sys.exit(2)

@@ -1,0 +1,5 @@
+"""`python -m sae_graphs.cli`."""
+
+from sae_graphs.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""`sae-graphs compare`: exact effects beside their estimates.
+
+Nothing slow is imported before the arguments have been checked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sae_graphs.cli.console import out, progress
+from sae_graphs.cli.options import (
+    Ablate,
+    AblateFirst,
+    AblateOption,
+    Device,
+    Dtype,
+    Layers,
+    Memory,
+    Model,
+    PrependBos,
+    Read,
+    Report,
+    SaePattern,
+    Saes,
+    Source,
+    Steps,
+)
+from sae_graphs.errors import SaeGraphsError
+
+if TYPE_CHECKING:
+    from sae_graphs.effects.settings import GraphSettings
+
+
+def compare(
+    prompt: Annotated[str, typer.Argument(help="The text to look into.", show_default=False)],
+    steps: Steps = 10,
+    top_k: Annotated[int, typer.Option(help="Strongest edges of each layer pair to compare.")] = 8,
+    ablate: AblateOption = Ablate.all,
+    read: Read = "-1",
+    layers: Layers = None,
+    prepend_bos: PrependBos = None,
+    ablate_first: AblateFirst = False,
+    model: Model = "demo",
+    saes: Saes = None,
+    sae_pattern: SaePattern = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    memory: Memory = None,
+    style: Annotated[Report, typer.Option("--format", help="How to print.")] = Report.table,
+) -> None:
+    """Show how far estimates from gradients are from exact effects, and where they are safe.
+
+    Example: `sae-graphs compare "Copyright (C"`
+    """
+    from sae_graphs.effects.settings import GraphSettings, parse_read
+    from sae_graphs.model.stream import parse_layers
+
+    settings = GraphSettings(
+        top_k=top_k,
+        ablate=ablate.value,
+        ablate_first=ablate_first,
+        read=parse_read(read),
+        layers=parse_layers(layers),
+        prepend_bos=prepend_bos,
+        steps=steps,
+    )
+    if not prompt.strip():
+        raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
+    source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
+    compare_and_print(prompt, settings, source, style.value)
+
+
+def compare_and_print(prompt: str, settings: GraphSettings, source: Source, style: str) -> None:
+    """Load, measure, estimate, print."""
+    instrumented = source.load()
+    from sae_graphs.effects.comparison import compare_methods
+
+    with progress("comparing", unit="layer pairs by method") as report:
+        found = compare_methods(instrumented, prompt, settings, progress=report)
+    from sae_graphs.cli.comparison_table import print_comparison
+
+    print_comparison(out, found, style)

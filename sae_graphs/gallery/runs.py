@@ -1,0 +1,184 @@
+"""The runs in a folder: found one level deep, and read without trust in what lies there.
+
+Nothing outside of a run's folder is ever opened: links are not followed, dot files are not seen.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
+from sae_graphs.graph.annotations import load as load_annotations
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import RunRecord
+from sae_graphs.runs import ANNOTATIONS, GRAPH, REPORT, VALIDATION
+from sae_graphs.validation import evidence_json
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.judging import VerdictKind
+from sae_graphs.validation.report.marks import is_of
+
+LARGEST = 256 * 2**20  # bytes of a file that is read whole
+# The kinds of files that are handed out, by suffix. Anything that a browser could run as a page
+# of its own is plain text; pages are held by their policy.
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".pdf": "application/pdf",
+    ".json": "application/json",
+    ".dot": "text/plain; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".csv": "text/plain; charset=utf-8",
+    ".graphml": "text/plain; charset=utf-8",
+    ".gexf": "text/plain; charset=utf-8",
+    ".parquet": "application/octet-stream",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with a `graph.json`; `name` is what addresses call it."""
+
+    name: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the gallery shows of a run. `problem` says why there is no record, where there is none.
+
+    `created` is in seconds since 1970. `verdicts` counts what validation found by kind, None where
+    there is no validation; `unread` says why one that is there could not be used.
+    """
+
+    run: Run
+    created: float
+    record: RunRecord | None = None
+    features: int = 0
+    outputs: int = 0
+    edges: int = 0
+    verdicts: Mapping[VerdictKind, int] | None = None
+    has_report: bool = False
+    unread: str | None = None
+    problem: str | None = None
+    title: str | None = None
+
+
+def runs_in(folder: Path) -> dict[str, Run]:
+    """The runs by name: the folder itself, where it is one, and those right in it.
+
+    Raises `SaeGraphsError` where the folder cannot be listed.
+    """
+    root = folder.resolve()
+    try:
+        children = sorted(child for child in root.iterdir() if _is_seen(child))
+    except OSError as problem:
+        raise SaeGraphsError(
+            f"cannot list {folder}: {problem.strerror}; give a folder that holds runs"
+        ) from problem
+    found = {child.name: Run(child.name, child) for child in children if _is_run(child)}
+    if _is_run(root):
+        name = root.name or "run"
+        while name in found:
+            name += " (the folder itself)"
+        found = {name: Run(name, root), **found}
+    return found
+
+
+def _is_seen(child: Path) -> bool:
+    return not child.name.startswith(".") and not child.is_symlink() and child.is_dir()
+
+
+def _is_run(folder: Path) -> bool:
+    """True where something called `graph.json` is there; whether it can be read is told later."""
+    try:
+        return not stat.S_ISDIR((folder / GRAPH).lstat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
+def plain_file(run: Run, names: Sequence[str]) -> Path | None:
+    """A file in the run's folder, given by the names on the way to it; None where there is none.
+
+    Only plain files of the `KINDS` above count, below folders that are no links, and no name that
+    starts with a dot, holds a control code, or could mean another place.
+    """
+    if not names or not all(map(_is_harmless, names)):
+        return None
+    path = run.folder
+    for number, name in enumerate(names, start=1):
+        path = path / name
+        try:
+            mode = path.lstat().st_mode
+        except (OSError, ValueError):
+            return None
+        if not (stat.S_ISREG(mode) if number == len(names) else stat.S_ISDIR(mode)):
+            return None
+    return path if path.suffix.lower() in KINDS else None
+
+
+def _is_harmless(name: str) -> bool:
+    bad = any(character in "/\\:" or ord(character) < 32 for character in name)
+    return bool(name) and not name.startswith(".") and not bad
+
+
+def graph_of(run: Run) -> CausalGraph:
+    """The run's graph; raises `SaeGraphsError` where it cannot be read, whatever is there."""
+    file = _readable(run, (GRAPH,))
+    try:
+        return CausalGraph.load(file)
+    except SaeGraphsError as problem:
+        raise GraphFileError(_brief(problem, run)) from problem
+
+
+def annotations_of(run: Run, graph: CausalGraph) -> tuple[Annotations, str | None]:
+    """What a reader says of the graph, and why it is left out, where it is."""
+    name = (ANNOTATIONS,)
+    if plain_file(run, name) is None:
+        return NO_ANNOTATIONS, None
+    try:
+        file = _readable(run, name)
+        return fitting(load_annotations(file), graph), None
+    except SaeGraphsError as problem:
+        return NO_ANNOTATIONS, f"{ANNOTATIONS} is left out: {_brief(problem, run)}"
+
+
+def report_of(run: Run, graph: CausalGraph) -> tuple[ValidationReport | None, str | None]:
+    """What validation found of this graph, and why it is left out, where it is."""
+    names = (VALIDATION, evidence_json.FILE_NAME)
+    if plain_file(run, names) is None:
+        return None, None
+    try:
+        report = evidence_json.load(_readable(run, names))
+    except SaeGraphsError as problem:
+        return None, f"the validation is left out: {_brief(problem, run)}"
+    if not is_of(report, graph):
+        return None, "the validation is left out: it is of another graph; validate this one again"
+    return report, None
+
+
+def has_report(run: Run) -> bool:
+    """True where there is a validation report to read."""
+    return plain_file(run, (VALIDATION, REPORT)) is not None
+
+
+def _readable(run: Run, names: Sequence[str]) -> Path:
+    file, name = plain_file(run, names), "/".join((run.name, *names))
+    if file is None:
+        raise GraphFileError(f"{name} is not a plain file, and links are not followed")
+    if file.stat().st_size > LARGEST:
+        raise GraphFileError(f"{name} is larger than {LARGEST // 2**20} MiB")
+    return file
+
+
+def _brief(problem: Exception, run: Run) -> str:
+    """The message with the run's name for its path on this machine."""
+    return str(problem).replace(f"{run.folder}{os.sep}", f"{run.name}/")
