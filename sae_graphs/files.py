@@ -5,7 +5,9 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import ModelLoadError, SaeGraphsError
+
+BUNDLED_TEXTS = "texts.jsonl"  # beside the bundled model: documents as JSON strings
 
 
 def write_atomically(file: Path, data: bytes) -> None:
@@ -32,3 +34,15 @@ def save_at(path: str | Path, name: str, data: bytes) -> Path:
     except OSError as problem:
         raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
     return file
+
+
+def bundled_folder() -> Path:
+    """Where the bundled model lies: inside an installed package, or beside it in a clone."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "autoencoders" / "demo", package.parent / "autoencoders" / "demo"):
+        if (folder / "model" / "config.json").is_file():
+            return folder
+    raise ModelLoadError(
+        "the bundled model is missing; install the package again, or rebuild it with "
+        "`python -m training.demo train`"
+    )

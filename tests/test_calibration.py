@@ -15,7 +15,6 @@ from scipy.stats import binom
 from torch import Tensor
 
 import sae_graphs as sg
-from sae_graphs.demo.corpus.stream import held_out_cases
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
@@ -24,6 +23,7 @@ from sae_graphs.validation.evidence import Null
 from sae_graphs.validation.path_ablation import ablate_path
 from sae_graphs.validation.settings import ValidationSettings
 from tests.subjects import subject_of
+from training.demo.corpus.stream import held_out_cases
 
 ALPHA = 0.001
 DEPTHS = range(1, 6)

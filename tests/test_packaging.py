@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from sae_graphs.pretrained.loading import bundled_folder
+from sae_graphs.files import bundled_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 

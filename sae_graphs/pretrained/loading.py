@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
+from sae_graphs.files import bundled_folder
 from sae_graphs.model.memory import MemoryPlan, SAESize, format_size, memory_budget, parse_size
 from sae_graphs.model.stream import parse_layers
 from sae_graphs.pretrained.releases import DEFAULTS, default_saes
@@ -35,18 +36,6 @@ class Wanted(NamedTuple):
     saes: str | Path
     pattern: str | None
     layers: tuple[str, str] | None = None
-
-
-def bundled_folder() -> Path:
-    """Where the bundled model lies: inside an installed package, or beside it in a clone."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "autoencoders" / "demo", package.parent / "autoencoders" / "demo"):
-        if (folder / "model" / "config.json").is_file():
-            return folder
-    raise ModelLoadError(
-        "the bundled model is missing; install the package again, or rebuild it with "
-        "`python -m sae_graphs.demo train`"
-    )
 
 
 def load(

@@ -7,12 +7,14 @@ Here that noise is measured beside controls, and by how many features are ablate
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.files import BUNDLED_TEXTS, bundled_folder
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention, mean_of, resample_of
@@ -33,12 +35,9 @@ Paths = Sequence[Sequence[Member]]
 
 
 def bundled_texts() -> Iterable[str]:
-    """Fresh documents of the bundled model's language, without end."""
-    from sae_graphs.demo.corpus.stream import (
-        documents,  # the data of `demo`, which imports no torch
-    )
-
-    return documents(0, "validation")
+    """Documents of the bundled model's language that it was not trained on: 20,000 tokens."""
+    text = (bundled_folder() / BUNDLED_TEXTS).read_text(encoding="ascii")
+    return (json.loads(line) for line in text.splitlines())
 
 
 class Texts:

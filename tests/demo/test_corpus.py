@@ -8,10 +8,10 @@ from itertools import islice
 
 import pytest
 
-from sae_graphs.demo.corpus import prose, words
-from sae_graphs.demo.corpus.case import Case, is_held_out
-from sae_graphs.demo.corpus.facts import TEMPLATES, template_held_out, unseen_subjects, world
-from sae_graphs.demo.corpus.stream import PHENOMENA, documents, held_out_cases
+from training.demo.corpus import prose, words
+from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.facts import TEMPLATES, template_held_out, unseen_subjects, world
+from training.demo.corpus.stream import PHENOMENA, documents, held_out_cases
 
 DOCUMENTS = 15_000
 SIGNS_OF = {

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.demo import phenomena
-from sae_graphs.demo.evaluation_table import markdown
-from sae_graphs.demo.phenomena import (
+from sae_graphs.files import bundled_folder
+from sae_graphs.pretrained.loading import load
+from training.demo import phenomena
+from training.demo.evaluation_table import markdown
+from training.demo.phenomena import (
     CASES,
     SEED,
     TESTED,
@@ -23,7 +25,7 @@ from sae_graphs.demo.phenomena import (
     read,
     to_bytes,
 )
-from sae_graphs.demo.phenomena_table import (
+from training.demo.phenomena_table import (
     failing_rows,
     own_rows,
     pair_rows,
@@ -31,9 +33,8 @@ from sae_graphs.demo.phenomena_table import (
     summary_rows,
     tallies,
 )
-from sae_graphs.demo.phenomena_verdicts import Asked, Component, Trial, counts, pairs
-from sae_graphs.demo.tokenizer import load_tokenizer
-from sae_graphs.pretrained.loading import bundled_folder, load
+from training.demo.phenomena_verdicts import Asked, Component, Trial, counts, pairs
+from training.demo.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = bundled_folder()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.demo.evaluation import (
+from sae_graphs.files import bundled_folder
+from training.demo.evaluation import (
     LAYER_TARGETS,
     TOP1_TARGETS,
     answers,
@@ -18,12 +19,11 @@ from sae_graphs.demo.evaluation import (
     measure_spots,
     measure_streams,
 )
-from sae_graphs.demo.evaluation_table import layer_rows, markdown, phenomenon_rows, shortfalls
-from sae_graphs.demo.plan import Plan
-from sae_graphs.demo.shipping import LIMIT_BYTES, changed_files, shipped_files
-from sae_graphs.demo.tokenizer import load_tokenizer
-from sae_graphs.demo.tokens import token_rows
-from sae_graphs.pretrained.loading import bundled_folder
+from training.demo.evaluation_table import layer_rows, markdown, phenomenon_rows, shortfalls
+from training.demo.plan import Plan
+from training.demo.shipping import LIMIT_BYTES, changed_files, shipped_files
+from training.demo.tokenizer import load_tokenizer
+from training.demo.tokens import token_rows
 
 FOLDER = bundled_folder()
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae_graphs.demo.corpus.stream import documents
-from sae_graphs.demo.tokenizer import load_tokenizer
-from sae_graphs.demo.tokens import equal_length_batches, packed_rows, token_rows
-from sae_graphs.pretrained.loading import bundled_folder
+from sae_graphs.files import bundled_folder
+from training.demo.corpus.stream import documents
+from training.demo.tokenizer import load_tokenizer
+from training.demo.tokens import equal_length_batches, packed_rows, token_rows
 
 
 def shipped() -> Path:

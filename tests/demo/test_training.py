@@ -11,15 +11,15 @@ import torch
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from sae_graphs.demo import model as language_model
-from sae_graphs.demo.plan import Plan
-from sae_graphs.demo.sae_training import RowSource, Training, started_saes
-from sae_graphs.demo.shipping import changed_files
-from sae_graphs.demo.tokenizer import load_tokenizer
-from sae_graphs.demo.tokens import token_rows
-from sae_graphs.demo.train import STAGES, train
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.pretrained.loading import bundled_folder
+from sae_graphs.files import bundled_folder
+from training.demo import model as language_model
+from training.demo.plan import Plan
+from training.demo.sae_training import RowSource, Training, started_saes
+from training.demo.shipping import changed_files
+from training.demo.tokenizer import load_tokenizer
+from training.demo.tokens import token_rows
+from training.demo.train import STAGES, train
 
 TINY = replace(
     Plan(),
@@ -176,7 +176,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    command = [sys.executable, "-m", "sae_graphs.demo", "evaluate", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "training.demo", "evaluate", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "holds no trained model" in done.stderr
@@ -184,7 +184,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
 
 
 def test_help_is_quick_and_complete() -> None:
-    from sae_graphs.demo.__main__ import app
+    from training.demo.__main__ import app
 
     found = CliRunner().invoke(app, ["--help"])
     assert found.exit_code == 0

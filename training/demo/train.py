@@ -9,72 +9,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.demo.plan import Plan
 from sae_graphs.errors import SaeGraphsError
+from training.demo.plan import Plan
+from training.demo.workplace import Workplace, write_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 STAGES = ("tokenizer", "corpus", "model", "saes", "refining", "contexts", "manifest")
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where one build keeps its results and its progress."""
-
-    out: Path
-    plan: Plan
-
-    @property
-    def model(self) -> Path:
-        """The Hugging Face folder of model and tokenizer."""
-        return self.out / "model"
-
-    @property
-    def saes(self) -> Path:
-        """The folder with one sub-folder per SAE."""
-        return self.out / "saes"
-
-    @property
-    def progress(self) -> Path:
-        """Notes, caches and checkpoints; not shipped."""
-        return self.out / ".progress"
-
-    @property
-    def rows_file(self) -> Path:
-        """The cached rows of tokens the model is trained on."""
-        return self.progress / "model_rows.npy"
-
-    @property
-    def checkpoint_file(self) -> Path:
-        """The state of an unfinished training of the model."""
-        return self.progress / "model_checkpoint.safetensors"
-
-    @property
-    def unfinished_saes(self) -> Path:
-        """Where sae-lens writes before the SAEs move to their place."""
-        return self.progress / "saes"
-
-    def note(self, stage: str) -> dict[str, Any] | None:
-        """What stage `stage` noted when it was finished, or None."""
-        path = self.progress / f"{stage}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    def finish(self, stage: str, note: dict[str, Any]) -> None:
-        """Marks `stage` as finished."""
-        write_json(self.progress / f"{stage}.json", note)
-
-
-def write_json(path: Path, data: object) -> None:
-    """Writes `data` as JSON, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def key_matters(place: Workplace, key: str) -> bool:
@@ -136,7 +81,7 @@ def train(
 
 def make_tokenizer(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains and saves the tokenizer."""
-    from sae_graphs.demo.tokenizer import save_tokenizer, train_tokenizer
+    from training.demo.tokenizer import save_tokenizer, train_tokenizer
 
     task = progress.add_task("tokenizer", total=1)
     tokenizer = train_tokenizer(place.plan)
@@ -147,8 +92,8 @@ def make_tokenizer(place: Workplace, progress: Progress) -> dict[str, Any]:
 
 def make_rows(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Writes the corpus and keeps it as rows of tokens."""
-    from sae_graphs.demo.tokenizer import load_tokenizer
-    from sae_graphs.demo.tokens import cached_token_rows
+    from training.demo.tokenizer import load_tokenizer
+    from training.demo.tokens import cached_token_rows
 
     plan = place.plan
     rows = plan.steps * plan.batch_rows
@@ -170,7 +115,7 @@ def make_model(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains and saves the language model."""
     import numpy as np
 
-    from sae_graphs.demo.model import save_model, train_model
+    from training.demo.model import save_model, train_model
 
     rows = np.load(place.rows_file, mmap_mode="r", allow_pickle=False)
     task = progress.add_task("model", total=place.plan.steps)
@@ -196,27 +141,27 @@ def _shown(progress: Progress, task: TaskID, title: str) -> Callable[[int, float
 
 def make_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains and saves the SAEs, all at once."""
-    from sae_graphs.demo.sae_training import train_saes
+    from training.demo.sae_training import train_saes
 
     return train_saes(place, progress)
 
 
 def refine_saes(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Trains the SAEs of the early layers once more, from where they stand."""
-    from sae_graphs.demo.sae_training import refine
+    from training.demo.sae_training import refine
 
     return refine(place, progress)
 
 
 def make_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Stores the top activating contexts beside each SAE."""
-    from sae_graphs.demo.shipping import store_contexts
+    from training.demo.shipping import store_contexts
 
     return store_contexts(place, progress)
 
 
 def make_manifest(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Writes the manifest: recipe, measurements, versions, checksums."""
-    from sae_graphs.demo.shipping import write_manifest
+    from training.demo.shipping import write_manifest
 
     return write_manifest(place, progress)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from sae_graphs.demo.corpus.case import Case, is_held_out
-from sae_graphs.demo.corpus.words import CITIES, invented_word
+from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.words import CITIES, invented_word
 
 # Each phrase is cut after its cue: what follows the first `|` is certain. `{word}`, `{Word}`,
 # `{city}`, `{n}` and `{m}` stand for something drawn anew each time.

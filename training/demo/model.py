@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.demo.plan import Plan
+from training.demo.plan import Plan
 
 if TYPE_CHECKING:
     import numpy as np

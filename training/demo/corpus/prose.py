@@ -5,17 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sae_graphs.demo.corpus.topics import Topic, topics
-from sae_graphs.demo.corpus.words import (
-    CITIES,
-    DAYS,
-    MEN,
-    MONTHS,
-    NUMBER_WORDS,
-    WOMEN,
-    article,
-    zipf,
-)
+from training.demo.corpus.topics import Topic, topics
+from training.demo.corpus.words import CITIES, DAYS, MEN, MONTHS, NUMBER_WORDS, WOMEN, article, zipf
 
 IRREGULAR_PLURALS = {"fish": "fish", "knife": "knives"}
 PREPOSITIONS = ("near", "behind", "in", "outside")

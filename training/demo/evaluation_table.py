@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.demo.evaluation import LAYER_TARGETS
+from training.demo.evaluation import LAYER_TARGETS
 
 if TYPE_CHECKING:
     from rich.table import Table

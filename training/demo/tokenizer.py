@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_graphs.demo.corpus.stream import documents
-from sae_graphs.demo.plan import Plan
+from training.demo.corpus.stream import documents
+from training.demo.plan import Plan
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

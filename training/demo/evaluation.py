@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.demo.corpus.case import Case
-from sae_graphs.demo.corpus.facts import unseen_subjects
-from sae_graphs.demo.corpus.stream import PHENOMENA, held_out_cases
-from sae_graphs.demo.tokenizer import load_tokenizer, marker_id
-from sae_graphs.demo.tokens import token_rows
-from sae_graphs.demo.train import write_json
 from sae_graphs.errors import SaeGraphsError
+from training.demo.corpus.case import Case
+from training.demo.corpus.facts import unseen_subjects
+from training.demo.corpus.stream import PHENOMENA, held_out_cases
+from training.demo.tokenizer import load_tokenizer, marker_id
+from training.demo.tokens import token_rows
+from training.demo.workplace import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -274,7 +274,7 @@ def measure_recovery(bridge: Any, saes: dict[str, Any], rows: torch.Tensor) -> d
 def require_model(out: Path) -> None:
     """Raises SaeGraphsError when there is no trained model in `out`."""
     if not (out / "model" / "model.safetensors").exists():
-        raise SaeGraphsError(f"{out} holds no trained model; run `python -m sae_graphs.demo train`")
+        raise SaeGraphsError(f"{out} holds no trained model; run `python -m training.demo train`")
 
 
 def evaluate(out: Path, *, cases: int, tokens: int) -> dict[str, Any]:

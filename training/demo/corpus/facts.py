@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sae_graphs.demo.corpus.case import Case, is_held_out
-from sae_graphs.demo.corpus.words import (
+from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.words import (
     CITIES,
     INVENTED_CITIES,
     MEN,

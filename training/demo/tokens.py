@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_graphs.demo.corpus.stream import documents
-from sae_graphs.demo.tokenizer import marker_id
+from training.demo.corpus.stream import documents
+from training.demo.tokenizer import marker_id
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 
-from sae_graphs.demo.corpus.case import Case, is_held_out
-from sae_graphs.demo.corpus.words import CITIES, TITLE_WORDS, invented_word
+from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.words import CITIES, TITLE_WORDS, invented_word
 
 ALWAYS_HELD_OUT = frozenset({"FDI"})
 LINKS = ("of", "for", "and")

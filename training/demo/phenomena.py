@@ -17,12 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.demo.corpus.stream import held_out_cases
-from sae_graphs.demo.evaluation import encode_case, require_model
-from sae_graphs.demo.phenomena_verdicts import Asked, Component, Trial, asked_from
-from sae_graphs.demo.tokenizer import load_tokenizer
 from sae_graphs.files import write_atomically
 from sae_graphs.validation.settings import ValidationSettings
+from training.demo.corpus.stream import held_out_cases
+from training.demo.evaluation import encode_case, require_model
+from training.demo.phenomena_verdicts import Asked, Component, Trial, asked_from
+from training.demo.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -255,7 +255,7 @@ def _report(cases: int, results: list[dict[str, Any]]) -> dict[str, Any]:
     seconds = sum(prompt["seconds"] for found in results for prompt in found["prompts"])
     return {
         "schema": "sae_graphs/phenomena/1",
-        "command": f"python -m sae_graphs.demo phenomena --cases {cases}",
+        "command": f"python -m training.demo phenomena --cases {cases}",
         "seed": SEED,
         "cases": cases,
         "validation": dict(SETTINGS.to_json()),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 
-from sae_graphs.demo.corpus.case import Case, is_held_out
-from sae_graphs.demo.corpus.words import DAYS, MONTHS, NUMBER_WORDS
+from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.words import DAYS, MONTHS, NUMBER_WORDS
 
 DAY_FRAMES = (
     "The day after {a} is {b}",

@@ -11,28 +11,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.demo.evaluation_table import (
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.files import BUNDLED_TEXTS, write_atomically
+from training.demo.corpus import documents
+from training.demo.evaluation_table import (
     layer_rows,
     markdown,
     phenomenon_rows,
     shortfalls,
     spot_rows,
 )
-from sae_graphs.demo.phenomena import FILE_NAME, read
-from sae_graphs.demo.phenomena_table import section
-from sae_graphs.demo.tokenizer import load_tokenizer
-from sae_graphs.demo.tokens import equal_length_batches
-from sae_graphs.errors import SaeGraphsError
+from training.demo.phenomena import FILE_NAME, read
+from training.demo.phenomena_table import section
+from training.demo.tokenizer import load_tokenizer
+from training.demo.tokens import equal_length_batches
+from training.demo.workplace import Workplace, write_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-    from sae_graphs.demo.train import Workplace
 
 MANIFEST = "manifest.json"
 EVALUATION = "evaluation.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "numpy")
 LIMIT_BYTES = 40_000_000
+TEXT_TOKENS = 20_000  # of other text, that a validation draws snippets from
 
 
 def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def manifest_of(place: Workplace) -> dict[str, Any]:
         raise SaeGraphsError(f"{out} holds {total} bytes; at most {LIMIT_BYTES} may ship")
     stages = ("tokenizer", "corpus", "model", "saes", "refining", "contexts")
     return {
-        "command": f"python -m sae_graphs.demo train --seed {place.plan.seed}",
+        "command": f"python -m training.demo train --seed {place.plan.seed}",
         "seed": place.plan.seed,
         "recipe": place.plan.to_json(),
         "stages": {stage: place.note(stage) for stage in stages},
@@ -106,10 +108,21 @@ def manifest_of(place: Workplace) -> dict[str, Any]:
     }
 
 
+def write_texts(place: Workplace) -> None:
+    """Writes `texts.jsonl`: documents that neither the model nor the SAEs were trained on."""
+    tokenizer = load_tokenizer(place.model)
+    texts, n_tokens = [], 0
+    for text in documents(place.plan.seed, "validation"):
+        texts.append(json.dumps(text))
+        n_tokens += len(tokenizer.encode(text).ids)
+        if n_tokens >= TEXT_TOKENS:
+            break
+    write_atomically(place.out / BUNDLED_TEXTS, ("\n".join(texts) + "\n").encode("ascii"))
+
+
 def write_manifest(place: Workplace, progress: Progress) -> dict[str, Any]:
     """Writes `manifest.json`, and drops the caches that only an unfinished build needs."""
-    from sae_graphs.demo.train import write_json
-
+    write_texts(place)
     manifest = manifest_of(place)
     write_json(place.out / MANIFEST, manifest)
     place.rows_file.unlink(missing_ok=True)
@@ -146,12 +159,12 @@ and soup. It knows next to nothing about the real world, and nearly all its fact
 - `manifest.json`: the recipe, losses, versions, sizes and checksums. `evaluation.json`: the
   measurements below.
 
-Made by `python -m sae_graphs.demo train` (resumable), from the seed alone, on two processor
+Made by `python -m training.demo train` (resumable), from the seed alone, on two processor
 cores: model {model_tokens:,} tokens in {model_minutes:.0f} minutes, SAEs {sae_tokens:,} tokens in
 {sae_minutes:.0f} minutes, on a machine that was busy with other work as well. The SAEs before
 blocks 1 to 3 are trained twice, which revives features that had died. Another processor rounds
 differently: a rebuild gives the same corpus and tokenizer, and weights that are as good, but not
-the same to the last bit. Measured by `python -m sae_graphs.demo evaluate`:
+the same to the last bit. Measured by `python -m training.demo evaluate`:
 
 {phenomena}
 

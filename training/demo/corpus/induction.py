@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from sae_graphs.demo.corpus.case import Case, is_held_out
-from sae_graphs.demo.corpus.words import invented_word
+from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.words import invented_word
 
 FRAMES = (
     ("The password is ", ". Please repeat it: ", "."),

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 
-from sae_graphs.demo.corpus.case import Case, is_held_out
-from sae_graphs.demo.corpus.words import zipf
+from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.words import zipf
 
 # For each initial the names that can follow, most frequent first (Zipf weights).
 SOURCES: dict[str, list[str]] = {

@@ -11,15 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.demo.model import fast_arithmetic
-from sae_graphs.demo.plan import Plan
-from sae_graphs.demo.tokenizer import load_tokenizer
-from sae_graphs.demo.tokens import packed_rows
+from training.demo.model import fast_arithmetic
+from training.demo.plan import Plan
+from training.demo.tokenizer import load_tokenizer
+from training.demo.tokens import packed_rows
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from sae_graphs.demo.train import Workplace
+    from training.demo.workplace import Workplace
 
 ROWS_AT_ONCE = 32
 ROWS_IN_BUFFER = 256
@@ -89,7 +89,7 @@ def runner_config(plan: Plan, training: Training, unfinished: Path) -> Any:
         model_name="demo",
         model_class_name="TransformerBridge",
         model_from_pretrained_kwargs={},
-        dataset_path="sae_graphs.demo.corpus",
+        dataset_path="training.demo.corpus",
         context_size=plan.context,
         prepend_bos=True,
         exclude_special_tokens=True,

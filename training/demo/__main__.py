@@ -1,4 +1,4 @@
-"""`python -m sae_graphs.demo train`, `... evaluate` and `... phenomena`."""
+"""`python -m training.demo train`, `... evaluate` and `... phenomena`."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def train(
         TimeRemainingColumn,
     )
 
-    from sae_graphs.demo.plan import Plan
-    from sae_graphs.demo.train import train as run
+    from training.demo.plan import Plan
+    from training.demo.train import train as run
 
     if scale <= 0:
         raise SaeGraphsError(f"--scale {scale} is not above 0")
@@ -63,10 +63,10 @@ def evaluate(
     threads: ThreadsOption = 2,
 ) -> None:
     """Measure the model and its SAEs on held-out cases and fresh text; print and save a table."""
-    from sae_graphs.demo.evaluation import evaluate as run
-    from sae_graphs.demo.evaluation import require_model
-    from sae_graphs.demo.evaluation_table import print_tables
-    from sae_graphs.demo.shipping import write_readme
+    from training.demo.evaluation import evaluate as run
+    from training.demo.evaluation import require_model
+    from training.demo.evaluation_table import print_tables
+    from training.demo.shipping import write_readme
 
     require_model(out)
     _prepare(threads)
@@ -84,10 +84,10 @@ def phenomena(
     """Validate the graphs of held-out prompts; print and save what is found of each phenomenon."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from sae_graphs.demo.evaluation import require_model
-    from sae_graphs.demo.phenomena import measure
-    from sae_graphs.demo.phenomena_table import print_tables, summary
-    from sae_graphs.demo.shipping import rewrite_readme
+    from training.demo.evaluation import require_model
+    from training.demo.phenomena import measure
+    from training.demo.phenomena_table import print_tables, summary
+    from training.demo.shipping import rewrite_readme
 
     require_model(out)
     _prepare(threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from sae_graphs.demo.corpus import (
+from training.demo.corpus import (
     acronyms,
     brackets,
     indirect,
@@ -15,9 +15,9 @@ from sae_graphs.demo.corpus import (
     reports,
     sequences,
 )
-from sae_graphs.demo.corpus.case import Case
-from sae_graphs.demo.corpus.facts import Facts
-from sae_graphs.demo.corpus.prose import Prose
+from training.demo.corpus.case import Case
+from training.demo.corpus.facts import Facts
+from training.demo.corpus.prose import Prose
 
 # Share of the documents, in per cent; prose documents are the longest, about a third of all text.
 WEIGHTS = {

@@ -7,19 +7,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from sae_graphs.demo.evaluation_table import markdown, rich_table
-from sae_graphs.demo.phenomena import prompts_of
-from sae_graphs.demo.phenomena_verdicts import (
-    FAILURES,
-    Asked,
-    Component,
-    Pair,
-    Trial,
-    counts,
-    pairs,
-)
 from sae_graphs.text import visible
 from sae_graphs.words import NONE, norm, points, probability
+from training.demo.evaluation_table import markdown, rich_table
+from training.demo.phenomena import prompts_of
+from training.demo.phenomena_verdicts import FAILURES, Asked, Component, Pair, Trial, counts, pairs
 
 SHORT = 30  # characters of a prompt, from its end, in the short table
 

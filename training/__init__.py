@@ -1,0 +1,1 @@
+"""How what is bundled was made; not part of the installed package."""
