@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.neuronpedia_server import Neuronpedia
+from tests.support.neuronpedia_server import Neuronpedia
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
 
@@ -56,7 +56,7 @@ def _double_softmax() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A saved random model by architecture, made once."""
-    from tests.models import save_model
+    from tests.support.models import save_model
 
     made: dict[str, Path] = {}
 
@@ -75,7 +75,7 @@ def bridge_of(model_folder: Callable[[str], Path]) -> BridgeOf:
     """A loaded bridge by architecture and precision, loaded once; tests must not change it."""
     import torch
 
-    from tests.models import load_bridge
+    from tests.support.models import load_bridge
 
     loaded: dict[tuple[str, str], Any] = {}
 
@@ -95,7 +95,7 @@ def hooked(model_folder: Callable[[str], Path]) -> Any:
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformers import AutoTokenizer
 
-    from tests.models import tokenizer
+    from tests.support.models import tokenizer
 
     torch.manual_seed(0)
     model = HookedTransformer(
@@ -120,7 +120,7 @@ def hooked(model_folder: Callable[[str], Path]) -> Any:
 def tiny(bridge_of: BridgeOf) -> Any:
     """A GPT-2 with four standard SAEs, `0` to `3`, in float64: for tests that need any model."""
     from sae_graphs.model.instrument import InstrumentedModel
-    from tests.models import STACKS, random_stack
+    from tests.support.models import STACKS, random_stack
 
     bridge = bridge_of("gpt2", "float64")
     return InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]), name="tiny")

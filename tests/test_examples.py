@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-from tests.graphs import example
+from tests.support.graphs import example
 
 MODULES = ("graph.graph", "graph.paths", "graph.records", "render", "graph.names", "text", "words")
 

@@ -16,7 +16,7 @@ from benchmarks.reproduction import measure
 from benchmarks.reproduction_case import VARIANTS, beside, percent
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.settings import ValidationSettings
-from tests.hub_cache import build, cache_in_use
+from tests.support.hub_cache import build, cache_in_use
 
 OURS, BARE = (variant.name for variant in VARIANTS)
 QUICK = ValidationSettings(controls=9, other_controls=3, snippets=3)

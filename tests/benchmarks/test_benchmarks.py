@@ -26,8 +26,8 @@ from sae_graphs.effects import exact as ablation
 from sae_graphs.effects.settings import Ablate
 from sae_graphs.model.preactivations import SHARE
 from tests.conftest import BridgeOf
-from tests.models import KINDS, PROMPT, STACKS, in_dtype, random_stack, tokenizer
-from tests.oracle import Oracle
+from tests.support.models import KINDS, PROMPT, STACKS, in_dtype, random_stack, tokenizer
+from tests.support.oracle import Oracle
 
 ROOT = Path(__file__).resolve().parents[2]
 

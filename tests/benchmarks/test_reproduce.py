@@ -21,7 +21,7 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.controls import Controls, selected
 from sae_graphs.validation.mediation import keep_only
 from tests.benchmarks.conftest import BARE, OURS, PARTS, QUICK, TEXTS, Measured, published_from
-from tests.stacks import one_line
+from tests.support.stacks import one_line
 
 # -- the data --------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from benchmarks.reproduce_gpt2_small import main
 from benchmarks.reproduction_tables import parts, reproduces
 from sae_graphs.errors import SaeGraphsError
 from tests.benchmarks.conftest import BARE, OURS, TEXTS, Measured
-from tests.hub_cache import cache_in_use
+from tests.support.hub_cache import cache_in_use
 
 
 def test_the_verdicts_of_our_own_numbers_agree(measured: Measured) -> None:

@@ -19,7 +19,7 @@ from sae_graphs.render.explorer.data import set_ranks
 from sae_graphs.render.marks import Finding
 from tests.browser.conftest import Opened
 from tests.browser.reading import arrows, box, boxes, kept, named, slide
-from tests.render.graphs import graph_of, large, record, resolved, two_components
+from tests.support.rich_graphs import graph_of, large, record, resolved, two_components
 
 FEATURE = FeatureId.parse
 

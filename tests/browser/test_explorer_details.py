@@ -15,7 +15,7 @@ from sae_graphs.graph.records import FeatureId
 from tests.browser.conftest import Opened
 from tests.browser.reading import arrows, box, kept, slide
 from tests.browser.test_explorer import FEATURE, diamond
-from tests.render.graphs import graph_of, large, two_edges
+from tests.support.rich_graphs import graph_of, large, two_edges
 
 
 def folded(*names: str) -> Annotations:

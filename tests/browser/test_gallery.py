@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OWN, Watched
-from tests.gallery.runs import HOSTILE_NAME, Site, make_runs, served, write_run
-from tests.render.graphs import graph_of
+from tests.support.rich_graphs import graph_of
+from tests.support.saved_runs import HOSTILE_NAME, Site, make_runs, served, write_run
 
 LEFT: tuple[tuple[str, str, float], ...] = (
     ("0.1", "1.2", -8.0),

@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 from sae_graphs.graph.graph import assemble
 from sae_graphs.render.pictures import png
 from tests.browser.conftest import OWN, Watched
-from tests.gallery.runs import Site, served, write_run
-from tests.render.graphs import large, two_components, two_edges
+from tests.support.rich_graphs import large, two_components, two_edges
+from tests.support.saved_runs import Site, served, write_run
 
 
 @pytest.fixture(scope="module")

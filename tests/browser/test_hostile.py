@@ -13,7 +13,7 @@ from sae_graphs.graph.annotations import Annotations, Group
 from sae_graphs.graph.graph import CausalGraph
 from tests.browser.conftest import Opened
 from tests.browser.reading import box
-from tests.render.graphs import HOSTILE, hostile, resolved, two_edges
+from tests.support.rich_graphs import HOSTILE, hostile, resolved, two_edges
 
 ATTACK = (
     "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"

@@ -12,7 +12,7 @@ import pytest
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import Context
 from sae_graphs.render import pictures as render
-from tests.render.graphs import graph_of, resolved
+from tests.support.rich_graphs import graph_of, resolved
 
 # Every text of the picture: where it starts, where the browser ends it, and its line.
 _TEXTS = """texts => texts.map(text => ({

@@ -12,9 +12,9 @@ import pytest
 from sae_graphs import CausalGraph, cli
 from sae_graphs.graph.annotations import Annotations, save
 from sae_graphs.graph.records import FeatureId
-from tests.docs.pages import PAGES, README, Page
-from tests.hub_cache import build, cache_in_use
-from tests.models import save_model_folder, save_sae_folder
+from tests.support.documents import PAGES, README, Page
+from tests.support.hub_cache import build, cache_in_use
+from tests.support.models import save_model_folder, save_sae_folder
 
 HUB_STACKS = ("gpt2-small", "gemma-2-2b")  # generated, under the names that the commands ask for
 

@@ -11,8 +11,8 @@ import typer
 
 import sae_graphs
 from sae_graphs.cli import app
-from tests.docs import pages
-from tests.docs.pages import DOCS, EVERY, PAGES, README, ROOT, Page, Use, page
+from tests.support import documents
+from tests.support.documents import DOCS, EVERY, PAGES, README, ROOT, Page, Use, page
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 COMMANDS = {
@@ -58,7 +58,7 @@ def test_the_readme_is_one_page_with_commands_and_code() -> None:
 
 
 def test_the_pages_are_read_as_they_say() -> None:
-    assert doctest.testmod(pages) == (0, 2)
+    assert doctest.testmod(documents) == (0, 2)
 
 
 def test_every_page_is_in_the_menu() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT
+from tests.support.documents import PAGES, ROOT
 
 
 class Fetched(HTMLParser):

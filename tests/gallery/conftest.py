@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.gallery.runs import Site, make_runs, served
+from tests.support.saved_runs import Site, make_runs, served
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ import pytest
 from sae_graphs.cli import view as cli_view
 from sae_graphs.cli.console import warn
 from sae_graphs.gallery import server
-from tests.commands import Commands
-from tests.gallery.runs import served, write_run
-from tests.render.graphs import two_edges
+from tests.support.commands import Commands
+from tests.support.rich_graphs import two_edges
+from tests.support.saved_runs import served, write_run
 
 
 @pytest.fixture

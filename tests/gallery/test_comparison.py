@@ -26,8 +26,8 @@ from sae_graphs.gallery.skeleton import sheet
 from sae_graphs.graph.difference import difference
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.picture.layout import Box, Route
-from tests.gallery.runs import Site, write_run
-from tests.render.graphs import graph_of, hostile, large, record, resolved
+from tests.support.rich_graphs import graph_of, hostile, large, record, resolved
+from tests.support.saved_runs import Site, write_run
 
 
 def left() -> CausalGraph:

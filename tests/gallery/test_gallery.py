@@ -24,10 +24,10 @@ from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page, prompt_html
 from sae_graphs.graph.annotations import Annotations, save
 from sae_graphs.graph.graph import CausalGraph
-from tests import evidence
-from tests.gallery.runs import HOSTILE_NAME, Site, over, write_run
-from tests.render.graphs import graph_of as made
-from tests.render.graphs import hostile, large, record, resolved, two_components, two_edges
+from tests.support import evidence
+from tests.support.rich_graphs import graph_of as made
+from tests.support.rich_graphs import hostile, large, record, resolved, two_components, two_edges
+from tests.support.saved_runs import HOSTILE_NAME, Site, over, write_run
 
 
 def cards(site: Site) -> dict[str, Card]:

@@ -29,8 +29,8 @@ from sae_graphs.gallery.server import HOST, PORT, gallery_server, is_loopback
 from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page
 from sae_graphs.graph.addresses import SITE
-from tests.gallery.runs import HOSTILE_NAME, SECRET, Site, contents, fresh, served, write_run
-from tests.render.graphs import two_edges
+from tests.support.rich_graphs import two_edges
+from tests.support.saved_runs import HOSTILE_NAME, SECRET, Site, contents, fresh, served, write_run
 
 HOSTILE = quote(HOSTILE_NAME, safe="")
 PAGES = (

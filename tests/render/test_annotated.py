@@ -19,8 +19,10 @@ from sae_graphs.render.picture.boxes import BoxRows, BoxShape
 from sae_graphs.render.picture.engine import FOLDER
 from sae_graphs.render.picture.remarks import NOTE_LINES, PENCIL, PIN, Remarks, remarks_on
 from sae_graphs.render.picture.supernodes import Boxes, supernodes
-from tests import graphs
-from tests.render.graphs import (
+from tests.render.test_explained import _height, heights
+from tests.render.test_picture import SVG, empty, parsed, said
+from tests.support import graphs
+from tests.support.rich_graphs import (
     HOSTILE,
     graph_of,
     hostile,
@@ -29,8 +31,6 @@ from tests.render.graphs import (
     two_components,
     two_edges,
 )
-from tests.render.test_explained import _height, heights
-from tests.render.test_picture import SVG, empty, parsed, said
 
 F = FeatureId.parse
 LONG = "a text of many words that is longer than any box of a picture is wide, " * 4

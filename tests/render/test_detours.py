@@ -18,9 +18,9 @@ from sae_graphs.render.picture.engine import _rendered, bundled_fonts
 from sae_graphs.render.picture.finishing import _boxes, _line, finished
 from sae_graphs.render.picture.routing import Line, Rectangle, detour, rounded, rows_of, set_aside
 from sae_graphs.render.picture.supernodes import Boxes, supernodes
-from tests.render.graphs import graph_of, large, two_components
 from tests.render.test_annotated import chain
 from tests.render.test_picture import parsed, said
+from tests.support.rich_graphs import graph_of, large, two_components
 
 F = FeatureId.parse
 LEFT, MIDDLE, RIGHT = (Rectangle(x, 0, 40, 20) for x in (0, 60, 120))

@@ -25,8 +25,8 @@ from sae_graphs.render.picture.excerpt import (
     strongest_through,
 )
 from sae_graphs.words import plain
-from tests.render.graphs import graph_of, large, resolved, two_components, two_edges
 from tests.render.test_picture import SVG, parsed, said
+from tests.support.rich_graphs import graph_of, large, resolved, two_components, two_edges
 
 F = FeatureId.parse
 

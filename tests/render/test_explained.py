@@ -22,7 +22,7 @@ from sae_graphs.render.picture.engine import FOLDER
 from sae_graphs.render.picture.explained import UNITS, _width, broken, fitted, page_words
 from sae_graphs.render.style import FAINT, INK
 from sae_graphs.text import ELLIPSIS, HARD_SPACE
-from tests.render.graphs import HOSTILE, graph_of, two_edges
+from tests.support.rich_graphs import HOSTILE, graph_of, two_edges
 
 SVG = "{http://www.w3.org/2000/svg}"
 PAGE = FeaturePage(

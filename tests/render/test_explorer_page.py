@@ -19,7 +19,7 @@ from sae_graphs.render.explorer.data import in_script, set_ranks
 from sae_graphs.render.explorer.page import script
 from sae_graphs.render.marks import Finding
 from sae_graphs.render.pictures import html
-from tests.render.graphs import (
+from tests.support.rich_graphs import (
     HOSTILE,
     graph_of,
     hostile,

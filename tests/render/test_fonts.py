@@ -11,14 +11,14 @@ import pytest
 
 from sae_graphs.render import pictures as render
 from sae_graphs.render.picture.engine import FOLDER, bundled_fonts
-from tests.render.graphs import two_edges
+from tests.support.rich_graphs import two_edges
 
 _WITHOUT_SYSTEM_FONTS = """
 from sae_graphs.render.pictures import fonts
 assert "/usr/share/fonts" in fonts._MACHINE
 fonts._MACHINE = ("/nowhere",)
 from sae_graphs import render
-from tests.render.graphs import two_edges
+from tests.support.rich_graphs import two_edges
 print(render.svg(two_edges()))
 """
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.picture.layout import NAMES, Box, Layout, Route, layout
-from tests.render.graphs import graph_of, large, record, resolved, two_components, two_edges
+from tests.support.rich_graphs import graph_of, large, record, resolved, two_components, two_edges
 
 WIDTH, HEIGHT = 200.0, 90.0
 

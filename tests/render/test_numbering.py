@@ -23,8 +23,8 @@ from sae_graphs.render.picture.routing import (
     number_places,
     set_aside,
 )
-from tests.render.graphs import graph_of, large, resolved, two_components, two_edges
 from tests.render.test_picture import SVG, parsed
+from tests.support.rich_graphs import graph_of, large, resolved, two_components, two_edges
 
 STRAIGHT = curve([(0, 0), (0, 30), (0, 60), (0, 90)])
 

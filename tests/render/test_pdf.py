@@ -13,7 +13,7 @@ import pytest
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.render import pictures as render
 from sae_graphs.render.style import MONO, SANS
-from tests.render.graphs import hostile, large, two_edges
+from tests.support.rich_graphs import hostile, large, two_edges
 
 _OBJECT = re.compile(rb"(\d+) 0 obj(.*?)endobj", re.DOTALL)
 _STREAM = re.compile(rb"stream\r?\n(.*?)\r?\nendstream", re.DOTALL)

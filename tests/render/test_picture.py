@@ -21,7 +21,7 @@ from sae_graphs.render import pictures as render
 from sae_graphs.render.picture.engine import MAX_PNG_PIXELS, MAX_PNG_SIDE, draw_png
 from sae_graphs.render.style import LOWERS, RAISES, EffectScale
 from sae_graphs.text import token, visible
-from tests.render.graphs import (
+from tests.support.rich_graphs import (
     HOSTILE,
     graph_of,
     hostile,
@@ -397,8 +397,8 @@ def test_many_components_are_broken_into_rows() -> None:
 
 def test_rendering_imports_no_torch() -> None:
     code = (
-        "import sys, sae_graphs.render.pictures as r; from tests.render.graphs import two_edges;"
-        "r.svg(two_edges()); print('torch' in sys.modules)"
+        "import sys, sae_graphs.render.pictures as r;"
+        "from tests.support.rich_graphs import two_edges; r.svg(two_edges()); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -36,9 +36,9 @@ from sae_graphs.render.picture.header import settings_words
 from sae_graphs.render.picture.strips import strip
 from sae_graphs.render.picture.tooltips import _context_line
 from sae_graphs.render.style import SHADES
-from tests import graphs
-from tests.render.graphs import HOSTILE, graph_of, node, record, resolved, two_edges
 from tests.render.test_picture import SVG, parsed, said
+from tests.support import graphs
+from tests.support.rich_graphs import HOSTILE, graph_of, node, record, resolved, two_edges
 
 
 def titles(graph: CausalGraph) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import BUNDLED_TEXTS, write_atomically
-from training.demo.corpus import documents
+from training.demo.corpus.stream import documents
 from training.demo.evaluation_table import (
     layer_rows,
     markdown,

@@ -1,0 +1,310 @@
+"""The commands, as a user types them: what they print, write, and say to a mistake."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+from sae_graphs import cli
+from sae_graphs.graph.graph import CausalGraph
+from tests.support.models import save_model_folder, save_sae_folder
+
+RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"
+
+
+class Answer:
+    """What one command printed, and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+Command = Callable[..., Answer]
+Folders = tuple[str, str]
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """Run a command in an empty folder: `run("graph", "text", "--top-k", "3")`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def command(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["sae-graphs", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), printed.out, printed.err)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Folders of a tiny model and its SAEs."""
+    root = tmp_path_factory.mktemp("tiny")
+    return str(save_model_folder(root / "model")), str(save_sae_folder(root / "saes"))
+
+
+def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
+    answer = run("graph", "Copyright (C")
+    assert answer.code == 0, answer.err
+    folder = tmp_path / "outputs" / "copyright-c"
+    record = json.loads((folder / "run.json").read_text())
+    assert set(record["files"]) == {path.name for path in folder.iterdir()}
+    assert {"graph.json", "graph.svg", "graph.png", "graph.dot", "graph.html"} <= set(
+        record["files"]
+    )
+    assert "next token" in answer.out and "strongest path" in answer.out
+    assert "wrote outputs/copyright-c/" in answer.out
+
+
+def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> None:
+    assert run("graph", "Copyright (C", "--formats", "dot", "--out", "here").code == 0
+    with (tmp_path / "here" / "graph.json").open() as file:
+        graph = nx.node_link_graph(json.load(file), edges="edges")
+    assert graph.graph["prompt"] == "Copyright (C"
+    assert graph.graph["tokens"][graph.graph["read_position"]].strip() == "C"
+    for name, node in graph.nodes(data=True):
+        assert name == f"{node['layer']}.{node['index']}"
+        assert node["component"] >= 1
+    ours = CausalGraph.load(tmp_path / "here")
+    assert {(str(e.source), str(e.target), e.effect) for e in ours.edges} == set(
+        graph.edges(data="effect")
+    )
+
+
+def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: Path) -> None:
+    run("graph", "Copyright (C", "--formats", "svg,dot", "--out", "here")
+    (tmp_path / "here" / "notes.txt").write_text("mine")
+    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    assert not list((tmp_path / "here").glob("*.svg"))
+    assert (tmp_path / "here" / "notes.txt").read_text() == "mine"
+
+
+def test_prompts_with_one_slug_get_two_folders(run: Command, tmp_path: Path) -> None:
+    run("graph", "Copyright (C", "--formats", "dot")
+    run("graph", "Copyright [C", "--formats", "dot")
+    assert len(list((tmp_path / "outputs").iterdir())) == 2
+
+
+def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path: Path) -> None:
+    model, saes = folders
+    answer = run("graph", "the cat", "--model", model, "--saes", saes, "--min-path-edges", "1")
+    assert answer.code == 0, answer.err
+    (folder,) = (tmp_path / "outputs").iterdir()
+    graph = CausalGraph.load(folder)
+    assert graph.edges and graph.run.model == model and graph.run.saes == saes
+
+
+def test_edges_filters_and_formats(run: Command, tmp_path: Path) -> None:
+    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    graph = CausalGraph.load(tmp_path / "here")
+    first = graph.edges[0]
+    rows = json.loads(run("edges", "here", "--format", "json").out)
+    assert [row["effect"] for row in rows] == [edge.effect for edge in graph.edges]
+    text = run("edges", "here", "--source", str(first.source), "--format", "csv").out
+    assert {row["source"] for row in csv.DictReader(io.StringIO(text))} == {str(first.source)}
+    lowered = json.loads(run("edges", "here", "--sign", "promotes", "--format", "json").out)
+    assert lowered and all(row["effect"] < 0 for row in lowered)
+    assert str(first.target) in run("edges", "here", "--limit", "1").out
+
+
+def test_contexts_are_found_in_a_text_file(run: Command, folders: Folders, tmp_path: Path) -> None:
+    model, saes = folders
+    copy = shutil.copytree(saes, tmp_path / "saes")
+    (tmp_path / "text.txt").write_text("Copyright (C) 1998 hello world\n" * 40)
+    answer = run("contexts", "--text", "text.txt", "--model", model, "--saes", str(copy))
+    assert answer.code == 0, answer.err
+    assert len(list(copy.glob("*/contexts.safetensors"))) == len(list(copy.iterdir()))
+
+
+MISTAKES = {
+    "empty prompt": (["graph", ""], "prompt"),
+    "blank prompt": (["graph", "  "], "prompt"),
+    "no prompt": (["graph"], "prompt"),
+    "unknown command": (["grahp", "x"], "grahp"),
+    "unknown model": (["graph", "x", "--model", "no/such", "--saes", "SAES"], "no/such"),
+    "model folder without config": (["graph", "x", "--model", ".", "--saes", "SAES"], "config"),
+    "unknown SAEs": (["graph", "x", "--saes", "no-such-release"], "no-such-release"),
+    "no SAEs known": (["graph", "x", "--model", "MODEL"], "--saes"),
+    "SAEs are a file": (["graph", "x", "--saes", "file.txt"], "file"),
+    "SAE folder empty": (["graph", "x", "--saes", "empty"], "no SAEs"),
+    "SAEs of another width": (["graph", "x", "--saes", "SAES"], "dimensions"),
+    "top-k 0": (["graph", "x", "--top-k", "0"], "top_k"),
+    "top-k negative": (["graph", "x", "--top-k", "-3"], "top_k"),
+    "top-k a word": (["graph", "x", "--top-k", "many"], "many"),
+    "paths too long": (["graph", "x", "--min-path-edges", "99"], "99"),
+    "paths of none": (["graph", "x", "--min-path-edges", "0"], "min_path_edges"),
+    "per what": (["graph", "x", "--per", "token"], "token"),
+    "ablate where": (["graph", "x", "--ablate", "none"], "none"),
+    "layers without colon": (["graph", "x", "--layers", "3"], "3"),
+    "layers reversed": (["graph", "x", "--layers", "4:1"], "4:1"),
+    "layers outside": (["graph", "x", "--layers", "2:40"], "40"),
+    "read outside": (["graph", "x", "--read", "50"], "50"),
+    "read far back": (["graph", "x", "--read", "-50"], "-50"),
+    "pin malformed": (["graph", "x", "--pin", "five"], "five"),
+    "pin in no layer": (["graph", "x", "--pin", "99.1"], "99"),
+    "pin out of range": (["graph", "x", "--pin", "1.999999"], "999999"),
+    "pin in the last layer": (["graph", "x", "--pin", "6.1"], "last layer"),
+    "no CUDA": (["graph", "x", "--device", "cuda"], "cuda"),
+    "no such device": (["graph", "x", "--device", "toaster"], "toaster"),
+    "no such dtype": (["graph", "x", "--dtype", "int8"], "int8"),
+    "formats": (["graph", "x", "--formats", "svg,gif"], "gif"),
+    "output is a file": (["graph", "x", "--out", "file.txt"], "file.txt"),
+    "output under a file": (["graph", "x", "--out", "file.txt/run"], "file.txt"),
+    "output holds other files": (["graph", "x", "--out", "full"], "full"),
+    "output is this folder": (["graph", "x", "--out", "."], "folder you are in"),
+    "steps of the exact method": (["graph", "x", "--steps", "5"], "--method integrated-gradients"),
+    "steps of one gradient": (
+        ["graph", "x", "--method", "gradient", "--steps", "10"],
+        "--steps is for --method integrated-gradients",
+    ),
+    "read everywhere": (["graph", "x", "--read", "all"], "--ablate each"),
+    "pin at a position": (["graph", "x", "--pin", "3.309@1"], "--ablate each"),
+    "seed too large": (["graph", "x", "--seed", str(10**30)], "seed"),
+    "SAEs of no name": (["graph", "x", "--saes", ""], "no SAEs given"),
+    "folder of other things": (["graph", "x", "--saes", "others"], "holds no SAEs"),
+    "contexts of the bundled SAEs": (["contexts", "--text", "file.txt"], "--saes"),
+    "no graph there": (["edges", "nowhere"], "nowhere"),
+    "graph corrupt": (["edges", "broken.json"], "broken.json"),
+    "graph of another schema": (["edges", "old.json"], "old"),
+    "no text": (["contexts", "--text", "nowhere.txt"], "nowhere.txt"),
+    "text empty": (
+        ["contexts", "--text", "empty.txt", "--model", "MODEL", "--saes", "SAES"],
+        "empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("arguments, named", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_get_one_line_and_exit_2(
+    run: Command, folders: Folders, tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "others" / "thing").mkdir(parents=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    (tmp_path / "file.txt").write_text("mine")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "broken.json").write_text('{"nodes": [')
+    old = {"directed": True, "multigraph": False, "graph": {"schema": "old"}, "nodes": []}
+    (tmp_path / "old.json").write_text(json.dumps({**old, "edges": []}))
+    before = sorted(tmp_path.rglob("*"))
+    places = {"MODEL": folders[0], "SAES": folders[1]}
+    answer = run(*(places.get(word, word) for word in arguments))
+    assert answer.code == 2
+    lines = answer.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), answer.err
+    assert named in lines[0]
+    assert answer.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_command_shows_the_help(run: Command) -> None:
+    answer = run()
+    assert answer.code == 0 and "graph" in answer.out and not answer.err
+
+
+def test_a_terminal_that_knows_only_ascii(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sae_graphs.cli", "graph", "Copyright (C", "--formats", "dot"],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs" / "copyright-c" / "graph.json").is_file()
+
+
+def test_ctrl_c_writes_nothing_and_says_so(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sae_graphs.effects.build
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sae_graphs.effects.build, "causal_graph", interrupted)
+    answer = run("graph", "Copyright (C")
+    assert answer.code == 130
+    assert answer.err.strip() == "stopped; no half-written file is left"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompt_longer_than_the_context(run: Command) -> None:
+    answer = run("graph", "word " * 400)
+    assert answer.code == 2 and "at most" in answer.err
+
+
+def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
+    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    active = {n.feature.index for n in CausalGraph.load("here").nodes if n.feature.layer == "1"}
+    for index in range(len(active) + 200):
+        answer = run("graph", "Copyright (C", "--pin", f"1.{index}", "--formats", "dot")
+        if answer.code:
+            assert answer.code == 2 and "inactive" in answer.err
+            return
+    pytest.fail("every feature was active")
+
+
+def test_edges_of_a_feature_that_is_not_there(run: Command) -> None:
+    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    answer = run("edges", "here", "--source", "1.999999")
+    assert answer.code == 2 and "1.999999" in answer.err
+    assert run("edges", "here", "--component", "99").code == 2
+
+
+def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
+    answer = run("graph", "Copyright (C", "--top-k", "1", "--min-path-edges", "6", "--out", "here")
+    assert answer.code == 0
+    if not CausalGraph.load(tmp_path / "here").edges:
+        assert "min_path_edges" in answer.out
+        assert (tmp_path / "here" / "graph.svg").stat().st_size > 0
+
+
+def test_hostile_prompt_draws_and_prints(run: Command, tmp_path: Path) -> None:
+    prompt = "<script>alert('&\"')</script>\x1b[31m\u202e\nCopyright (C"
+    answer = run("graph", prompt, "--out", "here")
+    assert answer.code == 0, answer.err
+    assert "\x1b[31m" not in answer.out and "\u202e" not in answer.out
+    page = (tmp_path / "here" / "graph.html").read_text()
+    assert "<script>alert" not in page
+    assert CausalGraph.load(tmp_path / "here").run.prompt == prompt
+
+
+@pytest.mark.parametrize("command", [[], ["graph"], ["edges"], ["contexts"]])
+def test_help_shows_an_example_without_loading_torch(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom sae_graphs import cli\n"
+        f"sys.argv = ['sae-graphs', *{command!r}, '--help']\n"
+        f"{RUN_WITHOUT_TORCH}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not command or "Example" in done.stdout
+
+
+def test_edges_of_a_saved_graph_do_not_load_torch(run: Command, tmp_path: Path) -> None:
+    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    code = (
+        "import sys\nfrom sae_graphs import cli\nsys.argv = ['sae-graphs', 'edges', 'here']\n"
+        f"{RUN_WITHOUT_TORCH}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr

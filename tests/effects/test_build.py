@@ -1,0 +1,445 @@
+"""`causal_graph`: options, errors, what the record says, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sae_graphs as sg
+from sae_graphs.effects.ablations import ablations_of, places_of
+from sae_graphs.effects.build import causal_graph, settings_from
+from sae_graphs.effects.exact import measure
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.interventions import resample, scale
+from sae_graphs.model.stream import parse_layers
+from tests.conftest import BridgeOf
+from tests.support.models import CONTEXT, OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_k": -3}, "top_k is -3"),
+        ({"top_k": 2.5}, "top_k is 2.5"),
+        ({"top_k": "8"}, "top_k is '8'"),
+        ({"top_k": True}, "top_k is True"),
+        ({"min_path_edges": 0}, "min_path_edges is 0"),
+        ({"min_path_edges": 4}, "allow paths of at most 3"),
+        ({"min_path_edges": 2, "layers": ("1", "2")}, "allow paths of at most 1"),
+        ({"per": "row"}, "per is 'row'"),
+        ({"ablate": "some"}, "ablate is 'some'"),
+        ({"read": 10}, "0 to 9"),
+        ({"read": -11}, "outside the prompt of 10 tokens"),
+        ({"read": 1.5}, "read is 1.5"),
+        ({"read": "last"}, "read is 'last'"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"seed": 2**70}, "expected 0 to"),
+        ({"seed": -1}, "expected 0 to"),
+        ({"pin": 3.5}, "not a feature: 3.5"),
+        ({"layers": ("2", "1")}, "lower one first"),
+        ({"layers": ("1", "1")}, "fewer than two"),
+        ({"layers": ("0", "4")}, "no SAE layer '4'"),
+        ({"layers": "0-2"}, "expected first:last"),
+        ({"layers": 3}, "expected first:last"),
+        ({"pin": ("five",)}, "not a feature: 'five'"),
+        ({"pin": ("7.1",)}, "no SAE layer '7'"),
+        ({"pin": ("1.40",)}, "features 0 to 39"),
+        ({"pin": ("3.1",)}, "last layer"),
+        ({"pin": ("1.1@2",)}, "leave the position out"),
+        ({"pin": ("0.1",), "layers": ("1", "3")}, "no SAE layer '0'"),
+        ({"colour": "red"}, "no option 'colour'"),
+    ],
+)
+def test_wrong_options(tiny: InstrumentedModel, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SaeGraphsError, match=message) as caught:
+        causal_graph(tiny, PROMPT, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "3", "3:", ":8", "3:4:5", " : "])
+def test_wrong_layer_ranges(text: str) -> None:
+    with pytest.raises(SaeGraphsError, match="first:last"):
+        parse_layers(text)
+
+
+def test_layer_ranges() -> None:
+    assert parse_layers(" 3 : e ") == ("3", "e")
+    assert parse_layers(None) is None
+    for given in ("1:3", (1, 3), ["1", "3"]):
+        assert settings_from({"layers": given}).layers == ("1", "3")
+
+
+def test_pins_are_parsed() -> None:
+    assert [str(p) for p in GraphSettings(pin=("5.10600",)).pin] == ["5.10600"]  # type: ignore[arg-type]
+    assert GraphSettings(pin="5.10600") == GraphSettings(pin=("5.10600",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pin", [(), ("0.1",)])
+def test_default_path_length(pin: tuple[str, ...]) -> None:
+    settings = GraphSettings(pin=pin)  # type: ignore[arg-type]
+    assert [settings.path_edges(pairs) for pairs in (1, 2, 3, 12)] == (
+        [1, 1, 1, 1] if pin else [1, 2, 3, 3]
+    )
+
+
+# -- prompts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["", 5, None])
+def test_no_prompt(tiny: InstrumentedModel, prompt: Any) -> None:
+    with pytest.raises(SaeGraphsError, match="give some text"):
+        causal_graph(tiny, prompt)
+
+
+def test_longest_prompt(tiny: InstrumentedModel) -> None:
+    with pytest.raises(SaeGraphsError, match=f"33 tokens, tiny reads at most {CONTEXT}"):
+        causal_graph(tiny, "(" * CONTEXT)
+    assert len(tiny.clean_run("(" * (CONTEXT - 1))) == CONTEXT
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "\ud83d half an emoji",
+        "\udc00",
+        "a\x00b",
+        " ",
+        "\n\t",
+        "שלום \u202e<script>",
+        "😀 'quotes' & \"more\"",
+    ],
+    ids=["half", "other half", "NUL", "space", "newline", "right to left", "emoji"],
+)
+def test_hostile_prompts(tiny: InstrumentedModel, prompt: str, tmp_path: Path) -> None:
+    graph = causal_graph(tiny, prompt, min_path_edges=1)
+    assert graph.edges
+    again = CausalGraph.load(graph.save(tmp_path))
+    assert again == graph
+    assert again.run.prompt == prompt
+
+
+def test_bos_comes_once(tiny: InstrumentedModel) -> None:
+    plain = tiny.clean_run("the cat").token_ids
+    assert plain[0] == 0
+    assert tiny.clean_run("<bos>the cat").token_ids == plain
+    assert tiny.clean_run("the cat", prepend_bos=False).token_ids == plain[1:]
+    assert tiny.clean_run("<bos>the cat", prepend_bos=False).token_ids == plain
+    graph = causal_graph(tiny, "<bos>the cat")
+    assert graph.run.tokens == causal_graph(tiny, "the cat").run.tokens
+    assert graph.run.tokens[0] == "<bos>"
+
+
+def test_bos_follows_the_saes(bridge_of: BridgeOf) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    saes = random_stack(bridge, STACKS["gap"], ["standard"], prepend_bos=False)
+    model = InstrumentedModel(bridge, saes)
+    assert model.clean_run("the cat").tokens == ("the", " cat")
+    assert model.clean_run("the cat", prepend_bos=True).tokens == ("<bos>", "the", " cat")
+
+
+# -- the graph -------------------------------------------------------------------------------------
+
+
+def test_the_record(tiny: InstrumentedModel) -> None:
+    graph = causal_graph(tiny, PROMPT, top_k=5, read=-2, layers=("1", "3"), min_path_edges=1)
+    run = graph.run
+    assert (run.model, run.saes, run.prompt, run.read_position) == ("tiny", "custom", PROMPT, 8)
+    assert run.settings["top_k"] == 5
+    assert run.settings["layers"] == ["1", "3"]
+    assert run.settings["min_path_edges"] == 1
+    assert run.settings["intervention"] == "zero"
+    assert [layer.label for layer in run.layers] == ["1", "2", "3"]
+    assert [layer.hook_point for layer in run.layers] == list(STACKS["pre"][1:])
+    assert sum(p for _, p in run.next_tokens) <= 1 + 1e-6
+    clean = tiny.clean_run(PROMPT)
+    probabilities = clean.logits[8].softmax(-1)
+    assert run.next_tokens[0][1] == pytest.approx(float(probabilities.max()), rel=1e-5)
+    totals = [layer.total_abs_effect for layer in run.layers]
+    assert totals[-1] is None
+    assert sum(t for t in totals if t is not None) == pytest.approx(run.total_abs_effect)
+    kept = [layer.kept_abs_effect or 0.0 for layer in run.layers]
+    assert sum(kept) == pytest.approx(run.kept_abs_effect)
+    for node in graph.nodes:
+        depth = tiny.stack.depths[node.feature.layer]
+        column = clean.activations[depth].of(torch.tensor([node.feature.index]))[:, 0]
+        assert node.activations == pytest.approx(column.tolist())
+        assert node.activation == node.activations[8]
+
+
+def test_edges_go_one_layer_forward_on_long_paths(tiny: InstrumentedModel) -> None:
+    graph = causal_graph(tiny, PROMPT)
+    assert graph.edges
+    for edge in graph.edges:
+        assert graph.depths[edge.target.layer] == graph.depths[edge.source.layer] + 1
+    assert {len(path.edges) for path in graph.paths(limit=100)} == {3}
+
+
+def test_a_layer_range_measures_the_same_effects(tiny: InstrumentedModel) -> None:
+    whole = causal_graph(tiny, PROMPT, min_path_edges=1)
+    part = causal_graph(tiny, PROMPT, min_path_edges=1, layers=("1", "2"))
+    assert part.edges
+    bare = [replace(edge, anatomy=None) for edge in part.edges]  # these agree to rounding only
+    assert bare == [replace(edge, anatomy=None) for edge in whole.find_edges(layer=1)]
+
+
+def test_a_layer_range_keeps_to_the_memory(bridge_of: BridgeOf) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    model = InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]), name="m")
+    model.working_memory = 12345
+    assert model.between("1", "2").working_memory == 12345
+
+
+def test_pinned_features(tiny: InstrumentedModel) -> None:
+    clean = tiny.clean_run(PROMPT)
+    active = (clean.activations[1].dense()[1:] != 0).any(0)
+    index, silent = int(active.nonzero()[3]), int((~active).nonzero()[0])
+    graph = causal_graph(tiny, PROMPT, pin=(f"1.{index}",), top_k=100)
+    assert {str(e.source) for e in graph.edges} == {f"1.{index}"}
+    whole = causal_graph(tiny, PROMPT, top_k=10**6, min_path_edges=1)
+    expected = {e.target: e.effect for e in whole.find_edges(source=f"1.{index}")}
+    assert {e.target: e.effect for e in graph.edges} == pytest.approx(expected)
+    with pytest.raises(SaeGraphsError, match="inactive at every ablated position"):
+        causal_graph(tiny, PROMPT, pin=(f"1.{silent}",))
+
+
+def test_pins_in_two_runs_join(tiny: InstrumentedModel) -> None:
+    clean = tiny.clean_run(PROMPT)
+    sources = ablations_of(clean, 1, places_of(clean, GraphSettings())).features.tolist()
+    both = causal_graph(tiny, PROMPT, pin=(f"1.{sources[0]}", f"1.{sources[1]}"), top_k=1000)
+    left, right = (causal_graph(tiny, PROMPT, pin=(f"1.{i}",), top_k=1000) for i in sources[:2])
+    joined = sg.union(left, right)
+    assert [str(e) for e in joined.edges] == [str(e) for e in both.edges]
+    assert joined.run.total_abs_effect == pytest.approx(both.run.total_abs_effect)
+    assert joined.run.settings == both.run.settings
+
+
+def test_nothing_left_is_no_error(tiny: InstrumentedModel, tmp_path: Path) -> None:
+    graph = causal_graph(tiny, PROMPT, top_k=1, per="graph")
+    assert (graph.edges, graph.nodes) == ((), ())
+    assert graph.run.total_abs_effect > 0
+    assert any("min_path_edges" in warning for warning in graph.run.warnings)
+    assert CausalGraph.load(graph.save(tmp_path)) == graph
+    nothing = causal_graph(tiny, PROMPT, intervention=scale(1))
+    assert nothing.run.total_abs_effect == 0
+    assert any("no ablation changed" in warning for warning in nothing.run.warnings)
+
+
+def test_two_runs_are_equal(tiny: InstrumentedModel) -> None:
+    assert causal_graph(tiny, PROMPT) == causal_graph(tiny, PROMPT)
+    assert causal_graph(tiny, PROMPT, seed=3).edges == causal_graph(tiny, PROMPT).edges
+
+
+def test_progress(tiny: InstrumentedModel) -> None:
+    told: list[tuple[int, int]] = []
+    causal_graph(tiny, PROMPT, progress=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1] > 30
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def tensors_of(clean: CleanRun) -> list[torch.Tensor]:
+    values = [activations.values for activations in clean.activations]
+    return [*clean.streams, *values, *clean.inputs, clean.logits]
+
+
+def test_nothing_is_changed_by_measuring(tiny: InstrumentedModel) -> None:
+    clean = tiny.clean_run(PROMPT)
+    before = [t.clone() for t in tensors_of(clean)]
+    weights = [p.clone() for p in tiny.model.parameters()]
+    sae_weights = [p.clone() for layer in tiny.stack.layers for p in layer.sae.parameters()]
+    places = places_of(clean, GraphSettings())
+    for depth in range(3):
+        ablations = ablations_of(clean, depth, places)
+        kept = [column.clone() for column in ablations[1:]]
+        list(measure(tiny, clean, ablations, places))
+        assert all(torch.equal(a, b) for a, b in zip(ablations[1:], kept, strict=True))
+    causal_graph(tiny, PROMPT)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors_of(clean), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, tiny.model.parameters(), strict=True))
+    held = [p for layer in tiny.stack.layers for p in layer.sae.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(sae_weights, held, strict=True))
+
+
+def test_an_inactive_feature_changes_nothing_exactly(tiny: InstrumentedModel) -> None:
+    clean = tiny.clean_run(PROMPT)
+    places = places_of(clean, GraphSettings())
+    for depth in range(3):
+        active = set(ablations_of(clean, depth, places).features.tolist())
+        silent = torch.tensor(sorted(set(range(40)) - active))
+        assert len(silent) > 0
+        assert len(ablations_of(clean, depth, places, features=silent)) == 0
+
+
+def test_features_after_the_read_position_are_no_sources(tiny: InstrumentedModel) -> None:
+    """The future cannot act on the past: no rounding may look as if it did."""
+    clean = tiny.clean_run(PROMPT)
+    active = clean.activations[1].dense() != 0
+    late = active[4:].any(0) & ~active[1:4].any(0)
+    assert late.any()
+    graph = causal_graph(tiny, PROMPT, read=3, top_k=10**6, min_path_edges=1)
+    sources = {edge.source.index for edge in graph.find_edges(layer=1)}
+    assert sources
+    assert not sources & set(late.nonzero()[:, 0].tolist())
+    assert min(abs(edge.effect) for edge in graph.edges) > 1e-12
+
+
+def test_interventions_check_their_input(tiny: InstrumentedModel) -> None:
+    from sae_graphs.model.interventions import mean_over
+
+    with pytest.raises(SaeGraphsError, match="no reference prompts"):
+        mean_over(tiny, [])
+    with pytest.raises(SaeGraphsError, match="3 tokens, this one 10"):
+        resample(tiny, "the cat", n_tokens=10)
+    graph = causal_graph(tiny, PROMPT, intervention=resample(tiny, OTHER_PROMPT, n_tokens=10))
+    assert str(graph.run.settings["intervention"]).startswith("resample (")
+
+
+def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: InstrumentedModel) -> None:
+    from sae_graphs.model.interventions import mean_over
+
+    mean = mean_over(tiny, [OTHER_PROMPT])
+    options: dict[str, Any] = {"top_k": 500, "min_path_edges": 1, "intervention": mean}
+    whole = causal_graph(tiny, PROMPT, **options)
+    part = causal_graph(tiny, PROMPT, layers=("1", "3"), **options)
+    expected = {(e.source, e.target): e.effect for e in whole.edges if e.source.layer in ("1", "2")}
+    assert {(e.source, e.target): e.effect for e in part.edges} == pytest.approx(expected)
+
+
+def test_graphs_of_other_reference_prompts_do_not_join(tiny: InstrumentedModel) -> None:
+    from sae_graphs.graph.combine import union
+    from sae_graphs.model.interventions import mean_over
+
+    pins = [str(edge.source) for edge in causal_graph(tiny, PROMPT, min_path_edges=1).edges]
+    first, second = sorted(set(pins))[:2]
+    graphs = [
+        causal_graph(tiny, PROMPT, pin=(pin,), intervention=mean_over(tiny, [text]))
+        for pin, text in ((first, OTHER_PROMPT), (second, PROMPT))
+    ]
+    with pytest.raises(SaeGraphsError, match="intervention"):
+        union(*graphs)
+
+
+def test_settings_and_options_are_not_both_taken(tiny: InstrumentedModel) -> None:
+    with pytest.raises(SaeGraphsError, match="not both"):
+        causal_graph(tiny, PROMPT, settings=GraphSettings(), top_k=1)
+
+
+def test_reading_where_nothing_is_ablated_is_a_mistake(tiny: InstrumentedModel) -> None:
+    with pytest.raises(SaeGraphsError, match="--ablate-first"):
+        causal_graph(tiny, PROMPT, read=0)
+    assert causal_graph(tiny, PROMPT, read=0, ablate="read", min_path_edges=1).edges
+
+
+def test_pinned_features_alone_are_counted_as_measured(tiny: InstrumentedModel) -> None:
+    pin = str(causal_graph(tiny, PROMPT, min_path_edges=1).edges[0].source)
+    layers = causal_graph(tiny, PROMPT, pin=(pin,)).run.layers
+    assert sum(layer.measured_features or 0 for layer in layers) == 1
+    assert sum(layer.active_features for layer in layers) > 1
+
+
+def test_a_layer_that_is_passed_over_is_said_to_be(bridge_of: BridgeOf) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    gapped = InstrumentedModel(bridge, random_stack(bridge, STACKS["gap"], ["standard"]))
+    warnings = causal_graph(gapped, PROMPT, min_path_edges=1).run.warnings
+    assert any("no SAE stands between" in warning for warning in warnings)
+
+
+def test_saes_that_mix_tokens_are_refused(bridge_of: BridgeOf) -> None:
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+
+    bridge = bridge_of("gpt2", "float32")
+    saes = []
+    for hook in STACKS["pre"][:2]:
+        sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=16, d_sae=40, k=4))
+        sae.cfg.metadata.hook_name = hook
+        saes.append(sae)
+    with pytest.raises(SaeGraphsError, match="mixes tokens"):
+        causal_graph(InstrumentedModel(bridge, saes), PROMPT, min_path_edges=1)
+
+
+# -- preflight -------------------------------------------------------------------------------------
+
+
+def fitted(bridge: Any, hooks: tuple[str, ...], said: tuple[str, ...]) -> InstrumentedModel:
+    """SAEs that rebuild the streams at `hooks` exactly, but claim to belong to `said`.
+
+    Their features are plus and minus the stream's principal axes, about its mean: 9 positions
+    span 8 of the 16 dimensions, so that another stream does not fit.
+    """
+    from tests.support.models import random_sae, tokenizer
+
+    ids = torch.tensor([[0, *tokenizer()(PROMPT, add_special_tokens=False).input_ids]])
+    _, cache = bridge.run_with_cache(ids)
+    saes = []
+    for hook, claim in zip(hooks, said, strict=True):
+        stream = cache[hook][0, 1:]
+        axes = torch.linalg.svd(stream - stream.mean(0)).Vh[:8]
+        both = torch.cat([axes, -axes])
+        sae = random_sae("standard", claim, size=1.0, seed=0, n_features=16)
+        sae.W_dec.data.copy_(both)
+        sae.W_enc.data.copy_(both.T)
+        sae.b_enc.data.zero_()
+        sae.b_dec.data.copy_(stream.mean(0))
+        saes.append(sae)
+    return InstrumentedModel(bridge, saes)
+
+
+def test_a_stack_one_hook_away_is_warned_about(bridge_of: BridgeOf) -> None:
+    bridge = bridge_of("gpt2", "float64")
+    right = ("blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")
+    wrong = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.2.hook_resid_post")
+    good = causal_graph(fitted(bridge, right, right), PROMPT)
+    assert all(layer.fvu < 1e-6 for layer in good.run.layers)
+    assert good.run.warnings == ()
+    bad = causal_graph(fitted(bridge, right, wrong), PROMPT)
+    assert max(layer.fvu for layer in bad.run.layers) > 0.5
+    assert any("do not fit" in warning for warning in bad.run.warnings)
+
+
+def test_one_token_repeated_has_a_finite_fit(bridge_of: BridgeOf, tmp_path: Path) -> None:
+    """With rotary positions such a prompt's first stream does not vary at all."""
+    bridge = bridge_of("llama")
+    model = InstrumentedModel(
+        bridge, random_stack(bridge, STACKS["pre"], ["standard"], dtype="float32")
+    )
+    graph = causal_graph(model, "((((")
+    assert all(0 <= layer.fvu < 100 for layer in graph.run.layers)
+    assert CausalGraph.load(graph.save(tmp_path)) == graph
+
+
+# -- precision, files ------------------------------------------------------------------------------
+
+
+def test_precisions_agree(bridge_of: BridgeOf) -> None:
+    """The same graph in float32 as in float64."""
+    double = bridge_of("gpt2", "float64")
+    saes = random_stack(double, STACKS["pre"], ["jumprelu"])
+    one = causal_graph(InstrumentedModel(double, saes), PROMPT)
+    single = bridge_of("gpt2", "float32")
+    two = causal_graph(InstrumentedModel(single, in_dtype(saes, "float32")), PROMPT)
+    assert [(e.source, e.target) for e in one.edges] == [(e.source, e.target) for e in two.edges]
+    assert [e.effect for e in one.edges] == pytest.approx([e.effect for e in two.edges], rel=1e-3)
+
+
+def test_load_from_folders(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """`load` and `InstrumentedModel` over the same files give the same graph."""
+    from tests.support.models import load_bridge, save_saes
+
+    folder = model_folder("gpt2")
+    bridge = load_bridge(folder, torch.float32)
+    saes = random_stack(bridge, STACKS["pre"], ["topk", "standard"], dtype="float32")
+    loaded = sg.load(folder, saes=save_saes(saes, tmp_path / "saes"))
+    graph = causal_graph(loaded, PROMPT)
+    assert graph.edges == causal_graph(InstrumentedModel(bridge, saes), PROMPT).edges
+    assert graph.run.saes == str(tmp_path / "saes")

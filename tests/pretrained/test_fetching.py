@@ -1,0 +1,486 @@
+"""From a hub to a graph: what is fetched is planned and shown, and gone on with; one line else.
+
+The hub is on this machine (tests/hub_server.py) and serves generated weights under real names.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import sae_graphs as sg
+from sae_graphs.errors import HubError, SaeGraphsError, SAELoadError
+from sae_graphs.model.memory import SAESize
+from sae_graphs.model.shelf import HubFile
+from sae_graphs.pretrained import download as resumable
+from sae_graphs.pretrained import fetching
+from sae_graphs.pretrained import models as hub_models
+from sae_graphs.pretrained.catalogue import listed_stacks, with_sizes
+from sae_graphs.pretrained.fetching import Fetch, plan_fetch, run_fetch
+from sae_graphs.pretrained.find_saes import find_saes
+from sae_graphs.pretrained.hub import MARGIN, cached, cached_files, check_disk, fetch
+from sae_graphs.pretrained.models import files_of_model
+from tests.support.hub_cache import STACKS, build, snapshot_of
+from tests.support.hub_server import FakeHub, fake_hub
+from tests.support.stacks import one_line
+
+MODEL, RELEASE, REPO = "gpt2-small", "gpt2-small-res-jb", "jbloom/GPT2-Small-SAEs-Reformatted"
+FEATURES = STACKS[MODEL].n_features
+WEIGHTS = "blocks.5.hook_resid_pre/sae_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the hub serves."""
+    home = tmp_path_factory.mktemp("served")
+    build(home, MODEL)
+    build(home, "gemma-2-2b")
+    return home
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def hub(served: Path, home: Path) -> Iterator[FakeHub]:
+    """The hub, in use."""
+    with fake_hub(served) as found, found.in_use(home):
+        yield found
+
+
+class Watch:
+    """What a user is shown of a fetch."""
+
+    def __init__(self) -> None:
+        self.plans: list[tuple[Fetch, int | None]] = []
+        self.told: list[tuple[int, int]] = []
+
+    def __call__(self, plan: Fetch, least: int | None) -> AbstractContextManager[Any]:
+        self.plans.append((plan, least))
+        return self._told()
+
+    @contextmanager
+    def _told(self) -> Iterator[Any]:
+        yield lambda done, total: self.told.append((done, total))
+
+
+# -- the whole way ---------------------------------------------------------------------------------
+
+
+def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
+    watch = Watch()
+    model = sg.load(MODEL, fetching=watch)
+    graph = sg.causal_graph(model, "Copyright (C")
+    assert graph.edges
+    assert model.stack.name == RELEASE
+    assert [layer.label for layer in model.stack.layers] == [str(n) for n in range(13)]
+
+    (plan, least), *more = watch.plans
+    assert not more
+    assert plan.words.startswith("fetching the model gpt2 (")
+    assert f"and 13 SAEs of {RELEASE} (" in plan.words
+    assert str(home) in plan.words
+    assert least == model.memory_plan.least  # foretold from the hub's headers alone
+    total = sum(file.size or 0 for file in plan.files)
+    assert watch.told[-1] == (total, total)
+    done = [at for at, _ in watch.told]
+    assert done == sorted(done)
+    assert hub.sent >= total
+
+    before = len(hub.asked)
+    again = sg.load(MODEL, fetching=watch)
+    assert len(hub.asked) == before  # no request at all
+    assert len(watch.plans) == 1
+    assert sg.causal_graph(again, "Copyright (C").edges == graph.edges
+
+
+def test_only_the_layers_asked_for_are_fetched(hub: FakeHub) -> None:
+    watch = Watch()
+    model = sg.load(MODEL, layers=("3", "5"), fetching=watch)
+    assert [layer.label for layer in model.stack.layers] == ["3", "4", "5"]
+    assert watch.plans[0][0].n_saes == 3
+    held = {name.partition("/")[0] for name in cached_files(REPO)}
+    assert held == {f"blocks.{block}.hook_resid_pre" for block in (3, 4, 5)}
+    part = sg.causal_graph(model, "Copyright (C", layers=("3", "5"))
+    whole = sg.causal_graph(sg.load(MODEL), "Copyright (C", layers=("3", "5"))
+    assert part.edges == whole.edges
+
+
+def test_only_the_saes_chosen_are_fetched(hub: FakeHub) -> None:
+    stack = STACKS["gemma-2-2b"]
+    _, sources = find_saes(stack.release, stack.pattern, device="cpu", dtype="float32")
+    plan = plan_fetch(stack.model, stack.release, sources, local=False)
+    run_fetch(plan)
+    names = [name for name in cached_files(stack.entry.repo_id) if name.endswith(".npz")]
+    assert len(names) == 26
+    assert all("width_16k" in name for name in names)
+
+
+# -- stopped and gone on ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> HubFile:
+    """A file that counts as large, sent in small pieces."""
+    monkeypatch.setattr(resumable, "LEAST_BYTES", 1)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 512)
+    return HubFile(REPO, WEIGHTS, 4760)
+
+
+def test_half_a_file_is_gone_on_with(hub: FakeHub, served: Path, large: HubFile) -> None:
+    original = snapshot_of(served, REPO) / WEIGHTS
+    size = original.stat().st_size
+    told: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append(done)
+        if done > size // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch([HubFile(REPO, WEIGHTS, size)], "SAEs", stop)
+    assert cached(REPO, WEIGHTS) is None
+    assert 0 < told[-1] < size
+    hub.asked.clear()
+    fetch([HubFile(REPO, WEIGHTS, size)], "SAEs", lambda done, total: told.append(done))
+    ranges = [request.range for request in hub.asked if request.method == "GET" and request.range]
+    assert len(ranges) == 1
+    kept = int(ranges[0].removeprefix("bytes=").rstrip("-"))
+    assert kept >= size // 2 - 512  # all but the piece that was told of last
+    assert hub.sent == size - kept
+    at = cached(REPO, WEIGHTS)
+    assert at is not None
+    assert at.read_bytes() == original.read_bytes()
+    assert told[-1] == size
+
+
+def test_a_connection_that_breaks_off_is_taken_up_again(
+    hub: FakeHub, served: Path, large: HubFile
+) -> None:
+    hub.cuts[REPO, WEIGHTS] = 2000
+    fetch([large], "SAEs", lambda done, total: None)
+    at = cached(REPO, WEIGHTS)
+    assert at is not None
+    assert at.read_bytes() == (snapshot_of(served, REPO) / WEIGHTS).read_bytes()
+
+
+def test_what_arrives_damaged_is_not_kept(hub: FakeHub, home: Path, large: HubFile) -> None:
+    """Half a file from elsewhere: the whole does not have the hash that the hub names."""
+    hub.cuts[REPO, WEIGHTS] = 3000
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch([large], "SAEs", stop)
+    (part,) = home.rglob("*.part")
+    part.write_bytes(b"x" * 100)
+    with pytest.raises(HubError, match="arrived damaged") as caught:
+        fetch([large], "SAEs", lambda done, total: None)
+    one_line(caught)
+    assert cached(REPO, WEIGHTS) is None
+    fetch([large], "SAEs", lambda done, total: None)
+    assert cached(REPO, WEIGHTS) is not None
+
+
+def test_a_fetch_that_failed_keeps_what_is_whole(hub: FakeHub) -> None:
+    hub.absent.add((REPO, WEIGHTS))
+    with pytest.raises(HubError, match=f"{REPO} has no {WEIGHTS}") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    kept = [*cached_files("gpt2"), *cached_files(REPO)]
+    assert "config.json" in kept  # small files come first
+    hub.absent.clear()
+    watch = Watch()
+    sg.load(MODEL, fetching=watch)
+    assert not {file.name for file in watch.plans[0][0].files} & set(kept)
+
+
+def test_half_a_file_is_counted_as_here(
+    hub: FakeHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what a disk has to have."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, MARGIN + 4000))
+    with pytest.raises(HubError, match="do not fit"):
+        check_disk([HubFile(REPO, WEIGHTS, 4760)])
+    blobs = home / "hub" / f"models--{REPO.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "abc.part").write_bytes(b"x" * 1000)
+    check_disk([HubFile(REPO, WEIGHTS, 4760)])
+
+
+def test_a_tokenizer_that_is_half_here(hub: FakeHub) -> None:
+    """Weights alone are not a model; what is missing of it is fetched, and nothing else."""
+    sg.load(MODEL)
+    at = cached("gpt2", "tokenizer_config.json")
+    assert at is not None
+    at.unlink()
+    hub.asked.clear()
+    sg.load(MODEL)
+    assert cached("gpt2", "tokenizer_config.json") is not None
+    whole = [request for request in hub.asked if request.sent and not request.range]
+    assert {request.path.rpartition("/")[2] for request in whole} <= {"tokenizer_config.json"}
+
+
+def test_a_model_without_a_tokenizer_s_configuration(
+    served: Path, home: Path, tmp_path: Path
+) -> None:
+    """Not every model has one: the hub is asked once, and not again."""
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    (snapshot_of(other, "gpt2") / "tokenizer_config.json").unlink()
+    with fake_hub(other) as hub, hub.in_use(home):
+        files = files_of_model("gpt2")
+        fetch(files, "model 'gpt2'", lambda done, total: None)
+        asked = len(hub.asked)
+        plan = plan_fetch("gpt2", "none", [], local=False)
+        assert not plan.files
+        assert len(hub.asked) == asked
+
+
+def test_a_repository_that_has_moved_on(
+    hub: FakeHub, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks whether there is a newer commit of what is here."""
+    sg.load(MODEL)
+    monkeypatch.setattr(FakeHub, "snapshot", lambda self, repo_id: None)
+    with_sizes(listed_stacks(RELEASE))
+    assert sg.load(MODEL).stack.name == RELEASE
+
+
+# -- refused before it is fetched ------------------------------------------------------------------
+
+
+def test_too_little_memory(hub: FakeHub) -> None:
+    with pytest.raises(SaeGraphsError, match="is too little: the libraries take") as caught:
+        sg.load(MODEL, memory="700MiB")
+    one_line(caught)
+    headers = [request for request in hub.asked if request.sent]
+    assert all(request.range for request in headers)  # the beginning of files, and no file
+    assert not cached_files("gpt2")
+
+
+def test_too_little_disk(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
+    with pytest.raises(HubError, match=r"do not fit on the disk .* set HF_HOME") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    assert not cached_files("gpt2")
+
+
+def test_saes_of_another_width(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told from the configurations, before anything large is fetched."""
+    monkeypatch.setattr(fetching, "SMALL", 4000)
+    monkeypatch.setattr(hub_models, "width_of", lambda model: 32)
+    with pytest.raises(SaeGraphsError, match="reads 16 dimensions, gpt2 has 32") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    assert cached("gpt2", "config.json") is not None
+    assert cached("gpt2", "model.safetensors") is None
+
+
+def test_a_missing_sae_of_a_release(served: Path, home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    (snapshot_of(other, REPO) / WEIGHTS).unlink()
+    with fake_hub(other) as hub, hub.in_use(home):
+        with pytest.raises(HubError, match=f"{REPO} has no {WEIGHTS}") as caught:
+            sg.load(MODEL)
+        assert "--sae-pattern" in one_line(caught)
+        assert not cached_files("gpt2")  # found before anything was fetched
+
+
+def test_a_gated_model(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    hub.gated.add("google/gemma-2-2b")
+    with pytest.raises(HubError, match=r"is gated; accept its terms on .* HF_TOKEN") as caught:
+        sg.load("gemma-2-2b")
+    assert "https://huggingface.co/google/gemma-2-2b" in one_line(caught)
+    assert hub.sent < 10_000
+
+
+@pytest.mark.parametrize(
+    ("model", "saes", "message"),
+    [
+        ("nobody/nothing", RELEASE, "the hub knows no nobody/nothing, or it is private"),
+        (MODEL, "nobody/saes", r"no folder of SAEs is called 'nobody.saes', and on .* knows no"),
+        ("not a name", RELEASE, "is not the name of a repository"),
+    ],
+)
+def test_what_the_hub_does_not_know(hub: FakeHub, model: str, saes: str, message: str) -> None:
+    with pytest.raises(HubError, match=message) as caught:
+        sg.load(model, saes=saes)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_hub_that_fails(hub: FakeHub, status: int) -> None:
+    hub.failing[REPO] = status
+    with pytest.raises(HubError, match=f"the hub answers {status} for .* run the same again") as e:
+        sg.load(MODEL)
+    one_line(e)
+
+
+def test_no_network(home: Path) -> None:
+    with fake_hub(home) as hub:
+        pass  # it is gone
+    with hub.in_use(home), pytest.raises(HubError, match="check the network") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+
+
+def test_offline_without_a_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"is not in the cache .* HF_HUB_OFFLINE") as caught:
+        sg.load(MODEL)
+    one_line(caught)
+    assert not hub.asked
+
+
+def test_offline_with_half_a_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    sg.load(MODEL, layers=("0", "3"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    assert len(sg.load(MODEL, layers=("0", "3")).stack.layers) == 4
+    with pytest.raises(HubError, match=r"blocks\.4\.hook_resid_pre of .* is not in the cache"):
+        sg.load(MODEL)
+    assert not hub.asked
+
+
+# -- repositories that sae-lens does not list, other models ----------------------------------------
+
+
+def test_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
+    """Folders with cfg.json; where each stands is told by its metadata alone."""
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    mine = snapshot_of(other, "me/my-saes")
+    for number, block in enumerate((2, 3, 4)):
+        folder = snapshot_of(served, REPO) / f"blocks.{block}.hook_resid_pre"
+        shutil.copytree(folder, mine / "run" / "abc"[number])
+    with fake_hub(other) as hub, hub.in_use(home):
+        model = sg.load(MODEL, saes="me/my-saes")
+        assert [layer.point.block for layer in model.stack.layers] == [2, 3, 4]
+        assert model.stack.name == "me/my-saes"
+        few = sg.load(MODEL, saes="me/my-saes", sae_pattern="run/*")
+        assert len(few.stack.layers) == 3
+        asked = len(hub.asked)
+    with hub.in_use(home), mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", new=True):
+        again = sg.load(MODEL, saes="me/my-saes")
+        assert len(again.stack.layers) == 3
+    assert len(hub.asked) == asked
+
+
+def test_layers_of_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
+    """Called alike whatever of it is here: the first SAE makes those after blocks count on."""
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    mine = snapshot_of(other, "me/my-saes")
+    for block in range(5):
+        name = f"blocks.{block}.hook_resid_{'pre' if block == 0 else 'post'}"
+        folder = mine / name
+        shutil.copytree(snapshot_of(served, REPO) / "blocks.0.hook_resid_pre", folder)
+        cfg = json.loads((folder / "cfg.json").read_text())
+        key = "hook_name" if "hook_name" in cfg else "hook_point"
+        (folder / "cfg.json").write_text(json.dumps({**cfg, key: name}))
+    with fake_hub(other) as hub, hub.in_use(home):
+        for _ in range(2):
+            model = sg.load(MODEL, saes="me/my-saes", layers="2:4")
+            assert [layer.label for layer in model.stack.layers] == ["2", "3", "4"]
+            assert [layer.point.block for layer in model.stack.layers] == [1, 2, 3]
+        asked = len(hub.asked)
+        sg.load(MODEL, saes="me/my-saes", layers=(3, 4))
+        assert len(hub.asked) == asked
+
+
+def test_layers_where_names_tell_nothing(served: Path, home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    for number, block in enumerate((2, 3, 4)):
+        folder = snapshot_of(served, REPO) / f"blocks.{block}.hook_resid_pre"
+        shutil.copytree(folder, snapshot_of(other, "me/my-saes") / "abc"[number])
+    with fake_hub(other) as hub, hub.in_use(home):
+        model = sg.load(MODEL, saes="me/my-saes", layers="3:4")
+        assert [layer.label for layer in model.stack.layers] == ["3", "4"]
+        with pytest.raises(SaeGraphsError, match="no SAE layer '99'"):
+            sg.load(MODEL, saes="me/my-saes", layers="3:99")
+
+
+def test_an_sae_that_is_not_where_its_release_puts_it(
+    served: Path, home: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "served"
+    shutil.copytree(served, other)
+    file = snapshot_of(other, REPO) / "blocks.5.hook_resid_pre" / "cfg.json"
+    file.write_text(file.read_text().replace("resid_pre", "resid_mid"))
+    with fake_hub(other) as hub, hub.in_use(home):
+        with pytest.raises(SAELoadError, match=r"says of itself .*\.hook_resid_mid") as caught:
+            sg.load(MODEL)
+        one_line(caught)
+
+
+def test_saes_of_another_model_are_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SaeGraphsError, match="1MiB of memory is too little"):
+        sg.load(MODEL, saes=STACKS["gemma-2-2b"].release, sae_pattern="layer_{layer}/*16k/*",
+                memory="1MiB")  # fmt: skip
+    assert "these SAEs were trained on gemma-2-2b, not on gpt2" in caplog.text
+
+
+# -- the catalogue ---------------------------------------------------------------------------------
+
+
+def test_sizes_in_the_catalogue(hub: FakeHub, served: Path) -> None:
+    (before,), problem = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
+    assert problem is None
+    assert (before.d_in, before.width) == (16, FEATURES)
+    files = [f for f in snapshot_of(served, REPO).rglob("*") if f.is_file()]
+    needed = sum(f.stat().st_size for f in files if f.name in ("cfg.json", WEIGHTS.split("/")[1]))
+    assert needed - 2000 < (before.download or 0) <= needed  # the first configuration is here now
+    sg.load(MODEL)
+    (after,), _ = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
+    assert after.download == 0
+    assert after.memory() == 13 * 4 * (2 * 16 * FEATURES + 16 + 2 * FEATURES)
+
+
+def test_what_the_hub_does_not_have_is_an_answer(hub: FakeHub) -> None:
+    """The first releases of Gemma are not there; sizes of GPT-2's are told all the same."""
+    names = ("gemma-2-2b-res-matryoshka-dc", "gemma-2-9b-res-matryoshka-dc", RELEASE)
+    stacks = [s for name in names for s in listed_stacks(name)[:1]]
+    for _ in range(3):
+        found, problem = with_sizes(stacks)
+        assert problem is None
+        assert [stack.download is None for stack in found] == [True, True, False]
+        assert found[2].width == FEATURES
+
+
+def test_the_catalogue_without_a_network(home: Path) -> None:
+    with fake_hub(home) as hub:
+        pass
+    with hub.in_use(home):
+        found, problem = with_sizes(listed_stacks("gpt2"))
+    assert problem is not None
+    assert "\n" not in problem
+    assert [stack.download for stack in found] == [None] * len(found)
+    assert found[1].width == 131072
+
+
+def test_the_size_that_is_foretold(hub: FakeHub) -> None:
+    """From the header of a file on the hub: as large as what is loaded then."""
+    _, sources = find_saes(RELEASE, device="cpu", dtype="bfloat16")
+    plan = plan_fetch("gpt2", RELEASE, sources, local=True)
+    n_weights = 2 * 16 * FEATURES + 16 + 2 * FEATURES  # with a scaling factor, as of old
+    assert plan.sae_size == SAESize(2 * n_weights, loading=4 * n_weights)
