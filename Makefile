@@ -2,16 +2,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 # Small models run faster when their threads do not fight over the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs clean
 
 help:
 	@echo "make demo   install, draw the causal graph behind 'Copyright (C', and validate it"
 	@echo "make test   install, and run every check"
 	@echo "make lint   only the style and type checks"
 	@echo "make bench  time, memory and precision, at the shapes of GPT-2 small (half an hour, 6 GB)"
+	@echo "make docs   these pages as a site: build/site/index.html, read without a network"
 	@echo "make clean  remove the virtual environment and the outputs"
 
 $(READY): pyproject.toml constraints.txt
@@ -19,6 +21,10 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing (a few minutes, once)"
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(DOCS): $(READY)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
 demo: $(READY)
@@ -36,5 +42,10 @@ test: lint
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(DOCS)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "wrote build/site/: open build/site/index.html in a browser"
+
 clean:
-	rm -rf $(VENV) outputs/*
+	rm -rf $(VENV) build/site outputs/*

@@ -103,7 +103,7 @@ def phenomena(
         )
     print_tables(report)
     rewrite_readme(out)
-    typer.echo("For the project's README:\n\n" + summary(report))
+    typer.echo("For docs/validation.md:\n\n" + summary(report))
 
 
 def _keep_memory() -> None:

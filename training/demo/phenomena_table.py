@@ -1,4 +1,4 @@
-"""The evidence on each phenomenon as tables: for the terminal and for both READMEs."""
+"""The evidence on each phenomenon as tables: for the terminal, the model's README, the docs."""
 
 from __future__ import annotations
 
@@ -142,23 +142,22 @@ def failing_rows(found: Sequence[Tally]) -> list[list[str]]:
 
 
 def summary_rows(found: Sequence[Tally]) -> list[list[str]]:
-    """Header and one row per phenomenon: how many pass, and the example, short."""
-    heads = ["phenomenon", "prompts", "pairs", "graph of", "before, after", "controls", "also in"]
-    rows = [[*heads, "before, after", "controls"]]
+    """Header, and two rows per phenomenon: how many pass, and the example, short, by prompt."""
+    rows = [
+        ["phenomenon", "prompts", "pairs", "graph of, also in", "before, after", "p", "controls"]
+    ]
     for tally in found:
         first, component, second = _example(tally)
-        row = [
+        counted = [
             tally.phenomenon,
             f"{len(tally.passed)} of {len(tally.prompts)}",
             f"{len(tally.passed_pairs)} of {len(tally.pairs)}",
-            _code(first, SHORT),
-            *_briefly(component.own),
         ]
+        rows.append([*counted, _code(first, SHORT), *_briefly(component.own)])
         if second is None or second.trial is None:
-            row += ["none", NONE, NONE]
+            rows.append(["", "", "", "no second prompt", *[NONE] * 3])
         else:
-            row += [_code(second.second, SHORT), *_briefly(second.trial)]
-        rows.append(row)
+            rows.append(["", "", "", _code(second.second, SHORT), *_briefly(second.trial)])
     return rows
 
 
@@ -225,7 +224,7 @@ def section(report: dict[str, Any]) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The part of the project's README about this: a table, and what to know of it."""
+    """The part of docs/validation.md about this: a table, and what to know of it."""
     found = tallies(report)
     passed = sum(len(tally.passed) for tally in found)
     passed_pairs = sum(len(tally.passed_pairs) for tally in found)
@@ -234,12 +233,11 @@ def summary(report: dict[str, Any]) -> str:
     norms = [tally.norm for tally in found if tally.norm is not None]
     spread = f"{norm(min(norms))} to {norm(max(norms))}" if norms else NONE
     below = (
-        "Prompts, pairs: how many pass. The other columns are the first pair that passes; where "
-        "none does, the first prompt that passes. Before, after: the right token's probability, "
-        "and p against the matched controls. Controls: their median change in percentage points, "
+        "*Prompts, pairs*: how many pass. The other columns are the first pair that passes; where "
+        "none does, the first prompt that passes. *Before, after*: the right token's probability; "
+        "*p*: against the matched controls. *Controls*: their median change in percentage points, "
         "and the norm of what they take from the stream, as a share of the component's. Every "
-        "failure, and by what: "
-        "[autoencoders/demo](autoencoders/demo/README.md#evidence)."
+        "failure, and by what, is in `autoencoders/demo/README.md`."
     )
     meaning = (
         "What it means: the matched controls of a whole component are weaker than it (norm "
@@ -280,7 +278,8 @@ def _numbers(component: Component, trial: Trial) -> list[str]:
 
 def _briefly(trial: Trial) -> list[str]:
     return [
-        f"{_change(trial)}; p = {_p(trial.p)}",
+        _change(trial),
+        _p(trial.p),
         f"{_points(trial.control_median)}; {_norm(trial.norm)}",
     ]
 

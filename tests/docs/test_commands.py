@@ -1,0 +1,92 @@
+"""The commands and the code of README.md and docs/, run as a reader would run them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from sae_graphs import CausalGraph, cli
+from sae_graphs.graph.annotations import Annotations, save
+from sae_graphs.graph.records import FeatureId
+from tests.support.documents import PAGES, README, Page
+from tests.support.hub_cache import build, cache_in_use
+from tests.support.models import save_model_folder, save_sae_folder
+
+HUB_STACKS = ("gpt2-small", "gemma-2-2b")  # generated, under the names that the commands ask for
+
+
+class Reader:
+    """Runs what pages say in the folder that it stands in, each command once."""
+
+    def __init__(
+        self,
+        workplace: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        stacks: Iterable[str] = (),
+    ) -> None:
+        self.workplace, self.monkeypatch, self.capsys = workplace, monkeypatch, capsys
+        self.stacks = tuple(stacks)
+        self.done: set[str] = set()
+        monkeypatch.chdir(workplace)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
+
+    def follow(self, document: Page) -> None:
+        """Run a page's commands, then its code."""
+        for command in document.commands:
+            if command not in self.done and not command.startswith("sae-graphs view "):  # goes on
+                self.run(command)
+                self.done.add(command)
+        for block in document.python:
+            exec(compile(block, str(document), "exec"), {})
+
+    def run(self, command: str) -> None:
+        """Run one command: it ends well, and prints something."""
+        text = command.replace("--model DIR", "--model model").replace("--saes DIR", "--saes saes")
+        self.monkeypatch.setattr(sys, "argv", shlex.split(text))
+        hub = cache_in_use(self.workplace / "hub", *self.stacks)
+        with pytest.raises(SystemExit) as ended, hub:
+            cli.main()
+        printed = self.capsys.readouterr()
+        assert ended.value.code == 0, f"{command}: {printed.err}"
+        assert printed.out.strip(), command
+
+
+def test_a_command_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = Reader(tmp_path, monkeypatch, capsys)
+    with pytest.raises(AssertionError, match="outputs/none"):
+        reader.run("sae-graphs edges outputs/none")
+
+
+def test_the_readme_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Reader(tmp_path, monkeypatch, capsys).follow(README)
+    assert (tmp_path / "outputs" / "copyright-c" / "graph.png").stat().st_size > 10_000
+    assert (tmp_path / "graph.json").is_file()
+    shown = CausalGraph.load(tmp_path / "outputs" / "picture")
+    assert "Twelve features" in README.pictures[0][0]
+    assert (len(shown), len(shown.edges), shown.n_components) == (12 + 1, 13, 1)
+
+
+@pytest.mark.slow
+def test_the_pages_do_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "corpus.txt").write_text("the cat sat on the mat and the dog ran\n" * 30)
+    (tmp_path / "prompts.txt").write_text("Copyright (C\nThe Bosworth manual. Copyright (C\n")
+    save(Annotations(pins=(FeatureId("3", 988),)), tmp_path / "annotations.json")
+    save_model_folder(tmp_path / "model")
+    save_sae_folder(tmp_path / "saes")
+    for stack in HUB_STACKS:
+        build(tmp_path / "hub", stack)
+    reader = Reader(tmp_path, monkeypatch, capsys, HUB_STACKS)
+    for document in PAGES:
+        reader.follow(document)
+    assert len(reader.done) >= 20
