@@ -1,7 +1,7 @@
-"""Names that are imported when they are first used: what needs torch, and what draws records.
+"""Names that are imported when they are first used: what needs torch, and what shows records.
 
-A module that is imported late stands above the one that asks for it; here is the one list of such
-names, and nothing else in the package imports by a string.
+What is imported late stands above the one that asks for it: a graph draws itself in a notebook, and
+knows nothing of drawing. Here is the one table of such names; nothing else imports by a string.
 """
 
 from __future__ import annotations
@@ -9,20 +9,32 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# What `sae_graphs` offers beside what it holds at once, and where that is.
+# What `sae_graphs` offers beside what it holds at once: a module and a name in it, or a module.
 PUBLIC = {
-    "InstrumentedModel": "sae_graphs.model.instrument",
-    "ValidationReport": "sae_graphs.validation.evidence",
-    "annotate": "sae_graphs.features.neuronpedia.annotate",
-    "causal_graph": "sae_graphs.effects.build",
-    "compare_methods": "sae_graphs.effects.comparison",
-    "difference": "sae_graphs.graph.difference",
-    "discover": "sae_graphs.effects.build",
-    "load": "sae_graphs.pretrained.loading",
-    "replot": "sae_graphs.effects.replot",
-    "response_curve": "sae_graphs.validation.responses",
-    "union": "sae_graphs.graph.combine",
-    "validate": "sae_graphs.validation.validate",
+    "InstrumentedModel": "sae_graphs.model.instrument:InstrumentedModel",
+    "ValidationReport": "sae_graphs.validation.evidence:ValidationReport",
+    "annotate": "sae_graphs.features.neuronpedia.annotate:annotate",
+    "causal_graph": "sae_graphs.effects.build:causal_graph",
+    "compare_methods": "sae_graphs.effects.comparison:compare_methods",
+    "difference": "sae_graphs.graph.difference:difference",
+    "discover": "sae_graphs.effects.build:discover",
+    "load": "sae_graphs.pretrained.loading:load",
+    "replot": "sae_graphs.effects.replot:replot",
+    "response_curve": "sae_graphs.validation.responses:response_curve",
+    "union": "sae_graphs.graph.combine:union",
+    "validate": "sae_graphs.validation.validate:validate",
+}
+
+# How records show themselves, and leave for other programs: functions of the record.
+VIEWS = {
+    "comparison_html": "sae_graphs.render.notebook:comparison_html",
+    "curve_svg": "sae_graphs.validation.report.notebook:curve_svg",
+    "explorer": "sae_graphs.render.pictures:explorer",
+    "export": "sae_graphs.graph.export.formats:export",
+    "node_html": "sae_graphs.render.notebook:node_html",
+    "report_html": "sae_graphs.validation.report.notebook:report_html",
+    "svg": "sae_graphs.render.pictures:svg",
+    "table": "sae_graphs.graph.export.tables:to_pandas",
 }
 
 
@@ -30,4 +42,20 @@ def named(name: str) -> Any:
     """The public object of that name, imported now; raises `AttributeError` where there is none."""
     if name not in PUBLIC:
         raise AttributeError(f"module 'sae_graphs' has no attribute {name!r}")
-    return getattr(importlib.import_module(PUBLIC[name]), name)
+    return found(PUBLIC[name])
+
+
+def view(name: str) -> Any:
+    """The function of `VIEWS` that shows a record, imported now."""
+    return found(VIEWS[name])
+
+
+def found(place: str) -> Any:
+    """What stands at a place such as `sae_graphs.render.pictures:svg`; without a name, the module.
+
+    >>> found("sae_graphs.errors:quoted")("ab")
+    "'a', 'b'"
+    """
+    module, _, name = place.partition(":")
+    held = importlib.import_module(module)
+    return getattr(held, name) if name else held

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.graph.records import FeatureId
+from sae_graphs.late import view
 
 Verdict = Literal["safe", "rough", "not safe"]  # in order
 
@@ -96,9 +97,8 @@ class MethodComparison:
     overall: Mapping[str, Agreement]
 
     def _repr_html_(self) -> str:
-        from sae_graphs.render.notebook import comparison_html  # showing sits above this module
-
-        return comparison_html(self)
+        shown: str = view("comparison_html")(self)
+        return shown
 
     @property
     def exact_seconds(self) -> float:

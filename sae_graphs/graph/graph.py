@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from sae_graphs import late
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.addresses import feature_at, is_address, layers_of
 from sae_graphs.graph.checks import check_graph, unknown_feature
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from sae_graphs.graph.annotations import Annotations
     from sae_graphs.graph.paths import FeaturePath
-    from sae_graphs.render.notebook import Explorer
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,20 +90,15 @@ class CausalGraph:
         )
 
     def _repr_svg_(self) -> str:
-        # A notebook asks for this; drawing sits above this module, hence the late import.
-        from sae_graphs.render.pictures import svg
+        drawn: str = late.view("svg")(self)
+        return drawn
 
-        return svg(self)
-
-    def explore(self, *, height: int = 720) -> Explorer:
+    def explore(self, *, height: int = 720) -> Any:
         """The explorer of `graph.html` in a notebook, `height` pixels high.
 
         What you pin, group or note there is yours once you press `save`: the notebook keeps none.
         """
-        from sae_graphs.render.notebook import Explorer
-        from sae_graphs.render.pictures import html
-
-        return Explorer(html(self), height)
+        return late.view("explorer")(self, height)
 
     def _named(self, feature: str | FeatureId) -> FeatureId:
         """A feature by its name, or by its address on Neuronpedia."""
@@ -285,9 +280,7 @@ class CausalGraph:
         Positions are missing where the graph has none, anatomies where none was measured;
         `target_token` is the text of an output token, explanations are Neuronpedia's.
         """
-        from sae_graphs.graph.export.tables import to_pandas
-
-        return to_pandas(self)
+        return late.view("table")(self)
 
     def summed(self, at: int | str | None = None) -> CausalGraph:
         """A graph with positions as one of plain features, effects summed over source positions.
@@ -314,9 +307,8 @@ class CausalGraph:
         `.attribution.json` for circuit-tracer's viewer and Neuronpedia; see
         `sae_graphs.graph.export.formats.export` for what each of them loses.
         """
-        from sae_graphs.graph.export.formats import export
-
-        return export(self, path, annotations=annotations)
+        written: tuple[Path, ...] = late.view("export")(self, path, annotations=annotations)
+        return written
 
     @classmethod
     def load(cls, path: str | Path) -> CausalGraph:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.feature_page import FeaturePage
+from sae_graphs.late import view
 
 Sign = Literal["promotes", "suppresses"]
 Part = Literal["embedding", "attention", "mlp"]
@@ -177,9 +178,8 @@ class Node:
             raise SaeGraphsError(f"{self.neuronpedia!r} of {self.feature} is not an address")
 
     def _repr_html_(self) -> str:
-        from sae_graphs.render.notebook import node_html  # showing sits above this module
-
-        return node_html(self)
+        shown: str = view("node_html")(self)
+        return shown
 
     @property
     def explanation(self) -> str | None:

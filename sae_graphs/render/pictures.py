@@ -15,6 +15,7 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.explorer.page import page
 from sae_graphs.render.marks import Finding, Marks, Standing
+from sae_graphs.render.notebook import Explorer
 from sae_graphs.render.picture.dot import dot
 from sae_graphs.render.picture.engine import draw, draw_pdf, draw_png, draw_svg
 from sae_graphs.render.style import EffectScale
@@ -26,6 +27,7 @@ __all__ = [
     "Marks",
     "Standing",
     "dot",
+    "explorer",
     "files",
     "html",
     "marked_pictures",
@@ -69,6 +71,11 @@ def html(
 ) -> str:
     """The explorer, a self-contained page; see `sae_graphs.render.explorer.page`."""
     return page(graph, title=title, annotations=annotations, findings=findings, report=report)
+
+
+def explorer(graph: CausalGraph, height: int) -> Explorer:
+    """The page in a frame for a notebook, `height` CSS pixels high."""
+    return Explorer(html(graph), height)
 
 
 def marked_pictures(

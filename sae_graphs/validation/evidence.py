@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.records import FeatureId
+from sae_graphs.late import view
 from sae_graphs.significance import Spread
 
 Role = Literal["discovery", "test"]
@@ -265,11 +266,8 @@ class Curve:
     jump_at: float
 
     def _repr_svg_(self) -> str:
-        from sae_graphs.validation.report.notebook import (
-            curve_svg,  # showing sits above this module
-        )
-
-        return curve_svg(self)
+        drawn: str = view("curve_svg")(self)
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -355,11 +353,8 @@ class ValidationReport:
         return f"ValidationReport({self.prompt!r}: {len(self.units)} tested in {n_prompts} prompts)"
 
     def _repr_html_(self) -> str:
-        from sae_graphs.validation.report.notebook import (
-            report_html,  # showing sits above this module
-        )
-
-        return report_html(self)
+        shown: str = view("report_html")(self)
+        return shown
 
 
 def _share(part: float, whole: float) -> float | None:
