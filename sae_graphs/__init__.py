@@ -1,8 +1,33 @@
 """Causal graphs of a language model's features: exact, drawn, with evidence.
 
->>> import sae_graphs as sg
->>> model = sg.load("demo")                          # doctest: +SKIP
->>> graph = sg.causal_graph(model, "Copyright (C")   # doctest: +SKIP
+    >>> import sae_graphs as sg
+    >>> model = sg.load("demo")                          # or "gpt2-small", saes="gpt2-small-res-jb"
+    >>> graph = sg.causal_graph(model, "Copyright (C")   # draws itself in a notebook
+    >>> graph.paths(limit=3)
+    >>> report = sg.validate(model, graph)               # is it true?
+    >>> graph.save("outputs/mine")
+
+From a prompt to a graph
+    load             a language model and its SAEs, by name or folder
+    causal_graph     every feature ablated, its effects on the next layer measured, the strongest
+                     kept
+    annotate         with what Neuronpedia says of the features
+    replot           other settings on effects that were saved; needs no model
+
+What to believe of it
+    validate         paths ablated, beside controls that could have done as much
+    response_curve   how one feature follows another that is scaled
+    discover         what the graphs of several prompts share, and prompts left to test it
+    compare_methods  exact effects beside their estimates from gradients
+    interventions    ablation other than by zero: a multiple, a mean, another prompt's
+
+Several graphs
+    difference       what two graphs share, and what only one has
+    union            the edges of both in one
+
+Types: `CausalGraph` has `Node`s and `Edge`s, named by `FeatureId`; `InstrumentedModel` takes a
+model and SAEs that you have; `ValidationReport` is what `validate` found; `SaeGraphsError` is
+raised for every mistake of the user, in one line. Options have the names of the command line's.
 """
 
 from __future__ import annotations
@@ -16,6 +41,7 @@ from sae_graphs.graph.records import Edge, FeatureId, Node
 from sae_graphs.late import named
 
 if TYPE_CHECKING:
+    from sae_graphs import interventions
     from sae_graphs.effects.build import causal_graph, discover
     from sae_graphs.effects.comparison import compare_methods
     from sae_graphs.effects.replot import replot
@@ -36,11 +62,13 @@ __all__ = [
     "Node",
     "SaeGraphsError",
     "ValidationReport",
+    "__version__",
     "annotate",
     "causal_graph",
     "compare_methods",
     "difference",
     "discover",
+    "interventions",
     "load",
     "replot",
     "response_curve",
@@ -52,3 +80,7 @@ __all__ = [
 # What needs torch is imported when it is first used: a saved graph opens without it.
 def __getattr__(name: str) -> Any:
     return named(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -18,6 +18,7 @@ PUBLIC = {
     "compare_methods": "sae_graphs.effects.comparison:compare_methods",
     "difference": "sae_graphs.graph.difference:difference",
     "discover": "sae_graphs.effects.build:discover",
+    "interventions": "sae_graphs.interventions",
     "load": "sae_graphs.pretrained.loading:load",
     "replot": "sae_graphs.effects.replot:replot",
     "response_curve": "sae_graphs.validation.responses:response_curve",
@@ -54,7 +55,7 @@ def found(place: str) -> Any:
     """What stands at a place such as `sae_graphs.render.pictures:svg`; without a name, the module.
 
     >>> found("sae_graphs.errors:quoted")("ab")
-    "'a', 'b'"
+    'a, b'
     """
     module, _, name = place.partition(":")
     held = importlib.import_module(module)

@@ -15,6 +15,7 @@ MODULES = (
     "graph.records",
     "render.pictures",
     "graph.names",
+    "late",
     "text",
     "words",
 )

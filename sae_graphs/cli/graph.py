@@ -340,7 +340,7 @@ def graph(
         steps=steps,
         read=parse_read(read),
         outputs=outputs,
-        targets=tuple(target or ()),
+        target=tuple(target or ()),
         contrast=contrast,
         layers=parse_layers(layers),
         pin=pins,  # type: ignore[arg-type]  # parsed by the settings

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -32,36 +32,64 @@ from sae_graphs.effects.preflight import (
 )
 from sae_graphs.effects.saving import key_of, partial_of, save_effects
 from sae_graphs.effects.select import Selection, ends_of, select
-from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.effects.settings import (
+    STEPS,
+    TOP_K,
+    Ablate,
+    GraphSettings,
+    Layers,
+    Method,
+    Per,
+    Pins,
+    Read,
+)
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.contexts import check_contexts
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import RunRecord
+from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention
 from sae_graphs.model.next_token import next_tokens
 
 
+@with_settings(GraphSettings, renamed={"targets": "target"})
 @torch.no_grad()
 def causal_graph(
     model: InstrumentedModel,
     prompt: str,
     *,
-    settings: GraphSettings | None = None,
+    top_k: int = TOP_K,
+    per: Per = "layer",
+    min_path_edges: int | None = None,
+    ablate: Ablate = "all",
+    ablate_first: bool = False,
     intervention: Intervention = ZERO,
-    progress: Progress | None = None,
+    read: Read = -1,
+    layers: Layers = None,
+    pin: Pins = (),
+    outputs: int = 0,
+    target: str | Sequence[str] = (),
+    contrast: str | None = None,
+    method: Method = "exact",
+    steps: int = STEPS,
+    heads: bool = False,
+    prepend_bos: bool | None = None,
+    seed: int = 0,
+    settings: GraphSettings | None = None,
     effects: str | Path | None = None,
     resume: Partial | str | Path | None = None,
-    **options: Any,
+    progress: Progress | None = None,
 ) -> CausalGraph:
     """The causal graph of one forward pass.
 
     Every feature that is active at an ablated position is ablated alone (`intervention` says
     how), and its effect on each feature of the next SAE layer read at the read position: ablated
-    minus clean, in activation units of the target. `options` are the fields of `GraphSettings`,
-    such as `top_k`; or give `settings` whole. `progress` is told the features done and their
-    number. Raises `SaeGraphsError` for options that do not fit the prompt or the stack.
+    minus clean, in activation units of the target. The options from `top_k` to `seed` are those of
+    `GraphSettings`, which says what each does; or give `settings` whole. `progress` is told the
+    features done and their number. Raises `SaeGraphsError` for options that do not fit the prompt
+    or the stack.
 
     Every effect goes into the file `effects` where it is given: `effects.safetensors` in the
     folder that the graph is saved in, for `replot`. With a folder to `resume` from, layers that
@@ -71,10 +99,7 @@ def causal_graph(
     Method: the post "Causal Graphs of GPT-2-Small's Residual Stream"; here exact, with the SAEs'
     errors kept.
     """
-    if settings is not None and options:
-        raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
-    settings = settings or settings_from(options)
-
+    settings = settings or GraphSettings()  # made of the options, where there are any
     experiment = prepare(model, prompt, settings, intervention)
     check_contexts(experiment.model)
     partial = partial_of(resume, effects)
@@ -99,16 +124,6 @@ def causal_graph(
         if resume is None:
             partial.remove()
     return graph
-
-
-def settings_from(options: Mapping[str, Any]) -> GraphSettings:
-    """`GraphSettings` from keywords; an unknown one raises `SaeGraphsError`."""
-    unknown = sorted(options.keys() - GraphSettings.__dataclass_fields__.keys())
-    if unknown:
-        raise SaeGraphsError(
-            f"no option {unknown[0]!r}; expected {quoted(GraphSettings.__dataclass_fields__, 20)}"
-        )
-    return GraphSettings(**options)
 
 
 # -- the steps -------------------------------------------------------------------------------------
@@ -157,17 +172,34 @@ class Discovery(NamedTuple):
     test: tuple[str, ...]
 
 
+@with_settings(GraphSettings, own=("seed",), renamed={"targets": "target"})
 def discover(
     model: InstrumentedModel,
     prompts: Sequence[str],
     *,
     part: float = 0.5,
     seed: int = 0,
+    top_k: int = TOP_K,
+    per: Per = "layer",
+    min_path_edges: int | None = None,
+    ablate: Literal["all", "read"] = "all",
+    ablate_first: bool = False,
+    read: Read = -1,
+    layers: Layers = None,
+    pin: Pins = (),
+    outputs: int = 0,
+    target: str | Sequence[str] = (),
+    contrast: str | None = None,
+    method: Method = "exact",
+    steps: int = STEPS,
+    heads: bool = False,
+    prepend_bos: bool | None = None,
     settings: GraphSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Discovery:
     """Draw a `part` of the prompts at random, and find what their graphs have in common.
 
+    `seed` is that of the drawing; the options from `top_k` on are those of `causal_graph`.
     Then `validate(model, found.graph, found.test, discovery=found.discovery)`. Raises
     `SaeGraphsError` where a part would be empty, or the graphs have nothing in common.
     """

@@ -19,9 +19,18 @@ from sae_graphs.effects.agreement import (
 )
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.experiment import layer_effects, prepare
-from sae_graphs.effects.settings import GraphSettings, Method
+from sae_graphs.effects.settings import (
+    TOP_K,
+    Ablate,
+    GraphSettings,
+    Layers,
+    Method,
+    Pins,
+    Read,
+)
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.records import OUTPUT_LAYER
+from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention
 
@@ -35,6 +44,7 @@ class Timed(NamedTuple):
     seconds: float
 
 
+@with_settings(GraphSettings, own=("steps",), renamed={"targets": "target"})
 @torch.no_grad()
 def compare_methods(
     model: InstrumentedModel,
@@ -43,13 +53,24 @@ def compare_methods(
     methods: Sequence[str] = ESTIMATES,
     steps: int | None = None,
     *,
+    top_k: int = TOP_K,
+    ablate: Ablate = "all",
+    ablate_first: bool = False,
     intervention: Intervention = ZERO,
+    read: Read = -1,
+    layers: Layers = None,
+    pin: Pins = (),
+    outputs: int = 0,
+    target: str | Sequence[str] = (),
+    contrast: str | None = None,
+    prepend_bos: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MethodComparison:
     """Measure every effect, estimate it by each of the methods, and say how far they are apart.
 
-    `settings` are those of `causal_graph`; `top_k` is how many of each layer pair's strongest
-    edges are compared, its `method` is not looked at, and `steps`, if given, replaces its own.
+    The options are those of `causal_graph`, or `settings` has them; `top_k` is how many of each
+    layer pair's strongest edges are compared, a `method` in `settings` is not looked at, and
+    `steps`, if given, replaces theirs, 10.
     `progress` is told the layer pairs done by a method and their number. Raises `SaeGraphsError`
     for options that do not fit the prompt or the stack, and for unknown methods.
     """

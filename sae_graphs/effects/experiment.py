@@ -209,7 +209,7 @@ def chosen_outputs(
     logits = clean.logits[read].float()
     probabilities = logits.softmax(-1)
     contrast = None if settings.contrast is None else token_id(model, settings.contrast)
-    ids = [token_id(model, text) for text in settings.targets]
+    ids = [token_id(model, text) for text in settings.target]
     if not ids:
         ids = probabilities.topk(min(settings.outputs or 1, len(probabilities))).indices.tolist()
     ids = sorted(set(ids) - {contrast}, key=lambda i: (-float(probabilities[i]), i))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.effects.saved import SavedEffects
 from sae_graphs.effects.select import other_warnings, select
-from sae_graphs.effects.settings import GraphSettings, Per
+from sae_graphs.effects.settings import GraphSettings, Layers, Per, Pins
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.keywords import checked
 from sae_graphs.runs import run_folder
 
 NO_ANATOMY = "saved effects hold no anatomies, but for the edges of the run's own graph"
@@ -32,14 +33,15 @@ class _Scope:
     pin: tuple[FeatureId, ...] = ()
 
 
+@checked
 def replot(
     folder: str | Path,
     *,
     top_k: int | None = None,
     per: Per | None = None,
     min_path_edges: int | None = None,
-    layers: tuple[str, str] | str | None = None,
-    pin: Sequence[str | FeatureId] | str = (),
+    layers: Layers = None,
+    pin: Pins = (),
 ) -> CausalGraph:
     """The graph that a run with other settings would have drawn, from the effects it saved.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,9 @@ from sae_graphs.model.stream import parse_layers
 Per = Literal["layer", "source", "graph"]
 Ablate = Literal["all", "read", "each"]
 Method = Literal["exact", "gradient", "integrated-gradients"]
+Read = int | Literal["all"]
+Layers = str | Sequence[str | int] | None  # first and last, such as "3:8" or ("3", "8")
+Pins = str | FeatureId | Address | Sequence[str | FeatureId | Address]
 
 TOP_K = 8
 MIN_PATH_EDGES = 3
@@ -36,7 +39,7 @@ class GraphSettings:
     - `layers`: first and last SAE layer by label, both included; None is the whole stack.
     - `pin`: measure these source features only; a feature, or its address on Neuronpedia.
     - `outputs`: so many of the likeliest next tokens are targets of the last SAE layer, with their
-      logits at the last position that is read; `targets` are tokens given by their text instead.
+      logits at the last position that is read; `target` are tokens given by their text instead.
       With a `contrast`, a token's text, the target is the difference to its logit.
     - `method`: effects are measured (`exact`), or estimated from the `gradient` or from
       `integrated-gradients` in so many `steps`; `compare_methods` shows how far off these are.
@@ -54,7 +57,7 @@ class GraphSettings:
     layers: tuple[str, str] | None = None
     pin: tuple[FeatureId | Address, ...] = ()
     outputs: int = 0
-    targets: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
     contrast: str | None = None
     heads: bool = False
     prepend_bos: bool | None = None
@@ -70,11 +73,11 @@ class GraphSettings:
             raise SaeGraphsError(f"seed is {self.seed!r}; expected a whole number")
         if not 0 <= self.seed < 2**63:
             raise SaeGraphsError(f"seed is {self.seed}; expected 0 to {2**63 - 1}")
-        object.__setattr__(self, "targets", _texts(self.targets))
+        object.__setattr__(self, "target", _texts(self.target))
         if self.outputs != 0:
             _require_whole("outputs", self.outputs)
-            if self.targets:
-                raise SaeGraphsError("give outputs, a number, or targets, their texts, not both")
+            if self.target:
+                raise SaeGraphsError("give outputs, a number, or target, their texts, not both")
         if not isinstance(self.contrast, str | None):
             raise SaeGraphsError(f"contrast is {self.contrast!r}; expected the text of a token")
         _require_whole("top_k", self.top_k)
@@ -99,7 +102,7 @@ class GraphSettings:
     @property
     def has_outputs(self) -> bool:
         """Whether output tokens are targets."""
-        return bool(self.outputs or self.targets or self.contrast is not None)
+        return bool(self.outputs or self.target or self.contrast is not None)
 
     @property
     def pins(self) -> tuple[FeatureId, ...]:
@@ -124,10 +127,11 @@ class GraphSettings:
 
     def to_json(self) -> Mapping[str, Any]:
         """Plain values, for the graph's record."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        named = {"target": "targets"}  # as records have it
+        values = {named.get(it.name, it.name): getattr(self, it.name) for it in fields(self)}
         values["pin"] = [str(feature) for feature in self.pin]
         values["layers"] = None if self.layers is None else list(self.layers)
-        values["targets"] = list(self.targets)
+        values["targets"] = list(self.target)
         values["steps"] = self.steps if self.method == "integrated-gradients" else None
         return values
 
@@ -165,7 +169,7 @@ def _feature_or_address(pin: str | FeatureId | Address) -> FeatureId | Address:
 def _texts(texts: object) -> tuple[str, ...]:
     given = (texts,) if isinstance(texts, str) else texts
     if not isinstance(given, tuple | list) or not all(isinstance(text, str) for text in given):
-        raise SaeGraphsError(f"targets are {texts!r}; expected the texts of tokens")
+        raise SaeGraphsError(f"target is {texts!r}; expected the texts of tokens")
     return tuple(given)
 
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from sae_graphs import late
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.addresses import feature_at, is_address, layers_of
 from sae_graphs.graph.checks import check_graph, unknown_feature
 from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, Sign, feature_order
+from sae_graphs.late import view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ class CausalGraph:
         )
 
     def _repr_svg_(self) -> str:
-        drawn: str = late.view("svg")(self)
+        drawn: str = view("svg")(self)
         return drawn
 
     def explore(self, *, height: int = 720) -> Any:
@@ -98,7 +98,7 @@ class CausalGraph:
 
         What you pin, group or note there is yours once you press `save`: the notebook keeps none.
         """
-        return late.view("explorer")(self, height)
+        return view("explorer")(self, height)
 
     def _named(self, feature: str | FeatureId) -> FeatureId:
         """A feature by its name, or by its address on Neuronpedia."""
@@ -280,7 +280,7 @@ class CausalGraph:
         Positions are missing where the graph has none, anatomies where none was measured;
         `target_token` is the text of an output token, explanations are Neuronpedia's.
         """
-        return late.view("table")(self)
+        return view("table")(self)
 
     def summed(self, at: int | str | None = None) -> CausalGraph:
         """A graph with positions as one of plain features, effects summed over source positions.
@@ -307,7 +307,7 @@ class CausalGraph:
         `.attribution.json` for circuit-tracer's viewer and Neuronpedia; see
         `sae_graphs.graph.export.formats.export` for what each of them loses.
         """
-        written: tuple[Path, ...] = late.view("export")(self, path, annotations=annotations)
+        written: tuple[Path, ...] = view("export")(self, path, annotations=annotations)
         return written
 
     @classmethod

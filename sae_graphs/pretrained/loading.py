@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
 from sae_graphs.files import bundled_folder
+from sae_graphs.keywords import checked
 from sae_graphs.model.memory import MemoryPlan, SAESize, format_size, memory_budget, parse_size
 from sae_graphs.model.stream import parse_layers
 from sae_graphs.pretrained.releases import DEFAULTS, default_saes
@@ -38,6 +39,7 @@ class Wanted(NamedTuple):
     layers: tuple[str, str] | None = None
 
 
+@checked
 def load(
     model: str | Path = BUNDLED,
     *,

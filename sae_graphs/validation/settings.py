@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.records import FeatureId
 
+# What may be given: one by itself, or several; each as text, or as features.
+Paths = str | Sequence[str] | Sequence[FeatureId] | Sequence[Sequence[FeatureId]]
+Curves = str | Sequence[str] | Sequence[FeatureId] | Sequence[Sequence[FeatureId | str]]
+
 CONTROLS = 200
+OTHER_CONTROLS = 50
 PATHS = 3
 SNIPPETS = 32
 
@@ -33,7 +38,7 @@ class ValidationSettings:
     """
 
     controls: int = CONTROLS
-    other_controls: int = 50
+    other_controls: int = OTHER_CONTROLS
     paths: int = PATHS
     path: tuple[tuple[FeatureId, ...], ...] = ()
     target: str | None = None

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
+from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.background import (
     NOISE_SIZES,
@@ -38,7 +38,15 @@ from sae_graphs.validation.mediation import keep_only, mediation
 from sae_graphs.validation.partial import ValidationPartial, validation_key
 from sae_graphs.validation.path_ablation import Tick, ablate_path
 from sae_graphs.validation.responses import COEFFICIENTS, WIDER, check_curve, curve, effect_of
-from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.settings import (
+    CONTROLS,
+    OTHER_CONTROLS,
+    PATHS,
+    SNIPPETS,
+    Curves,
+    Paths,
+    ValidationSettings,
+)
 from sae_graphs.validation.subjects import (
     Subject,
     Unit,
@@ -55,19 +63,29 @@ Progress = Callable[[int, int], None]
 TOKENS_OF_TEXTS = 20_000  # read of the other text, from which snippets are drawn
 
 
+@with_settings(ValidationSettings)
 @torch.no_grad()
 def validate(
     model: InstrumentedModel,
     graph: CausalGraph,
     prompts: Sequence[str] | str = (),
     *,
+    controls: int = CONTROLS,
+    other_controls: int = OTHER_CONTROLS,
+    paths: int = PATHS,
+    path: Paths = (),
+    target: str | None = None,
+    contrast: str | None = None,
+    curve: Curves = (),
+    snippets: int = SNIPPETS,
+    quick: bool = False,
+    seed: int = 0,
     settings: ValidationSettings | None = None,
     texts: Iterable[str] | None = None,
     corpus: str | None = None,
     discovery: Sequence[str] | None = None,
-    progress: Progress | None = None,
     resume: str | Path | ValidationPartial | None = None,
-    **options: Any,
+    progress: Progress | None = None,
 ) -> ValidationReport:
     """Test every component of a graph and its strongest paths by ablating them.
 
@@ -77,15 +95,13 @@ def validate(
     `sae_graphs.validation.controls`). With further `prompts` the graph is judged on these, else on
     its own. `texts` are other text for the change off the distribution, by default the bundled
     corpus; `corpus` is its name in the report. `discovery` names the prompts that the graph was
-    found on. `options` are the fields of `ValidationSettings`. `progress` is told the copies run
-    and their number. With a folder to `resume` from, paths that an earlier, interrupted run tested
-    are read.
+    found on. The options from `controls` to `seed` are those of `ValidationSettings`, which says
+    what each does; or give `settings` whole. `progress` is told the copies run and their number.
+    With a folder to `resume` from, paths that an earlier, interrupted run tested are read.
 
     Raises `SaeGraphsError` where the graph is another model's, or an option does not fit.
     """
-    if settings is not None and options:
-        raise SaeGraphsError(f"give settings, or {quoted(options)}, not both")
-    settings = settings or settings_from(options)
+    settings = settings or ValidationSettings()  # made of the options, where there are any
     started = time.perf_counter()
     found_on = tuple(discovery or (graph.run.prompt,))
     given = (prompts,) if isinstance(prompts, str) else tuple(dict.fromkeys(prompts))
@@ -121,15 +137,6 @@ def validate(
         report = replace(_with_other_text(report, found, settings, source, counter), corpus=named)
     counter.finish(_cost_of_rest(found, settings))
     return replace(report, seconds=time.perf_counter() - started)
-
-
-def settings_from(options: Mapping[str, Any]) -> ValidationSettings:
-    """`ValidationSettings` from keywords; an unknown one raises `SaeGraphsError`."""
-    unknown = sorted(options.keys() - ValidationSettings.__dataclass_fields__.keys())
-    if unknown:
-        known = quoted(ValidationSettings.__dataclass_fields__, 20)
-        raise SaeGraphsError(f"no option {unknown[0]!r}; expected {known}")
-    return ValidationSettings(**options)
 
 
 def _only(tokens: set[str]) -> str | None:

@@ -94,7 +94,7 @@ def test_pins_with_and_without_a_position(model: InstrumentedModel) -> None:
 
 def test_output_tokens(model: InstrumentedModel) -> None:
     # The logits at b are the last stream: ^ 5, a 3, b 3. 2.0, 2.1, 2.2 -> 0 take 5, 3 and 3 away.
-    graph = causal_graph(model, "ab", targets=("a", "^"), top_k=100, min_path_edges=1)
+    graph = causal_graph(model, "ab", target=("a", "^"), top_k=100, min_path_edges=1)
     found = {(str(e.source), str(e.target)): e.effect for e in graph.find_edges(layer=2)}
     assert found == {("2.0", "out.0"): -5.0, ("2.1", "out.1"): -3.0}
     assert [(o.token, o.logit) for o in graph.run.outputs] == [("^", 5), ("a", 3)]
@@ -105,7 +105,7 @@ def test_output_tokens(model: InstrumentedModel) -> None:
 
 def test_a_difference_of_two_tokens(model: InstrumentedModel) -> None:
     # a minus ^ is 3 - 5 = -2; without 2.0 it is 3 - 0 = 3: +5. Without 2.1 it is 0 - 5: -3.
-    graph = causal_graph(model, "ab", targets="a", contrast="^", top_k=100, min_path_edges=1)
+    graph = causal_graph(model, "ab", target="a", contrast="^", top_k=100, min_path_edges=1)
     found = {(str(e.source), str(e.target)): e.effect for e in graph.find_edges(layer=2)}
     assert found == {("2.0", "out.1"): 5.0, ("2.1", "out.1"): -3.0}
     assert [(o.token, o.contrast, o.logit) for o in graph.run.outputs] == [("a", "^", -2)]
@@ -122,11 +122,11 @@ def test_the_likeliest_tokens(model: InstrumentedModel) -> None:
     ("options", "message"),
     [
         ({"outputs": -1}, "outputs is -1; expected a whole number of at least 1"),
-        ({"outputs": 2, "targets": "a"}, "not both"),
-        ({"targets": "ab"}, "'ab' is 2 tokens of linear ('a', 'b'); give the text of one token"),
-        ({"targets": ""}, "'' is 0 tokens"),
-        ({"targets": 3}, "targets are 3; expected the texts of tokens"),
-        ({"targets": "a", "contrast": "a"}, "the contrast is the only target"),
+        ({"outputs": 2, "target": "a"}, "not both"),
+        ({"target": "ab"}, "'ab' is 2 tokens of linear ('a', 'b'); give the text of one token"),
+        ({"target": ""}, "'' is 0 tokens"),
+        ({"target": 3}, "target is 3; expected the texts of tokens"),
+        ({"target": "a", "contrast": "a"}, "the contrast is the only target"),
         ({"contrast": 3}, "contrast is 3"),
         ({"read": "all"}, "needs ablate='each' (--ablate each)"),
         ({"read": "some"}, "read is 'some'; expected a whole number, or 'all'"),

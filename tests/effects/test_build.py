@@ -12,7 +12,7 @@ import torch
 
 import sae_graphs as sg
 from sae_graphs.effects.ablations import ablations_of, places_of
-from sae_graphs.effects.build import causal_graph, settings_from
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.exact import measure
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
@@ -78,7 +78,7 @@ def test_layer_ranges() -> None:
     assert parse_layers(" 3 : e ") == ("3", "e")
     assert parse_layers(None) is None
     for given in ("1:3", (1, 3), ["1", "3"]):
-        assert settings_from({"layers": given}).layers == ("1", "3")
+        assert GraphSettings(layers=given).layers == ("1", "3")  # type: ignore[arg-type]
 
 
 def test_pins_are_parsed() -> None:

@@ -10,7 +10,7 @@ import torch
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.describe import token_effects
-from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.effects.settings import GraphSettings, Per
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import mean_over, resample, scale
@@ -259,7 +259,7 @@ def test_token_effects(
 @pytest.mark.parametrize("per", ["layer", "source", "graph"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_graph_holds_the_oracles_strongest_edges(
-    bridge_of: BridgeOf, architecture: str, per: str
+    bridge_of: BridgeOf, architecture: str, per: Per
 ) -> None:
     case = case_of(bridge_of(architecture, "float64"), "post", kinds_for(architecture), "float64")
     graph = causal_graph(case.model, PROMPT, top_k=6, per=per, min_path_edges=1)

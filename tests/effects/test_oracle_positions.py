@@ -154,7 +154,7 @@ def test_graphs_end_in_words(bridge_of: BridgeOf) -> None:
 
 def test_a_difference_of_two_tokens(bridge_of: BridgeOf) -> None:
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
-    graph = causal_graph(case.model, PROMPT, targets=" cat", contrast=" dog", min_path_edges=1)
+    graph = causal_graph(case.model, PROMPT, target=" cat", contrast=" dog", min_path_edges=1)
     (output,) = graph.run.outputs
     assert (output.token, output.contrast) == (" cat", " dog")
     cat, dog = (case.model.tokenizer.encode(t, add_special_tokens=False) for t in (" cat", " dog"))
@@ -170,7 +170,7 @@ def test_the_text_of_a_contrast_need_not_be_the_token_shown(
     bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
-    options: dict[str, Any] = {"targets": " cat", "contrast": " dog", "min_path_edges": 1}
+    options: dict[str, Any] = {"target": " cat", "contrast": " dog", "min_path_edges": 1}
     plain = causal_graph(case.model, PROMPT, **options)
     shown = type(case.model).token_string
     monkeypatch.setattr(
@@ -191,7 +191,7 @@ def test_position_resolved_outputs(bridge_of: BridgeOf, read: Any, method: Any) 
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
     last = N_TOKENS - 1 if read == "all" else read
     options: dict[str, Any] = {"ablate": "each", "read": read, "layers": "0:2", "method": method}
-    options |= {"targets": " cat", "min_path_edges": 1, "top_k": 50}
+    options |= {"target": " cat", "min_path_edges": 1, "top_k": 50}
     graph = causal_graph(case.model, PROMPT, **options)
     ends = graph.find_edges(layer="2")
     assert {edge.target.position for edge in ends} == {last}

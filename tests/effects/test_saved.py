@@ -39,7 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "graph": {"per": "graph", "top_k": 20, "min_path_edges": 2},
     "outputs": {"outputs": 4},
     "each with outputs": {"ablate": "each", "outputs": 3, "top_k": 20},
-    "contrast": {"targets": (" cat",), "contrast": " dog"},
+    "contrast": {"target": (" cat",), "contrast": " dog"},
     "layers": {"layers": ("1", "3"), "min_path_edges": 1},
     "half": {"intervention": scale(0.5), "min_path_edges": 1},
     "gradient": {"method": "gradient", "min_path_edges": 1},

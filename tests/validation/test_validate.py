@@ -332,7 +332,7 @@ def test_a_graph_from_another_model(
 def test_settings_and_options_are_not_both_given(
     tiny: InstrumentedModel, graph: CausalGraph
 ) -> None:
-    settings = validation.settings_from({"controls": 5})
+    settings = ValidationSettings(controls=5)
     with pytest.raises(SaeGraphsError, match="not both"):
         validate(tiny, graph, settings=settings, seed=3)
 

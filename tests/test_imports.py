@@ -1,0 +1,171 @@
+"""Who imports whom: down only, in no circle, and nothing slow before it is needed.
+
+Imports under `TYPE_CHECKING` and those inside functions count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.structure import MAY_IMPORT, ROOT, circles, modules_of, upward
+
+PACKAGE = ROOT / "sae_graphs"
+
+# What opens without torch: saved graphs, their pictures, their reports, and the gallery of them.
+TORCH_FREE = {
+    "sae_graphs": ("sae_graphs",),
+    "graph": ("sae_graphs.graph",),
+    "every file of graph": ("sae_graphs.graph.*",),
+    "every file of render": ("sae_graphs.render.*",),
+    "every file of gallery": ("sae_graphs.gallery.*",),
+    "the floor": (
+        *("sae_graphs.checkpoint", "sae_graphs.errors", "sae_graphs.files", "sae_graphs.keywords"),
+        *("sae_graphs.late", "sae_graphs.runs", "sae_graphs.schema", "sae_graphs.significance"),
+        *("sae_graphs.text", "sae_graphs.words"),
+    ),
+    "records of validation": (
+        *("sae_graphs.validation.evidence", "sae_graphs.validation.evidence_json"),
+        *("sae_graphs.validation.judging", "sae_graphs.validation.verdicts"),
+        *("sae_graphs.validation.settings", "sae_graphs.validation.report.*"),
+    ),
+    "saved effects": (
+        *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),
+        "sae_graphs.effects.replot",
+    ),
+    "Neuronpedia": ("sae_graphs.features.neuronpedia.*",),
+    "the command line": ("sae_graphs.cli.*",),
+}
+
+
+# -- the whole package -----------------------------------------------------------------------------
+
+
+def test_the_table_names_every_package() -> None:
+    packages = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert packages == MAY_IMPORT.keys() - {"floor"}
+
+
+def test_the_table_goes_down() -> None:
+    seen: set[str] = set()
+    for package, below in MAY_IMPORT.items():
+        assert below <= seen, f"{package} imports what is named after it"
+        seen.add(package)
+
+
+def test_imports_go_down() -> None:
+    assert upward(PACKAGE) == []
+
+
+def test_no_file_is_in_a_circle() -> None:
+    assert circles(PACKAGE) == []
+
+
+def test_one_file_imports_by_a_string() -> None:
+    found = {
+        name
+        for name, file in modules_of(PACKAGE).items()
+        if imports_by_a_string(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"sae_graphs.late"}
+
+
+def imports_by_a_string(code: str) -> bool:
+    """Whether it calls `__import__`, or has `importlib` for more than a version."""
+    for node in ast.walk(ast.parse(code)):
+        names = [it.name for it in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if any(name in ("importlib", "importlib.util") for name in names):
+            return True
+        if isinstance(node, ast.Name) and node.id in ("__import__", "exec", "eval"):
+            return True
+    return False
+
+
+# -- what is imported at once ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", TORCH_FREE.values(), ids=TORCH_FREE)
+def test_torch_is_not_loaded(names: tuple[str, ...]) -> None:
+    modules = [
+        module for name in names for module in (below(name) if name.endswith(".*") else [name])
+    ]
+    assert loaded_by(modules, ["torch", "transformers", "sae_lens"]) == ""
+
+
+def test_the_commands_load_nothing_slow() -> None:
+    slow = ["torch", "transformers", "pandas", "matplotlib", "scipy"]
+    assert loaded_by(["sae_graphs.cli"], slow) == ""
+    assert loaded_by(["sae_graphs.graph"], ["torch", "pandas", "pygraphviz", "matplotlib"]) == ""
+
+
+def below(name: str) -> list[str]:
+    """Every module of a package, such as `sae_graphs.graph.*`, but the one that runs it."""
+    whole = name.removesuffix(".*")
+    found = [it for it in modules_of(PACKAGE) if it == whole or it.startswith(f"{whole}.")]
+    return [it for it in found if not it.endswith(".__main__")]
+
+
+def loaded_by(modules: list[str], slow: list[str]) -> str:
+    """Which of the slow ones are loaded once the modules are, in a process of their own."""
+    code = (
+        f"import sys, {', '.join(modules)}; "
+        f"sys.stdout.write(', '.join(sorted({set(slow)!r} & sys.modules.keys())))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+# -- what tells of them can fail -------------------------------------------------------------------
+
+
+def fake(folder: Path, **files: str) -> Path:
+    """A package of a few lines: `graph__paths` is `graph/paths.py`."""
+    package = folder / "fake"
+    for name, text in files.items():
+        file = package / f"{name.replace('__', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        (file.parent / "__init__.py").touch()
+    return package
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    package = fake(
+        tmp_path,
+        graph__graph="from fake.errors import Wrong\n",
+        graph__paths="if TYPE_CHECKING:\n    from fake.graph.names import name\n",
+        graph__names="def name():\n    import fake.graph.paths\n",
+    )
+    assert circles(package) == [["fake.graph.names", "fake.graph.paths"]]
+    assert upward(package) == []
+
+
+def test_an_upward_import_is_found(tmp_path: Path) -> None:
+    package = fake(
+        tmp_path,
+        errors="",
+        words="from fake.graph import graph\n",
+        graph__graph="def svg():\n    from fake.render.pictures import svg\n",
+        render__pictures="from fake.graph.graph import draw\nfrom fake import words\n",
+        interventions="from fake.graph import graph\n",
+        graph__paths="import fake.interventions\n",
+        unheard__of="from fake.errors import Wrong\nfrom fake.graph import graph\n",
+    )
+    assert upward(package) == [
+        "fake.graph.graph imports fake.render.pictures",
+        "fake.graph.paths imports fake.interventions",
+        "fake.unheard.of imports fake.graph.graph",
+        "fake.words imports fake.graph.graph",
+    ]
+
+
+def test_slow_modules_and_imports_by_a_string_are_found() -> None:
+    assert loaded_by(["json", "sae_graphs.errors"], ["torch", "json"]) == "json"
+    assert imports_by_a_string("import importlib\n")
+    assert imports_by_a_string("def f():\n    return __import__('torch')\n")
+    assert not imports_by_a_string("from importlib.metadata import version\n")
