@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sae_graphs.graph.combine import union
     from sae_graphs.graph.difference import difference
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.pretrained.loading import load
+    from sae_graphs.model.language_model import LanguageModel
+    from sae_graphs.pretrained.loading import load, load_model
     from sae_graphs.validation.evidence import ValidationReport
     from sae_graphs.validation.responses import response_curve
     from sae_graphs.validation.validate import validate
@@ -33,6 +34,7 @@ __all__ = [
     "Edge",
     "FeatureId",
     "InstrumentedModel",
+    "LanguageModel",
     "Node",
     "SaeGraphsError",
     "ValidationReport",
@@ -42,6 +44,7 @@ __all__ = [
     "difference",
     "discover",
     "load",
+    "load_model",
     "replot",
     "response_curve",
     "union",

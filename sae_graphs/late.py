@@ -12,6 +12,7 @@ from typing import Any
 # What `sae_graphs` offers beside what it holds at once, and where that is.
 PUBLIC = {
     "InstrumentedModel": "sae_graphs.model.instrument",
+    "LanguageModel": "sae_graphs.model.language_model",
     "ValidationReport": "sae_graphs.validation.evidence",
     "annotate": "sae_graphs.features.neuronpedia.annotate",
     "causal_graph": "sae_graphs.effects.build",
@@ -19,6 +20,7 @@ PUBLIC = {
     "difference": "sae_graphs.graph.difference",
     "discover": "sae_graphs.effects.build",
     "load": "sae_graphs.pretrained.loading",
+    "load_model": "sae_graphs.pretrained.loading",
     "replot": "sae_graphs.effects.replot",
     "response_curve": "sae_graphs.validation.responses",
     "union": "sae_graphs.graph.combine",
