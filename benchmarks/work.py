@@ -11,9 +11,8 @@ from torch import Tensor
 
 from sae_graphs.effects import exact as ablation
 from sae_graphs.model import replay
-from sae_graphs.model.clean_run import ENCODED_ROWS
 from sae_graphs.model.preactivations import Nearby
-from sae_graphs.model.rows import KeysAndValues, Rows
+from sae_graphs.model.rows import ENCODED_ROWS, KeysAndValues, Rows
 from sae_graphs.model.saes import SAELayer
 
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from sae_graphs.graph.combine import union
     from sae_graphs.graph.difference import difference
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.pretrained.loading import load
+    from sae_graphs.model.language_model import LanguageModel
+    from sae_graphs.pretrained.loading import load, load_model
     from sae_graphs.validation.evidence import ValidationReport
     from sae_graphs.validation.responses import response_curve
     from sae_graphs.validation.validate import validate
@@ -59,6 +60,7 @@ __all__ = [
     "Edge",
     "FeatureId",
     "InstrumentedModel",
+    "LanguageModel",
     "Node",
     "SaeGraphsError",
     "ValidationReport",
@@ -70,6 +72,7 @@ __all__ = [
     "discover",
     "interventions",
     "load",
+    "load_model",
     "replot",
     "response_curve",
     "union",

@@ -12,6 +12,7 @@ from typing import Any
 # What `sae_graphs` offers beside what it holds at once: a module and a name in it, or a module.
 PUBLIC = {
     "InstrumentedModel": "sae_graphs.model.instrument:InstrumentedModel",
+    "LanguageModel": "sae_graphs.model.language_model:LanguageModel",
     "ValidationReport": "sae_graphs.validation.evidence:ValidationReport",
     "annotate": "sae_graphs.features.neuronpedia.annotate:annotate",
     "causal_graph": "sae_graphs.effects.build:causal_graph",
@@ -20,6 +21,7 @@ PUBLIC = {
     "discover": "sae_graphs.effects.build:discover",
     "interventions": "sae_graphs.interventions",
     "load": "sae_graphs.pretrained.loading:load",
+    "load_model": "sae_graphs.pretrained.loading:load_model",
     "replot": "sae_graphs.effects.replot:replot",
     "response_curve": "sae_graphs.validation.responses:response_curve",
     "union": "sae_graphs.graph.combine:union",

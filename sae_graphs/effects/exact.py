@@ -21,11 +21,11 @@ from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations, Places
 from sae_graphs.effects.arrays import NOWHERE, Effects
-from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun
+from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.preactivations import nearby
 from sae_graphs.model.replay import steps_between
-from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
 from sae_graphs.model.saes import SAELayer
 from sae_graphs.model.stream import StreamPoint
 

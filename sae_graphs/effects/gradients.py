@@ -38,10 +38,10 @@ from sae_graphs.effects.ablations import Ablations, Places
 from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.effects.exact import changed_rows, of_tokens, packs
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun
+from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.replay import PACK_ROWS
-from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
 from sae_graphs.model.stream import StreamPoint
 
 LINE_ROWS = 64  # token rows of several points that are run at once: beyond, running dominates

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from sae_graphs.errors import CannotSplitError
-from sae_graphs.model.clean_run import CleanRun
-from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.recording import outputs_of
 from sae_graphs.model.replay import Step, steps_between
 from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.run import Run
 from sae_graphs.model.stream import StreamPoint
 
 SUM_TOLERANCE = 1e-5  # of a row's norm, float32; parts read at a wrong hook miss by far more
@@ -63,7 +63,7 @@ class CleanWrites:
     """
 
     def __init__(
-        self, model: InstrumentedModel, clean: CleanRun, positions: Tensor, *, heads: bool = False
+        self, model: LanguageModel, clean: Run, positions: Tensor, *, heads: bool = False
     ) -> None:
         self.model, self.clean, self.heads = model, clean, heads
         self.hooks: dict[str, nn.Module] = dict(model.model.hook_dict)  # slow to make
@@ -102,12 +102,12 @@ def changes_by_block(
 ) -> Changes:
     """How what each block between `start` and `stop` writes changes at the rows `reads`.
 
-    Both points are SAEs' places, or `stop` is the end of the model. In half a block one part alone
-    can change: the other is 0. Raises `CannotSplitError` where the parts do not add up.
+    In half a block one part alone can change: the other is 0. Raises `CannotSplitError` where the
+    parts do not add up, or a point lies in the middle of a block whose stream there was not kept.
     """
     model, clean = writes.model, writes.clean
     steps = steps_between(start, stop)
-    clean_start, clean_stop = stream_at(clean, start), stream_at(clean, stop)
+    clean_start, clean_stop = _kept(clean, start), _kept(clean, stop)
     first = Rows(change.where, change.streams - clean_start[change.where.positions])
     skip = first.at(reads, torch.zeros_like(clean_start))
     found: list[BlockChange] = []
@@ -115,7 +115,7 @@ def changes_by_block(
     with _listening(writes, sorted({step.block for step in steps})) as ears:
         for step, out in model.walk(clean, start, stop, change, reads):
             written = ears[step.block].heard(out.where, step)
-            entered = rows.at(out.where, stream_at(clean, at))
+            entered = rows.at(out.where, _kept(clean, at))
             _check_sum(model, step.block, entered, written, out.streams)
             found.append(_change(writes, step, written, out.where, reads))
             rows, at = out, StreamPoint(step.block, "mid" if step.part == "to mid" else "post")
@@ -131,15 +131,15 @@ def changes_by_block(
     return Changes(skip, found, streams)
 
 
-def stream_at(clean: CleanRun, point: StreamPoint) -> Tensor:
-    """The clean stream `[T, D]` where an SAE sits, or before or after a block."""
-    if point in clean.points:
-        return clean.streams[clean.points.index(point)]
-    assert point.site != "mid", f"no stream is kept at {point.hook_name}"
-    return clean.inputs[point.block + (point.site == "post")]
-
-
 # -- inside ----------------------------------------------------------------------------------------
+
+
+def _kept(run: Run, point: StreamPoint) -> Tensor:
+    """The stream `[T, D]` that the run kept at a point: to make it anew would be heard as well."""
+    kept = run.kept_stream(point)
+    if kept is None:
+        raise CannotSplitError(f"the run kept no stream at {point.hook_name}; it has no SAE there")
+    return kept
 
 
 class _Ears(NamedTuple):
@@ -208,7 +208,7 @@ def _rows_of(heard: list[Tensor], where: Where) -> Tensor:
 
 
 def _check_sum(
-    model: InstrumentedModel, block: int, entered: Tensor, written: Written, left: Tensor
+    model: LanguageModel, block: int, entered: Tensor, written: Written, left: Tensor
 ) -> None:
     missed = (entered + written.attention + written.mlp - left).norm(dim=-1)
     sizes = sum(part.norm(dim=-1) for part in (entered, written.attention, written.mlp))
@@ -243,7 +243,7 @@ def _change(
     return BlockChange(step.block, attention, mlp, heads if add_up else None)
 
 
-def _by_head(model: InstrumentedModel, block: int, outputs: Tensor) -> Tensor:
+def _by_head(model: LanguageModel, block: int, outputs: Tensor) -> Tensor:
     """What each head's output `[N, H * d]` adds to the stream: `[N, H, D]`, the bias left out."""
     attention: Any = model.model.blocks[block].attn
     n_heads = int(model.model.cfg.n_heads)

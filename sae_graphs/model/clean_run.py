@@ -1,24 +1,23 @@
-"""`CleanRun`: what one undisturbed forward pass leaves for the measurements.
+"""`CleanRun`: a run with the features of every SAE layer, for the measurements.
 
-Letters: `T` tokens, `D` d_model, `F` features, `V` vocabulary.
+Letters: `T` tokens, `D` d_model, `F` features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sae_graphs.model.recording import BlockCall
-from sae_graphs.model.rows import KeysAndValues
+from sae_graphs.model.rows import ENCODED_ROWS
+from sae_graphs.model.run import Run
 from sae_graphs.model.saes import SAELayer
 from sae_graphs.model.stream import StreamPoint
 
-ENCODED_ROWS = 128  # rows that an SAE encodes at once: more gain nothing, and spill the caches
 SAME = 1e-8  # of the squared norm: a spread below this is rounding
 
 
@@ -30,29 +29,38 @@ class Fit(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class CleanRun:
-    """One undisturbed forward pass over one prompt.
+class CleanRun(Run):
+    """A run and the features on it.
 
     `points`, `streams`, `activations` and `fits` have one entry per SAE layer: where it sits, the
-    stream there `[T, D]`, its features' activations, how well it fits; `inputs` the stream before
-    each block and after the last `[T, D]`; `kept` the keys and values of each block's attention,
-    None where rows cannot be run alone; `logits` is `[T, V]`.
+    stream there `[T, D]`, its features' activations, how well it fits.
     """
 
-    prompt: str
-    token_ids: tuple[int, ...]
-    tokens: tuple[str, ...]
     points: tuple[StreamPoint, ...]
     streams: tuple[Tensor, ...]
     activations: tuple[Activations, ...]
     fits: tuple[Fit, ...]
-    inputs: tuple[Tensor, ...]
-    calls: tuple[BlockCall, ...]
-    kept: tuple[KeysAndValues | None, ...]
-    logits: Tensor
 
-    def __len__(self) -> int:
-        return len(self.token_ids)
+    def kept_stream(self, point: StreamPoint) -> Tensor | None:
+        """The stream `[T, D]` at a point; None in the middle of a block that has no SAE there."""
+        if point.site == "mid" and point in self.points:
+            return self.streams[self.points.index(point)]
+        return super().kept_stream(point)
+
+
+def with_features(run: Run, layers: Sequence[SAELayer], streams: Sequence[Tensor]) -> CleanRun:
+    """The run and its features, given the stream `[T, D]` at each SAE layer."""
+    found = [  # one SAE after the other
+        encode_layer(layer, stream) for layer, stream in zip(layers, streams, strict=True)
+    ]
+    activations, fits = zip(*found, strict=True)
+    return CleanRun(
+        **{part.name: getattr(run, part.name) for part in fields(Run)},
+        points=tuple(layer.point for layer in layers),
+        streams=tuple(streams),
+        activations=activations,
+        fits=fits,
+    )
 
 
 def encode_layer(layer: SAELayer, stream: Tensor) -> tuple[Activations, Fit]:

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.model.clean_run import ENCODED_ROWS, CleanRun
+from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention
 from sae_graphs.model.preactivations import one_by_one
-from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
 from sae_graphs.model.saes import SAELayer
 from sae_graphs.model.stream import StreamPoint
 

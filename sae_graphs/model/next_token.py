@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.model.clean_run import CleanRun
-from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.language_model import LanguageModel
+from sae_graphs.model.run import Run
 
 NEXT_TOKENS = 8
 
@@ -90,7 +90,7 @@ def moved_tokens(
 
 
 def next_tokens(
-    model: InstrumentedModel, clean: CleanRun, read: int, limit: int = NEXT_TOKENS
+    model: LanguageModel, clean: Run, read: int, limit: int = NEXT_TOKENS
 ) -> tuple[tuple[str, float], ...]:
     """The likeliest next tokens at the read position, with their probabilities."""
     top = clean.logits[read].float().softmax(-1).topk(min(limit, clean.logits.shape[-1]))
@@ -100,7 +100,7 @@ def next_tokens(
     )
 
 
-def token_id(model: InstrumentedModel, text: str) -> int:
+def token_id(model: LanguageModel, text: str) -> int:
     """The id of a token given by its text; raises `SaeGraphsError` where it is none or several."""
     ids = list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
     if len(ids) != 1:

@@ -14,7 +14,7 @@ from sae_graphs.model.rows import KeysAndValues, Recorder, with_cache
 
 @dataclass(frozen=True)
 class BlockCall:
-    """What a block was called with in the clean run, its input stream aside."""
+    """What a block was called with in a run, its input stream aside."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -51,6 +51,20 @@ def outputs_of(hook: nn.Module) -> Iterator[list[Tensor]]:
     handle = hook.register_forward_hook(keep)
     try:
         yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def entering(block: nn.Module, streams: Tensor) -> Iterator[None]:
+    """Other streams `[B, T, D]` enter a block while the context is open."""
+
+    def replace(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return streams, *args[1:]
+
+    handle = block.register_forward_pre_hook(replace)
+    try:
+        yield
     finally:
         handle.remove()
 

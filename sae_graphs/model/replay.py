@@ -1,4 +1,7 @@
-"""Running blocks again, from a changed stream, as the clean run called them.
+"""Running blocks again, from a changed stream, as a run called them.
+
+The run may be the clean one, or itself a corrupted one: what is replayed differs from it in some
+rows, and is exact.
 
 Letters: `B` copies of the prompt, `T` tokens, `R` rows of all copies together, `D` d_model.
 """
@@ -14,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from sae_graphs.errors import SAELoadError
-from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.recording import outputs_of
 from sae_graphs.model.rows import Rows, run_rows
+from sae_graphs.model.run import Run
 from sae_graphs.model.stream import StreamPoint
 
 
@@ -52,60 +55,57 @@ class Replay:
         self.rows_alone = hasattr(model, "original_model")  # a bridge
         self.together = True
 
-    def stream_at(self, clean: CleanRun, point: StreamPoint) -> Tensor:
-        """The clean stream `[T, D]` at a point."""
-        if point.site != "mid":
-            return clean.inputs[point.block + (point.site == "post")]
-        if clean.streams and point in clean.points:
-            return clean.streams[clean.points.index(point)]
-        block_input = clean.inputs[point.block][None]
-        return self.whole(clean, Step(point.block, "to mid"), block_input)[0]
+    def stream_at(self, run: Run, point: StreamPoint) -> Tensor:
+        """The stream `[T, D]` that the run had at a point."""
+        kept = run.kept_stream(point)
+        if kept is not None:
+            return kept
+        block_input = run.inputs[point.block][None]
+        return self.whole(run, Step(point.block, "to mid"), block_input)[0]
 
-    def step(
-        self, clean: CleanRun, step: Step, rows: Rows, wanted: Tensor, n_copies: int
-    ) -> Tensor:
+    def step(self, run: Run, step: Step, rows: Rows, wanted: Tensor, n_copies: int) -> Tensor:
         """One block, or half of it, on some rows: `[R', D]` at those wanted `[R]`."""
-        most = self.together and len(rows.where) > MOST * n_copies * len(clean)
+        most = self.together and len(rows.where) > MOST * n_copies * len(run)
         if self.rows_alone and not most:
-            out = self.some_rows(clean, step, rows, wanted)
+            out = self.some_rows(run, step, rows, wanted)
             if out is not None:
                 return out
         start = StreamPoint(step.block, "mid" if step.part == "from mid" else "pre")
-        whole = rows.whole(self.stream_at(clean, start), n_copies)
-        out = self.whole(clean, step, whole)
+        whole = rows.whole(self.stream_at(run, start), n_copies)
+        out = self.whole(run, step, whole)
         return out[rows.where.copies[wanted], rows.where.positions[wanted]]
 
     def some_rows(
-        self, clean: CleanRun, step: Step, rows: Rows, wanted: Tensor | None = None
+        self, run: Run, step: Step, rows: Rows, wanted: Tensor | None = None
     ) -> Tensor | None:
         """One block on some rows alone, or None where that cannot be done."""
-        kept, call = clean.kept[step.block], clean.calls[step.block]
+        kept, call = run.kept[step.block], run.calls[step.block]
         if kept is None:
             return None
         block = self.model.blocks[step.block]
 
-        def run(rows: Rows, wanted: Tensor | None = None) -> Tensor | None:
+        def alone(rows: Rows, wanted: Tensor | None = None) -> Tensor | None:
             return run_rows(block, rows, kept, call.args, call.kwargs, wanted)
 
         if step.part == "whole":
-            return run(rows, wanted)
+            return alone(rows, wanted)
         if step.part == "to mid":
             with outputs_of(self.mid_hook(step.block)) as seen:
-                done = run(rows, wanted)
+                done = alone(rows, wanted)
             return None if done is None else seen[0][0]
-        before = Rows(rows.where, clean.inputs[step.block][rows.where.positions])
+        before = Rows(rows.where, run.inputs[step.block][rows.where.positions])
         with self._mid_replaced(step.block, rows.streams[None]):
-            out = run(before)
+            out = alone(before)
         if out is None or not self._skip_goes_round(step.block):
             return out
-        clean_mid = self.stream_at(clean, StreamPoint(step.block, "mid"))
-        return out + (rows.streams - clean_mid[rows.where.positions])
+        mid = self.stream_at(run, StreamPoint(step.block, "mid"))
+        return out + (rows.streams - mid[rows.where.positions])
 
-    def whole(self, clean: CleanRun, step: Step, streams: Tensor) -> Tensor:
-        """One block, or half of it, on all rows `[B, T, D]`, called as in the clean run."""
+    def whole(self, run: Run, step: Step, streams: Tensor) -> Tensor:
+        """One block, or half of it, on all rows `[B, T, D]`, called as in the run."""
         if len(streams) > 1 and not self.together:
-            return torch.cat([self.whole(clean, step, stream[None]) for stream in streams])
-        call, block = clean.calls[step.block], self.model.blocks[step.block]
+            return torch.cat([self.whole(run, step, stream[None]) for stream in streams])
+        call, block = run.calls[step.block], self.model.blocks[step.block]
         streams = streams.contiguous()  # a `HookedTransformer` block views its input
         if step.part == "to mid":
             with outputs_of(self.mid_hook(step.block)) as seen:
@@ -114,12 +114,12 @@ class Replay:
         if step.part == "whole":
             out = block(streams, *call.args, **call.kwargs)
             return out[0] if isinstance(out, tuple) else out
-        before = clean.inputs[step.block].expand(len(streams), -1, -1)
+        before = run.inputs[step.block].expand(len(streams), -1, -1)
         with self._mid_replaced(step.block, streams):
-            out = self.whole(clean, Step(step.block, "whole"), before)
+            out = self.whole(run, Step(step.block, "whole"), before)
         if not self._skip_goes_round(step.block):
             return out
-        return out + (streams - self.stream_at(clean, StreamPoint(step.block, "mid")))
+        return out + (streams - self.stream_at(run, StreamPoint(step.block, "mid")))
 
     def mid_hook(self, block: int) -> nn.Module:
         """Where the stream passes between a block's attention and its MLP."""

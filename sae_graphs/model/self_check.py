@@ -1,22 +1,19 @@
-"""What must hold of a model and its SAEs before their numbers are believed; asked once.
+"""What must hold of a model before its replays are believed; asked once.
 
-Guards against architectures that the replay does not fit, and SAEs that mix tokens: they must fail
-loudly.
+Guards against architectures that the replay does not fit: they must fail loudly.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sae_graphs.errors import SaeGraphsError, SAELoadError
-from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.replay import Replay, Step
 from sae_graphs.model.rows import Rows, Where
-from sae_graphs.model.saes import SAELayer
+from sae_graphs.model.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -24,57 +21,42 @@ CANNOT = (RuntimeError, IndexError, TypeError, ValueError)  # what a block may a
 REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
 
 
-def check_replay(replay: Replay, clean: CleanRun, logits: Tensor, name: str) -> None:
-    """Every block run again on a clean run must give the stream that the run had.
+def check_replay(replay: Replay, run: Run, logits: Tensor, name: str) -> None:
+    """Every block run again from its own input must give the stream that the run had.
 
     `logits` `[T, V]` are those of the last stream, unembedded again. Finds out whether copies of
     the prompt can be run together.
     """
-    for block in range(len(clean.calls)):
-        step, stream = Step(block, "whole"), clean.inputs[block]
-        again = replay.whole(clean, step, stream[None])[0]
-        _require_equal(again, clean.inputs[block + 1], f"block {block} of {name}")
+    for block in range(len(run.calls)):
+        step, stream = Step(block, "whole"), run.inputs[block]
+        again = replay.whole(run, step, stream[None])[0]
+        _require_equal(again, run.inputs[block + 1], f"block {block} of {name}")
         try:
-            twice = replay.whole(clean, step, torch.stack([stream.flip(0), stream]))
+            twice = replay.whole(run, step, torch.stack([stream.flip(0), stream]))
             replay.together = replay.together and same(twice[1], again)
         except CANNOT:
             replay.together = False
-    _require_equal(logits, clean.logits, f"the logits of {name}")
+    _require_equal(logits, run.logits, f"the logits of {name}")
     if not replay.together:
         log.warning("%s takes one copy of a prompt at a time, which is slower", name)
 
 
-def check_saes(layers: Sequence[SAELayer], clean: CleanRun) -> None:
-    """Each SAE must treat tokens one by one, and decode from the rows of `W_dec` alone."""
-    for layer, stream in zip(layers, clean.streams, strict=True):
-        acts = layer.encode(stream)
-        alone = torch.cat([layer.encode(row[None]) for row in stream])
-        active = (acts != 0).any(0).nonzero()[:, 0]
-        part = layer.decoder_of(active)(acts[:, active], stream)
-        whole = layer.decode(acts, stream)
-        if not (same(alone, acts) and same(part, whole)):
-            raise SAELoadError(
-                f"the SAE on {layer.point.hook_name} mixes tokens or does not decode feature "
-                "by feature; save it for inference with sae-lens, or use another kind"
-            )
-
-
-def rows_agree(replay: Replay, clean: CleanRun, name: str, *, n_rows: int) -> bool:
+def rows_agree(replay: Replay, run: Run, name: str, *, n_rows: int) -> bool:
     """Whether each block gives on rows alone what it gives on all rows, for disturbed ones.
 
     Asked with as many rows as will ever be run at once, and of the prompt itself: a block may look
     at how long its input is.
     """
-    last, device = len(clean) - 1, clean.logits.device
+    last, device = len(run) - 1, run.logits.device
     n_copies = max(1, n_rows // 2)
     pair = torch.tensor([last // 2, last], device=device)
     where = Where(torch.arange(n_copies, device=device).repeat_interleave(2), pair.repeat(n_copies))
-    for block in range(len(clean.calls)):
-        step, stream = Step(block, "whole"), clean.inputs[block]
+    for block in range(len(run.calls)):
+        step, stream = Step(block, "whole"), run.inputs[block]
         swapped = stream[pair.flip(0)]  # in every copy the two rows change places
-        expected = replay.whole(clean, step, stream.index_copy(0, pair, swapped)[None])[0][pair]
+        expected = replay.whole(run, step, stream.index_copy(0, pair, swapped)[None])[0][pair]
         rows = Rows(where, swapped.repeat(n_copies, 1))
-        if not _rows_are(replay, clean, step, rows, expected):
+        if not _rows_are(replay, run, step, rows, expected):
             log.warning(
                 "block %d of %s cannot be run on some rows alone: all rows are run, which is as "
                 "exact and slower",
@@ -85,12 +67,12 @@ def rows_agree(replay: Replay, clean: CleanRun, name: str, *, n_rows: int) -> bo
     return True
 
 
-def _rows_are(replay: Replay, clean: CleanRun, step: Step, rows: Rows, expected: Tensor) -> bool:
+def _rows_are(replay: Replay, run: Run, step: Step, rows: Rows, expected: Tensor) -> bool:
     """Whether every copy's two rows are as expected `[2, D]`; and the second without the first."""
     second = torch.arange(len(rows.where), device=expected.device) % 2 == 1
     try:
-        both = replay.some_rows(clean, step, rows)
-        one = replay.some_rows(clean, step, rows, second)
+        both = replay.some_rows(run, step, rows)
+        one = replay.some_rows(run, step, rows, second)
     except CANNOT:
         return False
     if both is None or one is None:

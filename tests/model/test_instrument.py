@@ -15,7 +15,7 @@ from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.exact import packs
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.model import instrument
+from sae_graphs.model import language_model
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.replay import PACK_ROWS, steps_between
 from sae_graphs.model.rows import Rows, Where
@@ -245,7 +245,7 @@ def test_long_prompts_are_checked_anew(
         checked.append(len(clean))
         return True
 
-    monkeypatch.setattr(instrument, "rows_agree", counted)
+    monkeypatch.setattr(language_model, "rows_agree", counted)
     bridge = bridge_of("gpt2", "float64")
     model = InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]))
     for words in (1, 2, 3, 1, 12, 13):

@@ -1,0 +1,334 @@
+"""`LanguageModel`: a language model whose blocks can be run again from a changed stream.
+
+A run records every block's call. Afterwards any stretch of the model can be run again from a
+changed stream, block by block, with the recorded masks and rotary tensors: exactly what a full
+forward pass with a hook would compute, without the layers below. The run may start from changed
+embeddings: replays from it are as exact, so a corrupted run can be restored piece by piece.
+
+Letters: `B` copies, `T` tokens, `R` rows run, `N` rows read, `D` d_model, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.model.recording import entering, outputs_of, recording_calls
+from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
+from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
+from sae_graphs.model.run import Run
+from sae_graphs.model.self_check import check_replay, rows_agree, same
+from sae_graphs.model.stream import StreamPoint
+
+log = logging.getLogger(__name__)
+
+CHECKED_TOKENS = 16  # of the first prompt, on which replays are checked
+WORKING_MEMORY = 2**30  # bytes, where no budget was given
+
+
+class LanguageModel:
+    """A `TransformerBridge` or `HookedTransformer` to be run, and run again from any block on.
+
+    `working_memory` is what activations and batches may take, in bytes. `name` is what errors and
+    records call the model, by default as its configuration does.
+    """
+
+    def __init__(self, model: Any, *, name: str | None = None) -> None:
+        self.model = model
+        self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
+        self.replay = Replay(model)
+        self.working_memory = WORKING_MEMORY
+        self._checked = False
+        self._longest = 0  # tokens of a prompt on which running rows alone was checked
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    # -- text and tokens ---------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer."""
+        return self.model.tokenizer
+
+    @property
+    def prepend_bos(self) -> bool:
+        """Whether BOS is put before a prompt, unless told otherwise: the tokenizer's own habit."""
+        return self._tokenizer_prepends_bos
+
+    @cached_property
+    def _tokenizer_prepends_bos(self) -> bool:
+        return prepends_bos(self.tokenizer)
+
+    def tokenize(self, prompt: str, *, prepend_bos: bool | None = None) -> tuple[int, ...]:
+        """Token ids of the prompt; BOS comes first as `prepend_bos` says, and only once.
+
+        Raises `SaeGraphsError` where the prompt is no text, empty, or too long for the model.
+        """
+        if not isinstance(prompt, str):
+            raise SaeGraphsError(f"the prompt is {prompt!r}; give some text")
+        if self.tokenizer is None:
+            raise SaeGraphsError(f"{self.name} has no tokenizer; give it one, model.tokenizer")
+        text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not prompt or not ids:
+            raise SaeGraphsError("the prompt is empty; give some text")
+        bos = self.tokenizer.bos_token_id
+        wanted = self.prepend_bos if prepend_bos is None else prepend_bos
+        if wanted and bos is not None and ids[0] != bos:
+            ids.insert(0, bos)
+        self._check_length(len(ids))
+        return tuple(ids)
+
+    def token_string(self, token_id: int) -> str:
+        """A token as text, with the leading space that sentencepiece tokenizers hide."""
+        piece = self.tokenizer.convert_ids_to_tokens(token_id)
+        if isinstance(piece, str) and piece.startswith("▁"):
+            return piece.replace("▁", " ")
+        return str(self.tokenizer.decode([token_id]))
+
+    # -- forward passes ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def run(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        prepend_bos: bool | None = None,
+        embeddings: Tensor | None = None,
+    ) -> Run:
+        """One forward pass over a prompt, or over token ids as they are, to replay from.
+
+        `embeddings` `[T, D]` take the place of the stream before the first block, `inputs[0]` of a
+        run: what the model makes of them is recorded, and replayed as exactly.
+
+            clean = model.run("The Eiffel Tower is in")
+            noisy = clean.inputs[0].clone()
+            noisy[1:4] += noise  # [3, D]
+            corrupted = model.run(clean.token_ids, embeddings=noisy)
+
+        Raises `SaeGraphsError` where the prompt, the ids or the embeddings do not fit the model,
+        it answers NaN, or its blocks cannot be run again.
+        """
+        if isinstance(prompt, str):
+            return self._run(self.tokenize(prompt, prepend_bos=prepend_bos), prompt, embeddings)
+        return self._run(self._ids(prompt), "", embeddings)
+
+    @torch.no_grad()
+    def streams_at(self, tokens: Tensor, points: Sequence[StreamPoint]) -> list[Tensor]:
+        """The stream at some points for a batch of token ids `[B, T]`: `[B, T, D]` each."""
+        with ExitStack() as hooks:
+            recorded = hooks.enter_context(recording_calls(self.model.blocks))
+            seen = {
+                point: hooks.enter_context(outputs_of(self.replay.mid_hook(point.block)))
+                for point in points
+                if point.site == "mid"
+            }
+            self._forward(tokens)
+        return [
+            seen[point][0]
+            if point in seen
+            else recorded.inputs[point.block + (point.site == "post")]
+            for point in points
+        ]
+
+    # -- running stretches again -------------------------------------------------------------------
+
+    @property
+    def end(self) -> StreamPoint:
+        """After the last block."""
+        return StreamPoint(len(self.model.blocks) - 1, "post")
+
+    @torch.no_grad()
+    def advance(
+        self, run: Run, start: StreamPoint, stop: StreamPoint, change: Rows, reads: Where
+    ) -> Tensor:
+        """Run changed copies of the stream on from `start` to `stop`: `[N, D]` at the rows `reads`.
+
+        Exactly what a full forward pass with the change would give there. Only rows that the
+        change reaches are run, and those that are read; all else is as `run` had it.
+        """
+        rows = change
+        for _, reached in self.walk(run, start, stop, change, reads):
+            rows = reached
+        return rows.at(reads, self.replay.stream_at(run, stop))
+
+    @torch.no_grad()
+    def run_to_logits(self, run: Run, start: StreamPoint, change: Rows, reads: Where) -> Tensor:
+        """Run changed copies of the stream on to the logits `[N, V]` at the rows `reads`."""
+        return self.unembed(self.advance(run, start, self.end, change, reads))
+
+    def walk(
+        self, run: Run, start: StreamPoint, stop: StreamPoint, change: Rows, reads: Where
+    ) -> Iterator[tuple[Step, Rows]]:
+        """`advance` block by block: after each, the rows that may differ from `run`.
+
+        Before the last block these are all rows from a copy's first change to its last read; at
+        the end those that are read, and others or not. Gradients flow through.
+        """
+        steps = steps_between(start, stop)
+        n_copies = max(change.where.n_copies, reads.n_copies)
+        wanted = reads.mask(n_copies, len(run))
+        rows, at = change, start
+        for number, step in enumerate(steps):
+            if step.part != "from mid":  # attention: the change spreads to later rows
+                changed = rows.where.mask(n_copies, len(run))
+                last = number == len(steps) - 1
+                where = Where.of(changed | wanted if last else _reached(changed, wanted))
+                rows = Rows(where, rows.at(where, self.replay.stream_at(run, at)))
+                asked = wanted[where] if last else torch.ones_like(where.copies, dtype=torch.bool)
+            else:
+                asked = torch.ones_like(rows.where.copies, dtype=torch.bool)
+            if len(rows.where):
+                out = self.replay.step(run, step, rows, asked, n_copies)
+                rows = Rows(rows.where.chosen(asked), out)
+            at = StreamPoint(step.block, "mid" if step.part == "to mid" else "post")
+            yield step, rows
+
+    def unembed(self, streams: Tensor) -> Tensor:
+        """The logits `[N, V]` of streams after the last block `[N, D]`."""
+        logits = self.model.unembed(self.model.ln_final(streams[None]))[0]
+        cap = getattr(self.model.cfg, "output_logits_soft_cap", None)
+        return cap * torch.tanh(logits / cap) if cap and cap > 0 else logits
+
+    def rows_at_once(self, n_tokens: int) -> int:
+        """How many token rows may be run at once in the working memory."""
+        cfg = self.model.cfg
+        heads = int(getattr(cfg, "n_heads", 1))
+        size = next(self.model.parameters()).element_size()
+        rows = PACK_ROWS
+        while rows > 1:
+            floats = rows * (30 * int(cfg.d_model) + 4 * heads * (n_tokens + rows))
+            floats += min(rows, ENCODED_ROWS) * 5 * self._widest
+            if floats * size <= self.working_memory:
+                break
+            rows //= 2
+        return rows
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    @property
+    def _widest(self) -> int:
+        """The most numbers that are made of one row of the stream."""
+        return int(getattr(self.model.cfg, "d_vocab", 0))
+
+    def _ids(self, given: Sequence[int]) -> tuple[int, ...]:
+        """Token ids as given, checked."""
+        try:
+            ids = tuple(int(token_id) for token_id in given)
+        except (TypeError, ValueError):
+            raise SaeGraphsError(
+                f"the prompt is {given!r:.60}; give some text, or token ids in one row"
+            ) from None
+        if not ids:
+            raise SaeGraphsError("the prompt has no tokens; give at least one token id")
+        n_known = int(getattr(self.model.cfg, "d_vocab", 0)) or len(self.tokenizer)
+        wrong = next((token_id for token_id in ids if not 0 <= token_id < n_known), None)
+        if wrong is not None:
+            raise SaeGraphsError(
+                f"token id {wrong} is none of {self.name}'s; expected 0 to {n_known - 1}"
+            )
+        self._check_length(len(ids))
+        return ids
+
+    def _check_length(self, n_tokens: int) -> None:
+        limit = int(self.model.cfg.n_ctx)
+        if n_tokens > limit:
+            raise SaeGraphsError(
+                f"the prompt has {n_tokens} tokens, {self.name} reads at most {limit}; shorten it"
+            )
+
+    def _run(self, ids: tuple[int, ...], prompt: str, embeddings: Tensor | None = None) -> Run:
+        """`run` of token ids; the first prompts, and longer ones than before, are checked."""
+        if embeddings is not None:
+            embeddings = self._fitting(embeddings, len(ids))
+        if not self._checked:
+            self._check(ids[:CHECKED_TOKENS])
+            self._checked = len(ids) > 1  # one token says nothing of masks and positions
+        keep = self.replay.rows_alone and self._checked
+        run = self._recorded(ids, prompt, embeddings, keep=keep)
+        if keep and len(ids) > 2 * self._longest:
+            self._longest = len(ids)  # a block may treat long prompts in another way
+            rows = self.rows_at_once(len(ids))
+            self.replay.rows_alone = rows_agree(self.replay, run, self.name, n_rows=rows)
+        return run
+
+    def _recorded(
+        self, ids: tuple[int, ...], prompt: str, embeddings: Tensor | None = None, *, keep: bool
+    ) -> Run:
+        """The forward pass and its calls; with `keep`, also what attention reads."""
+        tokens = torch.tensor([ids], device=self.model.cfg.device)
+        with ExitStack() as hooks:
+            if embeddings is not None:  # before the recording, which hears what truly enters
+                hooks.enter_context(entering(self.model.blocks[0], embeddings[None]))
+            recorded = hooks.enter_context(recording_calls(self.model.blocks, keep=keep))
+            logits = self._forward(tokens)[0]  # [T, V]
+        if not torch.isfinite(logits).all():
+            raise SaeGraphsError(f"{self.name} answers NaN on this prompt; check its weights")
+        return Run(
+            prompt=prompt,
+            token_ids=ids,
+            tokens=tuple(self.token_string(i) for i in ids),
+            inputs=tuple(stream[0] for stream in recorded.inputs),
+            calls=tuple(recorded.calls),
+            kept=tuple(recorded.kept),
+            logits=logits,
+        )
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        if hasattr(self.model, "original_model"):  # a bridge; its cache would disturb replays
+            return self.model(tokens, use_cache=False)
+        return self.model(tokens)
+
+    def _fitting(self, embeddings: Tensor, n_tokens: int) -> Tensor:
+        """Embeddings in the model's precision and place; raises where they do not fit it."""
+        expected = (n_tokens, int(self.model.cfg.d_model))
+        if not isinstance(embeddings, Tensor) or tuple(embeddings.shape) != expected:
+            what = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else repr(embeddings)
+            raise SaeGraphsError(
+                f"the embeddings are {what!s:.60}; expected a tensor {list(expected)}, one row a "
+                f"token of the prompt and {self.name}'s {expected[1]} dimensions"
+            )
+        if not torch.isfinite(embeddings).all():
+            raise SaeGraphsError("the embeddings hold NaN or infinity; expected finite numbers")
+        weights = next(self.model.parameters())
+        return embeddings.to(device=self.model.cfg.device, dtype=weights.dtype)
+
+    def _check(self, ids: tuple[int, ...]) -> None:
+        """Once per model: its replays must do what they are taken to do."""
+        run = self._recorded(ids, "", keep=False)
+        check_replay(self.replay, run, self.unembed(run.inputs[-1]), self.name)
+        if not self.replay.rows_alone:
+            log.warning("%s is no TransformerBridge: all rows are run, which is slower", self.name)
+        elif not same(self._recorded(ids, "", keep=True).logits, run.logits):
+            self.replay.rows_alone = False
+            log.warning("%s does not show its keys and values: all rows are run", self.name)
+
+
+def prepends_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts BOS before a text when left to itself.
+
+    TransformerLens tells its copy to do so whatever the model's own does: asked is the one that is
+    stored where that copy came from; without it, the one given.
+    """
+    stored = tokenizer
+    if source := getattr(tokenizer, "name_or_path", None):
+        try:
+            stored = type(tokenizer).from_pretrained(source, local_files_only=True)
+        except (OSError, ValueError, TypeError):  # moved away since
+            log.debug("the tokenizer of %s is no longer there", source)
+    bos = stored.bos_token_id
+    return bos is not None and list(stored("a")["input_ids"])[:1] == [bos]
+
+
+def _reached(changed: Tensor, wanted: Tensor) -> Tensor:
+    """`[B, T]`: the rows from each copy's first changed one to the last that is wanted."""
+    after_first = changed.cummax(1).values
+    return after_first & wanted.flip(1).cummax(1).values.flip(1)
