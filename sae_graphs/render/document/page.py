@@ -1,4 +1,4 @@
-"""`validation.html`: one self-contained page, to read on a screen, in the dark, or on paper."""
+"""A report as one self-contained page, to read on a screen, in the dark, or on paper."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 from sae_graphs.render import style
 from sae_graphs.render.document.blocks import (
+    Badge,
     Block,
     Cell,
+    Cover,
     Definitions,
     Figure,
     Fold,
@@ -19,16 +21,7 @@ from sae_graphs.render.document.blocks import (
 from sae_graphs.render.palette import ROOT, VARIABLES
 from sae_graphs.render.style import MONO
 from sae_graphs.text import in_page, shortened, visible
-from sae_graphs.validation.evidence import ValidationReport
 
-BADGES = {
-    "supported": "✓",
-    "norm only": "≈",
-    "not distinguishable": "~",
-    "no effect": "0",
-    "inactive": "–",
-    "no controls": "?",
-}
 STYLE = f"""{ROOT}body {{ font: 15px/1.5 system-ui, Helvetica, Arial, sans-serif; color: var(--ink);
   background: var(--paper); margin: 24px auto; max-width: 1160px; padding: 0 24px; }}
 h1 {{ font-size: 24px; margin: 0 0 4px; overflow-wrap: anywhere; }}
@@ -91,32 +84,30 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _VARIABLE = {getattr(style, name): f"var(--{variable})" for variable, name in VARIABLES.items()}
 
 
-def page(
-    report: ValidationReport,
-    parts: Iterable[Block],
-    *,
-    picture: str | None = None,
-    caption: str = "",
-) -> str:
-    """The report's `parts` as a page, with the graph's marked `<svg>`, without its header."""
+def page(cover: Cover, parts: Iterable[Block], *, picture: Figure | None = None) -> str:
+    """The report's `parts` as a page.
+
+    A large `picture`, an `<svg>` with tooltips, stands after the first definitions: they say how to
+    read it.
+    """
     body: list[str] = []
     for block in parts:
         body.append(_block(block))
         if picture and isinstance(block, Definitions):
-            body.append(_graph(picture, caption))
+            body.append(_graph(picture))
             picture = None
-    prompt = shortened(visible(report.prompt, space=" "), 60)
+    quoted = shortened(visible(cover.quoted, space=" "), 60)
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{in_page(f'Validation: {prompt}')}</title>",
+            f"<title>{in_page(f'{cover.short}: {quoted}')}</title>",
             f"<style>{STYLE}</style></head><body>",
-            f"<h1>Validation of the causal graph of <q>{in_page(prompt)}</q></h1>",
-            f"<p class='about'>{_shown(f'model {report.model} · SAEs {report.saes}')}</p>",
-            *(f'<p class="warning">⚠ {_shown(text)}</p>' for text in report.warnings),
+            f"<h1>{_shown(cover.title)} <q>{in_page(quoted)}</q></h1>",
+            f"<p class='about'>{_shown(cover.about)}</p>",
+            *(f'<p class="warning">⚠ {_shown(text)}</p>' for text in cover.warnings),
             *body,
             "</body></html>\n",
         ]
@@ -154,9 +145,9 @@ def _heading(heading: Heading) -> str:
     return f"<h{heading.level}{anchor}>{_shown(heading.text)}{badge}</h{heading.level}>"
 
 
-def _badge(kind: str) -> str:
-    name = kind.replace(" ", "-")
-    return f" <span class='badge {name}'>{BADGES[kind]} {in_page(kind)}</span>"
+def _badge(badge: Badge) -> str:
+    name = in_page(badge.words.replace(" ", "-"))
+    return f" <span class='badge {name}'>{in_page(badge.sign)} {in_page(badge.words)}</span>"
 
 
 def _table(table: Table) -> str:
@@ -199,9 +190,10 @@ def _definitions(block: Definitions) -> str:
     return f"<section class='definitions'>{title}<dl>{rows}</dl></section>"
 
 
-def _graph(picture: str, caption: str) -> str:
+def _graph(picture: Figure) -> str:
     return (
-        f'<figure class="graph"><div class="scroll">{picture}</div><figcaption>{in_page(caption)} '
+        f'<figure class="graph"><div class="scroll">{picture.svg}</div>'
+        f"<figcaption>{_shown(picture.caption)} "
         "Hover over a box or an arrow for its numbers.</figcaption></figure>"
     )
 
