@@ -74,6 +74,11 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    @property
+    def has_badges(self) -> bool:
+        """True where some cell is a badge."""
+        return any(cell.badge for row in self.rows for cell in row)
+
 
 @dataclass(frozen=True)
 class Figure:
