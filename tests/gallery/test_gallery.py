@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.gallery import library
+from sae_graphs.gallery import library, runs
 from sae_graphs.gallery.artist import EDGES, Artist, Kind, thumbnail
 from sae_graphs.gallery.cards import gallery
 from sae_graphs.gallery.library import Library
@@ -142,7 +142,7 @@ def test_damage_that_nobody_foresaw_breaks_one_card(
 
 
 def test_a_file_that_is_too_large_is_not_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "LARGEST", 10)
+    monkeypatch.setattr(runs, "LARGEST", 10)
     with pytest.raises(SaeGraphsError, match=r"graph\.json is larger than 0 MiB"):
         graph_of(runs_in(site.folder)["plain"])
 

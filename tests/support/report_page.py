@@ -12,7 +12,7 @@ from rich.console import Console
 from sae_graphs.cli.verdict_table import print_report
 from sae_graphs.render.document.page import page
 from sae_graphs.validation.evidence import ValidationReport
-from sae_graphs.validation.report.content import blocks
+from sae_graphs.validation.report.content import blocks, cover
 from tests.support import evidence
 
 VOID = {"meta", "br", "wbr"}
@@ -71,7 +71,7 @@ def active_parts(found: Page) -> Iterator[str]:
 
 
 def page_of(report: ValidationReport) -> Page:
-    return Page(page(report, tuple(blocks(report))))
+    return Page(page(cover(report), blocks(report)))
 
 
 def printed(report: ValidationReport, width: int) -> str:

@@ -18,7 +18,7 @@ from sae_graphs.render.document.markdown import markdown, shown
 from sae_graphs.render.document.page import STYLE
 from sae_graphs.validation.evidence import Kept, UnitReport, ValidationReport
 from sae_graphs.validation.evidence_json import from_json, load, to_json
-from sae_graphs.validation.report.content import blocks
+from sae_graphs.validation.report.content import blocks, cover
 from sae_graphs.validation.report.files import report_files
 from sae_graphs.validation.report.marks import judged
 from sae_graphs.validation.verdicts import verdict
@@ -143,7 +143,7 @@ def test_markdown_keeps_text_as_text(text: str) -> None:
 
 def test_markdown_tables_have_as_many_cells_as_headings() -> None:
     report = evidence.hostile()
-    text = markdown(report, tuple(blocks(report)))
+    text = markdown(cover(report), blocks(report))
     tables = re.findall(r"(?:^\|.*\|\n?)+", text, flags=re.MULTILINE)
     assert len(tables) > 5
     for found in tables:
@@ -154,7 +154,7 @@ def test_markdown_tables_have_as_many_cells_as_headings() -> None:
 
 def test_markdown_says_what_the_page_says() -> None:
     report = evidence.report()
-    text = markdown(report, tuple(blocks(report)))
+    text = markdown(cover(report), blocks(report))
     for unit, found, _ in judged(report):
         assert f"{unit.name}: {found.kind}" in text
         assert shown(found.words) in text

@@ -6,9 +6,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sae_graphs.validation.judging import VerdictKind
-
 Tone = Literal["", "lowered", "raised"]  # what ablating does to it
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What stands above a report's blocks.
+
+    The heading is `title` and, in quotation marks, `quoted`; `short` is the title of a window,
+    before what is quoted. `about` is one line below it, and each warning stands out.
+    """
+
+    title: str
+    short: str
+    quoted: str
+    about: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A word or two in a frame, after a sign: what was found, at a glance.
+
+    The page fills the frame of `supported`, and draws that of `norm only` through; all others are
+    dashed.
+    """
+
+    words: str
+    sign: str
 
 
 @dataclass(frozen=True)
@@ -20,7 +45,7 @@ class Cell:
     token: bool = False
     tone: Tone = ""
     link: str | None = None
-    badge: VerdictKind | None = None
+    badge: Badge | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,7 @@ class Heading:
     text: str
     level: int = 2
     anchor: str | None = None
-    badge: VerdictKind | None = None
+    badge: Badge | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,11 @@ class Table:
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def has_badges(self) -> bool:
+        """True where some cell is a badge."""
+        return any(cell.badge for row in self.rows for cell in row)
 
 
 @dataclass(frozen=True)

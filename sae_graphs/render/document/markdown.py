@@ -1,4 +1,4 @@
-"""`validation.md`: the report as Markdown, for a repository or a paper's notes."""
+"""A report as Markdown, for a repository or a paper's notes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from sae_graphs.render.document.blocks import (
     Block,
     Cell,
+    Cover,
     Definitions,
     Figure,
     Heading,
@@ -17,29 +18,25 @@ from sae_graphs.render.document.blocks import (
     unfolded,
 )
 from sae_graphs.text import visible
-from sae_graphs.validation.evidence import ValidationReport
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}|#$~!^@]|:(?=//)|(?<=www)\.)")
 _AT_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
 
 
-def markdown(
-    report: ValidationReport,
-    parts: Iterable[Block],
-    *,
-    picture: str | None = None,
-    caption: str = "",
-) -> str:
-    """The report's `parts` as text; plots, and the graph's `picture`, are referenced as files."""
+def markdown(cover: Cover, parts: Iterable[Block], *, picture: Figure | None = None) -> str:
+    """The report's `parts` as text; plots are referenced as files.
+
+    So is a large `picture`, after the first definitions: they say how to read it.
+    """
     written = [
-        f'# Validation of the causal graph of "{shown(report.prompt)}"',
-        shown(f"model {report.model} · SAEs {report.saes}"),
-        *(f"> **Warning:** {shown(text)}" for text in report.warnings),
+        f'# {shown(cover.title)} "{shown(cover.quoted)}"',
+        shown(cover.about),
+        *(f"> **Warning:** {shown(text)}" for text in cover.warnings),
     ]
     for block in unfolded(parts):
         written.append(_block(block))
         if picture and isinstance(block, Definitions):
-            written.append(f"![{shown(caption)}]({picture})")
+            written.append(_block(picture))
             picture = None
     return "\n\n".join(written) + "\n"
 
@@ -53,7 +50,7 @@ def shown(text: str) -> str:
 def _block(block: Part) -> str:
     match block:
         case Heading():
-            badge = f": {shown(block.badge)}" if block.badge else ""
+            badge = f": {shown(block.badge.words)}" if block.badge else ""
             return f"{'#' * block.level} {shown(block.text)}{badge}"
         case Paragraph():
             text = _AT_START.sub(r"\1\\\2", shown(block.text))

@@ -1,14 +1,15 @@
-"""`validation.html`: one self-contained page, to read on a screen, in the dark, or on paper."""
+"""A report as one self-contained page, to read on a screen, in the dark, or on paper."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from sae_graphs.render import style
 from sae_graphs.render.document.blocks import (
     Block,
-    Cell,
+    Cover,
     Definitions,
     Figure,
     Fold,
@@ -16,20 +17,17 @@ from sae_graphs.render.document.blocks import (
     Paragraph,
     Table,
 )
-from sae_graphs.render.palette import ROOT, VARIABLES
+from sae_graphs.render.document.shell import POLICY, shell
+from sae_graphs.render.document.templates import filled, macros, ours
+from sae_graphs.render.palette import VARIABLES
 from sae_graphs.render.style import MONO
-from sae_graphs.text import in_page, shortened, visible
-from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.text import shortened, visible
 
-BADGES = {
-    "supported": "✓",
-    "norm only": "≈",
-    "not distinguishable": "~",
-    "no effect": "0",
-    "inactive": "–",
-    "no controls": "?",
-}
-STYLE = f"""{ROOT}body {{ font: 15px/1.5 system-ui, Helvetica, Arial, sans-serif; color: var(--ink);
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+
+STYLE = f"""body {{ font: 15px/1.5 system-ui, Helvetica, Arial, sans-serif; color: var(--ink);
   background: var(--paper); margin: 24px auto; max-width: 1160px; padding: 0 24px; }}
 h1 {{ font-size: 24px; margin: 0 0 4px; overflow-wrap: anywhere; }}
 h2 {{ font-size: 20px; margin: 44px 0 8px; padding-top: 16px; border-top: 1px solid var(--line);
@@ -86,124 +84,43 @@ figure {{ margin: 16px 0 24px; }} figcaption {{ font-size: 13px; max-width: 86ch
 """
 
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_BLOCKS = "render/document/blocks.html.j2"
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _VARIABLE = {getattr(style, name): f"var(--{variable})" for variable, name in VARIABLES.items()}
 
 
-def page(
-    report: ValidationReport,
-    parts: Iterable[Block],
-    *,
-    picture: str | None = None,
-    caption: str = "",
-) -> str:
-    """The report's `parts` as a page, with the graph's marked `<svg>`, without its header."""
-    body: list[str] = []
-    for block in parts:
-        body.append(_block(block))
-        if picture and isinstance(block, Definitions):
-            body.append(_graph(picture, caption))
+def page(cover: Cover, parts: Iterable[Block], *, picture: Figure | None = None) -> str:
+    """The report's `parts` as a page.
+
+    A large `picture`, an `<svg>` with tooltips, stands after the first definitions: they say how to
+    read it.
+    """
+    blocks: list[Markup] = []
+    for part in parts:
+        blocks.append(_block(part))
+        if picture and isinstance(part, Definitions):
+            blocks.append(macros(_BLOCKS).picture(picture, ours(picture.svg)))
             picture = None
-    prompt = shortened(visible(report.prompt, space=" "), 60)
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{in_page(f'Validation: {prompt}')}</title>",
-            f"<style>{STYLE}</style></head><body>",
-            f"<h1>Validation of the causal graph of <q>{in_page(prompt)}</q></h1>",
-            f"<p class='about'>{_shown(f'model {report.model} · SAEs {report.saes}')}</p>",
-            *(f'<p class="warning">⚠ {_shown(text)}</p>' for text in report.warnings),
-            *body,
-            "</body></html>\n",
-        ]
-    )
+    quoted = shortened(visible(cover.quoted, space=" "), 60)
+    body = filled("render/document/page.html.j2", cover=cover, quoted=quoted, blocks=blocks)
+    return shell(f"{cover.short}: {quoted}", body, style=STYLE, policy=POLICY)
 
 
-def _shown(text: str) -> str:
-    return in_page(visible(text, space=" "))
-
-
-def _block(block: Block) -> str:
+def _block(block: Block) -> Markup:
+    draw = macros(_BLOCKS)
     match block:
         case Heading():
-            return _heading(block)
+            return draw.heading(block)
         case Paragraph():
-            return f"<p class='{block.style}'>{_shown(block.text)}</p>"
+            return draw.paragraph(block)
         case Table():
-            return _table(block)
+            return draw.table(block)
         case Figure():
-            return (
-                f"<figure class='plot'>{inlined(block.svg)}"
-                f"<figcaption>{_shown(block.caption)}</figcaption></figure>"
-            )
+            return draw.figure(block, ours(inlined(block.svg)))
         case Definitions():
-            return _definitions(block)
+            return draw.definitions(block)
         case Fold():
-            inner = "\n".join(map(_block, block.blocks))
-            shown = " open" if block.is_open else ""
-            return f"<details{shown}><summary>{_shown(block.words)}</summary>{inner}</details>"
-
-
-def _heading(heading: Heading) -> str:
-    anchor = f' id="{in_page(heading.anchor)}"' if heading.anchor else ""
-    badge = _badge(heading.badge) if heading.badge else ""
-    return f"<h{heading.level}{anchor}>{_shown(heading.text)}{badge}</h{heading.level}>"
-
-
-def _badge(kind: str) -> str:
-    name = kind.replace(" ", "-")
-    return f" <span class='badge {name}'>{BADGES[kind]} {in_page(kind)}</span>"
-
-
-def _table(table: Table) -> str:
-    numbers = [cell.number for cell in table.rows[0]]
-    head = "".join(
-        f"<th{' class=number' if right else ''}>{_shown(name)}</th>"
-        for name, right in zip(table.head, numbers, strict=True)
-    )
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
-    caption = f"<caption>{_shown(table.caption)}</caption>"
-    wide = " wide" if any(cell.badge for row in table.rows for cell in row) else ""
-    return (
-        f"<div class='scroll{wide}'><table>{caption}<thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _cell(cell: Cell) -> str:
-    shown = _shown(cell.text)
-    if cell.badge:
-        shown = _badge(cell.badge)
-    elif cell.token:
-        shown = f"<code>{_broken(in_page(visible(cell.text, space='␣') or '(empty)'))}</code>"
-    if cell.link:
-        shown = f'<a href="#{in_page(cell.link)}">{shown}</a>'
-    names = " ".join(name for name in ("number" if cell.number else "", cell.tone) if name)
-    return f"<td{f' class={names!r}' if names else ''}>{shown}</td>"
-
-
-def _broken(escaped: str) -> str:
-    """With a place to break the line after every space that is shown."""
-    return escaped.replace("␣", "␣<wbr>")
-
-
-def _definitions(block: Definitions) -> str:
-    title = f"<h3>{_shown(block.title)}</h3>" if block.title else ""
-    rows = "".join(
-        f"<dt>{_shown(name)}</dt><dd>{_shown(words)}</dd>" for name, words in block.entries
-    )
-    return f"<section class='definitions'>{title}<dl>{rows}</dl></section>"
-
-
-def _graph(picture: str, caption: str) -> str:
-    return (
-        f'<figure class="graph"><div class="scroll">{picture}</div><figcaption>{in_page(caption)} '
-        "Hover over a box or an arrow for its numbers.</figcaption></figure>"
-    )
+            return draw.fold(block, [_block(part) for part in block.blocks])
 
 
 def inlined(svg: str) -> str:

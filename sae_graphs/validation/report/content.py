@@ -8,6 +8,7 @@ from statistics import fmean
 from sae_graphs.render.document.blocks import (
     Block,
     Cell,
+    Cover,
     Definitions,
     Figure,
     Heading,
@@ -21,7 +22,7 @@ from sae_graphs.render.document.blocks import (
 from sae_graphs.text import token
 from sae_graphs.validation.evidence import Null, UnitReport, ValidationReport
 from sae_graphs.validation.judging import MEANINGS, VerdictKind, deciding, pooled
-from sae_graphs.validation.report.marks import judged
+from sae_graphs.validation.report.marks import badge, judged
 from sae_graphs.validation.report.plots import noise_plot
 from sae_graphs.validation.report.reasons import curve_blocks, spread_cells
 from sae_graphs.validation.report.units import prompt_name, target_words, unit_blocks
@@ -41,6 +42,17 @@ from sae_graphs.words import (
 )
 
 TOP = 5  # likeliest next tokens shown of each prompt
+
+
+def cover(report: ValidationReport) -> Cover:
+    """What stands above all of it."""
+    return Cover(
+        "Validation of the causal graph of",
+        "Validation",
+        report.prompt,
+        f"model {report.model} · SAEs {report.saes}",
+        report.warnings,
+    )
 
 
 def blocks(report: ValidationReport) -> Iterator[Block]:
@@ -142,7 +154,7 @@ def _summary_row(
     match = matched.match if matched else None
     cells = [
         Cell(unit.name, link=anchor),
-        Cell(found.kind, badge=found.kind),
+        Cell(found.kind, badge=badge(found.kind)),
         number(str(len(unit.features))),
         number(" → ".join(ends)),
         number(score_change(change, in_nats=in_nats), tone_of(change)),

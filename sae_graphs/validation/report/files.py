@@ -10,7 +10,7 @@ from sae_graphs.render.document.page import page
 from sae_graphs.render.pictures import marked_pictures
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.evidence_json import FILE_NAME, to_bytes
-from sae_graphs.validation.report.content import blocks
+from sae_graphs.validation.report.content import blocks, cover
 from sae_graphs.validation.report.marks import marks_of
 
 PICTURE = "graph-validated"
@@ -28,18 +28,18 @@ def report_files(
     `validation.json` is at hand, there is no picture of it. The same report gives the same bytes.
     """
     pictures: dict[str, bytes] = {}
-    inline: str | None = None
-    marks = marks_of(report)
+    picture: Figure | None = None
     if graph is not None:
+        marks = marks_of(report)
         drawn, inline = marked_pictures(graph, marks, annotations=annotations)
         pictures = {f"{PICTURE}.{kind}": data for kind, data in drawn.items()}
-    parts = tuple(blocks(report))
+        picture = Figure(f"{PICTURE}.svg", inline, marks.caption)
+    title, parts = cover(report), tuple(blocks(report))
     plots = {part.name: part.svg.encode() for part in unfolded(parts) if isinstance(part, Figure)}
-    picture = f"{PICTURE}.svg" if pictures else None
     return {
         FILE_NAME: to_bytes(report),
-        "validation.html": page(report, parts, picture=inline, caption=marks.caption).encode(),
-        "validation.md": markdown(report, parts, picture=picture, caption=marks.caption).encode(),
+        "validation.html": page(title, parts, picture=picture).encode(),
+        "validation.md": markdown(title, parts, picture=picture).encode(),
         **pictures,
         **plots,
     }

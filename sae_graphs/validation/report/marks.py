@@ -1,4 +1,4 @@
-"""Verdicts as marks on the graph's picture, as findings in its page, and as anchors in a report."""
+"""Verdicts as marks on the graph's picture, findings in its page, badges and anchors in reports."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
+from sae_graphs.render.document.blocks import Badge
 from sae_graphs.render.marks import LEAST_SHARE, Finding, Marks, Standing
 from sae_graphs.render.pictures import html
 from sae_graphs.runs import PAGE, REPORT, VALIDATION
 from sae_graphs.validation import evidence_json
 from sae_graphs.validation.evidence import UnitReport, ValidationReport
+from sae_graphs.validation.judging import VerdictKind
 from sae_graphs.validation.verdicts import Verdict, short_words, verdict
 from sae_graphs.words import said
 
 _log = logging.getLogger(__name__)
 
-
+SIGNS: dict[VerdictKind, str] = {
+    "supported": "✓",
+    "norm only": "≈",
+    "not distinguishable": "~",
+    "no effect": "0",
+    "inactive": "–",
+    "no controls": "?",
+}
 _UNFIT = re.compile(r"[^a-z0-9]+")
 
 
@@ -90,6 +99,11 @@ def _that_carry(unit: UnitReport) -> set[tuple[FeatureId, FeatureId]]:
         for edge in measured
         if edge.fraction is not None and edge.fraction >= LEAST_SHARE
     }
+
+
+def badge(kind: VerdictKind) -> Badge:
+    """A verdict as a report shows it at a glance."""
+    return Badge(kind, SIGNS[kind])
 
 
 def judged(report: ValidationReport) -> tuple[tuple[UnitReport, Verdict, str], ...]:

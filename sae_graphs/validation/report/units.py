@@ -19,6 +19,7 @@ from sae_graphs.render.document.blocks import (
     tone_of,
 )
 from sae_graphs.validation.evidence import Null, NullKind, PromptResult, TokenChange, UnitReport
+from sae_graphs.validation.report.marks import badge
 from sae_graphs.validation.report.plots import NULL_NAMES, nulls_plot
 from sae_graphs.validation.report.reasons import (
     background_blocks,
@@ -49,7 +50,7 @@ LEAST_MOVED = 0.01  # points: tokens whose probability changes less are not list
 
 def unit_blocks(unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool) -> Iterator[Block]:
     """The section of one unit: the verdict first, then what it rests on."""
-    yield Heading(unit.name, 2, anchor, found.kind)
+    yield Heading(unit.name, 2, anchor, badge(found.kind))
     yield Paragraph(found.words, "verdict")
     yield Paragraph(_members(unit), "note")
     details = (
