@@ -20,9 +20,12 @@ from sae_graphs.effects.exact import changed_rows, packs
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.records import Anatomy, BlockAnatomy, Edge, FeatureId
 from sae_graphs.model.block_parts import BlockChange, CleanWrites, changes_by_block
+from sae_graphs.model.clean_run import CleanRun
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.preactivations import LinearPart, linear_part
 from sae_graphs.model.rows import Where
 
+Writes = CleanWrites[InstrumentedModel, CleanRun]
 OUTPUTS = "the norm before the logits is not linear"
 
 
@@ -36,7 +39,7 @@ class Anatomies(NamedTuple):
 
 @torch.no_grad()
 def with_anatomy(
-    writes: CleanWrites, edges: Sequence[Edge], ablations: Sequence[Ablations], places: Places
+    writes: Writes, edges: Sequence[Edge], ablations: Sequence[Ablations], places: Places
 ) -> Anatomies:
     """The edges, each with the change of its target's pre-activation by the way that it took.
 
@@ -78,7 +81,7 @@ def numbers_of(ablations: Ablations, places: Places) -> dict[tuple[int, int | No
 
 
 def _of_pair(
-    writes: CleanWrites, edges: Sequence[Edge], ablations: Ablations, places: Places
+    writes: Writes, edges: Sequence[Edge], ablations: Ablations, places: Places
 ) -> dict[tuple[FeatureId, FeatureId], Anatomy]:
     """The anatomies of one layer's edges; raises `CannotSplitError` where there are none."""
     stop = writes.clean.points[ablations.depth + 1]
@@ -98,7 +101,7 @@ def _of_pair(
 
 
 def _of_pack(
-    writes: CleanWrites, pack: Ablations, edges: dict[int, list[Edge]], places: Places
+    writes: Writes, pack: Ablations, edges: dict[int, list[Edge]], places: Places
 ) -> dict[tuple[FeatureId, FeatureId], Anatomy]:
     """The anatomies of some ablations' edges, by the copy that has the ablation."""
     model, clean, depth = writes.model, writes.clean, pack.depth

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations, Places
-from sae_graphs.effects.anatomy import numbers_of
+from sae_graphs.effects.anatomy import Writes, numbers_of
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.records import BlockShare, FeatureId, Part
-from sae_graphs.model.block_parts import Changes, CleanWrites, changes_by_block
+from sae_graphs.model.block_parts import Changes, changes_by_block
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.preactivations import linear_part
@@ -68,7 +68,7 @@ def peaks_of(
 
 
 @torch.no_grad()
-def writers_of(writes: CleanWrites, peaks: Peaks, scrubbed: Found) -> dict[FeatureId, Shares]:
+def writers_of(writes: Writes, peaks: Peaks, scrubbed: Found) -> dict[FeatureId, Shares]:
     """Which parts of the model wrote each feature, and which remove it, as shares of 1.
 
     Both at the feature's place in `peaks`, positions that `writes` has; `scrubbed` is what
@@ -84,7 +84,7 @@ def writers_of(writes: CleanWrites, peaks: Peaks, scrubbed: Found) -> dict[Featu
     return found
 
 
-def written_shares(writes: CleanWrites, depth: int, peaks: Peaks) -> Found:
+def written_shares(writes: Writes, depth: int, peaks: Peaks) -> Found:
     """Every part's share of the clean pre-activations: of each feature they add up to 1.
 
     A share is negative where the part holds the feature down. The biases of the encoder are no
@@ -111,7 +111,7 @@ class Scrubbing:
     nor does turning it round. `found` has the shares of all parts.
     """
 
-    def __init__(self, writes: CleanWrites, peaks: Peaks, places: Places) -> None:
+    def __init__(self, writes: Writes, peaks: Peaks, places: Places) -> None:
         self.found: Found = {}
         self._writes, self._peaks, self._places = writes, peaks, places
         self._split = True
@@ -150,7 +150,7 @@ class Scrubbing:
 
 
 def _written(
-    writes: CleanWrites, depth: int, features: Sequence[FeatureId], peaks: Sequence[int]
+    writes: Writes, depth: int, features: Sequence[FeatureId], peaks: Sequence[int]
 ) -> dict[FeatureId, list[BlockShare]]:
     model, clean = writes.model, writes.clean
     device = clean.logits.device

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +56,18 @@ class Changes(NamedTuple):
     streams: Tensor  # [N, D]
 
 
-class CleanWrites:
+ModelT = TypeVar("ModelT", bound=LanguageModel, covariant=True)
+RunT = TypeVar("RunT", bound=Run, covariant=True)
+
+
+class CleanWrites(Generic[ModelT, RunT]):
     """What each block writes in the clean run at some positions; a block is run when asked for.
 
     With `heads`, what each head gives, too.
     """
 
     def __init__(
-        self, model: LanguageModel, clean: Run, positions: Tensor, *, heads: bool = False
+        self, model: ModelT, clean: RunT, positions: Tensor, *, heads: bool = False
     ) -> None:
         self.model, self.clean, self.heads = model, clean, heads
         self.hooks: dict[str, nn.Module] = dict(model.model.hook_dict)  # slow to make
@@ -96,9 +100,12 @@ class CleanWrites:
         return written
 
 
+AnyWrites = CleanWrites[LanguageModel, Run]
+
+
 @torch.no_grad()
 def changes_by_block(
-    writes: CleanWrites, start: StreamPoint, stop: StreamPoint, change: Rows, reads: Where
+    writes: AnyWrites, start: StreamPoint, stop: StreamPoint, change: Rows, reads: Where
 ) -> Changes:
     """How what each block between `start` and `stop` writes changes at the rows `reads`.
 
@@ -167,7 +174,7 @@ def _in_step(step: Step, written: Written) -> Written:
 
 
 @contextmanager
-def _listening(writes: CleanWrites, blocks: Iterable[int]) -> Iterator[dict[int, _Ears]]:
+def _listening(writes: AnyWrites, blocks: Iterable[int]) -> Iterator[dict[int, _Ears]]:
     with ExitStack() as hooks:
 
         def listen(block: int, names: Sequence[str]) -> list[Tensor]:
@@ -183,7 +190,7 @@ def _listening(writes: CleanWrites, blocks: Iterable[int]) -> Iterator[dict[int,
         }
 
 
-def _hook(writes: CleanWrites, block: int, names: Sequence[str]) -> nn.Module:
+def _hook(writes: AnyWrites, block: int, names: Sequence[str]) -> nn.Module:
     """The first of these hook points that the block has."""
     for name in names:
         if (full := f"blocks.{block}.{name}") in writes.hooks:
@@ -224,7 +231,7 @@ def _tolerance(like: Tensor) -> float:
 
 
 def _change(
-    writes: CleanWrites, step: Step, written: Written, where: Where, reads: Where
+    writes: AnyWrites, step: Step, written: Written, where: Where, reads: Where
 ) -> BlockChange:
     """Changed minus clean at the rows `reads`; those that were not run have not changed."""
     n_tokens = len(writes.clean)

@@ -81,7 +81,8 @@ class SAESize:
 class MemoryPlan:
     """What a budget of `total` bytes is spent on.
 
-    Raises `SaeGraphsError` where it cannot hold the model, two SAEs and the least working memory.
+    Raises `SaeGraphsError` where it cannot hold the model, two SAEs (if there are any) and the
+    least working memory.
     """
 
     total: int
@@ -91,12 +92,12 @@ class MemoryPlan:
 
     def __post_init__(self) -> None:
         if self.total < self.least:
+            pair = f"the two largest SAEs {format_size(self.pair)}, " if self.saes else ""
             raise SaeGraphsError(
                 f"{_rounded_down(self.total)} of memory is too little: the libraries take "
-                f"{format_size(self.libraries)}, the model {format_size(self.model)}, the two "
-                f"largest SAEs {format_size(self.pair)}, a run at least "
-                f"{format_size(LEAST_WORKING)}; give {format_size(self.least)} or more "
-                "(--memory), or use a smaller --dtype, model or SAEs"
+                f"{format_size(self.libraries)}, the model {format_size(self.model)}, {pair}a run "
+                f"at least {format_size(LEAST_WORKING)}; give {format_size(self.least)} or more "
+                f"(--memory), or use a smaller --dtype{', model or SAEs' if pair else ' or model'}"
             )
 
     @property

@@ -105,7 +105,7 @@ def run_fetch(
     done, total = (sum(file.size or 0 for file in some) for some in (small, files))
     first = None if report is None else (lambda at, _: report(at, total))
     second = None if report is None else (lambda at, _: report(done + at, total))
-    what = f"model {plan.model!r} with SAEs {plan.stack}"
+    what = f"model {plan.model!r}" + (f" with SAEs {plan.stack}" if plan.stack else "")
     fetch(small, what, first)
     if check is not None:
         check()

@@ -1,6 +1,7 @@
 """`load`: a model and its SAEs by name or folder, prepared as the SAEs were trained.
 
-What is on the hub is fetched first, after a look at what it takes; then all is loaded from here.
+`load_model` does the same for a model alone. What is on the hub is fetched first, after a look at
+what it takes; then all is loaded from here.
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ BUNDLED = "demo"
 
 
 class Wanted(NamedTuple):
-    """What to load: the model's name or folder, its SAEs', which of each layer, which layers."""
+    """What to load: the model's name or folder, its SAEs', which of each layer, which layers.
 
+    Without `saes`, the model alone. `called` is what the model is called, `stack` its SAEs, if not
+    as they are found.
+    """
+
+    called: str
     model: str
-    saes: str | Path
-    pattern: str | None
+    saes: str | Path | None = None
+    pattern: str | None = None
     layers: tuple[str, str] | None = None
+    stack: str = ""
 
 
 @checked
@@ -68,55 +75,98 @@ def load(
     the budget cannot hold them.
     """
     wanted = _wanted(model, saes, sae_pattern)._replace(layers=_layers(layers))
+    return _loaded(wanted, device, dtype, memory, fetching)
+
+
+def load_model(
+    model: str | Path = BUNDLED,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    memory: str | int | None = None,
+    fetching: Fetching | None = None,
+) -> Any:
+    """A `LanguageModel` without SAEs from `demo`, a Hugging Face model's name, or its local folder.
+
+    Its weights are as they are stored, and BOS is put before a prompt where the model's own
+    tokenizer does so: GPT-2's does not. All else, and the options, are as in `load`.
+    Raises `SaeGraphsError` where the model cannot be had or loaded, or the budget cannot hold it.
+    """
+    wanted = Wanted(str(model), _source_of(model, "LanguageModel(model)"))
+    return _loaded(wanted, device, dtype, memory, fetching)
+
+
+def _loaded(
+    wanted: Wanted,
+    device: str,
+    dtype: str,
+    memory: str | int | None,
+    fetching: Fetching | None,
+) -> Any:
+    """What is wanted, fetched where it is not here: with SAEs or without."""
     if dtype not in DTYPES:
         raise SaeGraphsError(f"dtype {dtype!r} is not one of {quoted(DTYPES)}")
     if isinstance(memory, str):
         parse_size(memory)
     import torch  # slow to import: the arguments are checked first
 
-    from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.model.saes import stack_of
+    from sae_graphs.model.language_model import LanguageModel
+    from sae_graphs.pretrained.bridge import check_device, load_bridge
     from sae_graphs.pretrained.hub import offline
     from sae_graphs.pretrained.sizes import size_of_loaded
 
-    _check_device(device)
-    bundled = str(model) == BUNDLED and saes is None and sae_pattern is None
+    check_device(device)
     total = memory_budget(memory, device)
-    wanted, name, sources = _fetched(wanted, device, dtype, total, fetching)
+    wanted, sources = _fetched(wanted, device, dtype, total, fetching)
     model_bytes = _stored_model_bytes(wanted.model, dtype)
     _check_memory(total, model_bytes, sources)
     with torch.no_grad(), offline():
-        bridge = _load_bridge(wanted.model, device, getattr(torch, dtype))
+        bridge = load_bridge(wanted.model, device, getattr(torch, dtype))
         if model_bytes is None:
             model_bytes = size_of_loaded(bridge)
+        if wanted.saes is None:
+            plan = MemoryPlan(total, model_bytes, ())
+            return _with_plan(LanguageModel(bridge, name=wanted.called), plan)
+        return _with_saes(bridge, wanted, sources, total, model_bytes)
 
-        def room_for(sizes: tuple[SAESize, ...]) -> int:
-            return MemoryPlan(total, model_bytes, sizes).sae_room
 
-        if bundled:
-            name = BUNDLED  # no one needs to know where it is installed
-        stack = stack_of(sources, wanted.layers, name=name, room_for=room_for)
-        _process_weights(bridge, stack)
-        instrumented: Any = InstrumentedModel(bridge, stack, name=str(model))
+def _with_saes(
+    bridge: Any, wanted: Wanted, sources: Sequence[SAESource], total: int, model_bytes: int
+) -> Any:
+    """The model and its SAEs, as many loaded at a time as the budget of `total` bytes holds."""
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.model.saes import stack_of
+    from sae_graphs.pretrained.bridge import process_weights
+
+    def room_for(sizes: tuple[SAESize, ...]) -> int:
+        return MemoryPlan(total, model_bytes, sizes).sae_room
+
+    stack = stack_of(sources, wanted.layers, name=wanted.stack, room_for=room_for)
+    process_weights(bridge, stack)
+    instrumented = InstrumentedModel(bridge, stack, name=wanted.called)
     return _with_plan(instrumented, MemoryPlan(total, model_bytes, stack.sizes))
 
 
 def _fetched(
     wanted: Wanted, device: str, dtype: str, total: int, fetching: Fetching | None
-) -> tuple[Wanted, str, list[SAESource]]:
-    """Have everything here: the model by its official name; the stack's name; its SAEs."""
+) -> tuple[Wanted, list[SAESource]]:
+    """Have everything here: the model by its official name, the stack by its own; its SAEs."""
     from dataclasses import replace
 
     from sae_graphs.pretrained.fetching import plan_fetch, run_fetch
-    from sae_graphs.pretrained.find_saes import find_saes
     from sae_graphs.pretrained.models import official_name
 
     local = Path(wanted.model).is_dir()
     if not local:
         wanted = wanted._replace(model=official_name(wanted.model))
-    name, sources = find_saes(
-        wanted.saes, wanted.pattern, wanted.layers, device=device, dtype=dtype
-    )
+    name = ""
+    sources: list[SAESource] = []
+    if wanted.saes is not None:
+        from sae_graphs.pretrained.find_saes import find_saes
+
+        name, sources = find_saes(
+            wanted.saes, wanted.pattern, wanted.layers, device=device, dtype=dtype
+        )
     _warn_of_another_model(wanted.model, sources, local=local)
     for _ in range(MOST_PLANS):
         plan = plan_fetch(wanted.model, name, sources, local=local)
@@ -133,7 +183,7 @@ def _fetched(
         sources = [
             at if at.size_here is None else replace(at, size=at.size_here()) for at in sources
         ]
-    return wanted, name, sources
+    return wanted._replace(stack=wanted.stack or name), sources
 
 
 def _check_width(model: str, sources: Sequence[SAESource]) -> None:
@@ -172,7 +222,7 @@ def _check_memory(total: int, model_bytes: int | None, sources: Sequence[SAESour
     from sae_graphs.model.shelf import SAEShelf
 
     sizes = SAEShelf().sizes(sources)
-    if model_bytes is not None and sizes:
+    if model_bytes is not None and (sizes or not sources):
         MemoryPlan(total, model_bytes, sizes)
 
 
@@ -196,9 +246,9 @@ def _warn_of_another_model(model: str, sources: Sequence[SAESource], *, local: b
         log.warning("these SAEs were trained on %s, not on %s", quoted(sorted(names)), model)
 
 
-def _with_plan(instrumented: Any, plan: MemoryPlan) -> Any:
-    instrumented.memory_plan = plan
-    instrumented.working_memory = plan.working
+def _with_plan(model: Any, plan: MemoryPlan) -> Any:
+    model.memory_plan = plan
+    model.working_memory = plan.working
     if not plan.keeps_all:
         log.warning(
             "%d SAEs take %s: two at a time are loaded, which is slower; a budget of %s keeps all",
@@ -206,7 +256,7 @@ def _with_plan(instrumented: Any, plan: MemoryPlan) -> Any:
             format_size(plan.stack),
             format_size(plan.least_keeping_all),
         )
-    return instrumented
+    return model
 
 
 def _layers(layers: str | Sequence[str | int] | None) -> tuple[str, str] | None:
@@ -218,20 +268,19 @@ def _layers(layers: str | Sequence[str | int] | None) -> tuple[str, str] | None:
     return str(layers[0]), str(layers[1])
 
 
-def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> Wanted:
+def _source_of(model: str | Path, instead: str) -> str:
+    """A model's name on the hub or its folder; raises where it is neither.
+
+    `instead` is where an object that is a model goes.
+    """
     if not isinstance(model, str | Path):
         raise SaeGraphsError(
             f"a {type(model).__name__} is no name and no folder; an object that is a model goes to "
-            "sae_graphs.InstrumentedModel(model, saes)"
+            f"sae_graphs.{instead}"
         )
     name = str(model)
-    if saes is not None and not str(saes):
-        raise SaeGraphsError("no SAEs given; expected a folder or a sae-lens release")
-    if pattern is not None and not pattern:
-        raise SaeGraphsError("the SAE pattern is empty; expected one such as layer_{layer}/*")
     if name == BUNDLED:
-        folder = bundled_folder()
-        return Wanted(str(folder / "model"), folder / "saes" if saes is None else saes, pattern)
+        return str(bundled_folder() / "model")
     if not name:
         raise ModelLoadError("no model given; expected `demo`, a Hugging Face name or a folder")
     folder = Path(name)
@@ -242,8 +291,21 @@ def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> 
         )
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelLoadError(f"{name} has no config.json; expected a Hugging Face model folder")
+    return name
+
+
+def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> Wanted:
+    if saes is not None and not str(saes):
+        raise SaeGraphsError("no SAEs given; expected a folder or a sae-lens release")
+    if pattern is not None and not pattern:
+        raise SaeGraphsError("the SAE pattern is empty; expected one such as layer_{layer}/*")
+    source, name = _source_of(model, "InstrumentedModel(model, saes)"), str(model)
     if saes is not None:
-        return Wanted(name, saes, pattern)
+        return Wanted(name, source, saes, pattern)
+    if name == BUNDLED:  # no one needs to know where it is installed
+        stack = BUNDLED if pattern is None else ""
+        return Wanted(name, source, bundled_folder() / "saes", pattern, stack=stack)
+    folder = Path(name)
     default = None if folder.exists() else default_saes(name)  # a folder may hold anything
     if default is None:
         near = difflib.get_close_matches(name.rpartition("/")[2].lower(), DEFAULTS, n=3)
@@ -252,61 +314,4 @@ def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> 
             f"no SAEs are known for {name}; name a folder or a sae-lens release with --saes "
             f"(`sae-graphs models` lists them){hint}"
         )
-    return Wanted(name, default.release, pattern or default.pattern)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as problem:
-        raise SaeGraphsError(
-            f"no device {device!r}; expected cpu, cuda, cuda:N or mps"
-        ) from problem
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if not available.get(kind, False):
-        raise SaeGraphsError(f"device {device!r} is not available here; use --device cpu")
-
-
-def _load_bridge(source: str, device: str, dtype: Any) -> Any:
-    import transformers
-    from transformer_lens.model_bridge import TransformerBridge
-
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        bridge = TransformerBridge.boot_transformers(source, device=device, dtype=dtype)
-        bridge.tokenizer("a", add_special_tokens=False)  # some fail at their first text
-    except Exception as problem:  # hub, file format and architecture errors of many kinds
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
-        raise ModelLoadError(
-            f"model {source!r} cannot be loaded ({reason}); expected `demo`, a Hugging Face name "
-            "or a local folder with config.json, weights and tokenizer"
-        ) from problem
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-    bridge.eval()
-    return bridge
-
-
-def _process_weights(bridge: Any, stack: Any) -> None:
-    """Fold and centre as `from_pretrained_no_processing` with the SAEs' own keywords would."""
-    wanted: dict[str, bool] = {}
-    for layer in stack.layers:
-        given = layer.cfg.metadata.model_from_pretrained_kwargs or {}
-        known = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
-        mine = {key: bool(given.get(key, False)) for key in known}
-        if wanted and mine != wanted:
-            raise SaeGraphsError(
-                f"{stack.name}: the SAEs disagree on the model's weight processing; use SAEs that "
-                "were trained alike"
-            )
-        wanted = mine
-    if any(wanted.values()):
-        bridge.enable_compatibility_mode(disable_warnings=True, **wanted)
+    return Wanted(name, source, default.release, pattern or default.pattern)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sae_graphs.effects.ablations import Places, ablations_of, places_of
+from sae_graphs.effects.anatomy import Writes
 from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.describe import token_effects
 from sae_graphs.effects.settings import GraphSettings
@@ -46,13 +47,11 @@ def some_features(
     return found
 
 
-def writes_of(
-    model: InstrumentedModel, clean: CleanRun, peaks: Peaks, places: Places
-) -> CleanWrites:
+def writes_of(model: InstrumentedModel, clean: CleanRun, peaks: Peaks, places: Places) -> Writes:
     return CleanWrites(model, clean, torch.cat([places.reads, torch.tensor([*peaks.values()])]))
 
 
-def scrubbing_of(writes: CleanWrites, peaks: Peaks, places: Places) -> Scrubbing:
+def scrubbing_of(writes: Writes, peaks: Peaks, places: Places) -> Scrubbing:
     """One that has heard the ablations of all the features, run on for their token effects."""
     model, clean = writes.model, writes.clean
     scrubbing = Scrubbing(writes, peaks, places)

@@ -15,8 +15,8 @@ import sae_graphs as sg
 from sae_graphs.errors import HubError, ModelLoadError, SaeGraphsError, SAELoadError
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.memory import LEAST_WORKING, MIB, SAESize
+from sae_graphs.pretrained import bridge, loading
 from sae_graphs.pretrained import find_saes as sae_files
-from sae_graphs.pretrained import loading
 from sae_graphs.pretrained import sizes as model_size
 from sae_graphs.pretrained.find_saes import load_stack
 from tests.support.models import ARCHITECTURES, STACKS, load_bridge, random_sae, save_saes
@@ -169,7 +169,7 @@ def test_a_budget_of_little_loads_two_at_a_time(
 def test_too_little_is_refused_before_anything_is_loaded(
     model_folder: Callable[[str], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "_load_bridge", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(bridge, "load_bridge", lambda *args: pytest.fail("loaded"))
     monkeypatch.setattr(SAE, "load_from_disk", lambda *args, **kwargs: pytest.fail("loaded"))
     with pytest.raises(SaeGraphsError, match=r"^512MiB of memory is too little") as caught:
         sg.load(model_folder("gpt2"), saes=folder, memory="512MiB")
