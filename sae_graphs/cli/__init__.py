@@ -10,6 +10,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from sae_graphs._version import __version__
 from sae_graphs.cli import (
@@ -24,6 +25,7 @@ from sae_graphs.cli import (
     view,
 )
 from sae_graphs.cli.console import err, out
+from sae_graphs.cli.options import BASICS
 from sae_graphs.errors import SaeGraphsError
 
 STOPPED = 130  # exit status after Ctrl-C
@@ -31,7 +33,8 @@ ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage
 
 app = typer.Typer(
     name="sae-graphs",
-    help="Causal graphs of what a language model is thinking in one forward pass.",
+    help="Causal graphs of what a language model is thinking in one forward pass.\n\n"
+    'Example: `sae-graphs graph "Copyright (C"`',
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -47,6 +50,17 @@ def _main(
         out.print(f"sae-graphs {__version__}", highlight=False)
 
 
+class Command(TyperCommand):
+    """A command whose `--help` stands with its basic options, where it has panels of them."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)
+        panels = [getattr(parameter, "rich_help_panel", None) for parameter in self.params]
+        if option is not None and BASICS in panels:
+            option.rich_help_panel = BASICS
+        return option
+
+
 for command in (
     graph.graph,
     edges.edges,
@@ -58,7 +72,7 @@ for command in (
     export.export,
     view.view,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def main() -> None:

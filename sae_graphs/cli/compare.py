@@ -26,6 +26,8 @@ from sae_graphs.cli.options import (
     Saes,
     Source,
     Steps,
+    measured,
+    output,
 )
 from sae_graphs.errors import SaeGraphsError
 
@@ -35,20 +37,20 @@ if TYPE_CHECKING:
 
 def compare(
     prompt: Annotated[str, typer.Argument(help="The text to look into.", show_default=False)],
-    steps: Steps = 10,
-    top_k: Annotated[int, typer.Option(help="Strongest edges of each layer pair to compare.")] = 8,
-    ablate: AblateOption = Ablate.all,
-    read: Read = "-1",
-    layers: Layers = None,
-    prepend_bos: PrependBos = None,
-    ablate_first: AblateFirst = False,
     model: Model = "demo",
     saes: Saes = None,
     sae_pattern: SaePattern = None,
+    ablate: AblateOption = Ablate.all,
+    ablate_first: AblateFirst = False,
+    read: Read = "-1",
+    layers: Layers = None,
+    steps: Steps = 10,
+    top_k: Annotated[int, measured(help="Strongest edges of each layer pair to compare.")] = 8,
+    style: Annotated[Report, output("--format", help="How to print.")] = Report.table,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     memory: Memory = None,
-    style: Annotated[Report, typer.Option("--format", help="How to print.")] = Report.table,
+    prepend_bos: PrependBos = None,
 ) -> None:
     """Show how far estimates from gradients are from exact effects, and where they are safe.
 

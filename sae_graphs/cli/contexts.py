@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from sae_graphs.cli.console import err, out, progress
-from sae_graphs.cli.options import Device, Dtype, Memory, Model, SaePattern, Saes, Source
+from sae_graphs.cli.options import Device, Dtype, Memory, Model, SaePattern, Saes, Source, basics
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -23,21 +21,29 @@ TOKENS = 1_000_000  # read of a dataset, which may have no end
 
 def contexts(
     text: Annotated[
-        Path | None, typer.Option(help="A text file, read line by line (UTF-8).")
+        Path | None, basics(help="A text file, read line by line (UTF-8).", show_default=False)
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="A dataset's name on the Hugging Face hub, or a folder of data files."),
+        basics(
+            help="A dataset's name on the Hugging Face hub, or a folder of data files.",
+            show_default=False,
+        ),
     ] = None,
-    config: Annotated[str | None, typer.Option(help="The dataset's configuration.")] = None,
-    split: Annotated[str | None, typer.Option(help="Its split.", show_default="train")] = None,
+    config: Annotated[
+        str | None, basics(help="The dataset's configuration.", show_default=False)
+    ] = None,
+    split: Annotated[str | None, basics(help="Its split.", show_default="train")] = None,
     column: Annotated[
-        str | None, typer.Option(help="Its column.", show_default="text, or the first with text")
+        str | None, basics(help="Its column.", show_default="text, or the first with text")
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(
-            help="Tokens to read.", show_default=f"{TOKENS:,} of a dataset, all of a file", min=1
+        basics(
+            metavar="<int>",
+            help="Tokens to read.",
+            show_default=f"{TOKENS:,} of a dataset, all of a file",
+            min=1,
         ),
     ] = None,
     model: Model = "demo",

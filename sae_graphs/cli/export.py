@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sae_graphs._version import __version__
-from sae_graphs.cli.console import err, out, warn
-from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.cli.console import err, out, print_files, warn
+from sae_graphs.cli.options import formats_of
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.runs import GRAPH, RECORD, check_writable, record_of, replace_folder
 
 if TYPE_CHECKING:
     from sae_graphs.graph.annotations import Annotations
-    from sae_graphs.graph.graph import CausalGraph
 
 NAME = "exports"
 KIND = "exports"  # what such a folder's record says that it is
@@ -59,32 +59,16 @@ def export(
     attribution graph of circuit-tracer's viewer and Neuronpedia, where a link's weight is minus the
     effect. Exports that were in the folder before are replaced.
     """
-    wanted = _formats(formats)
-    pass
-    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.graph.export.formats import FORMATS
 
+    wanted = FORMATS if formats is None else formats_of(formats, FORMATS)
     graph = CausalGraph.load(run)
     folder = exports_folder(run, out_folder)
     said = _annotations(run, annotations, graph)
     with err.status("writing"):
         files = _files(graph, wanted, said, strict=formats is not None)
         names = write_exports(folder, files, graph)
-    from sae_graphs.cli.console import print_files
-
     print_files(out, folder, names)
-
-
-def _formats(text: str | None) -> tuple[str, ...]:
-    from sae_graphs.graph.export.formats import FORMATS
-
-    if text is None:
-        return FORMATS
-    wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
-    if not wanted or not set(wanted) <= set(FORMATS):
-        raise SaeGraphsError(
-            f"formats {text!r}: expected some of {quoted(FORMATS)}, separated by commas"
-        )
-    return wanted
 
 
 def _annotations(run: Path, given: Path | None, graph: CausalGraph) -> Annotations:

@@ -1,10 +1,11 @@
-"""The arguments and options of the commands, with what `--help` says of each."""
+"""The arguments and options of the commands, what `--help` says of each, and in which panel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -65,17 +66,27 @@ class Sign(StrEnum):
     suppresses = "suppresses"
 
 
+# -- the panels of `--help`, in their order --------------------------------------------------------
+
+BASICS = "Basics"
+basics = partial(typer.Option, rich_help_panel=BASICS)
+measured = partial(typer.Option, rich_help_panel="What is measured")
+beside = partial(typer.Option, rich_help_panel="Controls and other text")
+kept = partial(typer.Option, rich_help_panel="What is kept")
+output = partial(typer.Option, rich_help_panel="Output")
+compute = partial(typer.Option, rich_help_panel="Compute")
+
 # -- which model -----------------------------------------------------------------------------------
 
 Model = Annotated[
     str,
-    typer.Option(
+    basics(
         help="`demo` (bundled), a Hugging Face name such as `gpt2-small`, or a local model folder."
     ),
 ]
 Saes = Annotated[
     str | None,
-    typer.Option(
+    basics(
         help="Folder with one sub-folder per SAE, a sae-lens release (`sae-graphs models` lists "
         "them), or a Hugging Face repository.",
         show_default="the model's best known",
@@ -83,19 +94,18 @@ Saes = Annotated[
 ]
 SaePattern = Annotated[
     str | None,
-    typer.Option(
+    basics(
         "--sae-pattern",
-        help="Which SAE of each layer, where there are several, such as "
-        "'layer_{layer}/width_16k/canonical'; {layer} is its number, * anything, {l0:70} a number "
-        "close to 70.",
+        help="Which SAE of each layer, where there are several: 'layer_{layer}/width_16k/*'; "
+        "{layer} is its number, * anything, {l0:70} a number close to 70.",
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
+Device = Annotated[str, compute(help="cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, compute(help="float32, bfloat16, float16 or float64.")]
 Memory = Annotated[
     str | None,
-    typer.Option(
+    compute(
         help="Memory to stay within, such as 4GiB; SAEs are loaded two at a time if it is short.",
         show_default="80 % of what is free",
     ),
@@ -107,159 +117,135 @@ Run = Annotated[Path, typer.Argument(help="Folder that `sae-graphs graph` wrote.
 Prompt = Annotated[str | None, typer.Argument(help="The text to look into.", show_default=False)]
 From = Annotated[
     Path | None,
-    typer.Option(
+    basics(
         "--from",
-        help="Draw again from the effects that a run with --save-effects left in this folder; no "
-        "model is loaded. Writes a folder of its own beside it, such as "
-        "`outputs/copyright-c-top-k-12`. The graph of any run can be drawn again as it is, in "
-        "other formats or with annotations, a title or a caption.",
+        help="Draw a run again, from its folder, with other edges (if it has --save-effects), "
+        "formats or annotations; no model is loaded. Writes a folder beside it, such as "
+        "`outputs/copyright-c-top-k-12`.",
         show_default=False,
-    ),
-]
-SaveEffects = Annotated[
-    bool,
-    typer.Option("--save-effects", help="Keep every measured effect, to draw again with --from."),
-]
-TopK = Annotated[int, typer.Option(help="Edges kept in each set of effects.")]
-PerOption = Annotated[Per, typer.Option("--per", help="What a set of effects is.")]
-MinPathEdges = Annotated[
-    int | None,
-    typer.Option(
-        help="Keep edges on paths of at least this many edges.",
-        show_default="3, or what the layers allow; 1 with --pin",
     ),
 ]
 AblateOption = Annotated[
     Ablate,
-    typer.Option(
+    measured(
         "--ablate",
         help="Ablate at all positions together, at the one that is read, or at each by itself: "
         "then boxes are features at a token.",
     ),
 ]
+AblateFirst = Annotated[bool, measured("--ablate-first", help="Ablate at the first position, too.")]
 Read = Annotated[
     str,
-    typer.Option(
+    measured(
         help="Position where effects are read; negative from the end. `all` with --ablate each."
     ),
 ]
-Outputs = Annotated[
-    int, typer.Option(help="So many of the likeliest next tokens end the graph's paths.")
-]
-Target = Annotated[
-    list[str] | None,
-    typer.Option(help="Paths end in this token, e.g. ' Paris'; repeatable.", show_default=False),
-]
-Contrast = Annotated[
-    str | None,
-    typer.Option(help="Paths end in the difference to this token's logit.", show_default=False),
-]
 Layers = Annotated[
-    str | None, typer.Option(help="First and last SAE layer, such as 3:8, both included.")
+    str | None,
+    measured(
+        help="First and last SAE layer, such as 3:8, both included.", show_default="all of them"
+    ),
 ]
 Pin = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Measure this feature only, e.g. 5.10603, or its address on Neuronpedia; repeatable."
+    measured(
+        metavar="<feature>",
+        help="Measure this feature only, e.g. 5.10603, or its address on Neuronpedia; repeatable.",
+        show_default=False,
     ),
 ]
-PrependBos = Annotated[
-    bool | None,
-    typer.Option(
-        "--prepend-bos/--no-prepend-bos", help="BOS first.", show_default="as the SAEs say"
+Outputs = Annotated[
+    int, measured(help="So many of the likeliest next tokens end the graph's paths.")
+]
+Target = Annotated[
+    list[str] | None,
+    measured(
+        metavar="<token>",
+        help="Paths end in this token, e.g. ' Paris'; repeatable.",
+        show_default=False,
     ),
 ]
-AblateFirst = Annotated[
-    bool, typer.Option("--ablate-first", help="Ablate at the first position, too.")
+Contrast = Annotated[
+    str | None,
+    measured(
+        metavar="<token>",
+        help="Paths end in the difference to this token's logit.",
+        show_default=False,
+    ),
 ]
 MethodOption = Annotated[
     Method,
-    typer.Option(
+    measured(
         "--method",
-        help="Measure effects, or estimate them from gradients; `sae-graphs compare` shows how far "
-        "off these are.",
+        metavar="<method>",
+        help="Measure effects (`exact`), or estimate them: `gradient`, `integrated-gradients`; "
+        "`sae-graphs compare` shows how far off these are.",
     ),
 ]
 Steps = Annotated[
-    int, typer.Option(help="Points on the line of integrated gradients; for that method only.")
+    int, measured(help="Points on the line of integrated gradients; for that method only.")
 ]
-Heads = Annotated[bool, typer.Option("--heads", help="Split what came through attention by head.")]
-Seed = Annotated[int, typer.Option(help="Kept in the record.")]
-Neuronpedia = Annotated[
-    bool,
-    typer.Option(
-        "--neuronpedia/--no-neuronpedia",
-        help="Ask Neuronpedia what the features mean, where their SAEs are there; what was asked "
-        "before is kept in your cache. A service that fails delays the graph by some seconds.",
+Heads = Annotated[bool, measured("--heads", help="Split what came through attention by head.")]
+
+TopK = Annotated[int, kept(help="Edges kept in each set of effects.")]
+PerOption = Annotated[
+    Per, kept("--per", help="A set of effects: of a layer, of a source feature, or of all.")
+]
+MinPathEdges = Annotated[
+    int | None,
+    kept(
+        help="Keep edges on paths of at least this many edges.",
+        show_default="3, or what the layers allow; 1 with --pin",
     ),
 ]
+SaveEffects = Annotated[
+    bool, kept("--save-effects", help="Keep every measured effect, to draw again with --from.")
+]
+
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Folder to write.", show_default="outputs/<slug>")
+    Path | None, output("--out", help="Folder to write.", show_default="outputs/<slug>")
 ]
-Formats = Annotated[str, typer.Option(help="Pictures to write: svg, png, html, dot, pdf.")]
-Title = Annotated[
-    str | None, typer.Option(help="What stands above the pictures.", show_default=False)
-]
+Formats = Annotated[str, output(help="Pictures to write: svg, png, html, dot, pdf.")]
+Title = Annotated[str | None, output(help="What stands above the pictures.", show_default=False)]
 Caption = Annotated[
-    str | None, typer.Option(help="What stands below them, as in a paper.", show_default=False)
+    str | None, output(help="What stands below them, as in a paper.", show_default=False)
 ]
 AnnotationsFile = Annotated[
     Path | None,
-    typer.Option(
+    output(
         "--annotations",
         help="Draw the pins, groups, labels and notes that the explorer in graph.html saved in "
         "this file.",
         show_default=False,
     ),
 ]
+Neuronpedia = Annotated[
+    bool,
+    output(
+        "--neuronpedia/--no-neuronpedia",
+        help="Ask Neuronpedia what the features mean; answers are kept in your cache. A service "
+        "that fails delays the graph by some seconds.",
+    ),
+]
 
-_WITH_FROM = {
-    "from_folder": "--from",
-    "top_k": "--top-k",
-    "per": "--per",
-    "min_path_edges": "--min-path-edges",
-    "layers": "--layers",
-    "pin": "--pin",
-    "out_folder": "--out",
-    "formats": "--formats",
-    "annotations": "--annotations",
-    "title": "--title",
-    "caption": "--caption",
-}
+PrependBos = Annotated[
+    bool | None,
+    compute("--prepend-bos/--no-prepend-bos", help="BOS first.", show_default="as the SAEs say"),
+]
+Seed = Annotated[int, compute(help="Kept in the record; nothing in a graph is random.")]
 
 
-def check_steps(context: Any, method: Method) -> None:
-    """Raises where steps were given for a method that has none."""
-    if method is not Method.integrated_gradients and _is_given(context, "steps"):
+# -- what was given --------------------------------------------------------------------------------
+
+
+def formats_of(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """Formats from a list such as `svg, png`; raises where one is not known, or there is none."""
+    wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    if not wanted or not set(wanted) <= set(known):
         raise SaeGraphsError(
-            f"--steps is for --method {Method.integrated_gradients.value}, and the method is "
-            f"{method.value}; leave --steps out, or give that method"
+            f"formats {text!r}: expected some of {quoted(known)}, separated by commas"
         )
-
-
-def _is_given(context: Any, name: str) -> bool:
-    return bool(context.get_parameter_source(name).name == "COMMANDLINE")
-
-
-def check_given_with_from(context: Any) -> set[str]:
-    """The names of the parameters that were given; raises where some do not go with `--from`."""
-    given = {
-        parameter.name: parameter
-        for parameter in context.command.params
-        if _is_given(context, parameter.name)
-    }
-    foreign = [
-        max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else "the prompt"
-        for name, parameter in given.items()
-        if name not in _WITH_FROM
-    ]
-    if foreign:
-        fitting = quoted(list(_WITH_FROM.values())[1:], 20)
-        raise SaeGraphsError(
-            f"--from draws effects that were measured before, so {quoted(foreign, 20)} cannot be "
-            f"given with it; expected {fitting} alone, or no --from"
-        )
-    return set(given)
+    return wanted
 
 
 class Source(NamedTuple):

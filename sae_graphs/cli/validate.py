@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from sae_graphs.cli.console import err, out, print_files, progress
-from sae_graphs.cli.options import Device, Dtype, Memory, SaePattern, Saes, Source
+from sae_graphs.cli.options import (
+    Device,
+    Dtype,
+    Memory,
+    SaePattern,
+    Saes,
+    Source,
+    basics,
+    beside,
+    compute,
+    measured,
+    output,
+)
 from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
@@ -27,56 +39,80 @@ def validate(
         Path | None, typer.Argument(help="Folder of a run, or its graph.json.", show_default=False)
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Test on this prompt, too; repeatable.")
+        list[str] | None,
+        basics(
+            metavar="<text>",
+            help="Test on this prompt, too; repeatable.",
+            show_default=False,
+        ),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Test on the prompts of this file, one a line.")
+        Path | None,
+        basics(help="Test on the prompts of this file, one a line.", show_default=False),
     ] = None,
     discover: Annotated[
         float | None,
-        typer.Option(
-            help="Without a run: find a graph on this part of the prompts, test the rest."
+        basics(
+            help="Without a run: find a graph on this part of the prompts, test the rest.",
+            show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        str | None, basics(help="As for `graph`.", show_default="the graph's own")
+    ] = None,
+    saes: Saes = None,
+    sae_pattern: SaePattern = None,
     target: Annotated[
         str | None,
-        typer.Option(help="The token that is watched.", show_default="each prompt's likeliest"),
+        measured(
+            metavar="<token>",
+            help="The token that is watched.",
+            show_default="each prompt's likeliest",
+        ),
     ] = None,
     contrast: Annotated[
-        str | None, typer.Option(help="Watch the difference of the target's logit to this token's.")
+        str | None,
+        measured(
+            metavar="<token>",
+            help="Watch the difference of the target's logit to this token's.",
+            show_default=False,
+        ),
     ] = None,
     path: Annotated[
         list[str] | None,
-        typer.Option(help="Test this path alone, e.g. '0.715 > 1.187'; repeatable."),
+        measured(
+            metavar="<path>",
+            help="Test this path alone, e.g. '0.715 > 1.187'; repeatable.",
+            show_default=False,
+        ),
     ] = None,
-    paths: Annotated[int, typer.Option(help="Strongest paths tested of each component.")] = 3,
-    controls: Annotated[int, typer.Option(help="Matched controls for each path.")] = 200,
+    paths: Annotated[int, measured(help="Strongest paths tested of each component.")] = 3,
     curve: Annotated[
         list[str] | None,
-        typer.Option(help="Response curve, e.g. '3.309 > 4.436', or '3.309 > )'; repeatable."),
+        measured(
+            metavar="<pair>",
+            help="Response curve, e.g. '3.309 > 4.436', or '3.309 > )'; repeatable.",
+            show_default=False,
+        ),
     ] = None,
+    controls: Annotated[int, beside(help="Matched controls for each path.")] = 200,
     text: Annotated[
         str | None,
-        typer.Option(
+        beside(
             help="Other text for snippets: a file, or a dataset's name.",
             show_default="the bundled corpus",
         ),
     ] = None,
-    snippets: Annotated[int, typer.Option(help="Pieces of other text; 0 for none.")] = 32,
-    quick: Annotated[bool, typer.Option("--quick", help="Ablation and controls alone.")] = False,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn at random.")] = 0,
-    model: Annotated[
-        str | None, typer.Option(help="As for `graph`.", show_default="the graph's own")
+    snippets: Annotated[int, beside(help="Pieces of other text; 0 for none.")] = 32,
+    quick: Annotated[bool, beside("--quick", help="Ablation and controls alone.")] = False,
+    out_folder: Annotated[
+        Path | None,
+        output("--out", help="Folder to write.", show_default="RUN/validation"),
     ] = None,
-    saes: Saes = None,
-    sae_pattern: SaePattern = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     memory: Memory = None,
-    out_folder: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder to write.", show_default="RUN/validation"),
-    ] = None,
+    seed: Annotated[int, compute(help="Of all that is drawn at random.")] = 0,
 ) -> None:
     """Test a graph: ablate its paths, beside controls that could have done as much.
 
@@ -109,21 +145,20 @@ def validate(
         )
     if discover is not None and not given:
         raise SaeGraphsError("no prompts to discover a graph on; give --prompts FILE")
-    asked = Asked(run, given, discover, text, out_folder)
-    validate_and_print(asked, settings, model, saes, (device, dtype, memory, sae_pattern))
-
-
-_Load = tuple[str, str, str | None, str | None]  # device, dtype, memory, SAE pattern
+    source = Source(model or "demo", saes, device, dtype, memory, sae_pattern)
+    asked = Asked(run, given, discover, text, out_folder, names_model=model is not None)
+    validate_and_print(asked, settings, source)
 
 
 class Asked(NamedTuple):
-    """What was given on the command line, beside the model."""
+    """What was given on the command line, beside the model; and whether that was named."""
 
     run: Path | None
     prompts: tuple[str, ...]
     discover: float | None
     text: str | None
     out_folder: Path | None
+    names_model: bool
 
 
 class _Found(NamedTuple):
@@ -136,22 +171,16 @@ class _Found(NamedTuple):
     folder: Path
 
 
-def validate_and_print(
-    asked: Asked,
-    settings: ValidationSettings,
-    model: str | None,
-    saes: str | None,
-    load: _Load,
-) -> None:
-    """Check, load, validate, write, print. `load` is device, precision and memory."""
+def validate_and_print(asked: Asked, settings: ValidationSettings, source: Source) -> None:
+    """Check, load, validate, write, print."""
     from sae_graphs.cli.outputs import write_validation
     from sae_graphs.runs import check_writable, partial_folder
 
     texts = _texts(asked.text)
     if asked.discover is None:
-        found = _saved(asked, model, saes, load)
+        found = _saved(asked, source)
     else:
-        found = _discovered(asked, asked.discover, settings, model, saes, load)
+        found = _discovered(asked, asked.discover, settings, source)
     check_writable(found.folder)
     from sae_graphs.validation.partial import ValidationPartial
     from sae_graphs.validation.validate import validate
@@ -205,7 +234,7 @@ def _texts(text: str | None) -> Iterator[str] | None:
     return itertools.chain([first], lines)
 
 
-def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _Found:
+def _saved(asked: Asked, source: Source) -> _Found:
     """A graph from its folder, with the model that made it."""
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.runs import GRAPH, check_writable, record_of, run_folder
@@ -224,10 +253,11 @@ def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _F
         )
     check_writable(to_write)
     record = record_of(folder) or {}
-    source = Source(str(model or graph.run.model), saes, *load)
-    if saes is None and model is None and source.sae_pattern is None:
-        given, pattern = record.get("saes_given"), record.get("sae_pattern_given")
-        source = source._replace(saes=given, sae_pattern=pattern)
+    if not asked.names_model:
+        source = source._replace(model=graph.run.model)
+        if source.saes is None and source.sae_pattern is None:
+            given, pattern = record.get("saes_given"), record.get("sae_pattern_given")
+            source = source._replace(saes=given, sae_pattern=pattern)
     return _Found(
         model=source.load(),
         graph=graph,
@@ -237,24 +267,19 @@ def _saved(asked: Asked, model: str | None, saes: str | None, load: _Load) -> _F
     )
 
 
-def _discovered(
-    asked: Asked,
-    part: float,
-    settings: ValidationSettings,
-    model: str | None,
-    saes: str | None,
-    load: _Load,
-) -> _Found:
+def _discovered(asked: Asked, part: float, settings: ValidationSettings, source: Source) -> _Found:
     """A graph that a part of the prompts have in common; the others are left to test it."""
     from sae_graphs.cli.outputs import write_run
     from sae_graphs.runs import check_writable, folder_for
 
-    name = model or "demo"
     folder = asked.out_folder or folder_for(
-        Path("outputs"), f"common {asked.prompts[0]}", name, saes, load[-1]
+        Path("outputs"),
+        f"common {asked.prompts[0]}",
+        source.model,
+        source.saes,
+        source.sae_pattern,
     )
     check_writable(folder)
-    source = Source(name, saes, *load)
     instrumented = source.load()
     from sae_graphs.effects.build import discover
 
@@ -269,7 +294,7 @@ def _discovered(
         found.graph,
         formats=("svg", "png"),
         seconds=seconds,
-        saes=saes,
+        saes=source.saes,
         sae_pattern=source.sae_pattern,
     )
     err.print(

@@ -1,0 +1,62 @@
+"""What `--help` shows: panels, examples, lines that fit a narrow terminal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from sae_graphs import cli
+from tests.support.commands import Commands
+
+COMMANDS = tuple(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+PANELS = {
+    "graph": ("Basics", "What is measured", "What is kept", "Output", "Compute"),
+    "validate": (
+        *("Basics", "What is measured", "Controls and other text"),
+        *("Output", "Compute"),
+    ),
+    "compare": ("Basics", "What is measured", "Output", "Compute"),
+    "contexts": ("Basics", "Compute"),
+}
+TALLEST = 6  # lines that an option takes, its default aside
+
+
+@pytest.fixture
+def commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Commands:
+    return Commands(monkeypatch, capsys, tmp_path)
+
+
+def shown(commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str) -> list[str]:
+    monkeypatch.setenv("COLUMNS", "80")
+    return commands(command, "--help").out.splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(commands: Commands, command: str) -> None:
+    assert re.search(rf"Example: sae-graphs {command} \S", commands(command, "--help").out)
+
+
+@pytest.mark.parametrize("command", PANELS)
+def test_options_stand_in_panels(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    lines = shown(commands, monkeypatch, command)
+    titles = [found[1] for line in lines if (found := re.match("╭─ (.+?) ─", line))]
+    assert tuple(title for title in titles if title != "Arguments") == PANELS[command]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_reads_well_in_80_columns(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    lines = shown(commands, monkeypatch, command)
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "…" in line], "cut short"
+    for option in re.split(r"(?m)^│ --", "\n".join(lines))[1:]:
+        said = [line for line in option.splitlines() if "[default" not in line and "─" not in line]
+        assert len(said) <= TALLEST, option
