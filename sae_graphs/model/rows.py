@@ -19,9 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-ENCODED_ROWS = (
-    128  # rows made features or logits at once: more gain nothing, and spill caches
-)
+ENCODED_ROWS = 128  # rows made features or logits at once: more gain nothing, and spill caches
 _CACHE_NAMES = ("past_key_values", "layer_past")
 
 
