@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 SPACE = "\u2423"  # open box: a space that a reader is meant to count
 HARD_SPACE = "\u00a0"  # a space in running text that no renderer may drop
 ELLIPSIS = "\u2026"
+BEFORE = 0.6  # of the room around a peak: what comes before explains more than what follows
 
 _SIGNS = {"\n": "\u21b5", "\t": "\u21e5", "\u00a0": "\\xa0"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
@@ -68,6 +69,30 @@ def columns(text: str) -> int:
     """The width of visible text in columns of a monospaced font; wide characters take two."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide
+
+
+def window(text: str, start: int, end: int, width: int) -> tuple[int, int]:
+    """From where to where at most `width` columns around `text[start:end]` of visible text reach.
+
+    There is room for an ellipsis at either end; more of it comes before than after.
+    """
+    if columns(text) <= width:
+        return 0, len(text)
+    room = width - 2  # an ellipsis at either end
+    while end > start + 1 and columns(text[start:end]) > room:
+        end -= 1
+    room -= columns(text[start:end])
+    before, after = columns(text[:start]), columns(text[end:])
+    left = max(min(before, int(room * BEFORE)), room - after)
+    first, last = start, end
+    while first > 0 and columns(text[first - 1 : start]) <= left:
+        first -= 1
+    room -= columns(text[first:start])
+    while last < len(text) and columns(text[end : last + 1]) <= room:
+        last += 1
+    while last > end and text[last - 1] == HARD_SPACE:
+        last -= 1
+    return first, last
 
 
 def in_page(shown: str) -> str:

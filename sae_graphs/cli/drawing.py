@@ -166,8 +166,10 @@ def _said_again(said: Said, graph: CausalGraph, *folders: Path) -> Annotations:
     from sae_graphs.graph.annotations import fitting
 
     found = said.read(*folders)
-    fit = fitting if said.file is not None else fitting_or_words
-    fit(found, graph, told=warn)
+    if said.file is not None:
+        fitting(found, graph.parts.features, told=warn)
+    else:
+        fitting_or_words(found, graph, told=warn)
     return found
 
 

@@ -77,12 +77,12 @@ def _annotations(run: Path, given: Path | None, graph: CausalGraph) -> Annotatio
     from sae_graphs.runs import ANNOTATIONS
 
     if given is not None:
-        return fitting(load(given), graph, told=warn)
+        return fitting(load(given), graph.parts.features, told=warn)
     own = (run if run.is_dir() else run.parent) / ANNOTATIONS
     if not own.is_file():
         return NO_ANNOTATIONS
     try:
-        return fitting(load(own), graph, told=warn)
+        return fitting(load(own), graph.parts.features, told=warn)
     except SaeGraphsError as problem:  # nobody asked for them
         warn(f"{own} is left out: {problem}")
         return NO_ANNOTATIONS

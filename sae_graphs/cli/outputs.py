@@ -67,7 +67,7 @@ def write_run(
     from sae_graphs.render.pictures import files
 
     pictures = files(graph, formats, annotations=fitting_or_words(annotations, graph))
-    written: dict[str, bytes | Path] = {GRAPH: to_bytes(graph), **pictures}
+    written: dict[str, bytes | Path] = {GRAPH: to_bytes(graph.parts), **pictures}
     if annotations:
         written[ANNOTATIONS] = annotations_to_bytes(annotations)
     if effects is not None:
@@ -111,11 +111,11 @@ def rewrite_graph(run: Path, graph: CausalGraph, *, loaded: CausalGraph) -> tupl
     folder = run_folder(run)
     if folder == run and not run.is_dir():  # a graph saved under another name
         with _while_it_holds(loaded, run, run.resolve().parent):
-            return (save_at(run, GRAPH, to_bytes(graph)).name,)
+            return (save_at(run, GRAPH, to_bytes(graph.parts)).name,)
     formats = _formats_in(folder)
     said = annotations_of(folder, graph)
     drawn = [kind for kind in formats if kind != "html"]
-    written = {**files(graph, drawn, annotations=said), GRAPH: to_bytes(graph)}
+    written = {**files(graph, drawn, annotations=said), GRAPH: to_bytes(graph.parts)}
     if "html" in formats:
         written[PAGE] = explorer_of(folder, graph, annotations=said)
     with _while_it_holds(loaded, folder, folder.resolve().parent):
@@ -204,7 +204,7 @@ def fitting_or_words(
     """As `annotations.fitting`; where no annotated feature is in the graph, `told` gets that, and
     the title, the caption and the note are left."""
     try:
-        return fitting(annotations, graph, told=told)
+        return fitting(annotations, graph.parts.features, told=told)
     except SaeGraphsError as problem:
         if told is not None:
             told(str(problem))

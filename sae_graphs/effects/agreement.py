@@ -7,7 +7,7 @@ not list are 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.late import view
+from sae_graphs.schema import plain
 
 Verdict = Literal["safe", "rough", "not safe"]  # in order
 
@@ -115,7 +116,7 @@ class MethodComparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; features by their names."""
-        return {**_plain(self), "exact_seconds": self.exact_seconds}
+        return {**plain(self, {FeatureId: str}), "exact_seconds": self.exact_seconds}
 
 
 class Aligned(NamedTuple):
@@ -255,15 +256,3 @@ def _miss(found: Aligned, number: int, labels: Sequence[str]) -> Miss:
         exact,
         estimate,
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, FeatureId):
-        return str(value)
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(held) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
-    return value

@@ -172,7 +172,7 @@ class SavedEffects:
             text = held.get_tensor("described").tobytes()
             try:
                 nodes = [node_from(item["id"], item) for item in json.loads(text)]
-            except AttributeError as problem:
+            except (AttributeError, SaeGraphsError) as problem:
                 raise ValueError(str(problem)) from problem
         return {node.feature: node for node in nodes}
 

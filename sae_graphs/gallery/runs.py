@@ -146,7 +146,7 @@ def annotations_of(run: Run, graph: CausalGraph) -> tuple[Annotations, str | Non
         return NO_ANNOTATIONS, None
     try:
         file = _readable(run, name)
-        return fitting(load_annotations(file), graph), None
+        return fitting(load_annotations(file), graph.parts.features), None
     except SaeGraphsError as problem:
         return NO_ANNOTATIONS, f"{ANNOTATIONS} is left out: {_brief(problem, run)}"
 

@@ -1,7 +1,7 @@
 """A measured causal graph as data: records, questions, files. Nothing here knows torch."""
 
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
-from sae_graphs.graph.graph import CausalGraph, assemble, edge_order
+from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import (
     OUTPUT_LAYER,
     Anatomy,
@@ -16,6 +16,7 @@ from sae_graphs.graph.records import (
     RunRecord,
     Sign,
     TokenEffect,
+    edge_order,
     feature_order,
 )
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError, quoted
 from sae_graphs.files import save_at
-from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.runs import ANNOTATIONS
+from sae_graphs.schema import plain, read_json, rebuilt
 
 SCHEMA = "sae_graphs/annotations/1"
 LONGEST = 2000  # characters of any text
+_REMEDY = "give a file that the explorer saved"
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,16 @@ NO_ANNOTATIONS = Annotations()
 
 
 def fitting(
-    annotations: Annotations, graph: CausalGraph, *, told: Callable[[str], None] | None = None
+    annotations: Annotations,
+    features: Iterable[FeatureId],
+    *,
+    told: Callable[[str], None] | None = None,
 ) -> Annotations:
-    """The annotations of features that the graph holds; `told` gets one line on the others.
+    """The annotations of the `features` that a graph holds; `told` gets one line on the others.
 
     Raises `SaeGraphsError` where features are annotated and the graph holds none of them.
     """
-    held = {node.feature for node in graph.nodes}
+    held = frozenset(features)
     missing = sorted(map(str, annotations.features - held))
     if not missing:
         return annotations
@@ -132,52 +136,23 @@ def fitting(
 
 def to_json(annotations: Annotations) -> dict[str, Any]:
     """Plain JSON, with its `schema`; features are strings."""
-    return {
-        "schema": SCHEMA,
-        "title": annotations.title,
-        "caption": annotations.caption,
-        "pins": [str(feature) for feature in annotations.pins],
-        "groups": [
-            {
-                "name": group.name,
-                "features": [str(feature) for feature in group.features],
-                "folded": group.folded,
-            }
-            for group in annotations.groups
-        ],
-        "labels": {str(feature): text for feature, text in annotations.labels.items()},
-        "notes": {str(feature): text for feature, text in annotations.notes.items()},
-        "note": annotations.note,
-    }
+    return {"schema": SCHEMA, **plain(annotations, {FeatureId: str})}
 
 
 def from_json(data: Any) -> Annotations:
     """The inverse of `to_json`; keys that are not known (a view, say) are left alone.
 
-    Raises `GraphFileError` where the schema, or a value, is another.
+    Raises `SaeGraphsError` where the schema, or a value, is another.
     """
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
-        raise GraphFileError(
-            f"schema is {schema!r:.60}, expected {SCHEMA!r}; give a file that the explorer saved"
-        )
-    try:
-        return Annotations(
-            title=data.get("title"),
-            caption=data.get("caption"),
-            pins=_features(data.get("pins") or []),
-            groups=tuple(
-                Group(group["name"], _features(group["features"]), group.get("folded") is True)
-                for group in data.get("groups") or []
-            ),
-            labels=_texts(data.get("labels") or {}),
-            notes=_texts(data.get("notes") or {}),
-            note=data.get("note"),
-        )
-    except (KeyError, TypeError, AttributeError) as damage:
-        raise GraphFileError(
-            f"not annotations: a value is of the wrong kind ({damage!r})"
-        ) from damage
+        raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
+    values = {name: value for name, value in data.items() if value is not None}
+    own = {tuple[FeatureId, ...]: _features, Mapping[FeatureId, str]: _texts}
+    found: Annotations = rebuilt(
+        Annotations, values, "the file", own, remedy=_REMEDY, skips_unknown=True
+    )
+    return found
 
 
 def to_bytes(annotations: Annotations) -> bytes:
@@ -195,24 +170,21 @@ def load(path: str | Path) -> Annotations:
     file = Path(path)
     if file.is_dir():
         file = file / ANNOTATIONS
+    give = "a file that the explorer in graph.html saved"
+    data = read_json(file, give=give, remedy=_REMEDY)
     try:
-        return from_json(json.loads(file.read_text(encoding="utf-8-sig")))
-    except OSError as problem:
-        raise GraphFileError(
-            f"cannot read {file}: {problem.strerror or 'unreadable'}; give a file that the "
-            "explorer in graph.html saved"
-        ) from problem
-    except (ValueError, RecursionError) as problem:
-        raise GraphFileError(f"{file} is not JSON ({problem})") from problem
+        return from_json(data)
     except SaeGraphsError as problem:
         raise GraphFileError(f"{file}: {problem}") from problem
 
 
-def _features(names: Iterable[Any]) -> tuple[FeatureId, ...]:
+def _features(names: Any) -> tuple[FeatureId, ...]:
     if not isinstance(names, list):
-        raise TypeError(f"features are {names!r:.60}")
+        raise GraphFileError(f"features are {names!r:.60}, expected a list; {_REMEDY}")
     return tuple(dict.fromkeys(FeatureId.parse(name) for name in names))
 
 
 def _texts(values: Any) -> dict[FeatureId, str]:
+    if not isinstance(values, dict):
+        raise GraphFileError(f"texts are {values!r:.60}, expected a mapping; {_REMEDY}")
     return {FeatureId.parse(name): text for name, text in values.items() if text}

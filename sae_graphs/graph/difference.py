@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.graph.graph import CausalGraph, edge_order
-from sae_graphs.graph.records import Edge, FeatureId, Node, feature_order
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge, FeatureId, Node, edge_order, feature_order
 from sae_graphs.text import in_page
 from sae_graphs.words import counted, signed
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.schema import rebuilt
 
 Status = Literal["found", "missing", "unavailable"]
 
@@ -71,29 +72,16 @@ MISSING, UNAVAILABLE = FeaturePage("missing"), FeaturePage("unavailable")
 
 
 def page_from(values: Any) -> FeaturePage | None:
-    """The inverse of `dataclasses.asdict`, None for None.
-
-    `KeyError`, `TypeError` or `SaeGraphsError` where the values are damaged.
-    """
-    if values is None:
-        return None
-    if not isinstance(values, dict):
-        raise TypeError(f"a page is {values!r:.60}")
-    return FeaturePage(
-        status=values["status"],
-        explanation=values["explanation"],
-        density=values["density"],
-        max_activation=values["max_activation"],
-        top_logits=_logits_from(values["top_logits"]),
-        bottom_logits=_logits_from(values["bottom_logits"]),
-        gave_contexts=values["gave_contexts"],
+    """The inverse of `dataclasses.asdict`, None for None; `SaeGraphsError` where it is damaged."""
+    page: FeaturePage | None = rebuilt(
+        FeaturePage | None,
+        values,
+        "a page",
+        remedy="ask again",
+        may_lack=frozenset(),
+        skips_unknown=True,
     )
-
-
-def _logits_from(values: Any) -> tuple[LogitToken, ...]:
-    if not isinstance(values, list):
-        raise TypeError(f"tokens and their weights are {values!r:.60}")
-    return tuple(LogitToken(item["token"], item["weight"]) for item in values)
+    return page
 
 
 def _is_number(value: Any) -> bool:

@@ -17,16 +17,29 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.files import save_at
 from sae_graphs.graph.addresses import feature_at, is_address, layers_of
 from sae_graphs.graph.checks import check_graph, unknown_feature
-from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, Sign, feature_order
+from sae_graphs.graph.node_link import load, to_bytes, to_networkx
+from sae_graphs.graph.paths import FeaturePath, strongest_paths
+from sae_graphs.graph.positions import summed
+from sae_graphs.graph.records import (
+    Edge,
+    FeatureId,
+    GraphParts,
+    Node,
+    RunRecord,
+    Sign,
+    edge_order,
+    feature_order,
+)
 from sae_graphs.late import view
+from sae_graphs.runs import GRAPH
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sae_graphs.graph.annotations import Annotations
-    from sae_graphs.graph.paths import FeaturePath
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +66,11 @@ class CausalGraph:
     def __post_init__(self) -> None:
         check_graph(self.run, self.nodes, self.edges)
 
+    @property
+    def parts(self) -> GraphParts:
+        """The run, the nodes and the edges, as files and views of the graph take them."""
+        return GraphParts(self.run, self.nodes, self.edges)
+
     # -- what is in it ---------------------------------------------------------------------------
 
     @property
@@ -63,9 +81,7 @@ class CausalGraph:
     @property
     def resolves_positions(self) -> bool:
         """True where each node is a feature at one token position, such as `5.10603@2`."""
-        if not self.nodes:
-            return self.run.settings.get("ablate") == "each" and self.run.summed_at is None
-        return self.nodes[0].feature.position is not None
+        return self.parts.resolves_positions
 
     @cached_property
     def _by_feature(self) -> dict[FeatureId, Node]:
@@ -237,10 +253,6 @@ class CausalGraph:
         >>> print(graph.paths(target="2.10600", limit=1)[0])
         0.1 promotes 1.1 (-4), which promotes 2.10600 (-2)
         """
-        from sae_graphs.graph.paths import (
-            strongest_paths,  # paths reads graphs, hence the late import
-        )
-
         starts = None if source is None else self.at_positions(source)
         ends = None if target is None else self.at_positions(target)
         return strongest_paths(self.edges, limit=limit, source=starts, target=ends)
@@ -270,9 +282,7 @@ class CausalGraph:
 
     def to_networkx(self) -> nx.DiGraph:
         """A networkx graph with the nodes, edges and attributes of `graph.json`."""
-        from sae_graphs.graph.node_link import to_networkx
-
-        return to_networkx(self)
+        return to_networkx(self.parts)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an edge, strongest first: its ends, layers, positions, effect and anatomy.
@@ -288,15 +298,11 @@ class CausalGraph:
         `at` is the target position that is kept, the read position by default, or `"all"` to sum
         over target positions as well; see `sae_graphs.graph.positions.summed`.
         """
-        from sae_graphs.graph.positions import summed
-
-        return summed(self, at)
+        return assemble(*summed(self.parts, at))
 
     def save(self, path: str | Path) -> Path:
         """Write `graph.json` (into `path` where it is a folder) in one step; returns the file."""
-        from sae_graphs.graph.node_link import save
-
-        return save(self, path)
+        return save_at(path, GRAPH, to_bytes(self.parts))
 
     def export(
         self, path: str | Path, *, annotations: Annotations | str | Path | None = None
@@ -313,9 +319,7 @@ class CausalGraph:
     @classmethod
     def load(cls, path: str | Path) -> CausalGraph:
         """Read a graph from its file or its run's folder; raises `GraphFileError`."""
-        from sae_graphs.graph.node_link import load
-
-        return load(path)
+        return cls(*load(path))
 
 
 def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> CausalGraph:
@@ -342,9 +346,3 @@ def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> Ca
     kept.sort(key=lambda node: feature_order(node.feature, run.depths))
     total = math.fsum(abs(edge.effect) for edge in edges)
     return CausalGraph(replace(run, kept_abs_effect=total), tuple(kept), tuple(edges))
-
-
-def edge_order(edge: Edge, depths: Mapping[str, int]) -> tuple[Any, ...]:
-    """Strongest first; ties by layer, source, target."""
-    ends = feature_order(edge.source, depths), feature_order(edge.target, depths)
-    return -abs(edge.effect), *ends

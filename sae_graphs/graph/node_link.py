@@ -7,50 +7,40 @@ Files from before anatomies, output tokens and pages lack those keys, and load a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import networkx as nx
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.files import save_at
-from sae_graphs.graph.feature_page import page_from
-from sae_graphs.graph.graph import CausalGraph, edge_order
+from sae_graphs.graph.checks import check_graph
 from sae_graphs.graph.records import (
     Anatomy,
     BlockAnatomy,
-    BlockShare,
-    Context,
     Edge,
     FeatureId,
-    LayerReport,
+    GraphParts,
     Node,
-    OutputToken,
     RunRecord,
-    TokenEffect,
+    edge_order,
 )
 from sae_graphs.runs import GRAPH
+from sae_graphs.schema import plain, read_json, rebuilt
 
 SCHEMA = "sae_graphs/1"
-_RUN_KINDS: dict[str, Any] = {  # the others are lists
-    "model": str,
-    "saes": str,
-    "prompt": str,
-    "read_position": int,
-    "settings": dict,
-    "total_abs_effect": (int, float),
-    "kept_abs_effect": (int, float),
-}
+_REMEDY = "make the graph again"
 _SUMS = ("skip", "attention", "mlp", "preactivation_effect")  # of an edge's anatomy
 _ROUNDING = 1e-6  # by which stored sums may differ from their parts
+_OLDER_LACK = frozenset(  # what files from before output tokens, anatomies and pages do not have
+    ("outputs", "no_anatomy", "written_by", "scrubbed_by", "token", "page")
+) | {*_SUMS, "blocks"}
 
 
-def to_networkx(graph: CausalGraph) -> nx.DiGraph:
+def to_networkx(graph: GraphParts) -> nx.DiGraph:
     """Nodes are named by `str(FeatureId)`; every attribute is plain JSON."""
     digraph = nx.DiGraph(**_run_attributes(graph.run))
     for node in graph.nodes:
@@ -60,125 +50,88 @@ def to_networkx(graph: CausalGraph) -> nx.DiGraph:
     return digraph
 
 
-def from_networkx(digraph: nx.DiGraph) -> CausalGraph:
-    """The inverse of `to_networkx`; raises `GraphFileError` where something is missing."""
+def from_networkx(digraph: nx.DiGraph) -> GraphParts:
+    """The inverse of `to_networkx`; raises `SaeGraphsError` where something is missing or wrong."""
     if not isinstance(digraph.graph, dict):
-        raise GraphFileError(f"the graph's record is {digraph.graph!r:.60}; make the graph again")
+        raise GraphFileError(f"the graph's record is {digraph.graph!r:.60}; {_REMEDY}")
     schema = digraph.graph.get("schema")
     if schema != SCHEMA:
-        raise GraphFileError(f"schema is {schema!r}, expected {SCHEMA!r}; make the graph again")
-    try:
-        run = _run_from(digraph.graph)
-        nodes = [node_from(name, attributes) for name, attributes in digraph.nodes(data=True)]
-        edges = [
-            _edge_from(source, target, attributes)
-            for source, target, attributes in digraph.edges(data=True)
-        ]
-        edges.sort(key=lambda edge: edge_order(edge, run.depths))
-        return CausalGraph(run, tuple(nodes), tuple(edges))
-    except KeyError as missing:
-        raise GraphFileError(f"{missing} is missing; make the graph again") from missing
-    except (TypeError, ValueError, AttributeError) as damage:
-        raise GraphFileError(f"a value is of the wrong kind ({damage})") from damage
+        raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
+    run = _run_from(digraph.graph)
+    nodes = [node_from(name, attributes) for name, attributes in digraph.nodes(data=True)]
+    edges = [_edge_from(*ends_and_attributes) for ends_and_attributes in digraph.edges(data=True)]
+    check_graph(run, nodes, edges)
+    edges.sort(key=lambda edge: edge_order(edge, run.depths))
+    return GraphParts(run, tuple(nodes), tuple(edges))
 
 
-def to_bytes(graph: CausalGraph) -> bytes:
+def to_bytes(graph: GraphParts) -> bytes:
     """The contents of `graph.json`: ASCII, so that no token can spoil it."""
     data = nx.node_link_data(to_networkx(graph), edges="edges")
     return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
-def save(graph: CausalGraph, path: str | Path) -> Path:
-    """Write the graph in one step: a reader finds the old file or the new one, nothing else."""
-    return save_at(path, GRAPH, to_bytes(graph))
-
-
-def load(path: str | Path) -> CausalGraph:
-    """Read a graph from a file, or from the folder that a run wrote.
+def load(path: str | Path) -> GraphParts:
+    """Read a graph's parts from a file, or from the folder that a run wrote.
 
     Raises `GraphFileError` where there is none, or where it is damaged or of another kind.
     """
     file = Path(path)
     if file.is_dir():
         file = file / GRAPH
-    try:
-        text = file.read_text(encoding="utf-8")
-        data = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-    except OSError as problem:
-        reason = problem.strerror or "unreadable"
-        raise GraphFileError(
-            f"cannot read {file}: {reason}; give a folder that `sae-graphs graph` wrote"
-        ) from problem
-    except ValueError as problem:
-        raise GraphFileError(f"{file} is not JSON ({problem}); make the graph again") from problem
-    except RecursionError as problem:
-        raise GraphFileError(f"{file} is nested too deeply; make the graph again") from problem
+    data = read_json(file, give="a folder that `sae-graphs graph` wrote", remedy=_REMEDY)
     try:
         return from_networkx(_digraph_from(data))
     except SaeGraphsError as problem:
         raise GraphFileError(f"{file} is not a saved graph: {problem}") from problem
     except RecursionError as problem:
-        raise GraphFileError(f"{file} is nested too deeply; make the graph again") from problem
+        raise GraphFileError(f"{file} is nested too deeply; {_REMEDY}") from problem
 
 
 # -- one direction and the other -------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _NextToken:
+    token: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """An edge's attributes: its effect; of its anatomy, where it has one, sums and blocks."""
+
+    effect: float
+    skip: float | None = None
+    attention: float | None = None
+    mlp: float | None = None
+    preactivation_effect: float | None = None
+    blocks: tuple[BlockAnatomy, ...] | None = None
+
+
 def _run_attributes(run: RunRecord) -> dict[str, Any]:
-    attributes = {"schema": SCHEMA, **_plain(run)}
+    attributes = {"schema": SCHEMA, **plain(run)}
     attributes["next_tokens"] = [
-        {"token": token, "probability": probability} for token, probability in run.next_tokens
+        plain(_NextToken(token, probability)) for token, probability in run.next_tokens
     ]
     return attributes
 
 
 def _run_from(attributes: Mapping[str, Any]) -> RunRecord:
-    attributes = {"outputs": [], **attributes}
-    values = {
-        field.name: _of_kind(attributes[field.name], _RUN_KINDS.get(field.name, list))
-        for field in dataclasses.fields(RunRecord)
-    }
-    values["outputs"] = tuple(_output_from(output) for output in values["outputs"])
-    values["layers"] = tuple(_layer_from(layer) for layer in values["layers"])
-    values["next_tokens"] = tuple(
-        (_of_kind(item["token"], str), float(item["probability"])) for item in values["next_tokens"]
-    )
-    for name in ("tokens", "warnings"):
-        values[name] = tuple(_of_kind(item, str) for item in values[name])
-    values["settings"] = _plain(values["settings"])  # what nests too deeply fails now, not later
+    values = dict(attributes)
+    if "next_tokens" in values:
+        likely = _rebuilt(tuple[_NextToken, ...], values["next_tokens"], "next_tokens")
+        values["next_tokens"] = [[item.token, item.probability] for item in likely]
+    run: RunRecord = _rebuilt(RunRecord, values, "the graph's record")
+    plain(run.settings)  # what nests too deeply fails now, not later
     for name in ("pin", "layers"):
-        _of_kind(values["settings"].get(name) or [], list)
-    return RunRecord(**values)
-
-
-def _layer_from(values: Mapping[str, Any]) -> LayerReport:
-    layer: LayerReport = _dataclass_from(LayerReport, {"no_anatomy": None, **values})
-    for name, value in vars(layer).items():
-        if name in ("label", "hook_point"):
-            _of_kind(value, str)
-        elif name == "no_anatomy":
-            _of_kind(value, str, NoneType)
-        elif value is not None or name in ("active_features", "l0", "fvu"):
-            _of_kind(value, int, float)
-    return layer
-
-
-def _output_from(values: Mapping[str, Any]) -> OutputToken:
-    output: OutputToken = _dataclass_from(OutputToken, values)
-    for number in (output.logit, output.probability):
-        _of_kind(number, int, float)
-    return output
-
-
-def _of_kind(value: Any, *kinds: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"got {value!r:.60}")
-    return value
+        _rebuilt(tuple[Any, ...], run.settings.get(name) or [], name)
+    return run
 
 
 def node_attributes(node: Node) -> dict[str, Any]:
     """A node's attributes as plain JSON."""
-    attributes = _plain(node)
+    attributes = plain(node)
     del attributes["feature"]
     feature = node.feature
     placed = {} if feature.position is None else {"position": feature.position}
@@ -187,82 +140,57 @@ def node_attributes(node: Node) -> dict[str, Any]:
 
 
 def node_from(name: str, attributes: Mapping[str, Any]) -> Node:
-    """The inverse of `node_attributes`; `KeyError`, `TypeError` or `ValueError` where damaged."""
-    feature = FeatureId.parse(name)
-    place = feature.layer, feature.index, feature.position
-    if place != (attributes["layer"], attributes["index"], attributes.get("position")):
-        raise ValueError(f"{name} is said to be another feature")
-    return Node(
-        feature=feature,
-        activation=float(attributes["activation"]),
-        component=_of_kind(attributes["component"], int),
-        neuronpedia=attributes["neuronpedia"],
-        activations=tuple(float(value) for value in attributes["activations"]),
-        contexts=tuple(
-            Context(tuple(item["tokens"]), tuple(float(value) for value in item["activations"]))
-            for item in attributes["contexts"]
-        ),
-        promotes=tuple(_dataclass_from(TokenEffect, item) for item in attributes["promotes"]),
-        suppresses=tuple(_dataclass_from(TokenEffect, item) for item in attributes["suppresses"]),
-        written_by=_shares_from(attributes.get("written_by", [])),
-        scrubbed_by=_shares_from(attributes.get("scrubbed_by", [])),
-        token=attributes.get("token"),
-        page=page_from(attributes.get("page")),
+    """The inverse of `node_attributes`; `SaeGraphsError` where something is missing or wrong."""
+    node: Node = _rebuilt(Node, {**attributes, "feature": name}, f"the node {name}")
+    said = rebuilt(
+        FeatureId,
+        dict(attributes),
+        f"the node {name}",
+        remedy=_REMEDY,
+        may_lack=frozenset(["position"]),
+        skips_unknown=True,
     )
-
-
-def _shares_from(values: Any) -> tuple[BlockShare, ...]:
-    return tuple(
-        BlockShare(item["part"], item["block"], _number(item["share"]))
-        for item in _of_kind(values, list)
-    )
+    if node.feature != said:
+        raise GraphFileError(f"{name} is said to be another feature, {said}; {_REMEDY}")
+    return node
 
 
 def _edge_attributes(edge: Edge) -> dict[str, Any]:
     anatomy = edge.anatomy
     sums = {name: getattr(anatomy, name, None) for name in _SUMS}
-    blocks = None if anatomy is None else _plain(anatomy.blocks)
+    blocks = None if anatomy is None else plain(anatomy.blocks)
     return {"effect": edge.effect, **sums, "blocks": blocks}
 
 
 def _edge_from(source: str, target: str, attributes: Mapping[str, Any]) -> Edge:
     ends = FeatureId.parse(source), FeatureId.parse(target)
-    return Edge(*ends, float(attributes["effect"]), _anatomy_from(attributes))
+    where = f"the edge {source} -> {target}"
+    held: _Measured = _rebuilt(_Measured, attributes, where)
+    return Edge(*ends, held.effect, _anatomy_from(held, where))
 
 
-def _anatomy_from(attributes: Mapping[str, Any]) -> Anatomy | None:
+def _anatomy_from(held: _Measured, where: str) -> Anatomy | None:
     """The anatomy of an edge: all of it, or nothing; its parts agree with the stored sums."""
-    names = (*_SUMS, "blocks")
-    if all(attributes.get(name) is None for name in names):
+    sums = {name: getattr(held, name) for name in _SUMS}
+    lacking = [name for name, value in {**sums, "blocks": held.blocks}.items() if value is None]
+    if len(lacking) > len(_SUMS):
         return None
-    blocks = tuple(
-        BlockAnatomy(
-            _of_kind(item["block"], int),
-            _number(item["attention"]),
-            _number(item["mlp"]),
-            tuple(_number(head) for head in _of_kind(item["heads"], list)),
-        )
-        for item in _of_kind(attributes["blocks"], list)
-    )
-    anatomy = Anatomy(_number(attributes["skip"]), blocks)
-    parts = [anatomy.skip, *(part for block in blocks for part in (block.attention, block.mlp))]
-    room = _ROUNDING * math.fsum(abs(part) for part in parts)
-    for name in _SUMS:
-        if abs(_number(attributes[name]) - getattr(anatomy, name)) > room:
-            raise ValueError(f"{name} is not the sum of its parts")
+    if lacking or held.skip is None or held.blocks is None:
+        raise GraphFileError(f"{lacking[0]} of {where} is missing; {_REMEDY}")
+    anatomy = Anatomy(held.skip, held.blocks)
+    parts = [part for block in held.blocks for part in (block.attention, block.mlp)]
+    room = _ROUNDING * math.fsum(abs(part) for part in (held.skip, *parts))
+    for name, value in sums.items():
+        if abs(value - getattr(anatomy, name)) > room:
+            raise GraphFileError(f"{name} of {where} is not the sum of its parts; {_REMEDY}")
     return anatomy
 
 
-def _number(value: Any) -> float:
-    return float(_of_kind(value, int, float))
-
-
-def _finite(text: str) -> float:
-    return value if math.isfinite(value := float(text)) else _no_number(text)
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
+def _rebuilt(kind: Any, value: Any, where: str) -> Any:
+    own = {FeatureId: FeatureId.parse}
+    return rebuilt(
+        kind, value, where, own, remedy=_REMEDY, may_lack=_OLDER_LACK, skips_unknown=True
+    )
 
 
 def _digraph_from(data: Any) -> nx.DiGraph:
@@ -273,18 +201,3 @@ def _digraph_from(data: Any) -> nx.DiGraph:
     if not isinstance(digraph, nx.DiGraph) or digraph.is_multigraph():
         raise GraphFileError("expected a directed graph without parallel edges")
     return digraph
-
-
-def _dataclass_from(kind: Any, values: Mapping[str, Any]) -> Any:
-    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass as JSON: dictionaries and lists of plain values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -1,4 +1,4 @@
-"""Other views of a causal graph: a table of its edges, and its effects summed over positions."""
+"""A causal graph with its effects summed over positions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import Anatomy, BlockAnatomy, Edge, FeatureId, Node, RunRecord
+from sae_graphs.graph.records import (
+    Anatomy,
+    BlockAnatomy,
+    Edge,
+    FeatureId,
+    GraphParts,
+    Node,
+    RunRecord,
+)
 
-# -- positions summed ------------------------------------------------------------------------------
 
-
-def summed(graph: CausalGraph, at: int | str | None = None) -> CausalGraph:
-    """A position-resolved graph as one of plain `layer.index` features.
+def summed(graph: GraphParts, at: int | str | None = None) -> GraphParts:
+    """A position-resolved graph as one of plain `layer.index` features, still to be assembled.
 
     The effect of `i` on `j` is the sum of the graph's effects of `i@p` on `j@at` over the source
     positions `p`; with `at="all"` over the target positions, too. `at` is the run's read position
@@ -43,7 +48,7 @@ def summed(graph: CausalGraph, at: int | str | None = None) -> CausalGraph:
     shown_at = run.read_position if place == "all" else int(place)
     edges = _summed_edges(chosen)
     nodes = [_node(run, same, shown_at) for same in _by_feature(graph.nodes, chosen)]
-    return assemble(_summed_run(run, edges, place), nodes, edges)
+    return GraphParts(_summed_run(run, edges, place), tuple(nodes), tuple(edges))
 
 
 def _summed_edges(edges: Sequence[Edge]) -> list[Edge]:

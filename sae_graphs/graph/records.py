@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.feature_page import FeaturePage
@@ -286,6 +286,11 @@ class LayerReport:
     measured_features: int | None = None
     no_anatomy: str | None = None
 
+    def __post_init__(self) -> None:
+        known = (self.l0, self.fvu, self.total_abs_effect, self.kept_abs_effect)
+        if not all(value is None or math.isfinite(value) for value in known):
+            raise SaeGraphsError(f"a number of SAE layer {self.label} is not finite: {known}")
+
 
 @dataclass(frozen=True)
 class OutputToken:
@@ -333,6 +338,8 @@ class RunRecord:
     def __post_init__(self) -> None:
         if not all(isinstance(value, float) and 0 <= value <= 1 for _, value in self.next_tokens):
             raise SaeGraphsError(f"not probabilities of next tokens: {self.next_tokens!r:.80}")
+        if not math.isfinite(self.total_abs_effect) or not math.isfinite(self.kept_abs_effect):
+            raise SaeGraphsError("the total or the kept |effect| of a run is not finite")
         if not 0 <= self.read_position < len(self.tokens):
             raise SaeGraphsError(
                 f"read position {self.read_position} is outside the {len(self.tokens)} tokens"
@@ -372,3 +379,29 @@ def feature_order(feature: FeatureId, depths: Mapping[str, int]) -> tuple[int, i
     """The order of features everywhere: depth, index, position."""
     position = -1 if feature.position is None else feature.position
     return depths[feature.layer], feature.index, position
+
+
+def edge_order(edge: Edge, depths: Mapping[str, int]) -> tuple[Any, ...]:
+    """Strongest first; ties by layer, source, target."""
+    ends = feature_order(edge.source, depths), feature_order(edge.target, depths)
+    return -abs(edge.effect), *ends
+
+
+class GraphParts(NamedTuple):
+    """What a graph is made of, as files hold it: `CausalGraph(*parts)` is the graph."""
+
+    run: RunRecord
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+    @property
+    def features(self) -> frozenset[FeatureId]:
+        """Those of the nodes."""
+        return frozenset(node.feature for node in self.nodes)
+
+    @property
+    def resolves_positions(self) -> bool:
+        """True where each node is a feature at one token position, such as `5.10603@2`."""
+        if not self.nodes:
+            return self.run.settings.get("ablate") == "each" and self.run.summed_at is None
+        return self.nodes[0].feature.position is not None

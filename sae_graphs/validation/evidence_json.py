@@ -12,16 +12,18 @@ from typing import Any
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.files import save_at
-from sae_graphs.schema import _REMEDY, _finite, _no_number, _plain, _rebuilt
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.schema import plain, read_json, rebuilt
 from sae_graphs.validation.evidence import ValidationReport
 
 SCHEMA = "sae_graphs/validation/1"
 FILE_NAME = "validation.json"
+_REMEDY = "validate the graph again"
 
 
 def to_json(report: ValidationReport) -> dict[str, Any]:
     """The report as dictionaries, lists, strings and numbers, with its `schema`."""
-    return {"schema": SCHEMA, **_plain(report)}
+    return {"schema": SCHEMA, **plain(report, {FeatureId: str})}
 
 
 def from_json(data: Any) -> ValidationReport:
@@ -31,7 +33,10 @@ def from_json(data: Any) -> ValidationReport:
         raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
     values = {name: value for name, value in data.items() if name != "schema"}
     try:
-        report: ValidationReport = _rebuilt(ValidationReport, values, "the report")
+        own = {FeatureId: FeatureId.parse}
+        report: ValidationReport = rebuilt(
+            ValidationReport, values, "the report", own, remedy=_REMEDY
+        )
     except RecursionError as problem:
         raise GraphFileError(f"it is nested too deeply; {_REMEDY}") from problem
     return report
@@ -55,22 +60,8 @@ def load(path: str | Path) -> ValidationReport:
     file = Path(path)
     if file.is_dir():
         file = file / FILE_NAME
-    try:
-        text = file.read_text(encoding="utf-8")
-        data = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-    except OSError as problem:
-        reason = problem.strerror or "unreadable"
-        raise GraphFileError(
-            f"cannot read {file}: {reason}; give a folder that `sae-graphs validate` wrote"
-        ) from problem
-    except ValueError as problem:
-        raise GraphFileError(f"{file} is not JSON ({problem}); {_REMEDY}") from problem
-    except RecursionError as problem:
-        raise GraphFileError(f"{file} is nested too deeply; {_REMEDY}") from problem
+    data = read_json(file, give="a folder that `sae-graphs validate` wrote", remedy=_REMEDY)
     try:
         return from_json(data)
     except SaeGraphsError as problem:
         raise GraphFileError(f"{file} is not a saved validation: {problem}") from problem
-
-
-# -- one direction and the other -------------------------------------------------------------------

@@ -121,7 +121,7 @@ def validation_key(
     """Tells apart everything that determines what a validation finds of a path."""
     facts = {
         "sae_graphs": __version__,
-        "graph": hashlib.sha256(graph_bytes(graph)).hexdigest(),
+        "graph": hashlib.sha256(graph_bytes(graph.parts)).hexdigest(),
         "tokens": [list(ids) for ids in tokens],
         "saes": [(layer.point.hook_name, str(layer.cfg.to_dict())) for layer in model.stack.layers],
         "settings": dict(settings.to_json()),

@@ -27,7 +27,7 @@ def data_of(graph: CausalGraph) -> Any:
 
 
 def graph_from(data: Any) -> CausalGraph:
-    return from_networkx(nx.node_link_graph(data, edges="edges"))
+    return CausalGraph(*from_networkx(nx.node_link_graph(data, edges="edges")))
 
 
 @pytest.mark.parametrize(
@@ -112,44 +112,80 @@ def share_0(**changes: Any) -> Callable[[Any], None]:
 
 
 DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "skip wrong": (edges_0(skip=-1.5), "preactivation_effect is not the sum of its parts"),
-    "attention wrong": (edges_0(attention=-0.5), "attention is not the sum of its parts"),
-    "mlp wrong": (edges_0(mlp=0.25), "mlp is not the sum of its parts"),
-    "whole wrong": (edges_0(preactivation_effect=2.0), "preactivation_effect is not the sum"),
-    "skip missing": (lambda d: d["edges"][0].pop("skip"), "'skip' is missing"),
-    "skip null": (edges_0(skip=None), "wrong kind"),
-    "blocks missing": (lambda d: d["edges"][0].pop("blocks"), "'blocks' is missing"),
-    "blocks a number": (edges_0(blocks=3), "wrong kind"),
-    "sums without blocks": (edges_0(blocks=None), "wrong kind"),
-    "skip a text": (edges_0(skip="-1"), "wrong kind"),
-    "skip true": (edges_0(skip=True), "wrong kind"),
-    "block a text": (block_0(block="2"), "wrong kind"),
+    "skip wrong": (
+        edges_0(skip=-1.5),
+        "preactivation_effect of the edge 2.5 -> 3.6 is not the sum of its parts",
+    ),
+    "attention wrong": (
+        edges_0(attention=-0.5),
+        "attention of the edge 2.5 -> 3.6 is not the sum of its parts",
+    ),
+    "mlp wrong": (edges_0(mlp=0.25), "mlp of the edge 2.5 -> 3.6 is not the sum of its parts"),
+    "whole wrong": (
+        edges_0(preactivation_effect=2.0),
+        "preactivation_effect of the edge 2.5 -> 3.6 is not the sum of its parts",
+    ),
+    "skip missing": (lambda d: d["edges"][0].pop("skip"), "skip of the edge 2.5 -> 3.6 is missing"),
+    "skip null": (edges_0(skip=None), "skip of the edge 2.5 -> 3.6 is missing"),
+    "blocks missing": (
+        lambda d: d["edges"][0].pop("blocks"),
+        "blocks of the edge 2.5 -> 3.6 is missing",
+    ),
+    "blocks a number": (edges_0(blocks=3), "blocks is 3, expected a list"),
+    "sums without blocks": (edges_0(blocks=None), "blocks of the edge 2.5 -> 3.6 is missing"),
+    "skip a text": (edges_0(skip="-1"), "skip is '-1', expected a number"),
+    "skip true": (edges_0(skip=True), "skip is True, expected a number"),
+    "block a text": (block_0(block="2"), "block is '2', expected a whole number"),
     "block below 0": (block_0(block=-2), "not a block"),
-    "block a fraction": (block_0(block=2.0), "wrong kind"),
-    "heads missing": (lambda d: d["edges"][0]["blocks"][0].pop("heads"), "'heads' is missing"),
-    "heads a text": (block_0(heads="12"), "wrong kind"),
-    "head null": (block_0(heads=[None]), "wrong kind"),
+    "block a fraction": (block_0(block=2.0), "block is 2.0, expected a whole number"),
+    "heads missing": (
+        lambda d: d["edges"][0]["blocks"][0].pop("heads"),
+        "heads of blocks is missing",
+    ),
+    "heads a text": (block_0(heads="12"), "heads is '12', expected a list"),
+    "head null": (block_0(heads=[None]), "not the anatomy of an edge"),
     "block part infinite": (block_0(mlp=float("inf")), "not the anatomy"),
-    "outputs an object": (lambda d: d["graph"].update(outputs={}), "wrong kind"),
-    "outputs gone": (lambda d: d["graph"].pop("outputs"), "'out' is missing"),
-    "output without id": (lambda d: d["graph"]["outputs"][0].pop("token_id"), "'token_id' is"),
-    "output id a text": (output_0(token_id="340"), "not an output token"),
-    "output text a number": (output_0(token=3), "not an output token"),
-    "logit a text": (output_0(logit="3"), "wrong kind"),
+    "outputs an object": (
+        lambda d: d["graph"].update(outputs={}),
+        "outputs is {}, expected a list",
+    ),
+    "outputs gone": (lambda d: d["graph"].pop("outputs"), "layers out are not among 0, 1, 2, 3"),
+    "output without id": (
+        lambda d: d["graph"]["outputs"][0].pop("token_id"),
+        "token_id of outputs is missing",
+    ),
+    "output id a text": (output_0(token_id="340"), "token_id is '340', expected a whole number"),
+    "output text a number": (output_0(token=3), "token is 3, expected a text"),
+    "logit a text": (output_0(logit="3"), "logit is '3', expected a number"),
     "probability above 1": (output_0(probability=1.25), "probability 1.25"),
-    "contrast a number": (output_0(contrast=3), "not an output token"),
+    "contrast a number": (output_0(contrast=3), "contrast is 3, expected a text"),
     "another output": (output_0(token_id=341), "out.340 is not an output token of this run"),
-    "reason a number": (lambda d: d["graph"]["layers"][0].update(no_anatomy=3), "wrong kind"),
+    "reason a number": (
+        lambda d: d["graph"]["layers"][0].update(no_anatomy=3),
+        "no_anatomy is 3, expected a text",
+    ),
     "node of an output without text": (lambda d: d["nodes"][2].update(token=None), "name their"),
     "node with a text": (lambda d: d["nodes"][0].update(token="a"), "name their token"),
-    "node text a number": (lambda d: d["nodes"][2].update(token=3), "name their token"),
-    "shares a number": (lambda d: d["nodes"][0].update(written_by=3), "wrong kind"),
-    "scrubbed null": (lambda d: d["nodes"][0].update(scrubbed_by=None), "wrong kind"),
-    "share a text": (share_0(share="1"), "wrong kind"),
-    "part unknown": (share_0(part="router"), "not a part of the model"),
-    "part a list": (share_0(part=["mlp"]), "not a part of the model"),
+    "node text a number": (lambda d: d["nodes"][2].update(token=3), "token is 3, expected a text"),
+    "shares a number": (
+        lambda d: d["nodes"][0].update(written_by=3),
+        "written_by is 3, expected a list",
+    ),
+    "scrubbed null": (
+        lambda d: d["nodes"][0].update(scrubbed_by=None),
+        "scrubbed_by is None, expected a list",
+    ),
+    "share a text": (share_0(share="1"), "share is '1', expected a number"),
+    "part unknown": (
+        share_0(part="router"),
+        "part is 'router', expected one of embedding, attention, mlp",
+    ),
+    "part a list": (
+        share_0(part=["mlp"]),
+        "part is ['mlp'], expected one of embedding, attention, mlp",
+    ),
     "block of the embedding": (share_0(part="embedding"), "not a part of the model"),
-    "share block a text": (share_0(block="3"), "not a part of the model"),
+    "share block a text": (share_0(block="3"), "block is '3', expected a whole number"),
 }
 
 

@@ -189,7 +189,7 @@ def test_files_round_trip(
     )
     graph = assemble(run, [described, node(second)], [Edge(first, second, effect)])
     data = json.loads(json.dumps(nx.node_link_data(graph.to_networkx(), edges="edges")))
-    again = from_networkx(nx.node_link_graph(data, edges="edges"))
+    again = CausalGraph(*from_networkx(nx.node_link_graph(data, edges="edges")))
     assert again == graph
     assert again.run.tokens == tuple(tokens)
 

@@ -20,6 +20,7 @@ from sae_graphs.files import write_atomically
 from sae_graphs.graph.addresses import SITE, Address
 from sae_graphs.graph.feature_page import page_from
 from sae_graphs.graph.records import Context
+from sae_graphs.schema import rebuilt
 
 SCHEMA = "sae_graphs/neuronpedia/2"
 MISSING_SECONDS = 7 * 24 * 3600.0  # for how long a feature is believed to be missing
@@ -49,7 +50,9 @@ class Cache:
             if held["of"] != self._of(address):
                 return None
             page, at = page_from(held["page"]), float(held["at"])
-            contexts = tuple(_context_from(item) for item in held["contexts"])
+            contexts = rebuilt(
+                tuple[Context, ...], held["contexts"], "contexts", remedy="ask again"
+            )
         except (OSError, ValueError, KeyError, TypeError, RecursionError, SaeGraphsError):
             return None
         if page is None or page.status == "unavailable":
@@ -73,7 +76,3 @@ class Cache:
 
     def _of(self, address: Address) -> list[Any]:
         return [SCHEMA, self.service, address.neuronpedia_id, address.index]
-
-
-def _context_from(item: Any) -> Context:
-    return Context(tuple(item["tokens"]), tuple(float(value) for value in item["activations"]))

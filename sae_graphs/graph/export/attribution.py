@@ -41,6 +41,7 @@ from sae_graphs.graph.export.attribution_nodes import (
 )
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import Edge, FeatureId, Node
+from sae_graphs.schema import plain
 
 SCHEMA_VERSION = 1  # features are numbered by Cantor's pairing of layer and index
 FEATURE_TYPE = "cross layer transcoder"  # viewers show details of no other type
@@ -274,7 +275,7 @@ def _metadata(
             "model": safe(run.model),
             "saes": safe(run.saes),
             "read_position": run.read_position,
-            **{str(name): _plain(value) for name, value in run.settings.items()},
+            **plain(run.settings, {str: safe}),
         },
         "pruning_settings": {
             "kept_abs_effect": run.kept_abs_effect,
@@ -312,14 +313,3 @@ def _slug(graph: CausalGraph) -> str:
 def _name(text: str, otherwise: str) -> str:
     """The text with nothing but what a name may hold."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or otherwise
-
-
-def _plain(value: Any) -> Any:
-    """A setting with its texts made safe."""
-    if isinstance(value, str):
-        return safe(value)
-    if isinstance(value, Mapping):
-        return {safe(str(name)): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, int | float | None) else safe(str(value))

@@ -92,7 +92,7 @@ def exported(
 ) -> dict[str, bytes]:
     """The files of one of `FORMATS`, by name: what `export` writes."""
     tell = told or _log.warning
-    said = fitting(annotations, graph, told=tell)
+    said = fitting(annotations, graph.parts.features, told=tell)
     name = stem + SUFFIXES[kind]
     if kind == "attribution":
         return {name: attribution_bytes(graph, annotations=said, told=tell)}

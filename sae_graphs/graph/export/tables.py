@@ -13,8 +13,7 @@ from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import shares_words
 from sae_graphs.graph.records import Anatomy, Context, Edge, FeatureId, Node, TokenEffect
-from sae_graphs.render.picture.strips import strip
-from sae_graphs.text import HARD_SPACE, visible, web_address
+from sae_graphs.text import ELLIPSIS, HARD_SPACE, visible, web_address, window
 from sae_graphs.words import MINUS
 
 if TYPE_CHECKING:
@@ -114,14 +113,24 @@ def _edge_row(graph: CausalGraph, edge: Edge) -> dict[str, Value]:
 
 def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:
     """A context as text of at most `width` columns around its peak; None where it is empty."""
-    pieces = strip(context.tokens, context.activations, largest=1.0, width=width)
-    return "".join(piece.text for piece in pieces).replace(HARD_SPACE, " ") or None
+    if not context.tokens:
+        return None
+    shown = [visible(token) for token in context.tokens]
+    text, peak = "".join(shown), _peak(context)
+    start = len("".join(shown[:peak]))
+    first, last = window(text, start, start + len(shown[peak]), width)
+    ends = ELLIPSIS if first > 0 else "", ELLIPSIS if last < len(text) else ""
+    return (ends[0] + text[first:last] + ends[1]).replace(HARD_SPACE, " ") or None
 
 
 def peak_of(context: Context) -> str | None:
     """The token of a context on which the feature is most active; None where it is empty."""
-    pairs = zip(map(abs, context.activations), range(len(context.tokens)), strict=True)
-    return context.tokens[max(pairs)[1]] if context.tokens else None
+    return context.tokens[_peak(context)] if context.tokens else None
+
+
+def _peak(context: Context) -> int:
+    """Where the feature is most active, the last of equals."""
+    return max(range(len(context.tokens)), key=lambda i: (abs(context.activations[i]), i))
 
 
 def _effects(effects: Iterable[TokenEffect]) -> str | None:

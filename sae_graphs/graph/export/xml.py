@@ -13,9 +13,9 @@ from sae_graphs.graph.export.tables import Value, edge_rows, node_rows, readable
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import name_of
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.render.style import LOWERS, RAISES
 from sae_graphs.text import shortened
 
+_RED, _BLUE = "#d92626", "#1d5fd6"  # of edges whose source promotes, or suppresses, the target
 _STEP = 100.0  # between the places of neighbours, in Gephi's units
 _LONGEST = 80  # characters of a label
 
@@ -49,7 +49,7 @@ def gexf(graph: CausalGraph, annotations: Annotations) -> bytes:
         placed[layer] += 1
         digraph.nodes[str(node.feature)]["viz"] = {"position": place}
     for edge in graph.edges:
-        colour = LOWERS if edge.effect < 0 else RAISES
+        colour = _RED if edge.effect < 0 else _BLUE
         values = digraph.edges[str(edge.source), str(edge.target)]
         values["viz"] = {"color": _colour(colour)}
         values["label"] = f"{edge.effect:+.3g}"

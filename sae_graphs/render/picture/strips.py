@@ -9,11 +9,7 @@ from unicodedata import bidirectional
 
 from sae_graphs.render.picture.markup import at_own_size, cell, in_label, row, table
 from sae_graphs.render.style import INK, shade, shade_step
-from sae_graphs.text import ELLIPSIS, HARD_SPACE, columns, visible
-
-BEFORE_PEAK = (
-    0.6  # of the room around the peak: what comes before it explains more than what follows
-)
+from sae_graphs.text import ELLIPSIS, visible, window
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def strip(
     )
     text = "".join(shown)
     starts = [0, *accumulate(len(token) for token in shown)]
-    first, last = _window(text, starts[peak], starts[peak + 1], width)
+    first, last = window(text, starts[peak], starts[peak + 1], width)
     pieces = [
         Piece(text[max(start, first) : min(end, last)], step, framed=position == focus)
         for position, (start, end, step) in enumerate(zip(starts, starts[1:], steps, strict=False))
@@ -57,27 +53,6 @@ def strip(
     if last < len(text):
         pieces.append(Piece(ELLIPSIS, 0))
     return _merged(pieces)
-
-
-def _window(text: str, start: int, end: int, width: int) -> tuple[int, int]:
-    """First and last character of at most `width` columns around `text[start:end]`."""
-    if columns(text) <= width:
-        return 0, len(text)
-    room = width - 2  # an ellipsis at either end
-    while end > start + 1 and columns(text[start:end]) > room:
-        end -= 1
-    room -= columns(text[start:end])
-    before, after = columns(text[:start]), columns(text[end:])
-    left = max(min(before, int(room * BEFORE_PEAK)), room - after)
-    first, last = start, end
-    while first > 0 and columns(text[first - 1 : start]) <= left:
-        first -= 1
-    room -= columns(text[first:start])
-    while last < len(text) and columns(text[end : last + 1]) <= room:
-        last += 1
-    while last > end and text[last - 1] == HARD_SPACE:
-        last -= 1
-    return first, last
 
 
 def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
