@@ -9,8 +9,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from sae_graphs.graph.records import RunRecord
+from sae_graphs.render.document.shell import allowed
 from sae_graphs.render.explorer.page import FOLDER as EXPLORER
-from sae_graphs.render.explorer.page import allowed
 from sae_graphs.render.palette import ROOT
 from sae_graphs.text import ELLIPSIS, in_page, shortened, token, visible
 
