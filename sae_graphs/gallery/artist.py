@@ -20,14 +20,14 @@ from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.runs import Run, annotations_of, graph_of, has_report, report_of
-from sae_graphs.gallery.skeleton import Page, compare_address, sheet, shown
+from sae_graphs.gallery.skeleton import PARTS, Page, compare_address, sheet
 from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.page import page, policy, script
 from sae_graphs.render.palette import DARK, LIGHT
 from sae_graphs.render.picture.layout import Box, layout
 from sae_graphs.render.style import EffectScale
 from sae_graphs.runs import REPORT, VALIDATION
-from sae_graphs.text import in_page, shortened, visible
 from sae_graphs.validation.report.marks import findings_of
 
 LISTED = 200  # other runs in the bar's list
@@ -234,19 +234,6 @@ def explorer(run: Run, others: Iterable[Run]) -> Page:
 
 def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:
     """The way back, what was left out, and the other runs to compare with."""
-    links = "".join(
-        f'<li><a href="{in_page(compare_address(run.name, other.name))}">'
-        f"{in_page(shortened(visible(other.name, space=' '), 60))}</a></li>"
-        for other in list(others)[:LISTED]
-    )
-    choice = f"<details><summary>compare with …</summary><ul>{links}</ul></details>"
-    report = ""
-    if has_report(run):
-        report = f'<a href="{VALIDATION}/{REPORT}">validation report</a>'
-    notes = "".join(f"<span>⚠ {shown(text)}</span>" for text in told)
-    return (
-        f'<nav class="gallery-bar" aria-label="gallery"><style>{sheet("bar")}</style>'
-        f'<a href="/">← all runs</a>'
-        f"<span>{in_page(shortened(visible(run.name, space=' '), 80))}</span>{report}{notes}"
-        f"{choice if links else ''}</nav>"
-    )
+    listed = [(compare_address(run.name, each.name), each.name) for each in others][:LISTED]
+    report = f"{VALIDATION}/{REPORT}" if has_report(run) else ""
+    return str(macros(PARTS).bar(run.name, ours(sheet("bar")), report, told, listed))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sae_graphs.gallery.placing import GAP, Standing, Wish, number_places
-from sae_graphs.gallery.skeleton import shown
 from sae_graphs.graph.difference import GraphDifference, merged
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.names import name_of, place_words
 from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
+from sae_graphs.render.explorer.stage import LayerWords
 from sae_graphs.render.picture.layout import Box, Layout, layout
 from sae_graphs.render.style import EffectScale
-from sae_graphs.text import in_page, shortened
-from sae_graphs.words import plain, signed
+from sae_graphs.text import shortened
+from sae_graphs.words import signed
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 Side = Literal["left", "right"]
 Ends = tuple[FeatureId, FeatureId]
@@ -39,7 +44,7 @@ class Drawing(NamedTuple):
     run: RunRecord
     union: Union
     drawn: Layout
-    lines: dict[FeatureId, list[str]]
+    lines: dict[FeatureId, list[Markup]]
     scale: EffectScale
 
     @property
@@ -59,7 +64,7 @@ class Drawing(NamedTuple):
         return "right" if self.side == "left" else "left"
 
 
-def sides(both: Union, left: RunRecord, right: RunRecord) -> tuple[Layout, dict[Side, str]]:
+def sides(both: Union, left: RunRecord, right: RunRecord) -> tuple[Layout, dict[Side, Markup]]:
     """The one layout, and the drawings as HTML.
 
     Box `i` and arrow `j` of the union have the same number in both.
@@ -94,26 +99,23 @@ def _shape(both: Union) -> Shape:
     return Shape(COLUMNS, 0, explained, prompt=len(both.graph) <= 120)
 
 
-def _drawing(side: Drawing) -> str:
+def _drawing(side: Drawing) -> Markup:
     graph, drawn = side.union.graph, side.drawn
     numbered = tuple(enumerate(graph.edges))
     arrows = "".join(_arrow(edge, number, side) for number, edge in reversed(numbered))
     labels = ""
     if len(graph.edges) <= NUMBERED:
         labels = "".join(_labels(side, kind) for kind in TYPES)
-    boxes = "".join(_box(node, number, side) for number, node in enumerate(graph.nodes))
-    frames = "".join(
-        f'<div class="frame" style="{_placed(box)}"></div>' for box in drawn.components.values()
+    lines = f"{_heads(side.side)}<g>{arrows}</g>{labels}"
+    found: Markup = macros("gallery/sides.html.j2").side(
+        drawn,
+        side.is_crowded,
+        [*drawn.components.values()],
+        [_layer(line.layer, line.box) for line in drawn.layers],
+        ours(lines),
+        [_box(node, number, side) for number, node in enumerate(graph.nodes)],
     )
-    crowded = " crowded" if side.is_crowded else ""
-    names = "".join(_layer(line.layer, line.box) for line in drawn.layers)
-    return (
-        f'<div class="stage{crowded}" style="width:{drawn.width:.0f}px;'
-        f'height:{drawn.height:.0f}px">'
-        f'{frames}{names}<svg class="lines" width="{drawn.width:.0f}" '
-        f'height="{drawn.height:.0f}" aria-hidden="true">{_heads(side.side)}'
-        f"<g>{arrows}</g>{labels}</svg>{boxes}</div>"
-    )
+    return found
 
 
 def _heads(side: Side) -> str:
@@ -205,41 +207,42 @@ def _number(edge: Edge, number: int, side: Drawing, standing: Standing) -> str:
     )
 
 
-def _placed(box: Box) -> str:
-    return f"left:{box.x:g}px;top:{box.y:g}px;width:{box.width:g}px;height:{box.height:g}px"
+class BoxWords(NamedTuple):
+    """A feature's box; `heading` is None where only the other graph has it.
+
+    `only` is `lost` or `new` where the other graph lacks it.
+    """
+
+    number: int
+    kind: str
+    place: Box
+    name: str
+    activation: float = 0.0
+    only: str = ""
+    heading: Markup | None = None
+    lines: Sequence[Markup] = ()
 
 
-def _box(node: Node, number: int, side: Drawing) -> str:
-    """A feature's box; where only the other graph has it, its name in a dashed frame."""
+def _box(node: Node, number: int, side: Drawing) -> BoxWords:
     feature = node.feature
-    place = _placed(side.drawn.boxes[feature])
     kind = "output" if feature.is_output else "feature"
     here = side.nodes.get(feature)
-    name = shown(name_of(side.union.graph.run, feature))
+    name = name_of(side.union.graph.run, feature)
+    found = BoxWords(number, kind, side.drawn.boxes[feature], name)
     if here is None:
-        return (
-            f'<div class="node ghost {kind}" data-n="{number}" style="{place}" '
-            f'aria-hidden="true"><div class="head"><b>{name}</b></div>'
-            f'<div class="line">not in this graph</div></div>'
-        )
-    only = "" if feature in side.union.nodes[side.others] else ONLY[side.side]
-    tab = f'<span class="tab">{only}</span>' if only else ""
-    said = f"{name}, activation {plain(here.activation)}{f', {only}' if only else ''}"
-    return (
-        f'<div class="node {kind} {only and "only"}" data-n="{number}" style="{place}" '
-        f'role="button" tabindex="-1" aria-label="{said}">{heading(here, side.run)}'
-        f"{''.join(side.lines[feature])}{tab}</div>"
+        return found
+    return found._replace(
+        activation=here.activation,
+        only="" if feature in side.union.nodes[side.others] else ONLY[side.side],
+        heading=heading(here, side.run),
+        lines=side.lines[feature],
     )
 
 
-def _layer(layer: LayerReport | None, box: Box) -> str:
+def _layer(layer: LayerReport | None, box: Box) -> LayerWords:
     if layer is None:
-        return f'<div class="layer" style="{_placed(box)}"><small>next token</small></div>'
-    where = in_page(shortened(place_words(layer.hook_point), 40))
-    return (
-        f'<div class="layer" style="{_placed(box)}"><small>layer</small>'
-        f"<b>{in_page(shortened(layer.label, 8))}</b><small>{where}</small></div>"
-    )
+        return LayerWords(box, None, "")
+    return LayerWords(box, shortened(layer.label, 8), shortened(place_words(layer.hook_point), 40))
 
 
 def empty_words(graph: CausalGraph) -> str:

@@ -42,7 +42,8 @@ def test_a_plot_over_prompts_that_disagree_shows_the_mean_size() -> None:
 
 def test_plots_are_the_same_every_time(tmp_path: Path) -> None:
     code = (
-        "import hashlib\nfrom tests.support import evidence\nfrom tests.support.graphs import example\n"
+        "import hashlib\nfrom tests.support import evidence\n"
+        "from tests.support.graphs import example\n"
         "from sae_graphs.validation.report.files import report_files\n"
         "files = report_files(evidence.report(), example())\n"
         "print(hashlib.sha256(b''.join(files[name] for name in sorted(files))).hexdigest())"

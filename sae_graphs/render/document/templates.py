@@ -3,6 +3,9 @@
 A template is a file `*.html.j2` beside the code that fills it, named here by its path within the
 package. What is ours and not a text (an `<svg>`, a style, a script) is handed in as `ours(...)`;
 anything else is escaped where it is written, and a name that is not given is an error.
+
+Pages are long, so templates drop their own line breaks: `-%}`, `{%-`, and `{{- "" }}` before a line
+that goes on where the last one ended.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
@@ -17,16 +18,22 @@ from sae_graphs.graph.names import (
     token_at,
 )
 from sae_graphs.graph.records import Node, RunRecord, TokenEffect
+from sae_graphs.render.document.templates import macros
 from sae_graphs.render.picture.explained import is_explained, page_words
-from sae_graphs.render.picture.strips import Piece, strip
-from sae_graphs.text import columns, in_page, shortened, token, visible
+from sae_graphs.render.picture.strips import strip
+from sae_graphs.text import columns, shortened, token
 from sae_graphs.words import plain, probability_words, signed
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 LINE, HEADING, PADDING = 17.0, 23.0, 12.0
 CHARACTER = 6.62  # CSS pixels: the width of one in a line
 MAX_TOKENS = 3
 # Up to so many boxes: characters in a line of each, and contexts that each shows.
 SIZES = ((40, 33, 3), (80, 33, 2), (200, 24, 1), (10**9, 18, 1))
+
+_BOXES = "render/explorer/boxes.html.j2"
 
 
 @dataclass(frozen=True)
@@ -54,15 +61,14 @@ class Shape:
         return round(self.columns * CHARACTER + 18)
 
 
-def box_lines(node: Node, run: RunRecord, shape: Shape) -> list[str]:
+def box_lines(node: Node, run: RunRecord, shape: Shape) -> list[Markup]:
     """The lines below the heading as HTML, each of one height."""
+    draw = macros(_BOXES)
     if node.feature.is_output:
         return _output_lines(node, run)
-    lines = []
+    lines: list[Markup] = []
     if shape.explained:
-        words = visible(page_words(node.page), space=" ")
-        faint = "" if node.explanation else " faint"
-        lines.append(f'<div class="means{faint}">{in_page(words)}</div>')
+        lines.append(draw.means(page_words(node.page), not node.explanation))
     largest = largest_activation(node)
     if shape.prompt and node.activations:
         pieces = strip(
@@ -72,67 +78,50 @@ def box_lines(node: Node, run: RunRecord, shape: Shape) -> list[str]:
             width=shape.columns,
             focus=node.feature.position,
         )
-        lines.append(_strip(pieces, "prompt-strip"))
+        lines.append(draw.strip(pieces, "prompt-strip"))
     for context in node.contexts[: shape.contexts]:
         pieces = strip(context.tokens, context.activations, largest=largest, width=shape.columns)
         if pieces:
-            lines.append(_strip(pieces, ""))
-    lowered, raised = split_by_sign(node)
-    lines += [_chips("lowers", lowered, shape)] if lowered else []
-    lines += [_chips("raises", raised, shape)] if raised else []
+            lines.append(draw.strip(pieces, ""))
+    for sign, effects in zip(("lowers", "raises"), split_by_sign(node), strict=True):
+        lines += [draw.chips(sign, _changes(effects, shape))] if effects else []
     return lines
 
 
-def box_height(lines: Sequence[str]) -> float:
+def box_height(lines: Sequence[Markup]) -> float:
     """The height of a box with so many lines."""
     return HEADING + LINE * len(lines) + PADDING
 
 
-def heading(node: Node, run: RunRecord) -> str:
+def heading(node: Node, run: RunRecord) -> Markup:
     """The box's first line: its name, the token it stands at, how active it is."""
-    if node.feature.is_output:
-        text = in_page(output_words(run.output(node.feature), 20))
-        return f'<div class="head"><b class="word">{text}</b></div>'
+    word = output_words(run.output(node.feature), 20) if node.feature.is_output else None
     state = f"active {plain(node.activation)}" if node.activation else "silent"
     here = token_at(run, node.feature)
-    place = "" if here is None else f"<code>{in_page(shortened(here, 10))}</code>"
-    return (
-        f'<div class="head"><span class="mark"></span><b>{node.feature}</b>{place}'
-        f'<span class="active">{state}</span></div>'
-    )
+    place = None if here is None else shortened(here, 10)
+    found: Markup = macros(_BOXES).heading(word, node.feature, place, state)
+    return found
 
 
-def _output_lines(node: Node, run: RunRecord) -> list[str]:
+def _output_lines(node: Node, run: RunRecord) -> list[Markup]:
     output = run.output(node.feature)
     here = token_at(run, node.feature)
     first = probability_words(output.probability)
     if here is not None and node.feature.position != run.read_position:
         first = f"after {shortened(here, 12)}"  # its probability there is not known
-    number = f"{logit_words(output)} {plain(node.activation)}"
-    words = [f'<div class="line">{in_page(f"{first} · {number}")}</div>']
-    return [*words, f'<div class="line faint">{node.feature}</div>']
+    draw = macros(_BOXES)
+    words = f"{first} · {logit_words(output)} {plain(node.activation)}"
+    return [draw.line(words), draw.line(node.feature, is_faint=True)]
 
 
-def _strip(pieces: Sequence[Piece], name: str) -> str:
-    spans = "".join(
-        f'<span class="s{piece.step}{" here" if piece.framed else ""}">{in_page(piece.text)}</span>'
-        if piece.step or piece.framed
-        else f"<span>{in_page(piece.text)}</span>"
-        for piece in pieces
-    )
-    return (
-        f'<div class="strip {name}">{spans}</div>' if name else f'<div class="strip">{spans}</div>'
-    )
-
-
-def _chips(sign: str, effects: Sequence[TokenEffect], shape: Shape) -> str:
-    """What happens to tokens: `lowers` or `raises`, in words as well as in colour."""
+def _changes(effects: Sequence[TokenEffect], shape: Shape) -> list[tuple[str, str]]:
+    """As many tokens, and what happens to each, as a line has room for."""
     room = shape.columns - 7.0
-    chips = []
+    found: list[tuple[str, str]] = []
     for number, effect in enumerate(effects[:MAX_TOKENS]):
         name, change = shortened(token(effect.token), 12), signed(effect.effect_nats, 2)
         room -= columns(name) + 0.85 * len(change) + 2
         if number and room < 0:
             break
-        chips.append(f"<code class='{sign}'>{in_page(name)}</code><small>{change}</small>")
-    return f'<div class="chips"><small class="{sign}">{sign}</small>{"".join(chips)}</div>'
+        found.append((name, change))
+    return found

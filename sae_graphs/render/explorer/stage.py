@@ -6,17 +6,21 @@ Colours are classes and variables: the page decides between light, dark and pape
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, name_of, place_words
-from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.graph.records import Edge, LayerReport, Node, RunRecord
+from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
 from sae_graphs.render.picture.layout import Box, Layout, Point, layout
 from sae_graphs.render.style import EffectScale
-from sae_graphs.text import in_page, visible
+from sae_graphs.text import visible
 from sae_graphs.words import plain, signed
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 NUMBERED = 120  # arrows up to which each carries its number
 REACHED = 1500  # arrows up to which the pointer need not be on the line
@@ -28,21 +32,13 @@ BOLD_ASPECT = 0.7  # a bold digit's width by its size
 class Stage(NamedTuple):
     """A drawing as HTML, its layout, and where the number of each arrow stands."""
 
-    html: str
+    html: Markup
     layout: Layout
     numbers: tuple[Point, ...]
 
 
-def stage(
-    graph: CausalGraph,
-    *,
-    marks: Mapping[FeatureId, str] | None = None,
-    edge_classes: Mapping[tuple[FeatureId, FeatureId], str] | None = None,
-) -> Stage:
-    """The graph's drawing. Node `i` is `data-n="i"`, edge `i` is `data-e="i"`, in graph order.
-
-    `marks` and `edge_classes` are further classes for boxes and arrows.
-    """
+def stage(graph: CausalGraph) -> Stage:
+    """The graph's drawing. Node `i` is `data-n="i"`, edge `i` is `data-e="i"`, in graph order."""
     shape = Shape.of(graph)
     lines = {node.feature: box_lines(node, graph.run, shape) for node in graph.nodes}
     heights = {feature: box_height(found) for feature, found in lines.items()}
@@ -50,7 +46,7 @@ def stage(
     scale = EffectScale.of(graph)
     numbered = len(graph.edges) <= NUMBERED
     arrows = "".join(
-        _arrow(edge, number, drawn, scale, (edge_classes or {}).get((edge.source, edge.target), ""))
+        _arrow(edge, number, drawn, scale)
         for number, edge in reversed(tuple(enumerate(graph.edges)))
     )
     places = _number_places(graph, drawn)
@@ -58,19 +54,17 @@ def stage(
         _number(edge, i, place)
         for i, (edge, place) in enumerate(zip(graph.edges, places, strict=True))
     )
-    boxes = "".join(
-        _box(node, number, graph.run, lines[node.feature], drawn, (marks or {}).get(node.feature))
-        for number, node in enumerate(graph.nodes)
-    )
-    frames = "".join(_frame(graph, number, box) for number, box in drawn.components.items())
-    names = "".join(_layer(line.layer, line.box) for line in drawn.layers)
-    size = f'width="{drawn.width:.0f}" height="{drawn.height:.0f}" aria-hidden="true"'
-    html = (
-        f'<div class="stage" style="width:{drawn.width:.0f}px;height:{drawn.height:.0f}px;'
-        f'--name:{_name_size(graph, shape):.0f}px">'
-        f'{frames}{names}<svg class="arrows all" {size}>{_HEADS}{arrows}'
-        f'<g class="numbers">{numbers if numbered else ""}</g></svg>'
-        f'<svg class="arrows lit" {size}></svg>{boxes}</div>'
+    drawing = f'{_HEADS}{arrows}<g class="numbers">{numbers if numbered else ""}</g>'
+    html = macros("render/explorer/stage.html.j2").stage(
+        drawn,
+        _name_size(graph, shape),
+        [_frame(graph, number, box) for number, box in drawn.components.items()],
+        [_layer(line.layer, line.box) for line in drawn.layers],
+        ours(drawing),
+        [
+            _box(node, number, graph.run, lines[node.feature], drawn)
+            for number, node in enumerate(graph.nodes)
+        ],
     )
     return Stage(html, drawn, places)
 
@@ -90,13 +84,12 @@ def _name_size(graph: CausalGraph, shape: Shape) -> float:
     return min((shape.width - 16) / (BOLD_ASPECT * longest), 42.0)
 
 
-def _arrow(edge: Edge, number: int, drawn: Layout, scale: EffectScale, further: str) -> str:
+def _arrow(edge: Edge, number: int, drawn: Layout, scale: EffectScale) -> str:
     path = drawn.routes[edge.source, edge.target].path
     hit = f'<path class="near" d="{path}"/>' if len(drawn.routes) <= REACHED else ""
     head = "points" if edge.sign == "promotes" else "blocks"
-    classes = f"edge {edge.sign} {further}".rstrip()
     return (
-        f'<g class="{classes}" data-e="{number}">'
+        f'<g class="edge {edge.sign}" data-e="{number}">'
         f'<path d="{path}" style="--w:{scale.width(edge.effect):.1f}px" '
         f'opacity="{scale.opacity(edge.effect):.2f}" marker-end="url(#{head})"/>{hit}</g>'
     )
@@ -130,26 +123,21 @@ def _number(edge: Edge, number: int, place: Point) -> str:
     )
 
 
-def _placed(box: Box) -> str:
-    return f"left:{box.x:g}px;top:{box.y:g}px;width:{box.width:g}px;height:{box.height:g}px"
+class BoxWords(NamedTuple):
+    """A box: where it is, what it holds, and what a screen reader says of it."""
+
+    number: int
+    kind: str
+    place: Box
+    aloud: str
+    heading: Markup
+    lines: list[Markup]
 
 
-def _box(
-    node: Node,
-    number: int,
-    run: RunRecord,
-    lines: list[str],
-    drawn: Layout,
-    further: str | None,
-) -> str:
+def _box(node: Node, number: int, run: RunRecord, lines: list[Markup], drawn: Layout) -> BoxWords:
     kind = "output" if node.feature.is_output else "feature"
-    classes = f"node {kind} {further or ''}".rstrip()
-    return (
-        f'<div class="{classes}" data-n="{number}" style="{_placed(drawn.boxes[node.feature])}" '
-        f'role="button" tabindex="{-1 if number else 0}" '
-        f'aria-label="{in_page(_aloud(node, run))}">'
-        f"{heading(node, run)}{''.join(lines)}</div>"
-    )
+    place = drawn.boxes[node.feature]
+    return BoxWords(number, kind, place, _aloud(node, run), heading(node, run), lines)
 
 
 def _aloud(node: Node, run: RunRecord) -> str:
@@ -158,21 +146,29 @@ def _aloud(node: Node, run: RunRecord) -> str:
     return said if node.explanation is None else f"{said}: {visible(node.explanation, space=' ')}"
 
 
-def _frame(graph: CausalGraph, number: int, box: Box) -> str:
+class FrameWords(NamedTuple):
+    """A component's frame and what stands on it."""
+
+    number: int
+    box: Box
+    facts: str
+
+
+def _frame(graph: CausalGraph, number: int, box: Box) -> FrameWords:
     nodes = [node for node in graph.nodes if node.component == number]
     total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
-    facts = in_page(f"{counted_nodes(nodes)} · total |effect| {plain(total)}")
-    return (
-        f'<div class="frame" data-component="{number}" style="{_placed(box)}">'
-        f'<div class="caption"><b>Graph {number}</b> <span>{facts}</span></div></div>'
-    )
+    return FrameWords(number, box, f"{counted_nodes(nodes)} · total |effect| {plain(total)}")
 
 
-def _layer(layer: LayerReport | None, box: Box) -> str:
+class LayerWords(NamedTuple):
+    """A layer's name, None where the next token is read, and the place in it."""
+
+    box: Box
+    label: str | None
+    where: str
+
+
+def _layer(layer: LayerReport | None, box: Box) -> LayerWords:
     if layer is None:
-        return f'<div class="layer" style="{_placed(box)}"><small>next token</small></div>'
-    where = in_page(place_words(layer.hook_point))
-    return (
-        f'<div class="layer" style="{_placed(box)}"><small>layer</small><b>{layer.label}</b>'
-        f"<small>{where}</small></div>"
-    )
+        return LayerWords(box, None, "")
+    return LayerWords(box, layer.label, place_words(layer.hook_point))
