@@ -24,7 +24,6 @@ from tests.conftest import BridgeOf
 from tests.support.against_oracle import RELATIVE, Case, Record, case_of
 from tests.support.linear_model import linear_model
 from tests.support.models import ARCHITECTURES, PROMPT, STACKS
-from tests.support.oracle import zero
 from tests.support.parts_oracle import PartsOracle, encoder_by_hand
 
 LINEAR = ["standard", "jumprelu", "topk", "topk_rescaled"]
@@ -215,9 +214,9 @@ def test_heads(bridge_of: BridgeOf, record_property: Record, architecture: str) 
     worst = 0.0
     for edge in found.edges:
         layer = depths[edge.source.layer]
-        stream = oracle._changed_stream(layer, edge.source.index, range(1, 10), zero)
+        stream = oracle.changed_stream(layer, edge.source.index, range(1, 10))
         assert stream is not None and edge.anatomy is not None
-        changed = _head_outputs(case, oracle._writing_hooks(layer, stream))
+        changed = _head_outputs(case, oracle.writing_hooks(layer, stream[None]))
         (block,) = edge.anatomy.blocks
         weights = bridge.blocks[block.block].attn.o.original_component.weight
         weights = weights if architecture == "gpt2" else weights.T  # [H * d, D]
