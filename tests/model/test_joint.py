@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -29,8 +30,14 @@ from tests.support.against_oracle import (
 )
 from tests.support.joint_oracle import JointOracle
 from tests.support.models import ARCHITECTURES, KINDS, PROMPT, STACKS
+from tests.support.slow import covering, crossed, only
 
 WAYS = ("zero", "scale", "mean", "resample", "holding", "silencing", "keeping", "bare", "adding")
+WAYS_OF_KINDS = [  # two quick ones each
+    (kind, WAYS[(number + more) % len(WAYS)])
+    for number, kind in enumerate(KINDS)
+    for more in (0, 4)
+]
 
 
 # -- engine and oracle -----------------------------------------------------------------------------
@@ -38,7 +45,9 @@ WAYS = ("zero", "scale", "mean", "resample", "holding", "silencing", "keeping", 
 
 @pytest.mark.parametrize(
     ("architecture", "stack"),
-    [(architecture, stack) for architecture in ARCHITECTURES for stack in stacks_of(architecture)],
+    covering(
+        (architecture, stack) for architecture in ARCHITECTURES for stack in stacks_of(architecture)
+    ),
 )
 def test_architectures_and_stacks(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str
@@ -49,15 +58,15 @@ def test_architectures_and_stacks(
         check(case, record_property, way, seed=seed)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_sae_kinds_and_ways(bridge_of: BridgeOf, record_property: Record, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "way"), only(product(KINDS, WAYS), *WAYS_OF_KINDS))
+def test_sae_kinds_and_ways(
+    bridge_of: BridgeOf, record_property: Record, kind: str, way: str
+) -> None:
     case = case_of(bridge_of("llama", "float64"), "pre", [kind], "float64")
-    for number, way in enumerate(WAYS):
-        check(case, record_property, way, seed=100 + number)
+    check(case, record_property, way, seed=100 + WAYS.index(way))
 
 
-@pytest.mark.parametrize("positions", ["read", "each"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "positions"), crossed(ARCHITECTURES, ["read", "each"]))
 def test_positions(
     bridge_of: BridgeOf, record_property: Record, architecture: str, positions: str
 ) -> None:
@@ -73,7 +82,7 @@ def test_reading_in_the_middle(bridge_of: BridgeOf, record_property: Record) -> 
         check(case, record_property, way, seed=300, read=5)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", only(ARCHITECTURES, "neox", "gemma2"))
 def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architecture: str) -> None:
     bridge = bridge_of(architecture, "float64")
     case = case_of(bridge, "pre", kinds_for(architecture), "float64", "a", bos=False)
@@ -104,8 +113,10 @@ def test_hooked_transformer(hooked: Any, record_property: Record) -> None:
             check(case, record_property, way, seed=600)
 
 
-@pytest.mark.parametrize("most", [0.0, 2.0])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "most"),
+    only(product(ARCHITECTURES, (0.0, 2.0)), ("qwen3", 0.0), ("gpt2", 2.0)),
+)
 def test_some_rows_and_whole_copies(
     bridge_of: BridgeOf,
     record_property: Record,
