@@ -6,15 +6,16 @@ DOCS := $(VENV)/.docs
 # Small models run faster when their threads do not fight over the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test test-all lint bench docs clean
 
 help:
-	@echo "make demo   install, draw the causal graph behind 'Copyright (C', and validate it"
-	@echo "make test   install, and run every check"
-	@echo "make lint   only the style and type checks"
-	@echo "make bench  time, memory and precision, at the shapes of GPT-2 small (half an hour, 6 GB)"
-	@echo "make docs   these pages as a site: build/site/index.html, read without a network"
-	@echo "make clean  remove the virtual environment and the outputs"
+	@echo "make demo      install, draw the causal graph behind 'Copyright (C', and validate it"
+	@echo "make test      install, and run the checks: style, types and the quick tests"
+	@echo "make test-all  the same with every test: all combinations, long runs, calibrations"
+	@echo "make lint      only the style and type checks"
+	@echo "make bench     time, memory and precision, at the shapes of GPT-2 small (half an hour, 6 GB)"
+	@echo "make docs      these pages as a site: build/site/index.html, read without a network"
+	@echo "make clean     remove the virtual environment and the outputs"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,7 +38,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2 --dist worksteal -rs
+	$(BIN)/pytest -n 2 --dist worksteal -rs -m "not slow"
+
+test-all: lint
+	$(BIN)/pytest -n 2 --dist worksteal -rs --hypothesis-profile=full
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.neuronpedia_server import Neuronpedia
+from tests.support.slow import FULL_EXAMPLES
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
 
 BridgeOf = Callable[..., Any]
+
+# A deadline would measure what else the machine does.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("full", max_examples=FULL_EXAMPLES, deadline=None)
+settings.load_profile("quick")  # `--hypothesis-profile=full` takes its place
 
 
 @pytest.fixture(scope="session", autouse=True)

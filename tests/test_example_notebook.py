@@ -30,6 +30,7 @@ def shown(notebook: Any, source: str) -> Any:
     return [output for output in cell.outputs if output.get("name") != "stderr"][-1]
 
 
+@pytest.mark.slow
 def test_every_part_shows_itself(executed: Any) -> None:
     assert shown(executed, "sg.load")["data"]["image/svg+xml"].startswith("<svg")
     assert "<table" in shown(executed, "columns =")["data"]["text/html"]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import graphviz
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.render.picture.engine import draw_svg
@@ -17,6 +17,7 @@ from sae_graphs.render.picture.strips import strip
 from sae_graphs.text import HARD_SPACE, columns, in_page, shortened, token, visible, web_address
 from sae_graphs.words import percent, plain, probability_words, signed
 from tests.support.rich_graphs import HOSTILE
+from tests.support.slow import examples
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -55,7 +56,7 @@ def test_visible_text_is_fit_for_xml_and_utf8(text: str) -> None:
     assert not hidden
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(any_text)
 def test_graphviz_draws_any_text_as_it_is(text: str) -> None:
     shown = "[" + visible(text) + "]"

@@ -171,6 +171,7 @@ def test_growth_varies_one_size_at_a_time() -> None:
     assert len(found) == 5
 
 
+@pytest.mark.slow
 def test_precisions_are_compared_with_float64() -> None:
     (exact,) = bundled_precision(["Copyright (C"], ["float64"])
     assert exact["same_edges"] == 1 and exact["pairs"] == 6
@@ -205,6 +206,7 @@ def test_an_interrupted_run_goes_on_and_other_settings_begin_anew(tmp_path: Path
     assert Progress({"threads": 2}, cache=tmp_path).found == {}
 
 
+@pytest.mark.slow
 def test_the_whole_run_on_a_tiny_model(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--tiny", "--no-resume", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -57,6 +57,7 @@ def test_damaged_data(tmp_path: Path, text: str) -> None:
 # -- what is measured ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_bos_the_clean_distribution_is_the_plain_models(
     model: InstrumentedModel, measured: Measured
 ) -> None:
@@ -72,6 +73,7 @@ def test_without_bos_the_clean_distribution_is_the_plain_models(
     )
 
 
+@pytest.mark.slow
 def test_the_ablation_is_that_of_validation(model: InstrumentedModel, measured: Measured) -> None:
     """A figure's features, ablated by plain hooks in a full pass."""
     data = measured.data["figures"][0]
@@ -98,6 +100,7 @@ def test_the_ablation_is_that_of_validation(model: InstrumentedModel, measured: 
     assert max(abs(row[2]) for row in rows) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_formula_is_the_sources(model: InstrumentedModel, measured: Measured) -> None:
     prompt = measured.data["graph"]["prompt"]
     ids = model.tokenize(prompt, prepend_bos=False)
@@ -126,6 +129,7 @@ def test_features_that_do_not_exist_are_said(model: InstrumentedModel) -> None:
     assert case.known([last, FeatureId("3", last.index + 1), FeatureId("99", 1)]) == [last]
 
 
+@pytest.mark.slow
 def test_controls_are_as_many_as_asked_and_move_the_stream(measured: Measured) -> None:
     """Where a path acts, so do its controls; a path with no active feature has none."""
     seen = 0
@@ -144,6 +148,7 @@ def test_controls_are_as_many_as_asked_and_move_the_stream(measured: Measured) -
     assert seen
 
 
+@pytest.mark.slow
 def test_sets_of_one_own_path_are_kept_as_the_path_is(
     model: InstrumentedModel, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +169,7 @@ def test_sets_of_one_own_path_are_kept_as_the_path_is(
         assert found == pytest.approx([kept.metric] * 2, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_other_text_is_signed(model: InstrumentedModel, measured: Measured, tmp_path: Path) -> None:
     """With the figure's signs turned, so is what was found."""
     data = copy.deepcopy(measured.data)

@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from tests.benchmarks.conftest import BARE, OURS, TEXTS, Measured
 from tests.support.hub_cache import cache_in_use
 
 
+@pytest.mark.slow
 def test_the_verdicts_of_our_own_numbers_agree(measured: Measured) -> None:
     """What we find, taken for the published: then all must agree; and not once it is changed."""
     found = copy.deepcopy(measured.found)
@@ -46,6 +48,7 @@ def test_the_verdicts_of_our_own_numbers_agree(measured: Measured) -> None:
     assert verdicts.of_activations(found["activations"]).answer == "differs"
 
 
+@pytest.mark.slow
 def test_tables_hold_hostile_tokens(measured: Measured) -> None:
     found = copy.deepcopy(measured.found)
     found[BARE]["clean"][0]["rows"][0][0] = found[OURS]["clean"][0]["rows"][0][0] = "[/b]|<b>\n\x1b"
@@ -62,6 +65,7 @@ def test_tables_hold_hostile_tokens(measured: Measured) -> None:
     assert tables[0].title == "Clean next tokens"
 
 
+@pytest.mark.slow
 def test_on_other_weights_no_verdict_counts(measured: Measured) -> None:
     found = copy.deepcopy(measured.found)
     first, *rest = parts(found, measured.published)
@@ -94,6 +98,7 @@ def test_only_inactive_features_cannot_change_anything() -> None:
     assert "In 1 of 2 rows none of them is active" in both and "In 1 of 2 rows some" in both
 
 
+@pytest.mark.slow
 def test_nothing_is_shown_twice_or_empty(measured: Measured) -> None:
     found = copy.deepcopy(measured.found)
     why = "the graph's nodes make only 0 other sets"
@@ -113,6 +118,7 @@ def test_nothing_is_shown_twice_or_empty(measured: Measured) -> None:
     assert text.count(why) == 1 and "─" not in text and "snippets  " not in text
 
 
+@pytest.mark.slow
 def test_the_script(home: Path, measured: Measured, tmp_path: Path) -> None:
     import typer
 

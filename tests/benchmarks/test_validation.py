@@ -34,6 +34,7 @@ def case() -> Prepared:
     return prepared(FULL.validated.prompts[0], FULL.validated.units)
 
 
+@pytest.mark.slow
 def test_plain_passes_do_what_validation_does(case: Prepared) -> None:
     passes, features = PlainPasses(case), case.paths[0]
     target = int(passes.logits(()).argmax())
@@ -47,6 +48,7 @@ def test_plain_passes_do_what_validation_does(case: Prepared) -> None:
     assert abs(found.after - found.before) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_full_plan_is_what_was_asked_for(case: Prepared) -> None:
     plan = FULL.validated
     assert (plan.units, plan.controls, plan.threads) == (100, 200, (1, 2))
@@ -59,6 +61,7 @@ def test_the_full_plan_is_what_was_asked_for(case: Prepared) -> None:
         prepared(plan.prompts[0], 100_000)
 
 
+@pytest.mark.slow
 def test_a_small_measurement() -> None:
     threads = torch.get_num_threads()
     found = time_validation("Copyright (C", SMALLEST.validated)
@@ -92,6 +95,7 @@ def test_a_part_is_put_into_results_that_are_there(tmp_path: Path) -> None:
     assert page.startswith("**Time**") and "| 4 tokens | 1 s |" in page
 
 
+@pytest.mark.slow
 def test_only_validation(tmp_path: Path) -> None:
     (tmp_path / "results-tiny.json").write_text('{"cells": []}')
     (tmp_path / "results-tiny.md").write_text("**Time**\n")

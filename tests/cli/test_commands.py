@@ -86,6 +86,7 @@ def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "svg,dot", "--out", "here")
     (tmp_path / "here" / "notes.txt").write_text("mine")
@@ -218,6 +219,7 @@ def test_no_command_shows_the_help(run: Command) -> None:
     assert answer.code == 0 and "graph" in answer.out and not answer.err
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_only_ascii(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sae_graphs.cli", "graph", "Copyright (C", "--formats", "dot"],

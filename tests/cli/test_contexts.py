@@ -111,6 +111,7 @@ def test_so_many_tokens_of_a_file(commands: Commands, folders: list[str], tmp_pa
     assert stores(tmp_path) == all_of_it
 
 
+@pytest.mark.slow
 def test_saes_of_a_release_keep_theirs_in_the_cache(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

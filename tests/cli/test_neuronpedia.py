@@ -22,6 +22,7 @@ from tests.support.commands import Commands
 from tests.support.graphs import example
 from tests.support.models import save_model_folder, save_sae_folder
 from tests.support.neuronpedia_server import HTML, Asked, Neuronpedia, Reply, reply
+from tests.support.slow import crossed, first
 
 KEY = "sk-np-very-secret"
 
@@ -108,15 +109,18 @@ def test_graph_asks_and_draws(
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
-    [
-        (HTML, "its answer is not JSON"),
-        (reply({}, 500), "HTTP 500"),
-        (reply({}, 429), "HTTP 429"),
-        (reply([], cut=1), "its answer broke off"),
-        (reply([], wait=30.0), "it does not answer in time"),
-        (reply({"a": 1}), "its answer is not a list"),
-        (None, "HF_HUB_OFFLINE"),
-    ],
+    first(
+        2,
+        [
+            (HTML, "its answer is not JSON"),
+            (reply({}, 500), "HTTP 500"),
+            (reply({}, 429), "HTTP 429"),
+            (reply([], cut=1), "its answer broke off"),
+            (reply([], wait=30.0), "it does not answer in time"),
+            (reply({"a": 1}), "its answer is not a list"),
+            (None, "HF_HUB_OFFLINE"),
+        ],
+    ),
 )
 def test_the_graph_is_drawn_anyway(
     run: Commands,
@@ -204,6 +208,7 @@ def interrupted_after(
     patch.setattr("sae_graphs.features.neuronpedia.client.queue", only_there)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_asking_draws_what_was_measured(
     run: Commands,
     public: tuple[str, ...],
@@ -243,6 +248,7 @@ def test_ctrl_c_keeps_what_was_answered(
     assert len(list((tmp_path / "cache").rglob("*.json"))) == 4
 
 
+@pytest.mark.slow
 def test_features_are_pinned_by_address(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
@@ -347,8 +353,7 @@ def test_a_second_time_asks_nothing_and_changes_nothing(
     assert len(neuronpedia.asked) == 2
 
 
-@pytest.mark.parametrize("place", ["here", "mine.json"])
-@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize(("gone", "place"), crossed([False, True], ["here", "mine.json"]))
 def test_a_newer_run_stays(
     run: Commands,
     neuronpedia: Neuronpedia,

@@ -11,7 +11,7 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.errors import GraphFileError
@@ -19,6 +19,7 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import from_networkx
 from sae_graphs.graph.records import Anatomy, BlockAnatomy, BlockShare, Edge, FeatureId, OutputToken
 from tests.support.graphs import example, resolved, rich_graph, run_record, with_outputs
+from tests.support.slow import examples
 
 
 def data_of(graph: CausalGraph) -> Any:
@@ -226,7 +227,7 @@ def anatomies(draw: st.DrawFn) -> Anatomy | None:
     return draw(st.none() | st.just(Anatomy(draw(finite), blocks)))
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     st.data(),
     st.none() | st.integers(0, 3),
@@ -248,7 +249,7 @@ def test_files_round_trip(
     assert graph_from(data_of(graph)) == graph
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(-8, 8).filter(bool)),

@@ -60,6 +60,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 # -- what it does ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_bundled_model(commands: Commands, tmp_path: Path) -> None:
     assert commands("graph", "Copyright (C", "--formats", "dot").code == 0
     answer = commands("validate", "outputs/copyright-c", "--prompt", "All rights (C", *SMALL)
@@ -133,6 +134,7 @@ def test_hostile_tokens(commands: Commands, tmp_path: Path) -> None:
         assert "<script>x" not in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_new_graph_takes_an_old_validation_away(
     commands: Commands, tiny_folders: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -147,6 +149,7 @@ def test_a_new_graph_takes_an_old_validation_away(
     assert (tmp_path / "here" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_the_same_command_gives_the_same_report(commands: Commands, tmp_path: Path) -> None:
     reports = []

@@ -100,6 +100,7 @@ def test_both_parts_hold_something(tiny: InstrumentedModel, part: float, count: 
     assert (len(found.discovery), len(found.test)) == (count, 4 - count)
 
 
+@pytest.mark.slow
 def test_what_is_found_can_be_validated(tiny: InstrumentedModel) -> None:
     found = discover(tiny, PROMPTS)
     report = validate(

@@ -7,6 +7,7 @@ gradient of one target at a time in the activations `[T, F]` themselves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -26,8 +27,13 @@ from tests.conftest import BridgeOf
 from tests.support.against_oracle import Case, case_of, kinds_for
 from tests.support.linear_model import linear_model
 from tests.support.models import KINDS, PROMPT
+from tests.support.slow import covering
 
 Record = Callable[[str, object], None]
+CASES = (
+    *(("gpt2", "pre"), ("gpt2", "mixed"), ("llama", "pre")),
+    *(("gemma2", "post"), ("neox", "post")),
+)
 Ends = tuple[int, int, int, int]  # source, its position, target, its position
 
 
@@ -182,11 +188,9 @@ def slow_estimates(
     return found
 
 
-@pytest.mark.parametrize("steps", [None, 3])
-@pytest.mark.parametrize("ablate", ["all", "read"])
 @pytest.mark.parametrize(
-    ("architecture", "stack"),
-    [("gpt2", "pre"), ("gpt2", "mixed"), ("llama", "pre"), ("gemma2", "post"), ("neox", "post")],
+    ("architecture", "stack", "ablate", "steps"),
+    covering((*case, *how) for case in CASES for how in product(("all", "read"), (None, 3))),
 )
 def test_against_plain_autograd(
     bridge_of: BridgeOf,

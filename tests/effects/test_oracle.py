@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from tests.support.models import (
     tokenizer,
 )
 from tests.support.oracle import Oracle, replaced, scaled
+from tests.support.slow import covering, crossed, only
 
 
 def stacks_of(architecture: str) -> list[str]:
@@ -46,10 +48,14 @@ def stacks_of(architecture: str) -> list[str]:
     return [stack for stack in STACKS if not (parallel and stack in ("mid", "mixed"))]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
-    ("architecture", "stack"),
-    [(architecture, stack) for architecture in ARCHITECTURES for stack in stacks_of(architecture)],
+    ("architecture", "stack", "dtype"),
+    covering(
+        (architecture, stack, dtype)
+        for architecture in ARCHITECTURES
+        for stack in stacks_of(architecture)
+        for dtype in ("float64", "float32")
+    ),
 )
 def test_architectures_and_stacks(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str, dtype: str
@@ -58,8 +64,9 @@ def test_architectures_and_stacks(
     check_against_oracle(case, GraphSettings(), record_property, architecture)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("dtype", "kind"), only(product(("float64", "float32"), KINDS), *product(("float64",), KINDS))
+)
 def test_sae_kinds(bridge_of: BridgeOf, record_property: Record, kind: str, dtype: str) -> None:
     case = case_of(bridge_of("llama", dtype), "pre", [kind], dtype)
     check_against_oracle(case, GraphSettings(ablate_first=True), record_property, f"SAE {kind}")
@@ -75,8 +82,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "name"), crossed(ARCHITECTURES, [*SETTINGS]))
 def test_settings(
     bridge_of: BridgeOf, record_property: Record, architecture: str, name: str
 ) -> None:
@@ -91,7 +97,7 @@ def test_settings(
     check_against_oracle(case, settings, record_property, architecture)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", only(ARCHITECTURES, "gpt2", "gemma3"))
 def test_features_active_at_one_some_and_all_positions(
     bridge_of: BridgeOf, record_property: Record, architecture: str
 ) -> None:
@@ -112,7 +118,7 @@ def test_features_active_at_one_some_and_all_positions(
         check_against_oracle(case, settings, record_property, architecture)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", only(ARCHITECTURES, "neox", "gemma2"))
 def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architecture: str) -> None:
     case = case_of(
         bridge_of(architecture, "float64"),
@@ -217,8 +223,7 @@ def test_resample(gpt2: Case, record_property: Record) -> None:
     assert worst < RELATIVE
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
-@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize(("depth", "architecture"), crossed([0, 1, 3], ["gpt2", "gemma2"]))
 def test_token_effects(
     bridge_of: BridgeOf, record_property: Record, architecture: str, depth: int
 ) -> None:
@@ -256,8 +261,9 @@ def test_token_effects(
 # -- whole graphs ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("per", ["layer", "source", "graph"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "per"), crossed(ARCHITECTURES, ["layer", "source", "graph"])
+)
 def test_graph_holds_the_oracles_strongest_edges(
     bridge_of: BridgeOf, architecture: str, per: Per
 ) -> None:

@@ -326,6 +326,7 @@ def commands(
     return Commands(monkeypatch, capsys, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("effects", [(), ("--save-effects",)], ids=["plain", "with effects"])
 def test_the_command_says_how_to_go_on_and_goes_on(

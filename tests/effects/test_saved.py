@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -30,6 +30,7 @@ from sae_graphs.model.interventions import scale
 from sae_graphs.runs import EFFECTS, folder_for
 from tests.support.commands import Commands
 from tests.support.models import PROMPT
+from tests.support.slow import crossed, examples
 
 CASES: dict[str, dict[str, Any]] = {
     "all": {},
@@ -100,7 +101,7 @@ def blocks_of_a_layer(draw: st.DrawFn) -> list[Effects]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(blocks=blocks_of_a_layer())
 def test_a_layer_is_read_in_the_blocks_it_was_measured_in(
     blocks: list[Effects], tmp_path_factory: pytest.TempPathFactory
@@ -191,11 +192,11 @@ def assert_drawn_alike(one: CausalGraph, two: CausalGraph) -> None:
         assert replace(layer, no_anatomy=None) == replace(theirs, no_anatomy=None)
 
 
-@pytest.mark.parametrize("per", ["layer", "source", "graph"])
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("name", "per"), crossed([*CASES], ["layer", "source", "graph"]))
 def test_other_settings_give_the_graph_of_a_new_run(
-    tiny: InstrumentedModel, tmp_path: Path, options: dict[str, Any], per: Any
+    tiny: InstrumentedModel, tmp_path: Path, name: str, per: Any
 ) -> None:
+    options = CASES[name]
     saved_run(tiny, PROMPT, tmp_path, **options)
     for top_k, shortest in ((1, 1), (5, 2), (40, 1), (10**6, 2)):
         chosen = {"top_k": top_k, "per": per, "min_path_edges": shortest}
@@ -406,6 +407,7 @@ def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_saved_effects_outlive_plain_runs(commands: Commands, tmp_path: Path) -> None:
     """Runs that save none go elsewhere; told to go there, they refuse before loading anything."""
     plain = ("graph", "Copyright (C", "--formats", "dot")
@@ -465,6 +467,7 @@ def test_output_tokens_that_are_not_drawn(tiny: InstrumentedModel, tmp_path: Pat
         assert warning.endswith("no ablation in layer 3 changed their logits")
 
 
+@pytest.mark.slow
 def test_from_what_was_drawn_from(commands: Commands, tmp_path: Path) -> None:
     """A re-plot carries the effects on, and may take its own place."""
     commands("graph", "Copyright (C", "--save-effects", "--formats", "dot", "--out", "a")
@@ -480,6 +483,7 @@ def test_from_what_was_drawn_from(commands: Commands, tmp_path: Path) -> None:
     assert [n.contexts for n in CausalGraph.load("d").nodes] == [n.contexts for n in first.nodes]
 
 
+@pytest.mark.slow
 def test_from_with_layers_or_pins_keeps_the_effects_where_they_are(
     commands: Commands, tmp_path: Path
 ) -> None:

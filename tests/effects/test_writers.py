@@ -23,6 +23,7 @@ from tests.support.against_oracle import RELATIVE, Case, Record, case_of
 from tests.support.linear_model import linear_model
 from tests.support.models import ARCHITECTURES, PROMPT
 from tests.support.parts_oracle import Parts, PartsOracle, encoder_by_hand
+from tests.support.slow import covering
 
 LINEAR = ["standard", "jumprelu", "topk", "topk_rescaled"]
 FEATURES_EACH = 6
@@ -91,8 +92,10 @@ def stacks_of(architecture: str) -> list[str]:
 CASES = [(name, stack) for name in ARCHITECTURES for stack in stacks_of(name)]
 
 
-@pytest.mark.parametrize("each", [False, True])
-@pytest.mark.parametrize(("architecture", "stack"), CASES)
+@pytest.mark.parametrize(
+    ("architecture", "stack", "each"),
+    covering((*case, each) for case in CASES for each in (False, True)),
+)
 def test_against_full_passes(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str, each: bool
 ) -> None:
@@ -153,6 +156,7 @@ def _scrubbed_slowly(
     return shares
 
 
+@pytest.mark.slow
 def test_written_shares_add_up_to_one(bridge_of: BridgeOf) -> None:
     for architecture in ARCHITECTURES:
         for dtype, tolerance in (("float64", 1e-9), ("float32", 1e-3)):

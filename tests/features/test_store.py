@@ -323,6 +323,7 @@ def test_a_second_run_on_the_same_saes_is_refused(model: InstrumentedModel) -> N
     assert contents(model) == expected
 
 
+@pytest.mark.slow
 def test_another_process_keeps_a_run_away(model: InstrumentedModel) -> None:
     last = store_file(model, model.stack.layers[-1])  # a stack that shares one SAE
     code = (

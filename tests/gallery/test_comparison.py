@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.errors import SaeGraphsError
@@ -28,6 +28,7 @@ from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.picture.layout import Box, Route
 from tests.support.rich_graphs import graph_of, hostile, large, record, resolved
 from tests.support.saved_runs import Site, write_run
+from tests.support.slow import examples
 
 
 def left() -> CausalGraph:
@@ -340,7 +341,7 @@ def test_hostile_texts(tmp_path: Path) -> None:
     assert "\u202e" not in html and "\x00" not in html
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     *(
         st.dictionaries(

@@ -10,7 +10,7 @@ from dataclasses import replace
 import networkx as nx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from sae_graphs.effects.ablations import ablations_of, places_of
@@ -27,11 +27,11 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
 from tests.support.effects import effects_of
 from tests.support.graphs import LAYERS, graph_of, node, run_record
+from tests.support.slow import examples
 
-few = settings(max_examples=60, deadline=None)
-very_few = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+few = examples(60)
+very_few = examples(12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
 
 # -- features --------------------------------------------------------------------------------------
 

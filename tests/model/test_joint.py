@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -29,8 +30,14 @@ from tests.support.against_oracle import (
 )
 from tests.support.joint_oracle import JointOracle
 from tests.support.models import ARCHITECTURES, KINDS, PROMPT, STACKS
+from tests.support.slow import covering, crossed, only
 
 WAYS = ("zero", "scale", "mean", "resample", "holding", "silencing", "keeping", "bare", "adding")
+WAYS_OF_KINDS = [  # two quick ones each
+    (kind, WAYS[(number + more) % len(WAYS)])
+    for number, kind in enumerate(KINDS)
+    for more in (0, 4)
+]
 
 
 # -- engine and oracle -----------------------------------------------------------------------------
@@ -38,7 +45,9 @@ WAYS = ("zero", "scale", "mean", "resample", "holding", "silencing", "keeping", 
 
 @pytest.mark.parametrize(
     ("architecture", "stack"),
-    [(architecture, stack) for architecture in ARCHITECTURES for stack in stacks_of(architecture)],
+    covering(
+        (architecture, stack) for architecture in ARCHITECTURES for stack in stacks_of(architecture)
+    ),
 )
 def test_architectures_and_stacks(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str
@@ -49,15 +58,15 @@ def test_architectures_and_stacks(
         check(case, record_property, way, seed=seed)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_sae_kinds_and_ways(bridge_of: BridgeOf, record_property: Record, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "way"), only(product(KINDS, WAYS), *WAYS_OF_KINDS))
+def test_sae_kinds_and_ways(
+    bridge_of: BridgeOf, record_property: Record, kind: str, way: str
+) -> None:
     case = case_of(bridge_of("llama", "float64"), "pre", [kind], "float64")
-    for number, way in enumerate(WAYS):
-        check(case, record_property, way, seed=100 + number)
+    check(case, record_property, way, seed=100 + WAYS.index(way))
 
 
-@pytest.mark.parametrize("positions", ["read", "each"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "positions"), crossed(ARCHITECTURES, ["read", "each"]))
 def test_positions(
     bridge_of: BridgeOf, record_property: Record, architecture: str, positions: str
 ) -> None:
@@ -73,7 +82,7 @@ def test_reading_in_the_middle(bridge_of: BridgeOf, record_property: Record) -> 
         check(case, record_property, way, seed=300, read=5)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", only(ARCHITECTURES, "neox", "gemma2"))
 def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architecture: str) -> None:
     bridge = bridge_of(architecture, "float64")
     case = case_of(bridge, "pre", kinds_for(architecture), "float64", "a", bos=False)
@@ -104,8 +113,10 @@ def test_hooked_transformer(hooked: Any, record_property: Record) -> None:
             check(case, record_property, way, seed=600)
 
 
-@pytest.mark.parametrize("most", [0.0, 2.0])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "most"),
+    only(product(ARCHITECTURES, (0.0, 2.0)), ("qwen3", 0.0), ("gpt2", 2.0)),
+)
 def test_some_rows_and_whole_copies(
     bridge_of: BridgeOf,
     record_property: Record,
@@ -124,11 +135,10 @@ def test_silent_features_that_wake_are_silenced(gpt2: Case, record_property: Rec
     found = check(gpt2, record_property, "zero", seed=800)
     clean = gpt2.model.clean_run(PROMPT)
     masks, woken = random_masks(clean, 800), 0
-    for copy, passed in enumerate(found.passed):
-        for depth, stream in passed.streams.items():
-            acts = gpt2.oracle.saes[depth].encode(stream)
-            silent = gpt2.oracle.activations[depth] == 0
-            woken += int(((acts != 0) & silent & masks[depth][copy]).sum())
+    for depth, streams in found.passed.streams.items():
+        acts = gpt2.oracle.saes[depth].encode(streams)
+        silent = gpt2.oracle.activations[depth] == 0
+        woken += int(((acts != 0) & silent & masks[depth]).sum())
     assert woken > 10
 
 
@@ -147,7 +157,7 @@ def test_packs_do_not_matter(
     gpt2: Case, monkeypatch: pytest.MonkeyPatch, record_property: Record, at_once: int
 ) -> None:
     clean = gpt2.model.clean_run(PROMPT)
-    masks, slow = random_masks(clean, 900), JointOracle(gpt2.oracle)
+    masks, slow = random_masks(clean, 900), JointOracle(gpt2.oracle, N_COPIES)
     monkeypatch.setattr(joint, "ROWS_AT_ONCE", at_once)
     done: list[int] = []
     logits, moved = joint.run_sets(
@@ -159,13 +169,12 @@ def test_packs_do_not_matter(
         progress=done.append,
     )
     assert done == {1: [1, 1, 1, 1], 25: [2, 2], 10_000: [4]}[at_once]
-    edits = both(gpt2, clean, masks, "zero").oracle
-    passed = [slow.run(edits(copy)) for copy in range(N_COPIES)]
-    expected = torch.stack([one.logits[-1] for one in passed]) - gpt2.oracle.logits[-1]
+    passed = slow.run(both(gpt2, clean, masks, "zero").oracle)
+    expected = passed.logits[:, -1] - slow.clean.logits[:, -1]
     worst = largest_deviation([logits - clean.logits[-1]], [expected])
     record_property("deviation float64 joint", worst)
     assert worst < RELATIVE
-    norms = torch.stack([torch.stack([one.moved[d] for d in sorted(one.moved)]) for one in passed])
+    norms = torch.stack([passed.moved[depth] for depth in sorted(passed.moved)], dim=1)
     assert torch.allclose(moved, norms, rtol=1e-9, atol=1e-12)
 
 

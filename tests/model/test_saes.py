@@ -169,6 +169,7 @@ def test_objects_are_checked_as_loaded_ones_are() -> None:
     one_line(caught)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_centred_is_told(
     bridge_of: BridgeOf, model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

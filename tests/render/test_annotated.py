@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group
@@ -31,6 +31,7 @@ from tests.support.rich_graphs import (
     two_components,
     two_edges,
 )
+from tests.support.slow import examples
 
 F = FeatureId.parse
 LONG = "a text of many words that is longer than any box of a picture is wide, " * 4
@@ -238,7 +239,7 @@ GRAPHS: list[Callable[[], CausalGraph]] = [
 TEXTS = st.sampled_from([*(text for text in HOSTILE if text.strip()), LONG, "word"])
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(st.sampled_from(GRAPHS), st.data())
 def test_any_annotations_are_drawn_with_every_arrow(
     make: Callable[[], CausalGraph], data: st.DataObject

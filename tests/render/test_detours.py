@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pygraphviz
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.graph.annotations import Annotations, Group
@@ -21,6 +21,7 @@ from sae_graphs.render.picture.supernodes import Boxes, supernodes
 from tests.render.test_annotated import chain
 from tests.render.test_picture import parsed, said
 from tests.support.rich_graphs import graph_of, large, two_components
+from tests.support.slow import examples
 
 F = FeatureId.parse
 LEFT, MIDDLE, RIGHT = (Rectangle(x, 0, 40, 20) for x in (0, 60, 120))
@@ -116,7 +117,7 @@ def rooms(draw: st.DrawFn) -> list[Rectangle]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(rooms(), st.floats(-1, 1), st.data())
 def test_no_line_runs_below_a_box(boxes: list[Rectangle], lane: float, data: st.DataObject) -> None:
     source, target = data.draw(st.sampled_from(boxes)), data.draw(st.sampled_from(boxes))

@@ -10,7 +10,7 @@ from random import Random
 
 import networkx as nx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.graph.graph import CausalGraph
@@ -27,6 +27,7 @@ from sae_graphs.render.picture.excerpt import (
 from sae_graphs.words import plain
 from tests.render.test_picture import SVG, parsed, said
 from tests.support.rich_graphs import graph_of, large, resolved, two_components, two_edges
+from tests.support.slow import examples
 
 F = FeatureId.parse
 
@@ -144,7 +145,7 @@ def brute_force(edges: Sequence[Edge]) -> list[float]:
     return sorted(best.values(), reverse=True)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(2, 5), st.integers(1, 5), st.integers(0, 999))
 def test_features_come_in_the_order_of_all_paths(layers: int, wide: int, seed: int) -> None:
     edges = edges_of(layers, wide, seed)
@@ -157,7 +158,7 @@ def test_features_come_in_the_order_of_all_paths(layers: int, wide: int, seed: i
         assert digraph.out_degree(way.features[-1]) == 0
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(st.integers(1, 80), st.integers(0, 99))
 def test_never_more_than_there_is_room_for(limit: int, seed: int) -> None:
     edges = edges_of(4, 25, seed)
@@ -207,6 +208,7 @@ def test_what_holds_the_rest_is_named_only_where_it_is_written() -> None:
     assert "graph.json" not in render.svg(two_edges())
 
 
+@pytest.mark.slow
 def test_a_large_png_has_a_sensible_size() -> None:
     width, height = struct.unpack(">II", render.png(large())[16:24])
     assert max(width, height) < 7000

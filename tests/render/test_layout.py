@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.picture.layout import NAMES, Box, Layout, Route, layout
 from tests.support.rich_graphs import graph_of, large, record, resolved, two_components, two_edges
+from tests.support.slow import examples
 
 WIDTH, HEIGHT = 200.0, 90.0
 
@@ -72,7 +73,7 @@ def test_made_up_graphs() -> None:
         assert all(box.y + box.height <= found.height for box in found.components.values())
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     st.sets(
         st.tuples(st.integers(0, 2), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=14

@@ -365,6 +365,7 @@ def large_graph() -> Iterator[CausalGraph]:
     yield graph
 
 
+@pytest.mark.slow
 def test_a_large_png_is_bounded(large_graph: CausalGraph) -> None:
     width, height = png_size(draw_png(render.dot(large_graph, limit=None)))
     assert max(width, height) <= MAX_PNG_SIDE

@@ -5,7 +5,6 @@ Letters: `B` copies, `T` tokens, `D` d_model, `F` features, `V` vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -26,10 +25,11 @@ Masks = dict[int, Tensor]  # by depth: [B, T, F] bool
 
 
 class Both(NamedTuple):
-    """The same edits of several copies for the engine and, one copy at a time, for the oracle."""
+    """The same edits of several copies for the engine and for the oracle."""
 
     engine: dict[int, joint.Edit]
-    oracle: Callable[[int], dict[int, Edit]]
+    oracle: dict[int, Edit]
+    slow: JointOracle
 
 
 class Found(NamedTuple):
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
     ran: joint.Ran
     logits: Tensor  # [B, V]
-    passed: list[Passed]
+    passed: Passed
     worst: float
 
 
@@ -91,7 +91,7 @@ def interventions_of(case: Case, clean: CleanRun, way: str) -> tuple[Interventio
 
 def both(case: Case, clean: CleanRun, masks: Masks, way: str) -> Both:
     """Edits of one way; a path is patched from the first layer, with all others held."""
-    model, slow = case.model, JointOracle(case.oracle)
+    model, slow = case.model, JointOracle(case.oracle, N_COPIES)
     sets = {depth: selected(mask) for depth, mask in masks.items()}
     ablated = torch.arange(len(clean)) >= min(1, len(clean) - 1)
     if way == "adding":
@@ -102,7 +102,8 @@ def both(case: Case, clean: CleanRun, masks: Masks, way: str) -> Both:
             deltas[depth] = noise.to(clean.streams[0]) * mask.any(-1, keepdim=True)
         return Both(
             {depth: joint.adding(delta) for depth, delta in deltas.items()},
-            lambda copy: {d: slow.added(delta[copy]) for d, delta in deltas.items()},
+            {d: slow.added(delta) for d, delta in deltas.items()},
+            slow,
         )
     if way in ("keeping", "bare"):
         errors = way == "keeping"
@@ -111,10 +112,8 @@ def both(case: Case, clean: CleanRun, masks: Masks, way: str) -> Both:
                 depth: joint.keeping_only(model, clean, depth, some, ablated, errors=errors)
                 for depth, some in sets.items()
             },
-            lambda copy: {
-                depth: slow.only_kept(depth, mask[copy], ablated, errors)
-                for depth, mask in masks.items()
-            },
+            {depth: slow.only_kept(depth, mask, ablated, errors) for depth, mask in masks.items()},
+            slow,
         )
     intervention, become = interventions_of(case, clean, way)
     engine = {
@@ -123,58 +122,41 @@ def both(case: Case, clean: CleanRun, masks: Masks, way: str) -> Both:
         )
         for depth, some in sets.items()
     }
-
-    def changed(copy: int) -> dict[int, Edit]:
-        return {d: slow.changed(d, mask[copy], become(d)) for d, mask in masks.items()}
-
+    edits = {depth: slow.changed(depth, mask, become(depth)) for depth, mask in masks.items()}
     if way not in ("holding", "silencing"):
-        return Both(engine, changed)
+        return Both(engine, edits, slow)
     silenced = {depth: sets[depth].features % 3 == 0 for depth in sets if way == "silencing"}
     for depth in range(1, len(masks)):
         engine[depth] = joint.holding_others(model, clean, depth, sets[depth], silenced.get(depth))
-
-    def held(copy: int) -> dict[int, Edit]:
-        edits = changed(copy)
-        for depth in range(1, len(masks)):
-            dense = torch.arange(masks[depth].shape[-1]) % 3 == 0 if silenced else None
-            edits[depth] = slow.others_held(depth, masks[depth][copy], dense)
-        return edits
-
-    return Both(engine, held)
+        dense = torch.arange(masks[depth].shape[-1]) % 3 == 0 if silenced else None
+        edits[depth] = slow.others_held(depth, masks[depth], dense)
+    return Both(engine, edits, slow)
 
 
-def found_by(
-    case: Case, clean: CleanRun, edits: Both, *, read: int = -1, n_copies: int = N_COPIES
-) -> Found:
+def found_by(case: Case, clean: CleanRun, edits: Both, *, read: int = -1) -> Found:
     """Both run, and compared: at the end, at an SAE layer on the way, and what was moved."""
     read = read % len(clean)
-    slow, through = JointOracle(case.oracle), len(clean.points) // 2
-    passed = [slow.run(edits.oracle(copy)) for copy in range(n_copies)]
-    ran = joint.run_edits(case.model, clean, edits.engine, n_copies, read)
+    slow, through = edits.slow, len(clean.points) // 2
+    passed = slow.run(edits.oracle)
+    ran = joint.run_edits(case.model, clean, edits.engine, N_COPIES, read)
     logits = joint.logits_of(case.model, clean, ran, read)
     halfway = joint.run_edits(
-        case.model, clean, edits.engine, n_copies, read, clean.points[through]
+        case.model, clean, edits.engine, N_COPIES, read, clean.points[through]
     ).streams
-    layer_end = [
-        slow.run(
-            {d: edit for d, edit in edits.oracle(copy).items() if d < through},
-            case.oracle.hooks[through],
-        ).end
-        for copy in range(n_copies)
-    ]
+    before = {depth: edit for depth, edit in edits.oracle.items() if depth < through}
+    layer_end = slow.run(before, case.oracle.hooks[through]).end
+    assert layer_end is not None
     moved = ran.moved.new_zeros(ran.moved.shape)
-    for copy, one in enumerate(passed):
-        for depth, norms in one.moved.items():
-            moved[copy, depth] = norms
+    for depth, norms in passed.moved.items():
+        moved[:, depth] = norms
     pairs = [
         (
             logits - clean.logits[read],
-            torch.stack([one.logits[read] for one in passed]) - case.oracle.logits[read],
+            passed.logits[:, read] - slow.clean.logits[:, read],
         ),
         (
             halfway - clean.streams[through][read],
-            torch.stack([end[read] for end in layer_end if end is not None])
-            - case.oracle.streams[through][read],
+            layer_end[:, read] - slow.clean.streams[through][:, read],
         ),
         (ran.moved[..., : read + 1].flatten(1), moved[..., : read + 1].flatten(1)),
     ]

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 
 import torch
 from hypothesis import HealthCheck
-from hypothesis import settings as how_often
 from torch import Tensor
 
 from sae_graphs.model.clean_run import CleanRun
@@ -15,11 +14,10 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import run_sets
 from sae_graphs.validation import controls
 from sae_graphs.validation.controls import Controls, Member, matched, selected
+from tests.support.slow import examples
 
 # Hypothesis runs a test many times with one model, which no test changes.
-rarely = how_often(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+rarely = examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -1,9 +1,9 @@
-"""Joint edits the slow and obvious way: full forward passes with nested hooks, one copy at a time.
+"""Joint edits the slow and obvious way: a full forward pass of all copies with nested hooks.
 
 Every hook encodes the stream as it is then with the whole SAE, and decodes all of it. It shares no
-code with `joint` or `instrument`, only the clean pass of `Oracle`.
+code with `joint` or `instrument`, only the hooks of `Oracle`.
 
-Letters: `T` tokens, `D` d_model, `F` features, `V` vocabulary.
+Letters: `B` copies, `T` tokens, `D` d_model, `F` features, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -17,39 +17,47 @@ from torch import Tensor
 from tests.support.oracle import Oracle
 
 Edit = Callable[[Tensor], Tensor]
-"""What an edit makes of the stream `[T, D]` at its layer, as it is then."""
+"""What an edit makes of the streams `[B, T, D]` at its layer, as they are then."""
 
 Become = Callable[[Tensor], Tensor]
-"""What activations `[T, F]` become."""
+"""What activations `[B, T, F]` become."""
 
 
 class Passed(NamedTuple):
     """A full pass with edits: `streams` and `moved` are by layer, before and by its edit."""
 
-    logits: Tensor  # [T, V]
-    end: Tensor | None  # [T, D] at the hook that was asked for
-    streams: dict[int, Tensor]  # [T, D] each
-    moved: dict[int, Tensor]  # [T] each
+    logits: Tensor  # [B, T, V]
+    end: Tensor | None  # [B, T, D] at the hook that was asked for
+    streams: dict[int, Tensor]  # [B, T, D] each
+    moved: dict[int, Tensor]  # [B, T] each
 
 
 class JointOracle:
-    """The model, SAEs and prompt of an `Oracle`, with an edit at any of its layers at once."""
+    """The model, SAEs and prompt of an `Oracle`, with an edit at any of its layers at once.
 
-    def __init__(self, oracle: Oracle) -> None:
+    Its clean pass is of as many copies as the others, so that no change is none to the last bit.
+    """
+
+    def __init__(self, oracle: Oracle, n_copies: int) -> None:
         self.oracle = oracle
+        self.ids = oracle.ids.expand(n_copies, -1)
+        self.clean = self.run({layer: lambda stream: stream for layer in range(len(oracle.hooks))})
+        self.activations = [
+            self.encode(layer, stream) for layer, stream in sorted(self.clean.streams.items())
+        ]  # [B, T, F] each
 
     def run(self, edits: Mapping[int, Edit], end: str | None = None) -> Passed:
-        """One full pass; `end` names a hook where the stream is wanted, before an edit there."""
+        """One full pass; `end` names a hook where the streams are wanted, before an edit there."""
         passed = Passed(torch.empty(0), None, {}, {})
         ends: list[Tensor] = []
         hooks: list[tuple[str, Any]] = []
         for layer in range(len(self.oracle.hooks)):  # those of one place run in this order
             if self.oracle.hooks[layer] == end:
-                hooks.append((end, lambda value, hook: ends.append(value[0].clone())))
+                hooks.append((end, lambda value, hook: ends.append(value.clone())))
             if layer in edits:
                 hooks += self._editing(layer, edits[layer], passed)
-        logits = self.oracle.model.run_with_hooks(self.oracle.ids, fwd_hooks=hooks)
-        return passed._replace(logits=logits[0], end=ends[0] if ends else None)
+        logits = self.oracle.model.run_with_hooks(self.ids, fwd_hooks=hooks)
+        return passed._replace(logits=logits, end=ends[0] if ends else None)
 
     def _editing(self, layer: int, edit: Edit, passed: Passed) -> list[tuple[str, Any]]:
         name = self.oracle.hooks[layer]
@@ -61,7 +69,7 @@ class JointOracle:
             return after
 
         if not name.endswith("resid_mid"):
-            return [(name, lambda value, hook: edited(value[0])[None])]
+            return [(name, lambda value, hook: edited(value))]
         # The bridge's mid hook sees the stream on its way into the MLP only: what is taken from it
         # has to be taken from what attention writes, which the skip connection carries on, too.
         block = name.rsplit(".", 1)[0]
@@ -72,16 +80,16 @@ class JointOracle:
         entered: list[Tensor] = []
 
         def written(value: Tensor, hook: Any) -> Tensor:
-            stream = entered[0] + value[0]
-            return value + (edited(stream) - stream)[None]
+            stream = entered[0] + value
+            return value + (edited(stream) - stream)
 
-        enter = (f"{block}.hook_resid_pre", lambda value, hook: entered.append(value[0].clone()))
+        enter = (f"{block}.hook_resid_pre", lambda value, hook: entered.append(value.clone()))
         return [enter, (writer, written)]
 
     # -- edits -------------------------------------------------------------------------------------
 
     def changed(self, layer: int, chosen: Tensor, become: Become) -> Edit:
-        """`x - (decode(a) - decode(a with the chosen [T, F] changed))`."""
+        """`x - (decode(a) - decode(a with the chosen [B, T, F] changed))`."""
 
         def edit(stream: Tensor) -> Tensor:
             acts = self.encode(layer, stream)
@@ -93,7 +101,7 @@ class JointOracle:
 
     def others_held(self, layer: int, chosen: Tensor, silenced: Tensor | None = None) -> Edit:
         """`x_clean + decode(a_clean with the chosen as they are now) - decode(a_clean)`."""
-        clean, acts = self.oracle.streams[layer], self.oracle.activations[layer]
+        clean, acts = self.clean.streams[layer], self.activations[layer]
 
         def edit(stream: Tensor) -> Tensor:
             now = self.encode(layer, stream)
@@ -117,11 +125,11 @@ class JointOracle:
         return edit
 
     def added(self, delta: Tensor) -> Edit:
-        """`x + delta` `[T, D]`."""
+        """`x + delta` `[B, T, D]`."""
         return lambda stream: stream + delta
 
     def encode(self, layer: int, stream: Tensor) -> Tensor:
-        """Activations `[T, F]`."""
+        """Activations `[..., T, F]`."""
         return self.oracle.saes[layer].encode(stream)
 
     def _decode(self, layer: int, acts: Tensor, stream: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.support.oracle import Oracle, zero
+from tests.support.oracle import Oracle
 
 Streams = dict[str, Tensor]
 Parts = dict[tuple[str, int], Tensor]
@@ -28,17 +28,22 @@ class PartsOracle:
         self.n_blocks = len(oracle.model.blocks)
         self.parallel = "blocks.0.hook_resid_mid" not in oracle.model.hook_dict
         self.clean = self._streams([])
+        self._ablated: dict[tuple[int, ...], Streams | None] = {}
 
     def ablated(self, layer: int, feature: int, ablated: Sequence[int]) -> Streams | None:
         """The streams with a feature ablated; None where that changes nothing."""
-        oracle = self.oracle
-        changed = oracle._changed_stream(layer, feature, ablated, zero)
-        if changed is None:
-            return None
-        return {
-            **self._streams(oracle._writing_hooks(layer, changed)),
-            oracle.hooks[layer]: changed,
-        }
+        oracle, asked = self.oracle, (layer, feature, *ablated)
+        if asked not in self._ablated:  # the edges of a source ask for the same pass
+            changed = oracle.changed_stream(layer, feature, ablated)
+            self._ablated[asked] = (
+                changed
+                if changed is None
+                else {
+                    **self._streams(oracle.writing_hooks(layer, changed[None])),
+                    oracle.hooks[layer]: changed,
+                }
+            )
+        return self._ablated[asked]
 
     def parts(self, streams: Streams, start: str, stop: str | None) -> Parts:
         """What each part between two hooks wrote into the streams `[T, D]`."""

@@ -154,6 +154,7 @@ def out(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
 
 
+@pytest.mark.slow
 def test_a_small_run_is_saved_and_goes_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, int]] = []
     ask = phenomena.ask

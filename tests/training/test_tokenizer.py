@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.files import bundled_folder
+from tests.support.slow import examples
 from training.demo.corpus.stream import documents
 from training.demo.tokenizer import load_tokenizer
 from training.demo.tokens import equal_length_batches, packed_rows, token_rows
@@ -33,7 +34,7 @@ def tokenizer() -> Any:
     return opened()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(text=st.text())
 def test_every_text_comes_back(text: str) -> None:
     tokenizer = opened()

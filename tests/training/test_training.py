@@ -66,6 +66,7 @@ class _Interrupted(Exception):
     """Stands for a power cut."""
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_the_finished_weights(built: Path) -> None:
     from sae_lens import SAE
     from transformer_lens.model_bridge import TransformerBridge

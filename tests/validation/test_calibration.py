@@ -76,6 +76,7 @@ def not_too_many(p_values: Sequence[float], level: float) -> bool:
     return bool(binom.sf(n - 1, len(p_values), level) > ALPHA)
 
 
+@pytest.mark.slow
 def test_random_paths_are_no_findings(model: InstrumentedModel) -> None:
     nulls = nulls_of_random_paths(model)
     kept = [null for null in nulls if null.refused is None]
@@ -87,6 +88,7 @@ def test_random_paths_are_no_findings(model: InstrumentedModel) -> None:
         assert all(not_too_many([1 - p for p in there], level) for level in (0.1, 0.5))
 
 
+@pytest.mark.slow
 def test_controls_that_act_elsewhere_would_make_findings_of_them(
     model: InstrumentedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ def test_the_planted_path_is_found_and_the_decoy_is_not(
     assert abs(report.units[1].of_discovery.change) <= 2 * sys.float_info.epsilon
 
 
+@pytest.mark.slow
 def test_shuffled_paths_are_not_found(alone: Planted) -> None:
     """The graph's nodes one a layer, but those of the planted path, tested as a path is."""
     settings = ValidationSettings(controls=199, other_controls=1)
@@ -235,6 +236,7 @@ def calibrated(p_values: Sequence[float]) -> bool:
     return min(chances) > ALPHA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["change", "divergence"])
 def test_p_values_of_nothing_are_uniform(null_p_values: dict[str, list[float]], of: str) -> None:
     assert len(null_p_values[of]) >= N_NULLS - 5  # hardly any are refused

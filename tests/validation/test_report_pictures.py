@@ -40,6 +40,7 @@ def test_a_plot_over_prompts_that_disagree_shows_the_mean_size() -> None:
     assert told is not None and "path: mean |change| 37.5 points" in told
 
 
+@pytest.mark.slow
 def test_plots_are_the_same_every_time(tmp_path: Path) -> None:
     code = (
         "import hashlib\nfrom tests.support import evidence\n"

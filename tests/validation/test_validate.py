@@ -22,6 +22,7 @@ from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.validate import validate
 from tests.conftest import BridgeOf
 from tests.support.models import OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
+from tests.support.slow import first
 from tests.support.stacks import one_line
 from tests.support.subjects import names, subject_of
 from tests.support.subjects import small_validation as run
@@ -124,17 +125,20 @@ def test_given_paths_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"ablate": "each"},
-        {"ablate": "each", "read": "all", "outputs": 2},
-        {"ablate": "read"},
-        {"ablate_first": True},
-        {"outputs": 2},
-        {"layers": ("1", "3")},
-        {"read": -3},
-        {"prepend_bos": False},
-        {"method": "gradient"},
-    ],
+    first(
+        2,
+        [
+            {"ablate": "each"},
+            {"ablate": "each", "read": "all", "outputs": 2},
+            {"ablate": "read"},
+            {"ablate_first": True},
+            {"outputs": 2},
+            {"layers": ("1", "3")},
+            {"read": -3},
+            {"prepend_bos": False},
+            {"method": "gradient"},
+        ],
+    ),
     ids=str,
 )
 def test_graphs_of_all_kinds(tiny: InstrumentedModel, options: dict[str, Any]) -> None:

@@ -1,0 +1,54 @@
+"""What `make test` leaves to `make test-all`: the marker `slow`, on whole tests or some cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+FULL_EXAMPLES = 100  # of the profile `full`; see conftest.py
+
+
+def slow(case: Any) -> Any:
+    """A case, or a tuple of arguments, that only `make test-all` runs."""
+    return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+
+
+def first(n: int, cases: Iterable[Any]) -> list[Any]:
+    """All cases, of which the first `n` are quick."""
+    return [case if number < n else slow(case) for number, case in enumerate(cases)]
+
+
+def only(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """All cases, of which these are quick."""
+    return [case if case in quick else slow(case) for case in cases]
+
+
+def covering(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """All cases, of which as many are quick as it takes to meet each value of each argument once.
+
+    >>> [case for case in covering(product("ab", "cd")) if isinstance(case, tuple)]
+    [('a', 'c'), ('b', 'd')]
+    """
+    cases = list(cases)
+    missing = {(at, value) for case in cases for at, value in enumerate(case)}
+    quick: list[tuple[Any, ...]] = []
+    while missing:
+        best = max(cases, key=lambda case: len(missing & set(enumerate(case))))
+        quick.append(best)
+        missing -= set(enumerate(best))
+    return only(cases, *quick)
+
+
+def crossed(*arguments: Sequence[Any]) -> list[Any]:
+    """The product of all arguments, of which `covering` says what is quick."""
+    return covering(product(*arguments))
+
+
+def examples(n: int, **options: Any) -> settings:
+    """Settings of `n` examples in the profile `full`, of a quarter of them in others."""
+    full = settings.default is not None and settings.default.max_examples >= FULL_EXAMPLES
+    return settings(max_examples=n if full else max(n // 4, 5), deadline=None, **options)
