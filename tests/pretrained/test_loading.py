@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,72 @@ def test_a_model_in_the_hub_s_cache_has_a_size(
 def test_models_that_are_not_here_have_no_size(tmp_path: Path) -> None:
     for name in ("no-such/model", "a/b/c", "", str(tmp_path)):
         assert loading._stored_model_bytes(name, "float32") is None
+
+
+# -- without SAEs ----------------------------------------------------------------------------------
+
+
+def test_the_demo_s_model_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its SAEs are not even there; what it answers is what it answers with them."""
+    from sae_graphs.files import bundled_folder
+
+    prompt = "Copyright (C"
+    clean = sg.load("demo").clean_run(prompt)
+    shutil.copytree(bundled_folder() / "model", tmp_path / "demo" / "model")
+    monkeypatch.setattr(loading, "bundled_folder", lambda: tmp_path / "demo")
+    for name in ("demo", tmp_path / "demo" / "model"):
+        model = sg.load_model(name)
+        assert isinstance(model, sg.LanguageModel)
+        assert not isinstance(model, InstrumentedModel)
+        assert model.name == str(name)
+        run = model.run(prompt, prepend_bos=True)
+        assert (run.token_ids, run.tokens) == (clean.token_ids, clean.tokens)
+        assert torch.equal(run.logits, clean.logits)
+        assert model.run(prompt).token_ids == clean.token_ids[1:]  # its tokenizer prepends none
+
+
+def test_a_model_alone_within_a_budget(
+    model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model_folder("gpt2")
+    plenty = sg.load_model(folder, memory="2GiB", dtype="float64")
+    assert next(plenty.model.parameters()).dtype == torch.float64
+    plan = plenty.memory_plan
+    assert plan.saes == ()
+    assert plan.least == plan.least_keeping_all
+    assert plenty.working_memory == plan.working == plan.total - plan.libraries - plan.model
+    assert sg.load_model(folder, memory=plan.least, dtype="float64").working_memory == LEAST_WORKING
+    monkeypatch.setattr(bridge, "load_bridge", lambda *args: pytest.fail("loaded"))
+    with pytest.raises(SaeGraphsError, match="is too little") as caught:
+        sg.load_model(folder, memory=plan.least - 1, dtype="float64")
+    one_line(caught)
+    assert "SAE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("", {}, "no model given"),
+        ("./no-such-model", {}, "there is no folder ./no-such-model"),
+        ("no-such/model", {}, "'no-such/model' is not in the cache"),
+        (object(), {}, r"goes to sae_graphs\.LanguageModel\(model\)"),
+        ("demo", {"dtype": "int8"}, "'int8' is not one of"),
+        ("demo", {"device": "gpu9"}, "no device 'gpu9'"),
+        ("demo", {"memory": "much"}, "memory 'much' is not a size"),
+    ],
+)
+def test_wrong_input_for_a_model_alone(
+    monkeypatch: pytest.MonkeyPatch, model: Any, options: dict[str, Any], message: str
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(SaeGraphsError, match=message) as caught:
+        sg.load_model(model, **options)
+    one_line(caught)
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"has no config\.json") as caught:
+        sg.load_model(tmp_path)
+    one_line(caught)
