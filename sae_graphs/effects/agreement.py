@@ -17,6 +17,7 @@ from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.late import view
 from sae_graphs.schema import plain
+from sae_graphs.words import percent
 
 Verdict = Literal["safe", "rough", "not safe"]  # in order
 
@@ -100,6 +101,26 @@ class MethodComparison:
     def _repr_html_(self) -> str:
         shown: str = view("comparison_html")(self)
         return shown
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The figures in words: the head, then a row for each layer pair and method, then all."""
+        k = next(iter(self.overall.values())).k
+        head = ("layers", "by", "correlation", f"same {k}", "wrong sign", "unseen", "verdict")
+        pairs = [(f"{pair.source} → {pair.target}", pair.methods) for pair in self.pairs]
+        rows = [
+            (
+                layers,
+                method,
+                "" if figures.rank_correlation is None else f"{figures.rank_correlation:.2f}",
+                "" if figures.overlap is None else percent(figures.overlap),
+                percent(figures.wrong_sign),
+                percent(figures.unseen),
+                figures.verdict,
+            )
+            for layers, methods in [*pairs, ("all", self.overall)]
+            for method, figures in methods.items()
+        ]
+        return head, rows
 
     @property
     def exact_seconds(self) -> float:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.gallery.runs import Run, annotations_of, graph_of, has_report, report_of
+from sae_graphs.gallery.comparison import comparison
+from sae_graphs.gallery.runs import Run, annotations_of, graph_of, has_report, report_of, runs_in
 from sae_graphs.gallery.skeleton import PARTS, Page, compare_address, sheet
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.document.templates import macros, ours
@@ -33,7 +34,6 @@ from sae_graphs.validation.report.marks import findings_of
 LISTED = 200  # other runs in the bar's list
 _BODY = re.compile(r"<body\b[^>]*>")
 
-
 WIDTH, HEIGHT = 46.0, 14.0  # of a bar
 EDGES = 150  # the strongest are drawn
 MARGIN = 8.0
@@ -43,6 +43,7 @@ LEAST = 360.0, 200.0  # a small graph is not blown up
 Kind = Literal["explorer", "comparison", "thumbnail"]
 _PACKAGES = Path(__file__).parents[2]
 # No module is looked for in the folder that the user is in: runs of others' may lie there.
+# `concurrent.futures` looks there when it starts a worker, and cannot end one that is at work.
 _CODE = (
     "import sys; sys.path.append(sys.argv[1]); from sae_graphs.gallery.artist import serve; serve()"
 )
@@ -147,13 +148,6 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, str]:
 
 def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = False) -> Page:
     """What `Artist.draw` returns, made here and now."""
-    from sae_graphs.gallery.comparison import comparison
-
-    pass
-    from sae_graphs.gallery.runs import graph_of, runs_in
-
-    pass
-
     runs = runs_in(folder)
     if not set(names) <= runs.keys():
         raise SaeGraphsError("the run is gone; go back to all runs")

@@ -33,15 +33,6 @@ from sae_graphs.validation.verdicts import verdict
 KEPT = 2**26  # characters of pages and pictures that are kept
 
 
-# -- finding ---------------------------------------------------------------------------------------
-
-
-# -- reading ---------------------------------------------------------------------------------------
-
-
-# -- cards -----------------------------------------------------------------------------------------
-
-
 class Library:
     """A folder of runs, with what was read and drawn of them kept while their files stay the same.
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sae_graphs.render.notebook import _shown, _table
-from sae_graphs.words import signed
-
-if TYPE_CHECKING:
-    from sae_graphs.validation.evidence import Curve, ValidationReport
+from sae_graphs.render.document.templates import filled
+from sae_graphs.render.notebook import table_html
+from sae_graphs.validation.evidence import Curve, ValidationReport
+from sae_graphs.validation.judging import deciding
+from sae_graphs.validation.report.marks import judged
+from sae_graphs.words import p_value, probability, share, signed, times
 
 
 def report_html(report: ValidationReport) -> str:
     """What validation found: a row for each component and path, then the verdicts in words."""
-    from sae_graphs.validation.judging import deciding
-    from sae_graphs.validation.report.marks import judged
-    from sae_graphs.words import p_value, probability, share, times
-
     found = judged(report)
     in_nats = report.contrast is not None
     head = ("", "verdict", "features", "before → after", "carried", "p", "q", "× controls' median")
@@ -41,18 +36,19 @@ def report_html(report: ValidationReport) -> str:
                 times(tested.ratio if tested else None),
             )
         )
-    words = "".join(
-        f"<li><b>{_shown(unit.name)}</b> {_shown(judgement.words)}</li>"
+    verdicts = [
+        (unit.name, judgement.words)
         for unit, judgement, _ in found
         if unit.kind == "component" or judgement.supported
-    )
-    warnings = "".join(f"<p>⚠ {_shown(text)}</p>" for text in report.warnings)
-    return f"{warnings}{_table(head, rows, 'Components and paths, ablated')}<ul>{words}</ul>"
+    ]
+    table = table_html("Components and paths, ablated", head, rows)
+    name = "validation/report/notebook.html.j2"
+    return str(filled(name, warnings=report.warnings, table=table, verdicts=verdicts))
 
 
 def curve_svg(curve: Curve) -> str:
     """A response curve as a plot."""
-    from sae_graphs.validation.report.plots import curve_plot
+    from sae_graphs.validation.report.plots import curve_plot  # a report's table needs no plots
 
     clean = [r for c, r in zip(curve.coefficients, curve.responses, strict=True) if c == 1.0]
     return curve_plot(curve, clean[0] if clean else None)
