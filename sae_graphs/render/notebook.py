@@ -64,7 +64,7 @@ def node_html(node: Node) -> str:
         name = f'<a href="{in_page(address)}" target="_blank" rel="noreferrer">{name}</a>'
     lines = [f"<b>{name}</b> active {plain(node.activation)}, in Graph {node.component}"]
     if node.explanation:
-        lines.append(_shown(node.explanation))
+        lines.append(shown(node.explanation))
     largest = largest_activation(node)
     lines += [_context(context, largest) for context in node.contexts]
     lines += _effects(node)
@@ -112,16 +112,16 @@ def comparison_html(found: MethodComparison) -> str:
         for layers, methods in [*pairs, ("all", found.overall)]
         for method, figures in methods.items()
     ]
-    return _table(head, rows, "Estimates beside exact effects")
+    return table_html(head, rows, "Estimates beside exact effects")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+def table_html(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
     named = "".join(f"<th {_LEFT}>{in_page(name)}</th>" for name in head)
     body = "".join(
-        f"<tr>{''.join(f'<td {_LEFT}>{_shown(value)}</td>' for value in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td {_LEFT}>{shown(value)}</td>' for value in row)}</tr>" for row in rows
     )
     return f"<table><caption>{in_page(caption)}</caption><tr>{named}</tr>{body}</table>"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     return in_page(visible(text, space=" "))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sae_graphs.render.notebook import _shown, _table
+from sae_graphs.render.notebook import shown, table_html
 from sae_graphs.words import signed
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def report_html(report: ValidationReport) -> str:
             )
         )
     words = "".join(
-        f"<li><b>{_shown(unit.name)}</b> {_shown(judgement.words)}</li>"
+        f"<li><b>{shown(unit.name)}</b> {shown(judgement.words)}</li>"
         for unit, judgement, _ in found
         if unit.kind == "component" or judgement.supported
     )
-    warnings = "".join(f"<p>⚠ {_shown(text)}</p>" for text in report.warnings)
-    return f"{warnings}{_table(head, rows, 'Components and paths, ablated')}<ul>{words}</ul>"
+    warnings = "".join(f"<p>⚠ {shown(text)}</p>" for text in report.warnings)
+    return f"{warnings}{table_html(head, rows, 'Components and paths, ablated')}<ul>{words}</ul>"
 
 
 def curve_svg(curve: Curve) -> str:
