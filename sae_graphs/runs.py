@@ -30,7 +30,7 @@ VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a
 REPORT = "validation.html"
 
 
-_OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")
+OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "networkx", "pygraphviz")
 
 
@@ -198,7 +198,7 @@ def folder_for(
 
     def free(folder: Path) -> bool:
         held = record_of(folder)
-        if held and [held.get(name) for name in _OF_RUN] != mine:
+        if held and [held.get(name) for name in OF_RUN] != mine:
             return False
         return save_effects or not holds_effects(folder)
 
@@ -231,7 +231,7 @@ def partial_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def _made() -> dict[str, Any]:
+def made_with() -> dict[str, Any]:
     """When, and with what."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -18,16 +18,16 @@ from sae_graphs.graph.annotations import to_bytes as annotations_to_bytes
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes
 from sae_graphs.runs import (
-    _OF_RUN,
     ANNOTATIONS,
     EFFECTS,
     GRAPH,
+    OF_RUN,
     PAGE,
     RECORD,
     VALIDATION,
-    _made,
     alone_in,
     holds_effects,
+    made_with,
     record_of,
     replace_folder,
     run_folder,
@@ -89,7 +89,7 @@ def write_run(
         "neuronpedia": _pages(graph),
         "replotted_from": None if replotted_from is None else str(replotted_from.resolve()),
         "seconds": round(seconds, 4),
-        **_made(),
+        **made_with(),
         "files": list(names),
     }
     written[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
@@ -189,9 +189,9 @@ def kept_annotations(folder: Path) -> Annotations:
 
 
 def check_keeps_annotations(folder: Path, run: Sequence[str | None]) -> None:
-    """Fail where a run would delete what was said of another; `run` is what `_OF_RUN` names."""
+    """Fail where a run would delete what was said of another; `run` is what `OF_RUN` names."""
     held = record_of(folder) or {}
-    if (folder / ANNOTATIONS).is_file() and [held.get(name) for name in _OF_RUN] != list(run):
+    if (folder / ANNOTATIONS).is_file() and [held.get(name) for name in OF_RUN] != list(run):
         raise SaeGraphsError(
             f"{folder} holds {ANNOTATIONS}, what was said of a run of another prompt or model, "
             "which this run would replace; move it, or give another folder with --out"
@@ -230,7 +230,7 @@ def write_validation(
         "settings": dict(report.settings),
         "tested": len(report.units),
         "seconds": round(seconds, 4),
-        **_made(),
+        **made_with(),
         "files": list(names),
     }
     written[RECORD] = (json.dumps(record, indent=1) + "\n").encode()

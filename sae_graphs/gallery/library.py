@@ -16,11 +16,11 @@ from sae_graphs.gallery.artist import Artist, Kind
 from sae_graphs.gallery.runs import (
     Card,
     Run,
-    _brief,
-    _readable,
     annotations_of,
+    brief,
     graph_of,
     has_report,
+    readable_file,
     report_of,
     runs_in,
 )
@@ -136,7 +136,7 @@ def _card(run: Run) -> Card:
     try:
         return _full_card(run, created)
     except SaeGraphsError as problem:
-        return Card(run, created, problem=_brief(problem, run))
+        return Card(run, created, problem=brief(problem, run))
     except Exception as problem:  # a file can be broken in more ways than anyone thinks of
         return Card(run, created, problem=f"it cannot be shown ({problem!r:.200})")
 
@@ -166,7 +166,7 @@ def _full_card(run: Run, created: float) -> Card:
 def _created(run: Run) -> float:
     """When the run was made: as its record says, else when its graph was written."""
     with suppress(SaeGraphsError, OSError, ArithmeticError, LookupError, *_DAMAGE):
-        record = json.loads(_readable(run, (RECORD,)).read_text(encoding="utf-8"))
+        record = json.loads(readable_file(run, (RECORD,)).read_text(encoding="utf-8"))
         made = datetime.fromisoformat(record["created"])
         return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
     stamp = _stamp(run.folder / GRAPH)

@@ -132,11 +132,11 @@ def _is_harmless(name: str) -> bool:
 
 def graph_of(run: Run) -> CausalGraph:
     """The run's graph; raises `SaeGraphsError` where it cannot be read, whatever is there."""
-    file = _readable(run, (GRAPH,))
+    file = readable_file(run, (GRAPH,))
     try:
         return CausalGraph.load(file)
     except SaeGraphsError as problem:
-        raise GraphFileError(_brief(problem, run)) from problem
+        raise GraphFileError(brief(problem, run)) from problem
 
 
 def annotations_of(run: Run, graph: CausalGraph) -> tuple[Annotations, str | None]:
@@ -145,10 +145,10 @@ def annotations_of(run: Run, graph: CausalGraph) -> tuple[Annotations, str | Non
     if plain_file(run, name) is None:
         return NO_ANNOTATIONS, None
     try:
-        file = _readable(run, name)
+        file = readable_file(run, name)
         return fitting(load_annotations(file), graph.parts.features), None
     except SaeGraphsError as problem:
-        return NO_ANNOTATIONS, f"{ANNOTATIONS} is left out: {_brief(problem, run)}"
+        return NO_ANNOTATIONS, f"{ANNOTATIONS} is left out: {brief(problem, run)}"
 
 
 def report_of(run: Run, graph: CausalGraph) -> tuple[ValidationReport | None, str | None]:
@@ -157,9 +157,9 @@ def report_of(run: Run, graph: CausalGraph) -> tuple[ValidationReport | None, st
     if plain_file(run, names) is None:
         return None, None
     try:
-        report = evidence_json.load(_readable(run, names))
+        report = evidence_json.load(readable_file(run, names))
     except SaeGraphsError as problem:
-        return None, f"the validation is left out: {_brief(problem, run)}"
+        return None, f"the validation is left out: {brief(problem, run)}"
     if not is_of(report, graph):
         return None, "the validation is left out: it is of another graph; validate this one again"
     return report, None
@@ -170,7 +170,7 @@ def has_report(run: Run) -> bool:
     return plain_file(run, (VALIDATION, REPORT)) is not None
 
 
-def _readable(run: Run, names: Sequence[str]) -> Path:
+def readable_file(run: Run, names: Sequence[str]) -> Path:
     file, name = plain_file(run, names), "/".join((run.name, *names))
     if file is None:
         raise GraphFileError(f"{name} is not a plain file, and links are not followed")
@@ -179,6 +179,6 @@ def _readable(run: Run, names: Sequence[str]) -> Path:
     return file
 
 
-def _brief(problem: Exception, run: Run) -> str:
+def brief(problem: Exception, run: Run) -> str:
     """The message with the run's name for its path on this machine."""
     return str(problem).replace(f"{run.folder}{os.sep}", f"{run.name}/")

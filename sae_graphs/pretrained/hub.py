@@ -196,7 +196,7 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
 
     file = f"{name} of {repo_id}" if name else repo_id
     asked = what if what.endswith(repr(repo_id)) and not name else f"{what}: {file}"
-    match _telling(problem):
+    match telling(problem):
         case errors.GatedRepoError():
             return (
                 f"{what}: {repo_id} is gated; accept its terms on {SITE}/{repo_id}, then set "
@@ -218,7 +218,7 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
             return missing_words(what, repo_id, [name or "its main branch"])
         case errors.HFValidationError():
             return f"{what}: {repo_id!r} is not the name of a repository; expected owner/name"
-        case errors.HfHubHTTPError() as answer if (code := _status(answer)) is not None:
+        case errors.HfHubHTTPError() as answer if (code := status_of(answer)) is not None:
             if code in (401, 403):
                 return f"{what}: the hub refuses {file} ({code}); log in with `hf auth login`"
             if code in (404, 410, 451):
@@ -232,13 +232,13 @@ def problem_words(problem: BaseException, repo_id: str, what: str, name: str | N
     )
 
 
-def _telling(problem: BaseException) -> BaseException:
+def telling(problem: BaseException) -> BaseException:
     """The error of the hub's own that stands behind another, if one does."""
     from huggingface_hub import errors
 
     seen: BaseException | None = problem
     while seen is not None:
-        if isinstance(seen, errors.HfHubHTTPError) and _status(seen) is not None:
+        if isinstance(seen, errors.HfHubHTTPError) and status_of(seen) is not None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return problem
@@ -264,7 +264,7 @@ def reason_of(problem: BaseException) -> str:
     return text.splitlines()[0][:160]
 
 
-def _status(problem: BaseException) -> int | None:
+def status_of(problem: BaseException) -> int | None:
     with suppress(AttributeError, TypeError, ValueError):
         return int(problem.response.status_code)  # type: ignore[attr-defined]
     return None

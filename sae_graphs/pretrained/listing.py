@@ -12,7 +12,7 @@ from typing import Any
 
 from sae_graphs.errors import HubError
 from sae_graphs.files import write_atomically
-from sae_graphs.pretrained.hub import _status, _telling, commit_here, file_sizes, problem_words
+from sae_graphs.pretrained.hub import commit_here, file_sizes, problem_words, status_of, telling
 from sae_graphs.pretrained.sizes import StoredTensor
 
 LISTING_SECONDS = 15.0  # to wait for a repository's list of files
@@ -102,7 +102,7 @@ def listing_of(repo_id: str, what: str) -> tuple[dict[str, int], str | None]:
 def is_answer(problem: HubError) -> bool:
     """Whether the hub itself refused something, and was not out of reach or out of order."""
     behind = problem.__cause__
-    status = None if behind is None else _status(_telling(behind))
+    status = None if behind is None else status_of(telling(behind))
     return status is not None and status < 500 and status != 429
 
 
