@@ -107,7 +107,7 @@ class MethodComparison:
         k = next(iter(self.overall.values())).k
         head = ("layers", "by", "correlation", f"same {k}", "wrong sign", "unseen", "verdict")
         pairs = [(f"{pair.source} → {pair.target}", pair.methods) for pair in self.pairs]
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 layers,
                 method,

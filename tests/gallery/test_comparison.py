@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -52,7 +53,7 @@ def few() -> CausalGraph:
     return assemble(whole.run, whole.nodes, whole.edges[:2])
 
 
-def drawings(a: CausalGraph, b: CausalGraph) -> dict[Side, str]:
+def drawings(a: CausalGraph, b: CausalGraph) -> Mapping[Side, str]:
     return sides(union(difference(a, b)), a.run, b.run)[1]
 
 
