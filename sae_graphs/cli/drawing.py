@@ -109,7 +109,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
             )
     except KeyboardInterrupt:
         if partial.n_kept:
-            layers = f"{partial.n_kept} of {partial.n_layers} layers"
+            layers = f"{partial.n_kept} of {partial.n_parts} layers"
             err.print(f"{layers} are measured; run the same command again to go on from there")
         raise
     partial.remove()

@@ -202,7 +202,7 @@ def validate_and_print(asked: Asked, settings: ValidationSettings, source: Sourc
             )
     except KeyboardInterrupt:
         if partial.n_kept:
-            done = f"{partial.n_kept} of {partial.n_units} paths"
+            done = f"{partial.n_kept} of {partial.n_parts} paths"
             err.print(f"{done} are tested; run the same command again to go on from there")
         raise
     seconds = time.perf_counter() - started

@@ -105,7 +105,7 @@ def causal_graph(
     partial = partial_of(resume, effects)
     if partial is not None:
         key = functools.partial(key_of, experiment)
-        partial.begin(key, len(experiment.ablations), at_once=effects is not None)
+        partial.begin(key, range(len(experiment.ablations)), at_once=effects is not None)
     blocks = measure_all(experiment, progress, partial)
 
     chosen = select(

@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from sae_graphs._version import __version__
-from sae_graphs.checkpoint import run_key
+from sae_graphs.checkpoint import WhileWritable, run_key
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.token_rows import Place
 from sae_graphs.files import write_atomically
@@ -89,7 +89,7 @@ class ContextsPartial:
     ) -> None:
         self._files, self._model, self._facts = list(files), model, facts
         self._step = 0
-        self._broken = False
+        self._writer = WhileWritable(self.record)
 
     @property
     def record(self) -> Path:
@@ -122,8 +122,6 @@ class ContextsPartial:
 
     def write(self, kept: Kept) -> bool:
         """Keep a state in place of the one before; False where that fails, once and for all."""
-        if self._broken:
-            return False
         step = self._step + 1
         record = {
             "schema": SCHEMA,
@@ -133,18 +131,16 @@ class ContextsPartial:
             "done": kept.done,
             "counted": kept.counted,
         }
-        try:
+
+        def write_step() -> None:
             for file, tensors in zip(self._tensors(step), kept.layers, strict=True):
                 whole = {name: values.contiguous() for name, values in tensors.items()}
                 about = {"run": json.dumps(self._key), "step": str(step)}
                 write_atomically(file, safetensors_bytes(whole, metadata=about))
             write_atomically(self.record, json.dumps(record).encode())
             self._step = step
-        except OSError as problem:
-            reason = problem.strerror or problem
-            log.warning("cannot write %s: %s: it could not be resumed", self.record, reason)
-            self._broken = True
-        return not self._broken
+
+        return self._writer.write(write_step)
 
     def remove(self) -> None:
         """Delete all of it, once the store is in place."""

@@ -116,7 +116,7 @@ def validate(
         if tested is None:
             tested = _tested(unit, found, settings, counter.tick)
             if kept is not None:
-                kept.write(tested)
+                kept.write(unit.name, tested)
         counter.finish(cost)
         units.append(tested)
     report = ValidationReport(

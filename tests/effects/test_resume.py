@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from sae_graphs import checkpoint
 from sae_graphs.effects import experiment as measuring
 from sae_graphs.effects import partial as resume
 from sae_graphs.effects.arrays import Effects
@@ -44,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers are written as soon as they are done."""
-    monkeypatch.setattr(resume, "PATIENCE", -1.0)
+    monkeypatch.setattr(checkpoint, "PATIENCE", -1.0)
 
 
 @pytest.fixture
@@ -155,10 +156,10 @@ def test_a_short_run_writes_nothing(
 
 def test_what_waited_is_written_once_the_run_takes_long(tmp_path: Path) -> None:
     partial = Partial(tmp_path / "partial")
-    partial.begin(lambda: "key", 3)
+    partial.begin(lambda: "key", range(3))
     for depth in range(3):
         if depth == 2:
-            partial._started -= 2 * resume.PATIENCE
+            partial._started -= 2 * checkpoint.PATIENCE
         layer = effects_of(depth, [1], [[0.5, -1.0]])
         assert len(list(partial.layer(depth, functools.partial(iter, [layer])))) == 1
         assert partial.n_kept == (3 if depth == 2 else 0)

@@ -84,7 +84,7 @@ def test_a_stopped_run_tests_only_what_is_left(
     assert again == whole
     assert tested == ["Graph 1, path 1"] and heard == [(1, 2)]
     assert done == sorted(done) and done[-1][0] == done[-1][1]
-    assert (partial.n_kept, partial.n_units) == (2, 2)
+    assert (partial.n_kept, partial.n_parts) == (2, 2)
     tested.clear()
     assert run(tiny, graph, OTHER_PROMPT, resume=folder) == whole and tested == []
     partial.remove()
