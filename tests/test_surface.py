@@ -20,7 +20,10 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked, with_settings
 from sae_graphs.validation.settings import ValidationSettings
 
-TYPES = {"CausalGraph", "Edge", "FeatureId", "InstrumentedModel", "Node", "ValidationReport"}
+TYPES = {
+    *("CausalGraph", "Edge", "FeatureId", "InstrumentedModel", "LanguageModel", "Node"),
+    "ValidationReport",
+}
 
 # What only one of the two has: Python takes objects, the command line files and how to print.
 COMMANDS_ALONE = {

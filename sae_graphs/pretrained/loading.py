@@ -78,6 +78,7 @@ def load(
     return _loaded(wanted, device, dtype, memory, fetching)
 
 
+@checked
 def load_model(
     model: str | Path = BUNDLED,
     *,

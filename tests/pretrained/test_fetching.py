@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 
 import sae_graphs as sg
 from sae_graphs.errors import HubError, SaeGraphsError, SAELoadError
@@ -104,6 +105,24 @@ def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
     assert len(hub.asked) == before  # no request at all
     assert len(watch.plans) == 1
     assert sg.causal_graph(again, "Copyright (C").edges == graph.edges
+
+
+def test_a_model_alone_fetches_no_saes(hub: FakeHub) -> None:
+    watch = Watch()
+    model = sg.load_model(MODEL, fetching=watch)
+    (plan, least), *more = watch.plans
+    assert not more
+    assert (plan.words.startswith("fetching the model gpt2 ("), "SAE" in plan.words) == (
+        True,
+        False,
+    )
+    assert least == model.memory_plan.least
+    assert cached_files("gpt2")
+    assert not cached_files(REPO)
+    before = len(hub.asked)
+    again = sg.load_model(MODEL)
+    assert len(hub.asked) == before
+    assert torch.equal(again.run("Copyright (C").logits, model.run("Copyright (C").logits)
 
 
 def test_only_the_layers_asked_for_are_fetched(hub: FakeHub) -> None:

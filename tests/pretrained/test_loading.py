@@ -283,6 +283,7 @@ def test_a_model_alone_within_a_budget(
         ("demo", {"dtype": "int8"}, "'int8' is not one of"),
         ("demo", {"device": "gpu9"}, "no device 'gpu9'"),
         ("demo", {"memory": "much"}, "memory 'much' is not a size"),
+        ("demo", {"saes": "folder"}, "no option 'saes'"),
     ],
 )
 def test_wrong_input_for_a_model_alone(
