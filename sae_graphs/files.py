@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError
+
+log = logging.getLogger(__name__)
 
 BUNDLED_TEXTS = "texts.jsonl"  # beside the bundled model: documents as JSON strings
 
@@ -34,6 +39,32 @@ def save_at(path: str | Path, name: str, data: bytes) -> Path:
     except OSError as problem:
         raise SaeGraphsError(f"cannot write {file}: {problem.strerror}") from problem
     return file
+
+
+@contextmanager
+def locked(file: Path, *, wait: bool) -> Iterator[None]:
+    """No other process holds this lock meanwhile, where the system can lock files.
+
+    Raises `filelock.Timeout` where one holds it and this is not to `wait`. The lock's file is gone
+    afterwards, and what a process that was killed leaves of it does not count.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as problem:  # a folder of others', or no locks here
+        log.info("cannot lock %s: %s", file, problem)
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows
+            file.unlink()  # while it is held: later it may be another's, who then tries again
+        lock.release()
 
 
 def bundled_folder() -> Path:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import platform
 import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from errno import ENOENT
 from importlib.metadata import PackageNotFoundError, version
+from os import strerror
 from pathlib import Path
 from typing import Any
 
 from sae_graphs._version import __version__
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.files import locked
 
 # The names of the files in a run's folder, and in the folder of its validation.
 RECORD = "run.json"
@@ -29,7 +31,7 @@ PAGE = "graph.html"
 VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a run's
 REPORT = "validation.html"
 
-
+LOCK = ".sae-graphs.lock"  # beside the folders of runs, while one is replaced
 OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "networkx", "pygraphviz")
 
@@ -157,23 +159,11 @@ def recorded_files(folder: Path) -> frozenset[str]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Other runs that write into this folder wait, where the system can lock folders."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    """Other runs that write into this folder wait; `FileNotFoundError` where there is none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(ENOENT, strerror(ENOENT), str(folder))
+    with locked(folder / LOCK, wait=True):
         yield
-        return
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder of others', where ours alone is ours
-        yield
-        return
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def folder_for(

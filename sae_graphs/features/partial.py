@@ -7,14 +7,13 @@ earlier state, or the later one, never a mixture.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
@@ -23,10 +22,8 @@ from sae_graphs._version import __version__
 from sae_graphs.checkpoint import WhileWritable, run_key
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.token_rows import Place
-from sae_graphs.files import write_atomically
+from sae_graphs.files import locked, write_atomically
 from sae_graphs.model.instrument import InstrumentedModel, weights_of
-
-log = logging.getLogger(__name__)
 
 SCHEMA = "sae_graphs/contexts-partial/2"
 RECORD = "contexts.partial.json"
@@ -47,26 +44,14 @@ def alone_with(files: Sequence[Path]) -> Iterator[None]:
     """
     with ExitStack() as held:
         for path in sorted({file.with_name(LOCK) for file in files}):
-            lock = FileLock(path)
             try:
-                lock.acquire(blocking=False)
+                held.enter_context(locked(path, wait=False))
             except Timeout as problem:
                 raise SaeGraphsError(
                     f"another run finds contexts for these SAEs: it holds {path}; wait until it is "
                     "done, or stop it"
                 ) from problem
-            except (OSError, NotImplementedError) as problem:  # a file system without locks
-                log.info("cannot lock %s: %s", path, problem)
-            else:
-                held.callback(_let_go, lock, path)
         yield
-
-
-def _let_go(lock: FileLock, path: Path) -> None:
-    """The file goes while it is held: later it may be another's."""
-    with suppress(OSError):  # Windows
-        path.unlink()
-    lock.release()
 
 
 class Kept(NamedTuple):
