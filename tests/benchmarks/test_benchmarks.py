@@ -28,6 +28,7 @@ from sae_graphs.model.preactivations import SHARE
 from tests.conftest import BridgeOf
 from tests.support.models import KINDS, PROMPT, STACKS, in_dtype, random_stack, tokenizer
 from tests.support.oracle import Oracle
+from tests.support.slow import first
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +38,7 @@ def shapes() -> Shapes:
     return make_shapes(TINY)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first(3, KINDS))
 def test_full_passes_give_the_effects_of_the_oracle(bridge_of: BridgeOf, kind: str) -> None:
     bridge = bridge_of("gpt2", "float64")
     saes = random_stack(bridge, STACKS["pre"], [kind])

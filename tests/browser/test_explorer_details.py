@@ -17,6 +17,8 @@ from tests.browser.reading import arrows, box, kept, slide
 from tests.browser.test_explorer import FEATURE, diamond
 from tests.support.rich_graphs import graph_of, large, two_edges
 
+pytestmark = pytest.mark.slow
+
 
 def folded(*names: str) -> Annotations:
     return Annotations(groups=(Group("middle", tuple(map(FEATURE, names)), folded=True),))

@@ -16,6 +16,8 @@ from tests.browser.conftest import OWN, Watched
 from tests.support.rich_graphs import large, two_components, two_edges
 from tests.support.saved_runs import Site, served, write_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

@@ -99,6 +99,7 @@ def test_a_file_is_drawn_and_words_on_the_line_take_its_place(
     assert "★" in picture(tmp_path / "here") and "Kept" in picture(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_a_long_run_is_not_lost_to_foreign_annotations(
     run: Commands, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_file_takes_the_place_of_one_that_cannot_be_read(run: Commands, tmp_pa
     assert load(tmp_path / "plain-annotated") == TOLD
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_drawn_again(run: Commands, tmp_path: Path) -> None:
     saved(tmp_path / "told", TOLD)
     again = ("graph", "--from", "told", "--formats", "svg")
@@ -186,6 +188,7 @@ def test_annotations_of_another_graph_are_refused(run: Commands, tmp_path: Path)
     assert not (tmp_path / "plain-annotated").exists()
 
 
+@pytest.mark.slow
 def test_effects_chosen_anew_keep_annotations(
     run: Commands, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
@@ -213,6 +216,7 @@ def test_a_rewritten_graph_keeps_its_annotations(tmp_path: Path) -> None:
     assert "annotations.json" in files_of(folder)
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_validation_are_annotated(tmp_path: Path) -> None:
     folder = saved(tmp_path / "told", TOLD)
     write_validation(folder / "validation", evidence.report(), example(), seconds=1.0)

@@ -95,12 +95,14 @@ def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: P
     assert (tmp_path / "here" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_prompts_with_one_slug_get_two_folders(run: Command, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot")
     run("graph", "Copyright [C", "--formats", "dot")
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
     answer = run("graph", "the cat", "--model", model, "--saes", saes, "--min-path-edges", "1")
@@ -278,6 +280,7 @@ def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
         assert (tmp_path / "here" / "graph.svg").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_hostile_prompt_draws_and_prints(run: Command, tmp_path: Path) -> None:
     prompt = "<script>alert('&\"')</script>\x1b[31m\u202e\nCopyright (C"
     answer = run("graph", prompt, "--out", "here")

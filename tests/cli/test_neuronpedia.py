@@ -276,6 +276,7 @@ def test_features_are_pinned_by_address(
             assert message in answer.err
 
 
+@pytest.mark.slow
 def test_drawing_again_asks_nothing(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
@@ -353,6 +354,7 @@ def test_a_second_time_asks_nothing_and_changes_nothing(
     assert len(neuronpedia.asked) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gone", "place"), crossed([False, True], ["here", "mine.json"]))
 def test_a_newer_run_stays(
     run: Commands,

@@ -14,6 +14,7 @@ from sae_graphs.validation import validate as validation
 from sae_graphs.validation.evidence_json import load
 from tests.support.commands import Commands
 from tests.support.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
+from tests.support.slow import first
 
 SMALL = ("--controls", "19", "--paths", "1", "--snippets", "2")
 QUICK = ("--controls", "3", "--paths", "1", "--quick")
@@ -77,7 +78,7 @@ def test_the_bundled_model(commands: Commands, tmp_path: Path) -> None:
     assert not list(run.glob(".*"))
 
 
-@pytest.mark.parametrize("given", ["here", "here/graph.json"])
+@pytest.mark.parametrize("given", first(1, ["here", "here/graph.json"]))
 @pytest.mark.usefixtures("here")
 def test_a_run_is_its_folder_or_its_graph(commands: Commands, tmp_path: Path, given: str) -> None:
     answer = commands("validate", given, *QUICK)
@@ -106,6 +107,7 @@ def test_options_reach_the_report(commands: Commands, here: CausalGraph, tmp_pat
     assert not (tmp_path / "here" / "validation").exists()
 
 
+@pytest.mark.slow
 def test_discovery(commands: Commands, tiny_folders: tuple[str, str], tmp_path: Path) -> None:
     model, saes = tiny_folders
     prompts = [PROMPT, PROMPT + " on", OTHER_PROMPT, "the cat sat on the red mat"]
@@ -161,6 +163,7 @@ def test_the_same_command_gives_the_same_report(commands: Commands, tmp_path: Pa
     assert reports[0] == reports[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_ctrl_c_leaves_what_is_done_to_go_on_from(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

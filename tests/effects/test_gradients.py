@@ -27,7 +27,7 @@ from tests.conftest import BridgeOf
 from tests.support.against_oracle import Case, case_of, kinds_for
 from tests.support.linear_model import linear_model
 from tests.support.models import KINDS, PROMPT
-from tests.support.slow import covering
+from tests.support.slow import covering, first
 
 Record = Callable[[str, object], None]
 CASES = (
@@ -225,7 +225,7 @@ def test_against_plain_autograd(
     assert worst < 1e-5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first(3, KINDS))
 def test_a_gradient_is_the_effect_of_a_small_change(bridge_of: BridgeOf, kind: str) -> None:
     """What a ten-millionth less of a feature does, measured and extrapolated."""
     case = case_of(bridge_of("gpt2", "float64"), "pre", [kind], "float64")  # float64 throughout
@@ -274,7 +274,7 @@ def completeness_error(case: Case, depth: int, steps: int) -> float:
     return float((total - joint).abs().max() / joint.abs().max())
 
 
-@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("depth", first(1, [0, 2]))
 def test_integrated_gradients_are_complete(gpt2: Case, depth: int) -> None:
     """All sources' estimates add up to the effect of changing them all: the line's two ends."""
     errors = [completeness_error(gpt2, depth, steps) for steps in (1, 10, 100, 300)]

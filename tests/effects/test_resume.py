@@ -32,6 +32,7 @@ from tests.conftest import BridgeOf
 from tests.support.commands import Commands
 from tests.support.effects import effects_of
 from tests.support.models import OTHER_PROMPT, PROMPT, STACKS, random_stack
+from tests.support.slow import first
 
 CASES: dict[str, dict[str, Any]] = {
     "all": {},
@@ -172,21 +173,24 @@ def test_what_waited_is_written_once_the_run_takes_long(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     ("options", "reused"),
-    [
-        ({"top_k": 3}, True),
-        ({"per": "source"}, True),
-        ({"min_path_edges": 1}, True),
-        ({"seed": 5}, True),
-        ({"heads": True}, True),
-        ({"ablate": "read"}, False),
-        ({"ablate_first": True}, False),
-        ({"read": -2}, False),
-        ({"layers": ("0", "2")}, False),
-        ({"outputs": 2}, False),
-        ({"method": "gradient"}, False),
-        ({"intervention": scale(0.5)}, False),
-        ({"prompt": OTHER_PROMPT}, False),
-    ],
+    first(
+        8,
+        [
+            ({"top_k": 3}, True),
+            ({"per": "source"}, True),
+            ({"min_path_edges": 1}, True),
+            ({"seed": 5}, True),
+            ({"heads": True}, True),
+            ({"ablate": "read"}, False),
+            ({"ablate_first": True}, False),
+            ({"read": -2}, False),
+            ({"layers": ("0", "2")}, False),
+            ({"outputs": 2}, False),
+            ({"method": "gradient"}, False),
+            ({"intervention": scale(0.5)}, False),
+            ({"prompt": OTHER_PROMPT}, False),
+        ],
+    ),
     ids=lambda value: str(value)[:30],
 )
 def test_only_what_changes_no_number_is_taken_over(
@@ -206,7 +210,7 @@ def test_only_what_changes_no_number_is_taken_over(
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("changed", ["model", "decoder", "encoder", "name"])
+@pytest.mark.parametrize("changed", first(1, ["model", "decoder", "encoder", "name"]))
 def test_other_weights_are_another_run(
     bridge_of: BridgeOf, tmp_path: Path, measured: list[int], changed: str
 ) -> None:
@@ -299,7 +303,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.013, 0.029, 0.05, 0.11])
+@pytest.mark.parametrize("delay", first(2, [0.0, 0.013, 0.029, 0.05, 0.11]))
 def test_a_kill_leaves_a_whole_layer_or_none(tmp_path: Path, delay: float) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", WRITE_FOREVER, str(tmp_path)],

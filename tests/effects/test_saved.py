@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from sae_graphs.model.interventions import scale
 from sae_graphs.runs import EFFECTS, folder_for
 from tests.support.commands import Commands
 from tests.support.models import PROMPT
-from tests.support.slow import crossed, examples
+from tests.support.slow import crossed, examples, first
 
 CASES: dict[str, dict[str, Any]] = {
     "all": {},
@@ -65,9 +66,16 @@ def demo() -> InstrumentedModel:
     return model
 
 
+@pytest.fixture(scope="module")
+def made(tiny: InstrumentedModel, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    folder = tmp_path_factory.mktemp("made") / "run"
+    return saved_run(tiny, PROMPT, folder), folder
+
+
 @pytest.fixture
-def saved(tiny: InstrumentedModel, tmp_path: Path) -> Saved:
-    return saved_run(tiny, PROMPT, tmp_path / "run"), tmp_path / "run"
+def saved(made: Saved, tmp_path: Path) -> Saved:
+    """A run and a copy of its folder."""
+    return made[0], Path(shutil.copytree(made[1], tmp_path / "run"))
 
 
 @pytest.fixture
@@ -205,7 +213,9 @@ def test_other_settings_give_the_graph_of_a_new_run(
         )
 
 
-@pytest.mark.parametrize("options", [{}, {"ablate": "each", "outputs": 5}], ids=["all", "each"])
+@pytest.mark.parametrize(
+    "options", first(1, [{}, {"ablate": "each", "outputs": 5}]), ids=["all", "each"]
+)
 def test_on_the_bundled_model(
     demo: InstrumentedModel, tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -380,6 +390,7 @@ def test_effects_of_another_schema(saved: Saved) -> None:
 # -- the commands ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path) -> None:
     answer = commands("graph", "Copyright (C", "--save-effects", "--formats", "dot")
     assert answer.code == 0, answer.err

@@ -26,6 +26,7 @@ from sae_graphs.features.store import Told, _Pace, _rows, stream_store
 from sae_graphs.features.token_rows import Place, TokenRows, passed
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.support.models import CORPUS, PROMPT, STACKS, random_stack, save_saes
+from tests.support.slow import first
 from tests.support.stacks import one_line
 
 WORDS = CORPUS.split()
@@ -104,10 +105,10 @@ class Heard:
 # -- going on --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stops", [(6,), (20,), (59,), (6, 7, 30), (60,), tuple(range(8, 60, 9))])
+@pytest.mark.parametrize("stops", first(2, [[6], [20], [59], [6, 7, 30], [60], [*range(8, 60, 9)]]))
 @pytest.mark.usefixtures("small_batches")
 def test_a_resumed_run_gives_the_same_store_to_the_last_bit(
-    model: InstrumentedModel, stops: tuple[int, ...]
+    model: InstrumentedModel, stops: list[int]
 ) -> None:
     stream_store(model, whole())
     expected = contents(model)
@@ -172,6 +173,7 @@ def test_a_crash_while_keeping_leaves_the_state_before(
     assert contents(model) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_batches")
 def test_what_another_run_left_is_refused_and_said(
     model: InstrumentedModel,
@@ -296,6 +298,7 @@ def test_a_short_run_keeps_nothing_on_the_way(model: InstrumentedModel) -> None:
 # -- alone -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_batches")
 def test_a_second_run_on_the_same_saes_is_refused(model: InstrumentedModel) -> None:
     stream_store(model, whole())
@@ -344,7 +347,7 @@ def test_another_process_keeps_a_run_away(model: InstrumentedModel) -> None:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 31, 32, 33, 100])
+@pytest.mark.parametrize("n", first(3, [1, 31, 32, 33, 100]))
 def test_so_many_tokens_are_read_and_no_more(model: InstrumentedModel, n: int) -> None:
     heard, read = Heard(), itertools.count()
 

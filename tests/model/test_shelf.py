@@ -17,6 +17,7 @@ from sae_graphs.model.saes import RoomFor, SAEStack, stack_from
 from sae_graphs.model.shelf import SAEShelf, SAESource
 from sae_graphs.pretrained.find_saes import find_saes, load_stack
 from tests.support.models import KINDS, STACKS, random_sae, save_saes
+from tests.support.slow import first
 from tests.support.stacks import cached, saes_on
 
 # -- the shelf -------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ def two_at_a_time(folder: Path, **options: Any) -> SAEStack:
     return load_stack(folder, room_for=lambda sizes: 0, **options)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first(3, KINDS))
 @pytest.mark.usefixtures("_no_collector")
 def test_the_same_numbers_two_at_a_time(tmp_path: Path, kind: str, alive: list[int]) -> None:
     folder = save_saes(
@@ -198,7 +199,7 @@ def test_questions_load_nothing(tmp_path: Path, alive: list[int]) -> None:
     assert len(alive) == 4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first(3, KINDS))
 @pytest.mark.usefixtures("_no_collector")
 def test_a_decoder_keeps_nothing_of_the_sae(tmp_path: Path, kind: str) -> None:
     saes = [random_sae(kind, hook, size=1.0, seed=1) for hook in STACKS["pre"]]

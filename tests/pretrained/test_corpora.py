@@ -204,6 +204,7 @@ def test_what_the_hub_refuses(
     assert named in text and "'a/b'" in text
 
 
+@pytest.mark.slow
 def test_offline_for_real() -> None:
     code = (
         "from sae_graphs.pretrained.corpora import texts_of\n"

@@ -125,6 +125,7 @@ def test_a_model_alone_fetches_no_saes(hub: FakeHub) -> None:
     assert torch.equal(again.run("Copyright (C").logits, model.run("Copyright (C").logits)
 
 
+@pytest.mark.slow
 def test_only_the_layers_asked_for_are_fetched(hub: FakeHub) -> None:
     watch = Watch()
     model = sg.load(MODEL, layers=("3", "5"), fetching=watch)
@@ -241,6 +242,7 @@ def test_half_a_file_is_counted_as_here(
     check_disk([HubFile(REPO, WEIGHTS, 4760)])
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_is_half_here(hub: FakeHub) -> None:
     """Weights alone are not a model; what is missing of it is fetched, and nothing else."""
     sg.load(MODEL)
@@ -270,6 +272,7 @@ def test_a_model_without_a_tokenizer_s_configuration(
         assert len(hub.asked) == asked
 
 
+@pytest.mark.slow
 def test_a_repository_that_has_moved_on(
     hub: FakeHub, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +386,7 @@ def test_offline_with_half_a_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 # -- repositories that sae-lens does not list, other models ----------------------------------------
 
 
+@pytest.mark.slow
 def test_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
     """Folders with cfg.json; where each stands is told by its metadata alone."""
     other = tmp_path / "served"
@@ -404,6 +408,7 @@ def test_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> 
     assert len(hub.asked) == asked
 
 
+@pytest.mark.slow
 def test_layers_of_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
     """Called alike whatever of it is here: the first SAE makes those after blocks count on."""
     other = tmp_path / "served"
@@ -426,6 +431,7 @@ def test_layers_of_a_repository_of_one_s_own(served: Path, home: Path, tmp_path:
         assert len(hub.asked) == asked
 
 
+@pytest.mark.slow
 def test_layers_where_names_tell_nothing(served: Path, home: Path, tmp_path: Path) -> None:
     other = tmp_path / "served"
     shutil.copytree(served, other)
@@ -439,6 +445,7 @@ def test_layers_where_names_tell_nothing(served: Path, home: Path, tmp_path: Pat
             sg.load(MODEL, saes="me/my-saes", layers="3:99")
 
 
+@pytest.mark.slow
 def test_an_sae_that_is_not_where_its_release_puts_it(
     served: Path, home: Path, tmp_path: Path
 ) -> None:
@@ -462,6 +469,7 @@ def test_saes_of_another_model_are_told(hub: FakeHub, caplog: pytest.LogCaptureF
 # -- the catalogue ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sizes_in_the_catalogue(hub: FakeHub, served: Path) -> None:
     (before,), problem = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
     assert problem is None

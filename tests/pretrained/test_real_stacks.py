@@ -38,7 +38,7 @@ from tests.support.slow import only
 
 PROMPT = "Copyright (C"
 TOP_K = 8
-QUICK = ("gpt2-small", "gemma-2-2b")
+QUICK = ("gpt2-small",)
 
 
 class Expected(NamedTuple):
@@ -350,6 +350,7 @@ def test_the_command_needs_no_more_than_the_models_name(
     assert node["neuronpedia"] == page
 
 
+@pytest.mark.slow
 def test_a_release_with_several_saes_a_layer_needs_a_pattern(loaded: LoadedBy) -> None:
     stack = loaded("gemma-2-2b")
     with cache_in_use(stack.home, "gemma-2-2b"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from sae_graphs.errors import SAELoadError
@@ -20,10 +22,14 @@ from sae_graphs.pretrained.releases import (
 from tests.support.stacks import one_line
 
 
+@cache
+def stacks() -> dict[tuple[str, str | None], ListedStack]:
+    """All that are listed, by release and pattern."""
+    return {(found.release, found.pattern): found for found in reversed([*listed_stacks()])}
+
+
 def stack(release: str, pattern: str | None = None) -> ListedStack:
-    return next(
-        found for found in listed_stacks() if (found.release, found.pattern) == (release, pattern)
-    )
+    return stacks()[release, pattern]
 
 
 # -- every release that ECOSYSTEM names, by sae-lens's own directory -------------------------------

@@ -322,6 +322,7 @@ def test_marked_pictures_are_annotated() -> None:
     assert "Ours" in said(parsed(titled["svg"].decode()))
 
 
+@pytest.mark.slow
 def test_what_is_said_of_hidden_features_brings_them_out() -> None:
     graph = large(5, 14)  # 70 boxes: more than a picture has
     weak = F("0.0")

@@ -30,11 +30,12 @@ from tests.support.control_sets import (
 )
 from tests.support.linear_model import linear_model
 from tests.support.models import KINDS, PROMPT, STACKS, random_stack
+from tests.support.slow import first
 
 # -- what ablation takes ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", first(3, KINDS))
 def test_norms_are_what_ablation_takes(bridge_of: BridgeOf, kind: str) -> None:
     """Against the stream before and after, in every layer, at all positions and at one."""
     bridge = bridge_of("gpt2", "float64")

@@ -17,6 +17,7 @@ from sae_graphs.validation.evidence import ValidationReport
 from tests.render.test_explorer_page import told
 from tests.support import evidence
 from tests.support.rich_graphs import two_edges
+from tests.support.slow import first
 
 FORMATS = ("html", "dot")
 
@@ -53,6 +54,7 @@ def test_a_validated_run_has_its_findings_in_the_page(tmp_path: Path) -> None:
     assert f'id="{anchor}"' in (run / found["report"]).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_drawing_a_run_again_keeps_findings_and_annotations(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = two_edges().nodes[0].feature
@@ -66,6 +68,7 @@ def test_drawing_a_run_again_keeps_findings_and_annotations(tmp_path: Path) -> N
     assert [each["name"] for each in found["findings"]] == ["Graph 1"]
 
 
+@pytest.mark.slow
 def test_a_new_run_in_its_place_has_none(tmp_path: Path) -> None:
     run = tmp_path / "run"
     graph = written(run)
@@ -75,7 +78,7 @@ def test_a_new_run_in_its_place_has_none(tmp_path: Path) -> None:
     assert not (run / "validation").exists()
 
 
-@pytest.mark.parametrize("damage", ["{", "other"])
+@pytest.mark.parametrize("damage", first(1, ["{", "other"]))
 def test_findings_of_another_graph_are_left_out_with_a_warning(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,6 +97,7 @@ def test_findings_of_another_graph_are_left_out_with_a_warning(
     assert "left out of graph.html" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_without_a_page_gets_none(tmp_path: Path) -> None:
     run = tmp_path / "run"
     graph = two_edges()

@@ -82,6 +82,7 @@ def test_reports_import_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_wide_curve_takes_its_clean_point_from_the_narrow_one() -> None:
     """A clean point is never made up: between the wide steps the response may be anything."""
     narrow = evidence.curve()
@@ -92,6 +93,7 @@ def test_a_wide_curve_takes_its_clean_point_from_the_narrow_one() -> None:
         assert sum(b"tangent" in data for data in plots) == tangents
 
 
+@pytest.mark.slow
 def test_long_lists_are_cut_and_say_so() -> None:
     many = tuple(FeatureId("0", index) for index in range(40))
     found = replace(
@@ -144,6 +146,7 @@ def test_features_that_undo_nothing_are_not_ticked() -> None:
     assert marks.caption.endswith("so nothing is ticked.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edges", "told"), [(True, "✓ on an arrow: path patching measured"), (False, "No arrow is")]
 )
@@ -157,6 +160,7 @@ def test_the_caption_says_what_ticks_mean(edges: bool, told: str) -> None:
         assert "part of a component or path that was tested and matters" in text and told in text
 
 
+@pytest.mark.slow
 def test_a_graph_of_several_prompts_names_them_in_its_picture() -> None:
     report = evidence.report(discovery=("Copyright (C", "[bold] <b> (B"))
     pictures, _ = render.marked_pictures(example(), marks_of(report))

@@ -126,7 +126,7 @@ def test_given_paths_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
 @pytest.mark.parametrize(
     "options",
     first(
-        2,
+        1,
         [
             {"ablate": "each"},
             {"ablate": "each", "read": "all", "outputs": 2},
@@ -166,6 +166,7 @@ def half(bridge_of: BridgeOf) -> InstrumentedModel:
     return InstrumentedModel(bridge_of("gpt2", "bfloat16"), in_dtype(saes, "bfloat16"), name="half")
 
 
+@pytest.mark.slow
 def test_in_half_precision(half: InstrumentedModel) -> None:
     report: ValidationReport = run(half, causal_graph(half, PROMPT), OTHER_PROMPT, curve=CURVE)
     nulls = [null for unit in report.units for result in unit.results for null in result.nulls]
@@ -200,6 +201,7 @@ def test_one_layer_is_scaled_within_the_digits_of_half_precision(half: Instrumen
 # -- repeating -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_report(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     first = run(tiny, graph, OTHER_PROMPT, seed=3)
     assert run(tiny, graph, OTHER_PROMPT, seed=3) == first
@@ -230,15 +232,18 @@ def test_nothing_that_is_given_changes(tiny: InstrumentedModel, graph: CausalGra
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {"quick": True},
-        {"snippets": 0},
-        {"curve": CURVE},
-        {"curve": CURVE, "quick": True},
-        {"curve": CURVE, "snippets": 0},
-        {"controls": 5},
-    ],
+    first(
+        2,
+        [
+            {},
+            {"quick": True},
+            {"snippets": 0},
+            {"curve": CURVE},
+            {"curve": CURVE, "quick": True},
+            {"curve": CURVE, "snippets": 0},
+            {"controls": 5},
+        ],
+    ),
     ids=str,
 )
 def test_progress_goes_up_to_its_end(
