@@ -130,6 +130,7 @@ def run(home: Path, shape: Shape, memory: int | None) -> dict[str, int]:
     loaded = time.perf_counter() - started
     graph = sg.causal_graph(model, PROMPT)
     plan = model.memory_plan
+    assert plan is not None  # `load` plans
     return {
         "least": plan.least,
         "least_keeping_all": plan.least_keeping_all,

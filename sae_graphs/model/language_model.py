@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.model.memory import MemoryPlan
 from sae_graphs.model.recording import entering, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
@@ -36,7 +37,8 @@ WORKING_MEMORY = 2**30  # bytes, where no budget was given
 class LanguageModel:
     """A `TransformerBridge` or `HookedTransformer` to be run, and run again from any block on.
 
-    `working_memory` is what activations and batches may take, in bytes. `name` is what errors and
+    `working_memory` is what activations and batches may take, in bytes; `memory_plan` how a budget
+    is shared out, None where none was planned. `name` is what errors and
     records call the model, by default as its configuration does.
     """
 
@@ -45,6 +47,7 @@ class LanguageModel:
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
         self.replay = Replay(model)
         self.working_memory = WORKING_MEMORY
+        self.memory_plan: MemoryPlan | None = None
         self._checked = False
         self._longest = 0  # tokens of a prompt on which running rows alone was checked
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sae_graphs.errors import ModelLoadError, SaeGraphsError, quoted
 from sae_graphs.files import bundled_folder
@@ -21,10 +21,14 @@ from sae_graphs.model.stream import parse_layers
 from sae_graphs.pretrained.releases import DEFAULTS, default_saes
 
 if TYPE_CHECKING:
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.model.shelf import SAESource
     from sae_graphs.pretrained.fetching import Fetch, Fetching
 
 log = logging.getLogger(__name__)
+
+Planned = TypeVar("Planned", bound="LanguageModel")
 
 MOST_PLANS = 3  # a repository may change while it is fetched
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -57,7 +61,7 @@ def load(
     dtype: str = "float32",
     memory: str | int | None = None,
     fetching: Fetching | None = None,
-) -> Any:
+) -> InstrumentedModel:
     """An `InstrumentedModel` from `demo`, a Hugging Face model's name, or its local folder.
 
     `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
@@ -86,7 +90,7 @@ def load_model(
     dtype: str = "float32",
     memory: str | int | None = None,
     fetching: Fetching | None = None,
-) -> Any:
+) -> LanguageModel:
     """A `LanguageModel` without SAEs from `demo`, a Hugging Face model's name, or its local folder.
 
     Its weights are as they are stored, and BOS is put before a prompt where the model's own
@@ -133,7 +137,7 @@ def _loaded(
 
 def _with_saes(
     bridge: Any, wanted: Wanted, sources: Sequence[SAESource], total: int, model_bytes: int
-) -> Any:
+) -> InstrumentedModel:
     """The model and its SAEs, as many loaded at a time as the budget of `total` bytes holds."""
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.model.saes import stack_of
@@ -247,7 +251,7 @@ def _warn_of_another_model(model: str, sources: Sequence[SAESource], *, local: b
         log.warning("these SAEs were trained on %s, not on %s", quoted(sorted(names)), model)
 
 
-def _with_plan(model: Any, plan: MemoryPlan) -> Any:
+def _with_plan(model: Planned, plan: MemoryPlan) -> Planned:
     model.memory_plan = plan
     model.working_memory = plan.working
     if not plan.keeps_all:

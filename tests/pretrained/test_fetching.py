@@ -93,6 +93,7 @@ def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
     assert plan.words.startswith("fetching the model gpt2 (")
     assert f"and 13 SAEs of {RELEASE} (" in plan.words
     assert str(home) in plan.words
+    assert model.memory_plan is not None
     assert least == model.memory_plan.least  # foretold from the hub's headers alone
     total = sum(file.size or 0 for file in plan.files)
     assert watch.told[-1] == (total, total)
@@ -116,6 +117,7 @@ def test_a_model_alone_fetches_no_saes(hub: FakeHub) -> None:
         True,
         False,
     )
+    assert model.memory_plan is not None
     assert least == model.memory_plan.least
     assert cached_files("gpt2")
     assert not cached_files(REPO)

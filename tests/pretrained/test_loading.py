@@ -157,6 +157,7 @@ def test_a_budget_of_little_loads_two_at_a_time(
     assert few.stack.layers[0].shelf.n_loaded == 2
     assert LEAST_WORKING <= few.working_memory < LEAST_WORKING + MIB
     caplog.clear()
+    assert few.memory_plan is not None
     enough = sg.load(model_folder("gpt2"), saes=folder, memory=few.memory_plan.least_keeping_all)
     assert caplog.text == ""
     assert enough.stack.layers[0].shelf.n_loaded == 4
@@ -262,6 +263,7 @@ def test_a_model_alone_within_a_budget(
     plenty = sg.load_model(folder, memory="2GiB", dtype="float64")
     assert next(plenty.model.parameters()).dtype == torch.float64
     plan = plenty.memory_plan
+    assert plan is not None
     assert plan.saes == ()
     assert plan.least == plan.least_keeping_all
     assert plenty.working_memory == plan.working == plan.total - plan.libraries - plan.model
