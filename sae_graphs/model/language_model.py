@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.model.memory import MemoryPlan
 from sae_graphs.model.recording import entering, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
@@ -36,9 +37,12 @@ WORKING_MEMORY = 2**30  # bytes, where no budget was given
 class LanguageModel:
     """A `TransformerBridge` or `HookedTransformer` to be run, and run again from any block on.
 
-    `working_memory` is what activations and batches may take, in bytes. `name` is what errors and
+    `working_memory` is what activations and batches may take, in bytes; `memory_plan`, of a model
+    that `sae_graphs.load` made, how its memory is shared out. `name` is what errors and
     records call the model, by default as its configuration does.
     """
+
+    memory_plan: MemoryPlan
 
     def __init__(self, model: Any, *, name: str | None = None) -> None:
         self.model = model

@@ -21,6 +21,8 @@ from sae_graphs.model.stream import parse_layers
 from sae_graphs.pretrained.releases import DEFAULTS, default_saes
 
 if TYPE_CHECKING:
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.model.shelf import SAESource
     from sae_graphs.pretrained.fetching import Fetch, Fetching
 
@@ -57,7 +59,7 @@ def load(
     dtype: str = "float32",
     memory: str | int | None = None,
     fetching: Fetching | None = None,
-) -> Any:
+) -> InstrumentedModel:
     """An `InstrumentedModel` from `demo`, a Hugging Face model's name, or its local folder.
 
     `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
@@ -75,7 +77,8 @@ def load(
     the budget cannot hold them.
     """
     wanted = _wanted(model, saes, sae_pattern)._replace(layers=_layers(layers))
-    return _loaded(wanted, device, dtype, memory, fetching)
+    loaded: InstrumentedModel = _loaded(wanted, device, dtype, memory, fetching)
+    return loaded
 
 
 @checked
@@ -86,7 +89,7 @@ def load_model(
     dtype: str = "float32",
     memory: str | int | None = None,
     fetching: Fetching | None = None,
-) -> Any:
+) -> LanguageModel:
     """A `LanguageModel` without SAEs from `demo`, a Hugging Face model's name, or its local folder.
 
     Its weights are as they are stored, and BOS is put before a prompt where the model's own
@@ -94,7 +97,8 @@ def load_model(
     Raises `SaeGraphsError` where the model cannot be had or loaded, or the budget cannot hold it.
     """
     wanted = Wanted(str(model), _source_of(model, "LanguageModel(model)"))
-    return _loaded(wanted, device, dtype, memory, fetching)
+    loaded: LanguageModel = _loaded(wanted, device, dtype, memory, fetching)
+    return loaded
 
 
 def _loaded(
