@@ -9,7 +9,7 @@
 
 From a prompt to a graph
     load             a language model and its SAEs, by name or folder
-    load_model       a language model alone: to run it, and again from any changed stream
+    load_model       a language model alone
     causal_graph     every feature ablated, its effects on the next layer measured, the strongest
                      kept
     annotate         with what Neuronpedia says of the features
@@ -26,9 +26,12 @@ Several graphs
     difference       what two graphs share, and what only one has
     union            the edges of both in one
 
-Types: `CausalGraph` has `Node`s and `Edge`s, named by `FeatureId`; `InstrumentedModel` takes a
-model and SAEs that you have, and is a `LanguageModel`, which needs no SAEs; `ValidationReport` is
-what `validate` found; `SaeGraphsError` is raised for every mistake of the user, in one line.
+Types
+    CausalGraph        its `Node`s and `Edge`s, named by `FeatureId`
+    InstrumentedModel  of a model and SAEs that you have; without these a `LanguageModel`
+    ValidationReport   what `validate` found
+    SaeGraphsError     raised for every mistake of the user, in one line
+
 Options have the names of the command line's.
 """
 

@@ -37,8 +37,8 @@ WORKING_MEMORY = 2**30  # bytes, where no budget was given
 class LanguageModel:
     """A `TransformerBridge` or `HookedTransformer` to be run, and run again from any block on.
 
-    `working_memory` is what activations and batches may take, in bytes; `memory_plan` how a budget
-    is shared out, None where none was planned. `name` is what errors and
+    `working_memory` is what activations and batches may take, in bytes; `memory_plan`, of a model
+    that `sae_graphs.load` made, how its memory is shared out. `name` is what errors and
     records call the model, by default as its configuration does.
     """
 

@@ -79,7 +79,8 @@ def load(
     the budget cannot hold them.
     """
     wanted = _wanted(model, saes, sae_pattern)._replace(layers=_layers(layers))
-    return _loaded(wanted, device, dtype, memory, fetching)
+    loaded: InstrumentedModel = _loaded(wanted, device, dtype, memory, fetching)
+    return loaded
 
 
 @checked
@@ -98,7 +99,8 @@ def load_model(
     Raises `SaeGraphsError` where the model cannot be had or loaded, or the budget cannot hold it.
     """
     wanted = Wanted(str(model), _source_of(model, "LanguageModel(model)"))
-    return _loaded(wanted, device, dtype, memory, fetching)
+    loaded: LanguageModel = _loaded(wanted, device, dtype, memory, fetching)
+    return loaded
 
 
 def _loaded(
