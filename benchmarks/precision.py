@@ -19,11 +19,12 @@ import torch
 import sae_graphs as sg
 from benchmarks.shapes import Shapes, prepare
 from sae_graphs.effects.ablations import ablations_of, places_of
-from sae_graphs.effects.agreement import Aligned, aligned, spearman
+from sae_graphs.effects.agreement import Aligned, aligned
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.exact import measure
 from sae_graphs.effects.settings import TOP_K, Ablate, GraphSettings
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.significance import rank_correlation
 
 DTYPES = ("float32", "bfloat16", "float16")
 PROMPTS = (
@@ -104,7 +105,10 @@ def _compared(exact: Sequence[Effects], found: Sequence[Effects]) -> dict[str, A
     pairs = [aligned(*both, TOP_K) for both in zip(exact, found, strict=True)]
     deviations = np.concatenate([_deviations(pair) for pair in pairs])
     shares = [pair.top.all(0).sum() / pair.top[0].sum() for pair in pairs]
-    ranks = [spearman(pair.exact[pair.leaders], pair.estimate[pair.leaders]) for pair in pairs]
+    ranks = [
+        rank_correlation(pair.exact[pair.leaders], pair.estimate[pair.leaders], fewest=2)
+        for pair in pairs
+    ]
     known = [rank for rank in ranks if rank is not None]
     return {
         "pairs": len(pairs),

@@ -112,25 +112,29 @@ def fit_line(coefficients: Sequence[float], responses: Sequence[float]) -> Line:
     >>> fit_line([0.0, 1.0, 2.0], [1.0, 3.0, 5.0])
     Line(slope=2.0, r_squared=1.0, largest_jump=0.5, jump_at=0.5)
     """
+    from scipy.stats import linregress
+
     x, y = np.asarray(coefficients, dtype=float), np.asarray(responses, dtype=float)
-    centred = x - x.mean()
-    slope = float(centred @ (y - y.mean()) / (centred @ centred))
-    missed = float(np.square(y - y.mean() - slope * centred).sum())
-    whole = float(np.square(y - y.mean()).sum())
     steps, extent = np.abs(np.diff(y)), float(y.max() - y.min())
     at = int(steps.argmax())
     flat = extent <= TIE * max(float(np.abs(y).max()), math.ulp(1.0))
+    fitted = linregress(x, y)
     return Line(
-        slope,
-        None if flat else 1.0 - missed / whole,
+        float(fitted.slope),
+        None if flat else float(fitted.rvalue) ** 2,
         0.0 if flat else float(steps[at]) / extent,
         float(x[at] + x[at + 1]) / 2,
     )
 
 
-def rank_correlation(left: Numbers, right: Numbers) -> float | None:
-    """Spearman's; None where there are fewer than 3 pairs, or one side does not vary."""
-    if len(left) < 3 or len(set(left)) == 1 or len(set(right)) == 1:
+def rank_correlation(left: Numbers, right: Numbers, *, fewest: int = 3) -> float | None:
+    """Spearman's, equal values sharing their mean rank; None where it is undefined: for fewer than
+    `fewest` pairs, or where one side does not vary.
+
+    >>> rank_correlation([1.0, 2.0, 3.0], [10.0, 20.0, 15.0])
+    0.5
+    """
+    if len(left) < fewest or any(np.min(side) == np.max(side) for side in (left, right)):
         return None
     from scipy.stats import spearmanr
 

@@ -17,6 +17,7 @@ from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.late import view
 from sae_graphs.schema import plain
+from sae_graphs.significance import rank_correlation
 from sae_graphs.words import percent
 
 Verdict = Literal["safe", "rough", "not safe"]  # in order
@@ -207,8 +208,10 @@ def agreement(found: Aligned, k: int, labels: Sequence[str], seconds: float) -> 
         k=k,
         n_exact=int((exact != 0).sum()),
         n_estimated=int((estimate != 0).sum()),
-        rank_correlation=spearman(exact, estimate),
-        leaders_correlation=spearman(exact[found.leaders], estimate[found.leaders]),
+        rank_correlation=rank_correlation(exact, estimate, fewest=2),
+        leaders_correlation=rank_correlation(
+            exact[found.leaders], estimate[found.leaders], fewest=2
+        ),
         overlap=overlap,
         wide_overlap=_share(found.wide),
         wrong_sign=wrong_sign,
@@ -219,25 +222,6 @@ def agreement(found: Aligned, k: int, labels: Sequence[str], seconds: float) -> 
         seconds=seconds,
         verdict=_verdict(overlap, wrong_sign + silent),
     )
-
-
-def spearman(a: NDArray, b: NDArray) -> float | None:
-    """Spearman's rank correlation, equal values sharing their mean rank; None if undefined.
-
-    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 15.0]))
-    0.5
-    """
-    if len(a) < 2:
-        return None
-    ranks = np.stack([_ranks(a), _ranks(b)])
-    ranks -= ranks.mean(1, keepdims=True)
-    norms = np.linalg.norm(ranks, axis=1)
-    return float(ranks[0] @ ranks[1] / norms.prod()) if norms.all() else None
-
-
-def _ranks(values: NDArray) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _strongest(values: NDArray[np.float64], k: int) -> NDArray[np.bool_]:

@@ -9,6 +9,8 @@ import json
 import re
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sae_graphs.errors import HubError
 from sae_graphs.model.shelf import HubFile
 from sae_graphs.pretrained.hub import cached
@@ -102,7 +104,7 @@ def stored_tensors(source: str) -> list[StoredTensor]:
         files = list(weights_here(source))
     try:
         return [tensor for file in files for tensor in tensors_in(file)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, SafetensorError):
         return []  # whoever loads the model says what is wrong with it
 
 

@@ -14,12 +14,13 @@ from rich.console import Console
 
 import sae_graphs as sg
 from sae_graphs.cli.comparison_table import print_comparison
-from sae_graphs.effects.agreement import Agreement, Aligned, agreement, aligned, spearman
+from sae_graphs.effects.agreement import Agreement, Aligned, agreement, aligned
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.comparison import compare_methods
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.significance import rank_correlation
 from tests.support.commands import Commands
 from tests.support.linear_model import linear_model
 from tests.support.models import PROMPT
@@ -121,9 +122,10 @@ def test_rank_correlation_is_scipys(seed: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     draw = np.random.default_rng(seed)
     a, b = draw.integers(-4, 4, 50).astype(float), draw.normal(size=50).round(1)
-    assert spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
-    assert spearman(a, np.zeros(50)) is None
-    assert spearman(a[:1], b[:1]) is None
+    assert rank_correlation(a, b, fewest=2) == pytest.approx(stats.spearmanr(a, b).statistic)
+    assert rank_correlation(a, np.zeros(50), fewest=2) is None
+    assert rank_correlation(a[:1], b[:1], fewest=2) is None
+    assert rank_correlation(a[:2], a[:2], fewest=2) == pytest.approx(1.0)
 
 
 # -- on models -------------------------------------------------------------------------------------
