@@ -9,10 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.files import write_atomically
-from sae_graphs.runs import RECORD, check_writable, recorded_files, replace_folder
+from sae_graphs.files import locked, write_atomically
+from sae_graphs.runs import RECORD, alone_in, check_writable, recorded_files, replace_folder
 
 
 def run_files(mark: str, *names: str) -> dict[str, bytes]:
@@ -255,3 +256,55 @@ def test_notes_survive_a_failure_in_the_middle_of_moving_them(
     with pytest.raises(KeyboardInterrupt):
         replace_folder(folder, {"run.json": b'{"files": ["run.json"]}'})
     assert {path.name for path in tmp_path.rglob("*.txt")} == {"one.txt", "two.txt"}
+
+
+# -- one at a time ---------------------------------------------------------------------------------
+
+
+def test_runs_that_write_into_one_folder_wait_and_leave_no_lock(tmp_path: Path) -> None:
+    inside, most = [], []
+
+    def work() -> None:
+        for _ in range(5):
+            with alone_in(tmp_path):
+                inside.append(1)
+                most.append(len(inside))
+                (tmp_path / "file").write_text("mine")
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 20 and set(most) == {1}
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lock_that_need_not_be_waited_for(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock", wait=False):
+        with pytest.raises(Timeout), locked(tmp_path / "lock", wait=False):
+            pass
+        assert (tmp_path / "lock").exists()  # it is still the first one's
+    with locked(tmp_path / "lock", wait=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("problem", [PermissionError(13, "no"), OSError(38, "no locks here")])
+def test_where_nothing_can_be_locked_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: OSError
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(FileLock, "acquire", failing)
+    with alone_in(tmp_path):
+        (tmp_path / "file").write_text("mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), alone_in(tmp_path / "gone"):
+        pass
+    assert list(tmp_path.iterdir()) == []

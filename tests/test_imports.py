@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.structure import MAY_IMPORT, ROOT, circles, modules_of, upward
+from tests.support.structure import MAY_IMPORT, ROOT, circles, modules_of, private_imports, upward
 
 PACKAGE = ROOT / "sae_graphs"
 
@@ -63,6 +63,10 @@ def test_imports_go_down() -> None:
 
 def test_no_file_is_in_a_circle() -> None:
     assert circles(PACKAGE) == []
+
+
+def test_private_names_stay_at_home() -> None:
+    assert private_imports(PACKAGE) == []
 
 
 def test_one_file_imports_by_a_string() -> None:
@@ -162,6 +166,15 @@ def test_an_upward_import_is_found(tmp_path: Path) -> None:
         "fake.unheard.of imports fake.graph.graph",
         "fake.words imports fake.graph.graph",
     ]
+
+
+def test_private_names_from_elsewhere_are_found(tmp_path: Path) -> None:
+    package = fake(
+        tmp_path,
+        schema="from fake._version import __version__\n",
+        runs="def f():\n    from fake.schema import _plain, rebuilt\n",
+    )
+    assert private_imports(package) == ["fake.runs imports _plain"]
 
 
 def test_slow_modules_and_imports_by_a_string_are_found() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -36,3 +39,30 @@ def test_the_bundled_model_is_found() -> None:
     assert (folder / "model" / "model.safetensors").is_file()
     assert len(list((folder / "saes").glob("*/sae_weights.safetensors"))) == 7
     assert len(list((folder / "saes").glob("*/contexts.safetensors"))) == 7
+
+
+def test_what_is_imported_is_declared() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = settings["project"]
+    needed = names_in(project["dependencies"])
+    found = imported_by(ROOT / "sae_graphs")
+    assert {"torch", "huggingface_hub", "jinja2"} <= found <= needed
+    developing = names_in(project["optional-dependencies"]["dev"])
+    assert imported_by(ROOT / "training") <= needed | developing
+
+
+def names_in(wanted: list[str]) -> set[str]:
+    """What the libraries are called when they are imported."""
+    return {re.split(r"[<>=]", each)[0].replace("-", "_") for each in wanted}
+
+
+def imported_by(package: Path) -> set[str]:
+    """The libraries that its files import, wherever the statement stands."""
+    ours = {"sae_graphs", "training", "tests", "benchmarks"}
+    found: set[str] = set()
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [it.name for it in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {name.partition(".")[0] for name in names}
+    return found - sys.stdlib_module_names - ours

@@ -64,6 +64,17 @@ def imported(file: Path, modules: Mapping[str, Path]) -> Iterator[str]:
                     yield whole if whole in modules else node.module
 
 
+def private_imports(package: Path) -> list[str]:
+    """The private names that a module takes from another."""
+    found = []
+    for name, file in modules_of(package).items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
+                taken = [it.name for it in node.names if it.name.startswith("_")]
+                found += [f"{name} imports {it}" for it in taken if not it.startswith("__")]
+    return found
+
+
 def arrows(package: Path) -> nx.DiGraph:
     """Who imports whom: an arrow from each module to every module that it names."""
     modules = modules_of(package)
