@@ -40,7 +40,7 @@ lint: $(READY)
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal -rs -m "not slow"
 
-test-all: lint
+test-all: lint $(DOCS)
 	$(BIN)/pytest -n 2 --dist worksteal -rs --hypothesis-profile=full
 
 bench: $(READY)
