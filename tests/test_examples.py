@@ -26,7 +26,7 @@ def test_examples(name: str) -> None:
     module = importlib.import_module(f"sae_graphs.{name}")
     names = {"graph": example()}
     if name == "graph.names":
-        from sae_graphs.graph.records import BlockAnatomy
+        from sae_graphs.graph.anatomy import BlockAnatomy
 
         names["BlockAnatomy"] = BlockAnatomy  # type: ignore[assignment]
     result = doctest.testmod(module, extraglobs=names)

@@ -78,7 +78,7 @@ def test_help_opens_with_verbs_types_and_an_example() -> None:
 
 
 def test_interventions_by_either_name() -> None:
-    from sae_graphs.interventions import scale
+    from sae_graphs.model.interventions import scale
 
     assert sg.interventions.scale is scale
     assert set(sg.interventions.__all__) == {
@@ -91,7 +91,7 @@ def test_interventions_by_either_name() -> None:
 
 
 def test_a_submodule_is_reached_without_loading_torch() -> None:
-    code = "import sys, sae_graphs.graph; sae_graphs.graph.CausalGraph; dir(sae_graphs)"
+    code = "import sys, sae_graphs.graph; sae_graphs.graph.graph.CausalGraph; dir(sae_graphs)"
     code += "; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -1,12 +1,10 @@
 """A measured causal graph as data: records, questions, files. Nothing here knows torch."""
 
+from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy, BlockShare
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import (
     OUTPUT_LAYER,
-    Anatomy,
-    BlockAnatomy,
-    BlockShare,
     Context,
     Edge,
     FeatureId,

@@ -6,16 +6,8 @@ import re
 from collections.abc import Iterable
 
 from sae_graphs.errors import quoted
-from sae_graphs.graph.records import (
-    Anatomy,
-    BlockShare,
-    Edge,
-    FeatureId,
-    Node,
-    OutputToken,
-    RunRecord,
-    TokenEffect,
-)
+from sae_graphs.graph.anatomy import Anatomy, BlockShare
+from sae_graphs.graph.records import Edge, FeatureId, Node, OutputToken, RunRecord, TokenEffect
 from sae_graphs.text import shortened, token, visible
 from sae_graphs.words import MINUS, counted, percent, signed
 

@@ -7,15 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import (
-    Anatomy,
-    BlockAnatomy,
-    Edge,
-    FeatureId,
-    GraphParts,
-    Node,
-    RunRecord,
-)
+from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy
+from sae_graphs.graph.records import Edge, FeatureId, GraphParts, Node, RunRecord
 
 
 def summed(graph: GraphParts, at: int | str | None = None) -> GraphParts:

@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.anatomy import Anatomy, BlockShare, is_count
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.late import view
 
 Sign = Literal["promotes", "suppresses"]
-Part = Literal["embedding", "attention", "mlp"]
 
 OUTPUT_LAYER = "out"  # the label of output nodes: `out.340` is the token with id 340
 
@@ -116,29 +116,6 @@ class Context:
 
 
 @dataclass(frozen=True)
-class BlockShare:
-    """What one part of the model contributes to a feature.
-
-    `block` is None for the embedding; `share` is a fraction, 1 being all of it (see `Node`).
-    """
-
-    part: Part
-    block: int | None
-    share: float
-
-    def __post_init__(self) -> None:
-        fits = _is_count(self.block) if self.part != "embedding" else self.block is None
-        if self.part not in ("embedding", "attention", "mlp") or not fits:
-            raise SaeGraphsError(f"not a part of the model: {self.part!r} of block {self.block!r}")
-        if not math.isfinite(self.share):
-            raise SaeGraphsError(f"the share of {self.part} {self.block} is not finite")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-@dataclass(frozen=True)
 class Node:
     """A feature in the graph and what is known of it; or an output token.
 
@@ -185,55 +162,6 @@ class Node:
     def explanation(self) -> str | None:
         """What the feature means in words, as Neuronpedia has it; None where that is not known."""
         return None if self.page is None else self.page.explanation
-
-
-@dataclass(frozen=True)
-class BlockAnatomy:
-    """What came through one block: the parts of `Anatomy`, and attention's by head if asked."""
-
-    block: int
-    attention: float
-    mlp: float
-    heads: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not _is_count(self.block):
-            raise SaeGraphsError(f"not a block: {self.block!r}; blocks are counted from 0")
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """How an edge's effect reached its target: changes of the target's pre-activation.
-
-    Ablated minus clean, in the pre-activation's units; `skip` came through the skip connection,
-    the rest through the attention and the MLP of each block in between. They add up.
-    """
-
-    skip: float
-    blocks: tuple[BlockAnatomy, ...]
-
-    def __post_init__(self) -> None:
-        values = [self.skip]
-        for block in self.blocks:
-            values += [block.attention, block.mlp, *block.heads]
-        numbers = [block.block for block in self.blocks]
-        if not all(math.isfinite(value) for value in values) or numbers != sorted(set(numbers)):
-            raise SaeGraphsError(f"not the anatomy of an edge: blocks {numbers}, parts {values}")
-
-    @property
-    def attention(self) -> float:
-        """Through attention, all blocks together."""
-        return math.fsum(block.attention for block in self.blocks)
-
-    @property
-    def mlp(self) -> float:
-        """Through the MLPs, all blocks together."""
-        return math.fsum(block.mlp for block in self.blocks)
-
-    @property
-    def preactivation_effect(self) -> float:
-        """The whole change of the target's pre-activation."""
-        return self.skip + self.attention + self.mlp
 
 
 @dataclass(frozen=True)
@@ -307,7 +235,7 @@ class OutputToken:
 
     def __post_init__(self) -> None:
         texts = isinstance(self.token, str) and isinstance(self.contrast, str | None)
-        if not texts or not _is_count(self.token_id):
+        if not texts or not is_count(self.token_id):
             raise SaeGraphsError(
                 f"not an output token: id {self.token_id!r}, text {self.token!r}, contrast "
                 f"{self.contrast!r}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs import CausalGraph, cli
+from sae_graphs import cli
 from sae_graphs.graph.annotations import Annotations, save
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from tests.support.documents import PAGES, README, Page
 from tests.support.hub_cache import build, cache_in_use

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy, BlockShare
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import (
-    Anatomy,
-    BlockAnatomy,
-    BlockShare,
     Context,
     Edge,
     FeatureId,

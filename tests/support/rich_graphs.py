@@ -7,12 +7,10 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
+from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy, BlockShare
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import (
-    Anatomy,
-    BlockAnatomy,
-    BlockShare,
     Context,
     Edge,
     FeatureId,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sae_graphs.graph.anatomy import BlockShare
 from sae_graphs.graph.names import (
     LOWERS_WORDS,
     RAISES_WORDS,
@@ -11,7 +12,7 @@ from sae_graphs.graph.names import (
     split_by_sign,
     token_at,
 )
-from sae_graphs.graph.records import BlockShare, Context, Node, RunRecord
+from sae_graphs.graph.records import Context, Node, RunRecord
 from sae_graphs.render.picture.explained import page_lines
 from sae_graphs.render.picture.markup import in_tooltip
 from sae_graphs.render.picture.remarks import NO_REMARKS, Remarks, remark_lines
