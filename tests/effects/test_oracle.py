@@ -309,6 +309,19 @@ def test_packs_do_not_matter(gpt2: Case, rows: int) -> None:
     assert largest_deviation(split, whole) < 1e-9
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_oracle_says_the_same_with_a_pass_for_each_feature(
+    bridge_of: BridgeOf, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    case = case_of(bridge_of(architecture, "float64"), "pre", ["standard"], "float64")
+    ablated = range(1, case.oracle.ids.shape[1])
+    together = case.oracle.effects(1, ablated, -1)
+    monkeypatch.setattr("tests.support.oracle.COPIES", 1)
+    alone = case.oracle.effects(1, ablated, -1)
+    assert alone.abs().max() > 0
+    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
+
+
 # -- the comparison itself can fail ----------------------------------------------------------------
 
 
