@@ -40,6 +40,11 @@ def with_settings(
             options = spelled(given, signature, renamed)
             chosen = {name: options.pop(name) for name in named & options.keys()}
             bound = signature.bind_partial(*args, **options)
+            whole = bound.arguments.get("settings")
+            if whole is not None and not isinstance(whole, kind):
+                raise SaeGraphsError(
+                    f"settings are {whole!r:.60}; give options by name, or a {kind.__name__}"
+                )
             if chosen and bound.arguments.get("settings") is not None:
                 raise SaeGraphsError(f"give settings, or {quoted(sorted(chosen))}, not both")
             if chosen:

@@ -175,6 +175,23 @@ def test_an_unknown_option_is_answered_with_what_there_is() -> None:
         sg.causal_graph(None, "", colour="red")  # type: ignore[call-arg, arg-type]
 
 
+def test_a_model_without_saes_is_told_from_one_with(tiny: sg.InstrumentedModel) -> None:
+    alone: Any = sg.LanguageModel(tiny.model)
+    graph = sg.causal_graph(tiny, "the cat sat", min_path_edges=1)
+    tries = (
+        lambda: sg.causal_graph(alone, "the cat sat"),
+        lambda: sg.compare_methods(alone, "the cat sat"),
+        lambda: sg.validate(alone, graph),
+        lambda: sg.interventions.mean_over(alone, ["the cat sat"]),
+    )
+    for tried in tries:
+        with pytest.raises(SaeGraphsError, match="is no model with SAEs; give one that"):
+            tried()
+    nothing: Any = None
+    with pytest.raises(SaeGraphsError, match="None is no graph"):
+        sg.validate(tiny, nothing)
+
+
 def test_settings_are_made_in_one_place() -> None:
     @with_settings(GraphSettings, own=("steps",), renamed={"targets": "target"})
     def chosen(
@@ -199,6 +216,8 @@ def test_settings_are_made_in_one_place() -> None:
         chosen("a", target="b", targets="b")  # type: ignore[call-arg]
     with pytest.raises(SaeGraphsError, match="top_k is 0; expected a whole number"):
         chosen("a", top_k=0)
+    with pytest.raises(SaeGraphsError, match="give options by name, or a GraphSettings"):
+        chosen("a", settings={"top_k": 3})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="prompt"):
         chosen(top_k=3)  # type: ignore[call-arg]
 

@@ -19,7 +19,7 @@ from sae_graphs.effects.settings import GraphSettings, Method
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.clean_run import CleanRun
-from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel, with_saes
 from sae_graphs.model.interventions import ZERO, Intervention
 from sae_graphs.model.next_token import token_id
 
@@ -75,6 +75,7 @@ def prepare(
 
     Raises `SaeGraphsError` for settings that do not fit the prompt or the stack.
     """
+    model = with_saes(model)
     settings = settings.located({x.label: x.neuronpedia_id for x in model.stack.layers})
     scope = _in_scope(model, settings)
     settings.path_edges(len(scope.stack.layers) - 1 + settings.has_outputs)  # it raises early

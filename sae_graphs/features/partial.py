@@ -1,7 +1,8 @@
 """`ContextsPartial`: what a run found so far, kept beside the store until it is whole.
 
-One file of tensors per SAE, and a record that is written last and names them: a crash leaves the
-earlier state, or the later one, never a mixture.
+It is no `Checkpoint`, whose parts are done one after the other: here all layers grow together, and
+each state takes the place of the last. One file of tensors per SAE, and a record that is written
+last and names them: a crash leaves the earlier state, or the later one, never a mixture.
 """
 
 from __future__ import annotations

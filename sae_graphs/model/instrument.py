@@ -13,7 +13,7 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_graphs.errors import SAELoadError
+from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.model.clean_run import CleanRun, with_features
 from sae_graphs.model.language_model import CHECKED_TOKENS, LanguageModel
 from sae_graphs.model.run import Run
@@ -119,3 +119,13 @@ def weights_of(model: InstrumentedModel) -> Iterator[tuple[str, Tensor]]:
     for layer in model.stack.layers:
         for name, weights in layer.sae.state_dict().items():
             yield f"{layer.label}.{name}", weights
+
+
+def with_saes(model: Any) -> InstrumentedModel:
+    """The model as it is; raises `SaeGraphsError` where it has no SAEs, or is none."""
+    if isinstance(model, InstrumentedModel):
+        return model
+    raise SaeGraphsError(
+        f"{model!r:.60} is no model with SAEs; give one that sae_graphs.load made, or "
+        "InstrumentedModel(model, saes)"
+    )

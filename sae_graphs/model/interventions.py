@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.clean_run import CleanRun
-from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel, with_saes
 from sae_graphs.model.stream import StreamPoint
 
 Value = TypeVar("Value")
@@ -53,7 +53,7 @@ def mean_over(model: InstrumentedModel, prompts: Sequence[str]) -> Intervention:
     """Replace by the feature's mean activation over reference prompts, first tokens left out."""
     if not prompts:
         raise SaeGraphsError("no reference prompts given; a mean needs at least one")
-    runs = [model.clean_run(prompt) for prompt in prompts]
+    runs = [with_saes(model).clean_run(prompt) for prompt in prompts]
     if all(len(run) == 1 for run in runs):
         raise SaeGraphsError("the reference prompts have one token each; give longer ones")
     return mean_of(model, runs, f"mean of {len(prompts)} prompts ({_digest(prompts)})")

@@ -11,6 +11,7 @@ Letters: `B` copies, `T` tokens, `R` rows run, `N` rows read, `D` d_model, `V` v
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.model.memory import MemoryPlan
 from sae_graphs.model.recording import entering, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
@@ -31,6 +32,7 @@ from sae_graphs.model.stream import StreamPoint
 log = logging.getLogger(__name__)
 
 CHECKED_TOKENS = 16  # of the first prompt, on which replays are checked
+PARTS = ("cfg", "tokenizer", "hook_dict", "blocks", "unembed")  # without which nothing is run again
 WORKING_MEMORY = 2**30  # bytes, where no budget was given
 
 
@@ -43,6 +45,13 @@ class LanguageModel:
     """
 
     def __init__(self, model: Any, *, name: str | None = None) -> None:
+        lacking = [part for part in PARTS if not hasattr(model, part)]
+        if lacking:
+            raise SaeGraphsError(
+                f"{type(model).__name__} has no {quoted(lacking)}; expected a TransformerBridge or "
+                "a HookedTransformer of a model that writes text from left to right, or a name for "
+                "sae_graphs.load_model"
+            )
         self.model = model
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
         self.replay = Replay(model)
@@ -122,6 +131,11 @@ class LanguageModel:
         """
         if isinstance(prompt, str):
             return self._run(self.tokenize(prompt, prepend_bos=prepend_bos), prompt, embeddings)
+        if prepend_bos is not None:
+            raise SaeGraphsError(
+                f"prepend_bos={prepend_bos} with token ids, which are run as they are; put BOS "
+                "among the ids, or give text"
+            )
         return self._run(self._ids(prompt), "", embeddings)
 
     @torch.no_grad()
@@ -225,8 +239,8 @@ class LanguageModel:
     def _ids(self, given: Sequence[int]) -> tuple[int, ...]:
         """Token ids as given, checked."""
         try:
-            ids = tuple(int(token_id) for token_id in given)
-        except (TypeError, ValueError):
+            ids = tuple(operator.index(token_id) for token_id in given)
+        except TypeError:
             raise SaeGraphsError(
                 f"the prompt is {given!r:.60}; give some text, or token ids in one row"
             ) from None

@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 import torch
 
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.keywords import with_settings
-from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.instrument import InstrumentedModel, with_saes
 from sae_graphs.validation.background import (
     NOISE_SIZES,
     RESAMPLED,
@@ -103,6 +104,11 @@ def validate(
     """
     settings = settings or ValidationSettings()  # made of the options, where there are any
     started = time.perf_counter()
+    model = with_saes(model)
+    if not isinstance(graph, CausalGraph):
+        raise SaeGraphsError(
+            f"{graph!r:.60} is no graph; give one that causal_graph or CausalGraph.load gave"
+        )
     found_on = tuple(discovery or (graph.run.prompt,))
     given = (prompts,) if isinstance(prompts, str) else tuple(dict.fromkeys(prompts))
     found = _prepare(model, graph, [prompt for prompt in given if prompt not in found_on], settings)

@@ -289,6 +289,7 @@ def test_the_saes_decide_where_there_are_any(tiny: InstrumentedModel, bridge_of:
         (None, "the prompt is None; give some text, or token ids"),
         (5, "the prompt is 5; give some text, or token ids"),
         ([[1, 2]], r"the prompt is \[\[1, 2\]\]; give some text, or token ids in one row"),
+        ([1.7, 2.2], r"the prompt is \[1.7, 2.2\]; give some text, or token ids"),
         ([1, -1], "token id -1 is none of gpt2's; expected 0 to "),
         ([1, 10**6], "token id 1000000 is none of gpt2's"),
         ([1] * (CONTEXT + 1), f"has {CONTEXT + 1} tokens, gpt2 reads at most {CONTEXT}"),
@@ -316,6 +317,20 @@ def test_wrong_embeddings(bridge_of: BridgeOf, embeddings: Any, message: str) ->
     model = LanguageModel(bridge_of("gpt2", "float64"), name="gpt2")
     with pytest.raises(SaeGraphsError, match=message) as caught:
         model.run([1, 2], embeddings=embeddings)
+    one_line(caught)
+
+
+def test_bos_cannot_be_asked_for_with_token_ids(bridge_of: BridgeOf) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"), name="gpt2")
+    with pytest.raises(SaeGraphsError, match="prepend_bos=True with token ids") as caught:
+        model.run([1, 2], prepend_bos=True)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("given", ["gpt2", None, torch.nn.Linear(2, 2)])
+def test_what_is_no_language_model(given: Any) -> None:
+    with pytest.raises(SaeGraphsError, match=r"has no .*blocks.*expected a TransformerB") as caught:
+        LanguageModel(given)
     one_line(caught)
 
 

@@ -24,6 +24,8 @@ def first(n: int, cases: Iterable[Any]) -> list[Any]:
 
 def only(cases: Iterable[Any], *quick: Any) -> list[Any]:
     """All cases, of which these are quick."""
+    cases = list(cases)
+    assert all(case in cases for case in quick), f"not all of {quick} are cases"
     return [case if case in quick else slow(case) for case in cases]
 
 

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Public names of the whole package, above all of it: nothing in it imports them.
-DOORS = ("", "interventions")
+DOORS = ("", "interventions", "demo")
 
 
 def modules_of(package: Path) -> dict[str, Path]:
