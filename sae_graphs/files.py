@@ -12,7 +12,7 @@ from sae_graphs.errors import ModelLoadError, SaeGraphsError
 
 log = logging.getLogger(__name__)
 
-BUNDLED_TEXTS = "texts.jsonl"  # beside the bundled model: documents as JSON strings
+BUNDLED_TEXTS = "texts.json"  # beside the bundled model: documents, a list of strings
 
 
 def write_atomically(file: Path, data: bytes) -> None:

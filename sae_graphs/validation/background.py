@@ -36,8 +36,8 @@ Paths = Sequence[Sequence[Member]]
 
 def bundled_texts() -> Iterable[str]:
     """Documents of the bundled model's language that it was not trained on: 20,000 tokens."""
-    text = (bundled_folder() / BUNDLED_TEXTS).read_text(encoding="ascii")
-    return (json.loads(line) for line in text.splitlines())
+    texts: list[str] = json.loads((bundled_folder() / BUNDLED_TEXTS).read_text(encoding="ascii"))
+    return texts
 
 
 class Texts:

@@ -179,8 +179,9 @@ def slow_estimates(
         with torch.enable_grad():
             leaf = (a - point * where * a).requires_grad_()
             sae.encode(x)  # a decode belongs to the encode just before it
-            _, stream = oracle._run(layer, error + sae.decode(leaf), oracle.hooks[layer + 1])
-            values = target.encode(stream)[read]  # [F']
+            changed = error + sae.decode(leaf)
+            _, streams = oracle._run(layer, changed[None], oracle.hooks[layer + 1])
+            values = target.encode(streams[0])[read]  # [F']
             each = values.unbind()
         for feature, value in enumerate(each):
             (gradient,) = torch.autograd.grad(value, leaf, retain_graph=True)  # [T, F]
@@ -266,8 +267,8 @@ def completeness_error(case: Case, depth: int, steps: int) -> float:
     none[1:] = 0
     sae.encode(x)
     changed = x - (sae.decode(a) - sae.decode(none))
-    _, stream = oracle._run(depth, changed, oracle.hooks[depth + 1])
-    joint = (oracle.saes[depth + 1].encode(stream) - oracle.activations[depth + 1])[-1]  # [F']
+    _, streams = oracle._run(depth, changed[None], oracle.hooks[depth + 1])
+    joint = (oracle.saes[depth + 1].encode(streams[0]) - oracle.activations[depth + 1])[-1]  # [F']
     total = torch.zeros_like(joint)
     for ends, value in estimates(model, PROMPT, depth, GraphSettings(), steps).items():
         total[ends[2]] += value

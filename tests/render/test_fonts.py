@@ -14,12 +14,12 @@ from sae_graphs.render.picture.engine import FOLDER, bundled_fonts
 from tests.support.rich_graphs import two_edges
 
 _WITHOUT_SYSTEM_FONTS = """
-from sae_graphs.render.pictures import fonts
-assert "/usr/share/fonts" in fonts._MACHINE
-fonts._MACHINE = ("/nowhere",)
-from sae_graphs import render
+from sae_graphs.render.picture import engine
+assert "/usr/share/fonts" in engine._MACHINE
+engine._MACHINE = ("/nowhere",)
+from sae_graphs.render import pictures
 from tests.support.rich_graphs import two_edges
-print(render.svg(two_edges()))
+print(pictures.svg(two_edges()))
 """
 
 

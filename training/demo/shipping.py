@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.files import BUNDLED_TEXTS, write_atomically
+from sae_graphs.files import BUNDLED_TEXTS
 from training.demo.corpus.stream import documents
 from training.demo.evaluation_table import (
     layer_rows,
@@ -109,15 +109,15 @@ def manifest_of(place: Workplace) -> dict[str, Any]:
 
 
 def write_texts(place: Workplace) -> None:
-    """Writes `texts.jsonl`: documents that neither the model nor the SAEs were trained on."""
+    """Writes `texts.json`: documents that neither the model nor the SAEs were trained on."""
     tokenizer = load_tokenizer(place.model)
     texts, n_tokens = [], 0
     for text in documents(place.plan.seed, "validation"):
-        texts.append(json.dumps(text))
+        texts.append(text)
         n_tokens += len(tokenizer.encode(text).ids)
         if n_tokens >= TEXT_TOKENS:
             break
-    write_atomically(place.out / BUNDLED_TEXTS, ("\n".join(texts) + "\n").encode("ascii"))
+    write_json(place.out / BUNDLED_TEXTS, texts)
 
 
 def write_manifest(place: Workplace, progress: Progress) -> dict[str, Any]:
