@@ -63,6 +63,7 @@ def files_of(folder: Path) -> list[str]:
 # -- with a model ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_title_and_a_caption_are_drawn_and_kept(
     run: Commands, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:

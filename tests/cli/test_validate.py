@@ -87,6 +87,7 @@ def test_a_run_is_its_folder_or_its_graph(commands: Commands, tmp_path: Path, gi
     assert report.prompt == PROMPT and report.test == ()
 
 
+@pytest.mark.slow
 def test_options_reach_the_report(commands: Commands, here: CausalGraph, tmp_path: Path) -> None:
     edge = here.edges[0]
     (tmp_path / "prompts.txt").write_text(f"{OTHER_PROMPT}\n\nthe red cat\n")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from sae_graphs.model.interventions import scale
 from sae_graphs.runs import EFFECTS, folder_for
 from tests.support.commands import Commands
 from tests.support.models import PROMPT
-from tests.support.slow import crossed, examples, first
+from tests.support.slow import examples, first, only
 
 CASES: dict[str, dict[str, Any]] = {
     "all": {},
@@ -200,7 +201,13 @@ def assert_drawn_alike(one: CausalGraph, two: CausalGraph) -> None:
         assert replace(layer, no_anatomy=None) == replace(theirs, no_anatomy=None)
 
 
-@pytest.mark.parametrize(("name", "per"), crossed([*CASES], ["layer", "source", "graph"]))
+@pytest.mark.parametrize(
+    ("name", "per"),
+    only(
+        product([*CASES], ["layer", "source", "graph"]),
+        *[("all", "layer"), ("each", "source"), ("outputs", "graph"), ("gradient", "layer")],
+    ),
+)
 def test_other_settings_give_the_graph_of_a_new_run(
     tiny: InstrumentedModel, tmp_path: Path, name: str, per: Any
 ) -> None:

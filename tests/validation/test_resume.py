@@ -160,6 +160,7 @@ def test_other_weights_are_another_run(
 
 
 @pytest.mark.parametrize("damage", first(1, ["cut", "no units", "empty", "text", "another unit"]))
+@pytest.mark.slow
 def test_a_damaged_report_is_made_again(
     tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, tested: list[str], damage: str
 ) -> None:
