@@ -32,7 +32,7 @@ from sae_graphs.model.stream import StreamPoint
 log = logging.getLogger(__name__)
 
 CHECKED_TOKENS = 16  # of the first prompt, on which replays are checked
-PARTS = ("cfg", "tokenizer", "hook_dict", "blocks", "unembed")  # without which nothing is run again
+PARTS = ("cfg", "blocks")  # without which nothing is run again
 WORKING_MEMORY = 2**30  # bytes, where no budget was given
 
 
