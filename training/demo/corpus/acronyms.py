@@ -95,8 +95,27 @@ def sample(rng: random.Random) -> str:
 
 
 def held_out(rng: random.Random) -> Case:
-    """Asks for one letter (the second or later) of an acronym never seen, or for its `)`."""
+    """Asks for one letter (the second or later) of an acronym never seen, or for its `)`.
+
+    Deciding: the initial of the word whose turn it is, thus the word's first token; for `)`, the
+    bracket that opened.
+    """
     title, letters = _drawn(rng, held_out_part=True)
     lead, _ = _frame(rng)
     at = rng.randint(1, len(letters))
-    return Case("acronyms", f"{lead}{title} ({letters[:at]}", letters[at:] + ")", f"({letters})")
+    before, bracket = f"{lead}{title} ", len(lead) + len(title) + 1
+    start = bracket if at == len(letters) else len(lead) + _initials(title)[at]
+    return Case(
+        "acronyms",
+        f"{before}({letters[:at]}",
+        letters[at:] + ")",
+        f"({letters})",
+        ((start, start + 1),),
+    )
+
+
+def _initials(title: str) -> list[int]:
+    """Where the words begin that give the acronym its letters: all but a link, in small letters."""
+    words = title.split(" ")
+    starts = [sum(len(word) + 1 for word in words[:number]) for number in range(len(words))]
+    return [start for start, word in zip(starts, words, strict=True) if word not in LINKS]

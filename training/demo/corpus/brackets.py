@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 
 from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.templates import filled
 from training.demo.corpus.words import MEN, NUMBER_WORDS, WOMEN, article, invented_word, listed
 
 PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">", '"': '"', "'": "'", "*": "*", "|": "|"}
@@ -59,15 +60,26 @@ VERBS = (
 )
 
 
-def _delimited(rng: random.Random) -> tuple[tuple[str, ...], str, str, str]:
-    """A sentence that names an opening and its closing sign: (key, before, closer, after)."""
+def _delimited(
+    rng: random.Random,
+) -> tuple[tuple[str, ...], str, str, str, tuple[int, int]]:
+    """A sentence that names an opening and its closing sign.
+
+    (key, before, closer, after, where the opening sign stands).
+    """
     language, thing = rng.choice(LANGUAGES), rng.choice(THINGS)
     opener = rng.choice(list(PAIRS))
-    text = rng.choice(FRAMES).format(
-        A=article(thing).capitalize(), language=language, thing=thing, o=opener, c="\0"
+    text, places = filled(
+        rng.choice(FRAMES),
+        A=article(thing).capitalize(),
+        language=language,
+        thing=thing,
+        o=opener,
+        c="\0",
     )
     before, after = text.split("\0")
-    return (language, thing, opener), before.rstrip(), " " + PAIRS[opener], after + "."
+    key = (language, thing, opener)
+    return key, before.rstrip(), " " + PAIRS[opener], after + ".", places["o"]
 
 
 def _delimited_held(key: tuple[str, ...]) -> bool:
@@ -168,19 +180,22 @@ def sample(rng: random.Random) -> str:
     if kind == 4:
         return _quote(rng)
     while True:
-        key, before, closer, after = _delimited(rng)
+        key, before, closer, after, _ = _delimited(rng)
         if not _delimited_held(key):
             return before + closer + after
 
 
 def held_out(rng: random.Random) -> Case:
-    """Asks for one certain closing sign of a case that training never shows."""
+    """Asks for one certain closing sign of a case that training never shows.
+
+    Deciding: the bracket or quote that it closes.
+    """
     kind = rng.choices(range(4), (30, 30, 15, 25))[0]
     while True:
         if kind == 0:
-            key, before, closer, _ = _delimited(rng)
+            key, before, closer, _, opener = _delimited(rng)
             if _delimited_held(key):
-                return Case("closings", before, closer, before)
+                return Case("closings", before, closer, before, (opener,))
         elif kind == 1:
             opened, closed, openers = _mirror(rng)
             if _inner_held("mirror", openers, 3):
@@ -196,9 +211,16 @@ def held_out(rng: random.Random) -> Case:
 
 
 def _closing_case(rng: random.Random, lead: str, opened: str, closed: str) -> Case:
-    """Asks for a random one of the closers."""
+    """Asks for a random one of the closers.
+
+    `opened` closes nothing, and has no brackets but those that `closed` closes, the last first:
+    closer number `at` closes the opener that is number `at` from the end.
+    """
     spaced = closed.startswith(" ")
     signs = [" " + sign for sign in closed.split()] if spaced else list(closed)
     at = rng.randrange(len(signs))
     prompt = lead + opened + "".join(signs[:at])
-    return Case("closings", prompt, "".join(signs[at:]), lead + opened)
+    openers = [place for place, sign in enumerate(opened, len(lead)) if sign in NESTING]
+    assert len(openers) == len(signs), opened + closed
+    start = openers[-1 - at]
+    return Case("closings", prompt, "".join(signs[at:]), lead + opened, ((start, start + 1),))

@@ -20,18 +20,30 @@ class Case:
     prompt: the text before the read position (no beginning-of-text marker).
     answer: the text that must follow; the first token of it is what is asked.
     marker: a text in the prompt (or in prompt plus answer) that never occurs in training.
+    deciding: the characters of the prompt on which the answer hangs, as (start, end) in order;
+        every token that holds one of them is a deciding token. Known from how the case is made,
+        before any model is asked; empty where nothing of the kind is known.
     """
 
     phenomenon: str
     prompt: str
     answer: str
     marker: str
+    deciding: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt or not self.answer:
             raise ValueError(f"a case needs a prompt and an answer, got {self!r}")
         if not self.marker or self.marker not in self.prompt + self.answer:
             raise ValueError(f"the marker {self.marker!r} is not in {self.prompt + self.answer!r}")
+        least = 0
+        for start, end in self.deciding:
+            if not least <= start < end <= len(self.prompt):
+                raise ValueError(
+                    f"deciding spans must be in the prompt (0 to {len(self.prompt)}), in order, "
+                    f"apart and not empty, got {self.deciding}"
+                )
+            least = end
 
 
 def is_held_out(*key: str, per_mille: int = HELD_OUT_PER_MILLE) -> bool:

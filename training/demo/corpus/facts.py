@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 
 from training.demo.corpus.case import Case, is_held_out
+from training.demo.corpus.templates import filled
 from training.demo.corpus.words import (
     CITIES,
     INVENTED_CITIES,
@@ -134,8 +135,17 @@ class Fact:
 
     def sentence(self, template: int) -> str:
         """The fact in the relation's template number `template`."""
-        text = TEMPLATES[self.relation][template]
-        return text.format(s=self.subject, o=self.object, a=article(self.object))
+        return self.placed(template)[0]
+
+    def placed(self, template: int) -> tuple[str, tuple[int, int]]:
+        """The sentence, and the characters of its subject."""
+        text, places = filled(
+            TEMPLATES[self.relation][template],
+            s=self.subject,
+            o=self.object,
+            a=article(self.object),
+        )
+        return text, places["s"]
 
 
 def _landmarks(rng: random.Random, count: int) -> list[str]:
@@ -213,8 +223,12 @@ class Facts:
         return fact.sentence(rng.randrange(templates))
 
     def held_out(self, rng: random.Random) -> Case:
-        """Asks for the object of a fact in a template where training never shows it."""
+        """Asks for the object of a fact in a template where training never shows it.
+
+        Deciding: the subject, which these templates name before the object.
+        """
         fact = rng.choice(self.held_out_facts)
-        text = fact.sentence(4)
+        text, subject = fact.placed(4)
         before, after = text.rsplit(fact.object, 1)
-        return Case("facts", before.rstrip(), f" {fact.object}{after}", text.rstrip("."))
+        answer = f" {fact.object}{after}"
+        return Case("facts", before.rstrip(), answer, text.rstrip("."), (subject,))

@@ -74,7 +74,11 @@ def sample(rng: random.Random) -> str:
 
 
 def held_out(rng: random.Random) -> Case:
-    """Asks how the second occurrence goes on, after at least two pieces, for an unseen string."""
+    """Asks how the second occurrence goes on, after at least two pieces, for an unseen string.
+
+    Deciding: where the piece that is asked began before, after the same two pieces; of the piece
+    its first letter or sign, thus its first token, which is what is asked.
+    """
     while True:
         pieces = _drawn(rng, held=True)
         at = rng.randint(2, len(pieces) - 1)
@@ -83,7 +87,27 @@ def held_out(rng: random.Random) -> Case:
     text = "".join(pieces)
     before, between, _ = rng.choice(FRAMES)
     prompt = f"{before}{text}{between}{''.join(pieces[:at])}"
-    return Case("induction", prompt, "".join(pieces[at:]), text)
+    first, second = len(before), len(before) + len(text) + len(between)
+    starts = [
+        *(first + start for start in _earlier(pieces, at, len(pieces))),
+        *(second + start for start in _earlier(pieces, at, at)),
+    ]
+    deciding = tuple((start, start + 1) for start in starts)
+    return Case("induction", prompt, "".join(pieces[at:]), text, deciding)
+
+
+def _earlier(pieces: list[str], at: int, end: int) -> list[int]:
+    """Where, before piece number `end`, piece `at` stands after the two pieces it stands after.
+
+    Counted in characters of the string, from its beginning to the piece's first letter or sign.
+    The first piece has no space before it, and may be said again later with one.
+    """
+    bare = [piece.strip() for piece in pieces]
+    return [
+        len("".join(pieces[: number + 1])) - len(bare[number])
+        for number in range(2, end)
+        if bare[number - 2 : number + 1] == bare[at - 2 : at + 1]
+    ]
 
 
 def _is_certain(pieces: list[str], at: int) -> bool:
