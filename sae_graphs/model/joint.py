@@ -255,6 +255,41 @@ def keeping_only(
     return Edit(Where.of(ablated.repeat(len(chosen), 1)), change)
 
 
+def holding_features(model: InstrumentedModel, clean: CleanRun, depth: int) -> Edit:
+    """All activations are what they were in the clean run; the SAE's error is what it has become.
+
+    `x' = x - (decode(a) - decode(a_clean))`.
+    """
+    layer = model.stack.layers[depth]
+    none = torch.zeros(0, dtype=torch.int64, device=clean.streams[depth].device)
+
+    def change(rows: Rows) -> Tensor:
+        positions, out = rows.where.positions, []
+        for part in torch.arange(len(positions), device=positions.device).split(
+            _rows_encoded(layer)
+        ):
+            stream, before = rows.streams[part], clean.streams[depth][positions[part]]
+            moved = layer.decode(layer.encode(stream), stream)
+            held = layer.decode(layer.encode(before), stream)
+            out.append(stream - (moved - held).to(stream.dtype))
+        return torch.cat(out)
+
+    return Edit(Where(none, none), change)
+
+
+def becoming_rows(rows: Rows) -> Edit:
+    """Some rows, in order of copy and position, become what they are given as."""
+
+    def change(found: Rows) -> Tensor:
+        n_tokens = 1 + int(found.where.positions.max())
+        touched = rows.where.mask(found.where.n_copies, n_tokens)
+        streams = found.streams.clone()
+        streams[touched[found.where.copies, found.where.positions]] = rows.streams
+        return streams
+
+    return Edit(rows.where, change)
+
+
 def adding(deltas: Tensor) -> Edit:
     """Something `[B, T, D]` is added to the stream."""
     touched = (deltas != 0).any(-1)
