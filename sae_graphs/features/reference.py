@@ -196,7 +196,7 @@ def _keep(file: Path, layer: SAELayer, reference: Reference) -> None:
 def bundled_text() -> list[str]:
     """The paragraphs of the bundled English text."""
     data = Path(__file__).with_name("english.json").read_text(encoding="utf-8")
-    return list(json.loads(data)["paragraphs"])
+    return [f"{paragraph}\n\n" for paragraph in json.loads(data)["paragraphs"]]
 
 
 def _digest(text: str) -> str:
