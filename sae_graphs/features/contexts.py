@@ -9,9 +9,6 @@ Letters: `B` batch, `T` tokens, `F` features, `K` contexts per feature, `W` toke
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.beside import file_beside, opened
 from sae_graphs.graph.records import Context
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.saes import SAELayer
@@ -30,7 +27,6 @@ FILE_NAME = "contexts.safetensors"
 SCHEMA = "sae_graphs/contexts/1"
 KEPT = 8  # contexts stored per feature
 BEFORE, AFTER = 15, 4  # tokens stored around the peak
-AGAIN = "build it again with `sae-graphs contexts`"
 
 
 # -- the store ------------------------------------------------------------------------------------
@@ -38,14 +34,7 @@ AGAIN = "build it again with `sae-graphs contexts`"
 
 def store_file(model: InstrumentedModel, layer: SAELayer) -> Path:
     """Where a layer's contexts lie: beside its weights, or in the user's cache for a release."""
-    if layer.folder is not None:
-        return layer.folder / FILE_NAME
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    hook, stack = layer.point.hook_name, model.stack.name
-    one = layer.source.name.removesuffix(f" of {stack}")  # a release may have several at a hook
-    names = (model.name, stack, hook if one == stack else one)
-    plain = (re.sub(r"[^\w.-]+", "_", name).strip("_.") or "_" for name in names)
-    return cache.joinpath("sae_graphs", "contexts", *plain, FILE_NAME)
+    return file_beside(model, layer, FILE_NAME)
 
 
 def check_contexts(model: InstrumentedModel) -> None:
@@ -92,27 +81,9 @@ def corpora_of(model: InstrumentedModel) -> list[list[str]]:
 @contextmanager
 def _opened(model: InstrumentedModel, layer: SAELayer, *, weights: bool) -> Iterator[Any]:
     """A layer's store, if it is whole and this SAE's; all reading is to be done within."""
-    file = store_file(model, layer)
-    try:
-        with safe_open(file, framework="pt") as store:
-            about = store.metadata() or {}
-            if (about.get("schema"), about.get("hook")) != (SCHEMA, layer.point.hook_name):
-                raise SaeGraphsError(
-                    f"{file} was made for {about.get('hook')!r} in format "
-                    f"{about.get('schema')!r}; {AGAIN}"
-                )
-            held = store.get_slice("tokens").get_shape()[0]
-            if held != layer.n_features:
-                raise SaeGraphsError(
-                    f"{file} holds {held} features, the SAE has {layer.n_features}; {AGAIN}"
-                )
-            made_for = about.get("sae")
-            if weights and "" not in (mine := fingerprint(layer), made_for) and mine != made_for:
-                raise SaeGraphsError(f"{file} was made for other weights of this SAE; {AGAIN}")
-            _check_finite(store)
-            yield store
-    except (SafetensorError, OSError, KeyError, ValueError) as problem:
-        raise SaeGraphsError(f"{file} is damaged ({problem}); {AGAIN}") from problem
+    with opened(store_file(model, layer), layer, SCHEMA, "tokens", weights=weights) as store:
+        _check_finite(store)
+        yield store
 
 
 def _check_finite(store: Any) -> None:
@@ -126,14 +97,6 @@ def _check_finite(store: Any) -> None:
     for feature in too_large.nonzero()[:, 0].tolist():
         if not activations[feature].isfinite().all():
             raise ValueError(f"an activation of feature {feature} is not finite")
-
-
-def fingerprint(layer: SAELayer) -> str:
-    """A few letters that tell SAEs apart by their weights; none where these are rounded."""
-    if layer.dtype != torch.float32:
-        return ""
-    column = layer.sae.W_dec.detach()[:, 0].cpu().contiguous()
-    return hashlib.sha256(column.numpy().tobytes()).hexdigest()[:16]
 
 
 def _distinct(

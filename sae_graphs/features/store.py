@@ -4,16 +4,13 @@
 where only two are loaded at a time none is read twice for one batch. 3. From time to time what was
 found is kept, so that an interrupted run goes on there. 4. One file per SAE is written at the end.
 
-What is found does not depend on how rows are gathered into batches, to the last bit: the model
-runs, and SAEs encode, so many rows at once as their shapes say, and batches are multiples of that.
+What is found does not depend on how rows are gathered into batches, to the last bit: see `batches`.
 
-Letters: `B` rows, `T` tokens, `D` d_model, `F` features, `K` contexts per feature, `W` tokens per
-context.
+Letters: `B` rows, `T` tokens, `F` features, `K` contexts per feature, `W` tokens per context.
 """
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,11 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.features.contexts import SCHEMA, fingerprint, store_file
+from sae_graphs.features.batches import ENCODED_AT_ONCE, Pace, encoded
+from sae_graphs.features.beside import write_tensors
+from sae_graphs.features.contexts import SCHEMA, store_file
 from sae_graphs.features.layer_store import LayerStore
 from sae_graphs.features.partial import ContextsPartial, Kept, alone_with
 from sae_graphs.features.token_rows import LENGTH, TokenRows, passed
@@ -36,11 +34,6 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.memory import format_size
 from sae_graphs.model.saes import SAELayer
 
-ROWS_TOGETHER = 32  # that are run or encoded at once, at most
-RUN_AT_ONCE = 2**25  # logits that the model makes at once
-ENCODED_AT_ONCE = 2**23  # activations that an SAE makes at once
-MOST_ROWS = 512  # of a batch
-SHORT, LONG = 10.0, 30.0  # seconds that a batch should take
 SAVED_EVERY = 60.0  # seconds: so much work may be lost
 
 Progress = Callable[[int], None]
@@ -119,7 +112,7 @@ def _streamed(
     partial = ContextsPartial(files, model, {"corpus": corpus, "settings": settings})
     found, reader = _begun(model, texts, partial, told)
     most = None if tokens is None else ceil(tokens / reader.length)
-    pace, saved = _Pace(model, reader.length), time.monotonic()
+    pace, saved = Pace(model, reader.length), time.monotonic()
     while True:
         left = pace.rows if most is None else min(pace.rows, most - reader.rows)
         started = time.monotonic()
@@ -178,16 +171,9 @@ class _Found:
 
     def add(self, model: InstrumentedModel, tokens: Tensor) -> None:
         """Run rows `[B, T]`, encode their streams, and keep what is better."""
-        tokens = tokens.cpu()
-        parts = tokens.split(_rows_run(model, tokens.shape[1]))
-        streams = [model.streams_of(part.to(model.model.cfg.device)) for part in parts]
-        for depth, (layer, store) in enumerate(zip(model.stack.layers, self.layers, strict=True)):
-            stream = torch.cat([part[depth] for part in streams])  # [B, T, D]
-            rows = _rows_encoded(layer, tokens.shape[1])
-            for ids, part in zip(tokens.split(rows), stream.split(rows), strict=True):
-                activations = layer.encode(part).float().cpu()  # [B, T, F]
-                activations[:, 0] = 0.0
-                store.add(ids, activations)
+        for depth, parts in encoded(model, tokens):
+            for ids, activations in parts:
+                self.layers[depth].add(ids, activations)
         self.done += tokens.numel()
         self.counted += tokens[:, 1:].numel()
 
@@ -212,27 +198,13 @@ def _write(
         "fraction_active": (store.times_active.double() / seen).float(),  # [F]
         "max_activation": store.max_activation(),
     }
-    about = {
-        "schema": SCHEMA,
-        "hook": layer.point.hook_name,
-        "sae": fingerprint(layer),
-        "tokens_seen": str(seen),
-        **({"corpus": digest[:16]} if digest else {}),
-    }
+    about = {"tokens_seen": str(seen), **({"corpus": digest[:16]} if digest else {})}
     file = store_file(model, layer)
     try:
-        write_atomically(file, _in_order(safetensors_bytes(tensors, metadata=about)))
+        write_tensors(file, layer, SCHEMA, tensors, about)
     except OSError as problem:
         raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
     return file
-
-
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file whose header is in order: the library's differs from time to time."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:start]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[start:]
 
 
 def _check_writable(files: Sequence[Path]) -> None:
@@ -248,54 +220,7 @@ def _check_writable(files: Sequence[Path]) -> None:
             ) from problem
 
 
-# -- how much at once ------------------------------------------------------------------------------
-
-
-def _rows_run(model: InstrumentedModel, n_tokens: int) -> int:
-    """Rows that the model runs at once: their logits are the largest thing it makes."""
-    return _rows(RUN_AT_ONCE // (n_tokens * int(model.model.cfg.d_vocab)))
-
-
-def _rows_encoded(layer: SAELayer, n_tokens: int) -> int:
-    """Rows that an SAE encodes at once."""
-    return _rows(ENCODED_AT_ONCE // (n_tokens * layer.n_features))
-
-
-def _rows(n: int) -> int:
-    """A power of two no larger than a number, from 1 to `ROWS_TOGETHER`."""
-    return _floor(min(n, ROWS_TOGETHER))
-
-
-class _Pace:
-    """How many rows a batch has, so that it takes some seconds, whatever the machine.
-
-    Long enough that loading SAEs, where only two are at a time, takes a small part of it; short
-    enough that little is lost. Always a multiple of the rows that are run or encoded at once.
-    """
-
-    def __init__(self, model: InstrumentedModel, n_tokens: int) -> None:
-        layers = model.stack.layers
-        encoded = max(_rows_encoded(layer, n_tokens) for layer in layers)
-        self.least = self.rows = max(encoded, _rows_run(model, n_tokens))
-        size = next(model.model.parameters()).element_size()
-        streams = n_tokens * len(layers) * int(model.model.cfg.d_model) * size  # bytes of a row
-        self.most = max(self.least, min(_floor(model.working_memory // 4 // streams), MOST_ROWS))
-
-    def next(self, seconds: float) -> float:
-        """Choose the next batch's rows, given the last one's time; returns the time expected."""
-        rows = self.rows
-        if seconds < SHORT:
-            self.rows = min(2 * rows, self.most)
-        elif seconds > LONG:
-            self.rows = max(rows // 2, self.least)
-        return seconds * self.rows / rows
-
-
-def _floor(n: int) -> int:
-    """A power of two no larger than a number."""
-    return 1 << max(n, 1).bit_length() - 1
-
-
+# -- checked before the work
 def _check_room(model: InstrumentedModel) -> None:
     """Refuse what cannot fit: the store of all layers, and what running one batch takes."""
     layers = model.stack.layers

@@ -74,6 +74,19 @@ def mean_of(model: InstrumentedModel, runs: Sequence[CleanRun], name: str) -> In
     )
 
 
+def mean_where_active(means: Mapping[StreamPoint, Tensor], name: str) -> Intervention:
+    """Replace each activation that is not 0 by the feature's mean `[F]` at that point.
+
+    Silent features stay silent, so ablating one changes nothing.
+    """
+
+    def replace(point: StreamPoint, features: Tensor, acts: Tensor) -> Tensor:
+        mean = _at(point, means).to(acts.device)[features].to(acts.dtype)  # [S]
+        return torch.where(acts != 0, mean, acts)
+
+    return Intervention(name, replace)
+
+
 def resample(model: InstrumentedModel, prompt: str, *, n_tokens: int) -> Intervention:
     """Replace by the activation in another prompt, of the same number of tokens."""
     other = model.clean_run(prompt)

@@ -17,12 +17,14 @@ from safetensors import safe_open
 
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features import batches as row_batches
 from sae_graphs.features import partial as context_partial
 from sae_graphs.features import store as context_store
+from sae_graphs.features.batches import Pace, _rows
 from sae_graphs.features.contexts import store_file
 from sae_graphs.features.layer_store import LayerStore
 from sae_graphs.features.partial import LOCK, RECORD, ContextsPartial
-from sae_graphs.features.store import Told, _Pace, _rows, stream_store
+from sae_graphs.features.store import Told, stream_store
 from sae_graphs.features.token_rows import Place, TokenRows, passed
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.support.models import CORPUS, PROMPT, STACKS, random_stack, save_saes
@@ -60,8 +62,8 @@ def loaded(
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows a batch, and what was found is kept after each."""
-    monkeypatch.setattr(context_store, "ROWS_TOGETHER", 2)
-    monkeypatch.setattr(context_store, "MOST_ROWS", 2)
+    monkeypatch.setattr(row_batches, "ROWS_TOGETHER", 2)
+    monkeypatch.setattr(row_batches, "MOST_ROWS", 2)
     monkeypatch.setattr(context_store, "SAVED_EVERY", 0.0)
 
 
@@ -133,14 +135,14 @@ def test_a_resumed_run_gives_the_same_store_to_the_last_bit(
 def test_how_rows_are_batched_changes_no_bit(
     model: InstrumentedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context_store, "ROWS_TOGETHER", 2)
+    monkeypatch.setattr(row_batches, "ROWS_TOGETHER", 2)
     stream_store(model, whole())
     expected = contents(model)
     monkeypatch.setattr(context_store, "SAVED_EVERY", 0.0)
-    monkeypatch.setattr(context_store, "MOST_ROWS", 2)
+    monkeypatch.setattr(row_batches, "MOST_ROWS", 2)
     with pytest.raises(Stopped):
         stream_store(model, until(20))
-    monkeypatch.setattr(context_store, "MOST_ROWS", 8)
+    monkeypatch.setattr(row_batches, "MOST_ROWS", 8)
     heard = Heard()
     stream_store(model, whole(), told=heard.told)
     assert heard.resumed
@@ -490,7 +492,7 @@ def test_rows_at_once(n: int, rows: int) -> None:
 
 
 def test_batches_take_some_seconds(tiny: InstrumentedModel) -> None:
-    pace = _Pace(tiny, 32)
+    pace = Pace(tiny, 32)
     assert pace.rows == pace.least == 32
     assert pace.next(1.0) == 2.0 and pace.rows == 64
     assert pace.next(15.0) == 15.0 and pace.rows == 64
@@ -498,11 +500,11 @@ def test_batches_take_some_seconds(tiny: InstrumentedModel) -> None:
     assert pace.next(99.0) == 99.0 and pace.rows == 32  # never below what is run at once
     for _ in range(10):
         pace.next(1.0)
-    assert pace.rows == pace.most == context_store.MOST_ROWS
-    small = _Pace(tiny, 32)
+    assert pace.rows == pace.most == row_batches.MOST_ROWS
+    small = Pace(tiny, 32)
     tiny_memory, tiny.working_memory = tiny.working_memory, 2**10
     try:
-        assert _Pace(tiny, 32).most == small.least
+        assert Pace(tiny, 32).most == small.least
     finally:
         tiny.working_memory = tiny_memory
 
