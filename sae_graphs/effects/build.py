@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from sae_graphs.effects.answer.build import answer_graph
 from sae_graphs.effects.describe import Parts, described
 from sae_graphs.effects.experiment import (
     Experiment,
@@ -34,7 +35,6 @@ from sae_graphs.effects.saving import key_of, partial_of, save_effects
 from sae_graphs.effects.select import Selection, ends_of, select
 from sae_graphs.effects.settings import (
     STEPS,
-    TOP_K,
     Ablate,
     GraphSettings,
     Layers,
@@ -42,6 +42,7 @@ from sae_graphs.effects.settings import (
     Per,
     Pins,
     Read,
+    Select,
 )
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.contexts import check_contexts
@@ -60,12 +61,15 @@ def causal_graph(
     model: InstrumentedModel,
     prompt: str,
     *,
-    top_k: int = TOP_K,
-    per: Per = "layer",
+    select: Select = "answer",
+    nodes: int | None = None,
+    dense: bool = False,
+    top_k: int | None = None,
+    per: Per | None = None,
     min_path_edges: int | None = None,
-    ablate: Ablate = "all",
+    ablate: Ablate | None = None,
     ablate_first: bool = False,
-    intervention: Intervention = ZERO,
+    intervention: Intervention | None = None,
     read: Read = -1,
     layers: Layers = None,
     pin: Pins = (),
@@ -100,7 +104,9 @@ def causal_graph(
     errors kept.
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
-    experiment = prepare(model, prompt, settings, intervention)
+    if settings.select == "answer":
+        return answer_graph(model, prompt, settings, intervention, progress)
+    experiment = prepare(model, prompt, settings, intervention or ZERO)
     check_contexts(experiment.model)
     partial = partial_of(resume, effects)
     if partial is not None:
@@ -111,8 +117,8 @@ def causal_graph(
     chosen = select(
         blocks,
         experiment.labels,
-        top_k=settings.top_k,
-        per=settings.per,
+        top_k=settings.top_k or 1,
+        per=settings.per or "layer",
         min_path_edges=experiment.min_path_edges,
         n_outputs=len(experiment.outputs),
     )
@@ -179,10 +185,13 @@ def discover(
     *,
     part: float = 0.5,
     seed: int = 0,
-    top_k: int = TOP_K,
-    per: Per = "layer",
+    select: Select = "answer",
+    nodes: int | None = None,
+    dense: bool = False,
+    top_k: int | None = None,
+    per: Per | None = None,
     min_path_edges: int | None = None,
-    ablate: Literal["all", "read"] = "all",
+    ablate: Literal["all", "read"] | None = None,
     ablate_first: bool = False,
     read: Read = -1,
     layers: Layers = None,

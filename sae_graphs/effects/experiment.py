@@ -77,7 +77,7 @@ def prepare(
     """
     model = with_saes(model)
     settings = settings.located({x.label: x.neuronpedia_id for x in model.stack.layers})
-    scope = _in_scope(model, settings)
+    scope = in_scope(model, settings)
     settings.path_edges(len(scope.stack.layers) - 1 + settings.has_outputs)  # it raises early
     clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
     places = places_of(clean, settings)
@@ -91,7 +91,7 @@ def prepare(
     return Experiment(scope, clean, places, tuple(ablations), outputs, intervention, settings)
 
 
-def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedModel:
+def in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedModel:
     """The model with the layers asked for, once the pinned features are known to exist there."""
     if settings.layers is not None:
         model = model.between(*settings.layers)
@@ -113,7 +113,8 @@ def _in_scope(model: InstrumentedModel, settings: GraphSettings) -> Instrumented
                 f"pinned feature {pin}: a position needs ablate='each' (--ablate each), and "
                 f"ablate is {settings.ablate!r}; leave the position out, or give that"
             )
-        if depth == len(layers) - 1 and not settings.has_outputs:
+        answered = settings.has_outputs or settings.select == "answer"
+        if depth == len(layers) - 1 and not answered:
             raise UnknownFeatureError(
                 f"pinned feature {pin} is in the last layer measured, where nothing follows; "
                 "pin a feature of an earlier layer"

@@ -38,6 +38,7 @@ from sae_graphs.effects.ablations import Ablations, Places
 from sae_graphs.effects.arrays import NOWHERE, Effects
 from sae_graphs.effects.exact import changed_rows, of_tokens, packs
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.model.answer import Answer
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.replay import PACK_ROWS
@@ -169,6 +170,37 @@ def estimate_outputs(
     ids = tokens.cpu().numpy().astype(np.int32)
     for block in _estimate(stretch, line, ablations, places, rows, progress):
         yield replace(block, targets=ids[block.targets])
+
+
+@torch.no_grad()
+def estimate_answer(
+    model: InstrumentedModel,
+    clean: CleanRun,
+    ablations: Ablations,
+    places: Places,
+    answer: Answer,
+    *,
+    steps: int | None = None,
+) -> Tensor:
+    """Estimated effects `[S]` of a layer's ablations on the answer's score, in nats.
+
+    The answer is read at the last of the places; `steps` as in `estimate`.
+    """
+
+    def asked(streams: Tensor) -> Tensor:
+        return answer.score(model.unembed(streams))[:, None]
+
+    _check_gradients(model)
+    if len(ablations) == 0:
+        return ablations.before.new_zeros(0)
+    start = clean.points[ablations.depth]
+    stretch = Stretch(model, clean, start, model.end, clean.inputs[-1], asked, silent=False)
+    line = _line(stretch, ablations, places, steps)
+    target = torch.zeros(1, 2, dtype=torch.int64, device=places.reads.device)
+    last = places._replace(reads=places.reads[-1:])
+    parts = (_gradients(stretch, part, last, target) for part in line.parts())
+    gradient = reduce(Tensor.add_, parts) / len(line.points)  # [1, P, D]
+    return _along(_moves(stretch, line, ablations, last), gradient, len(ablations))[:, 0]
 
 
 def _check_gradients(model: InstrumentedModel) -> None:

@@ -11,6 +11,7 @@ from sae_graphs.graph.addresses import Address, feature_at, is_address, parse_ad
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.stream import parse_layers
 
+Select = Literal["answer", "effect"]
 Per = Literal["layer", "source", "graph"]
 Ablate = Literal["all", "read", "each"]
 Method = Literal["exact", "gradient", "integrated-gradients"]
@@ -19,6 +20,9 @@ Layers = str | Sequence[str | int] | None  # first and last, such as "3:8" or ("
 Pins = str | FeatureId | Address | Sequence[str | FeatureId | Address]
 
 TOP_K = 8
+ANSWER_TOP_K = 4  # edges into each target of an answer graph
+NODES = 16
+_UNSET = {("answer", "per"): (None,)}  # options that a kind of graph does not have
 MIN_PATH_EDGES = 3
 STEPS = 10
 
@@ -27,20 +31,30 @@ STEPS = 10
 class GraphSettings:
     """The options of `causal_graph`.
 
-    - `top_k` edges with the largest |effect| are kept of each set of effects; the set is what
-      `per` names: the effects of one `layer` on the next, those of one `source` feature, or all
-      of the `graph`.
+    - `select`: the graph of what the `answer` hangs on, or of the strongest `effect`s of one layer
+      on the next, the source's own graph.
+    - `nodes`: in an answer graph, so many features at tokens with the largest |effect on the answer|
+      are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any text, or
+      more, are kept, too.
+    - `top_k` edges with the largest |effect| are kept of each set of effects. In an answer graph
+      these are the effects on one target (4); else what `per` names (8): the effects of one
+      `layer` on the next, those of one `source` feature, or all of the `graph`.
     - `min_path_edges`: only edges on a path of at least this many edges stay. None is the
-      default, 3, or as many as the layers measured allow; 1 where features are pinned.
+      default, 3, or as many as the layers measured allow; 1 where features are pinned. Not in an
+      answer graph.
     - `ablate`: features are changed at `all` positions (but the first, unless `ablate_first`), at
-      the `read` position alone, or at `each` position by itself: nodes then have positions.
-    - `read`: the token position where effects are read; negative counts from the end. With `each`
-      also `"all"`: then graphs have paths that move from token to token.
+      the `read` position alone, or at `each` position by itself: nodes then have positions. In an
+      answer graph it is `each`.
+    - `read`: the token position where effects are read, or whose next token is the answer; negative
+      counts from the end. With `each`, for `effect`s, also `"all"`: then graphs have paths that
+      move from token to token.
     - `layers`: first and last SAE layer by label, both included; None is the whole stack.
-    - `pin`: measure these source features only; a feature, or its address on Neuronpedia.
+    - `pin`: measure these source features only; a feature, or its address on Neuronpedia. In an
+      answer graph they are kept, whatever their effect.
     - `outputs`: so many of the likeliest next tokens are targets of the last SAE layer, with their
       logits at the last position that is read; `target` are tokens given by their text instead.
-      With a `contrast`, a token's text, the target is the difference to its logit.
+      With a `contrast`, a token's text, the target is the difference to its logit. In an answer
+      graph the answer is the one target, or the likeliest token.
     - `method`: effects are measured (`exact`), or estimated from the `gradient` or from
       `integrated-gradients` in so many `steps`; `compare_methods` shows how far off these are.
     - `heads` splits what came through attention by head, in the edges' anatomies.
@@ -48,10 +62,13 @@ class GraphSettings:
     - `seed` goes into the record. Nothing in a graph is drawn at random.
     """
 
-    top_k: int = TOP_K
+    select: Select = "answer"
+    nodes: int | None = None
+    dense: bool = False
+    top_k: int | None = None
     min_path_edges: int | None = None
-    per: Per = "layer"
-    ablate: Ablate = "all"
+    per: Per | None = None
+    ablate: Ablate | None = None
     ablate_first: bool = False
     read: int | Literal["all"] = -1
     layers: tuple[str, str] | None = None
@@ -66,6 +83,7 @@ class GraphSettings:
     steps: int = STEPS
 
     def __post_init__(self) -> None:
+        self._fill()
         pins = self.pin if isinstance(self.pin, tuple | list) else (self.pin,)
         object.__setattr__(self, "pin", tuple(_feature_or_address(pin) for pin in pins))
         object.__setattr__(self, "layers", _first_and_last(self.layers))
@@ -81,12 +99,14 @@ class GraphSettings:
         if not isinstance(self.contrast, str | None):
             raise SaeGraphsError(f"contrast is {self.contrast!r}; expected the text of a token")
         _require_whole("top_k", self.top_k)
+        if self.select == "answer":
+            _require_whole("nodes", self.nodes)
         if self.min_path_edges is not None:
             _require_whole("min_path_edges", self.min_path_edges)
         _require_whole("steps", self.steps)
         choices_of = {"per": get_args(Per), "ablate": get_args(Ablate), "method": get_args(Method)}
         for name, choices in choices_of.items():
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in (*choices, *_UNSET.get((self.select, name), ())):
                 raise SaeGraphsError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
                 )
@@ -97,6 +117,53 @@ class GraphSettings:
             raise SaeGraphsError(
                 f"read is 'all' and ablate {self.ablate!r}; reading at all positions needs "
                 "ablate='each' (--ablate each)"
+            )
+        if self.select == "answer":
+            self._check_answer()
+
+    def _fill(self) -> None:
+        """Put the defaults of the kind of graph in, and refuse what belongs to the other kind."""
+        if self.select not in get_args(Select):
+            raise SaeGraphsError(
+                f"select is {self.select!r}; expected one of {', '.join(get_args(Select))}"
+            )
+        answer = self.select == "answer"
+        foreign = ("per", "min_path_edges") if answer else ("nodes",)
+        given = [name for name in foreign if getattr(self, name) is not None]
+        if not answer and self.dense:
+            given.append("dense")
+        if given:
+            other = "effect" if answer else "answer"
+            raise SaeGraphsError(
+                f"{given[0]} is {getattr(self, given[0])!r}, and select {self.select!r}: that "
+                f"option is for select={other!r} (--select {other}); leave it out, or give that"
+            )
+        defaults: dict[str, Any] = {"top_k": TOP_K, "per": "layer", "ablate": "all"}
+        if answer:
+            defaults = {"top_k": ANSWER_TOP_K, "ablate": "each", "nodes": NODES}
+        for name, default in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+
+    def _check_answer(self) -> None:
+        """Raise where an option does not fit an answer graph."""
+        if self.ablate != "each" or self.ablate_first or self.read == "all":
+            given, value = (
+                ("ablate", self.ablate)
+                if self.ablate != "each"
+                else ("read", "all")
+                if self.read == "all"
+                else ("ablate_first", True)
+            )
+            raise SaeGraphsError(
+                f"{given} is {value!r}: an answer graph ablates each token but the first, and reads "
+                "the one whose next token is asked for; leave it out, or give select='effect' "
+                "(--select effect)"
+            )
+        if len(self.target) > 1:
+            raise SaeGraphsError(
+                f"{len(self.target)} targets: an answer graph has one answer; give one, or "
+                "select='effect' (--select effect)"
             )
 
     @property
@@ -128,7 +195,12 @@ class GraphSettings:
     def to_json(self) -> Mapping[str, Any]:
         """Plain values, for the graph's record."""
         named = {"target": "targets"}  # as records have it
-        values = {named.get(it.name, it.name): getattr(self, it.name) for it in fields(self)}
+        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense")}[self.select]
+        values = {
+            named.get(it.name, it.name): getattr(self, it.name)
+            for it in fields(self)
+            if it.name not in foreign
+        }
         values["pin"] = [str(feature) for feature in self.pin]
         values["layers"] = None if self.layers is None else list(self.layers)
         values["targets"] = list(self.target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
+from sae_graphs.graph.records import ANSWER, Edge, FeatureId, Node, RunRecord
 
 
 def check_graph(run: RunRecord, nodes: Sequence[Node], edges: Sequence[Edge]) -> None:
@@ -27,7 +27,7 @@ def check_graph(run: RunRecord, nodes: Sequence[Node], edges: Sequence[Edge]) ->
 
 def _check_node(run: RunRecord, node: Node, first: FeatureId) -> None:
     feature, n_tokens = node.feature, len(run.tokens)
-    if (feature.position is None) != (first.position is None):
+    if feature != ANSWER and (feature.position is None) != (first.position is None):
         raise SaeGraphsError(f"all features have a position or none has, got {first} and {feature}")
     if feature.position is not None and feature.position >= n_tokens:
         raise SaeGraphsError(f"{feature} is outside the {n_tokens} tokens")
@@ -35,6 +35,8 @@ def _check_node(run: RunRecord, node: Node, first: FeatureId) -> None:
         raise SaeGraphsError(
             f"{feature} has {len(node.activations)} activations for {n_tokens} tokens"
         )
+    if feature == ANSWER and run.answer is None:
+        raise SaeGraphsError("a graph has an answer node, and its record no answer")
     if feature.is_output:
         run.output(feature)  # raises where the run has no such output token
 
@@ -45,7 +47,7 @@ def _check_edge(run: RunRecord, edge: Edge, features: Collection[FeatureId]) -> 
             raise SaeGraphsError(f"edge {edge} ends in {end}, which is not a node")
     if run.depths[edge.source.layer] >= run.depths[edge.target.layer]:
         raise SaeGraphsError(f"edge {edge} does not point forward")
-    if (edge.source.position or 0) > (edge.target.position or 0):
+    if edge.target != ANSWER and (edge.source.position or 0) > (edge.target.position or 0):
         raise SaeGraphsError(f"edge {edge} points back to an earlier token")
 
 

@@ -248,14 +248,18 @@ class CausalGraph:
     ) -> tuple[FeaturePath, ...]:
         """The strongest paths (by total |effect|), between two features where they are given.
 
-        Where the graph resolves positions, `5.10603` stands for that feature at any of them.
+        Where the graph resolves positions, `5.10603` stands for that feature at any of them. In an
+        answer graph the strongest are those whose narrowest edge hands on most.
 
         >>> print(graph.paths(target="2.10600", limit=1)[0])
         0.1 promotes 1.1 (-4), which promotes 2.10600 (-2)
         """
         starts = None if source is None else self.at_positions(source)
         ends = None if target is None else self.at_positions(target)
-        return strongest_paths(self.edges, limit=limit, source=starts, target=ends)
+        narrowest = self.run.answer is not None
+        return strongest_paths(
+            self.edges, limit=limit, source=starts, target=ends, narrowest=narrowest
+        )
 
     @property
     def n_components(self) -> int:
@@ -271,7 +275,7 @@ class CausalGraph:
         """Component `number` (1 holds the most |effect|) as a graph of its own."""
         edges = self.find_edges(component=number)
         nodes = tuple(node for node in self.nodes if node.component == number)
-        kept = sum(abs(edge.effect) for edge in edges)
+        kept = _kept(self.run, nodes, edges)
         return CausalGraph(replace(self.run, kept_abs_effect=kept), nodes, edges)
 
     def components(self) -> tuple[CausalGraph, ...]:
@@ -325,16 +329,19 @@ class CausalGraph:
 def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> CausalGraph:
     """A graph with its components numbered and everything in its place.
 
-    Nodes that no edge touches are left out; components (weakly connected) are numbered from 1 by
-    total |effect|, ties by their first feature.
+    Nodes that no edge touches are left out, but for those of an answer graph; components (weakly
+    connected) are numbered from 1 by total |effect| (on the answer, in its graph), ties by their
+    first feature.
     """
     edges = sorted(edges, key=lambda edge: edge_order(edge, run.depths))
     known = {node.feature: node for node in nodes}
     undirected: nx.Graph = nx.Graph()
     undirected.add_edges_from((edge.source, edge.target) for edge in edges)
+    if run.answer is not None:
+        undirected.add_nodes_from(known)
     strength: dict[FeatureId, float] = dict.fromkeys(undirected, 0.0)
     for edge in edges:
-        strength[edge.source] += abs(edge.effect)
+        strength[edge.source] += edge.strength
 
     def rank(component: set[FeatureId]) -> tuple[float, tuple[int, int, int]]:
         first = min(feature_order(feature, run.depths) for feature in component)
@@ -344,5 +351,12 @@ def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> Ca
     number = {feature: n for n, component in enumerate(ordered, start=1) for feature in component}
     kept = [replace(known[feature], component=number[feature]) for feature in number]
     kept.sort(key=lambda node: feature_order(node.feature, run.depths))
-    total = math.fsum(abs(edge.effect) for edge in edges)
+    total = _kept(run, kept, edges)
     return CausalGraph(replace(run, kept_abs_effect=total), tuple(kept), tuple(edges))
+
+
+def _kept(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> float:
+    """The total |effect| of the edges; in an answer graph, that of the kept features on it."""
+    if run.answer is None:
+        return math.fsum(abs(edge.effect) for edge in edges)
+    return math.fsum(abs(node.effect_on_answer or 0.0) for node in nodes if not node.relay)

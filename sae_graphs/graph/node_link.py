@@ -30,6 +30,9 @@ _ROUNDING = 1e-6  # by which stored sums may differ from their parts
 _OLDER_LACK = frozenset(  # what files from before output tokens, anatomies and pages do not have
     ("outputs", "no_anatomy", "written_by", "scrubbed_by", "token", "page")
 ) | {*_SUMS, "blocks"}
+_OF_ANSWERS = ("effect_on_answer", "direct_effect", "density", "relay")  # of a node
+_OF_FLOWS = ("relative_effect", "flow")  # of an edge
+_MAY_LACK = _OLDER_LACK | {"answer", *_OF_ANSWERS, *_OF_FLOWS}
 
 
 def to_networkx(graph: GraphParts) -> nx.DiGraph:
@@ -99,10 +102,14 @@ class _Measured:
     mlp: float | None = None
     preactivation_effect: float | None = None
     blocks: tuple[BlockAnatomy, ...] | None = None
+    relative_effect: float | None = None
+    flow: float | None = None
 
 
 def _run_attributes(run: RunRecord) -> dict[str, Any]:
     attributes = {"schema": SCHEMA, **plain(run)}
+    if run.answer is None:
+        del attributes["answer"]
     attributes["next_tokens"] = [
         plain(_NextToken(token, probability)) for token, probability in run.next_tokens
     ]
@@ -127,6 +134,9 @@ def node_attributes(node: Node) -> dict[str, Any]:
     del attributes["feature"]
     feature = node.feature
     placed = {} if feature.position is None else {"position": feature.position}
+    for name in _OF_ANSWERS:
+        if attributes[name] is None:
+            del attributes[name]
     attributes["explanation"] = node.explanation  # once more, where other programs look for it
     return {"layer": feature.layer, "index": feature.index, **placed, **attributes}
 
@@ -151,14 +161,16 @@ def _edge_attributes(edge: Edge) -> dict[str, Any]:
     anatomy = edge.anatomy
     sums = {name: getattr(anatomy, name, None) for name in _SUMS}
     blocks = None if anatomy is None else plain(anatomy.blocks)
-    return {"effect": edge.effect, **sums, "blocks": blocks}
+    flows = {name: value for name in _OF_FLOWS if (value := getattr(edge, name)) is not None}
+    return {"effect": edge.effect, **flows, **sums, "blocks": blocks}
 
 
 def _edge_from(source: str, target: str, attributes: Mapping[str, Any]) -> Edge:
     ends = FeatureId.parse(source), FeatureId.parse(target)
     where = f"the edge {source} -> {target}"
     held: _Measured = _rebuilt(_Measured, attributes, where)
-    return Edge(*ends, held.effect, _anatomy_from(held, where))
+    anatomy = _anatomy_from(held, where)
+    return Edge(*ends, held.effect, anatomy, held.relative_effect, held.flow)
 
 
 def _anatomy_from(held: _Measured, where: str) -> Anatomy | None:
@@ -181,7 +193,7 @@ def _anatomy_from(held: _Measured, where: str) -> Anatomy | None:
 def _rebuilt(kind: Any, value: Any, where: str) -> Any:
     own = {FeatureId: FeatureId.parse}
     return rebuilt(
-        kind, value, where, own, remedy=_REMEDY, may_lack=_OLDER_LACK, skips_unknown=True
+        kind, value, where, own, remedy=_REMEDY, may_lack=_MAY_LACK, skips_unknown=True
     )
 
 

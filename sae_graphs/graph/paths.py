@@ -90,8 +90,11 @@ def strongest_paths(
     limit: int = 10,
     source: FeatureId | Collection[FeatureId] | None = None,
     target: FeatureId | Collection[FeatureId] | None = None,
+    narrowest: bool = False,
 ) -> tuple[FeaturePath, ...]:
     """The `limit` paths with the largest total |effect|, strongest first.
+
+    With `narrowest`, those whose weakest edge is the strongest, by what flows to the answer.
 
     Paths run from `source` to `target`, or from one of several to one of several; where one is not
     given, from features without predecessors, or to features without successors. Exact: the best
@@ -103,13 +106,18 @@ def strongest_paths(
     digraph = digraph_of(edges)
     first = (source,) if isinstance(source, FeatureId) else source
     last = (target,) if isinstance(target, FeatureId) else target
+    empty = math.inf if narrowest else 0.0
+
+    def joined(so_far: float, edge: Edge) -> float:
+        return min(so_far, edge.strength) if narrowest else so_far + abs(edge.effect)
+
     best: dict[FeatureId, list[tuple[float, tuple[Edge, ...]]]] = {}
     for node in nx.topological_sort(digraph):
         starts = node in first if first is not None else digraph.in_degree(node) == 0
-        ways: list[tuple[float, tuple[Edge, ...]]] = [(0.0, ())] if starts else []
+        ways: list[tuple[float, tuple[Edge, ...]]] = [(empty, ())] if starts else []
         for before in digraph.predecessors(node):
             edge: Edge = digraph.edges[before, node]["edge"]
-            ways += [(total + abs(edge.effect), (*path, edge)) for total, path in best[before]]
+            ways += [(joined(so_far, edge), (*path, edge)) for so_far, path in best[before]]
         best[node] = sorted(ways, key=_strength)[:limit]
     ends = [
         node

@@ -15,23 +15,29 @@ from typing import Any, Literal, NamedTuple
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.anatomy import Anatomy, BlockShare, is_count
+from sae_graphs.graph.answer import AnswerRecord
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.late import view
 
 Sign = Literal["promotes", "suppresses"]
 
 OUTPUT_LAYER = "out"  # the label of output nodes: `out.340` is the token with id 340
+ANSWER_LAYER = "answer"  # that of the answer of an answer graph, a node called `answer`
+TOKEN_LAYER = "token"  # that of the prompt's tokens there, called `token@2`
+OWN_LAYERS = (OUTPUT_LAYER, ANSWER_LAYER, TOKEN_LAYER)
 
 _FEATURE = re.compile(
     r"(?P<layer>[A-Za-z0-9_-]+)\.(?P<index>[0-9]{1,15})(?:@(?P<position>[0-9]{1,15}))?"
 )
+_TOKEN = re.compile(TOKEN_LAYER + r"@(?P<position>[0-9]{1,15})")
 
 
 @dataclass(frozen=True)
 class FeatureId:
     """One feature of one SAE layer, at one token position where the graph resolves positions.
 
-    `str(FeatureId("5", 10603))` is `5.10603`; with a position, `5.10603@2`.
+    `str(FeatureId("5", 10603))` is `5.10603`; with a position, `5.10603@2`. Answer graphs have
+    two further kinds of node: the `answer`, and the prompt's tokens, such as `token@2`.
     """
 
     layer: str
@@ -40,7 +46,8 @@ class FeatureId:
 
     def __post_init__(self) -> None:
         kinds = type(self.layer), type(self.index), type(self.position or 0)
-        if kinds != (str, int, int) or not _FEATURE.fullmatch(str(self)):
+        at = "" if self.position is None else f"@{self.position}"
+        if kinds != (str, int, int) or not _FEATURE.fullmatch(f"{self.layer}.{self.index}{at}"):
             raise SaeGraphsError(
                 f"not a feature: layer {self.layer!r}, index {self.index!r}, position "
                 f"{self.position!r}; expected a layer label, a whole index and a whole position"
@@ -48,12 +55,24 @@ class FeatureId:
 
     def __str__(self) -> str:
         at = "" if self.position is None else f"@{self.position}"
+        if self.layer in (ANSWER_LAYER, TOKEN_LAYER):
+            return f"{self.layer}{at}"
         return f"{self.layer}.{self.index}{at}"
 
     @property
     def is_output(self) -> bool:
-        """True where this names an output token instead of a feature."""
-        return self.layer == OUTPUT_LAYER
+        """True where this names an output token, or the answer, instead of a feature."""
+        return self.layer in (OUTPUT_LAYER, ANSWER_LAYER)
+
+    @property
+    def is_token(self) -> bool:
+        """True where this names a token of the prompt instead of a feature."""
+        return self.layer == TOKEN_LAYER
+
+    @property
+    def is_feature(self) -> bool:
+        """True where this names a feature of an SAE."""
+        return self.layer not in OWN_LAYERS
 
     @classmethod
     def parse(cls, text: str | FeatureId) -> FeatureId:
@@ -64,6 +83,11 @@ class FeatureId:
         """
         if isinstance(text, FeatureId):
             return text
+        if isinstance(text, str) and text.strip() == ANSWER_LAYER:
+            return ANSWER
+        place = _TOKEN.fullmatch(text.strip()) if isinstance(text, str) else None
+        if place is not None:
+            return cls(TOKEN_LAYER, 0, int(place["position"]))
         found = _FEATURE.fullmatch(text.strip()) if isinstance(text, str) else None
         if found is None:
             raise SaeGraphsError(
@@ -72,6 +96,9 @@ class FeatureId:
             )
         position = found["position"]
         return cls(found["layer"], int(found["index"]), None if position is None else int(position))
+
+
+ANSWER = FeatureId(ANSWER_LAYER, 0)
 
 
 @dataclass(frozen=True)
@@ -128,7 +155,11 @@ class Node:
     was not, or cannot be, measured. `page` is what Neuronpedia says, None where it was not asked.
 
     An output node (layer `out`) has the token's id for its index, its text in `token` and its clean
-    logit, in nats, for its activation.
+    logit, in nats, for its activation; the `answer` its score. A token of the prompt has its text.
+
+    In an answer graph a feature has its `effect_on_answer`, ablated minus clean, in nats, the
+    `direct_effect` that no feature of a later SAE layer carries, and its `density`, the share of
+    reference tokens on which it is on; `relay` where it is there for what another hands on by it.
     """
 
     feature: FeatureId
@@ -143,14 +174,21 @@ class Node:
     scrubbed_by: tuple[BlockShare, ...] = ()
     token: str | None = None
     page: FeaturePage | None = None
+    effect_on_answer: float | None = None
+    direct_effect: float | None = None
+    density: float | None = None
+    relay: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.feature.is_output != isinstance(self.token, str):
+        if self.feature.is_feature == isinstance(self.token, str):
             raise SaeGraphsError(f"{self.feature}: output nodes, and only they, name their token")
         if self.component < 0:
             raise SaeGraphsError(f"component {self.component} of {self.feature} is below 0")
         if not all(math.isfinite(value) for value in (self.activation, *self.activations)):
             raise SaeGraphsError(f"an activation of {self.feature} is not finite")
+        known = (self.effect_on_answer, self.direct_effect, self.density)
+        if not all(value is None or math.isfinite(value) for value in known):
+            raise SaeGraphsError(f"an effect of {self.feature} on the answer is not finite")
         if not isinstance(self.neuronpedia, str | None):
             raise SaeGraphsError(f"{self.neuronpedia!r} of {self.feature} is not an address")
 
@@ -168,21 +206,31 @@ class Node:
 class Edge:
     """The effect of ablating `source` on the activation of `target`: ablated minus clean.
 
-    Where the target is an output token, on its logit, in nats. `anatomy` is None where it was not
-    measured, or cannot be: the source's `LayerReport` then has the reason.
+    Where the target is an output token, on its logit, in nats; where it is the answer, on its
+    score, with the features of later SAE layers held as they were. `anatomy` is None where it was
+    not measured, or cannot be: the source's `LayerReport` then has the reason. In an answer graph
+    `flow` is what the source does to the answer through the target alone, in nats.
     """
 
     source: FeatureId
     target: FeatureId
     effect: float
     anatomy: Anatomy | None = None
+    relative_effect: float | None = None
+    flow: float | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.effect):
+        known = (self.effect, self.relative_effect or 0.0, self.flow or 0.0)
+        if not all(map(math.isfinite, known)):
             raise SaeGraphsError(f"edge {self} is not finite: check the model's and SAEs' weights")
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target} ({self.effect:+.4g})"
+
+    @property
+    def strength(self) -> float:
+        """What edges are ordered by: |flow| to the answer where it is known, else |effect|."""
+        return abs(self.effect if self.flow is None else self.flow)
 
     @property
     def sign(self) -> Sign:
@@ -262,6 +310,7 @@ class RunRecord:
     layers: tuple[LayerReport, ...]
     warnings: tuple[str, ...] = ()
     outputs: tuple[OutputToken, ...] = ()
+    answer: AnswerRecord | None = None
 
     def __post_init__(self) -> None:
         if not all(isinstance(value, float) and 0 <= value <= 1 for _, value in self.next_tokens):
@@ -274,13 +323,24 @@ class RunRecord:
             )
         if len({output.token_id for output in self.outputs}) != len(self.outputs):
             raise SaeGraphsError("a run holds each output token once, got one twice")
-        if any(layer.label == OUTPUT_LAYER for layer in self.layers):
-            raise SaeGraphsError(f"an SAE layer is called {OUTPUT_LAYER!r}, as output tokens are")
+        if self.answer is not None and not self.outputs:
+            raise SaeGraphsError("an answer graph names its answer among the output tokens")
+        taken = [layer.label for layer in self.layers if layer.label in OWN_LAYERS]
+        if taken:
+            raise SaeGraphsError(f"an SAE layer is called {taken[0]!r}, as other nodes are")
 
     @cached_property
     def depths(self) -> Mapping[str, int]:
-        """Layer label to depth, counted from 0 at the first SAE layer; output tokens come last."""
+        """Layer label to depth, counted from 0 at the first SAE layer; output tokens come last.
+
+        In an answer graph the prompt's tokens have depth -1, and the answer comes last.
+        """
         labels = [layer.label for layer in self.layers]
+        if self.answer is not None:
+            return {
+                label: depth
+                for depth, label in enumerate([TOKEN_LAYER, *labels, ANSWER_LAYER], start=-1)
+            }
         labels += [OUTPUT_LAYER] if self.outputs else []
         return {label: depth for depth, label in enumerate(labels)}
 
@@ -292,6 +352,8 @@ class RunRecord:
 
     def output(self, feature: FeatureId) -> OutputToken:
         """The output token that an output node stands for."""
+        if feature == ANSWER and self.answer is not None:
+            return self.outputs[0]
         for output in self.outputs:
             if feature.is_output and output.token_id == feature.index:
                 return output
@@ -312,7 +374,7 @@ def feature_order(feature: FeatureId, depths: Mapping[str, int]) -> tuple[int, i
 def edge_order(edge: Edge, depths: Mapping[str, int]) -> tuple[Any, ...]:
     """Strongest first; ties by layer, source, target."""
     ends = feature_order(edge.source, depths), feature_order(edge.target, depths)
-    return -abs(edge.effect), *ends
+    return -edge.strength, *ends
 
 
 class GraphParts(NamedTuple):
@@ -332,4 +394,4 @@ class GraphParts(NamedTuple):
         """True where each node is a feature at one token position, such as `5.10603@2`."""
         if not self.nodes:
             return self.run.settings.get("ablate") == "each" and self.run.summed_at is None
-        return self.nodes[0].feature.position is not None
+        return self.run.answer is not None or self.nodes[0].feature.position is not None

@@ -53,12 +53,16 @@ class Link(NamedTuple):
 
 
 class Circuit(NamedTuple):
-    """Kept features and relays, edges between them, and those to the answer, in nats."""
+    """Kept features and relays, edges between them, and those to the answer, in nats.
+
+    `direct` is the part of each one's effect that no feature of a later SAE layer carries.
+    """
 
     kept: tuple[Spot, ...]
     relays: tuple[Spot, ...]
     links: tuple[Link, ...]
     ends: dict[Spot, float]
+    direct: dict[Spot, float]
 
     @property
     def stranded(self) -> tuple[Spot, ...]:
@@ -84,10 +88,30 @@ class Table:
     dense: tuple[Tensor, ...]
 
     def strongest(self, count: int, *, dense: bool = False) -> list[Spot]:
-        """The features at tokens with the largest |effect on the answer|, strongest first."""
+        """The features at tokens with the largest |effect on the answer|, strongest first.
+
+        Rarely-on ones alone, or with the dense ones.
+        """
+        return self._strongest(count, [~each | dense for each in self.dense])
+
+    def strongest_dense(self, count: int) -> list[Spot]:
+        """The same of the dense ones alone."""
+        return self._strongest(count, self.dense)
+
+    def rare(self) -> set[Spot]:
+        """All that are rarely on."""
+        return {
+            Spot(found.depth, feature, position)
+            for found, dense in zip(self.ablations, self.dense, strict=True)
+            for feature, position in zip(
+                found.features[~dense].tolist(), found.positions[~dense].tolist(), strict=True
+            )
+        }
+
+    def _strongest(self, count: int, which: Sequence[Tensor]) -> list[Spot]:
         found = []
         for depth, effects in enumerate(self.effects):
-            allowed = torch.ones_like(self.dense[depth]) if dense else ~self.dense[depth]
+            allowed = which[depth]
             sizes = torch.where(allowed & (effects != 0), effects.abs(), -1.0)
             top = sizes.topk(min(count, len(sizes)))
             found += [
@@ -160,6 +184,7 @@ def circuit(asked: Asked, table: Table, kept: Sequence[Spot], *, top_k: int) -> 
         tuple(relay for relay in nodes[len(kept) :] if relay in useful),
         tuple(link for link in links if link.source in useful and link.target in useful),
         {spot: effect for spot, effect in ends.items() if spot in useful},
+        {spot: effect for spot, effect in probe.direct.items() if spot in useful},
     )
 
 

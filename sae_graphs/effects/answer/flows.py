@@ -8,6 +8,7 @@ do not express may follow. In nats, changed minus clean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
@@ -26,17 +27,36 @@ from sae_graphs.model.joint import (
     run_edits,
 )
 
-CANDIDATES = 32  # paths that are patched, of those that the narrowest edge promises most of
+PATHS = 3
+MEDIATES = (0.5, 1.5)  # shares of the first feature's effect between which a path mediates it
+CANDIDATES = 64  # paths that are patched, of those that the narrowest edge promises most of
 DIVERSE = 0.5  # of a path's features may be in another that was taken
 
 Path = tuple[Spot, ...]
 
 
+def best_paths(asked: Asked, table: Table, circuit: Circuit) -> list[tuple[Path, float]]:
+    """The diverse paths that carry most, and what flows along each, in nats.
+
+    First those that mediate at least half of what their first feature does, then the others, by
+    |flow|; paths that begin at the answer's own token only where there are no others. A path has
+    at least one edge between features, where any has.
+    """
+    patched = candidates(circuit)
+    flows = dict(zip(patched, flows_along(asked, table, patched), strict=True))
+
+    def rank(path: Path) -> tuple[bool, bool, bool, float, Path]:
+        share = flows[path] / table.effect(path[0])
+        half = MEDIATES[0] <= share <= MEDIATES[1]
+        return len(path) == 1, path[0].position == asked.read, not half, -abs(flows[path]), path
+
+    return [(path, flows[path]) for path in diverse(sorted(patched, key=rank), PATHS)]
+
+
 def candidates(circuit: Circuit, limit: int = CANDIDATES) -> list[Path]:
     """The paths to the answer whose narrowest edge lets most through, widest first.
 
-    From features that no edge leads to. Exact: the best `limit` into each feature are kept on one
-    sweep up the layers.
+    From any feature. Exact: the best `limit` into each are kept on one sweep up the layers.
     """
     into: dict[Spot, list[tuple[Spot, float]]] = {}
     for link in circuit.links:
@@ -48,8 +68,7 @@ def candidates(circuit: Circuit, limit: int = CANDIDATES) -> list[Path]:
             for source, flow in into.get(spot, ())
             for width, path in best[source]
         ]
-        if not into.get(spot):
-            ways = [(float("inf"), (spot,))]
+        ways.append((math.inf, (spot,)))
         best[spot] = sorted(ways, key=_widest)[:limit]
     ended = [
         (min(width, abs(effect)), path)
