@@ -33,8 +33,11 @@ from sae_graphs.features.reference import (
 )
 from sae_graphs.features.store import build_store, stream_store
 from sae_graphs.features.token_rows import batches_of_text
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, mean_where_active
+from tests.support.commands import Commands
+from tests.support.hub_cache import build, cache_in_use
 from tests.support.linear_model import linear_model
 from tests.support.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes
 from tests.support.stacks import one_line
@@ -388,6 +391,51 @@ def test_what_cannot_be_used_is_told_in_one_line(
     assert "build it again with `sae-graphs contexts`" in one_line(caught)
     with pytest.raises(SaeGraphsError, match=said):
         read_reference(reference_file(model, layer), layer)
+
+
+# -- a stack of the hub ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_gpt2_of_the_hub(
+    tmp_path: Path,
+    runs: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Generated weights under the real names: means are taken once, time foretold, and used."""
+    stack = build(tmp_path / "home", "gpt2-small")
+    commands = Commands(monkeypatch, capsys, tmp_path)
+    monkeypatch.setattr(reference, "TOKENS", 2000)
+    again = ("--no-neuronpedia", "--min-path-edges", "1", "--formats", "html")
+    with cache_in_use(tmp_path / "home", "gpt2-small"):
+        for taken in (True, False):
+            runs.clear()
+            answer = commands(
+                *("graph", "the cat sat", "--model", "gpt2-small", "--intervention", "mean", *again)
+            )
+            assert answer.code == 0, answer.err
+            assert bool(runs) == taken == ("no reference means yet" in answer.err)
+        model = sg.load(stack.model, saes=stack.release)
+        assert isinstance(model, InstrumentedModel)
+        runs.clear()
+        found = references_of(model)
+    assert not runs and len(found) == 13
+    assert {it.tokens for it in found} == {-(-2000 // 128) * 127}
+    assert all((it.mean != 0).any() for it in found)
+    record = CausalGraph.load(tmp_path / "outputs" / "the-cat-sat-gpt2-small").run
+    assert record.settings["intervention"] == mean_intervention(model, found).name
+
+
+@pytest.mark.slow
+def test_two_saes_at_a_time_give_the_same(
+    model_folder: Callable[[str], Path], model: InstrumentedModel, tmp_path: Path
+) -> None:
+    expected = references_of(model, texts=TEXTS)
+    model.stack.layers[0].shelf.room = 0
+    found = references_of(model, texts=TEXTS)
+    assert model.stack.layers[0].shelf.n_loaded <= 2
+    assert same(expected, found)
 
 
 # -- the bundled text ------------------------------------------------------------------------------
