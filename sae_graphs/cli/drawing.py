@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sae_graphs.effects.settings import GraphSettings
     from sae_graphs.graph.annotations import Annotations
     from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.model.interventions import Intervention
 
 
 class Said(NamedTuple):
@@ -51,7 +53,13 @@ class Wanted(NamedTuple):
     said: Said = Said()
 
 
-def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -> None:
+def draw(
+    prompt: str,
+    settings: GraphSettings,
+    source: Source,
+    wanted: Wanted,
+    intervention: str = "zero",
+) -> None:
     """Load, measure, draw, write, print."""
     from sae_graphs.cli.outputs import (
         check_keeps_annotations,
@@ -79,6 +87,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
     from sae_graphs.effects.build import causal_graph
     from sae_graphs.effects.partial import Partial
 
+    ablated = means_if_asked(instrumented, intervention)
     partial = Partial(partial_folder(folder), told=_resumed)
     effects = partial.folder / EFFECTS if save_effects else None
     started = time.perf_counter()
@@ -88,6 +97,7 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
                 instrumented,
                 prompt,
                 settings=settings,
+                intervention=ablated,
                 progress=report,
                 resume=partial,
                 effects=effects,
@@ -117,6 +127,24 @@ def draw(prompt: str, settings: GraphSettings, source: Source, wanted: Wanted) -
 
     print_graph(out, result, seconds=seconds)
     print_files(out, folder, written)
+
+
+def means_if_asked(model: InstrumentedModel, intervention: str) -> Intervention | str:
+    """`mean` with the reference means, taken under a bar where there are none; else as it is."""
+    if intervention.strip() != "mean":
+        return intervention
+    from sae_graphs.features.reference import mean_intervention, references_of
+
+    def foretold(seconds: float) -> None:
+        err.print(
+            "these SAEs have no reference means yet: they are taken once from English text, in "
+            f"about {max(round(seconds), 1):,} s more",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    with progress("reference means", unit="tokens") as report:
+        return mean_intervention(model, references_of(model, progress=report, foretold=foretold))
 
 
 def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:

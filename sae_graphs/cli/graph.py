@@ -22,6 +22,7 @@ from sae_graphs.cli.options import (
     Formats,
     From,
     Heads,
+    InterventionOption,
     Layers,
     Memory,
     Method,
@@ -60,6 +61,7 @@ def graph(
     from_folder: From = None,
     ablate: AblateOption = Ablate.all,
     ablate_first: AblateFirst = False,
+    intervention: InterventionOption = "zero",
     read: Read = "-1",
     layers: Layers = None,
     pin: Pin = None,
@@ -93,6 +95,7 @@ def graph(
 
     With your own labels: `sae-graphs graph --from outputs/copyright-c --annotations mine.json`
     """
+    from sae_graphs.effects.intervention_kinds import parse_intervention
     from sae_graphs.effects.settings import GraphSettings, parse_read
     from sae_graphs.model.stream import parse_layers
     from sae_graphs.render.pictures import FORMATS
@@ -132,6 +135,7 @@ def graph(
         prepend_bos=prepend_bos,
         seed=seed,
     )
+    parse_intervention(intervention)  # a mistake is told before anything is loaded
     if prompt is None or not prompt.strip():
         raise SaeGraphsError(
             'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
@@ -139,7 +143,7 @@ def graph(
         )
     source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
     wanted = Wanted(out_folder, pictures, save_effects, neuronpedia, said)
-    draw(prompt, settings, source, wanted)
+    draw(prompt, settings, source, wanted, intervention)
 
 
 # -- options that go together ----------------------------------------------------------------------

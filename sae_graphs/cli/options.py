@@ -134,6 +134,16 @@ AblateOption = Annotated[
     ),
 ]
 AblateFirst = Annotated[bool, measured("--ablate-first", help="Ablate at the first position, too.")]
+InterventionOption = Annotated[
+    str,
+    measured(
+        "--intervention",
+        metavar="<kind>",
+        help="What an activation becomes: `zero`; `mean`, its mean over reference text; "
+        "`scale:0.5`, a multiple; or `resample:FILE`, its value in another prompt of as many "
+        "tokens.",
+    ),
+]
 Read = Annotated[
     str,
     measured(

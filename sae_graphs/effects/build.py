@@ -69,7 +69,7 @@ def causal_graph(
     min_path_edges: int | None = None,
     ablate: Ablate | None = None,
     ablate_first: bool = False,
-    intervention: Intervention | None = None,
+    intervention: Intervention | str | None = None,
     read: Read = -1,
     layers: Layers = None,
     pin: Pins = (),
@@ -88,9 +88,10 @@ def causal_graph(
 ) -> CausalGraph:
     """The causal graph of one forward pass.
 
-    Every feature that is active at an ablated position is ablated alone (`intervention` says
-    how), and its effect on each feature of the next SAE layer read at the read position: ablated
-    minus clean, in activation units of the target. The options from `top_k` to `seed` are those of
+    Every feature that is active at an ablated position is ablated alone, and its effect on each
+    feature of the next SAE layer read at the read position: ablated minus clean, in activation
+    units of the target. `intervention` says how: an `Intervention`, or by name "zero", "mean" (over
+    reference text), "scale:0.5" or "resample:FILE". The options from `top_k` to `seed` are those of
     `GraphSettings`, which says what each does; or give `settings` whole. `progress` is told the
     features done and their number. Raises `SaeGraphsError` for options that do not fit the prompt
     or the stack.

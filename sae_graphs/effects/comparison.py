@@ -56,7 +56,7 @@ def compare_methods(
     top_k: int = TOP_K,
     ablate: Ablate = "all",
     ablate_first: bool = False,
-    intervention: Intervention = ZERO,
+    intervention: Intervention | str = ZERO,
     read: Read = -1,
     layers: Layers = None,
     pin: Pins = (),
@@ -106,7 +106,7 @@ def compare_methods(
         saes=experiment.model.stack.name,
         tokens=experiment.clean.tokens,
         read_position=experiment.places.read,
-        settings={**settings.to_json(), "intervention": intervention.name},
+        settings={**settings.to_json(), "intervention": experiment.intervention.name},
         steps=settings.steps,
         pairs=tuple(pairs),
         overall={

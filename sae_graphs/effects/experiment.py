@@ -14,13 +14,15 @@ from sae_graphs.effects.ablations import Ablations, Places, ablations_of, pinned
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.exact import measure, measure_outputs
 from sae_graphs.effects.gradients import estimate, estimate_outputs
+from sae_graphs.effects.intervention_kinds import parse_intervention
 from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.settings import GraphSettings, Method
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.features.reference import mean_intervention, references_of
 from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel, with_saes
-from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.interventions import ZERO, Intervention, resample, scale
 from sae_graphs.model.next_token import token_id
 
 Progress = Callable[[int, int], None]
@@ -69,7 +71,7 @@ def prepare(
     model: InstrumentedModel,
     prompt: str,
     settings: GraphSettings,
-    intervention: Intervention = ZERO,
+    intervention: Intervention | str = ZERO,
 ) -> Experiment:
     """Run the prompt, and see what is to be ablated and read.
 
@@ -82,6 +84,7 @@ def prepare(
     clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
     places = places_of(clean, settings)
     outputs = chosen_outputs(scope, clean, settings, places.read)
+    intervention = chosen_intervention(scope, intervention, clean, settings)
     ablations = []
     for depth, layer in enumerate(scope.stack.layers):
         if depth == len(scope.stack.layers) - 1 and not outputs:
@@ -89,6 +92,24 @@ def prepare(
         found = ablations_of(clean, depth, places, intervention)
         ablations.append(pinned(found, settings.pins, layer.label) if settings.pins else found)
     return Experiment(scope, clean, places, tuple(ablations), outputs, intervention, settings)
+
+
+def chosen_intervention(
+    model: InstrumentedModel,
+    intervention: Intervention | str,
+    clean: CleanRun,
+    settings: GraphSettings,
+) -> Intervention:
+    """An intervention, or what `parse_intervention` reads out of its name."""
+    if isinstance(intervention, Intervention):
+        return intervention
+    kind = parse_intervention(intervention)
+    if kind.name == "mean":
+        return mean_intervention(model, references_of(model))
+    if kind.name == "resample":
+        length, bos = len(clean), settings.prepend_bos
+        return resample(model, kind.prompt, n_tokens=length, prepend_bos=bos)
+    return ZERO if kind.name == "zero" else scale(kind.coefficient)
 
 
 def in_scope(model: InstrumentedModel, settings: GraphSettings) -> InstrumentedModel:

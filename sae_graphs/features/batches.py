@@ -50,7 +50,11 @@ def _parts(layer: SAELayer, tokens: Tensor, stream: Tensor) -> Iterator[tuple[Te
 
 def rows_run(model: InstrumentedModel, n_tokens: int) -> int:
     """Rows that the model runs at once: their logits are the largest thing it makes."""
-    return _rows(RUN_AT_ONCE // (n_tokens * int(model.model.cfg.d_vocab)))
+    return _rows(RUN_AT_ONCE // (n_tokens * _vocabulary(model)))
+
+
+def _vocabulary(model: InstrumentedModel) -> int:
+    return int(getattr(model.model.cfg, "d_vocab", 0)) or len(model.tokenizer)
 
 
 def rows_encoded(layer: SAELayer, n_tokens: int) -> int:

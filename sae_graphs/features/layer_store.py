@@ -1,4 +1,4 @@
-"""`LayerStore`: the best contexts so far of one SAE's features.
+"""`LayerStore`: the best contexts so far of one SAE's features, and their sums.
 
 Letters: `B` rows, `T` tokens of a row, `F` features, `K` contexts per feature, `W` tokens per
 context, `S` features that have something new.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.contexts import AFTER, BEFORE, KEPT
+from sae_graphs.features.reference import Tally
 
 MOST = torch.finfo(torch.float16).max  # that can be stored; what is larger counts as this
 
@@ -26,6 +27,7 @@ class LayerStore:
     tokens: Tensor  # [K, F, W], -1 where there is no token
     activations: Tensor  # [K, F, W]
     times_active: Tensor  # [F]
+    sums: Tensor  # [F], of activations over all tokens, float64
 
     @classmethod
     def empty(cls, n_features: int) -> LayerStore:
@@ -35,16 +37,22 @@ class LayerStore:
             torch.full((KEPT, n_features, width), -1, dtype=torch.int32),
             torch.zeros(KEPT, n_features, width, dtype=torch.float16),
             torch.zeros(n_features, dtype=torch.int64),
+            torch.zeros(n_features, dtype=torch.float64),
         )
 
     @staticmethod
     def size(n_features: int) -> int:
         """The bytes that the store of so many features takes."""
-        return n_features * (KEPT * (4 + (BEFORE + 1 + AFTER) * 6) + 8)
+        return n_features * (KEPT * (4 + (BEFORE + 1 + AFTER) * 6) + 8 + 8)
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it, by name; `LayerStore(**tensors)` makes it again."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def tally(self) -> Tally:
+        """What is counted of every token; what is added to it is added here."""
+        return Tally(self.sums, self.times_active)
 
     def max_activation(self) -> Tensor:
         """Each feature's activation of largest magnitude, with its sign `[F]`."""
@@ -61,7 +69,7 @@ class LayerStore:
                 "an SAE's activations are not finite; check the model's and SAEs' weights, and "
                 "give --dtype float32"
             )
-        self.times_active += (activations != 0).sum((0, 1))
+        self.tally.add(activations)
         best = _largest(peaks, KEPT)  # [K', F]
         ranked = _largest(torch.cat([self.peaks, best.values]), KEPT)
         better = (ranked.indices >= KEPT).any(0).nonzero()[:, 0]  # features with something new

@@ -26,7 +26,7 @@ from sae_graphs.features.token_rows import Place
 from sae_graphs.files import locked, write_atomically
 from sae_graphs.model.instrument import InstrumentedModel, weights_of
 
-SCHEMA = "sae_graphs/contexts-partial/2"
+SCHEMA = "sae_graphs/contexts-partial/3"
 RECORD = "contexts.partial.json"
 LOCK = "contexts.lock"
 WORDS = {

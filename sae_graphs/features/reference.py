@@ -261,9 +261,7 @@ def _measured(
     most = None if tokens is None else ceil(tokens / reader.length)
     whole = reader.take(most if most is not None else 2**62)
     if whole is None or whole.shape[1] < 2:
-        raise SaeGraphsError(
-            f"{text}: the model's tokenizer makes no tokens of it; give other text"
-        )
+        raise SaeGraphsError(f"the model reads no two tokens in {text}; give longer texts")
     layers = model.stack.layers
     tallies = {depth: Tally.empty(layers[depth].n_features) for depth in depths}
     started, total, done = time.monotonic(), whole.numel(), 0

@@ -1,8 +1,10 @@
 """Building the store of contexts: a corpus is streamed, and each feature keeps its best texts.
 
+In the same pass each feature's mean and density are taken, and written beside that (`reference`).
+
 1. Rows of tokens are run through the model. 2. One SAE after the other encodes the streams, so that
 where only two are loaded at a time none is read twice for one batch. 3. From time to time what was
-found is kept, so that an interrupted run goes on there. 4. One file per SAE is written at the end.
+found is kept, so that an interrupted run goes on there. 4. Files are written at the end.
 
 What is found does not depend on how rows are gathered into batches, to the last bit: see `batches`.
 
@@ -11,6 +13,7 @@ Letters: `B` rows, `T` tokens, `F` features, `K` contexts per feature, `W` token
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +31,7 @@ from sae_graphs.features.beside import write_tensors
 from sae_graphs.features.contexts import SCHEMA, store_file
 from sae_graphs.features.layer_store import LayerStore
 from sae_graphs.features.partial import ContextsPartial, Kept, alone_with
+from sae_graphs.features.reference import reference_file, write_reference
 from sae_graphs.features.token_rows import LENGTH, TokenRows, passed
 from sae_graphs.files import write_atomically
 from sae_graphs.model.instrument import InstrumentedModel
@@ -57,19 +61,22 @@ def build_store(
     model: InstrumentedModel,
     token_batches: Iterable[Tensor],
     *,
+    text: str = "token ids",
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Stream batches of token ids `[B, T]` and write every layer's contexts; returns the files.
+    """Stream batches of token ids `[B, T]` and write every layer's contexts; returns their files.
 
-    Each row is one text whose first token (BOS) is not counted. `progress` is told the tokens
-    done so far. Nothing is written before the end.
+    Each row is one text whose first token (BOS) is not counted. Reference means, which are written
+    beside them, say that they are of `text`. `progress` is told the tokens done so far. Nothing is
+    written before the end.
     """
-    found = _Found.nothing(model)
+    found, digest = _Found.nothing(model), hashlib.sha256()
     for tokens in token_batches:
         found.add(model, tokens)
+        digest.update(tokens.cpu().to(torch.int32).numpy().tobytes())
         if progress is not None:
             progress(found.done)
-    return found.write(model)
+    return found.write(model, _Read(digest.hexdigest()[:16], text))
 
 
 @torch.no_grad()
@@ -85,9 +92,10 @@ def stream_store(
 
     Every so often what was found is kept beside the store, and the same call goes on from there,
     to the same store as without the interruption. `texts` starts at the beginning each time it is
-    called; `corpus` are plain facts that tell it from others. Returns the files written. Raises
-    `SaeGraphsError` where the text is empty, and where contexts would not fit in memory, cannot be
-    written, or are being written by another run: before anything is run.
+    called; `corpus` are plain facts that tell it from others. Reference means are written beside
+    the contexts, whose files are returned. Raises `SaeGraphsError` where the text is empty, and
+    where contexts would not fit in memory, cannot be written, or are being written by another run:
+    before anything is run.
     """
     told = told or Told()
     if tokens is not None and tokens < 1:
@@ -126,7 +134,8 @@ def _streamed(
             if partial.write(Kept(found.tensors(), reader.place, found.done, found.counted)):
                 told.kept(found.done)
             saved = time.monotonic()
-    written = found.write(model, reader.place.digest)
+    digest = reader.place.digest[:16]
+    written = found.write(model, _Read(digest, _called(corpus)), digest)
     partial.remove()
     return written
 
@@ -177,19 +186,41 @@ class _Found:
         self.done += tokens.numel()
         self.counted += tokens[:, 1:].numel()
 
-    def write(self, model: InstrumentedModel, digest: str = "") -> list[Path]:
-        """`digest` stands for the texts, where they are known."""
+    def write(self, model: InstrumentedModel, read: _Read, named: str = "") -> list[Path]:
+        """Both files of each layer; returns the contexts'. `named` is the texts' name in these."""
         if self.done == 0:
             raise SaeGraphsError("the text is empty; give some text to find contexts in")
-        return [
-            _write(model, layer, store, max(self.counted, 1), digest)
-            for layer, store in zip(model.stack.layers, self.layers, strict=True)
-        ]
+        seen = max(self.counted, 1)
+        files = []
+        for layer, store in zip(model.stack.layers, self.layers, strict=True):
+            reference = store.tally.reference(seen, *read)
+            file = reference_file(model, layer)
+            try:
+                write_reference(file, layer, reference)
+                files.append(_write(model, layer, store, seen, named))
+            except OSError as problem:
+                why = problem.strerror or problem
+                raise SaeGraphsError(f"cannot write into {file.parent}: {why}") from problem
+        return files
+
+
+class _Read(NamedTuple):
+    """The texts that were read: letters that stand for them, and what they are called."""
+
+    corpus: str
+    text: str
+
+
+def _called(corpus: Mapping[str, Any] | None) -> str:
+    """What a corpus is called, without the folders that it lies in."""
+    source = str((corpus or {}).get("source", "text"))
+    return Path(source).name if Path(source).exists() else source
 
 
 def _write(
     model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: int, digest: str
 ) -> Path:
+    """A layer's contexts into its file."""
     small = len(model.tokenizer) < 2**15
     ids = store.tokens.to(torch.int16) if small else store.tokens
     tensors = {
@@ -200,10 +231,7 @@ def _write(
     }
     about = {"tokens_seen": str(seen), **({"corpus": digest[:16]} if digest else {})}
     file = store_file(model, layer)
-    try:
-        write_tensors(file, layer, SCHEMA, tensors, about)
-    except OSError as problem:
-        raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
+    write_tensors(file, layer, SCHEMA, tensors, about)
     return file
 
 

@@ -87,9 +87,11 @@ def mean_where_active(means: Mapping[StreamPoint, Tensor], name: str) -> Interve
     return Intervention(name, replace)
 
 
-def resample(model: InstrumentedModel, prompt: str, *, n_tokens: int) -> Intervention:
+def resample(
+    model: InstrumentedModel, prompt: str, *, n_tokens: int, prepend_bos: bool | None = None
+) -> Intervention:
     """Replace by the activation in another prompt, of the same number of tokens."""
-    other = model.clean_run(prompt)
+    other = model.clean_run(prompt, prepend_bos=prepend_bos)
     if len(other) != n_tokens:
         raise SaeGraphsError(
             f"the other prompt has {len(other)} tokens, this one {n_tokens}; resampling goes "

@@ -139,6 +139,7 @@ def test_negative_activations_count_by_their_size(
 def add_by_value(store: LayerStore, tokens: Tensor, activations: Tensor) -> None:
     """`LayerStore.add` as it was when it ranked by value: a reference for SAEs without signs."""
     store.times_active += (activations != 0).sum((0, 1))
+    store.sums += activations.double().sum((0, 1))
     peaks, positions = activations.max(1)
     best = _largest(peaks, KEPT)
     ranked = _largest(torch.cat([store.peaks, best.values]), KEPT)

@@ -38,7 +38,7 @@ TEXT_TOKENS = 20_000  # of other text, that a validation draws snippets from
 
 
 def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
-    """Stores each feature's top activating contexts beside its SAE.
+    """Stores each feature's top activating contexts, mean and density beside its SAE.
 
     Each row is one document, so that no window reaches into another document.
     """
@@ -61,7 +61,10 @@ def store_contexts(place: Workplace, progress: Progress) -> dict[str, Any]:
                 return
 
     files = build_store(
-        model, batches(), progress=lambda tokens: progress.update(task, completed=tokens)
+        model,
+        batches(),
+        text="documents of the bundled model's world",
+        progress=lambda tokens: progress.update(task, completed=tokens),
     )
     progress.update(task, completed=plan.context_tokens)
     return {"tokens": plan.context_tokens, "files": len(files)}
@@ -155,7 +158,8 @@ and soup. It knows next to nothing about the real world, and nearly all its fact
   {parameters:,} parameters; byte-level BPE with {vocab_size:,} tokens. Hugging Face format.
 - `saes/<hook name>/`: one TopK SAE (k = {sae_active}, {sae_features:,} features) before every block
   and one after the last, in sae-lens format; trained on every position except the beginning-of-text
-  markers. `contexts.safetensors` beside each holds its features' top activating contexts.
+  markers. `contexts.safetensors` beside each holds its features' top activating contexts,
+  `reference.safetensors` their means and densities over the same documents.
 - `manifest.json`: the recipe, losses, versions, sizes and checksums. `evaluation.json`: the
   measurements below.
 

@@ -20,7 +20,7 @@ from sae_graphs.effects.answer.coverage import coverage_of
 from sae_graphs.effects.answer.flows import best_paths
 from sae_graphs.effects.answer.measure import Asked, effects_on_answer
 from sae_graphs.effects.describe import Parts, described
-from sae_graphs.effects.experiment import Experiment, Progress, in_scope
+from sae_graphs.effects.experiment import Experiment, Progress, chosen_intervention, in_scope
 from sae_graphs.effects.gradients import estimate_answer
 from sae_graphs.effects.preflight import (
     fit_warnings,
@@ -68,7 +68,7 @@ def answer_graph(
     model: InstrumentedModel,
     prompt: str,
     settings: GraphSettings,
-    intervention: Intervention | None = None,
+    intervention: Intervention | str | None = None,
     progress: Progress | None = None,
 ) -> CausalGraph:
     """The graph of what the answer to a prompt hangs on; see `causal_graph`."""
@@ -90,7 +90,7 @@ def measure_answer(
     model: InstrumentedModel,
     prompt: str,
     settings: GraphSettings,
-    intervention: Intervention | None = None,
+    intervention: Intervention | str | None = None,
     progress: Progress | None = None,
 ) -> Measured:
     """Every active feature's effect on the answer, at each token but the first, in nats.
@@ -106,7 +106,10 @@ def measure_answer(
     answer = answer_of(scope, clean, read, target=target, contrast=settings.contrast)
     asked = Asked(scope, clean, answer, read)
     references = references_of(scope)
-    used = intervention or mean_intervention(scope, references)
+    if intervention is None or intervention == "mean":
+        used = mean_intervention(scope, references)
+    else:
+        used = chosen_intervention(scope, intervention, clean, settings)
     places = asked.places._replace(reads=torch.arange(read + 1, device=clean.logits.device))
     ablations = tuple(
         ablations_of(clean, depth, places, used) for depth in range(len(scope.stack.layers))

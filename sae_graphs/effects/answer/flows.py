@@ -40,17 +40,21 @@ def best_paths(asked: Asked, table: Table, circuit: Circuit) -> list[tuple[Path,
 
     First those that mediate at least half of what their first feature does, then the others, by
     |flow|; paths that begin at the answer's own token only where there are no others. A path has
-    at least one edge between features, where any has.
+    at least one edge between features, where any has. What flows against the whole is left out.
     """
     patched = candidates(circuit)
-    flows = dict(zip(patched, flows_along(asked, table, patched), strict=True))
+    flows = {
+        path: flow
+        for path, flow in zip(patched, flows_along(asked, table, patched), strict=True)
+        if flow * table.effect(path[0]) > 0
+    }
 
     def rank(path: Path) -> tuple[bool, bool, bool, float, Path]:
         share = flows[path] / table.effect(path[0])
         half = MEDIATES[0] <= share <= MEDIATES[1]
         return len(path) == 1, path[0].position == asked.read, not half, -abs(flows[path]), path
 
-    return [(path, flows[path]) for path in diverse(sorted(patched, key=rank), PATHS)]
+    return [(path, flows[path]) for path in diverse(sorted(flows, key=rank), PATHS)]
 
 
 def candidates(circuit: Circuit, limit: int = CANDIDATES) -> list[Path]:
