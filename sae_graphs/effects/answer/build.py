@@ -70,9 +70,14 @@ def answer_graph(
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     progress: Progress | None = None,
+    references: Sequence[Reference] | None = None,
 ) -> CausalGraph:
-    """The graph of what the answer to a prompt hangs on; see `causal_graph`."""
-    found = measure_answer(model, prompt, settings, intervention, progress)
+    """The graph of what the answer to a prompt hangs on; see `causal_graph`.
+
+    `references` are those of the model's layers, by depth; the stored ones, or those of the
+    bundled English text, where none are given.
+    """
+    found = measure_answer(model, prompt, settings, intervention, progress, references)
     check_contexts(found.experiment.model)
     kept = kept_of(found)
     shape = circuit(found.asked, found.table, kept, top_k=settings.top_k or 1)
@@ -92,6 +97,7 @@ def measure_answer(
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     progress: Progress | None = None,
+    references: Sequence[Reference] | None = None,
 ) -> Measured:
     """Every active feature's effect on the answer, at each token but the first, in nats.
 
@@ -105,7 +111,8 @@ def measure_answer(
     target = settings.target[0] if settings.target else None
     answer = answer_of(scope, clean, read, target=target, contrast=settings.contrast)
     asked = Asked(scope, clean, answer, read)
-    references = references_of(scope)
+    if references is None:
+        references = references_of(scope)
     if intervention is None or intervention == "mean":
         used = mean_intervention(scope, references)
     else:
