@@ -64,6 +64,7 @@ def causal_graph(
     select: Select = "answer",
     nodes: int | None = None,
     dense: bool = False,
+    budget: int | None = None,
     top_k: int | None = None,
     per: Per | None = None,
     min_path_edges: int | None = None,
@@ -106,7 +107,8 @@ def causal_graph(
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
     if settings.select == "answer":
-        return answer_graph(model, prompt, settings, intervention, progress)
+        partial = partial_of(resume, None)
+        return answer_graph(model, prompt, settings, intervention, progress, partial=partial)
     experiment = prepare(model, prompt, settings, intervention or ZERO)
     check_contexts(experiment.model)
     partial = partial_of(resume, effects)
@@ -189,6 +191,7 @@ def discover(
     select: Select = "answer",
     nodes: int | None = None,
     dense: bool = False,
+    budget: int | None = None,
     top_k: int | None = None,
     per: Per | None = None,
     min_path_edges: int | None = None,
