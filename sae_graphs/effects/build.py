@@ -50,7 +50,7 @@ from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.next_token import next_tokens
 
 
@@ -65,7 +65,7 @@ def causal_graph(
     min_path_edges: int | None = None,
     ablate: Ablate = "all",
     ablate_first: bool = False,
-    intervention: Intervention | str = ZERO,
+    intervention: Intervention | str = "zero",
     read: Read = -1,
     layers: Layers = None,
     pin: Pins = (),
