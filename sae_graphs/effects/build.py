@@ -51,7 +51,7 @@ from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.next_token import next_tokens
 
 
@@ -109,7 +109,7 @@ def causal_graph(
     if settings.select == "answer":
         partial = partial_of(resume, None)
         return answer_graph(model, prompt, settings, intervention, progress, partial=partial)
-    experiment = prepare(model, prompt, settings, intervention or ZERO)
+    experiment = prepare(model, prompt, settings, intervention or "zero")
     check_contexts(experiment.model)
     partial = partial_of(resume, effects)
     if partial is not None:

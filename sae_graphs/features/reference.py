@@ -271,18 +271,28 @@ def _measured(
     layers, tokens = model.stack.layers, rows.tokens
     tallies = {depth: Tally.empty(layers[depth].n_features) for depth in depths}
     pace = Pace(model, tokens.shape[1])
-    started, total, done = time.monotonic(), tokens.numel(), 0
+    started, loading, total, done = time.monotonic(), 0.0, tokens.numel(), 0
     batches = [tokens[: pace.least], *tokens[pace.least :].split(pace.most)]  # a short one is timed
-    for batch in filter(len, batches):
+    batches = [batch for batch in batches if len(batch)]
+    for batch in batches:
         for n_done, (depth, parts) in enumerate(encoded(model, batch, depths), start=1):
+            loading += _seconds_to_load(layers[depth])
             for _, activations in parts:
                 tallies[depth].add(activations)
             if told.progress is not None:
                 told.progress(done + batch.numel() * n_done // len(depths), total)
-        if done == 0 and told.foretold is not None:
-            told.foretold((time.monotonic() - started) * (total / batch.numel() - 1))
+        if done == 0 and told.foretold is not None:  # SAEs are loaded once a batch, or not again
+            running = time.monotonic() - started - loading
+            rest = total / batch.numel() - 1
+            told.foretold(running * rest + loading * (len(batches) - 1))
         done += batch.numel()
     counted = tokens[:, 1:].numel()
     return {
         depth: tally.reference(counted, rows.corpus, rows.text) for depth, tally in tallies.items()
     }
+
+
+def _seconds_to_load(layer: SAELayer) -> float:
+    before = time.monotonic()
+    _ = layer.sae
+    return time.monotonic() - before
