@@ -39,13 +39,13 @@ COMMANDS_ALONE = {
     "compare": {"prompt", "style"},
 }
 PYTHON_ALONE = {
-    "graph": {"settings", "intervention", "effects", "resume", "progress", "fetching"},
+    "graph": {"settings", "effects", "resume", "progress", "fetching"},
     "validate": {
         *("settings", "other_controls", "texts", "corpus", "discovery", "resume", "progress"),
         *("layers", "fetching"),
     },
     "compare": {
-        *("settings", "methods", "intervention", "progress", "fetching"),
+        *("settings", "methods", "progress", "fetching"),
         *("pin", "outputs", "target", "contrast"),  # asked of graphs
     },
 }

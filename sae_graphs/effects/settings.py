@@ -36,6 +36,8 @@ class GraphSettings:
     - `nodes`: in an answer graph, so many features at tokens with the largest |effect on the answer|
       are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any text, or
       more, are kept, too.
+    - `budget`: in an answer graph, so many features at tokens are measured, those of the largest
+      gradients; None is as many as five minutes allow, foretold.
     - `top_k` edges with the largest |effect| are kept of each set of effects. In an answer graph
       these are the effects on one target (4); else what `per` names (8): the effects of one
       `layer` on the next, those of one `source` feature, or all of the `graph`.
@@ -65,6 +67,7 @@ class GraphSettings:
     select: Select = "answer"
     nodes: int | None = None
     dense: bool = False
+    budget: int | None = None
     top_k: int | None = None
     min_path_edges: int | None = None
     per: Per | None = None
@@ -101,6 +104,8 @@ class GraphSettings:
         _require_whole("top_k", self.top_k)
         if self.select == "answer":
             _require_whole("nodes", self.nodes)
+            if self.budget is not None:
+                _require_whole("budget", self.budget)
         if self.min_path_edges is not None:
             _require_whole("min_path_edges", self.min_path_edges)
         _require_whole("steps", self.steps)
@@ -128,7 +133,7 @@ class GraphSettings:
                 f"select is {self.select!r}; expected one of {', '.join(get_args(Select))}"
             )
         answer = self.select == "answer"
-        foreign = ("per", "min_path_edges") if answer else ("nodes",)
+        foreign = ("per", "min_path_edges") if answer else ("nodes", "budget")
         given = [name for name in foreign if getattr(self, name) is not None]
         if not answer and self.dense:
             given.append("dense")
@@ -195,7 +200,7 @@ class GraphSettings:
     def to_json(self) -> Mapping[str, Any]:
         """Plain values, for the graph's record."""
         named = {"target": "targets"}  # as records have it
-        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense")}[self.select]
+        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense", "budget")}[self.select]
         values = {
             named.get(it.name, it.name): getattr(self, it.name)
             for it in fields(self)

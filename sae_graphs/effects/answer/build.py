@@ -7,27 +7,30 @@ answer they account for, and along which paths. 6. Describe and assemble.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from sae_graphs.effects.ablations import ablations_of
-from sae_graphs.effects.answer.circuit import Circuit, Probe, Spot, Table, circuit
+from sae_graphs.effects.answer.circuit import Circuit, Spot, Table, circuit
 from sae_graphs.effects.answer.coverage import coverage_of
 from sae_graphs.effects.answer.flows import best_paths
-from sae_graphs.effects.answer.measure import Asked, effects_on_answer
+from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.table import Shortlist, measured_table
 from sae_graphs.effects.describe import Parts, described
 from sae_graphs.effects.experiment import Experiment, Progress, chosen_intervention, in_scope
-from sae_graphs.effects.gradients import estimate_answer
+from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.preflight import (
     fit_warnings,
     layer_reports,
     processing_warnings,
     stack_warnings,
 )
+from sae_graphs.effects.saving import key_of
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.features.contexts import check_contexts
@@ -61,6 +64,7 @@ class Measured(NamedTuple):
     experiment: Experiment
     table: Table
     references: Sequence[Reference]
+    shortlist: Shortlist
 
 
 @torch.no_grad()
@@ -70,9 +74,15 @@ def answer_graph(
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     progress: Progress | None = None,
+    references: Sequence[Reference] | None = None,
+    partial: Partial | None = None,
 ) -> CausalGraph:
-    """The graph of what the answer to a prompt hangs on; see `causal_graph`."""
-    found = measure_answer(model, prompt, settings, intervention, progress)
+    """The graph of what the answer to a prompt hangs on; see `causal_graph`.
+
+    `references` are those of the model's layers, by depth; the stored ones, or those of the
+    bundled English text, where none are given.
+    """
+    found = measure_answer(model, prompt, settings, intervention, progress, references, partial)
     check_contexts(found.experiment.model)
     kept = kept_of(found)
     shape = circuit(found.asked, found.table, kept, top_k=settings.top_k or 1)
@@ -92,6 +102,8 @@ def measure_answer(
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     progress: Progress | None = None,
+    references: Sequence[Reference] | None = None,
+    partial: Partial | None = None,
 ) -> Measured:
     """Every active feature's effect on the answer, at each token but the first, in nats.
 
@@ -105,7 +117,8 @@ def measure_answer(
     target = settings.target[0] if settings.target else None
     answer = answer_of(scope, clean, read, target=target, contrast=settings.contrast)
     asked = Asked(scope, clean, answer, read)
-    references = references_of(scope)
+    if references is None:
+        references = references_of(scope)
     if intervention is None or intervention == "mean":
         used = mean_intervention(scope, references)
     else:
@@ -117,21 +130,15 @@ def measure_answer(
     experiment = Experiment(
         scope, clean, places, ablations, (_output(asked),), used, settings
     )
-    effects, done, total = [], 0, sum(map(len, ablations))
-    for found in ablations:
-        if settings.method == "exact":
-            told = _after(progress, done, total)
-            effects.append(effects_on_answer(asked, found, told=told))
-        else:
-            steps = settings.steps if settings.method == "integrated-gradients" else None
-            effects.append(estimate_answer(scope, clean, found, asked.places, answer, steps=steps))
-        done += len(found)
-        _after(progress, done, total)(0)
     dense = tuple(
         references[depth].dense.to(found.features.device)[found.features]
         for depth, found in enumerate(ablations)
     )
-    return Measured(asked, experiment, Table(ablations, tuple(effects), dense), references)
+    if partial is not None:
+        key = functools.partial(key_of, experiment)
+        partial.begin(key, range(len(ablations)))
+    table, shortlist = measured_table(asked, experiment, dense, progress, partial)
+    return Measured(asked, experiment, table, references, shortlist)
 
 
 def kept_of(found: Measured) -> list[Spot]:
@@ -170,16 +177,6 @@ def _read_of(n_tokens: int, settings: GraphSettings) -> int:
             "prompt, or read another token, or select='effect' (--select effect)"
         )
     return read % n_tokens
-
-
-def _after(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
-    """Tells of what is done within a layer."""
-
-    def told(within: int) -> None:
-        if progress is not None:
-            progress(done + within, total)
-
-    return told
 
 
 def _output(asked: Asked) -> OutputToken:
@@ -291,6 +288,7 @@ def _record(found: Measured, shape: Circuit, names: _Names, parts: Parts) -> Run
             *stack_warnings(model),
             *processing_warnings(model, clean),
             *_method_warnings(settings),
+            *_missed_warnings(found, shape),
             *_shape_warnings(shape, answer),
             *parts.warnings,
         ),
@@ -317,8 +315,6 @@ def _layers(
 def _answer_record(found: Measured, shape: Circuit, names: _Names) -> AnswerRecord:
     asked, table = found.asked, found.table
     probability = float(asked.answer.probability(asked.clean.logits[asked.read]))
-    measured = sum(map(len, table.effects))
-    exact = measured if found.experiment.settings.method == "exact" else 0
     folded = [
         FoldedFeature(
             str(names.of(spot)),
@@ -335,8 +331,9 @@ def _answer_record(found: Measured, shape: Circuit, names: _Names) -> AnswerReco
     return AnswerRecord(
         score=asked.score,
         probability=probability,
-        measured=measured,
-        exact=exact,
+        measured=found.shortlist.total,
+        exact=found.shortlist.exact,
+        missed=found.shortlist.missed,
         coverage=coverage_of(asked, table, shape.kept, found.experiment.intervention),
         dense=tuple(folded),
         paths=tuple(paths),
@@ -351,6 +348,19 @@ def _method_warnings(settings: GraphSettings) -> tuple[str, ...]:
     return (
         f"effects on the answer are estimates by {name}, not measured: features are chosen by them; "
         "edges and coverage are measured",
+    )
+
+
+def _missed_warnings(found: Measured, shape: Circuit) -> tuple[str, ...]:
+    """What a shortlist passed over, and how large the largest of a sample of it was."""
+    exact, total, missed = found.shortlist
+    if missed is None:
+        return ()
+    least = min((abs(found.table.effect(spot)) for spot in shape.kept), default=0.0)
+    return (
+        f"{exact:,} of {total:,} features at tokens were measured, those of the largest gradients; "
+        f"among the others the largest effect on the answer of a random sample was {missed:.3g} "
+        f"nats, and the smallest that is kept {least:.3g} (--budget measures more)",
     )
 
 
