@@ -128,7 +128,7 @@ def validate(
             graph,
             settings,
             intervention=intervention,
-            resume=AnswerPartial(resume) if isinstance(resume, str | Path) else resume,
+            resume=None if resume is None else _as_answers(resume),
             progress=progress,
             foretold=foretold,
         )
@@ -344,12 +344,21 @@ def _cost_of_rest(found: _Prepared, settings: ValidationSettings) -> int:
     return curves + (2 + RESAMPLED) * n + settings.snippets * (2 * n + len(NOISE_SIZES))
 
 
+def _as_answers(resume: str | Path | ValidationPartial | AnswerPartial) -> AnswerPartial:
+    if isinstance(resume, ValidationPartial):
+        return AnswerPartial(resume.folder)
+    return resume if isinstance(resume, AnswerPartial) else AnswerPartial(resume)
+
+
 def _partial(
-    resume: str | Path | ValidationPartial | None, found: _Prepared, settings: ValidationSettings
+    resume: str | Path | ValidationPartial | AnswerPartial | None,
+    found: _Prepared,
+    settings: ValidationSettings,
 ) -> ValidationPartial | None:
     if resume is None:
         return None
-    partial = resume if isinstance(resume, ValidationPartial) else ValidationPartial(resume)
+    folder = resume.folder if isinstance(resume, AnswerPartial) else resume
+    partial = folder if isinstance(folder, ValidationPartial) else ValidationPartial(folder)
     tokens = [test.clean.token_ids for test in (found.own, *found.tests)]
     names = [unit.name for unit in found.units]
     partial.begin(lambda: validation_key(found.own.model, found.graph, tokens, settings), names)

@@ -206,7 +206,7 @@ class _Pool(NamedTuple):
     @property
     def sets(self) -> int:
         """How many different sets can be drawn."""
-        return math.comb(len(self.features), self.count)
+        return math.comb(len(self.features), self.needed)
 
 
 def _by_place(spots: Collection[Spot]) -> dict[Place, list[int]]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.records import FeatureId
-from sae_graphs.schema import plain, read_json, rebuilt
+from sae_graphs.schema import plain, rebuilt
 from sae_graphs.validation.answer.records import AnswerReport
-from sae_graphs.validation.evidence_json import FILE_NAME
 
 SCHEMA = "sae_graphs/answer-validation/1"
 _REMEDY = "validate the graph again"
@@ -50,17 +48,3 @@ def from_json(data: Any) -> AnswerReport:
 def to_bytes(report: AnswerReport) -> bytes:
     """The contents of `validation.json`: ASCII, so that no token can spoil it."""
     return (json.dumps(to_json(report), indent=1, allow_nan=False) + "\n").encode("ascii")
-
-
-def load(path: str | Path) -> AnswerReport:
-    """Read a report from a file, or from the folder that it was written into.
-
-    Raises `GraphFileError` where there is none, or where it is damaged or of another kind.
-    """
-    file = Path(path)
-    file = file / FILE_NAME if file.is_dir() else file
-    data = read_json(file, give="a folder that `sae-graphs validate` wrote", remedy=_REMEDY)
-    try:
-        return from_json(data)
-    except SaeGraphsError as problem:
-        raise GraphFileError(f"{file} is not a saved validation: {problem}") from problem

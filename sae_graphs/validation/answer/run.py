@@ -9,6 +9,7 @@ Letters: `B` copies, `V` vocabulary, `L` SAE layers, `T` tokens, `K` controls.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from torch import Tensor
 from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.flows import flows_along, selected
 from sae_graphs.effects.answer.measure import effects_on_answer
+from sae_graphs.features.reference import Reference
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
@@ -47,6 +49,7 @@ from sae_graphs.validation.answer.records import (
 )
 from sae_graphs.validation.answer.subject import Prepared, Unit, prepared
 from sae_graphs.validation.evidence import Match
+from sae_graphs.validation.judging import SIGNIFICANT
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import generator_for
 
@@ -60,14 +63,18 @@ def validate_answer(
     settings: ValidationSettings,
     *,
     intervention: Intervention | str | None = None,
+    references: Sequence[Reference] | None = None,
     resume: AnswerPartial | None = None,
     progress: Callable[[int, int], None] | None = None,
     foretold: Callable[[float], None] | None = None,
 ) -> AnswerReport:
-    """Test an answer graph and its strongest paths; see `validate`."""
+    """Test an answer graph and its strongest paths; see `validate`.
+
+    `references` are those of the model's layers, by depth, the stored ones where none are given.
+    """
     started = time.perf_counter()
     settings = replace(settings, quick=settings.quick is not False)
-    found = prepared(model, graph, settings, intervention)
+    found = prepared(model, graph, settings, intervention, references)
     if resume is not None:
         resume.begin(
             lambda: answer_key(found, graph, settings), [unit.name for unit in found.units]
@@ -98,9 +105,20 @@ def validate_answer(
             without_any=bench.scores(without_any)[0],
             settings=_settings(settings),
             units=tuple(units),
-            warnings=found.warnings,
+            warnings=(*found.warnings, *_too_few_controls(len(units), settings)),
             seconds=time.perf_counter() - started,
         )
+    )
+
+
+def _too_few_controls(n_units: int, settings: ValidationSettings) -> tuple[str, ...]:
+    """Where a single unit that no control matches could not be called necessary."""
+    if n_units / (1 + settings.controls) <= SIGNIFICANT:
+        return ()
+    needed = math.ceil(n_units / SIGNIFICANT) - 1
+    return (
+        f"with {settings.controls} controls and {n_units} units, a single one that stands out "
+        f"could not be called necessary; give --controls {needed}, or test fewer paths",
     )
 
 

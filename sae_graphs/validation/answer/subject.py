@@ -75,16 +75,19 @@ def prepared(
     graph: CausalGraph,
     settings: ValidationSettings,
     intervention: Intervention | str | None,
+    references: Sequence[Reference] | None = None,
 ) -> Prepared:
     """Check that the graph is the model's, and see what is to be ablated.
 
+    `references` are those of the layers, the stored ones where none are given.
     Raises `SaeGraphsError` where it is another's, or holds nothing to test.
     """
     scope, how = in_scope(model, graph), settings_of(graph)
     own = subject(scope, graph.run.prompt, "discovery", how, ValidationSettings(), own=True)
     check_same_run(own, graph)
     asked = Asked(scope, own.clean, _answer(scope, graph, settings), own.read)
-    references = references_of(scope)
+    if references is None:
+        references = references_of(scope)
     used, warnings = _intervention(asked, graph, how, references, intervention)
     ablations = tuple(
         ablations_of(own.clean, depth, asked.places, used)
@@ -124,7 +127,7 @@ def _intervention(
     asked: Asked,
     graph: CausalGraph,
     how: GraphSettings,
-    references: list[Reference],
+    references: Sequence[Reference],
     given: Intervention | str | None,
 ) -> tuple[Intervention, tuple[str, ...]]:
     """What the graph was made with, or what is given, and a warning where they differ."""
