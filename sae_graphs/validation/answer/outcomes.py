@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sae_graphs.significance import adjusted
+from sae_graphs.significance import TIE, adjusted
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit, Null, NullKind, Outcome
 from sae_graphs.validation.judging import SIGNIFICANT
 from sae_graphs.validation.verdicts import CARRIED
@@ -106,7 +106,7 @@ def _sufficient(unit: AnswerUnit) -> bool | None:
 
 def _mediates(unit: AnswerUnit) -> bool | None:
     part = None if unit.flow is None else unit.flow.share
-    return None if part is None else CARRIED[0] <= part <= CARRIED[1]
+    return None if part is None else CARRIED[0] - TIE <= part <= CARRIED[1] + TIE
 
 
 # -- in words --------------------------------------------------------------------------------------
@@ -114,12 +114,13 @@ def _mediates(unit: AnswerUnit) -> bool | None:
 
 def _ablation_words(unit: AnswerUnit, found: Outcome, because: str, report: AnswerReport) -> str:
     """What ablating it does, beside controls."""
-    what = "the log-odds" if report.contrast is None else "the logit difference"
+    several = report.contrast is None
+    what = "the log-odds" if several else "the logit difference"
     before, after = report.clean, unit.ablated
     told = (
         f"{_opening(found.necessary, 'Necessary')}: without its "
         f"{counted(len(unit.features), 'feature')} {what} of "
-        f"{target_said(report.target, report.contrast)} {_move(before.nats, after.nats)} nats "
+        f"{target_said(report.target, report.contrast)} {_move(before.nats, after.nats, several=several)} nats "
         f"(probability {probability(before.probability)} to {probability(after.probability)})"
     )
     return told if after.nats >= before.nats else f"{told}; {because}"
@@ -159,11 +160,11 @@ def _opening(outcome: bool | None, name: str) -> str:
     return name if outcome else f"Not {name.lower()}"
 
 
-def _move(before: float, after: float) -> str:
-    first, last = amount(before), amount(after)
+def _move(before: float, after: float, *, several: bool) -> str:
+    first, last, ending = amount(before), amount(after), "" if several else "s"
     if first == last:
-        return f"stay at {first}"
-    return f"{'fall' if after < before else 'rise'} from {first} to {last}"
+        return f"stay{ending} at {first}"
+    return f"{'fall' if after < before else 'rise'}{ending} from {first} to {last}"
 
 
 def _p(null: Null | None) -> float | None:

@@ -105,7 +105,7 @@ def prepared(
     )
     shown = [node.feature for node in graph.nodes if node.feature.is_feature]
     others = _spots(shown, depths, table)
-    return Prepared(asked, table, used, _every(asked, table), units, others, warnings)
+    return Prepared(asked, table, used, rarely_on(asked, table), units, others, warnings)
 
 
 def _answer(model: InstrumentedModel, graph: CausalGraph, settings: ValidationSettings) -> Answer:
@@ -152,7 +152,7 @@ def _intervention(
     )
 
 
-def _every(asked: Asked, table: Table) -> dict[int, Selected]:
+def rarely_on(asked: Asked, table: Table) -> dict[int, Selected]:
     """All rarely-on features at their tokens, by depth, as one set."""
     found: dict[int, Selected] = {}
     for depth, (ablations, dense) in enumerate(zip(table.ablations, table.dense, strict=True)):
