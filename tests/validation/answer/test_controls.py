@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from sae_graphs.effects.answer.circuit import Spot, Table
 from sae_graphs.effects.answer.flows import selected
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.joint import Sets, adding, run_packs, run_sets
+from sae_graphs.model.joint import Edit, Sets, adding, run_packs, run_sets
 from sae_graphs.validation.answer.controls import (
     Drawn,
     all_but,
@@ -59,14 +60,14 @@ def moved_by(found: Prepared, spots: list[Spot]) -> Tensor:
     """`[L, T]`."""
     asked = found.asked
     sets = selected([spots], len(asked.clean), asked.clean.logits.device)
-    return run_sets(
-        asked.model, asked.clean, sets, 1, asked.read, intervention=found.intervention
-    )[1][0]
+    return run_sets(asked.model, asked.clean, sets, 1, asked.read, intervention=found.intervention)[
+        1
+    ][0]
 
 
 def several(found: Prepared) -> list[Spot]:
     """Of each layer two features at the token where most are active, and one at the next such."""
-    counts = {}
+    counts: dict[tuple[int, int], int] = {}
     for here in found.table.ablations:
         tokens = Counter(here.positions.tolist()).most_common(2)
         assert tokens[-1][1] >= 6, "too few to draw controls from"
@@ -112,7 +113,9 @@ def test_equal_norm_is_equal(bridge_of: BridgeOf, name: str, mean: float | None)
     assert not torch.allclose(plain, norms.expand_as(plain), rtol=0.05)  # unscaled ones differ
 
 
-def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(tiny: InstrumentedModel) -> None:
+def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(
+    tiny: InstrumentedModel,
+) -> None:
     """The first layer's whole stream is pushed far away, so that the second's feature is off."""
     found = ready(tiny, PROMPT)
     asked = found.asked
@@ -122,14 +125,16 @@ def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(tiny: Instru
     direction = tiny.stack.layers[1].sae.W_enc[:, spot.feature]
     far = torch.zeros(1, *asked.clean.streams[0].shape, dtype=torch.float64)
     far[0, 4] = -1e4 * direction
+    scaled = scaled_to(asked, 1, sets[1], found.intervention, norms)
+
+    def both_edits(first: Edit, second: Edit, start: int, stop: int) -> dict[int, Edit]:
+        return {0: first, 1: second}
+
     for deltas in (far, 0 * far):
         _, took = run_packs(
             tiny,
             asked.clean,
-            lambda start, stop, deltas=deltas: {
-                0: adding(deltas),
-                1: scaled_to(asked, 1, sets[1], found.intervention, norms),
-            },
+            partial(both_edits, adding(deltas), scaled),
             1,
             asked.read,
         )
