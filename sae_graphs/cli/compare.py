@@ -64,6 +64,7 @@ def compare(
     from sae_graphs.model.stream import parse_layers
 
     settings = GraphSettings(
+        select="effect",
         top_k=top_k,
         ablate=ablate.value,
         ablate_first=ablate_first,

@@ -32,7 +32,8 @@ from sae_graphs.effects.preflight import (
     stack_warnings,
 )
 from sae_graphs.effects.saving import key_of, partial_of, save_effects
-from sae_graphs.effects.select import Selection, ends_of, select
+from sae_graphs.effects.select import Selection, ends_of
+from sae_graphs.effects.select import select as selected
 from sae_graphs.effects.settings import (
     STEPS,
     Ablate,
@@ -107,6 +108,8 @@ def causal_graph(
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
     if settings.select == "answer":
+        if effects is not None:
+            settings.check_saves_effects()
         partial = partial_of(resume, None)
         return answer_graph(model, prompt, settings, intervention, progress, partial=partial)
     experiment = prepare(model, prompt, settings, intervention or "zero")
@@ -117,7 +120,7 @@ def causal_graph(
         partial.begin(key, range(len(experiment.ablations)), at_once=effects is not None)
     blocks = measure_all(experiment, progress, partial)
 
-    chosen = select(
+    chosen = selected(
         blocks,
         experiment.labels,
         top_k=settings.top_k or 1,
@@ -217,6 +220,11 @@ def discover(
     `SaeGraphsError` where a part would be empty, or the graphs have nothing in common.
     """
     settings = settings or GraphSettings()
+    if settings.select == "answer":
+        raise SaeGraphsError(
+            "what answer graphs have in common stands at other tokens of each prompt; discover "
+            "with select='effect' (--select effect)"
+        )
     if settings.ablate == "each":
         raise SaeGraphsError("positions mean nothing across prompts; discover with ablate='all'")
     if isinstance(prompts, str):

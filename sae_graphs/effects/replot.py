@@ -54,9 +54,15 @@ def replot(
     """
     folder = run_folder(Path(folder))
     saved = CausalGraph.load(folder)
+    if saved.run.answer is not None:
+        raise SaeGraphsError(
+            f"{folder} holds an answer graph, which saves no effects to draw another from; run the "
+            "prompt again with other options, or with select='effect' (--select effect)"
+        )
     effects = SavedEffects(folder, saved.run)
     run = saved.run
     settings = GraphSettings(
+        select="effect",
         top_k=run.settings["top_k"] if top_k is None else top_k,
         per=run.settings["per"] if per is None else per,
         min_path_edges=min_path_edges,
@@ -71,8 +77,8 @@ def replot(
     chosen = select(
         _blocks(effects, scope),
         effects.labels[scope.first : scope.last + 1],
-        top_k=settings.top_k,
-        per=settings.per,
+        top_k=settings.top_k or 1,
+        per=settings.per or "layer",
         min_path_edges=shortest,
         n_outputs=len(run.outputs) if to_the_end else 0,
     )

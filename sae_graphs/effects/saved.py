@@ -29,7 +29,13 @@ from sae_graphs.graph.records import FeatureId, Node, RunRecord
 from sae_graphs.runs import EFFECTS
 
 SCHEMA = "sae_graphs/effects/1"
-KEPT_SETTINGS = ("top_k", "per", "min_path_edges", "nodes", "dense")  # choose among effects, and change none
+KEPT_SETTINGS = (
+    "top_k",
+    "per",
+    "min_path_edges",
+    "nodes",
+    "dense",
+)  # choose among effects, and change none
 COMMON = "common.safetensors"
 
 

@@ -99,7 +99,8 @@ def _further_features(
 ) -> list[FeatureId]:
     """Features that another choice of edges would draw: those of the strongest, path or no path."""
     settings = experiment.settings
-    measured, _ = keep_top(blocks, DESCRIBED_TOP_K * settings.top_k, settings.per)
+    top_k = DESCRIBED_TOP_K * (settings.top_k or 1)
+    measured, _ = keep_top(blocks, top_k, settings.per or "layer")
     ends = (
         end for edge in named(measured, experiment.labels) for end in (edge.source, edge.target)
     )

@@ -22,6 +22,7 @@ Pins = str | FeatureId | Address | Sequence[str | FeatureId | Address]
 TOP_K = 8
 ANSWER_TOP_K = 4  # edges into each target of an answer graph
 NODES = 16
+DEFAULT_INTERVENTIONS: Mapping[Select, str] = {"answer": "mean", "effect": "zero"}
 _UNSET = {("answer", "per"): (None,)}  # options that a kind of graph does not have
 MIN_PATH_EDGES = 3
 STEPS = 10
@@ -140,8 +141,9 @@ class GraphSettings:
         if given:
             other = "effect" if answer else "answer"
             raise SaeGraphsError(
-                f"{given[0]} is {getattr(self, given[0])!r}, and select {self.select!r}: that "
-                f"option is for select={other!r} (--select {other}); leave it out, or give that"
+                f"{_flagged(given[0])} is {getattr(self, given[0])!r}, but is for "
+                f"select={other!r} (--select {other}), not for {self.select!r}; leave it out, or "
+                "give that"
             )
         defaults: dict[str, Any] = {"top_k": TOP_K, "per": "layer", "ablate": "all"}
         if answer:
@@ -161,14 +163,28 @@ class GraphSettings:
                 else ("ablate_first", True)
             )
             raise SaeGraphsError(
-                f"{given} is {value!r}: an answer graph ablates each token but the first, and reads "
+                f"{_flagged(given)} is {value!r}: an answer graph ablates each token but the first, and reads "
                 "the one whose next token is asked for; leave it out, or give select='effect' "
+                "(--select effect)"
+            )
+        if self.outputs:
+            raise SaeGraphsError(
+                f"outputs (--outputs) is {self.outputs}: an answer graph has one answer, the "
+                "likeliest token or the target (--target); leave it out, or give select='effect' "
                 "(--select effect)"
             )
         if len(self.target) > 1:
             raise SaeGraphsError(
                 f"{len(self.target)} targets: an answer graph has one answer; give one, or "
                 "select='effect' (--select effect)"
+            )
+
+    def check_saves_effects(self) -> None:
+        """Raise where this kind of graph keeps no effects, to be drawn again from."""
+        if self.select == "answer":
+            raise SaeGraphsError(
+                "saved effects (--save-effects) are those of select='effect' (--select effect); "
+                "leave them out, or give that"
             )
 
     @property
@@ -200,7 +216,9 @@ class GraphSettings:
     def to_json(self) -> Mapping[str, Any]:
         """Plain values, for the graph's record."""
         named = {"target": "targets"}  # as records have it
-        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense", "budget")}[self.select]
+        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense", "budget")}[
+            self.select
+        ]
         values = {
             named.get(it.name, it.name): getattr(self, it.name)
             for it in fields(self)
@@ -248,6 +266,11 @@ def _texts(texts: object) -> tuple[str, ...]:
     if not isinstance(given, tuple | list) or not all(isinstance(text, str) for text in given):
         raise SaeGraphsError(f"target is {texts!r}; expected the texts of tokens")
     return tuple(given)
+
+
+def _flagged(name: str) -> str:
+    """An option by its name, and by its flag on the command line."""
+    return f"{name} (--{name.replace('_', '-')})"
 
 
 def _is_read(read: object) -> bool:

@@ -47,12 +47,16 @@ class Coverage:
     @property
     def random_lost(self) -> float | None:
         """`lost` of random features of the same layers and tokens."""
-        return None if self.random_without is None else self._share(self.clean - self.random_without)
+        return (
+            None if self.random_without is None else self._share(self.clean - self.random_without)
+        )
 
     @property
     def random_left(self) -> float | None:
         """`left` of the same."""
-        return None if self.random_only is None else self._share(self.random_only - self.without_any)
+        return (
+            None if self.random_only is None else self._share(self.random_only - self.without_any)
+        )
 
     def _share(self, part: float) -> float | None:
         whole = self.clean - self.without_any

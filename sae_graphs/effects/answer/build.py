@@ -127,9 +127,7 @@ def measure_answer(
     ablations = tuple(
         ablations_of(clean, depth, places, used) for depth in range(len(scope.stack.layers))
     )
-    experiment = Experiment(
-        scope, clean, places, ablations, (_output(asked),), used, settings
-    )
+    experiment = Experiment(scope, clean, places, ablations, (_output(asked),), used, settings)
     dense = tuple(
         references[depth].dense.to(found.features.device)[found.features]
         for depth, found in enumerate(ablations)
@@ -204,9 +202,7 @@ class _Names:
 
     def edge(self, link: tuple[Spot, Spot, float, float, float]) -> Edge:
         source, target, effect, relative, flow = link
-        return Edge(
-            self.of(source), self.of(target), effect, relative_effect=relative, flow=flow
-        )
+        return Edge(self.of(source), self.of(target), effect, relative_effect=relative, flow=flow)
 
 
 def _nodes(found: Measured, shape: Circuit, names: _Names, parts: Parts) -> list[Node]:
@@ -385,5 +381,3 @@ def _shape_warnings(shape: Circuit, answer: AnswerRecord) -> tuple[str, ...]:
             + " of what ablating all rarely-on ones takes from the answer's score"
         )
     return tuple(found)
-
-

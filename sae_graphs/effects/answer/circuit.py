@@ -247,9 +247,7 @@ def _ends(probe: Probe, nodes: Sequence[Spot], links: Sequence[Link]) -> dict[Sp
     return ends
 
 
-def _leading_on(
-    links: Iterable[Link], ends: Iterable[Spot], kept: Iterable[Spot]
-) -> set[Spot]:
+def _leading_on(links: Iterable[Link], ends: Iterable[Spot], kept: Iterable[Spot]) -> set[Spot]:
     """The kept features, and those from which edges lead to one of them or to the answer."""
     reached = {*ends, *kept}
     for link in sorted(links, reverse=True):

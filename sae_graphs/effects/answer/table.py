@@ -77,9 +77,7 @@ def estimates(
     found, done, total = [], 0, sum(map(len, ablations))
     for here in ablations:
         found.append(
-            estimate_answer(
-                asked.model, asked.clean, here, asked.places, asked.answer, steps=steps
-            )
+            estimate_answer(asked.model, asked.clean, here, asked.places, asked.answer, steps=steps)
         )
         done += len(here)
         if progress is not None:

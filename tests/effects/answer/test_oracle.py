@@ -164,7 +164,9 @@ def test_what_carries_the_effects(
     for path, flow in zip(paths, flows_along(asked, table, paths), strict=True):
         _check(record_property, "flows along paths", flow, slow.along(path))
     (together,) = scores_without(asked, [kept], intervention)
-    _check(record_property, "joint effects", together - asked.score, slow.without(kept) - slow.clean)
+    _check(
+        record_property, "joint effects", together - asked.score, slow.without(kept) - slow.clean
+    )
 
 
 def _check(record: Record, name: str, ours: float, wanted: float) -> None:

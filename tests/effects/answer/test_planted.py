@@ -98,8 +98,7 @@ def test_every_number_is_known() -> None:
     for feature in ("0.0@3", "1.1@3", "2.2@4"):
         assert graph[feature].effect_on_answer == pytest.approx(-LOGIT)
     first, second, last = (
-        graph.edge(*ends)
-        for ends in (("0.0@3", "1.1@3"), ("1.1@3", "2.2@4"), ("2.2@4", "answer"))
+        graph.edge(*ends) for ends in (("0.0@3", "1.1@3"), ("1.1@3", "2.2@4"), ("2.2@4", "answer"))
     )
     for edge in (first, second):
         assert (edge.effect, edge.relative_effect) == pytest.approx((-ACTIVATION, -1.0))
