@@ -34,9 +34,9 @@ class GraphSettings:
 
     - `select`: the graph of what the `answer` hangs on, or of the strongest `effect`s of one layer
       on the next, the source's own graph.
-    - `nodes`: in an answer graph, so many features at tokens with the largest |effect on the answer|
-      are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any text, or
-      more, are kept, too.
+    - `nodes`: in an answer graph, so many features at tokens with the largest |effect| on the
+      answer are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any
+      text, or more, are kept, too.
     - `budget`: in an answer graph, so many features at tokens are measured, those of the largest
       gradients; None is as many as five minutes allow, foretold.
     - `top_k` edges with the largest |effect| are kept of each set of effects. In an answer graph
@@ -154,18 +154,14 @@ class GraphSettings:
 
     def _check_answer(self) -> None:
         """Raise where an option does not fit an answer graph."""
-        if self.ablate != "each" or self.ablate_first or self.read == "all":
-            given, value = (
-                ("ablate", self.ablate)
-                if self.ablate != "each"
-                else ("read", "all")
-                if self.read == "all"
-                else ("ablate_first", True)
-            )
+        fixed = {"ablate": "each", "ablate_first": False}
+        foreign = [name for name, value in fixed.items() if getattr(self, name) != value]
+        foreign += ["read"] if self.read == "all" else []
+        if foreign:
             raise SaeGraphsError(
-                f"{_flagged(given)} is {value!r}: an answer graph ablates each token but the first, and reads "
-                "the one whose next token is asked for; leave it out, or give select='effect' "
-                "(--select effect)"
+                f"{_flagged(foreign[0])} is {getattr(self, foreign[0])!r}: an answer graph ablates "
+                "each token but the first, and reads the one whose next token is asked for; leave "
+                "it out, or give select='effect' (--select effect)"
             )
         if self.outputs:
             raise SaeGraphsError(

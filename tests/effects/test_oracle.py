@@ -227,7 +227,7 @@ def test_reference_mean(gpt2: Case, record_property: Record) -> None:
         values = torch.where(acts != 0, references[pair].mean.to(acts.dtype), acts)
         expected.append(oracle.effects(pair, list(range(1, 10)), 9, replaced(values)))
     kind = mean_intervention(gpt2.model, references)
-    worst = largest_deviation(engine_effects(gpt2, GraphSettings(), intervention=kind), expected)
+    worst = largest_deviation(engine_effects(gpt2, effect_settings(), intervention=kind), expected)
     record_property("deviation float64 reference mean", worst)
     assert worst < RELATIVE
 

@@ -342,8 +342,8 @@ def _method_warnings(settings: GraphSettings) -> tuple[str, ...]:
         return ()
     name = settings.method.replace("-", " ")
     return (
-        f"effects on the answer are estimates by {name}, not measured: features are chosen by them; "
-        "edges and coverage are measured",
+        f"effects on the answer are estimates by {name}, not measured: features are chosen by "
+        "them; edges and coverage are measured",
     )
 
 

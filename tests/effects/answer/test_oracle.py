@@ -85,7 +85,7 @@ def test_effects_on_the_answer(
 ) -> None:
     stack = "gap" if architecture == "llama" else "pre"
     case = case_of(bridge_of(architecture, "float64"), stack, kinds_for(architecture), "float64")
-    asked, table, slow, _ = both(case, kind)
+    _, table, slow, _ = both(case, kind)
     for depth, found in enumerate(table.ablations):
         wanted = torch.stack([slow.effects(depth, at) for at in range(READ + 1)])  # [T, F]
         wanted[0] = 0.0
