@@ -84,8 +84,13 @@ def answer_graph(
     """
     found = measure_answer(model, prompt, settings, intervention, progress, references, partial)
     check_contexts(found.experiment.model)
-    kept = kept_of(found)
-    shape = circuit(found.asked, found.table, kept, top_k=settings.top_k or 1)
+    return graph_of(found, kept_of(found))
+
+
+@torch.no_grad()
+def graph_of(found: Measured, kept: Sequence[Spot]) -> CausalGraph:
+    """The graph of some features at tokens, by default the strongest, `kept_of`."""
+    shape = circuit(found.asked, found.table, kept, top_k=found.experiment.settings.top_k or 1)
     names = _Names(found)
     features = [names.of(spot) for spot in (*shape.kept, *shape.relays)]
     edges = [names.edge(link) for link in shape.links]
