@@ -138,12 +138,14 @@ def choose(
 def ask(model: InstrumentedModel, questions: Sequence[Question], number: int) -> Asked:
     """Every component of one prompt's default graph, in that prompt and in the others."""
     from sae_graphs.effects.build import causal_graph
+    from sae_graphs.validation.evidence import ValidationReport
     from sae_graphs.validation.validate import validate
 
     started = time.perf_counter()
     question = questions[number]
     graph = causal_graph(model, question.prompt)
     report = validate(model, graph, settings=SETTINGS)
+    assert isinstance(report, ValidationReport)
     components = []
     for unit in report.units:
         own = trial(unit.of_discovery, question)
@@ -240,12 +242,14 @@ def _elsewhere(
     model: InstrumentedModel, part: CausalGraph, questions: Sequence[Question], number: int
 ) -> dict[int, Trial]:
     """One component in all other prompts, by their numbers."""
+    from sae_graphs.validation.evidence import ValidationReport
     from sae_graphs.validation.validate import validate
 
     others = {at: other for at, other in enumerate(questions) if at != number}
     if not others:
         return {}
     report = validate(model, part, [other.prompt for other in others.values()], settings=SETTINGS)
+    assert isinstance(report, ValidationReport)
     (unit,) = report.units
     results = zip(others.items(), unit.results[1:], strict=True)
     return {at: trial(result, other) for (at, other), result in results}
