@@ -34,9 +34,9 @@ class GraphSettings:
 
     - `select`: the graph of what the `answer` hangs on, or of the strongest `effect`s of one layer
       on the next, the source's own graph.
-    - `nodes`: in an answer graph, so many features at tokens with the largest |effect on the answer|
-      are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any text, or
-      more, are kept, too.
+    - `nodes`: in an answer graph, so many features at tokens with the largest |effect on the
+      answer| are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any
+      text, or more, are kept, too.
     - `top_k` edges with the largest |effect| are kept of each set of effects. In an answer graph
       these are the effects on one target (4); else what `per` names (8): the effects of one
       `layer` on the next, those of one `source` feature, or all of the `graph`.
@@ -158,9 +158,9 @@ class GraphSettings:
                 else ("ablate_first", True)
             )
             raise SaeGraphsError(
-                f"{_flagged(given)} is {value!r}: an answer graph ablates each token but the first, and reads "
-                "the one whose next token is asked for; leave it out, or give select='effect' "
-                "(--select effect)"
+                f"{_flagged(given)} is {value!r}: an answer graph ablates each token but the "
+                "first, and reads the one whose next token is asked for; leave it out, or give "
+                "select='effect' (--select effect)"
             )
         if self.outputs:
             raise SaeGraphsError(
