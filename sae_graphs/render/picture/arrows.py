@@ -11,7 +11,7 @@ from sae_graphs.graph.names import (
     number_words,
     strongest_part,
 )
-from sae_graphs.graph.records import Edge, RunRecord
+from sae_graphs.graph.records import ANSWER, Edge, RunRecord
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.picture.markup import cell, in_tooltip, row, table, words
 from sae_graphs.render.picture.supernodes import Boxes
@@ -71,13 +71,17 @@ def edge_lines(run: RunRecord, edge: Edge) -> list[str]:
     what = "target"
     if edge.target.is_output:
         what = number_words(run, edge.target)
+    if edge.target == ANSWER:
+        does = "supports" if edge.effect < 0 else "opposes"
     if edge.source.is_token:
         return [ends, "by definition: without its token the feature is nothing"]
     lines = [
         f"{ends}: effect {signed(edge.effect)}",
         f"ablating the source {change} the {what}: it {does} it",
     ]
-    if (flows := flow_words(edge)) is not None:
+    if edge.target == ANSWER:
+        lines.append("with the features of all later SAE layers as they were")
+    elif (flows := flow_words(edge)) is not None:
         lines.append(flows)
     if edge.anatomy is not None:
         whole = "" if edge.target.is_output else "pre-activation "
