@@ -161,7 +161,8 @@ def share_words(graph: CausalGraph) -> str:
 def total_words(graph: CausalGraph, number: int) -> str:
     """What a component's caption says of its arrows; nothing in an answer graph."""
     if graph.run.answer is not None:
-        return ""
+        ends = any(each.feature.is_output and each.component == number for each in graph.nodes)
+        return "" if ends else " · leads nowhere that the SAEs express"
     total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
     return f" · total |effect| {plain(total)}"
 
