@@ -31,7 +31,7 @@ def with_settings(
     """For a function whose options are the fields of the dataclass `kind`.
 
     What is given of them is made into its parameter `settings`; `settings` given whole stay as they
-    are. Those in `own` the function reads itself, and those in `fixed` it has for all. Raises
+    are. Those in `own` the function reads itself; those in `fixed` it has for all. Raises
     `SaeGraphsError` where both are given, and for a name that is no option; `renamed` are old
     spellings, which still do.
     """

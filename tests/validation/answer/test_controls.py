@@ -59,9 +59,9 @@ def moved_by(found: Prepared, spots: list[Spot]) -> Tensor:
     """`[L, T]`."""
     asked = found.asked
     sets = selected([spots], len(asked.clean), asked.clean.logits.device)
-    return run_sets(
-        asked.model, asked.clean, sets, 1, asked.read, intervention=found.intervention
-    )[1][0]
+    return run_sets(asked.model, asked.clean, sets, 1, asked.read, intervention=found.intervention)[
+        1
+    ][0]
 
 
 def several(found: Prepared) -> list[Spot]:
@@ -112,7 +112,9 @@ def test_equal_norm_is_equal(bridge_of: BridgeOf, name: str, mean: float | None)
     assert not torch.allclose(plain, norms.expand_as(plain), rtol=0.05)  # unscaled ones differ
 
 
-def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(tiny: InstrumentedModel) -> None:
+def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(
+    tiny: InstrumentedModel,
+) -> None:
     """The first layer's whole stream is pushed far away, so that the second's feature is off."""
     found = ready(tiny, PROMPT)
     asked = found.asked

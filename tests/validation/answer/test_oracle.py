@@ -36,9 +36,7 @@ def mean(acts: Tensor, feature: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("architecture", "kind"), CASES)
-def test_scores(
-    bridge_of: BridgeOf, record_property: Record, architecture: str, kind: str
-) -> None:
+def test_scores(bridge_of: BridgeOf, record_property: Record, architecture: str, kind: str) -> None:
     stack = case_of(bridge_of(architecture, "float64"), "pre", kinds_for(architecture), "float64")
     found = ready(stack.model, PROMPT, mean=MEAN if kind == "mean" else None)
     asked = found.asked
