@@ -325,7 +325,6 @@ def _discovered(asked: Asked, part: float, settings: ValidationSettings, source:
             asked.prompts,
             part=part,
             seed=settings.seed,
-            select="effect",
             progress=report,
         )
     seconds = time.perf_counter() - started

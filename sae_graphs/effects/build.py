@@ -109,10 +109,15 @@ def causal_graph(
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
     if settings.select == "answer":
-        if effects is not None:
-            settings.check_saves_effects()
-        partial = partial_of(resume, None)
-        return answer_graph(model, prompt, settings, intervention, progress, partial=partial)
+        return answer_graph(
+            model,
+            prompt,
+            settings,
+            intervention,
+            progress,
+            partial=partial_of(resume, None),
+            effects=None if effects is None else Path(effects),
+        )
     experiment = prepare(model, prompt, settings, intervention or "zero")
     check_contexts(experiment.model)
     partial = partial_of(resume, effects)

@@ -141,7 +141,7 @@ class GraphSettings:
         if given:
             other = "effect" if answer else "answer"
             raise SaeGraphsError(
-                f"{_flagged(given[0])} is {getattr(self, given[0])!r}, but is for "
+                f"{flagged(given[0])} is {getattr(self, given[0])!r}, but is for "
                 f"select={other!r} (--select {other}), not for {self.select!r}; leave it out, or "
                 "give that"
             )
@@ -159,7 +159,7 @@ class GraphSettings:
         foreign += ["read"] if self.read == "all" else []
         if foreign:
             raise SaeGraphsError(
-                f"{_flagged(foreign[0])} is {getattr(self, foreign[0])!r}: an answer graph ablates "
+                f"{flagged(foreign[0])} is {getattr(self, foreign[0])!r}: an answer graph ablates "
                 "each token but the first, and reads the one whose next token is asked for; leave "
                 "it out, or give select='effect' (--select effect)"
             )
@@ -173,14 +173,6 @@ class GraphSettings:
             raise SaeGraphsError(
                 f"{len(self.target)} targets: an answer graph has one answer; give one, or "
                 "select='effect' (--select effect)"
-            )
-
-    def check_saves_effects(self) -> None:
-        """Raise where this kind of graph keeps no effects, to be drawn again from."""
-        if self.select == "answer":
-            raise SaeGraphsError(
-                "saved effects (--save-effects) are those of select='effect' (--select effect); "
-                "leave them out, or give that"
             )
 
     @property
@@ -264,7 +256,7 @@ def _texts(texts: object) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _flagged(name: str) -> str:
+def flagged(name: str) -> str:
     """An option by its name, and by its flag on the command line."""
     return f"{name} (--{name.replace('_', '-')})"
 

@@ -31,8 +31,8 @@ from training.demo.truth import chance, deciding_positions, source_hit
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from sae_graphs.effects.answer.build import Measured
     from sae_graphs.effects.answer.circuit import Spot
+    from sae_graphs.effects.answer.experiment import Measured
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit
@@ -222,8 +222,8 @@ def ask(model: InstrumentedModel, question: Question) -> Asked:
     """Every rule's strongest features in one prompt, and the default graph."""
     import torch
 
-    from sae_graphs.effects.answer.build import measure_answer
     from sae_graphs.effects.answer.coverage import scores_without
+    from sae_graphs.effects.answer.experiment import measure_answer
     from sae_graphs.effects.settings import GraphSettings
 
     started = time.perf_counter()
@@ -342,7 +342,7 @@ def ruled(
 def drawn_of(graph: CausalGraph, report: AnswerReport, read: int) -> Drawn:
     """The default graph in numbers."""
     answer = graph.run.answer
-    assert answer is not None
+    assert answer is not None and answer.coverage is not None
     features = [node for node in graph.nodes if node.feature.is_feature]
     ends = {str(edge.source) for edge in graph.edges if edge.target.is_output}
     paths = report.units[1:]

@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 
-from sae_graphs.effects.answer.circuit import Circuit, Spot, Table
+from sae_graphs.effects.answer.circuit import Circuit, Spot
 from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.exact import changed_rows
 from sae_graphs.model.joint import (
     Edit,

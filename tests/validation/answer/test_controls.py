@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.effects.answer.circuit import Spot, Table
+from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.flows import selected
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import Sets, adding, run_packs, run_sets
 from sae_graphs.validation.answer.controls import (
@@ -66,7 +67,7 @@ def moved_by(found: Prepared, spots: list[Spot]) -> Tensor:
 
 def several(found: Prepared) -> list[Spot]:
     """Of each layer two features at the token where most are active, and one at the next such."""
-    counts = {}
+    counts: dict[int, int] = {}
     for here in found.table.ablations:
         tokens = Counter(here.positions.tolist()).most_common(2)
         assert tokens[-1][1] >= 6, "too few to draw controls from"

@@ -64,7 +64,7 @@ DAMAGED = {
 def test_damaged(case: str, tmp_path: Path) -> None:
     spoil, words = DAMAGED[case]
     file = tmp_path / "validation.json"
-    file.write_text(json.dumps(spoil(to_json(answer_report()))))  # type: ignore[no-untyped-call]
+    file.write_text(json.dumps(spoil(to_json(answer_report()))))
     with pytest.raises(GraphFileError, match=words) as raised:
         saved.load(file)
     assert "\n" not in str(raised.value) and "validate the graph again" in str(raised.value)

@@ -118,7 +118,7 @@ def test_the_same_seed_finds_the_same(case: Planted, graph: CausalGraph) -> None
 def test_copies_are_counted(case: Planted, graph: CausalGraph) -> None:
     for options in ({}, {"quick": False}):
         told: list[tuple[int, int]] = []
-        checked(case, graph, controls=19, progress=lambda *n: told.append(n), **options)
+        checked(case, graph, controls=19, progress=lambda *n, told=told: told.append(n), **options)
         totals = {total for _, total in told}
         assert len(totals) == 1 and told[-1] == (max(totals), max(totals))
         assert [n for n, _ in told] == sorted(n for n, _ in told)
@@ -305,6 +305,7 @@ def test_the_bundled_model() -> None:
     whole = report.units[0]
     assert whole.necessary and whole.supported and len(whole.features) == 16
     coverage = graph.run.answer.coverage
+    assert coverage is not None
     assert whole.ablated.nats == pytest.approx(coverage.without_kept, abs=1e-3)
     assert report.lost(whole) == pytest.approx(coverage.lost, abs=1e-3)
     assert report.left(whole) == pytest.approx(coverage.left, abs=1e-3)
