@@ -67,7 +67,7 @@ def moved_by(found: Prepared, spots: list[Spot]) -> Tensor:
 
 def several(found: Prepared) -> list[Spot]:
     """Of each layer two features at the token where most are active, and one at the next such."""
-    counts: dict[int, int] = {}
+    counts: dict[tuple[int, int], int] = {}
     for here in found.table.ablations:
         tokens = Counter(here.positions.tolist()).most_common(2)
         assert tokens[-1][1] >= 6, "too few to draw controls from"
@@ -129,7 +129,7 @@ def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(
         _, took = run_packs(
             tiny,
             asked.clean,
-            lambda start, stop, deltas=deltas: {
+            lambda start, stop, deltas=deltas: {  # type: ignore[misc]
                 0: adding(deltas),
                 1: scaled_to(asked, 1, sets[1], found.intervention, norms),
             },
