@@ -48,7 +48,7 @@ class Case(NamedTuple):
     @property
     def places(self) -> Places:
         """Where features are ablated and effects read."""
-        return places_of(self.clean, GraphSettings(ablate=self.mode))
+        return places_of(self.clean, GraphSettings(ablate=self.mode, select="effect"))
 
     def ablations(self, pair: int) -> Ablations:
         """Those of a layer pair that are measured."""
@@ -107,8 +107,8 @@ def integrated_gradients(case: Case) -> Run:
 
 def kept_of(blocks: Any) -> Any:
     """The strongest of the effects, as in every graph."""
-    settings = GraphSettings()
-    return keep_top(blocks, settings.top_k, settings.per)
+    settings = GraphSettings(select="effect")
+    return keep_top(blocks, settings.top_k or 1, settings.per or "layer")
 
 
 def work_of(case: Case) -> list[Work]:

@@ -93,7 +93,7 @@ def _table(
 def _effects(model: InstrumentedModel, prompt: str, ablate: Ablate) -> list[Effects]:
     """One block for each layer pair."""
     clean = model.clean_run(prompt)
-    places = places_of(clean, GraphSettings(ablate=ablate))
+    places = places_of(clean, GraphSettings(ablate=ablate, select="effect"))
     found = []
     for depth in range(len(model.stack.layers) - 1):
         blocks = measure(model, clean, ablations_of(clean, depth, places), places)

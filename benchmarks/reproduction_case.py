@@ -32,12 +32,12 @@ VARIANTS = (
     Variant(
         "ours",
         "BOS where the SAEs want it, nothing ablated at the first token",
-        GraphSettings(),
+        GraphSettings(select="effect"),
     ),
     Variant(
         "no BOS",
         "as published: no BOS but the prompt's own, ablated at the first token, too",
-        GraphSettings(prepend_bos=False, ablate_first=True),
+        GraphSettings(prepend_bos=False, ablate_first=True, select="effect"),
     ),
 )
 

@@ -128,7 +128,7 @@ def run(home: Path, shape: Shape, memory: int | None) -> dict[str, int]:
             raise
         model = sg.load(home / "model", saes=RELEASE, sae_pattern=PATTERN)
     loaded = time.perf_counter() - started
-    graph = sg.causal_graph(model, PROMPT)
+    graph = sg.causal_graph(model, PROMPT, select="effect")
     plan = model.memory_plan
     assert plan is not None  # `load` plans
     return {

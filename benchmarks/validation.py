@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
 def prepared(prompt: str, units: int) -> Prepared:
     """Raises `ValueError` where the graph has fewer than `units` things to test."""
     model = sg.load("demo")
-    graph = sg.causal_graph(model, prompt, top_k=TOP_K).component(1)
+    graph = sg.causal_graph(model, prompt, top_k=TOP_K, select="effect").component(1)
     found = len(list(graph.paths(limit=units - 1))) + 1
     if found < units:
         raise ValueError(f"the graph of {prompt!r} has {found} things to test, not {units}")

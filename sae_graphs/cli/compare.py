@@ -44,7 +44,7 @@ def compare(
     sae_pattern: SaePattern = None,
     ablate: AblateOption = Ablate.all,
     ablate_first: AblateFirst = False,
-    intervention: InterventionOption = "zero",
+    intervention: InterventionOption = None,
     read: Read = "-1",
     layers: Layers = None,
     steps: Steps = 10,
@@ -64,6 +64,7 @@ def compare(
     from sae_graphs.model.stream import parse_layers
 
     settings = GraphSettings(
+        select="effect",
         top_k=top_k,
         ablate=ablate.value,
         ablate_first=ablate_first,
@@ -72,6 +73,7 @@ def compare(
         prepend_bos=prepend_bos,
         steps=steps,
     )
+    intervention = intervention or "zero"
     parse_intervention(intervention)  # a mistake is told before anything is loaded
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')

@@ -6,6 +6,7 @@ Nothing slow is imported before that.
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,7 +59,7 @@ def draw(
     settings: GraphSettings,
     source: Source,
     wanted: Wanted,
-    intervention: str = "zero",
+    intervention: str,
 ) -> None:
     """Load, measure, draw, write, print."""
     from sae_graphs.cli.outputs import (
@@ -87,12 +88,12 @@ def draw(
     from sae_graphs.effects.build import causal_graph
     from sae_graphs.effects.partial import Partial
 
-    ablated = means_if_asked(instrumented, intervention)
+    ablated = means_if_asked(instrumented, intervention, always=settings.select == "answer")
     partial = Partial(partial_folder(folder), told=_resumed)
     effects = partial.folder / EFFECTS if save_effects else None
     started = time.perf_counter()
     try:
-        with progress("ablating features") as report:
+        with _measuring(settings) as report:
             result = causal_graph(
                 instrumented,
                 prompt,
@@ -129,9 +130,22 @@ def draw(
     print_files(out, folder, written)
 
 
-def means_if_asked(model: InstrumentedModel, intervention: str) -> Intervention | str:
-    """`mean` with the reference means, taken under a bar where there are none; else as it is."""
-    if intervention.strip() != "mean":
+def _measuring(settings: GraphSettings) -> AbstractContextManager[Any]:
+    """The bar of the measuring."""
+    if settings.select == "answer":
+        return progress("effects on the answer", unit="features at tokens")
+    return progress("ablating features")
+
+
+def means_if_asked(
+    model: InstrumentedModel, intervention: str, *, always: bool = False
+) -> Intervention | str:
+    """`mean` with the reference means, taken under a bar where there are none; else as it is.
+
+    With `always` they are taken in any case: an answer graph asks which features are dense.
+    """
+    mean = intervention.strip() == "mean"
+    if not mean and not always:
         return intervention
     from sae_graphs.features.reference import mean_intervention, references_of
 
@@ -144,7 +158,8 @@ def means_if_asked(model: InstrumentedModel, intervention: str) -> Intervention 
         )
 
     with progress("reference means", unit="tokens") as report:
-        return mean_intervention(model, references_of(model, progress=report, foretold=foretold))
+        found = references_of(model, progress=report, foretold=foretold)
+    return mean_intervention(model, found) if mean else intervention
 
 
 def _annotated(graph: CausalGraph, folder: Path) -> CausalGraph:

@@ -11,12 +11,13 @@ import typer
 
 from sae_graphs.cli.drawing import Said, Wanted, draw, draw_again
 from sae_graphs.cli.options import (
-    Ablate,
     AblateFirst,
-    AblateOption,
+    AblateOfGraph,
     AnnotationsFile,
+    Budget,
     Caption,
     Contrast,
+    Dense,
     Device,
     Dtype,
     Formats,
@@ -30,9 +31,9 @@ from sae_graphs.cli.options import (
     MinPathEdges,
     Model,
     Neuronpedia,
+    NodesOption,
     Out,
     Outputs,
-    Per,
     PerOption,
     Pin,
     PrependBos,
@@ -42,6 +43,8 @@ from sae_graphs.cli.options import (
     Saes,
     SaveEffects,
     Seed,
+    Select,
+    SelectOption,
     Source,
     Steps,
     Target,
@@ -58,10 +61,11 @@ def graph(
     model: Model = "demo",
     saes: Saes = None,
     sae_pattern: SaePattern = None,
+    select: SelectOption = Select.answer,
     from_folder: From = None,
-    ablate: AblateOption = Ablate.all,
+    ablate: AblateOfGraph = None,
     ablate_first: AblateFirst = False,
-    intervention: InterventionOption = "zero",
+    intervention: InterventionOption = None,
     read: Read = "-1",
     layers: Layers = None,
     pin: Pin = None,
@@ -71,8 +75,11 @@ def graph(
     method: MethodOption = Method.exact,
     steps: Steps = 10,
     heads: Heads = False,
-    top_k: TopK = 8,
-    per: PerOption = Per.layer,
+    nodes: NodesOption = None,
+    dense: Dense = False,
+    budget: Budget = None,
+    top_k: TopK = None,
+    per: PerOption = None,
     min_path_edges: MinPathEdges = None,
     save_effects: SaveEffects = False,
     out_folder: Out = None,
@@ -87,16 +94,18 @@ def graph(
     prepend_bos: PrependBos = None,
     seed: Seed = 0,
 ) -> None:
-    """Draw the causal graph behind a prompt's next token.
+    """Draw the graph of what a prompt's next token hangs on.
 
     Example: `sae-graphs graph "Copyright (C"`
 
-    Without a model, from saved effects: `sae-graphs graph --from outputs/copyright-c --top-k 12`
+    Each layer's strongest effects on the next: `sae-graphs graph "Copyright (C" --select effect`
+
+    Without a model, from saved effects: `sae-graphs graph --from outputs/kept --top-k 12`
 
     With your own labels: `sae-graphs graph --from outputs/copyright-c --annotations mine.json`
     """
     from sae_graphs.effects.intervention_kinds import parse_intervention
-    from sae_graphs.effects.settings import GraphSettings, parse_read
+    from sae_graphs.effects.settings import DEFAULT_INTERVENTIONS, GraphSettings, parse_read
     from sae_graphs.model.stream import parse_layers
     from sae_graphs.render.pictures import FORMATS
 
@@ -106,8 +115,10 @@ def graph(
     if from_folder is not None:
         given = _check_given_with_from(context)
         settings_given = {
+            "nodes": nodes,
+            "dense": dense,
             "top_k": top_k,
-            "per": per.value,
+            "per": None if per is None else per.value,
             "min_path_edges": min_path_edges,
             "layers": parse_layers(layers),
             "pin": pins,
@@ -118,10 +129,14 @@ def graph(
         return
     _check_steps(context, method)
     settings = GraphSettings(
+        select=select.value,
+        nodes=nodes,
+        dense=dense,
+        budget=budget,
         top_k=top_k,
         min_path_edges=min_path_edges,
-        per=per.value,
-        ablate=ablate.value,
+        per=None if per is None else per.value,
+        ablate=None if ablate is None else ablate.value,
         ablate_first=ablate_first,
         heads=heads,
         method=method.value,
@@ -135,6 +150,7 @@ def graph(
         prepend_bos=prepend_bos,
         seed=seed,
     )
+    intervention = intervention or DEFAULT_INTERVENTIONS[settings.select]
     parse_intervention(intervention)  # a mistake is told before anything is loaded
     if prompt is None or not prompt.strip():
         raise SaeGraphsError(
@@ -150,6 +166,8 @@ def graph(
 
 _WITH_FROM = {
     "from_folder": "--from",
+    "nodes": "--nodes",
+    "dense": "--dense",
     "top_k": "--top-k",
     "per": "--per",
     "min_path_edges": "--min-path-edges",

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from sae_graphs.pretrained.fetching import Fetch
 
 
+class Select(StrEnum):
+    """Which graph is drawn."""
+
+    answer = "answer"
+    effect = "effect"
+
+
 class Per(StrEnum):
     """The set of effects that each keeps `top_k` edges."""
 
@@ -125,6 +132,14 @@ From = Annotated[
         show_default=False,
     ),
 ]
+SelectOption = Annotated[
+    Select,
+    basics(
+        "--select",
+        help="What the `answer`, the likeliest next token, hangs on; or the strongest `effect`s "
+        "of each layer on the next, whatever comes of them.",
+    ),
+]
 AblateOption = Annotated[
     Ablate,
     measured(
@@ -133,15 +148,25 @@ AblateOption = Annotated[
         "then boxes are features at a token.",
     ),
 ]
+AblateOfGraph = Annotated[
+    Ablate | None,
+    measured(
+        "--ablate",
+        help="For `effect`: ablate at all positions together, at the one that is read, or at each "
+        "by itself, as for `answer`: then boxes are features at a token.",
+        show_default="each; all for `effect`",
+    ),
+]
 AblateFirst = Annotated[bool, measured("--ablate-first", help="Ablate at the first position, too.")]
 InterventionOption = Annotated[
-    str,
+    str | None,
     measured(
         "--intervention",
         metavar="<kind>",
         help="What an activation becomes: `zero`; `mean`, its mean over reference text; "
         "`scale:0.5`, a multiple; or `resample:FILE`, its value in another prompt of as many "
         "tokens.",
+        show_default="mean; zero for `effect`",
     ),
 ]
 Read = Annotated[
@@ -160,26 +185,28 @@ Pin = Annotated[
     list[str] | None,
     measured(
         metavar="<feature>",
-        help="Measure this feature only, e.g. 5.10603, or its address on Neuronpedia; repeatable.",
+        help="Keep this feature whatever its effect, e.g. 5.10603, or its address on Neuronpedia; "
+        "for `effect`, measure it alone. Repeatable.",
         show_default=False,
     ),
 ]
 Outputs = Annotated[
-    int, measured(help="So many of the likeliest next tokens end the graph's paths.")
+    int,
+    measured(help="For `effect`: so many of the likeliest next tokens end the graph's paths."),
 ]
 Target = Annotated[
     list[str] | None,
     measured(
         metavar="<token>",
-        help="Paths end in this token, e.g. ' Paris'; repeatable.",
-        show_default=False,
+        help="The answer, or the token that paths end in, e.g. ' Paris'; repeatable for `effect`.",
+        show_default="the likeliest",
     ),
 ]
 Contrast = Annotated[
     str | None,
     measured(
         metavar="<token>",
-        help="Paths end in the difference to this token's logit.",
+        help="Ask of the difference to this token's logit.",
         show_default=False,
     ),
 ]
@@ -197,14 +224,48 @@ Steps = Annotated[
 ]
 Heads = Annotated[bool, measured("--heads", help="Split what came through attention by head.")]
 
-TopK = Annotated[int, kept(help="Edges kept in each set of effects.")]
+NodesOption = Annotated[
+    int | None,
+    kept(
+        "--nodes",
+        help="Features at tokens that are kept, of the strongest on the answer.",
+        show_default="16",
+    ),
+]
+Dense = Annotated[
+    bool,
+    kept(
+        "--dense/--no-dense",
+        help="Keep features that are on at 30 % of any text, or more, as well.",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    kept(
+        "--budget",
+        help="Features at tokens to measure; the others are judged by gradients.",
+        show_default="what takes five minutes",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    kept(
+        help="Edges kept into each feature; for `effect`, in each set of effects.",
+        show_default="4; 8 for `effect`",
+    ),
+]
 PerOption = Annotated[
-    Per, kept("--per", help="A set of effects: of a layer, of a source feature, or of all.")
+    Per | None,
+    kept(
+        "--per",
+        help="For `effect`: a set is that of a layer, of a source feature, or all.",
+        show_default="layer",
+    ),
 ]
 MinPathEdges = Annotated[
     int | None,
     kept(
-        help="Keep edges on paths of at least this many edges.",
+        help="For `effect`: keep edges on paths of at least this many edges.",
         show_default="3, or what the layers allow; 1 with --pin",
     ),
 ]

@@ -84,7 +84,7 @@ def write_run(
         "saes_given": saes,
         "sae_pattern_given": sae_pattern,
         "settings": dict(graph.run.settings),
-        "features": sum(not node.feature.is_output for node in graph.nodes),
+        "features": sum(node.feature.is_feature for node in graph.nodes),
         "output_tokens": sum(node.feature.is_output for node in graph.nodes),
         "edges": len(graph.edges),
         "neuronpedia": _pages(graph),

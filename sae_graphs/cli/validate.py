@@ -236,7 +236,7 @@ def validate_and_print(asked: Asked, settings: ValidationSettings, source: Sourc
         written = write_validation(found.folder, result, found.graph, seconds=seconds)
     partial.remove()
     if isinstance(result, AnswerReport):
-        from sae_graphs.cli.answer_table import print_answer_report
+        from sae_graphs.cli.answer_verdict_table import print_answer_report
 
         print_answer_report(out, result)
     else:
@@ -325,7 +325,6 @@ def _discovered(asked: Asked, part: float, settings: ValidationSettings, source:
             asked.prompts,
             part=part,
             seed=settings.seed,
-            select="effect",
             progress=report,
         )
     seconds = time.perf_counter() - started

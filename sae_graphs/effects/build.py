@@ -32,9 +32,11 @@ from sae_graphs.effects.preflight import (
     stack_warnings,
 )
 from sae_graphs.effects.saving import key_of, partial_of, save_effects
-from sae_graphs.effects.select import Selection, ends_of, select
+from sae_graphs.effects.select import Selection, ends_of
+from sae_graphs.effects.select import select as selected
 from sae_graphs.effects.settings import (
     STEPS,
+    TOP_K,
     Ablate,
     GraphSettings,
     Layers,
@@ -107,8 +109,15 @@ def causal_graph(
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
     if settings.select == "answer":
-        partial = partial_of(resume, None)
-        return answer_graph(model, prompt, settings, intervention, progress, partial=partial)
+        return answer_graph(
+            model,
+            prompt,
+            settings,
+            intervention,
+            progress,
+            partial=partial_of(resume, None),
+            effects=None if effects is None else Path(effects),
+        )
     experiment = prepare(model, prompt, settings, intervention or "zero")
     check_contexts(experiment.model)
     partial = partial_of(resume, effects)
@@ -117,7 +126,7 @@ def causal_graph(
         partial.begin(key, range(len(experiment.ablations)), at_once=effects is not None)
     blocks = measure_all(experiment, progress, partial)
 
-    chosen = select(
+    chosen = selected(
         blocks,
         experiment.labels,
         top_k=settings.top_k or 1,
@@ -181,21 +190,19 @@ class Discovery(NamedTuple):
     test: tuple[str, ...]
 
 
-@with_settings(GraphSettings, own=("seed",), renamed={"targets": "target"})
+@with_settings(
+    GraphSettings, own=("seed",), renamed={"targets": "target"}, fixed={"select": "effect"}
+)
 def discover(
     model: InstrumentedModel,
     prompts: Sequence[str],
     *,
     part: float = 0.5,
     seed: int = 0,
-    select: Select = "answer",
-    nodes: int | None = None,
-    dense: bool = False,
-    budget: int | None = None,
-    top_k: int | None = None,
-    per: Per | None = None,
+    top_k: int = TOP_K,
+    per: Per = "layer",
     min_path_edges: int | None = None,
-    ablate: Literal["all", "read"] | None = None,
+    ablate: Literal["all", "read"] = "all",
     ablate_first: bool = False,
     read: Read = -1,
     layers: Layers = None,
@@ -212,11 +219,17 @@ def discover(
 ) -> Discovery:
     """Draw a `part` of the prompts at random, and find what their graphs have in common.
 
-    `seed` is that of the drawing; the options from `top_k` on are those of `causal_graph`.
+    `seed` is that of the drawing; the options from `top_k` on are those of `causal_graph`, for the
+    strongest effects of one layer on the next (`select="effect"`).
     Then `validate(model, found.graph, found.test, discovery=found.discovery)`. Raises
     `SaeGraphsError` where a part would be empty, or the graphs have nothing in common.
     """
-    settings = settings or GraphSettings()
+    settings = settings or GraphSettings(select="effect")
+    if settings.select != "effect":
+        raise SaeGraphsError(
+            f"select is {settings.select!r}; what answer graphs have in common stands at other "
+            "tokens of each prompt: discover with settings of select='effect'"
+        )
     if settings.ablate == "each":
         raise SaeGraphsError("positions mean nothing across prompts; discover with ablate='all'")
     if isinstance(prompts, str):

@@ -44,7 +44,9 @@ class Timed(NamedTuple):
     seconds: float
 
 
-@with_settings(GraphSettings, own=("steps",), renamed={"targets": "target"})
+@with_settings(
+    GraphSettings, own=("steps",), renamed={"targets": "target"}, fixed={"select": "effect"}
+)
 @torch.no_grad()
 def compare_methods(
     model: InstrumentedModel,
@@ -68,13 +70,19 @@ def compare_methods(
 ) -> MethodComparison:
     """Measure every effect, estimate it by each of the methods, and say how far they are apart.
 
-    The options are those of `causal_graph`, or `settings` has them; `top_k` is how many of each
+    Of the effects of one layer on the next (`select="effect"`). The options are those of
+    `causal_graph`, or `settings` has them; `top_k` is how many of each
     layer pair's strongest edges are compared, a `method` in `settings` is not looked at, and
     `steps`, if given, replaces theirs, 10.
     `progress` is told the layer pairs done by a method and their number. Raises `SaeGraphsError`
     for options that do not fit the prompt or the stack, and for unknown methods.
     """
-    settings = settings or GraphSettings()
+    settings = settings or GraphSettings(select="effect")
+    if settings.select != "effect":
+        raise SaeGraphsError(
+            f"select is {settings.select!r}; methods are compared on the effects of one layer on "
+            "the next: give settings with select='effect'"
+        )
     unknown = [name for name in methods if name not in ESTIMATES]
     if unknown or not methods:
         raise SaeGraphsError(f"methods {list(methods)}: expected some of {quoted(ESTIMATES)}")
@@ -87,7 +95,7 @@ def compare_methods(
         blocks = layer_effects(experiment, depth, method=method)  # type: ignore[arg-type]
         return Timed(_joined(depth, blocks), time.perf_counter() - started)
 
-    k, done, n_tasks = settings.top_k, 0, len(experiment.ablations) * (1 + len(methods))
+    k, done, n_tasks = settings.top_k or TOP_K, 0, len(experiment.ablations) * (1 + len(methods))
     pairs: list[PairComparison] = []
     parts: dict[str, list[Aligned]] = {method: [] for method in methods}
     for depth in range(len(experiment.ablations)):

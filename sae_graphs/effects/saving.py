@@ -61,11 +61,11 @@ def save_effects(file: Path, partial: Partial, experiment: Experiment, graph: Ca
     further = _further_features(partial.blocks(), experiment, drawn)
     outputs = set(_every_output(experiment)) - drawn
     nodes = described(experiment, {*further, *outputs}).nodes
-    layers = _saved_layers(experiment)
+    layers = saved_layers(experiment)
     write_effects(file, graph.run, layers, [*graph.nodes, *nodes], partial.files())
 
 
-def _saved_layers(experiment: Experiment) -> list[SavedLayer]:
+def saved_layers(experiment: Experiment) -> list[SavedLayer]:
     """What was ablated in each layer, and what its features do on the prompt."""
     layers = []
     for depth, layer in enumerate(experiment.model.stack.layers):
@@ -99,7 +99,8 @@ def _further_features(
 ) -> list[FeatureId]:
     """Features that another choice of edges would draw: those of the strongest, path or no path."""
     settings = experiment.settings
-    measured, _ = keep_top(blocks, DESCRIBED_TOP_K * settings.top_k, settings.per)
+    top_k = DESCRIBED_TOP_K * (settings.top_k or 1)
+    measured, _ = keep_top(blocks, top_k, settings.per or "layer")
     ends = (
         end for edge in named(measured, experiment.labels) for end in (edge.source, edge.target)
     )

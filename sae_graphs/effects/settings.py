@@ -22,6 +22,7 @@ Pins = str | FeatureId | Address | Sequence[str | FeatureId | Address]
 TOP_K = 8
 ANSWER_TOP_K = 4  # edges into each target of an answer graph
 NODES = 16
+DEFAULT_INTERVENTIONS: Mapping[Select, str] = {"answer": "mean", "effect": "zero"}
 _UNSET = {("answer", "per"): (None,)}  # options that a kind of graph does not have
 MIN_PATH_EDGES = 3
 STEPS = 10
@@ -33,9 +34,9 @@ class GraphSettings:
 
     - `select`: the graph of what the `answer` hangs on, or of the strongest `effect`s of one layer
       on the next, the source's own graph.
-    - `nodes`: in an answer graph, so many features at tokens with the largest |effect on the answer|
-      are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any text, or
-      more, are kept, too.
+    - `nodes`: in an answer graph, so many features at tokens with the largest |effect| on the
+      answer are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any
+      text, or more, are kept, too.
     - `budget`: in an answer graph, so many features at tokens are measured, those of the largest
       gradients; None is as many as five minutes allow, foretold.
     - `top_k` edges with the largest |effect| are kept of each set of effects. In an answer graph
@@ -140,8 +141,9 @@ class GraphSettings:
         if given:
             other = "effect" if answer else "answer"
             raise SaeGraphsError(
-                f"{given[0]} is {getattr(self, given[0])!r}, and select {self.select!r}: that "
-                f"option is for select={other!r} (--select {other}); leave it out, or give that"
+                f"{flagged(given[0])} is {getattr(self, given[0])!r}, but is for "
+                f"select={other!r} (--select {other}), not for {self.select!r}; leave it out, or "
+                "give that"
             )
         defaults: dict[str, Any] = {"top_k": TOP_K, "per": "layer", "ablate": "all"}
         if answer:
@@ -152,17 +154,19 @@ class GraphSettings:
 
     def _check_answer(self) -> None:
         """Raise where an option does not fit an answer graph."""
-        if self.ablate != "each" or self.ablate_first or self.read == "all":
-            given, value = (
-                ("ablate", self.ablate)
-                if self.ablate != "each"
-                else ("read", "all")
-                if self.read == "all"
-                else ("ablate_first", True)
-            )
+        fixed = {"ablate": "each", "ablate_first": False}
+        foreign = [name for name, value in fixed.items() if getattr(self, name) != value]
+        foreign += ["read"] if self.read == "all" else []
+        if foreign:
             raise SaeGraphsError(
-                f"{given} is {value!r}: an answer graph ablates each token but the first, and reads "
-                "the one whose next token is asked for; leave it out, or give select='effect' "
+                f"{flagged(foreign[0])} is {getattr(self, foreign[0])!r}: an answer graph ablates "
+                "each token but the first, and reads the one whose next token is asked for; leave "
+                "it out, or give select='effect' (--select effect)"
+            )
+        if self.outputs:
+            raise SaeGraphsError(
+                f"outputs (--outputs) is {self.outputs}: an answer graph has one answer, the "
+                "likeliest token or the target (--target); leave it out, or give select='effect' "
                 "(--select effect)"
             )
         if len(self.target) > 1:
@@ -200,7 +204,9 @@ class GraphSettings:
     def to_json(self) -> Mapping[str, Any]:
         """Plain values, for the graph's record."""
         named = {"target": "targets"}  # as records have it
-        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense", "budget")}[self.select]
+        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense", "budget")}[
+            self.select
+        ]
         values = {
             named.get(it.name, it.name): getattr(self, it.name)
             for it in fields(self)
@@ -248,6 +254,11 @@ def _texts(texts: object) -> tuple[str, ...]:
     if not isinstance(given, tuple | list) or not all(isinstance(text, str) for text in given):
         raise SaeGraphsError(f"target is {texts!r}; expected the texts of tokens")
     return tuple(given)
+
+
+def flagged(name: str) -> str:
+    """An option by its name, and by its flag on the command line."""
+    return f"{name} (--{name.replace('_', '-')})"
 
 
 def _is_read(read: object) -> bool:

@@ -47,12 +47,16 @@ class Coverage:
     @property
     def random_lost(self) -> float | None:
         """`lost` of random features of the same layers and tokens."""
-        return None if self.random_without is None else self._share(self.clean - self.random_without)
+        return (
+            None if self.random_without is None else self._share(self.clean - self.random_without)
+        )
 
     @property
     def random_left(self) -> float | None:
         """`left` of the same."""
-        return None if self.random_only is None else self._share(self.random_only - self.without_any)
+        return (
+            None if self.random_only is None else self._share(self.random_only - self.without_any)
+        )
 
     def _share(self, part: float) -> float | None:
         whole = self.clean - self.without_any
@@ -101,14 +105,15 @@ class AnswerRecord:
     `score` is clean, in nats; `probability` the token's own. Of `measured` features at tokens,
     `exact` ones were ablated, the others estimated by gradients and passed over. `dense` are the
     strongest of those left out, `paths` those that carry most, `stranded` kept features from which
-    no edge leads on.
+    no edge leads on. A graph of other nodes than its run's, drawn from saved effects, has neither
+    `coverage` nor `paths`: these need the model.
     """
 
     score: float
     probability: float
     measured: int
     exact: int
-    coverage: Coverage
+    coverage: Coverage | None
     dense: tuple[FoldedFeature, ...] = ()
     paths: tuple[AnswerPath, ...] = ()
     stranded: tuple[str, ...] = ()

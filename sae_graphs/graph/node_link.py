@@ -192,9 +192,7 @@ def _anatomy_from(held: _Measured, where: str) -> Anatomy | None:
 
 def _rebuilt(kind: Any, value: Any, where: str) -> Any:
     own = {FeatureId: FeatureId.parse}
-    return rebuilt(
-        kind, value, where, own, remedy=_REMEDY, may_lack=_MAY_LACK, skips_unknown=True
-    )
+    return rebuilt(kind, value, where, own, remedy=_REMEDY, may_lack=_MAY_LACK, skips_unknown=True)
 
 
 def _digraph_from(data: Any) -> nx.DiGraph:

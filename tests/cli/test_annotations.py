@@ -15,6 +15,7 @@ from sae_graphs.graph.records import FeatureId
 from sae_graphs.runs import recorded_files
 from tests.support import evidence
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT
 from tests.support.graphs import example
 from tests.support.models import save_model_folder, save_sae_folder
 
@@ -68,15 +69,17 @@ def test_a_title_and_a_caption_are_drawn_and_kept(
     run: Commands, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
     words = ("--title", "Our <title>", "--caption", "As seen in our paper")
-    run("graph", "the cat", *tiny, *words, "--formats", "svg", "--out", "here")
+    run("graph", "the cat", *EFFECT, *tiny, *words, "--formats", "svg", "--out", "here")
     folder = tmp_path / "here"
     assert "Our &lt;title&gt;" in picture(folder) and "As seen in our paper" in picture(folder)
     assert "annotations.json" in files_of(folder)
     assert load(folder) == Annotations(title="Our <title>", caption="As seen in our paper")
-    run("graph", "the cat", *tiny, "--formats", "svg", "--out", "here")  # nothing said is lost
+    run(
+        "graph", "the cat", *EFFECT, *tiny, "--formats", "svg", "--out", "here"
+    )  # nothing said is lost
     assert load(folder).caption == "As seen in our paper"
     assert "Our &lt;title&gt;" in picture(folder)
-    answer = run("graph", "the dog", *tiny, "--formats", "svg", "--out", "here")
+    answer = run("graph", "the dog", *EFFECT, *tiny, "--formats", "svg", "--out", "here")
     assert answer.code == 2 and "what was said of a run of another prompt" in oneline(answer.err)
     assert load(folder).caption == "As seen in our paper"
 
@@ -88,13 +91,13 @@ def oneline(text: str) -> str:
 def test_a_file_is_drawn_and_words_on_the_line_take_its_place(
     run: Commands, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
-    run("graph", "the cat", *tiny, "--formats", "dot", "--out", "first")
+    run("graph", "the cat", *EFFECT, *tiny, "--formats", "dot", "--out", "first")
     graph = CausalGraph.load(tmp_path / "first")
     known = graph.nodes[0].feature
     unknown = F(f"{known.layer}.987654321")
     save(Annotations("Old", "Kept", pins=(known, unknown)), tmp_path / "mine.json")
     told = ("--annotations", "mine.json", "--title", "New")
-    answer = run("graph", "the cat", *tiny, *told, "--formats", "svg", "--out", "here")
+    answer = run("graph", "the cat", *EFFECT, *tiny, *told, "--formats", "svg", "--out", "here")
     assert "annotated, but not in this graph, and left out" in " ".join(answer.err.split())
     assert load(tmp_path / "here") == Annotations("New", "Kept", pins=(known, unknown))
     assert "★" in picture(tmp_path / "here") and "Kept" in picture(tmp_path / "here")
@@ -106,7 +109,7 @@ def test_a_long_run_is_not_lost_to_foreign_annotations(
 ) -> None:
     save(Annotations(title="Mine", pins=(F("99.1"),)), tmp_path / "mine.json")
     told = ("--annotations", "mine.json", "--formats", "svg", "--out", "here")
-    answer = run("graph", "the cat", *tiny, *told)
+    answer = run("graph", "the cat", *EFFECT, *tiny, *told)
     assert answer.code == 0
     assert "none of the annotated features is in this graph" in " ".join(answer.err.split())
     assert load(tmp_path / "here") == load(tmp_path / "mine.json")
@@ -116,9 +119,9 @@ def test_a_long_run_is_not_lost_to_foreign_annotations(
 def test_a_bad_file_is_refused_before_the_model_is_loaded(run: Commands, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("[]")
     for name, words in (("bad.json", "schema is None"), ("none.json", "cannot read")):
-        answer = run("graph", "the cat", "--model", "nowhere", "--annotations", name)
+        answer = run("graph", "the cat", *EFFECT, "--model", "nowhere", "--annotations", name)
         assert answer.code == 2 and words in answer.err
-    answer = run("graph", "the cat", "--model", "nowhere", "--title", "x" * 3000)
+    answer = run("graph", "the cat", *EFFECT, "--model", "nowhere", "--title", "x" * 3000)
     assert answer.code == 2 and "at most 2,000 characters" in " ".join(answer.err.split())
 
 
@@ -194,7 +197,7 @@ def test_effects_chosen_anew_keep_annotations(
     run: Commands, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
     told = ("--save-effects", "--title", "Kept title", "--formats", "dot", "--out", "here")
-    run("graph", "the cat", *tiny, *told)
+    run("graph", "the cat", *EFFECT, *tiny, *told)
     answer = run("graph", "--from", "here", "--top-k", "2", "--formats", "svg", "--out", "two")
     assert answer.code == 0, answer.err
     assert "Kept title" in picture(tmp_path / "two")

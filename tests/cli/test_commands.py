@@ -17,6 +17,7 @@ import pytest
 
 from sae_graphs import cli
 from sae_graphs.graph.graph import CausalGraph
+from tests.support.effect_graphs import EFFECT
 from tests.support.models import save_model_folder, save_sae_folder
 
 RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"
@@ -59,7 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
-    answer = run("graph", "Copyright (C")
+    answer = run("graph", "Copyright (C", *EFFECT)
     assert answer.code == 0, answer.err
     folder = tmp_path / "outputs" / "copyright-c"
     record = json.loads((folder / "run.json").read_text())
@@ -72,7 +73,7 @@ def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
 
 
 def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> None:
-    assert run("graph", "Copyright (C", "--formats", "dot", "--out", "here").code == 0
+    assert run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here").code == 0
     with (tmp_path / "here" / "graph.json").open() as file:
         graph = nx.node_link_graph(json.load(file), edges="edges")
     assert graph.graph["prompt"] == "Copyright (C"
@@ -88,24 +89,26 @@ def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "svg,dot", "--out", "here")
+    run("graph", "Copyright (C", *EFFECT, "--formats", "svg,dot", "--out", "here")
     (tmp_path / "here" / "notes.txt").write_text("mine")
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
     assert not list((tmp_path / "here").glob("*.svg"))
     assert (tmp_path / "here" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.slow
 def test_prompts_with_one_slug_get_two_folders(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "dot")
-    run("graph", "Copyright [C", "--formats", "dot")
+    run("graph", "Copyright (C", *EFFECT, "--formats", "dot")
+    run("graph", "Copyright [C", *EFFECT, "--formats", "dot")
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
 @pytest.mark.slow
 def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
-    answer = run("graph", "the cat", "--model", model, "--saes", saes, "--min-path-edges", "1")
+    answer = run(
+        "graph", "the cat", *EFFECT, "--model", model, "--saes", saes, "--min-path-edges", "1"
+    )
     assert answer.code == 0, answer.err
     (folder,) = (tmp_path / "outputs").iterdir()
     graph = CausalGraph.load(folder)
@@ -113,7 +116,7 @@ def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path:
 
 
 def test_edges_filters_and_formats(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
     graph = CausalGraph.load(tmp_path / "here")
     first = graph.edges[0]
     rows = json.loads(run("edges", "here", "--format", "json").out)
@@ -149,8 +152,8 @@ MISTAKES = {
     "top-k 0": (["graph", "x", "--top-k", "0"], "top_k"),
     "top-k negative": (["graph", "x", "--top-k", "-3"], "top_k"),
     "top-k a word": (["graph", "x", "--top-k", "many"], "many"),
-    "paths too long": (["graph", "x", "--min-path-edges", "99"], "99"),
-    "paths of none": (["graph", "x", "--min-path-edges", "0"], "min_path_edges"),
+    "paths too long": (["graph", "x", *EFFECT, "--min-path-edges", "99"], "99"),
+    "paths of none": (["graph", "x", *EFFECT, "--min-path-edges", "0"], "min_path_edges"),
     "per what": (["graph", "x", "--per", "token"], "token"),
     "ablate where": (["graph", "x", "--ablate", "none"], "none"),
     "layers without colon": (["graph", "x", "--layers", "3"], "3"),
@@ -161,7 +164,7 @@ MISTAKES = {
     "pin malformed": (["graph", "x", "--pin", "five"], "five"),
     "pin in no layer": (["graph", "x", "--pin", "99.1"], "99"),
     "pin out of range": (["graph", "x", "--pin", "1.999999"], "999999"),
-    "pin in the last layer": (["graph", "x", "--pin", "6.1"], "last layer"),
+    "pin in the last layer": (["graph", "x", *EFFECT, "--pin", "6.1"], "last layer"),
     "no CUDA": (["graph", "x", "--device", "cuda"], "cuda"),
     "no such device": (["graph", "x", "--device", "toaster"], "toaster"),
     "no such dtype": (["graph", "x", "--dtype", "int8"], "int8"),
@@ -175,8 +178,18 @@ MISTAKES = {
         ["graph", "x", "--method", "gradient", "--steps", "10"],
         "--steps is for --method integrated-gradients",
     ),
-    "read everywhere": (["graph", "x", "--read", "all"], "--ablate each"),
-    "pin at a position": (["graph", "x", "--pin", "3.309@1"], "--ablate each"),
+    "read everywhere": (["graph", "x", *EFFECT, "--read", "all"], "--ablate each"),
+    "pin at a position": (["graph", "x", *EFFECT, "--pin", "3.309@1"], "--ablate each"),
+    "nodes of an effect graph": (["graph", "x", *EFFECT, "--nodes", "4"], "--nodes"),
+    "dense in an effect graph": (["graph", "x", *EFFECT, "--dense"], "--select answer"),
+    "per in an answer graph": (["graph", "x", "--per", "source"], "--select effect"),
+    "paths of an answer graph": (["graph", "x", "--min-path-edges", "2"], "--min-path-edges"),
+    "where an answer graph ablates": (["graph", "x", "--ablate", "all"], "--ablate"),
+    "outputs of an answer graph": (["graph", "x", "--outputs", "2"], "--outputs"),
+    "two answers": (["graph", "x", "--target", "a", "--target", "b"], "one answer"),
+    "an answer after the first token": (["graph", "x", "--read", "0"], "--select effect"),
+    "no nodes": (["graph", "x", "--nodes", "0"], "nodes"),
+    "no such kind of graph": (["graph", "x", "--select", "all"], "all"),
     "seed too large": (["graph", "x", "--seed", str(10**30)], "seed"),
     "SAEs of no name": (["graph", "x", "--saes", ""], "no SAEs given"),
     "folder of other things": (["graph", "x", "--saes", "others"], "holds no SAEs"),
@@ -243,7 +256,7 @@ def test_ctrl_c_writes_nothing_and_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sae_graphs.effects.build, "causal_graph", interrupted)
-    answer = run("graph", "Copyright (C")
+    answer = run("graph", "Copyright (C", *EFFECT)
     assert answer.code == 130
     assert answer.err.strip() == "stopped; no half-written file is left"
     assert list(tmp_path.iterdir()) == []
@@ -255,10 +268,10 @@ def test_prompt_longer_than_the_context(run: Command) -> None:
 
 
 def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
     active = {n.feature.index for n in CausalGraph.load("here").nodes if n.feature.layer == "1"}
     for index in range(len(active) + 200):
-        answer = run("graph", "Copyright (C", "--pin", f"1.{index}", "--formats", "dot")
+        answer = run("graph", "Copyright (C", *EFFECT, "--pin", f"1.{index}", "--formats", "dot")
         if answer.code:
             assert answer.code == 2 and "inactive" in answer.err
             return
@@ -266,14 +279,16 @@ def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
 
 
 def test_edges_of_a_feature_that_is_not_there(run: Command) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
     answer = run("edges", "here", "--source", "1.999999")
     assert answer.code == 2 and "1.999999" in answer.err
     assert run("edges", "here", "--component", "99").code == 2
 
 
 def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
-    answer = run("graph", "Copyright (C", "--top-k", "1", "--min-path-edges", "6", "--out", "here")
+    answer = run(
+        "graph", "Copyright (C", *EFFECT, "--top-k", "1", "--min-path-edges", "6", "--out", "here"
+    )
     assert answer.code == 0
     if not CausalGraph.load(tmp_path / "here").edges:
         assert "min_path_edges" in answer.out
@@ -283,7 +298,7 @@ def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_hostile_prompt_draws_and_prints(run: Command, tmp_path: Path) -> None:
     prompt = "<script>alert('&\"')</script>\x1b[31m\u202e\nCopyright (C"
-    answer = run("graph", prompt, "--out", "here")
+    answer = run("graph", prompt, *EFFECT, "--out", "here")
     assert answer.code == 0, answer.err
     assert "\x1b[31m" not in answer.out and "\u202e" not in answer.out
     page = (tmp_path / "here" / "graph.html").read_text()
@@ -304,7 +319,7 @@ def test_help_shows_an_example_without_loading_torch(command: list[str]) -> None
 
 
 def test_edges_of_a_saved_graph_do_not_load_torch(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
     code = (
         "import sys\nfrom sae_graphs import cli\nsys.argv = ['sae-graphs', 'edges', 'here']\n"
         f"{RUN_WITHOUT_TORCH}"

@@ -18,6 +18,7 @@ from sae_graphs.features.contexts import FILE_NAME
 from sae_graphs.pretrained import corpora
 from sae_graphs.pretrained.corpora import Corpus
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT
 from tests.support.hub_cache import build, cache_in_use
 from tests.support.models import save_model_folder, save_sae_folder
 
@@ -125,7 +126,9 @@ def test_saes_of_a_release_keep_theirs_in_the_cache(
         assert answer.code == 0, answer.err
         files = [Path(line) for line in answer.out.splitlines()]
         assert len(files) == 13 and all(tmp_path / "cache" in file.parents for file in files)
-        shown = commands("graph", "the cat (and", *gpt2, "--out", "run", "--formats", "dot")
+        shown = commands(
+            "graph", "the cat (and", *EFFECT, *gpt2, "--out", "run", "--formats", "dot"
+        )
         assert shown.code == 0, shown.err
     nodes = json.loads((tmp_path / "run" / "graph.json").read_text())["nodes"]
     assert sum(bool(node["contexts"]) for node in nodes) > len(nodes) / 2
@@ -138,7 +141,9 @@ def test_saes_of_a_release_keep_theirs_in_the_cache(
             tensors = {name: store.get_tensor(name).clone() for name in store.keys()}  # noqa: SIM118
         save_file(tensors, file, metadata=about)
     with cache_in_use(tmp_path / "home", "gpt2-small"):
-        shown = commands("graph", "the cat (and", *gpt2, "--out", "run", "--formats", "dot")
+        shown = commands(
+            "graph", "the cat (and", *EFFECT, *gpt2, "--out", "run", "--formats", "dot"
+        )
     assert shown.code == 0
     said = " ".join(shown.out.split())
     assert said.count("contexts are shown") == said.count("was made for other weights") == 1

@@ -19,6 +19,7 @@ from sae_graphs.features.neuronpedia.client import Service
 from sae_graphs.graph.addresses import Address, address_of
 from sae_graphs.graph.graph import CausalGraph
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT
 from tests.support.graphs import example
 from tests.support.models import save_model_folder, save_sae_folder
 from tests.support.neuronpedia_server import HTML, Asked, Neuronpedia, Reply, reply
@@ -80,7 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_graph_asks_and_draws(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
-    command = ("graph", "the cat", *public, "--formats", "svg,dot", "--out")
+    command = ("graph", "the cat", *EFFECT, *public, "--formats", "svg,dot", "--out")
     plain = run(*command, "plain", "--no-neuronpedia")
     assert plain.code == 0, plain.err
     assert neuronpedia.asked == []
@@ -136,7 +137,7 @@ def test_the_graph_is_drawn_anyway(
         hurry(monkeypatch, timeout=0.4, attempts=2)
     if bad is None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    answer = run("graph", "the cat", *public, "--formats", "svg", "--out", "here")
+    answer = run("graph", "the cat", *EFFECT, *public, "--formats", "svg", "--out", "here")
     assert answer.code == 0, answer.err
     (line,) = answer.err.splitlines()
     assert line.startswith("warning: Neuronpedia was unavailable for ")
@@ -154,7 +155,7 @@ def test_a_wrong_address_of_the_service_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NEURONPEDIA_URL", "nowhere")
-    answer = run("graph", "the cat", *public, "--formats", "dot", "--out", "here")
+    answer = run("graph", "the cat", *EFFECT, *public, "--formats", "dot", "--out", "here")
     assert answer.code == 0
     assert answer.err.count("warning: 'nowhere' is no address of a service") == 1
 
@@ -162,7 +163,7 @@ def test_a_wrong_address_of_the_service_is_one_line(
 def test_the_bundled_model_asks_nothing(
     run: Commands, neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
-    answer = run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    answer = run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
     assert answer.code == 0, answer.err
     assert neuronpedia.asked == []
     assert "Neuronpedia" not in answer.out + answer.err
@@ -171,7 +172,17 @@ def test_the_bundled_model_asks_nothing(
 def test_what_was_said_survives_drawing_again(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
-    command = ("graph", "the cat", *public, "--formats", "dot", "--out", "here", "--save-effects")
+    command = (
+        "graph",
+        "the cat",
+        *EFFECT,
+        *public,
+        "--formats",
+        "dot",
+        "--out",
+        "here",
+        "--save-effects",
+    )
     assert run(*command, "--no-neuronpedia").code == 0
     knows_all(neuronpedia, CausalGraph.load(tmp_path / "here"))
     assert run("neuronpedia", "here").code == 0
@@ -216,7 +227,7 @@ def test_ctrl_c_while_asking_draws_what_was_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = ("graph", "the cat", *public, "--formats", "svg", "--out")
+    command = ("graph", "the cat", *EFFECT, *public, "--formats", "svg", "--out")
     assert run(*command, "plain", "--no-neuronpedia").code == 0
     plain = CausalGraph.load(tmp_path / "plain")
     knows_all(neuronpedia, plain)
@@ -252,7 +263,7 @@ def test_ctrl_c_keeps_what_was_answered(
 def test_features_are_pinned_by_address(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
-    command = ("graph", "the cat", *public, "--formats", "dot", "--no-neuronpedia")
+    command = ("graph", "the cat", *EFFECT, *public, "--formats", "dot", "--no-neuronpedia")
     assert run(*command, "--out", "all", "--save-effects").code == 0
     source = CausalGraph.load(tmp_path / "all").edges[0].source
     address = f"tiny/{source.layer}-res/{source.index}"
@@ -280,7 +291,17 @@ def test_features_are_pinned_by_address(
 def test_drawing_again_asks_nothing(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
-    command = ("graph", "the cat", *public, "--formats", "dot", "--out", "here", "--save-effects")
+    command = (
+        "graph",
+        "the cat",
+        *EFFECT,
+        *public,
+        "--formats",
+        "dot",
+        "--out",
+        "here",
+        "--save-effects",
+    )
     assert run(*command, "--no-neuronpedia").code == 0
     graph = CausalGraph.load(tmp_path / "here")
     again = ("graph", "--from", "here", "--formats", "dot", "--out")

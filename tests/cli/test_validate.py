@@ -13,6 +13,7 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.validation import validate as validation
 from sae_graphs.validation.evidence_json import load
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
 from tests.support.slow import first
 
@@ -37,11 +38,10 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def made(tiny_folders: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `graph` writes it, of a tiny model."""
     from sae_graphs.cli.outputs import write_run
-    from sae_graphs.effects.build import causal_graph
     from sae_graphs.pretrained.loading import load as load_model
 
     model, saes = tiny_folders
-    graph = causal_graph(load_model(model, saes=saes), PROMPT)
+    graph = effect_graph(load_model(model, saes=saes), PROMPT)
     folder = tmp_path_factory.mktemp("made") / "run"
     write_run(folder, graph, formats=("dot",), seconds=1.0, saes=saes)
     return folder
@@ -63,7 +63,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_the_bundled_model(commands: Commands, tmp_path: Path) -> None:
-    assert commands("graph", "Copyright (C", "--formats", "dot").code == 0
+    assert commands("graph", "Copyright (C", *EFFECT, "--formats", "dot").code == 0
     answer = commands("validate", "outputs/copyright-c", "--prompt", "All rights (C", *SMALL)
     assert answer.code == 0, answer.err
     run = tmp_path / "outputs" / "copyright-c"

@@ -19,12 +19,11 @@ import pytest
 import torch
 
 from sae_graphs.effects.ablations import ablations_of, places_of
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.describe import token_effects
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention, mean_over, resample, scale
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.linear_model import linear_model
 
 Effects = dict[tuple[str, str], float]
@@ -58,7 +57,7 @@ def model() -> InstrumentedModel:
 def effects_of(
     model: InstrumentedModel, prompt: str = "ab", intervention: Intervention = ZERO, **options: Any
 ) -> Effects:
-    graph = causal_graph(
+    graph = effect_graph(
         model, prompt, intervention=intervention, top_k=100, min_path_edges=1, **options
     )
     return {(str(edge.source), str(edge.target)): edge.effect for edge in graph.edges}
@@ -82,7 +81,7 @@ def test_zero_ablation(model: InstrumentedModel) -> None:
 
 
 def test_totals_signs_and_order(model: InstrumentedModel) -> None:
-    graph = causal_graph(model, "ab", top_k=2, min_path_edges=2)
+    graph = effect_graph(model, "ab", top_k=2, min_path_edges=2)
     # Layer pair 0 keeps +5 and -4; pair 1 keeps two of the three -3, the first two by name:
     # 1.1 -> 2.1 and 1.1 -> 2.2. On a path of two edges lie 0.0 -> 1.1 and those two.
     assert [str(edge) for edge in graph.edges] == [
@@ -101,7 +100,7 @@ def test_totals_signs_and_order(model: InstrumentedModel) -> None:
 
 
 def test_suppression_is_positive(model: InstrumentedModel) -> None:
-    graph = causal_graph(model, "ab", min_path_edges=1)
+    graph = effect_graph(model, "ab", min_path_edges=1)
     assert graph.edge("1.0", "2.1").effect == 2
     assert graph.edge("1.0", "2.1").sign == "suppresses"
     assert graph.edge("1.0", "2.0").sign == "promotes"
@@ -174,7 +173,7 @@ def test_scale_zero_is_zero_ablation(model: InstrumentedModel) -> None:
 
 
 def test_scale_one_changes_nothing(model: InstrumentedModel) -> None:
-    graph = causal_graph(model, "ab", intervention=scale(1), min_path_edges=1)
+    graph = effect_graph(model, "ab", intervention=scale(1), min_path_edges=1)
     assert graph.edges == ()
     assert graph.run.total_abs_effect == 0
     assert [layer.measured_features for layer in graph.run.layers] == [0, 0, None]
@@ -207,7 +206,7 @@ def test_token_effects(model: InstrumentedModel) -> None:
     # 2.1 -> 0 turns the logits (5, 3, 3) into (5, 0, 3). Normalisers: ln(e^5 + 2 e^3) = 5.239545
     # and ln(e^5 + e^3 + 1) = 5.132845. So ^ and b gain 0.106700, and a changes by -2.893300.
     clean = model.clean_run("ab")
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
     ablations = ablations_of(clean, 2, places, features=torch.tensor([1]))
     (effects,) = token_effects(model, clean, ablations, [FeatureId("2", 1)], places)
     (promoted,) = effects.promotes
@@ -219,7 +218,7 @@ def test_token_effects(model: InstrumentedModel) -> None:
 
 
 def test_preflight_numbers(model: InstrumentedModel) -> None:
-    graph = causal_graph(model, "ab")
+    graph = effect_graph(model, "ab")
     # Layer 1 misses only the -1 at b, of rows (1, 4, 6) and (2, 5, -1) about their mean
     # (1.5, 4.5, 2.5): 2 (0.25 + 0.25 + 12.25) = 25.5, so the fraction unexplained is 1 / 25.5.
     # Layer 0 is reconstructed exactly. Active per position: a has 2, b has 3; then 3 and 2.

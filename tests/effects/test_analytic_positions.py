@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.effects.test_analytic import FIRST_PAIR, SECOND_PAIR, effects_of
+from tests.support.effect_graphs import effect_graph
 from tests.support.linear_model import linear_model
 
 EACH = {
@@ -60,13 +60,13 @@ def test_read_at_one_position(model: InstrumentedModel) -> None:
 
 def test_the_sum_over_positions_is_the_plain_graph(model: InstrumentedModel) -> None:
     """Here it must be: ablations at a and at b never meet in one activation."""
-    graph = causal_graph(model, "ab", ablate="each", read="all", top_k=100, min_path_edges=1)
+    graph = effect_graph(model, "ab", ablate="each", read="all", top_k=100, min_path_edges=1)
     summed = {(str(e.source), str(e.target)): e.effect for e in graph.summed().edges}
     assert summed == FIRST_PAIR | SECOND_PAIR
 
 
 def test_nodes_have_the_activation_of_their_position(model: InstrumentedModel) -> None:
-    graph = causal_graph(model, "ab", ablate="each", read="all", top_k=100, min_path_edges=1)
+    graph = effect_graph(model, "ab", ablate="each", read="all", top_k=100, min_path_edges=1)
     assert graph["1.1@1"].activation == 4
     assert graph["1.1@2"].activation == 5
     assert graph["1.1@2"].activations == (27, 4, 5)
@@ -76,7 +76,7 @@ def test_nodes_have_the_activation_of_their_position(model: InstrumentedModel) -
 
 
 def test_a_path_moves_from_token_to_token(model: InstrumentedModel) -> None:
-    graph = causal_graph(model, "ab", ablate="each", read="all", top_k=100, min_path_edges=2)
+    graph = effect_graph(model, "ab", ablate="each", read="all", top_k=100, min_path_edges=2)
     (path,) = graph.paths("0.0@1", "2.2@2")
     assert [str(feature) for feature in path.features] == ["0.0@1", "1.1@1", "2.2@2"]
 
@@ -94,7 +94,7 @@ def test_pins_with_and_without_a_position(model: InstrumentedModel) -> None:
 
 def test_output_tokens(model: InstrumentedModel) -> None:
     # The logits at b are the last stream: ^ 5, a 3, b 3. 2.0, 2.1, 2.2 -> 0 take 5, 3 and 3 away.
-    graph = causal_graph(model, "ab", target=("a", "^"), top_k=100, min_path_edges=1)
+    graph = effect_graph(model, "ab", target=("a", "^"), top_k=100, min_path_edges=1)
     found = {(str(e.source), str(e.target)): e.effect for e in graph.find_edges(layer=2)}
     assert found == {("2.0", "out.0"): -5.0, ("2.1", "out.1"): -3.0}
     assert [(o.token, o.logit) for o in graph.run.outputs] == [("^", 5), ("a", 3)]
@@ -105,14 +105,14 @@ def test_output_tokens(model: InstrumentedModel) -> None:
 
 def test_a_difference_of_two_tokens(model: InstrumentedModel) -> None:
     # a minus ^ is 3 - 5 = -2; without 2.0 it is 3 - 0 = 3: +5. Without 2.1 it is 0 - 5: -3.
-    graph = causal_graph(model, "ab", target="a", contrast="^", top_k=100, min_path_edges=1)
+    graph = effect_graph(model, "ab", target="a", contrast="^", top_k=100, min_path_edges=1)
     found = {(str(e.source), str(e.target)): e.effect for e in graph.find_edges(layer=2)}
     assert found == {("2.0", "out.1"): 5.0, ("2.1", "out.1"): -3.0}
     assert [(o.token, o.contrast, o.logit) for o in graph.run.outputs] == [("a", "^", -2)]
 
 
 def test_the_likeliest_tokens(model: InstrumentedModel) -> None:
-    graph = causal_graph(model, "ab", outputs=1, min_path_edges=3)
+    graph = effect_graph(model, "ab", outputs=1, min_path_edges=3)
     assert [o.token for o in graph.run.outputs] == ["^"]
     assert {str(edge.target) for edge in graph.find_edges(layer=2)} == {"out.0"}
     assert {len(path.edges) for path in graph.paths(limit=10)} == {3}
@@ -135,6 +135,6 @@ def test_the_likeliest_tokens(model: InstrumentedModel) -> None:
 )
 def test_mistakes(model: InstrumentedModel, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SaeGraphsError) as raised:
-        causal_graph(model, "ab", **options)
+        effect_graph(model, "ab", **options)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.anatomy import Anatomies, with_anatomy
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.exact import measure
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.records import Edge, FeatureId
@@ -22,6 +21,7 @@ from sae_graphs.model.block_parts import CleanWrites
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.conftest import BridgeOf
 from tests.support.against_oracle import RELATIVE, Case, Record, case_of
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import ARCHITECTURES, PROMPT, STACKS
 from tests.support.parts_oracle import PartsOracle, encoder_by_hand
@@ -40,7 +40,7 @@ def anatomies_of(
     case: Case, *, heads: bool = False, kept: int = 12, settings: GraphSettings | None = None
 ) -> Anatomies:
     """The anatomies of each layer pair's strongest edges."""
-    model, settings = case.model, settings or GraphSettings()
+    model, settings = case.model, settings or effect_settings()
     clean = model.clean_run(PROMPT)
     places = places_of(clean, settings)
     layers = model.stack.layers
@@ -134,7 +134,7 @@ def test_against_full_passes(
 def test_at_each_position(bridge_of: BridgeOf, record_property: Record, architecture: str) -> None:
     """Sources at their own positions, targets at theirs: also rows that the change only reaches."""
     case = case_of(bridge_of(architecture, "float64"), "gap", LINEAR, "float64")
-    found = anatomies_of(case, kept=60, settings=GraphSettings(ablate="each", read="all"))
+    found = anatomies_of(case, kept=60, settings=effect_settings(ablate="each", read="all"))
     assert len({edge.target.position for edge in found.edges}) > 1
     worst = largest_deviation(case, found.edges)
     record_property(f"deviation float64 anatomy {architecture}", worst)
@@ -258,7 +258,7 @@ def test_heads_are_left_out_where_a_norm_follows(bridge_of: BridgeOf, architectu
 
 
 def test_heads_are_left_out_unless_asked_for(tiny: InstrumentedModel) -> None:
-    plain, by_head = (causal_graph(tiny, PROMPT, heads=heads) for heads in (False, True))
+    plain, by_head = (effect_graph(tiny, PROMPT, heads=heads) for heads in (False, True))
     for edge, other in zip(plain.edges, by_head.edges, strict=True):
         assert edge.anatomy is not None and other.anatomy is not None
         assert {len(block.heads) for block in edge.anatomy.blocks} == {0}
@@ -285,7 +285,7 @@ def test_hooked_transformer(hooked: Any, record_property: Record) -> None:
 def test_a_model_without_the_hooks_says_so() -> None:
     model = linear_model()
     del model.model.hook_dict["blocks.1.hook_mlp_out"]
-    graph = causal_graph(model, "ab", min_path_edges=1, top_k=100)
+    graph = effect_graph(model, "ab", min_path_edges=1, top_k=100)
     first, second, last = graph.run.layers
     assert (first.no_anatomy, last.no_anatomy) == (None, None)
     assert "linear has no hook point blocks.1.hook_mlp_out" in str(second.no_anatomy)
@@ -297,7 +297,7 @@ def test_parts_at_a_wrong_hook_are_noticed() -> None:
     model = linear_model()
     hooks = model.model.hook_dict
     hooks["blocks.1.hook_mlp_out"] = hooks["blocks.1.hook_attn_out"]
-    graph = causal_graph(model, "ab", min_path_edges=1, top_k=100)
+    graph = effect_graph(model, "ab", min_path_edges=1, top_k=100)
     assert "attention and MLP of block 1 of linear do not add up" in str(
         graph.run.layers[1].no_anatomy
     )
@@ -305,7 +305,7 @@ def test_parts_at_a_wrong_hook_are_noticed() -> None:
 
 
 def test_edges_to_output_tokens_have_none() -> None:
-    graph = causal_graph(linear_model(), "ab", min_path_edges=1, top_k=100, outputs=2)
+    graph = effect_graph(linear_model(), "ab", min_path_edges=1, top_k=100, outputs=2)
     to_tokens = graph.find_edges(layer=2)
     assert to_tokens and all(edge.anatomy is None for edge in to_tokens)
     assert graph.run.layers[2].no_anatomy == "the norm before the logits is not linear"
@@ -331,7 +331,7 @@ BY_HAND = {
 
 
 def test_by_hand() -> None:
-    graph = causal_graph(linear_model(), "ab", min_path_edges=1, top_k=100)
+    graph = effect_graph(linear_model(), "ab", min_path_edges=1, top_k=100)
     found = {}
     for edge in graph.edges:
         assert edge.anatomy is not None

@@ -12,9 +12,7 @@ import torch
 
 import sae_graphs as sg
 from sae_graphs.effects.ablations import ablations_of, places_of
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.exact import measure
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.clean_run import CleanRun
@@ -22,6 +20,7 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import resample, scale
 from sae_graphs.model.stream import parse_layers
 from tests.conftest import BridgeOf
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.models import CONTEXT, OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
 
 # -- options ---------------------------------------------------------------------------------------
@@ -64,7 +63,7 @@ from tests.support.models import CONTEXT, OTHER_PROMPT, PROMPT, STACKS, in_dtype
 )
 def test_wrong_options(tiny: InstrumentedModel, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SaeGraphsError, match=message) as caught:
-        causal_graph(tiny, PROMPT, **options)
+        effect_graph(tiny, PROMPT, **options)
     assert "\n" not in str(caught.value)
 
 
@@ -78,17 +77,17 @@ def test_layer_ranges() -> None:
     assert parse_layers(" 3 : e ") == ("3", "e")
     assert parse_layers(None) is None
     for given in ("1:3", (1, 3), ["1", "3"]):
-        assert GraphSettings(layers=given).layers == ("1", "3")  # type: ignore[arg-type]
+        assert effect_settings(layers=given).layers == ("1", "3")  # type: ignore[arg-type]
 
 
 def test_pins_are_parsed() -> None:
-    assert [str(p) for p in GraphSettings(pin=("5.10600",)).pin] == ["5.10600"]  # type: ignore[arg-type]
-    assert GraphSettings(pin="5.10600") == GraphSettings(pin=("5.10600",))  # type: ignore[arg-type]
+    assert [str(p) for p in effect_settings(pin=("5.10600",)).pin] == ["5.10600"]  # type: ignore[arg-type]
+    assert effect_settings(pin="5.10600") == effect_settings(pin=("5.10600",))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pin", [(), ("0.1",)])
 def test_default_path_length(pin: tuple[str, ...]) -> None:
-    settings = GraphSettings(pin=pin)  # type: ignore[arg-type]
+    settings = effect_settings(pin=pin)  # type: ignore[arg-type]
     assert [settings.path_edges(pairs) for pairs in (1, 2, 3, 12)] == (
         [1, 1, 1, 1] if pin else [1, 2, 3, 3]
     )
@@ -100,12 +99,12 @@ def test_default_path_length(pin: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("prompt", ["", 5, None])
 def test_no_prompt(tiny: InstrumentedModel, prompt: Any) -> None:
     with pytest.raises(SaeGraphsError, match="give some text"):
-        causal_graph(tiny, prompt)
+        effect_graph(tiny, prompt)
 
 
 def test_longest_prompt(tiny: InstrumentedModel) -> None:
     with pytest.raises(SaeGraphsError, match=f"33 tokens, tiny reads at most {CONTEXT}"):
-        causal_graph(tiny, "(" * CONTEXT)
+        effect_graph(tiny, "(" * CONTEXT)
     assert len(tiny.clean_run("(" * (CONTEXT - 1))) == CONTEXT
 
 
@@ -123,7 +122,7 @@ def test_longest_prompt(tiny: InstrumentedModel) -> None:
     ids=["half", "other half", "NUL", "space", "newline", "right to left", "emoji"],
 )
 def test_hostile_prompts(tiny: InstrumentedModel, prompt: str, tmp_path: Path) -> None:
-    graph = causal_graph(tiny, prompt, min_path_edges=1)
+    graph = effect_graph(tiny, prompt, min_path_edges=1)
     assert graph.edges
     again = CausalGraph.load(graph.save(tmp_path))
     assert again == graph
@@ -136,8 +135,8 @@ def test_bos_comes_once(tiny: InstrumentedModel) -> None:
     assert tiny.clean_run("<bos>the cat").token_ids == plain
     assert tiny.clean_run("the cat", prepend_bos=False).token_ids == plain[1:]
     assert tiny.clean_run("<bos>the cat", prepend_bos=False).token_ids == plain
-    graph = causal_graph(tiny, "<bos>the cat")
-    assert graph.run.tokens == causal_graph(tiny, "the cat").run.tokens
+    graph = effect_graph(tiny, "<bos>the cat")
+    assert graph.run.tokens == effect_graph(tiny, "the cat").run.tokens
     assert graph.run.tokens[0] == "<bos>"
 
 
@@ -153,7 +152,7 @@ def test_bos_follows_the_saes(bridge_of: BridgeOf) -> None:
 
 
 def test_the_record(tiny: InstrumentedModel) -> None:
-    graph = causal_graph(tiny, PROMPT, top_k=5, read=-2, layers=("1", "3"), min_path_edges=1)
+    graph = effect_graph(tiny, PROMPT, top_k=5, read=-2, layers=("1", "3"), min_path_edges=1)
     run = graph.run
     assert (run.model, run.saes, run.prompt, run.read_position) == ("tiny", "custom", PROMPT, 8)
     assert run.settings["top_k"] == 5
@@ -179,7 +178,7 @@ def test_the_record(tiny: InstrumentedModel) -> None:
 
 
 def test_edges_go_one_layer_forward_on_long_paths(tiny: InstrumentedModel) -> None:
-    graph = causal_graph(tiny, PROMPT)
+    graph = effect_graph(tiny, PROMPT)
     assert graph.edges
     for edge in graph.edges:
         assert graph.depths[edge.target.layer] == graph.depths[edge.source.layer] + 1
@@ -187,8 +186,8 @@ def test_edges_go_one_layer_forward_on_long_paths(tiny: InstrumentedModel) -> No
 
 
 def test_a_layer_range_measures_the_same_effects(tiny: InstrumentedModel) -> None:
-    whole = causal_graph(tiny, PROMPT, min_path_edges=1)
-    part = causal_graph(tiny, PROMPT, min_path_edges=1, layers=("1", "2"))
+    whole = effect_graph(tiny, PROMPT, min_path_edges=1)
+    part = effect_graph(tiny, PROMPT, min_path_edges=1, layers=("1", "2"))
     assert part.edges
     bare = [replace(edge, anatomy=None) for edge in part.edges]  # these agree to rounding only
     assert bare == [replace(edge, anatomy=None) for edge in whole.find_edges(layer=1)]
@@ -205,20 +204,20 @@ def test_pinned_features(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
     active = (clean.activations[1].dense()[1:] != 0).any(0)
     index, silent = int(active.nonzero()[3]), int((~active).nonzero()[0])
-    graph = causal_graph(tiny, PROMPT, pin=(f"1.{index}",), top_k=100)
+    graph = effect_graph(tiny, PROMPT, pin=(f"1.{index}",), top_k=100)
     assert {str(e.source) for e in graph.edges} == {f"1.{index}"}
-    whole = causal_graph(tiny, PROMPT, top_k=10**6, min_path_edges=1)
+    whole = effect_graph(tiny, PROMPT, top_k=10**6, min_path_edges=1)
     expected = {e.target: e.effect for e in whole.find_edges(source=f"1.{index}")}
     assert {e.target: e.effect for e in graph.edges} == pytest.approx(expected)
     with pytest.raises(SaeGraphsError, match="inactive at every ablated position"):
-        causal_graph(tiny, PROMPT, pin=(f"1.{silent}",))
+        effect_graph(tiny, PROMPT, pin=(f"1.{silent}",))
 
 
 def test_pins_in_two_runs_join(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
-    sources = ablations_of(clean, 1, places_of(clean, GraphSettings())).features.tolist()
-    both = causal_graph(tiny, PROMPT, pin=(f"1.{sources[0]}", f"1.{sources[1]}"), top_k=1000)
-    left, right = (causal_graph(tiny, PROMPT, pin=(f"1.{i}",), top_k=1000) for i in sources[:2])
+    sources = ablations_of(clean, 1, places_of(clean, effect_settings())).features.tolist()
+    both = effect_graph(tiny, PROMPT, pin=(f"1.{sources[0]}", f"1.{sources[1]}"), top_k=1000)
+    left, right = (effect_graph(tiny, PROMPT, pin=(f"1.{i}",), top_k=1000) for i in sources[:2])
     joined = sg.union(left, right)
     assert [str(e) for e in joined.edges] == [str(e) for e in both.edges]
     assert joined.run.total_abs_effect == pytest.approx(both.run.total_abs_effect)
@@ -226,24 +225,24 @@ def test_pins_in_two_runs_join(tiny: InstrumentedModel) -> None:
 
 
 def test_nothing_left_is_no_error(tiny: InstrumentedModel, tmp_path: Path) -> None:
-    graph = causal_graph(tiny, PROMPT, top_k=1, per="graph")
+    graph = effect_graph(tiny, PROMPT, top_k=1, per="graph")
     assert (graph.edges, graph.nodes) == ((), ())
     assert graph.run.total_abs_effect > 0
     assert any("min_path_edges" in warning for warning in graph.run.warnings)
     assert CausalGraph.load(graph.save(tmp_path)) == graph
-    nothing = causal_graph(tiny, PROMPT, intervention=scale(1))
+    nothing = effect_graph(tiny, PROMPT, intervention=scale(1))
     assert nothing.run.total_abs_effect == 0
     assert any("no ablation changed" in warning for warning in nothing.run.warnings)
 
 
 def test_two_runs_are_equal(tiny: InstrumentedModel) -> None:
-    assert causal_graph(tiny, PROMPT) == causal_graph(tiny, PROMPT)
-    assert causal_graph(tiny, PROMPT, seed=3).edges == causal_graph(tiny, PROMPT).edges
+    assert effect_graph(tiny, PROMPT) == effect_graph(tiny, PROMPT)
+    assert effect_graph(tiny, PROMPT, seed=3).edges == effect_graph(tiny, PROMPT).edges
 
 
 def test_progress(tiny: InstrumentedModel) -> None:
     told: list[tuple[int, int]] = []
-    causal_graph(tiny, PROMPT, progress=lambda done, total: told.append((done, total)))
+    effect_graph(tiny, PROMPT, progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1] > 30
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
@@ -258,13 +257,13 @@ def test_nothing_is_changed_by_measuring(tiny: InstrumentedModel) -> None:
     before = [t.clone() for t in tensors_of(clean)]
     weights = [p.clone() for p in tiny.model.parameters()]
     sae_weights = [p.clone() for layer in tiny.stack.layers for p in layer.sae.parameters()]
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
     for depth in range(3):
         ablations = ablations_of(clean, depth, places)
         kept = [column.clone() for column in ablations[1:]]
         list(measure(tiny, clean, ablations, places))
         assert all(torch.equal(a, b) for a, b in zip(ablations[1:], kept, strict=True))
-    causal_graph(tiny, PROMPT)
+    effect_graph(tiny, PROMPT)
     assert all(torch.equal(a, b) for a, b in zip(before, tensors_of(clean), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights, tiny.model.parameters(), strict=True))
     held = [p for layer in tiny.stack.layers for p in layer.sae.parameters()]
@@ -273,7 +272,7 @@ def test_nothing_is_changed_by_measuring(tiny: InstrumentedModel) -> None:
 
 def test_an_inactive_feature_changes_nothing_exactly(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
     for depth in range(3):
         active = set(ablations_of(clean, depth, places).features.tolist())
         silent = torch.tensor(sorted(set(range(40)) - active))
@@ -287,7 +286,7 @@ def test_features_after_the_read_position_are_no_sources(tiny: InstrumentedModel
     active = clean.activations[1].dense() != 0
     late = active[4:].any(0) & ~active[1:4].any(0)
     assert late.any()
-    graph = causal_graph(tiny, PROMPT, read=3, top_k=10**6, min_path_edges=1)
+    graph = effect_graph(tiny, PROMPT, read=3, top_k=10**6, min_path_edges=1)
     sources = {edge.source.index for edge in graph.find_edges(layer=1)}
     assert sources
     assert not sources & set(late.nonzero()[:, 0].tolist())
@@ -301,7 +300,7 @@ def test_interventions_check_their_input(tiny: InstrumentedModel) -> None:
         mean_over(tiny, [])
     with pytest.raises(SaeGraphsError, match="3 tokens, this one 10"):
         resample(tiny, "the cat", n_tokens=10)
-    graph = causal_graph(tiny, PROMPT, intervention=resample(tiny, OTHER_PROMPT, n_tokens=10))
+    graph = effect_graph(tiny, PROMPT, intervention=resample(tiny, OTHER_PROMPT, n_tokens=10))
     assert str(graph.run.settings["intervention"]).startswith("resample (")
 
 
@@ -310,8 +309,8 @@ def test_a_mean_belongs_to_its_layer_where_only_some_are_measured(tiny: Instrume
 
     mean = mean_over(tiny, [OTHER_PROMPT])
     options: dict[str, Any] = {"top_k": 500, "min_path_edges": 1, "intervention": mean}
-    whole = causal_graph(tiny, PROMPT, **options)
-    part = causal_graph(tiny, PROMPT, layers=("1", "3"), **options)
+    whole = effect_graph(tiny, PROMPT, **options)
+    part = effect_graph(tiny, PROMPT, layers=("1", "3"), **options)
     expected = {(e.source, e.target): e.effect for e in whole.edges if e.source.layer in ("1", "2")}
     assert {(e.source, e.target): e.effect for e in part.edges} == pytest.approx(expected)
 
@@ -320,10 +319,10 @@ def test_graphs_of_other_reference_prompts_do_not_join(tiny: InstrumentedModel) 
     from sae_graphs.graph.combine import union
     from sae_graphs.model.interventions import mean_over
 
-    pins = [str(edge.source) for edge in causal_graph(tiny, PROMPT, min_path_edges=1).edges]
+    pins = [str(edge.source) for edge in effect_graph(tiny, PROMPT, min_path_edges=1).edges]
     first, second = sorted(set(pins))[:2]
     graphs = [
-        causal_graph(tiny, PROMPT, pin=(pin,), intervention=mean_over(tiny, [text]))
+        effect_graph(tiny, PROMPT, pin=(pin,), intervention=mean_over(tiny, [text]))
         for pin, text in ((first, OTHER_PROMPT), (second, PROMPT))
     ]
     with pytest.raises(SaeGraphsError, match="intervention"):
@@ -332,18 +331,18 @@ def test_graphs_of_other_reference_prompts_do_not_join(tiny: InstrumentedModel) 
 
 def test_settings_and_options_are_not_both_taken(tiny: InstrumentedModel) -> None:
     with pytest.raises(SaeGraphsError, match="not both"):
-        causal_graph(tiny, PROMPT, settings=GraphSettings(), top_k=1)
+        effect_graph(tiny, PROMPT, settings=effect_settings(), top_k=1)
 
 
 def test_reading_where_nothing_is_ablated_is_a_mistake(tiny: InstrumentedModel) -> None:
     with pytest.raises(SaeGraphsError, match="--ablate-first"):
-        causal_graph(tiny, PROMPT, read=0)
-    assert causal_graph(tiny, PROMPT, read=0, ablate="read", min_path_edges=1).edges
+        effect_graph(tiny, PROMPT, read=0)
+    assert effect_graph(tiny, PROMPT, read=0, ablate="read", min_path_edges=1).edges
 
 
 def test_pinned_features_alone_are_counted_as_measured(tiny: InstrumentedModel) -> None:
-    pin = str(causal_graph(tiny, PROMPT, min_path_edges=1).edges[0].source)
-    layers = causal_graph(tiny, PROMPT, pin=(pin,)).run.layers
+    pin = str(effect_graph(tiny, PROMPT, min_path_edges=1).edges[0].source)
+    layers = effect_graph(tiny, PROMPT, pin=(pin,)).run.layers
     assert sum(layer.measured_features or 0 for layer in layers) == 1
     assert sum(layer.active_features for layer in layers) > 1
 
@@ -351,7 +350,7 @@ def test_pinned_features_alone_are_counted_as_measured(tiny: InstrumentedModel) 
 def test_a_layer_that_is_passed_over_is_said_to_be(bridge_of: BridgeOf) -> None:
     bridge = bridge_of("gpt2", "float64")
     gapped = InstrumentedModel(bridge, random_stack(bridge, STACKS["gap"], ["standard"]))
-    warnings = causal_graph(gapped, PROMPT, min_path_edges=1).run.warnings
+    warnings = effect_graph(gapped, PROMPT, min_path_edges=1).run.warnings
     assert any("no SAE stands between" in warning for warning in warnings)
 
 
@@ -365,7 +364,7 @@ def test_saes_that_mix_tokens_are_refused(bridge_of: BridgeOf) -> None:
         sae.cfg.metadata.hook_name = hook
         saes.append(sae)
     with pytest.raises(SaeGraphsError, match="mixes tokens"):
-        causal_graph(InstrumentedModel(bridge, saes), PROMPT, min_path_edges=1)
+        effect_graph(InstrumentedModel(bridge, saes), PROMPT, min_path_edges=1)
 
 
 # -- preflight -------------------------------------------------------------------------------------
@@ -399,10 +398,10 @@ def test_a_stack_one_hook_away_is_warned_about(bridge_of: BridgeOf) -> None:
     bridge = bridge_of("gpt2", "float64")
     right = ("blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre")
     wrong = ("blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.2.hook_resid_post")
-    good = causal_graph(fitted(bridge, right, right), PROMPT)
+    good = effect_graph(fitted(bridge, right, right), PROMPT)
     assert all(layer.fvu < 1e-6 for layer in good.run.layers)
     assert good.run.warnings == ()
-    bad = causal_graph(fitted(bridge, right, wrong), PROMPT)
+    bad = effect_graph(fitted(bridge, right, wrong), PROMPT)
     assert max(layer.fvu for layer in bad.run.layers) > 0.5
     assert any("do not fit" in warning for warning in bad.run.warnings)
 
@@ -413,7 +412,7 @@ def test_one_token_repeated_has_a_finite_fit(bridge_of: BridgeOf, tmp_path: Path
     model = InstrumentedModel(
         bridge, random_stack(bridge, STACKS["pre"], ["standard"], dtype="float32")
     )
-    graph = causal_graph(model, "((((")
+    graph = effect_graph(model, "((((")
     assert all(0 <= layer.fvu < 100 for layer in graph.run.layers)
     assert CausalGraph.load(graph.save(tmp_path)) == graph
 
@@ -425,9 +424,9 @@ def test_precisions_agree(bridge_of: BridgeOf) -> None:
     """The same graph in float32 as in float64."""
     double = bridge_of("gpt2", "float64")
     saes = random_stack(double, STACKS["pre"], ["jumprelu"])
-    one = causal_graph(InstrumentedModel(double, saes), PROMPT)
+    one = effect_graph(InstrumentedModel(double, saes), PROMPT)
     single = bridge_of("gpt2", "float32")
-    two = causal_graph(InstrumentedModel(single, in_dtype(saes, "float32")), PROMPT)
+    two = effect_graph(InstrumentedModel(single, in_dtype(saes, "float32")), PROMPT)
     assert [(e.source, e.target) for e in one.edges] == [(e.source, e.target) for e in two.edges]
     assert [e.effect for e in one.edges] == pytest.approx([e.effect for e in two.edges], rel=1e-3)
 
@@ -440,6 +439,6 @@ def test_load_from_folders(model_folder: Callable[[str], Path], tmp_path: Path) 
     bridge = load_bridge(folder, torch.float32)
     saes = random_stack(bridge, STACKS["pre"], ["topk", "standard"], dtype="float32")
     loaded = sg.load(folder, saes=save_saes(saes, tmp_path / "saes"))
-    graph = causal_graph(loaded, PROMPT)
-    assert graph.edges == causal_graph(InstrumentedModel(bridge, saes), PROMPT).edges
+    graph = effect_graph(loaded, PROMPT)
+    assert graph.edges == effect_graph(InstrumentedModel(bridge, saes), PROMPT).edges
     assert graph.run.saes == str(tmp_path / "saes")

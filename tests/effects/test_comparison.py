@@ -22,6 +22,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.significance import rank_correlation
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import PROMPT
 
@@ -133,7 +134,7 @@ def test_rank_correlation_is_scipys(seed: int) -> None:
 
 def test_the_linear_model() -> None:
     """Effects and estimates of tests/test_gradients.py, for both layer pairs."""
-    found = compare_methods(linear_model(), "ab", GraphSettings(top_k=3), ["gradient"])
+    found = compare_methods(linear_model(), "ab", effect_settings(top_k=3), ["gradient"])
     first, second = (pair.methods["gradient"] for pair in found.pairs)
     assert [str(miss) for miss in first.worst] == ["0.0 -> 1.2: +5, estimated +0"]
     assert first.strongest_unseen == first.worst
@@ -152,10 +153,10 @@ def test_the_linear_model() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        GraphSettings(),
-        GraphSettings(ablate="each", read="all"),
-        GraphSettings(ablate="read", outputs=3),
-        GraphSettings(layers=("1", "3"), read=4),
+        effect_settings(),
+        effect_settings(ablate="each", read="all"),
+        effect_settings(ablate="read", outputs=3),
+        effect_settings(layers=("1", "3"), read=4),
     ],
 )
 def test_one_step_is_the_gradient(tiny: InstrumentedModel, settings: GraphSettings) -> None:
@@ -238,7 +239,7 @@ def test_mistakes_in_one_line(commands: Commands, arguments: list[str], said: st
 
 def test_a_graph_of_estimates(commands: Commands) -> None:
     chosen = ("--method", "integrated-gradients", "--steps", "3", "--formats", "dot")
-    answer = commands("graph", "Copyright (C", *chosen, "--out", "run")
+    answer = commands("graph", "Copyright (C", *EFFECT, *chosen, "--out", "run")
     assert answer.code == 0, answer.err
     assert "sae-graphs compare" in answer.out
     settings = sg.CausalGraph.load("run").run.settings

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.effects.build import causal_graph, discover
-from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.effects.build import discover
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph
@@ -17,6 +16,7 @@ from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.validate import validate
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.graphs import edge, graph_of, rich_graph, run_record
 from tests.support.models import OTHER_PROMPT, PROMPT
 from tests.support.stacks import one_line
@@ -87,7 +87,7 @@ def test_prompts_are_split(tiny: InstrumentedModel) -> None:
     found = discover(tiny, (*PROMPTS, PROMPT), progress=lambda *at: told.append(at))
     assert sorted([*found.discovery, *found.test]) == sorted(PROMPTS)  # each once
     assert len(found.discovery) == 2 and told == [(1, 2), (2, 2)]
-    graphs = [causal_graph(tiny, prompt) for prompt in found.discovery]
+    graphs = [effect_graph(tiny, prompt) for prompt in found.discovery]
     assert found.graph == common(graphs)
     again = discover(tiny, PROMPTS)
     assert again == found
@@ -133,7 +133,7 @@ def test_outputs_of_other_graphs() -> None:
 
 def test_discovery_with_outputs(tiny: InstrumentedModel, tmp_path: Path) -> None:
     """What is drawn of other prompts' next tokens can be saved, and tested."""
-    found = discover(tiny, PROMPTS, part=0.75, settings=GraphSettings(outputs=1, top_k=20))
+    found = discover(tiny, PROMPTS, part=0.75, settings=effect_settings(outputs=1, top_k=20))
     assert CausalGraph.load(found.graph.save(tmp_path)) == found.graph
     validate(tiny, found.graph, found.test, controls=2, quick=True)
 
@@ -149,7 +149,7 @@ def test_discovery_with_outputs(tiny: InstrumentedModel, tmp_path: Path) -> None
         (PROMPTS, {"part": 1.0}, "the part to discover on is 1.0"),
         (PROMPTS, {"part": -0.5}, "the part to discover on is -0.5"),
         (PROMPTS, {"part": float("nan")}, "the part to discover on is nan"),
-        (PROMPTS, {"settings": GraphSettings(ablate="each")}, "positions mean nothing"),
+        (PROMPTS, {"settings": effect_settings(ablate="each")}, "positions mean nothing"),
         ((PROMPT, ""), {}, "give some text"),
     ],
 )

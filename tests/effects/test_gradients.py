@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations, ablations_of, places_of
 from sae_graphs.effects.arrays import Effects
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.exact import measure, measure_outputs
 from sae_graphs.effects.gradients import estimate, estimate_outputs
 from sae_graphs.effects.settings import GraphSettings, Method
@@ -25,6 +24,7 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention, scale
 from tests.conftest import BridgeOf
 from tests.support.against_oracle import Case, case_of, kinds_for
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import KINDS, PROMPT
 from tests.support.slow import covering, first
@@ -74,7 +74,7 @@ def linear() -> InstrumentedModel:
 def edges_of(
     model: InstrumentedModel, method: Method, steps: int = 10, intervention: Intervention = ZERO
 ) -> dict[tuple[str, str], float]:
-    graph = causal_graph(
+    graph = effect_graph(
         model,
         "ab",
         intervention=intervention,
@@ -128,7 +128,7 @@ def test_all_agree_where_all_is_linear(linear: InstrumentedModel) -> None:
 
 def test_each_position_by_hand(linear: InstrumentedModel) -> None:
     # At a, the stream of layer 2 is (1 - 9, 4 - 1, 6 + 27): feature 0 is silent. At b as above.
-    assert estimates(linear, "ab", 1, GraphSettings(ablate="each", read="all")) == {
+    assert estimates(linear, "ab", 1, effect_settings(ablate="each", read="all")) == {
         (0, 1, 1, 1): 1.0,
         (1, 1, 1, 1): -4.0,
         (2, 1, 2, 1): -6.0,
@@ -143,7 +143,7 @@ def test_each_position_by_hand(linear: InstrumentedModel) -> None:
 def test_logits_by_hand(linear: InstrumentedModel) -> None:
     # The logits are layer 2's stream itself, (5, 3, 3), so each feature writes its own.
     clean = linear.clean_run("ab")
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
     tokens = torch.tensor([0, 2])
 
     def found(depth: int, contrast: int | None = None) -> dict[Ends, float]:
@@ -202,7 +202,7 @@ def test_against_plain_autograd(
     steps: int | None,
 ) -> None:
     case = case_of(bridge_of(architecture, "float64"), stack, kinds_for(architecture), "float64")
-    settings = GraphSettings(ablate=ablate)  # type: ignore[arg-type]
+    settings = effect_settings(ablate=ablate)  # type: ignore[arg-type]
     clean = case.model.clean_run(PROMPT)
     places = places_of(clean, settings)
     points = [step / (steps or 1) for step in range(steps or 1)]
@@ -231,7 +231,7 @@ def test_a_gradient_is_the_effect_of_a_small_change(bridge_of: BridgeOf, kind: s
     """What a ten-millionth less of a feature does, measured and extrapolated."""
     case = case_of(bridge_of("gpt2", "float64"), "pre", [kind], "float64")  # float64 throughout
     little = 1e-7
-    settings = GraphSettings()
+    settings = effect_settings()
     clean = case.model.clean_run(PROMPT)
     places = places_of(clean, settings)
     ablations = ablations_of(clean, 1, places, scale(1 - little))
@@ -270,7 +270,7 @@ def completeness_error(case: Case, depth: int, steps: int) -> float:
     _, streams = oracle._run(depth, changed[None], oracle.hooks[depth + 1])
     joint = (oracle.saes[depth + 1].encode(streams[0]) - oracle.activations[depth + 1])[-1]  # [F']
     total = torch.zeros_like(joint)
-    for ends, value in estimates(model, PROMPT, depth, GraphSettings(), steps).items():
+    for ends, value in estimates(model, PROMPT, depth, effect_settings(), steps).items():
         total[ends[2]] += value
     return float((total - joint).abs().max() / joint.abs().max())
 
@@ -289,10 +289,10 @@ def test_integrated_gradients_are_complete(gpt2: Case, depth: int) -> None:
 def test_positions_add_up(gpt2: Case, steps: int | None) -> None:
     """An estimate over all positions is the sum of those at each of them."""
     last = len(gpt2.oracle.ids[0]) - 1
-    together = estimates(gpt2.model, PROMPT, 1, GraphSettings(), steps)
+    together = estimates(gpt2.model, PROMPT, 1, effect_settings(), steps)
     added: dict[Ends, float] = {}
     for (source, _, target, read), value in estimates(
-        gpt2.model, PROMPT, 1, GraphSettings(ablate="each", read="all"), steps
+        gpt2.model, PROMPT, 1, effect_settings(ablate="each", read="all"), steps
     ).items():
         if read == last:
             added[source, -1, target, -1] = added.get((source, -1, target, -1), 0.0) + value
@@ -301,7 +301,7 @@ def test_positions_add_up(gpt2: Case, steps: int | None) -> None:
 
 @pytest.mark.parametrize("ablate", ["all", "each"])
 def test_packs_do_not_matter(gpt2: Case, monkeypatch: pytest.MonkeyPatch, ablate: str) -> None:
-    settings = GraphSettings(ablate=ablate)  # type: ignore[arg-type]
+    settings = effect_settings(ablate=ablate)  # type: ignore[arg-type]
     whole = estimates(gpt2.model, PROMPT, 1, settings, steps=5)
     monkeypatch.setattr("sae_graphs.effects.gradients.LINE_ROWS", 1)
     packed = estimates(gpt2.model, PROMPT, 1, settings, steps=5, rows=30)
@@ -311,7 +311,7 @@ def test_packs_do_not_matter(gpt2: Case, monkeypatch: pytest.MonkeyPatch, ablate
 def test_output_estimates_are_effects_of_a_small_change(gpt2: Case) -> None:
     model, little, tokens = gpt2.model, 1e-7, torch.tensor([3, 17])
     clean = model.clean_run(PROMPT)
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
 
     def measured(ablations: Ablations) -> dict[Ends, float]:
         return by_ends([*measure_outputs(model, clean, ablations, places, tokens, 5)])
@@ -327,12 +327,12 @@ def test_output_estimates_are_effects_of_a_small_change(gpt2: Case) -> None:
 
 
 def test_the_method_is_recorded_and_warned_about(tiny: InstrumentedModel) -> None:
-    exact = causal_graph(tiny, PROMPT, min_path_edges=1)
+    exact = effect_graph(tiny, PROMPT, min_path_edges=1)
     assert (exact.run.settings["method"], exact.run.settings["steps"]) == ("exact", None)
     assert not any("estimate" in warning for warning in exact.run.warnings)
-    graph = causal_graph(tiny, PROMPT, min_path_edges=1, method="gradient")
+    graph = effect_graph(tiny, PROMPT, min_path_edges=1, method="gradient")
     assert (graph.run.settings["method"], graph.run.settings["steps"]) == ("gradient", None)
-    graph = causal_graph(tiny, PROMPT, min_path_edges=1, method="integrated-gradients", steps=3)
+    graph = effect_graph(tiny, PROMPT, min_path_edges=1, method="integrated-gradients", steps=3)
     assert graph.run.settings["method"] == "integrated-gradients"
     assert graph.run.settings["steps"] == 3
     (warning,) = [warning for warning in graph.run.warnings if "estimate" in warning]
@@ -347,9 +347,9 @@ def test_pinned_features_keep_their_estimates(tiny: InstrumentedModel) -> None:
         "min_path_edges": 1,
         "method": "integrated-gradients",
     }
-    whole = causal_graph(tiny, PROMPT, **options)
+    whole = effect_graph(tiny, PROMPT, **options)
     pin = str(whole.edges[0].source)
-    pinned = causal_graph(tiny, PROMPT, pin=(pin,), **options)
+    pinned = effect_graph(tiny, PROMPT, pin=(pin,), **options)
     expected = {edge.target: edge.effect for edge in whole.edges if str(edge.source) == pin}
     found = {edge.target: edge.effect for edge in pinned.edges}
     assert found == pytest.approx(expected, rel=1e-9)
@@ -357,19 +357,19 @@ def test_pinned_features_keep_their_estimates(tiny: InstrumentedModel) -> None:
 
 def test_outputs_are_estimated(tiny: InstrumentedModel) -> None:
     options: dict[str, Any] = {"outputs": 2, "top_k": 3, "min_path_edges": 1}
-    graph = causal_graph(tiny, PROMPT, method="gradient", **options)
+    graph = effect_graph(tiny, PROMPT, method="gradient", **options)
     assert any(edge.target.is_output for edge in graph.edges)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True])
 def test_steps_are_a_positive_whole_number(steps: object) -> None:
     with pytest.raises(SaeGraphsError, match=r"steps is .*whole number of at least 1"):
-        GraphSettings(steps=steps)  # type: ignore[arg-type]
+        effect_settings(steps=steps)  # type: ignore[arg-type]
 
 
 def test_unknown_method() -> None:
     with pytest.raises(SaeGraphsError, match="method is 'guess'; expected one of exact, gradient"):
-        GraphSettings(method="guess")  # type: ignore[arg-type]
+        effect_settings(method="guess")  # type: ignore[arg-type]
 
 
 def test_an_encoder_without_gradients_is_refused(
@@ -379,12 +379,12 @@ def test_an_encoder_without_gradients_is_refused(
     encode = sae.encode
     monkeypatch.setattr(sae, "encode", lambda stream: encode(stream).detach())
     with pytest.raises(SaeGraphsError, match="passes no gradients; use the method 'exact'"):
-        causal_graph(tiny, PROMPT, method="gradient")
+        effect_graph(tiny, PROMPT, method="gradient")
 
 
 def test_nothing_to_estimate(tiny: InstrumentedModel) -> None:
     clean = tiny.clean_run(PROMPT)
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
     ablations = ablations_of(clean, 0, places, scale(1))
     assert len(ablations) == 0
     assert [*estimate(tiny, clean, ablations, places, steps=2)] == []
@@ -393,6 +393,6 @@ def test_nothing_to_estimate(tiny: InstrumentedModel) -> None:
 def test_inference_mode_is_refused(tiny: InstrumentedModel) -> None:
     """There are no gradients there: an empty graph would be a lie."""
     with torch.inference_mode(), pytest.raises(SaeGraphsError, match="gradients are off"):
-        causal_graph(tiny, PROMPT, method="gradient")
+        effect_graph(tiny, PROMPT, method="gradient")
     with torch.inference_mode():
-        assert causal_graph(tiny, PROMPT).edges
+        assert effect_graph(tiny, PROMPT).edges

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.comparison import compare_methods
 from sae_graphs.effects.intervention_kinds import InterventionKind, parse_intervention
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention, resample, scale
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.linear_model import linear_model
 from tests.support.slow import first
 from tests.support.stacks import one_line
@@ -24,7 +24,7 @@ def model() -> InstrumentedModel:
 
 
 def edges(model: InstrumentedModel, intervention: Intervention | str) -> tuple[object, ...]:
-    return causal_graph(model, "ab", intervention=intervention, min_path_edges=1).edges
+    return effect_graph(model, "ab", intervention=intervention, min_path_edges=1).edges
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_by_name_as_by_object(model: InstrumentedModel, other: Path) -> None:
     assert edges(model, "scale:0.5") == edges(model, scale(0.5))
     resampled = resample(model, "ba", n_tokens=3)
     assert edges(model, f"resample:{other}") == edges(model, resampled)
-    record = causal_graph(model, "ab", intervention="scale:0.5").run
+    record = effect_graph(model, "ab", intervention="scale:0.5").run
     assert record.settings["intervention"] == "scale 0.5"
     found = compare_methods(model, "ab", intervention="scale:0.5", methods=["gradient"])
     assert found.settings["intervention"] == "scale 0.5"
@@ -93,7 +93,7 @@ def commands(
 
 @pytest.mark.parametrize("text", first(2, ["scale:half", "resample:nowhere.txt", "median"]))
 def test_a_mistake_on_the_command_line(commands: Commands, text: str, tmp_path: Path) -> None:
-    answer = commands("graph", "Copyright (C", "--intervention", text)
+    answer = commands("graph", "Copyright (C", *EFFECT, "--intervention", text)
     assert answer.code == 2 and not answer.out
     assert len(answer.err.strip().splitlines()) == 1
     assert not (tmp_path / "outputs").exists()
@@ -106,7 +106,9 @@ def test_not_with_saved_effects(commands: Commands) -> None:
 
 
 def test_mean_on_the_bundled_model(commands: Commands, tmp_path: Path) -> None:
-    answer = commands("graph", "Copyright (C", "--intervention", "mean", "--formats", "html")
+    answer = commands(
+        "graph", "Copyright (C", *EFFECT, "--intervention", "mean", "--formats", "html"
+    )
     assert answer.code == 0, answer.err
     assert "no reference means" not in answer.err  # the bundled SAEs have theirs
     kept = (tmp_path / "outputs" / "copyright-c" / "graph.json").read_text()

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from sae_graphs.effects.ablations import ablations_of, places_of
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.describe import token_effects
-from sae_graphs.effects.settings import GraphSettings, Per
+from sae_graphs.effects.settings import Per
 from sae_graphs.features.reference import mean_intervention, references_of
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
@@ -29,6 +28,7 @@ from tests.support.against_oracle import (
     largest_deviation,
     oracle_effects,
 )
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.models import (
     ARCHITECTURES,
     KINDS,
@@ -71,7 +71,7 @@ def test_architectures_and_stacks(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str, dtype: str
 ) -> None:
     case = case_of(bridge_of(architecture, dtype), stack, kinds_for(architecture), dtype)
-    check_against_oracle(case, GraphSettings(), record_property, architecture)
+    check_against_oracle(case, effect_settings(), record_property, architecture)
 
 
 @pytest.mark.parametrize(
@@ -79,16 +79,16 @@ def test_architectures_and_stacks(
 )
 def test_sae_kinds(bridge_of: BridgeOf, record_property: Record, kind: str, dtype: str) -> None:
     case = case_of(bridge_of("llama", dtype), "pre", [kind], dtype)
-    check_against_oracle(case, GraphSettings(ablate_first=True), record_property, f"SAE {kind}")
+    check_against_oracle(case, effect_settings(ablate_first=True), record_property, f"SAE {kind}")
 
 
 SETTINGS = {
-    "read last": GraphSettings(ablate="read"),
-    "read middle": GraphSettings(read=5),
-    "read middle, ablate there": GraphSettings(read=-4, ablate="read"),
-    "first included": GraphSettings(ablate_first=True),
-    "no BOS": GraphSettings(prepend_bos=False),
-    "no BOS, first included": GraphSettings(prepend_bos=False, ablate_first=True, read=3),
+    "read last": effect_settings(ablate="read"),
+    "read middle": effect_settings(read=5),
+    "read middle, ablate there": effect_settings(read=-4, ablate="read"),
+    "first included": effect_settings(ablate_first=True),
+    "no BOS": effect_settings(prepend_bos=False),
+    "no BOS, first included": effect_settings(prepend_bos=False, ablate_first=True, read=3),
 }
 
 
@@ -120,7 +120,7 @@ def test_features_active_at_one_some_and_all_positions(
     oracle = Oracle(bridge, in_dtype(saes, "float64"), ids)
     case = Case(InstrumentedModel(bridge, saes), oracle)
     clean = case.model.clean_run(PROMPT)
-    for settings in (GraphSettings(), GraphSettings(read=5)):
+    for settings in (effect_settings(), effect_settings(read=5)):
         ablations = ablations_of(clean, 0, places_of(clean, settings))
         changed = set(torch.bincount(ablations.copies).tolist())
         last = len(clean) - 1 if settings.read == -1 else 5
@@ -138,7 +138,7 @@ def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architec
         "a",
         bos=False,
     )
-    settings = GraphSettings(prepend_bos=False)
+    settings = effect_settings(prepend_bos=False)
     assert case.oracle.ids.shape == (1, 1)
     engine = engine_effects(case, settings, "a")
     expected = [case.oracle.effects(pair, [0], 0) for pair in range(3)]
@@ -153,7 +153,7 @@ def test_hooked_transformer(
     """The deprecated class works where a user still has one."""
     for stack in ("pre", "mixed"):
         case = case_of(hooked, stack, ["standard", "topk"], "float64")
-        check_against_oracle(case, GraphSettings(), record_property, "HookedTransformer")
+        check_against_oracle(case, effect_settings(), record_property, "HookedTransformer")
     assert "all rows are run, which is slower" in caplog.text
 
 
@@ -177,7 +177,7 @@ def test_architectures_that_need_all_rows_say_so(
     """
     case = case_of(bridge_of(architecture, "float32"), "pre", ["standard", "topk"], "float32")
     new = InstrumentedModel(case.model.model, case.model.stack)  # a model says so once
-    check_against_oracle(case._replace(model=new), GraphSettings(), record_property, architecture)
+    check_against_oracle(case._replace(model=new), effect_settings(), record_property, architecture)
     assert not new.replay.rows_alone
     assert said in caplog.text
 
@@ -193,7 +193,7 @@ def gpt2(bridge_of: BridgeOf) -> Case:
 
 @pytest.mark.parametrize("coefficient", [2.0, 0.5, -1.0])
 def test_scale(gpt2: Case, record_property: Record, coefficient: float) -> None:
-    settings = GraphSettings()
+    settings = effect_settings()
     engine = engine_effects(gpt2, settings, intervention=scale(coefficient))
     worst = largest_deviation(engine, oracle_effects(gpt2, settings, scaled(coefficient)))
     record_property("deviation float64 scale", worst)
@@ -212,7 +212,7 @@ def test_mean(gpt2: Case, record_property: Record) -> None:
         mean = torch.cat([other.activations[pair][1:] for other in others]).mean(0)
         values = mean.repeat(oracle.ids.shape[1], 1)
         expected.append(oracle.effects(pair, list(range(1, 10)), 9, replaced(values)))
-    engine = engine_effects(gpt2, GraphSettings(), intervention=mean_over(gpt2.model, prompts))
+    engine = engine_effects(gpt2, effect_settings(), intervention=mean_over(gpt2.model, prompts))
     worst = largest_deviation(engine, expected)
     record_property("deviation float64 mean", worst)
     assert worst < RELATIVE
@@ -227,7 +227,7 @@ def test_reference_mean(gpt2: Case, record_property: Record) -> None:
         values = torch.where(acts != 0, references[pair].mean.to(acts.dtype), acts)
         expected.append(oracle.effects(pair, list(range(1, 10)), 9, replaced(values)))
     kind = mean_intervention(gpt2.model, references)
-    worst = largest_deviation(engine_effects(gpt2, GraphSettings(), intervention=kind), expected)
+    worst = largest_deviation(engine_effects(gpt2, effect_settings(), intervention=kind), expected)
     record_property("deviation float64 reference mean", worst)
     assert worst < RELATIVE
 
@@ -242,7 +242,7 @@ def test_resample(gpt2: Case, record_property: Record) -> None:
     ]
     intervention = resample(gpt2.model, OTHER_PROMPT, n_tokens=10)
     worst = largest_deviation(
-        engine_effects(gpt2, GraphSettings(), intervention=intervention), expected
+        engine_effects(gpt2, effect_settings(), intervention=intervention), expected
     )
     record_property("deviation float64 resample", worst)
     assert worst < RELATIVE
@@ -256,7 +256,7 @@ def test_token_effects(
     bridge = bridge_of(architecture, "float64")
     case = case_of(bridge, "pre", kinds_for(architecture), "float64")
     clean = case.model.clean_run(PROMPT)
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
     ablations = ablations_of(clean, depth, places)
     label = case.model.stack.layers[depth].label
     features = [FeatureId(label, index) for index in ablations.features.tolist()]
@@ -293,8 +293,8 @@ def test_graph_holds_the_oracles_strongest_edges(
     bridge_of: BridgeOf, architecture: str, per: Per
 ) -> None:
     case = case_of(bridge_of(architecture, "float64"), "post", kinds_for(architecture), "float64")
-    graph = causal_graph(case.model, PROMPT, top_k=6, per=per, min_path_edges=1)
-    effects = oracle_effects(case, GraphSettings())
+    graph = effect_graph(case.model, PROMPT, top_k=6, per=per, min_path_edges=1)
+    effects = oracle_effects(case, effect_settings())
     all_edges = [
         (abs(value), pair, source, target)
         for pair, dense in enumerate(effects)
@@ -328,8 +328,8 @@ def test_graph_holds_the_oracles_strongest_edges(
 
 @pytest.mark.parametrize("rows", [1, 7, 10_000])
 def test_packs_do_not_matter(gpt2: Case, rows: int) -> None:
-    whole = engine_effects(gpt2, GraphSettings())
-    split = engine_effects(gpt2, GraphSettings(), rows=rows)
+    whole = engine_effects(gpt2, effect_settings())
+    split = engine_effects(gpt2, effect_settings(), rows=rows)
     assert largest_deviation(split, whole) < 1e-9
 
 
@@ -350,13 +350,13 @@ def test_the_oracle_says_the_same_with_a_pass_for_each_feature(
 
 
 def test_a_wrong_sign_is_noticed(gpt2: Case) -> None:
-    settings = GraphSettings()
+    settings = effect_settings()
     engine = engine_effects(gpt2, settings)
     assert largest_deviation(engine, [-rows for rows in oracle_effects(gpt2, settings)]) > 1.0
 
 
 def test_one_wrong_edge_is_noticed(gpt2: Case) -> None:
-    settings = GraphSettings()
+    settings = effect_settings()
     engine, oracle = engine_effects(gpt2, settings), oracle_effects(gpt2, settings)
     sizes = oracle[1].abs()
     least = sizes.masked_fill(sizes <= FAINT * sizes.max(), torch.inf).argmin()
@@ -370,7 +370,7 @@ def test_an_sae_one_hook_away_is_noticed(bridge_of: BridgeOf) -> None:
     moved = in_dtype(case.oracle.saes, "float64")
     moved[1].cfg.metadata.hook_name = "blocks.1.hook_resid_pre"
     wrong = case._replace(oracle=Oracle(bridge, moved, case.oracle.ids[0].tolist()))
-    settings = GraphSettings()
+    settings = effect_settings()
     engine = engine_effects(case, settings)
     assert largest_deviation(engine, oracle_effects(wrong, settings)) > 0.01
 
@@ -385,4 +385,4 @@ def test_reencoding_a_topk_sae_would_be_noticed(bridge_of: BridgeOf) -> None:
     masked[:, feature] = 0
     again = sae.encode(stream - (sae.decode(acts) - sae.decode(masked)))
     assert not torch.equal(again != 0, masked != 0)
-    check_against_oracle(case, GraphSettings(), lambda name, value: None)
+    check_against_oracle(case, effect_settings(), lambda name, value: None)

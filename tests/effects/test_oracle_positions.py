@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations, ablations_of, places_of
 from sae_graphs.effects.arrays import Effects
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.exact import measure, measure_outputs
 from sae_graphs.effects.settings import GraphSettings
 from tests.conftest import BridgeOf
@@ -23,10 +22,11 @@ from tests.support.against_oracle import (
     largest_deviation,
     put,
 )
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.models import ARCHITECTURES, PROMPT
 from tests.support.slow import crossed, only
 
-EACH = GraphSettings(ablate="each", read="all")
+EACH = effect_settings(ablate="each", read="all")
 N_TOKENS = 10
 
 
@@ -79,7 +79,7 @@ def test_each_position_read_at_one(
     bridge_of: BridgeOf, record_property: Record, architecture: str, dtype: str
 ) -> None:
     case = case_of(bridge_of(architecture, dtype), "post", kinds_for(architecture), dtype)
-    worst = check_each_position(case, GraphSettings(ablate="each", read=6, ablate_first=True))
+    worst = check_each_position(case, effect_settings(ablate="each", read=6, ablate_first=True))
     record_property(f"deviation {dtype} each position", worst)
     assert worst < RELATIVE
 
@@ -89,7 +89,7 @@ def test_each_position_adds_up_where_all_is_one_position(bridge_of: BridgeOf) ->
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
     clean = case.model.clean_run(PROMPT)
     together, each = (
-        places_of(clean, GraphSettings(ablate=ablate, read=-1)) for ablate in ("all", "each")
+        places_of(clean, effect_settings(ablate=ablate, read=-1)) for ablate in ("all", "each")
     )
     whole, single = ablations_of(clean, 1, together), ablations_of(clean, 1, each)
     once = whole.features[torch.bincount(whole.copies) == 1]
@@ -113,7 +113,7 @@ def test_output_tokens(
     case = case_of(bridge_of(architecture, "float64"), stack, kinds_for(architecture), "float64")
     clean = case.model.clean_run(PROMPT)
     tokens, contrast = torch.tensor([7, 3, 40]), 11
-    for settings in (GraphSettings(), GraphSettings(read=5, ablate="read")):
+    for settings in (effect_settings(), effect_settings(read=5, ablate="read")):
         places = places_of(clean, settings)
         ablated = places.ablated.nonzero()[:, 0].tolist()
         for depth in (len(clean.points) - 1, 0):
@@ -133,7 +133,7 @@ def test_output_tokens(
 
 def test_graphs_end_in_words(bridge_of: BridgeOf) -> None:
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
-    graph = causal_graph(case.model, PROMPT, outputs=3, min_path_edges=1)
+    graph = effect_graph(case.model, PROMPT, outputs=3, min_path_edges=1)
     top = case.oracle.logits[-1].softmax(-1).topk(3)
     assert [output.token_id for output in graph.run.outputs] == top.indices.tolist()
     assert [o.probability for o in graph.run.outputs] == pytest.approx(top.values.tolist(), 1e-5)
@@ -151,7 +151,7 @@ def test_graphs_end_in_words(bridge_of: BridgeOf) -> None:
 
 def test_a_difference_of_two_tokens(bridge_of: BridgeOf) -> None:
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
-    graph = causal_graph(case.model, PROMPT, target=" cat", contrast=" dog", min_path_edges=1)
+    graph = effect_graph(case.model, PROMPT, target=" cat", contrast=" dog", min_path_edges=1)
     (output,) = graph.run.outputs
     assert (output.token, output.contrast) == (" cat", " dog")
     cat, dog = (case.model.tokenizer.encode(t, add_special_tokens=False) for t in (" cat", " dog"))
@@ -168,12 +168,12 @@ def test_the_text_of_a_contrast_need_not_be_the_token_shown(
 ) -> None:
     case = case_of(bridge_of("gpt2", "float64"), "pre", ["standard"], "float64")
     options: dict[str, Any] = {"target": " cat", "contrast": " dog", "min_path_edges": 1}
-    plain = causal_graph(case.model, PROMPT, **options)
+    plain = effect_graph(case.model, PROMPT, **options)
     shown = type(case.model).token_string
     monkeypatch.setattr(
         type(case.model), "token_string", lambda model, i: shown(model, i).replace(" ", "\u2581")
     )
-    graph = causal_graph(case.model, PROMPT, **options)
+    graph = effect_graph(case.model, PROMPT, **options)
     (output,) = graph.run.outputs
     assert (output.token, output.contrast) == ("\u2581cat", "\u2581dog")
     assert [(str(e.source), str(e.target), e.effect) for e in graph.edges] == [
@@ -188,7 +188,7 @@ def test_position_resolved_outputs(bridge_of: BridgeOf, read: Any, method: Any) 
     last = N_TOKENS - 1 if read == "all" else read
     options: dict[str, Any] = {"ablate": "each", "read": read, "layers": "0:2", "method": method}
     options |= {"target": " cat", "min_path_edges": 1, "top_k": 50}
-    graph = causal_graph(case.model, PROMPT, **options)
+    graph = effect_graph(case.model, PROMPT, **options)
     ends = graph.find_edges(layer="2")
     assert {edge.target.position for edge in ends} == {last}
     assert len({edge.source.position for edge in ends}) > 1

@@ -19,7 +19,6 @@ from sae_graphs import checkpoint
 from sae_graphs.effects import experiment as measuring
 from sae_graphs.effects import partial as resume
 from sae_graphs.effects.arrays import Effects
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.replot import replot
 from sae_graphs.effects.tensors import about_file, read_layer, write_tensors
@@ -30,6 +29,7 @@ from sae_graphs.model.interventions import scale
 from sae_graphs.runs import EFFECTS
 from tests.conftest import BridgeOf
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.effects import effects_of
 from tests.support.models import OTHER_PROMPT, PROMPT, STACKS, random_stack
 from tests.support.slow import first
@@ -77,7 +77,7 @@ def interrupted(
     model: InstrumentedModel, folder: Path, measured: list[int], *, depth: int = 2, **options: Any
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        causal_graph(
+        effect_graph(
             model, PROMPT, resume=folder, progress=stop_in_layer(depth, measured), **options
         )
     measured.clear()
@@ -91,7 +91,7 @@ def interrupted(
 def test_a_stopped_run_measures_only_what_is_left(
     tiny: InstrumentedModel, tmp_path: Path, measured: list[int], options: dict[str, Any]
 ) -> None:
-    whole = causal_graph(tiny, PROMPT, **options)
+    whole = effect_graph(tiny, PROMPT, **options)
     layers = list(measured)
     measured.clear()
     folder = tmp_path / "partial"
@@ -103,7 +103,7 @@ def test_a_stopped_run_measures_only_what_is_left(
     told: list[tuple[int, ...]] = []
     partial = Partial(folder, told=lambda *found: told.append(found))
     done: list[tuple[int, int]] = []
-    again = causal_graph(
+    again = effect_graph(
         tiny, PROMPT, resume=partial, progress=lambda *at: done.append(at), **options
     )
     assert again == whole
@@ -120,7 +120,7 @@ def test_stopped_again_and_again(
 ) -> None:
     for depth in (0, 1, 1, 2):
         interrupted(tiny, tmp_path, measured, depth=depth)
-    assert causal_graph(tiny, PROMPT, resume=tmp_path) == causal_graph(tiny, PROMPT)
+    assert effect_graph(tiny, PROMPT, resume=tmp_path) == effect_graph(tiny, PROMPT)
     assert measured[:1] == [2]
 
 
@@ -128,9 +128,9 @@ def test_stopped_again_and_again(
 def test_a_done_run_needs_no_measuring(
     tiny: InstrumentedModel, tmp_path: Path, measured: list[int]
 ) -> None:
-    first = causal_graph(tiny, PROMPT, resume=tmp_path)
+    first = effect_graph(tiny, PROMPT, resume=tmp_path)
     measured.clear()
-    assert causal_graph(tiny, PROMPT, resume=tmp_path) == first
+    assert effect_graph(tiny, PROMPT, resume=tmp_path) == first
     assert measured == []
 
 
@@ -141,17 +141,17 @@ def test_effects_are_saved_from_a_stopped_run(
     file = tmp_path / "run" / EFFECTS
     interrupted(tiny, tmp_path / "partial", measured, effects=file)
     assert not file.exists()
-    graph = causal_graph(tiny, PROMPT, resume=tmp_path / "partial", effects=file)
+    graph = effect_graph(tiny, PROMPT, resume=tmp_path / "partial", effects=file)
     assert measured == [2]
     graph.save(tmp_path / "run")
-    assert replot(tmp_path / "run") == graph == causal_graph(tiny, PROMPT)
+    assert replot(tmp_path / "run") == graph == effect_graph(tiny, PROMPT)
 
 
 def test_a_short_run_writes_nothing(
     tiny: InstrumentedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "partial"
-    assert causal_graph(tiny, PROMPT, resume=folder) == causal_graph(tiny, PROMPT)
+    assert effect_graph(tiny, PROMPT, resume=folder) == effect_graph(tiny, PROMPT)
     assert not folder.exists()
 
 
@@ -204,8 +204,8 @@ def test_only_what_changes_no_number_is_taken_over(
     told: list[int] = []
     partial = Partial(tmp_path, told=lambda done, layers: told.append(done))
     arguments = {"prompt": PROMPT, **options}
-    graph = causal_graph(tiny, **arguments, resume=partial)
-    assert graph == causal_graph(tiny, **arguments)
+    graph = effect_graph(tiny, **arguments, resume=partial)
+    assert graph == effect_graph(tiny, **arguments)
     assert told == ([2] if reused else [])
 
 
@@ -230,7 +230,7 @@ def test_other_weights_are_another_run(
         try:
             if weights is not None:
                 weights.view(-1)[3] += 1e-3
-            causal_graph(InstrumentedModel(bridge, saes, name=name), PROMPT, resume=partial)
+            effect_graph(InstrumentedModel(bridge, saes, name=name), PROMPT, resume=partial)
         finally:
             if weights is not None:
                 weights.copy_(before)
@@ -249,7 +249,7 @@ def test_a_damaged_layer_is_measured_again(
     write_tensors(foreign, {}, {"schema": "other"})
     broken = {"cut": data[:-8], "empty": b"", "text": b"hello", "foreign": foreign.read_bytes()}
     file.write_bytes(broken[damage])
-    assert causal_graph(tiny, PROMPT, resume=tmp_path) == causal_graph(tiny, PROMPT)
+    assert effect_graph(tiny, PROMPT, resume=tmp_path) == effect_graph(tiny, PROMPT)
     assert measured[:2] == [1, 2]
 
 
@@ -260,7 +260,7 @@ def test_a_layer_that_goes_away_is_measured_again(
     """Another run of the same kind may be done, and remove the folder."""
     interrupted(tiny, tmp_path, measured)
     partial = Partial(tmp_path, told=lambda *_: (tmp_path / "layer-1.safetensors").unlink())
-    assert causal_graph(tiny, PROMPT, resume=partial) == causal_graph(tiny, PROMPT)
+    assert effect_graph(tiny, PROMPT, resume=partial) == effect_graph(tiny, PROMPT)
     assert measured[:2] == [1, 2]
 
 
@@ -272,18 +272,18 @@ def test_a_run_goes_on_where_nothing_can_be_written(
     tiny: InstrumentedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    graph = causal_graph(tiny, PROMPT, resume=tmp_path / "file" / "partial")
-    assert graph == causal_graph(tiny, PROMPT)
+    graph = effect_graph(tiny, PROMPT, resume=tmp_path / "file" / "partial")
+    assert graph == effect_graph(tiny, PROMPT)
     assert "could not be resumed" in caplog.text
     with pytest.raises(SaeGraphsError, match="cannot write"):
-        causal_graph(tiny, PROMPT, effects=tmp_path / "file" / EFFECTS)
+        effect_graph(tiny, PROMPT, effects=tmp_path / "file" / EFFECTS)
 
 
 @pytest.mark.usefixtures("eager")
 def test_what_is_not_ours_stays(tiny: InstrumentedModel, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     partial = Partial(tmp_path)
-    causal_graph(tiny, PROMPT, resume=partial)
+    effect_graph(tiny, PROMPT, resume=partial)
     partial.remove()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -340,7 +340,7 @@ def test_the_command_says_how_to_go_on_and_goes_on(
     tmp_path: Path,
     effects: tuple[str, ...],
 ) -> None:
-    words = ("graph", "Copyright (C", "--formats", "dot", *effects)
+    words = ("graph", "Copyright (C", *EFFECT, "--formats", "dot", *effects)
     assert commands(*words, "--out", "whole").code == 0
     plain = measuring.layer_effects
 

@@ -21,7 +21,6 @@ from safetensors.numpy import load_file, save_file
 import sae_graphs as sg
 from sae_graphs.effects import saving
 from sae_graphs.effects.arrays import Effects
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.replot import replot
 from sae_graphs.effects.saved import SavedEffects
 from sae_graphs.effects.tensors import layer_tensors, merge_tensors, read_layer, write_tensors
@@ -31,6 +30,7 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
 from sae_graphs.runs import EFFECTS, folder_for
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.models import PROMPT
 from tests.support.slow import examples, first, only
 
@@ -56,7 +56,7 @@ def measured(graph: CausalGraph) -> list[tuple[str, str, float]]:
 
 
 def saved_run(model: InstrumentedModel, prompt: str, folder: Path, **options: Any) -> CausalGraph:
-    graph = causal_graph(model, prompt, effects=folder / EFFECTS, **options)
+    graph = effect_graph(model, prompt, effects=folder / EFFECTS, **options)
     graph.save(folder)
     return graph
 
@@ -149,7 +149,7 @@ def test_every_effect_is_saved_as_it_was_measured(
 ) -> None:
     graph, folder = saved
     tensors = load_file(folder / EFFECTS)
-    everything = causal_graph(tiny, PROMPT, top_k=10**6, min_path_edges=1)
+    everything = effect_graph(tiny, PROMPT, top_k=10**6, min_path_edges=1)
     held = {
         (f"{depth}.{source}", f"{depth + 1}.{target}", value)
         for depth in range(3)
@@ -171,7 +171,7 @@ def test_nothing_else_is_left_beside_the_file(saved: Saved) -> None:
 
 
 def test_saving_changes_nothing(tiny: InstrumentedModel, saved: Saved) -> None:
-    assert saved[0] == causal_graph(tiny, PROMPT)
+    assert saved[0] == effect_graph(tiny, PROMPT)
 
 
 # -- drawn again -----------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_other_settings_give_the_graph_of_a_new_run(
     for top_k, shortest in ((1, 1), (5, 2), (40, 1), (10**6, 2)):
         chosen = {"top_k": top_k, "per": per, "min_path_edges": shortest}
         assert_drawn_alike(
-            replot(tmp_path, **chosen), causal_graph(tiny, PROMPT, **{**options, **chosen})
+            replot(tmp_path, **chosen), effect_graph(tiny, PROMPT, **{**options, **chosen})
         )
 
 
@@ -229,7 +229,7 @@ def test_on_the_bundled_model(
     graph = saved_run(demo, "Copyright (C", tmp_path, **options)
     assert replot(tmp_path) == graph
     for top_k in (3, 12):
-        fresh = causal_graph(demo, "Copyright (C", top_k=top_k, **options)
+        fresh = effect_graph(demo, "Copyright (C", top_k=top_k, **options)
         again = replot(tmp_path, top_k=top_k)
         assert_drawn_alike(again, fresh)
         for node in again.nodes:
@@ -242,7 +242,7 @@ def test_on_the_bundled_model(
 
 def test_a_range_of_the_layers(tiny: InstrumentedModel, saved: Saved) -> None:
     for layers in (("0", "2"), ("1", "3"), ("1", "2")):
-        fresh = causal_graph(tiny, PROMPT, layers=layers, min_path_edges=1)
+        fresh = effect_graph(tiny, PROMPT, layers=layers, min_path_edges=1)
         assert_drawn_alike(replot(saved[1], layers=layers, min_path_edges=1), fresh)
 
 
@@ -252,7 +252,7 @@ def test_layers_before_the_output_tokens_leave_them_out(
     saved_run(tiny, PROMPT, tmp_path, outputs=3)
     part = replot(tmp_path, layers=("0", "2"))
     assert part.run.outputs == () and not any(node.feature.is_output for node in part.nodes)
-    assert measured(part) == measured(causal_graph(tiny, PROMPT, layers=("0", "2")))
+    assert measured(part) == measured(effect_graph(tiny, PROMPT, layers=("0", "2")))
     assert replot(tmp_path, layers=("2", "3")).run.outputs
 
 
@@ -262,7 +262,7 @@ def test_pinned_features(tiny: InstrumentedModel, tmp_path: Path, ablate: Any) -
     first = graph.edges[0].source
     pins = [str(first), first.layer + "." + str(first.index)]
     for pin in pins:
-        fresh = causal_graph(tiny, PROMPT, ablate=ablate, pin=(pin,), top_k=20)
+        fresh = effect_graph(tiny, PROMPT, ablate=ablate, pin=(pin,), top_k=20)
         again = replot(tmp_path, pin=pin, top_k=20)
         assert [(e.source, e.target) for e in again.edges] == [
             (e.source, e.target) for e in fresh.edges
@@ -294,7 +294,7 @@ def test_an_empty_choice_says_why_and_a_full_one_no_longer(
     assert not graph.edges and any("no path" in warning for warning in graph.run.warnings)
     full = replot(tmp_path, top_k=8, per="layer")
     assert full.edges and not any("no path" in warning for warning in full.run.warnings)
-    assert measured(full) == measured(causal_graph(tiny, PROMPT))
+    assert measured(full) == measured(effect_graph(tiny, PROMPT))
 
 
 # -- what does not fit -----------------------------------------------------------------------------
@@ -325,17 +325,17 @@ def test_settings_that_do_not_fit(saved: Saved, options: dict[str, Any], message
 def test_without_saved_effects(tiny: InstrumentedModel, tmp_path: Path) -> None:
     with pytest.raises(GraphFileError, match="cannot read"):
         replot(tmp_path / "nowhere")
-    causal_graph(tiny, PROMPT).save(tmp_path)
+    effect_graph(tiny, PROMPT).save(tmp_path)
     with pytest.raises(GraphFileError, match="--save-effects"):
         replot(tmp_path)
 
 
 def test_effects_of_another_run(tiny: InstrumentedModel, saved: Saved, tmp_path: Path) -> None:
     for options in ({"ablate": "read"}, {"seed": 3}, {"intervention": scale(0.5)}):
-        causal_graph(tiny, PROMPT, **options).save(saved[1])
+        effect_graph(tiny, PROMPT, **options).save(saved[1])
         with pytest.raises(GraphFileError, match="another run"):
             replot(saved[1])
-    causal_graph(tiny, PROMPT, top_k=3).save(saved[1])  # another choice of the same effects
+    effect_graph(tiny, PROMPT, top_k=3).save(saved[1])  # another choice of the same effects
     assert measured(replot(saved[1], top_k=8)) == measured(saved[0])
 
 
@@ -399,7 +399,7 @@ def test_effects_of_another_schema(saved: Saved) -> None:
 
 @pytest.mark.slow
 def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path) -> None:
-    answer = commands("graph", "Copyright (C", "--save-effects", "--formats", "dot")
+    answer = commands("graph", "Copyright (C", *EFFECT, "--save-effects", "--formats", "dot")
     assert answer.code == 0, answer.err
     folder = tmp_path / "outputs" / "copyright-c"
     record = json.loads((folder / "run.json").read_text())
@@ -428,7 +428,7 @@ def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path)
 @pytest.mark.slow
 def test_saved_effects_outlive_plain_runs(commands: Commands, tmp_path: Path) -> None:
     """Runs that save none go elsewhere; told to go there, they refuse before loading anything."""
-    plain = ("graph", "Copyright (C", "--formats", "dot")
+    plain = ("graph", "Copyright (C", *EFFECT, "--formats", "dot")
     assert commands(*plain, "--save-effects").code == 0
     kept = (tmp_path / "outputs" / "copyright-c" / EFFECTS).read_bytes()
     for _ in range(2):
@@ -479,7 +479,7 @@ def test_output_tokens_that_are_not_drawn(tiny: InstrumentedModel, tmp_path: Pat
     assert said in replot(tmp_path).run.warnings
     full = replot(tmp_path, top_k=10**6)
     assert not any("output tokens" in warning for warning in full.run.warnings)
-    pinned = causal_graph(tiny, PROMPT, outputs=2, pin=(str(graph.edges[-1].source),))
+    pinned = effect_graph(tiny, PROMPT, outputs=2, pin=(str(graph.edges[-1].source),))
     if graph.edges[-1].source.layer != "3":
         (warning,) = [text for text in pinned.run.warnings if "output tokens" in text]
         assert warning.endswith("no ablation in layer 3 changed their logits")
@@ -488,7 +488,7 @@ def test_output_tokens_that_are_not_drawn(tiny: InstrumentedModel, tmp_path: Pat
 @pytest.mark.slow
 def test_from_what_was_drawn_from(commands: Commands, tmp_path: Path) -> None:
     """A re-plot carries the effects on, and may take its own place."""
-    commands("graph", "Copyright (C", "--save-effects", "--formats", "dot", "--out", "a")
+    commands("graph", "Copyright (C", *EFFECT, "--save-effects", "--formats", "dot", "--out", "a")
     first = CausalGraph.load("a")
     for source, target in (("a", "b"), ("b", "b"), ("b", "c")):
         answer = commands(
@@ -505,7 +505,7 @@ def test_from_what_was_drawn_from(commands: Commands, tmp_path: Path) -> None:
 def test_from_with_layers_or_pins_keeps_the_effects_where_they_are(
     commands: Commands, tmp_path: Path
 ) -> None:
-    commands("graph", "Copyright (C", "--save-effects", "--formats", "dot", "--out", "a")
+    commands("graph", "Copyright (C", *EFFECT, "--save-effects", "--formats", "dot", "--out", "a")
     pin = str(CausalGraph.load("a").edges[0].source)
     answer = commands("graph", "--from", "a", "--pin", pin, "--formats", "dot")
     assert answer.code == 0, answer.err
@@ -541,7 +541,7 @@ def test_mistakes_with_from(
 
 
 def test_from_a_folder_without_effects(commands: Commands) -> None:
-    commands("graph", "Copyright (C", "--formats", "dot", "--out", "here")
+    commands("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
     for folder, named in (("here", "--save-effects"), ("nowhere", "nowhere")):
         answer = commands("graph", "--from", folder, "--top-k", "3")
         assert answer.code == 2 and named in answer.err

@@ -10,9 +10,7 @@ import torch
 
 from sae_graphs.effects.ablations import Places, ablations_of, places_of
 from sae_graphs.effects.anatomy import Writes
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.describe import token_effects
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.effects.writers import Peaks, Scrubbing, peaks_of, writers_of, written_shares
 from sae_graphs.graph.anatomy import BlockShare
 from sae_graphs.graph.records import FeatureId
@@ -21,6 +19,7 @@ from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.conftest import BridgeOf
 from tests.support.against_oracle import RELATIVE, Case, Record, case_of
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import ARCHITECTURES, PROMPT
 from tests.support.parts_oracle import Parts, PartsOracle, encoder_by_hand
@@ -32,7 +31,7 @@ FEATURES_EACH = 6
 
 def run_of(model: InstrumentedModel, ablate: str = "all") -> tuple[CleanRun, Places]:
     clean = model.clean_run(PROMPT)
-    return clean, places_of(clean, GraphSettings(ablate=ablate))  # type: ignore[arg-type]
+    return clean, places_of(clean, effect_settings(ablate=ablate))  # type: ignore[arg-type]
 
 
 def some_features(
@@ -214,7 +213,7 @@ def test_a_feature_at_many_positions(tiny: InstrumentedModel) -> None:
 
 def test_what_a_node_names(tiny: InstrumentedModel) -> None:
     """The strongest three, strongest first; no share of a hundredth or less; scrubbers remove."""
-    graph = causal_graph(tiny, PROMPT)
+    graph = effect_graph(tiny, PROMPT)
     clean, places = run_of(tiny)
     peaks = peaks_of(tiny, clean, [node.feature for node in graph.nodes], places)
     writes = writes_of(tiny, clean, peaks, places)
@@ -254,7 +253,7 @@ SCRUBBED = {"0.0": [("attention", 1, 0.75)]}
 
 
 def test_by_hand() -> None:
-    graph = causal_graph(linear_model(), "ab", min_path_edges=1, top_k=100)
+    graph = effect_graph(linear_model(), "ab", min_path_edges=1, top_k=100)
     assert WRITTEN.keys() < {str(node.feature) for node in graph.nodes}
     for node in graph.nodes:
         name = str(node.feature)

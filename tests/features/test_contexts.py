@@ -33,6 +33,7 @@ from sae_graphs.features.store import build_store, stream_store
 from sae_graphs.features.token_rows import batches_of_text
 from sae_graphs.graph.records import Context
 from sae_graphs.model.instrument import InstrumentedModel
+from tests.support.effect_graphs import effect_graph
 from tests.support.models import (
     CORPUS,
     N_FEATURES,
@@ -176,7 +177,7 @@ def test_activations_beyond_half_precision_are_stored_as_its_largest(
     store = stored(build_store(model, [rows]))[1]
     assert store["max_activation"].max() > MOST and store["max_activation"].isfinite().all()
     assert store["activations"].max() == MOST
-    nodes = sg.causal_graph(model, PROMPT).nodes
+    nodes = effect_graph(model, PROMPT).nodes
     assert any(max(c.activations) == MOST for node in nodes for c in node.contexts)
 
 
@@ -259,9 +260,9 @@ def test_of_texts_that_end_alike_one_is_shown(model: InstrumentedModel) -> None:
 
 
 def test_graph_nodes_show_contexts(model: InstrumentedModel) -> None:
-    assert all(node.contexts == () for node in sg.causal_graph(model, PROMPT).nodes)
+    assert all(node.contexts == () for node in effect_graph(model, PROMPT).nodes)
     build_store(model, [rows_of(model)])
-    nodes = sg.causal_graph(model, PROMPT).nodes
+    nodes = effect_graph(model, PROMPT).nodes
     assert any(node.contexts for node in nodes)
     for node in nodes:
         layer = model.stack.layers[model.stack.depths[node.feature.layer]]
@@ -356,7 +357,7 @@ def test_a_store_with_infinite_activations_is_damaged_before_anything_is_measure
     spoilt["max_activation"][7] = 7e4
     save_file(spoilt, file, metadata=about)
     with pytest.raises(SaeGraphsError, match=r"damaged \(an activation of feature 7") as caught:
-        sg.causal_graph(model, PROMPT)
+        effect_graph(model, PROMPT)
     one_line(caught)
     assert not ablated
     spoilt["max_activation"][7] = 1.0  # then it is seen when it is read
@@ -373,7 +374,7 @@ def test_a_store_of_other_weights_stops_a_graph_before_anything_is_measured(
     with torch.no_grad():
         model.stack.layers[1].sae.W_dec[:, 0] += 1.0
     with pytest.raises(SaeGraphsError, match="other weights"):
-        sg.causal_graph(model, PROMPT)
+        effect_graph(model, PROMPT)
     assert not ablated
 
 
@@ -405,15 +406,15 @@ def test_a_stale_store_in_the_cache_is_warned_about_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     saes = random_stack(bridge_of("gpt2"), STACKS["mixed"], ["topk"], dtype="float32")
     model = InstrumentedModel(bridge_of("gpt2"), saes)
-    bare = sg.causal_graph(model, PROMPT)
+    bare = effect_graph(model, PROMPT)
     files = build_store(model, [rows_of(model)])
     assert all(tmp_path in file.parents for file in files)
-    whole = sg.causal_graph(model, PROMPT)
+    whole = effect_graph(model, PROMPT)
     assert any(node.contexts for node in whole.nodes)
     assert whole.run.warnings == bare.run.warnings
     for file in files[:2]:
         spoil(file)
-    graph = sg.causal_graph(model, PROMPT)
+    graph = effect_graph(model, PROMPT)
     assert graph.edges == whole.edges
     (warning,) = (w for w in graph.run.warnings if w not in bare.run.warnings)
     assert warning.startswith("no contexts are shown for layers 0, 1: ") and "\n" not in warning
@@ -425,13 +426,13 @@ def test_a_stale_store_in_the_cache_is_warned_about_once(
 def test_contexts_of_different_texts_are_warned_about(model: InstrumentedModel) -> None:
     stream_store(model, lambda: iter(TEXTS))
     assert corpora_of(model) == [["0", "1", "2"]]
-    assert not any("texts" in warning for warning in sg.causal_graph(model, PROMPT).run.warnings)
+    assert not any("texts" in warning for warning in effect_graph(model, PROMPT).run.warnings)
     first = store_file(model, model.stack.layers[0])
     kept = first.read_bytes()
     stream_store(model, lambda: iter([*TEXTS[:-1], TEXTS[-1][::-1]]))
     first.write_bytes(kept)
     assert corpora_of(model) == [["0"], ["1", "2"]]
-    warnings = sg.causal_graph(model, PROMPT).run.warnings
+    warnings = effect_graph(model, PROMPT).run.warnings
     (warning,) = (warning for warning in warnings if "texts" in warning)
     assert warning.startswith("the contexts of layers 0 and of 1, 2 come from different texts; ")
 

@@ -17,7 +17,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import sae_graphs as sg
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features import batches as row_batches
 from sae_graphs.features import reference, store
@@ -37,6 +36,7 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, mean_where_active
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.hub_cache import build, cache_in_use
 from tests.support.linear_model import linear_model
 from tests.support.models import CORPUS, N_FEATURES, PROMPT, STACKS, random_stack, save_saes
@@ -111,7 +111,7 @@ def test_effects_by_hand() -> None:
     to 1.5 leaves y2 below 0, and at a, where it is silent, it stays so."""
     model = linear_model()
     mean = mean_intervention(model, references_of(model, texts=["ab"]))
-    graph = causal_graph(model, "ab", intervention=mean, top_k=100, min_path_edges=1)
+    graph = effect_graph(model, "ab", intervention=mean, top_k=100, min_path_edges=1)
     first = {(str(e.source), str(e.target)): e.effect for e in graph.edges if e.source.layer == "0"}
     assert first == {
         ("0.0", "1.0"): -0.5,
@@ -198,8 +198,8 @@ def test_a_mean_of_nothing_is_zero_ablation(model: InstrumentedModel, ablate: An
     ]
     kind = mean_intervention(model, nothing)
     assert kind.name == "mean (of 9 tokens, abc)"
-    found = causal_graph(model, PROMPT, intervention=kind, ablate=ablate)
-    assert found.edges == causal_graph(model, PROMPT, intervention=ZERO, ablate=ablate).edges
+    found = effect_graph(model, PROMPT, intervention=kind, ablate=ablate)
+    assert found.edges == effect_graph(model, PROMPT, intervention=ZERO, ablate=ablate).edges
 
 
 def test_references_of_different_texts_say_so(model: InstrumentedModel) -> None:
@@ -231,11 +231,11 @@ def test_taken_once_from_the_bundled_text(
 
 @pytest.mark.usefixtures("short")
 def test_a_graph_takes_them(model: InstrumentedModel, runs: list[int]) -> None:
-    graph = causal_graph(model, PROMPT, intervention="mean")
+    graph = effect_graph(model, PROMPT, intervention="mean")
     assert runs
     expected = mean_intervention(model, references_of(model))
     assert graph.run.settings["intervention"] == expected.name
-    assert graph.edges == causal_graph(model, PROMPT, intervention=expected).edges
+    assert graph.edges == effect_graph(model, PROMPT, intervention=expected).edges
 
 
 @pytest.mark.usefixtures("short")
@@ -412,7 +412,16 @@ def test_gpt2_of_the_hub(
         for taken in (True, False):
             runs.clear()
             answer = commands(
-                *("graph", "the cat sat", "--model", "gpt2-small", "--intervention", "mean", *again)
+                *(
+                    "graph",
+                    "the cat sat",
+                    *EFFECT,
+                    "--model",
+                    "gpt2-small",
+                    "--intervention",
+                    "mean",
+                    *again,
+                )
             )
             assert answer.code == 0, answer.err
             assert bool(runs) == taken == ("no reference means yet" in answer.err)

@@ -27,6 +27,7 @@ from sae_graphs.features.partial import LOCK, RECORD, ContextsPartial
 from sae_graphs.features.store import Told, stream_store
 from sae_graphs.features.token_rows import Place, TokenRows, passed
 from sae_graphs.model.instrument import InstrumentedModel
+from tests.support.effect_graphs import effect_graph
 from tests.support.models import CORPUS, PROMPT, STACKS, random_stack, save_saes
 from tests.support.slow import first
 from tests.support.stacks import one_line
@@ -515,7 +516,7 @@ def test_contexts_of_saes_without_a_folder_are_shown(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     files = stream_store(tiny, whole())
     assert all(tmp_path in file.parents for file in files)
-    nodes = sg.causal_graph(tiny, PROMPT).nodes
+    nodes = effect_graph(tiny, PROMPT).nodes
     assert any(node.contexts for node in nodes)
 
 

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.arrays import Effects, MeasuredEdge, keep_top
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.exact import changed_rows
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.node_link import from_networkx
@@ -25,6 +23,7 @@ from sae_graphs.graph.paths import longest_path_edges, on_long_paths, strongest_
 from sae_graphs.graph.records import Context, Edge, FeatureId, TokenEffect
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.effects import effects_of
 from tests.support.graphs import LAYERS, graph_of, node, run_record
 from tests.support.slow import examples
@@ -273,12 +272,12 @@ words = st.lists(
 @very_few
 @given(words)
 def test_edges_go_forward_and_are_deterministic(tiny: InstrumentedModel, prompt: str) -> None:
-    graph = causal_graph(tiny, prompt, min_path_edges=1)
+    graph = effect_graph(tiny, prompt, min_path_edges=1)
     assert graph.edges
     for edge in graph.edges:
         assert graph.depths[edge.target.layer] == graph.depths[edge.source.layer] + 1
     assert graph.run.kept_abs_effect <= graph.run.total_abs_effect * (1 + 1e-12)
-    assert causal_graph(tiny, prompt, min_path_edges=1) == graph
+    assert effect_graph(tiny, prompt, min_path_edges=1) == graph
 
 
 @very_few
@@ -287,7 +286,7 @@ def test_inactive_features_and_scale_one_change_nothing(
     tiny: InstrumentedModel, prompt: str, depth: int
 ) -> None:
     clean = tiny.clean_run(prompt)
-    places = places_of(clean, GraphSettings())
+    places = places_of(clean, effect_settings())
     assert len(ablations_of(clean, depth, places, scale(1))) == 0
     active = set(ablations_of(clean, depth, places).features.tolist())
     acts = clean.activations[depth].dense()[places.ablated]
@@ -302,7 +301,11 @@ def test_only_ablated_positions_change(tiny: InstrumentedModel, prompt: str, dep
     clean = tiny.clean_run(prompt)
     stream = clean.streams[depth]
     acts = clean.activations[depth].dense().T != 0  # [F, T]
-    for options in (GraphSettings(), GraphSettings(ablate="read"), GraphSettings(ablate="each")):
+    for options in (
+        effect_settings(),
+        effect_settings(ablate="read"),
+        effect_settings(ablate="each"),
+    ):
         places = places_of(clean, options)
         ablations = ablations_of(clean, depth, places)
         rows = changed_rows(tiny, clean, ablations)

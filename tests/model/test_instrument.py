@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import sae_graphs as sg
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.exact import packs
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model import language_model
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.replay import PACK_ROWS, steps_between
 from sae_graphs.model.rows import Rows, Where
 from tests.conftest import BridgeOf
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.linear_model import LinearModel, identity_sae, linear_model
 from tests.support.models import ARCHITECTURES, PROMPT, STACKS, random_stack
 
@@ -74,7 +73,7 @@ def test_hooks_are_removed(bridge_of: BridgeOf) -> None:
     bridge = bridge_of("gpt2", "float64")
     model = InstrumentedModel(bridge, random_stack(bridge, STACKS["mixed"], ["standard"]))
     before = list(hooks_of(bridge))
-    sg.causal_graph(model, PROMPT)
+    effect_graph(model, PROMPT)
     assert list(hooks_of(bridge)) == before
 
 
@@ -132,7 +131,7 @@ def test_no_gradients_are_recorded(tiny: InstrumentedModel) -> None:
         clean = tiny.clean_run(PROMPT)
         assert not clean.logits.requires_grad
         assert not any(stream.requires_grad for stream in clean.streams)
-        sg.causal_graph(tiny, PROMPT)
+        effect_graph(tiny, PROMPT)
 
 
 def test_token_strings(tiny: InstrumentedModel) -> None:
@@ -199,20 +198,20 @@ def test_rows_that_go_wrong_are_noticed(
 
     bridge = bridge_of("gpt2", "float64")
     saes = random_stack(bridge, STACKS["pre"], ["standard"])
-    expected = sg.causal_graph(InstrumentedModel(bridge, saes), PROMPT)
+    expected = effect_graph(InstrumentedModel(bridge, saes), PROMPT)
     run_rows: Any = replay.run_rows
     monkeypatch.setattr(replay, "run_rows", lambda *args: run_rows(*args) * 1.01)
     model = InstrumentedModel(bridge, saes)
     model.clean_run(prompt)
     assert not model.replay.rows_alone
-    graph = sg.causal_graph(model, PROMPT)
+    graph = effect_graph(model, PROMPT)
     assert [str(e) for e in graph.edges] == [str(e) for e in expected.edges]
 
 
 def test_all_rows_count_against_the_memory(tiny: InstrumentedModel) -> None:
     """Where rows cannot be run alone, a pack of 40 rows holds four copies of ten tokens."""
     clean = tiny.clean_run(PROMPT)
-    places = places_of(clean, GraphSettings(ablate="read"))
+    places = places_of(clean, effect_settings(ablate="read"))
     ablations = ablations_of(clean, 0, places)
     assert len(ablations) > 8
     sizes = [len(pack) for _, pack in packs(tiny, clean, ablations, places, tiny.end, rows=40)]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sae_graphs.effects import exact as ablation
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.model import preactivations as nearby
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.preactivations import Nearby
@@ -22,6 +21,7 @@ from tests.support.against_oracle import (
     largest_deviation,
     oracle_effects,
 )
+from tests.support.effect_graphs import effect_settings
 from tests.support.models import KINDS, PROMPT, STACKS, random_stack
 
 HALF = 2  # one feature in two is near: tiny SAEs have a quarter of theirs active
@@ -85,7 +85,7 @@ def test_effects_are_exact(
     count_near(monkeypatch, encoded)
     case = case_of(bridge_of(architecture, dtype), "post", ["standard", "jumprelu"], dtype)
     worst = largest_deviation(
-        engine_effects(case, GraphSettings()), oracle_effects(case, GraphSettings())
+        engine_effects(case, effect_settings()), oracle_effects(case, effect_settings())
     )
     record_property(f"deviation {dtype} nearby features", worst)
     assert worst < RELATIVE
@@ -108,8 +108,8 @@ def test_a_feature_left_out_is_noticed(
 
     monkeypatch.setattr(ablation, "nearby", without_one)
     case = case_of(bridge_of("gpt2", "float64"), "post", ["standard", "jumprelu"], "float64")
-    engine = engine_effects(case, GraphSettings())
-    assert largest_deviation(engine, oracle_effects(case, GraphSettings())) > RELATIVE
+    engine = engine_effects(case, effect_settings())
+    assert largest_deviation(engine, oracle_effects(case, effect_settings())) > RELATIVE
 
 
 def count_near(monkeypatch: pytest.MonkeyPatch, encoded: dict[str, int]) -> None:

@@ -19,6 +19,7 @@ from sae_graphs.model.saes import stack_from
 from sae_graphs.model.stream import StreamPoint
 from sae_graphs.pretrained.find_saes import load_stack
 from tests.conftest import BridgeOf
+from tests.support.effect_graphs import effect_graph
 from tests.support.models import KINDS, STACKS, random_sae, save_saes
 from tests.support.stacks import one_line, saes_on
 
@@ -135,7 +136,7 @@ def test_disagreement_on_bos(bridge_of: BridgeOf) -> None:
     saes[2].cfg.metadata.prepend_bos = False
     model = InstrumentedModel(bridge_of(), saes)
     with pytest.raises(SAELoadError, match="disagree on prepend_bos"):
-        sg.causal_graph(model, "the cat")
+        effect_graph(model, "the cat")
 
 
 def test_kinds_that_do_not_work_token_by_token(bridge_of: BridgeOf) -> None:
@@ -153,7 +154,7 @@ def test_mid_hooks_of_a_parallel_model(bridge_of: BridgeOf) -> None:
     """GPT-NeoX has no stream between attention and MLP."""
     model = InstrumentedModel(bridge_of("neox"), saes_on(*STACKS["mid"]))
     with pytest.raises(SAELoadError, match=r"has no blocks\.0\.hook_resid_mid"):
-        sg.causal_graph(model, "the cat")
+        effect_graph(model, "the cat")
 
 
 def test_objects_are_checked_as_loaded_ones_are() -> None:
@@ -178,16 +179,16 @@ def test_a_model_that_is_not_centred_is_told(
     raw = InstrumentedModel(
         bridge_of(), saes_on(*STACKS["pre"], model_from_pretrained_kwargs=wanted)
     )
-    told = sg.causal_graph(raw, "the cat sat").run.warnings
+    told = effect_graph(raw, "the cat sat").run.warnings
     assert any("centred writing weights, and this one's are not" in text for text in told)
     for dtype in ("float32", "bfloat16", "float16"):
         saes = save_saes(saes_on(*STACKS["pre"], model_from_pretrained_kwargs=wanted), tmp_path)
         centred = sg.load(model_folder("gpt2"), saes=saes, dtype=dtype)
         for prompt in ("the cat sat", "the dog ran to the (red cat", "the old house"):
-            told = sg.causal_graph(centred, prompt).run.warnings
+            told = effect_graph(centred, prompt).run.warnings
             assert not any("centred" in text for text in told)
     plain = InstrumentedModel(bridge_of(), saes_on(*STACKS["pre"]))
-    told = sg.causal_graph(plain, "the cat sat").run.warnings
+    told = effect_graph(plain, "the cat sat").run.warnings
     assert not any("centred" in text for text in told)
 
 

@@ -29,6 +29,7 @@ from sae_graphs.pretrained.fetching import Fetch, plan_fetch, run_fetch
 from sae_graphs.pretrained.find_saes import find_saes
 from sae_graphs.pretrained.hub import MARGIN, cached, cached_files, check_disk, fetch
 from sae_graphs.pretrained.models import files_of_model
+from tests.support.effect_graphs import effect_graph
 from tests.support.hub_cache import STACKS, build, snapshot_of
 from tests.support.hub_server import FakeHub, fake_hub
 from tests.support.stacks import one_line
@@ -83,7 +84,7 @@ class Watch:
 def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
     watch = Watch()
     model = sg.load(MODEL, fetching=watch)
-    graph = sg.causal_graph(model, "Copyright (C")
+    graph = effect_graph(model, "Copyright (C")
     assert graph.edges
     assert model.stack.name == RELEASE
     assert [layer.label for layer in model.stack.layers] == [str(n) for n in range(13)]
@@ -105,7 +106,7 @@ def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
     again = sg.load(MODEL, fetching=watch)
     assert len(hub.asked) == before  # no request at all
     assert len(watch.plans) == 1
-    assert sg.causal_graph(again, "Copyright (C").edges == graph.edges
+    assert effect_graph(again, "Copyright (C").edges == graph.edges
 
 
 def test_a_model_alone_fetches_no_saes(hub: FakeHub) -> None:
@@ -135,8 +136,8 @@ def test_only_the_layers_asked_for_are_fetched(hub: FakeHub) -> None:
     assert watch.plans[0][0].n_saes == 3
     held = {name.partition("/")[0] for name in cached_files(REPO)}
     assert held == {f"blocks.{block}.hook_resid_pre" for block in (3, 4, 5)}
-    part = sg.causal_graph(model, "Copyright (C", layers=("3", "5"))
-    whole = sg.causal_graph(sg.load(MODEL), "Copyright (C", layers=("3", "5"))
+    part = effect_graph(model, "Copyright (C", layers=("3", "5"))
+    whole = effect_graph(sg.load(MODEL), "Copyright (C", layers=("3", "5"))
     assert part.edges == whole.edges
 
 

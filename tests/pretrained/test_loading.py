@@ -20,6 +20,7 @@ from sae_graphs.pretrained import bridge, loading
 from sae_graphs.pretrained import find_saes as sae_files
 from sae_graphs.pretrained import sizes as model_size
 from sae_graphs.pretrained.find_saes import load_stack
+from tests.support.effect_graphs import effect_graph
 from tests.support.models import ARCHITECTURES, STACKS, load_bridge, random_sae, save_saes
 from tests.support.stacks import cached, one_line, saes_on
 
@@ -49,7 +50,7 @@ def test_load_carries_the_weight_processing(
         expected = raw - raw.mean(-1, keepdim=True)
         assert torch.allclose(centred, expected, atol=1e-5)
         assert not torch.allclose(centred, raw, atol=1e-3)
-    assert sg.causal_graph(model, prompt).run.total_abs_effect > 0
+    assert effect_graph(model, prompt).run.total_abs_effect > 0
 
 
 def test_saes_that_disagree_on_processing(

@@ -20,7 +20,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import sae_graphs as sg
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SAELoadError
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.support.against_oracle import (
@@ -31,6 +30,7 @@ from tests.support.against_oracle import (
     oracle_effects,
 )
 from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_graph, effect_settings
 from tests.support.hub_cache import HubStack, build, cache_in_use, snapshot_of
 from tests.support.hub_weights import K
 from tests.support.oracle import Oracle
@@ -178,12 +178,12 @@ def test_effects_and_edges_equal_the_oracles(
     first, last = (expected.labels.index(label) for label in expected.at)
     saes = direct_saes(stack, expected.ids[first : last + 1])
     case = Case(part, Oracle(stack.model.model, saes, token_ids(stack, expected.bos)))
-    slow = oracle_effects(case, GraphSettings())
-    worst = largest_deviation(engine_effects(case, GraphSettings(), PROMPT), slow)
+    slow = oracle_effects(case, effect_settings())
+    worst = largest_deviation(engine_effects(case, effect_settings(), PROMPT), slow)
     record_property(f"deviation float64 {name}", worst)
     assert worst < RELATIVE
 
-    graph = sg.causal_graph(part, PROMPT, top_k=TOP_K, min_path_edges=1)
+    graph = effect_graph(part, PROMPT, top_k=TOP_K, min_path_edges=1)
     assert len(graph.edges) == TOP_K * len(slow)
     for edge in graph.edges:
         pair = expected.labels.index(edge.source.layer) - first
@@ -322,8 +322,8 @@ def test_the_same_as_a_hooked_transformer_without_processing(gpt2: Loaded, hooke
 @pytest.mark.slow
 def test_a_hooked_transformer_gives_the_same_graph(gpt2: Loaded, hooked: Any) -> None:
     saes = direct_saes(gpt2, EXPECTED["gpt2-small"].ids)
-    theirs = sg.causal_graph(InstrumentedModel(hooked, saes), PROMPT)
-    ours = sg.causal_graph(gpt2.model, PROMPT)
+    theirs = effect_graph(InstrumentedModel(hooked, saes), PROMPT)
+    ours = effect_graph(gpt2.model, PROMPT)
     assert [(e.source, e.target) for e in ours.edges] == [
         (e.source, e.target) for e in theirs.edges
     ]
@@ -340,7 +340,7 @@ def test_the_command_needs_no_more_than_the_models_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     commands = Commands(monkeypatch, capsys, tmp_path)
-    answer = commands("graph", PROMPT, "--model", "gpt2-small", "--formats", "dot")
+    answer = commands("graph", PROMPT, *EFFECT, "--model", "gpt2-small", "--formats", "dot")
     assert answer.code == 0, answer.err
     graph = sg.CausalGraph.load(next(tmp_path.rglob("graph.json")))
     assert graph.edges

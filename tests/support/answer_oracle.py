@@ -27,7 +27,7 @@ def log_odds(logits: Tensor, token: int, contrast: int | None = None) -> Tensor:
 
 
 class AnswerOracle:
-    """One prompt's answer: a token read at a position, features changed as `change_of` a layer says."""
+    """One answer: a token read at a position; features become what `change_of` their layer says."""
 
     def __init__(
         self, oracle: Oracle, token: int, read: int, change: Change, contrast: int | None = None
@@ -80,9 +80,9 @@ class AnswerOracle:
         self.joint.run({source[0]: self._ablated(source), layer: look})
         chosen = torch.zeros_like(self.joint.activations[layer], dtype=torch.bool)
         chosen[:, position, feature] = True
-        return self._changed(
-            {layer: self.joint.changed(layer, chosen, lambda acts: torch.full_like(acts, seen[0]))}
-        )
+        value = float(seen[0])
+        edit = self.joint.changed(layer, chosen, lambda acts: torch.full_like(acts, value))
+        return self._changed({layer: edit})
 
     def without(self, places: Sequence[Place]) -> float:
         """The score after all of these are changed together, each layer as it is by then."""

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from sae_graphs.effects.ablations import ablations_of
-from sae_graphs.effects.answer.circuit import Spot, Table
+from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.features.reference import Reference, mean_intervention
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.answer import Answer

@@ -13,6 +13,7 @@ from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import Subject, subject
 from sae_graphs.validation.validate import validate
+from tests.support.effect_graphs import effect_settings
 from tests.support.models import CORPUS
 
 
@@ -26,7 +27,7 @@ def subject_of(
 ) -> Subject:
     """The graph's own prompt, or another; `options` are those of a validation."""
     settings = ValidationSettings(**options)
-    return subject(model, prompt, "discovery", how or GraphSettings(), settings, own=own)
+    return subject(model, prompt, "discovery", how or effect_settings(), settings, own=own)
 
 
 def names(*features: str) -> tuple[FeatureId, ...]:

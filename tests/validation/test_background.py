@@ -27,6 +27,7 @@ from sae_graphs.validation.background import (
 from sae_graphs.validation.controls import Member, active_members, selected
 from sae_graphs.validation.evidence import Background, Noise
 from sae_graphs.validation.subjects import ablated_elsewhere, generator_for
+from tests.support.effect_graphs import effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import CONTEXT, CORPUS
 from tests.support.stacks import one_line
@@ -95,7 +96,7 @@ def found_in(
     how: GraphSettings | None = None,
     seed: int = 0,
 ) -> tuple[list[Background], tuple[Noise, ...]]:
-    where = partial(ablated_elsewhere, how=how or GraphSettings())
+    where = partial(ablated_elsewhere, how=how or effect_settings())
     return backgrounds(model, runs, paths, seed, where, lambda n: None)
 
 
@@ -107,7 +108,7 @@ def sometimes_active(runs: list[CleanRun], ablated: Tensor, at: slice = slice(1,
 
 
 def test_snippets_are_split_by_activity(tiny: InstrumentedModel, runs: list[CleanRun]) -> None:
-    ablated = ablated_elsewhere(runs[0], GraphSettings())
+    ablated = ablated_elsewhere(runs[0], effect_settings())
     path = [sometimes_active(runs, ablated)]
     ((found,), _) = found_in(tiny, runs, [path])
     on = [bool(active_members(run, ablated, path)) for run in runs]
@@ -131,8 +132,8 @@ def test_positions_mean_nothing_in_other_text(
     tiny: InstrumentedModel, runs: list[CleanRun]
 ) -> None:
     """A feature at position 25 of its prompt, of which a snippet has 20."""
-    plain = sometimes_active(runs, ablated_elsewhere(runs[0], GraphSettings()))
-    each = GraphSettings(ablate="each")
+    plain = sometimes_active(runs, ablated_elsewhere(runs[0], effect_settings()))
+    each = effect_settings(ablate="each")
     placed = [[plain._replace(position=25), plain._replace(position=3)]]
     assert found_in(tiny, runs, placed, each) == found_in(tiny, runs, [[plain]])
 
@@ -140,7 +141,7 @@ def test_positions_mean_nothing_in_other_text(
 def test_other_text_is_ablated_where_the_graph_is(
     tiny: InstrumentedModel, runs: list[CleanRun]
 ) -> None:
-    read = GraphSettings(ablate="read")
+    read = effect_settings(ablate="read")
     ablated = ablated_elsewhere(runs[0], read)
     assert ablated.nonzero()[:, 0].tolist() == [SNIPPET - 1]
     path = [sometimes_active(runs, ablated, slice(-1, None))]
@@ -148,9 +149,9 @@ def test_other_text_is_ablated_where_the_graph_is(
     kls = [kl_of(tiny, run, ablated, path) for run in runs]
     assert found.everywhere.mean == pytest.approx(sum(kls) / len(runs))
     assert 0 < found.active.n < len(runs) and found.inactive.mean == 0.0
-    first = ablated_elsewhere(runs[0], GraphSettings(ablate_first=True))
-    assert first.all() and not ablated_elsewhere(runs[0], GraphSettings())[0]
-    earlier = ablated_elsewhere(runs[0], GraphSettings(ablate="read", read=-3))
+    first = ablated_elsewhere(runs[0], effect_settings(ablate_first=True))
+    assert first.all() and not ablated_elsewhere(runs[0], effect_settings())[0]
+    earlier = ablated_elsewhere(runs[0], effect_settings(ablate="read", read=-3))
     assert torch.equal(earlier, ablated)  # snippets are read at their end
 
 
@@ -172,7 +173,7 @@ def test_noise_of_more_features_than_there_are() -> None:
 
 
 def test_seeds(tiny: InstrumentedModel, runs: list[CleanRun]) -> None:
-    path = [[sometimes_active(runs, ablated_elsewhere(runs[0], GraphSettings()))]]
+    path = [[sometimes_active(runs, ablated_elsewhere(runs[0], effect_settings()))]]
     assert found_in(tiny, runs, path, seed=1) == found_in(tiny, runs, path, seed=1)
     one, other = (found_in(tiny, runs, path, seed=seed) for seed in (1, 2))
     assert one[0][0].active.mean == other[0][0].active.mean  # only what is drawn differs
@@ -183,7 +184,7 @@ def test_seeds(tiny: InstrumentedModel, runs: list[CleanRun]) -> None:
 def test_one_path_does_not_change_what_another_finds(
     tiny: InstrumentedModel, runs: list[CleanRun]
 ) -> None:
-    path = [sometimes_active(runs, ablated_elsewhere(runs[0], GraphSettings()))]
+    path = [sometimes_active(runs, ablated_elsewhere(runs[0], effect_settings()))]
     alone, _ = found_in(tiny, runs, [path])
     both, _ = found_in(tiny, runs, [path, [Member(2, 3), Member(3, 5)]])
     assert both[0].active.mean == pytest.approx(alone[0].active.mean)
@@ -245,6 +246,6 @@ def test_agreement_between_kinds() -> None:
 
 def test_counts_of_copies(tiny: InstrumentedModel, runs: list[CleanRun]) -> None:
     ticks: list[int] = []
-    where = partial(ablated_elsewhere, how=GraphSettings())
+    where = partial(ablated_elsewhere, how=effect_settings())
     backgrounds(tiny, runs, [[Member(0, 1)], [Member(1, 2)]], 0, where, ticks.append)
     assert sum(ticks) == len(runs) * (2 * 2 + len(NOISE_SIZES))

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.evidence import KeepOnly, Mediation
 from sae_graphs.validation.mediation import keep_only, mediation
+from tests.support.effect_graphs import effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import PROMPT
 from tests.support.subjects import edges, names, subject_of
@@ -103,7 +103,7 @@ def test_positions_of_a_feature_are_told_apart(model: InstrumentedModel) -> None
     """0.0 at a leads to 1.1 at a; 1.1 at b is where a path begins, not where 0.0's change goes."""
     path = names("0.0@1", "1.1@1", "1.1@2", "2.2@2")
     links = edges(("0.0@1", "1.1@1"), ("1.1@1", "2.2@2"), ("1.1@2", "2.2@2"))
-    how = GraphSettings(ablate="each")
+    how = effect_settings(ablate="each")
     here = subject_of(model, "ab", how, target="b", contrast="a")
     found = mediation(here, path, links, lambda n: None)
     # The sources are 0.0 at a, and 1.1 at b. 1.1 at a becomes 2, 1.1 at b 0: (1, 2, 6), (2, 0, -1):

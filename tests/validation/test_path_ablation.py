@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import run_sets, scaled_by
 from sae_graphs.validation import path_ablation
@@ -20,6 +19,7 @@ from sae_graphs.validation.evidence import NullKind, PromptResult
 from sae_graphs.validation.path_ablation import ablate_path
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import generator_for
+from tests.support.effect_graphs import effect_settings
 from tests.support.linear_model import LinearModel, identity_sae, linear_model
 from tests.support.models import OTHER_PROMPT, PROMPT
 from tests.support.subjects import names, subject_of
@@ -94,15 +94,15 @@ def test_feature_zero(model: InstrumentedModel) -> None:
 
 def test_only_where_the_graph_ablates(model: InstrumentedModel) -> None:
     """At b alone, 0.0 is 2: y is (1, 4, 6) and (0, 1, 5), so z is (3, 1, 9)."""
-    found: PromptResult = ablated(model, "0.0", how=GraphSettings(ablate="read"), controls=1)
+    found: PromptResult = ablated(model, "0.0", how=effect_settings(ablate="read"), controls=1)
     assert found.change == pytest.approx(softmax(3, 1, 9)[0] - CLEAN[0])
-    each: PromptResult = ablated(model, "0.0@2", how=GraphSettings(ablate="each"), controls=1)
+    each: PromptResult = ablated(model, "0.0@2", how=effect_settings(ablate="each"), controls=1)
     assert each.change == found.change
     # At a alone: y is (0, 2, 9) and (2, 5, -1), so z is (2 + 4.5, 3, -1 + 2).
-    at_a: PromptResult = ablated(model, "0.0@1", how=GraphSettings(ablate="each"), controls=1)
+    at_a: PromptResult = ablated(model, "0.0@1", how=effect_settings(ablate="each"), controls=1)
     assert at_a.change == pytest.approx(softmax(6.5, 3, 1)[0] - CLEAN[0])
     # In another prompt positions mean nothing: everywhere, which gives (4.5, 1, 7).
-    how = GraphSettings(ablate="each")
+    how = effect_settings(ablate="each")
     other: PromptResult = ablated(model, "0.0@1", how=how, own=False, controls=1)
     assert other.change == pytest.approx(softmax(4.5, 1, 7)[0] - CLEAN[0])
 

@@ -9,8 +9,6 @@ import pytest
 import torch
 from scipy.stats import binom, kstest
 
-from sae_graphs.effects.build import causal_graph
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model import joint
@@ -21,6 +19,7 @@ from sae_graphs.validation.path_ablation import ablate_path
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import Subject, subject
 from sae_graphs.validation.validate import validate
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.planted import (
     CONTRAST,
     LOGIT,
@@ -138,11 +137,11 @@ def test_null_paths_are_drawn_anew(alone: Planted) -> None:
 
 
 def graph_of(case: Planted) -> CausalGraph:
-    return causal_graph(case.model, PROMPT, top_k=40, min_path_edges=1, outputs=2)
+    return effect_graph(case.model, PROMPT, top_k=40, min_path_edges=1, outputs=2)
 
 
 def subject_of(case: Planted, settings: ValidationSettings) -> Subject:
-    return subject(case.model, PROMPT, "discovery", GraphSettings(), settings, own=True)
+    return subject(case.model, PROMPT, "discovery", effect_settings(), settings, own=True)
 
 
 @pytest.mark.parametrize("prompts", [(), OTHER_PROMPTS])

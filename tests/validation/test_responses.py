@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import Selected, changing, run_edits, scaled_by
 from sae_graphs.validation.evidence import Curve
 from sae_graphs.validation.responses import COEFFICIENTS, WIDER, curve, response_curve
 from tests.conftest import BridgeOf
+from tests.support.effect_graphs import effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import KINDS, PROMPT, STACKS, random_stack
 from tests.support.slow import first
@@ -92,7 +92,7 @@ def test_positions_of_cause_and_effect(model: InstrumentedModel) -> None:
 
 
 def test_in_another_prompt_positions_mean_nothing(model: InstrumentedModel) -> None:
-    here = subject_of(model, "ab", GraphSettings(ablate="each"), own=False)
+    here = subject_of(model, "ab", effect_settings(ablate="each"), own=False)
     (cause, effect) = names("0.0@1", "1.1@1")
     assert list(curve(here, [cause], effect, coefficients=[0.0, 2.0]).responses) == [1.0, 9.0]
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation import validate as validation
 from sae_graphs.validation.evidence import UnitReport
 from sae_graphs.validation.partial import ValidationPartial
 from tests.conftest import BridgeOf
+from tests.support.effect_graphs import effect_graph
 from tests.support.models import OTHER_PROMPT, PROMPT, STACKS, random_stack
 from tests.support.slow import first
 from tests.support.subjects import small_validation as run
@@ -26,7 +26,7 @@ Told = list[tuple[int, int]]
 
 @pytest.fixture(scope="module")
 def graph(tiny: InstrumentedModel) -> CausalGraph:
-    return causal_graph(tiny, PROMPT)
+    return effect_graph(tiny, PROMPT)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_other_prompts_and_graphs_are_another_run(
         tested.clear()
     run(tiny, graph, OTHER_PROMPT, resume=tmp_path, quick=True)
     tested.clear()
-    wider = causal_graph(tiny, PROMPT, top_k=9)
+    wider = effect_graph(tiny, PROMPT, top_k=9)
     run(tiny, wider, OTHER_PROMPT, resume=tmp_path, quick=True)
     assert "Graph 1" in tested
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from sae_graphs.effects.build import causal_graph
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes
@@ -21,6 +20,7 @@ from sae_graphs.validation.path_ablation import ablate_path
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.validate import validate
 from tests.conftest import BridgeOf
+from tests.support.effect_graphs import effect_graph
 from tests.support.models import OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
 from tests.support.slow import first
 from tests.support.stacks import one_line
@@ -34,7 +34,7 @@ Told = list[tuple[int, int]]
 
 @pytest.fixture(scope="module")
 def graph(tiny: InstrumentedModel) -> CausalGraph:
-    return causal_graph(tiny, PROMPT)
+    return effect_graph(tiny, PROMPT)
 
 
 def metric_change(result: PromptResult) -> float:
@@ -142,7 +142,7 @@ def test_given_paths_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     ids=str,
 )
 def test_graphs_of_all_kinds(tiny: InstrumentedModel, options: dict[str, Any]) -> None:
-    graph = causal_graph(tiny, PROMPT, min_path_edges=1, **options)
+    graph = effect_graph(tiny, PROMPT, min_path_edges=1, **options)
     report: ValidationReport = run(tiny, graph, OTHER_PROMPT)
     for unit in report.units:
         own = unit.of_discovery
@@ -168,7 +168,7 @@ def half(bridge_of: BridgeOf) -> InstrumentedModel:
 
 @pytest.mark.slow
 def test_in_half_precision(half: InstrumentedModel) -> None:
-    report: ValidationReport = run(half, causal_graph(half, PROMPT), OTHER_PROMPT, curve=CURVE)
+    report: ValidationReport = run(half, effect_graph(half, PROMPT), OTHER_PROMPT, curve=CURVE)
     nulls = [null for unit in report.units for result in unit.results for null in result.nulls]
     kinds = [null.kind for null in nulls if null.refused is None]
     assert {"matched", "scaled", "directions"} <= set(kinds)
@@ -224,7 +224,7 @@ def test_nothing_that_is_given_changes(tiny: InstrumentedModel, graph: CausalGra
     for name, tensor in weights_of(tiny):
         assert torch.equal(tensor, weights[name]), name
         assert not tensor.requires_grad
-    assert causal_graph(tiny, PROMPT) == graph  # and no hook is left
+    assert effect_graph(tiny, PROMPT) == graph  # and no hook is left
 
 
 # -- progress --------------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def test_a_graph_without_edges(tiny: InstrumentedModel, graph: CausalGraph) -> N
 
 
 def test_prompts_that_the_graph_was_found_on_are_no_test_of_it(tiny: InstrumentedModel) -> None:
-    graph = causal_graph(tiny, PROMPT, min_path_edges=1)
+    graph = effect_graph(tiny, PROMPT, min_path_edges=1)
     report = validate(tiny, graph, [PROMPT, OTHER_PROMPT], quick=True, controls=2, paths=0)
     assert isinstance(report, ValidationReport)
     assert (report.discovery, report.test) == ((PROMPT,), (OTHER_PROMPT,))

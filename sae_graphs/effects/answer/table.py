@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations
-from sae_graphs.effects.answer.circuit import Table
 from sae_graphs.effects.answer.measure import Asked, effects_on_answer
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.experiment import Experiment, Progress
 from sae_graphs.effects.gradients import estimate_answer
@@ -77,9 +77,7 @@ def estimates(
     found, done, total = [], 0, sum(map(len, ablations))
     for here in ablations:
         found.append(
-            estimate_answer(
-                asked.model, asked.clean, here, asked.places, asked.answer, steps=steps
-            )
+            estimate_answer(asked.model, asked.clean, here, asked.places, asked.answer, steps=steps)
         )
         done += len(here)
         if progress is not None:
@@ -151,7 +149,7 @@ def _measured(
         def blocks(
             ablations: Ablations = asked_of, told: Callable[[int], None] = told
         ) -> Iterator[Effects]:
-            yield _block(asked, ablations, effects_on_answer(asked, ablations, told=told))
+            yield effects_of(asked, ablations, effects_on_answer(asked, ablations, told=told))
 
         read = blocks() if partial is None else partial.layer(here.depth, blocks)
         found.append(_column(here, list(read), asked.clean.logits))
@@ -160,7 +158,7 @@ def _measured(
     return tuple(found)
 
 
-def _block(asked: Asked, ablations: Ablations, effects: Tensor) -> Effects:
+def effects_of(asked: Asked, ablations: Ablations, effects: Tensor) -> Effects:
     """Effects on the answer as entries: its token is the target."""
     alike = np.ones(len(ablations), dtype=np.int32)
     return Effects(

@@ -20,8 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.effects.answer.circuit import Spot, Table
+from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.joint import Edit, Selected, Sets, activations_of
 from sae_graphs.model.rows import Rows, Where

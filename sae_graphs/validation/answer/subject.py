@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 
 from sae_graphs.effects.ablations import ablations_of
-from sae_graphs.effects.answer.circuit import Spot, Table
+from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.experiment import chosen_intervention
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, quoted

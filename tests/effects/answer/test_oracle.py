@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_graphs.effects.ablations import ablations_of
-from sae_graphs.effects.answer.circuit import Probe, Spot, Table, circuit
+from sae_graphs.effects.answer.circuit import Spot, circuit
 from sae_graphs.effects.answer.coverage import scores_without
 from sae_graphs.effects.answer.flows import candidates, flows_along
 from sae_graphs.effects.answer.measure import (
@@ -19,6 +19,7 @@ from sae_graphs.effects.answer.measure import (
     direct_effects,
     effects_on_answer,
 )
+from sae_graphs.effects.answer.probe import Probe, Table
 from sae_graphs.model.answer import Answer
 from sae_graphs.model.interventions import ZERO, Intervention, mean_where_active
 from tests.conftest import BridgeOf
@@ -85,7 +86,7 @@ def test_effects_on_the_answer(
 ) -> None:
     stack = "gap" if architecture == "llama" else "pre"
     case = case_of(bridge_of(architecture, "float64"), stack, kinds_for(architecture), "float64")
-    asked, table, slow, _ = both(case, kind)
+    _, table, slow, _ = both(case, kind)
     for depth, found in enumerate(table.ablations):
         wanted = torch.stack([slow.effects(depth, at) for at in range(READ + 1)])  # [T, F]
         wanted[0] = 0.0
@@ -150,9 +151,8 @@ def test_what_carries_the_effects(
     case = case_of(bridge_of(architecture, "float64"), "pre", kinds_for(architecture), "float64")
     asked, table, slow, intervention = both(case, kind)
     kept = table.strongest(KEPT)
-    shape = circuit(asked, table, kept, top_k=4)
     probe = Probe(asked, table)
-    probe.look(kept)
+    shape = circuit(probe, kept, top_k=4)
     for spot in kept:
         _check(record_property, "direct effects", probe.direct[spot], slow.direct(spot))
         (alone,) = direct_effects(asked, table.of([spot])).tolist()
@@ -164,7 +164,9 @@ def test_what_carries_the_effects(
     for path, flow in zip(paths, flows_along(asked, table, paths), strict=True):
         _check(record_property, "flows along paths", flow, slow.along(path))
     (together,) = scores_without(asked, [kept], intervention)
-    _check(record_property, "joint effects", together - asked.score, slow.without(kept) - slow.clean)
+    _check(
+        record_property, "joint effects", together - asked.score, slow.without(kept) - slow.clean
+    )
 
 
 def _check(record: Record, name: str, ours: float, wanted: float) -> None:

@@ -98,8 +98,7 @@ def test_every_number_is_known() -> None:
     for feature in ("0.0@3", "1.1@3", "2.2@4"):
         assert graph[feature].effect_on_answer == pytest.approx(-LOGIT)
     first, second, last = (
-        graph.edge(*ends)
-        for ends in (("0.0@3", "1.1@3"), ("1.1@3", "2.2@4"), ("2.2@4", "answer"))
+        graph.edge(*ends) for ends in (("0.0@3", "1.1@3"), ("1.1@3", "2.2@4"), ("2.2@4", "answer"))
     )
     for edge in (first, second):
         assert (edge.effect, edge.relative_effect) == pytest.approx((-ACTIVATION, -1.0))
@@ -109,6 +108,7 @@ def test_every_number_is_known() -> None:
     assert [path.features for path in answer.paths] == [("0.0@3", "1.1@3", "2.2@4")]
     assert answer.paths[0].share == pytest.approx(1.0)
     coverage = answer.coverage
+    assert coverage is not None
     assert coverage.without_kept == coverage.without_any == pytest.approx(10.0)
     assert coverage.only_kept == coverage.clean == answer.score
     assert (coverage.lost, coverage.left) == pytest.approx((1.0, 1.0))

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_graphs.effects.answer.circuit import Spot, Table
+from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.flows import selected
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import Edit, Sets, adding, run_packs, run_sets
 from sae_graphs.validation.answer.controls import (

@@ -306,6 +306,7 @@ def test_the_bundled_model() -> None:
     whole = report.units[0]
     assert whole.necessary and whole.supported and len(whole.features) == 16
     coverage = graph.run.answer.coverage
+    assert coverage is not None
     assert whole.ablated.nats == pytest.approx(coverage.without_kept, abs=1e-3)
     assert report.lost(whole) == pytest.approx(coverage.lost, abs=1e-3)
     assert report.left(whole) == pytest.approx(coverage.left, abs=1e-3)
