@@ -228,7 +228,7 @@ def _paths(graph: CausalGraph, numbers: Mapping[FeatureId, int]) -> list[dict[st
 
 
 def _strength(graph: CausalGraph, path: FeaturePath) -> dict[str, str]:
-    """What a path is ordered by: its `total` |effect|, or what at `least` flows along each arrow."""
+    """What orders a path: its `total` |effect|, or what at `least` flows along each arrow."""
     if graph.run.answer is None:
         return {"total": plain(path.total_abs_effect)}
     return {"least": plain(min(edge.strength for edge in path.edges))}
