@@ -201,13 +201,19 @@ def replot_folder(folder: Path, changed: Mapping[str, object], *, otherwise: str
 
     `otherwise` is the ending where nothing is changed.
     """
-    parts = [f"{name.replace('_', '-')}-{_slug(value)}" for name, value in changed.items()]
+    parts = [_named(name.replace("_", "-"), value) for name, value in changed.items()]
     folder = folder.resolve()
     own = folder.name if folder.is_dir() else folder.parent.name
     root = folder.parent if folder.is_dir() else folder.parent.parent
     found = root / "-".join([own, *(parts or [otherwise])])
     here = Path.cwd()
     return found.relative_to(here) if found.is_relative_to(here) else found
+
+
+def _named(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no-{name}"
+    return f"{name}-{_slug(value)}"
 
 
 def _slug(value: object) -> str:

@@ -38,7 +38,8 @@ def test_the_bundled_model_is_found() -> None:
     folder = bundled_folder()
     assert (folder / "model" / "model.safetensors").is_file()
     assert len(list((folder / "saes").glob("*/sae_weights.safetensors"))) == 7
-    assert len(list((folder / "saes").glob("*/contexts.safetensors"))) == 7
+    for name in ("contexts", "reference"):
+        assert len(list((folder / "saes").glob(f"*/{name}.safetensors"))) == 7
 
 
 def test_what_is_imported_is_declared() -> None:

@@ -45,7 +45,7 @@ PYTHON_ALONE = {
         *("layers", "fetching"),
     },
     "compare": {
-        *("settings", "methods", "intervention", "progress", "fetching"),
+        *("settings", "methods", "progress", "fetching"),
         *("pin", "outputs", "target", "contrast"),  # asked of graphs
     },
 }

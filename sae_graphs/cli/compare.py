@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sae_graphs.cli.console import out, progress
+from sae_graphs.cli.drawing import means_if_asked
 from sae_graphs.cli.options import (
     Ablate,
     AblateFirst,
     AblateOption,
     Device,
     Dtype,
+    InterventionOption,
     Layers,
     Memory,
     Model,
@@ -42,6 +44,7 @@ def compare(
     sae_pattern: SaePattern = None,
     ablate: AblateOption = Ablate.all,
     ablate_first: AblateFirst = False,
+    intervention: InterventionOption = None,
     read: Read = "-1",
     layers: Layers = None,
     steps: Steps = 10,
@@ -56,6 +59,7 @@ def compare(
 
     Example: `sae-graphs compare "Copyright (C"`
     """
+    from sae_graphs.effects.intervention_kinds import parse_intervention
     from sae_graphs.effects.settings import GraphSettings, parse_read
     from sae_graphs.model.stream import parse_layers
 
@@ -69,19 +73,26 @@ def compare(
         prepend_bos=prepend_bos,
         steps=steps,
     )
+    intervention = intervention or "zero"
+    parse_intervention(intervention)  # a mistake is told before anything is loaded
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
     source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
-    compare_and_print(prompt, settings, source, style.value)
+    compare_and_print(prompt, settings, source, style.value, intervention)
 
 
-def compare_and_print(prompt: str, settings: GraphSettings, source: Source, style: str) -> None:
+def compare_and_print(
+    prompt: str, settings: GraphSettings, source: Source, style: str, intervention: str = "zero"
+) -> None:
     """Load, measure, estimate, print."""
     instrumented = source.load()
     from sae_graphs.effects.comparison import compare_methods
 
+    ablated = means_if_asked(instrumented, intervention)
     with progress("comparing", unit="layer pairs by method") as report:
-        found = compare_methods(instrumented, prompt, settings, progress=report)
+        found = compare_methods(
+            instrumented, prompt, settings, intervention=ablated, progress=report
+        )
     from sae_graphs.cli.comparison_table import print_comparison
 
     print_comparison(out, found, style)

@@ -59,7 +59,7 @@ def contexts(
 
     A dataset is streamed: `sae-graphs contexts --dataset NeelNanda/pile-10k --model gpt2-small`.
     Your own: `sae-graphs contexts --text corpus.txt --model DIR --saes DIR`. When it is stopped,
-    the same command goes on from there.
+    the same command goes on from there. Each feature's mean and density are kept, too.
     """
     if text is None and dataset is None:
         raise SaeGraphsError(

@@ -14,6 +14,7 @@ from sae_graphs.cli.options import (
     AblateFirst,
     AblateOfGraph,
     AnnotationsFile,
+    Budget,
     Caption,
     Contrast,
     Dense,
@@ -76,6 +77,7 @@ def graph(
     heads: Heads = False,
     nodes: NodesOption = None,
     dense: Dense = False,
+    budget: Budget = None,
     top_k: TopK = None,
     per: PerOption = None,
     min_path_edges: MinPathEdges = None,
@@ -113,6 +115,8 @@ def graph(
     if from_folder is not None:
         given = _check_given_with_from(context)
         settings_given = {
+            "nodes": nodes,
+            "dense": dense,
             "top_k": top_k,
             "per": None if per is None else per.value,
             "min_path_edges": min_path_edges,
@@ -128,6 +132,7 @@ def graph(
         select=select.value,
         nodes=nodes,
         dense=dense,
+        budget=budget,
         top_k=top_k,
         min_path_edges=min_path_edges,
         per=None if per is None else per.value,
@@ -147,8 +152,6 @@ def graph(
     )
     intervention = intervention or DEFAULT_INTERVENTIONS[settings.select]
     parse_intervention(intervention)  # a mistake is told before anything is loaded
-    if save_effects:
-        settings.check_saves_effects()
     if prompt is None or not prompt.strip():
         raise SaeGraphsError(
             'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
@@ -163,6 +166,8 @@ def graph(
 
 _WITH_FROM = {
     "from_folder": "--from",
+    "nodes": "--nodes",
+    "dense": "--dense",
     "top_k": "--top-k",
     "per": "--per",
     "min_path_edges": "--min-path-edges",

@@ -234,7 +234,18 @@ NodesOption = Annotated[
 ]
 Dense = Annotated[
     bool,
-    kept("--dense", help="Keep features that are on at 30 % of any text, or more, as well."),
+    kept(
+        "--dense/--no-dense",
+        help="Keep features that are on at 30 % of any text, or more, as well.",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    kept(
+        "--budget",
+        help="Features at tokens to measure; the others are judged by gradients.",
+        show_default="what takes five minutes",
+    ),
 ]
 TopK = Annotated[
     int | None,

@@ -53,7 +53,7 @@ from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.next_token import next_tokens
 
 
@@ -66,6 +66,7 @@ def causal_graph(
     select: Select = "answer",
     nodes: int | None = None,
     dense: bool = False,
+    budget: int | None = None,
     top_k: int | None = None,
     per: Per | None = None,
     min_path_edges: int | None = None,
@@ -108,10 +109,16 @@ def causal_graph(
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
     if settings.select == "answer":
-        if effects is not None:
-            settings.check_saves_effects()
-        return answer_graph(model, prompt, settings, intervention, progress)
-    experiment = prepare(model, prompt, settings, intervention or ZERO)
+        return answer_graph(
+            model,
+            prompt,
+            settings,
+            intervention,
+            progress,
+            partial=partial_of(resume, None),
+            effects=None if effects is None else Path(effects),
+        )
+    experiment = prepare(model, prompt, settings, intervention or "zero")
     check_contexts(experiment.model)
     partial = partial_of(resume, effects)
     if partial is not None:

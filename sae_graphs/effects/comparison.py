@@ -32,7 +32,7 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.records import OUTPUT_LAYER
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.interventions import ZERO, Intervention
+from sae_graphs.model.interventions import Intervention
 
 ESTIMATES: tuple[Method, ...] = ("gradient", "integrated-gradients")
 
@@ -58,7 +58,7 @@ def compare_methods(
     top_k: int = TOP_K,
     ablate: Ablate = "all",
     ablate_first: bool = False,
-    intervention: Intervention | str = ZERO,
+    intervention: Intervention | str = "zero",
     read: Read = -1,
     layers: Layers = None,
     pin: Pins = (),

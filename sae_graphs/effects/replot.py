@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_graphs.effects.answer.replot import replot_answer
 from sae_graphs.effects.arrays import NOWHERE, Effects
-from sae_graphs.effects.saved import SavedEffects
+from sae_graphs.effects.saved import NO_ANATOMY, SavedEffects
 from sae_graphs.effects.select import other_warnings, select
-from sae_graphs.effects.settings import GraphSettings, Layers, Per, Pins
+from sae_graphs.effects.settings import GraphSettings, Layers, Per, Pins, flagged
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
 from sae_graphs.keywords import checked
 from sae_graphs.runs import run_folder
-
-NO_ANATOMY = "saved effects hold no anatomies, but for the edges of the run's own graph"
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class _Scope:
 def replot(
     folder: str | Path,
     *,
+    nodes: int | None = None,
+    dense: bool | None = None,
     top_k: int | None = None,
     per: Per | None = None,
     min_path_edges: int | None = None,
@@ -49,16 +50,24 @@ def replot(
     stays as it was in that run; see `GraphSettings` for what it means. Edges and effects are those
     of a new run, to the last digit (with `pin`, but for rounding). Boxes that the run did not
     describe have activations and a page, but neither contexts nor tokens, and new edges no anatomy.
+    Of an answer graph `nodes` (up to 64), `dense` and `top_k` may be other ones; its edges are then
+    those of a new run but for rounding, and `coverage` and `paths` of its record unknown.
     Raises `SaeGraphsError` where the effects are missing or another run's, and for settings that do
     not fit them.
     """
     folder = run_folder(Path(folder))
     saved = CausalGraph.load(folder)
+    of_answers = {"nodes": nodes, "dense": dense}
+    of_effects = {
+        "per": per,
+        "min_path_edges": min_path_edges,
+        "layers": layers,
+        "pin": pin or None,
+    }
     if saved.run.answer is not None:
-        raise SaeGraphsError(
-            f"{folder} holds an answer graph, which saves no effects to draw another from; run the "
-            "prompt again with other options, or with select='effect' (--select effect)"
-        )
+        _refuse(of_effects, "an answer graph", ["nodes", "dense", "top_k"])
+        return replot_answer(folder, saved, nodes=nodes, dense=dense, top_k=top_k)
+    _refuse(of_answers, "a graph of effects (select='effect')", [*of_effects, "top_k"])
     effects = SavedEffects(folder, saved.run)
     run = saved.run
     settings = GraphSettings(
@@ -82,10 +91,10 @@ def replot(
         min_path_edges=shortest,
         n_outputs=len(run.outputs) if to_the_end else 0,
     )
-    nodes, plain = _nodes(saved, effects, chosen.edges)
+    boxes, plain = _nodes(saved, effects, chosen.edges)
     warnings = (*other_warnings(run.warnings), *chosen.warnings)
     if plain:
-        warnings = (*warnings, _not_described(plain, len(nodes)))
+        warnings = (*warnings, _not_described(plain, len(boxes)))
     record = replace(
         run,
         settings={**run.settings, **_changed(settings, shortest)},
@@ -94,10 +103,20 @@ def replot(
         outputs=run.outputs if to_the_end else (),
         warnings=warnings,
     )
-    return assemble(record, nodes, _with_anatomy(saved, chosen.edges))
+    return assemble(record, boxes, _with_anatomy(saved, chosen.edges))
 
 
 # -- the steps -------------------------------------------------------------------------------------
+
+
+def _refuse(foreign: Mapping[str, object], kind: str, fitting: Sequence[str]) -> None:
+    """Raise where an option was given that saved effects of a kind have not."""
+    for name, value in foreign.items():
+        if value is not None:
+            raise SaeGraphsError(
+                f"{flagged(name)} is {value!r}, and the saved effects are those of {kind}, where "
+                f"{quoted(fitting)} may be given anew; leave it out, or run the prompt again"
+            )
 
 
 def _scope(effects: SavedEffects, settings: GraphSettings) -> _Scope:

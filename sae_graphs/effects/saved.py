@@ -29,8 +29,9 @@ from sae_graphs.graph.records import FeatureId, Node, RunRecord
 from sae_graphs.runs import EFFECTS
 
 SCHEMA = "sae_graphs/effects/1"
-KEPT_SETTINGS = ("top_k", "per", "min_path_edges")  # choose among effects, and change none
+KEPT_SETTINGS = ("top_k", "per", "min_path_edges", "nodes", "dense")  # change no effect
 COMMON = "common.safetensors"
+NO_ANATOMY = "saved effects hold no anatomies, but for the edges of the run's own graph"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +65,13 @@ def effects_beside(path: Path) -> Path:
 
 def digest_of(run: RunRecord) -> str:
     """Tells runs apart by what was measured, whatever was drawn of it."""
+    answer = run.answer and dataclasses.replace(
+        run.answer, coverage=None, dense=(), paths=(), stranded=()
+    )
     facts = dataclasses.asdict(
-        dataclasses.replace(run, settings={}, kept_abs_effect=0.0, warnings=(), layers=())
+        dataclasses.replace(
+            run, settings={}, kept_abs_effect=0.0, warnings=(), layers=(), answer=answer
+        )
     )
     facts["settings"] = {k: v for k, v in run.settings.items() if k not in KEPT_SETTINGS}
     facts["layers"] = [(x.label, x.hook_point, x.fvu, x.total_abs_effect) for x in run.layers]
@@ -80,20 +86,8 @@ def write_effects(
     parts: Sequence[Path],
 ) -> None:
     """Merge the layers' files, `parts` by depth, with what else a new choice of edges needs."""
-    tensors: dict[str, NDArray[Any]] = {}
-    for depth, layer in enumerate(layers):
-        for field in dataclasses.fields(layer):
-            held = getattr(layer, field.name)
-            if isinstance(held, np.ndarray):
-                tensors[f"{depth}.{field.name}"] = np.ascontiguousarray(held)
-    nodes = [{"id": str(node.feature), **node_attributes(node)} for node in described]
-    tensors["described"] = np.frombuffer(json.dumps(nodes).encode("ascii"), dtype=np.uint8)
-    about = {
-        "schema": SCHEMA,
-        "run": digest_of(run),
-        "layers": json.dumps([(x.label, x.width, x.neuronpedia_id) for x in layers]),
-        "pairs": str(len(parts)),
-    }
+    tensors = common_tensors(layers, described)
+    about = about_run(SCHEMA, run, layers, len(parts))
     common = parts[0].with_name(COMMON)
     try:
         write_tensors(common, tensors, {})
@@ -103,11 +97,45 @@ def write_effects(
         raise SaeGraphsError(f"cannot write {file}: {problem.strerror or problem}") from problem
 
 
+def common_tensors(
+    layers: Sequence[SavedLayer], described: Iterable[Node]
+) -> dict[str, NDArray[Any]]:
+    """All that is saved beside effects, by name."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for depth, layer in enumerate(layers):
+        for field in dataclasses.fields(layer):
+            held = getattr(layer, field.name)
+            if isinstance(held, np.ndarray):
+                tensors[f"{depth}.{field.name}"] = np.ascontiguousarray(held)
+    nodes = [{"id": str(node.feature), **node_attributes(node)} for node in described]
+    tensors["described"] = json_tensor(nodes)
+    return tensors
+
+
+def json_tensor(value: Any) -> NDArray[np.uint8]:
+    """JSON as bytes."""
+    return np.frombuffer(json.dumps(value).encode("ascii"), dtype=np.uint8)
+
+
+def about_run(
+    schema: str, run: RunRecord, layers: Sequence[SavedLayer], pairs: int
+) -> dict[str, str]:
+    """What a file of effects says of itself: those of so many layers, of this run."""
+    return {
+        "schema": schema,
+        "run": digest_of(run),
+        "layers": json.dumps([(x.label, x.width, x.neuronpedia_id) for x in layers]),
+        "pairs": str(pairs),
+    }
+
+
 class SavedEffects:
     """The effects of a run, read layer by layer when they are asked for.
 
     Raises `GraphFileError` where the file is missing, damaged or another run's.
     """
+
+    schema = SCHEMA
 
     def __init__(self, folder: str | Path, run: RunRecord) -> None:
         self.file = effects_beside(Path(folder))
@@ -118,10 +146,10 @@ class SavedEffects:
         self._n_tokens = len(run.tokens)
         with opened(self.file) as held:
             about = held.metadata() or {}
-            if about.get("schema") != SCHEMA:
+            if about.get("schema") != self.schema:
                 raise GraphFileError(
-                    f"{self.file}: schema is {about.get('schema')!r}, expected {SCHEMA!r}; make "
-                    "the graph again with --save-effects"
+                    f"{self.file}: schema is {about.get('schema')!r}, expected {self.schema!r}; "
+                    "make the graph again with --save-effects"
                 )
             if about.get("run") != digest_of(run):
                 raise GraphFileError(
@@ -143,9 +171,16 @@ class SavedEffects:
 
     def blocks(self, depths: Iterable[int] | None = None) -> Iterator[Effects]:
         """The effects of some layers, by default all, in the blocks that were measured."""
-        widths = [*(width for _, width, _ in self._about), self._outputs]
         for depth in range(self._pairs) if depths is None else depths:
-            yield from read_layer(self.file, depth, (widths[depth], widths[depth + 1]))
+            yield from read_layer(self.file, depth, (self._width(depth), self._targets(depth)))
+
+    def _width(self, depth: int) -> int:
+        """How many features a layer has."""
+        return int(self._about[depth][1])
+
+    def _targets(self, depth: int) -> int:
+        """How many targets a layer's effects may have: features of the next, or output tokens."""
+        return self._width(depth + 1) if depth + 1 < len(self._about) else self._outputs
 
     @cached_property
     def layers(self) -> tuple[SavedLayer, ...]:

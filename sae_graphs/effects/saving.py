@@ -61,11 +61,11 @@ def save_effects(file: Path, partial: Partial, experiment: Experiment, graph: Ca
     further = _further_features(partial.blocks(), experiment, drawn)
     outputs = set(_every_output(experiment)) - drawn
     nodes = described(experiment, {*further, *outputs}).nodes
-    layers = _saved_layers(experiment)
+    layers = saved_layers(experiment)
     write_effects(file, graph.run, layers, [*graph.nodes, *nodes], partial.files())
 
 
-def _saved_layers(experiment: Experiment) -> list[SavedLayer]:
+def saved_layers(experiment: Experiment) -> list[SavedLayer]:
     """What was ablated in each layer, and what its features do on the prompt."""
     layers = []
     for depth, layer in enumerate(experiment.model.stack.layers):

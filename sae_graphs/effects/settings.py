@@ -34,9 +34,11 @@ class GraphSettings:
 
     - `select`: the graph of what the `answer` hangs on, or of the strongest `effect`s of one layer
       on the next, the source's own graph.
-    - `nodes`: in an answer graph, so many features at tokens with the largest |effect on the
-      answer| are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any
+    - `nodes`: in an answer graph, so many features at tokens with the largest |effect| on the
+      answer are kept (16), rarely-on ones alone, unless `dense`: those that are on at 30 % of any
       text, or more, are kept, too.
+    - `budget`: in an answer graph, so many features at tokens are measured, those of the largest
+      gradients; None is as many as five minutes allow, foretold.
     - `top_k` edges with the largest |effect| are kept of each set of effects. In an answer graph
       these are the effects on one target (4); else what `per` names (8): the effects of one
       `layer` on the next, those of one `source` feature, or all of the `graph`.
@@ -66,6 +68,7 @@ class GraphSettings:
     select: Select = "answer"
     nodes: int | None = None
     dense: bool = False
+    budget: int | None = None
     top_k: int | None = None
     min_path_edges: int | None = None
     per: Per | None = None
@@ -102,6 +105,8 @@ class GraphSettings:
         _require_whole("top_k", self.top_k)
         if self.select == "answer":
             _require_whole("nodes", self.nodes)
+            if self.budget is not None:
+                _require_whole("budget", self.budget)
         if self.min_path_edges is not None:
             _require_whole("min_path_edges", self.min_path_edges)
         _require_whole("steps", self.steps)
@@ -129,14 +134,14 @@ class GraphSettings:
                 f"select is {self.select!r}; expected one of {', '.join(get_args(Select))}"
             )
         answer = self.select == "answer"
-        foreign = ("per", "min_path_edges") if answer else ("nodes",)
+        foreign = ("per", "min_path_edges") if answer else ("nodes", "budget")
         given = [name for name in foreign if getattr(self, name) is not None]
         if not answer and self.dense:
             given.append("dense")
         if given:
             other = "effect" if answer else "answer"
             raise SaeGraphsError(
-                f"{_flagged(given[0])} is {getattr(self, given[0])!r}, but is for "
+                f"{flagged(given[0])} is {getattr(self, given[0])!r}, but is for "
                 f"select={other!r} (--select {other}), not for {self.select!r}; leave it out, or "
                 "give that"
             )
@@ -149,18 +154,14 @@ class GraphSettings:
 
     def _check_answer(self) -> None:
         """Raise where an option does not fit an answer graph."""
-        if self.ablate != "each" or self.ablate_first or self.read == "all":
-            given, value = (
-                ("ablate", self.ablate)
-                if self.ablate != "each"
-                else ("read", "all")
-                if self.read == "all"
-                else ("ablate_first", True)
-            )
+        fixed = {"ablate": "each", "ablate_first": False}
+        foreign = [name for name, value in fixed.items() if getattr(self, name) != value]
+        foreign += ["read"] if self.read == "all" else []
+        if foreign:
             raise SaeGraphsError(
-                f"{_flagged(given)} is {value!r}: an answer graph ablates each token but the "
-                "first, and reads the one whose next token is asked for; leave it out, or give "
-                "select='effect' (--select effect)"
+                f"{flagged(foreign[0])} is {getattr(self, foreign[0])!r}: an answer graph ablates "
+                "each token but the first, and reads the one whose next token is asked for; leave "
+                "it out, or give select='effect' (--select effect)"
             )
         if self.outputs:
             raise SaeGraphsError(
@@ -172,14 +173,6 @@ class GraphSettings:
             raise SaeGraphsError(
                 f"{len(self.target)} targets: an answer graph has one answer; give one, or "
                 "select='effect' (--select effect)"
-            )
-
-    def check_saves_effects(self) -> None:
-        """Raise where this kind of graph keeps no effects, to be drawn again from."""
-        if self.select == "answer":
-            raise SaeGraphsError(
-                "saved effects (--save-effects) are those of select='effect' (--select effect); "
-                "leave them out, or give that"
             )
 
     @property
@@ -211,7 +204,9 @@ class GraphSettings:
     def to_json(self) -> Mapping[str, Any]:
         """Plain values, for the graph's record."""
         named = {"target": "targets"}  # as records have it
-        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense")}[self.select]
+        foreign = {"answer": ("per", "min_path_edges"), "effect": ("nodes", "dense", "budget")}[
+            self.select
+        ]
         values = {
             named.get(it.name, it.name): getattr(self, it.name)
             for it in fields(self)
@@ -261,7 +256,7 @@ def _texts(texts: object) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _flagged(name: str) -> str:
+def flagged(name: str) -> str:
     """An option by its name, and by its flag on the command line."""
     return f"{name} (--{name.replace('_', '-')})"
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from sae_graphs.checkpoint import run_key
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.batches import Pace, encoded
 from sae_graphs.features.beside import cache_folder, file_beside, opened, write_tensors
-from sae_graphs.features.token_rows import LENGTH, TokenRows
+from sae_graphs.features.token_rows import TokenRows
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention, mean_where_active
 from sae_graphs.model.saes import SAELayer
@@ -104,18 +105,15 @@ def references_of(
     told = _Told(progress, foretold)
     layers = model.stack.layers
     if texts is not None:
-        found = _measured(model, texts, None, "the texts given", range(len(layers)), told)
-        return [found[depth] for depth in range(len(layers))]
+        every = range(len(layers))
+        found = _measured(model, _rows_of(model, texts, None, "the texts given"), every, told)
+        return [found[depth] for depth in every]
     found = _stored(model)
-    missing = [depth for depth in range(len(layers)) if depth not in found]
-    if not missing:
-        return [found[depth] for depth in range(len(layers))]
-    bundled = bundled_text()
-    kept = _kept_files(model, missing, bundled)
-    found |= _read_kept(model, kept)
-    missing = [depth for depth in missing if depth not in found]
-    if missing:
-        made = _measured(model, bundled, TOKENS, BUNDLED, missing, told)
+    if missing := [depth for depth in range(len(layers)) if depth not in found]:
+        rows = _rows_of(model, bundled_text(), TOKENS, BUNDLED)
+        kept = _kept_files(model, missing, rows)
+        found |= _read_kept(model, kept)
+        made = _measured(model, rows, [depth for depth in missing if depth not in found], told)
         for depth, reference in made.items():
             _keep(kept[depth], layers[depth], reference)
         found |= made
@@ -159,12 +157,10 @@ def _stored(model: InstrumentedModel) -> dict[int, Reference]:
     }
 
 
-def _kept_files(
-    model: InstrumentedModel, depths: Iterable[int], text: Sequence[str]
-) -> dict[int, Path]:
-    """Where the references to a text are kept: a file's name tells what determines its numbers."""
-    facts = [TOKENS, LENGTH, _digest(json.dumps(list(text))), model.stack.prepend_bos]
-    of_model = run_key([model.name, len(model.tokenizer), *facts], model.model.named_parameters())
+def _kept_files(model: InstrumentedModel, depths: Iterable[int], rows: _Rows) -> dict[int, Path]:
+    """Where references are kept: a file's name tells what determines its numbers."""
+    tokens = _digest(json.dumps(rows.tokens.tolist()))
+    of_model = run_key([tokens, rows.corpus], model.model.named_parameters())
     folder, layers = cache_folder("reference"), model.stack.layers
     return {depth: folder / f"{_key(layers[depth], of_model)}.safetensors" for depth in depths}
 
@@ -246,35 +242,57 @@ class _Told:
     foretold: Callable[[float], None] | None
 
 
+class _Rows(NamedTuple):
+    """A text as rows of tokens `[B, T]`, letters that stand for it, and what it is called."""
+
+    tokens: Tensor
+    corpus: str
+    text: str
+
+
+def _rows_of(
+    model: InstrumentedModel, texts: Sequence[str], tokens: int | None, text: str
+) -> _Rows:
+    """The first `tokens` of texts (rounded up to whole rows; None: all); raises where none are."""
+    reader = TokenRows(model, texts)
+    rows = reader.take(2**62 if tokens is None else ceil(tokens / reader.length))
+    if rows is None or rows.shape[1] < 2:
+        raise SaeGraphsError(f"the model reads no two tokens in {text}; give longer texts")
+    return _Rows(rows, reader.place.digest[:16], text)
+
+
 @torch.no_grad()
 def _measured(
-    model: InstrumentedModel,
-    texts: Sequence[str],
-    tokens: int | None,
-    text: str,
-    depths: Sequence[int],
-    told: _Told,
+    model: InstrumentedModel, rows: _Rows, depths: Sequence[int], told: _Told
 ) -> dict[int, Reference]:
-    """References of some layers to the first `tokens` of texts (rounded up to rows; None: all)."""
-    reader = TokenRows(model, texts)
-    pace = Pace(model, reader.length)
-    most = None if tokens is None else ceil(tokens / reader.length)
-    whole = reader.take(most if most is not None else 2**62)
-    if whole is None or whole.shape[1] < 2:
-        raise SaeGraphsError(f"the model reads no two tokens in {text}; give longer texts")
-    layers = model.stack.layers
+    """The references of some layers to rows of tokens."""
+    if not depths:
+        return {}
+    layers, tokens = model.stack.layers, rows.tokens
     tallies = {depth: Tally.empty(layers[depth].n_features) for depth in depths}
-    started, total, done = time.monotonic(), whole.numel(), 0
-    batches = [whole[: pace.least], *whole[pace.least :].split(pace.most)]  # a short one is timed
-    for number, batch in enumerate(batches):
+    pace = Pace(model, tokens.shape[1])
+    started, loading, total, done = time.monotonic(), 0.0, tokens.numel(), 0
+    batches = [tokens[: pace.least], *tokens[pace.least :].split(pace.most)]  # a short one is timed
+    batches = [batch for batch in batches if len(batch)]
+    for batch in batches:
         for n_done, (depth, parts) in enumerate(encoded(model, batch, depths), start=1):
+            loading += _seconds_to_load(layers[depth])
             for _, activations in parts:
                 tallies[depth].add(activations)
             if told.progress is not None:
                 told.progress(done + batch.numel() * n_done // len(depths), total)
+        if done == 0 and told.foretold is not None:  # SAEs are loaded once a batch, or not again
+            running = time.monotonic() - started - loading
+            rest = total / batch.numel() - 1
+            told.foretold(running * rest + loading * (len(batches) - 1))
         done += batch.numel()
-        if number == 0 and told.foretold is not None:
-            told.foretold((time.monotonic() - started) * (total - done) / done)
-    counted = whole[:, 1:].numel()
-    corpus = reader.place.digest[:16]
-    return {depth: tally.reference(counted, corpus, text) for depth, tally in tallies.items()}
+    counted = tokens[:, 1:].numel()
+    return {
+        depth: tally.reference(counted, rows.corpus, rows.text) for depth, tally in tallies.items()
+    }
+
+
+def _seconds_to_load(layer: SAELayer) -> float:
+    before = time.monotonic()
+    _ = layer.sae
+    return time.monotonic() - before

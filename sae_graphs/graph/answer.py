@@ -105,14 +105,15 @@ class AnswerRecord:
     `score` is clean, in nats; `probability` the token's own. Of `measured` features at tokens,
     `exact` ones were ablated, the others estimated by gradients and passed over. `dense` are the
     strongest of those left out, `paths` those that carry most, `stranded` kept features from which
-    no edge leads on.
+    no edge leads on. A graph of other nodes than its run's, drawn from saved effects, has neither
+    `coverage` nor `paths`: these need the model.
     """
 
     score: float
     probability: float
     measured: int
     exact: int
-    coverage: Coverage
+    coverage: Coverage | None
     dense: tuple[FoldedFeature, ...] = ()
     paths: tuple[AnswerPath, ...] = ()
     stranded: tuple[str, ...] = ()

@@ -86,8 +86,10 @@ def score_sentence(run: RunRecord) -> str:
     )
 
 
-def coverage_sentence(coverage: Coverage) -> str:
+def coverage_sentence(coverage: Coverage | None) -> str:
     """How much hangs on the kept features together, beside random ones."""
+    if coverage is None:
+        return "How much of the answer these account for was not measured"
     lost, left = coverage.lost, coverage.left
     if lost is None or left is None or coverage.without_any >= coverage.clean:
         return "Ablating all rarely-on features together takes nothing from the score"

@@ -188,7 +188,6 @@ MISTAKES = {
     "outputs of an answer graph": (["graph", "x", "--outputs", "2"], "--outputs"),
     "two answers": (["graph", "x", "--target", "a", "--target", "b"], "one answer"),
     "an answer after the first token": (["graph", "x", "--read", "0"], "--select effect"),
-    "effects of an answer graph": (["graph", "x", "--save-effects"], "--select effect"),
     "no nodes": (["graph", "x", "--nodes", "0"], "nodes"),
     "no such kind of graph": (["graph", "x", "--select", "all"], "all"),
     "seed too large": (["graph", "x", "--seed", str(10**30)], "seed"),

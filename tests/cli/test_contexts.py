@@ -12,6 +12,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sae_graphs.features import batches as row_batches
 from sae_graphs.features import store as context_store
 from sae_graphs.features.contexts import FILE_NAME
 from sae_graphs.pretrained import corpora
@@ -72,8 +73,8 @@ def test_a_dataset_gives_what_the_same_text_gives(
 def test_the_same_command_goes_on(
     commands: Commands, folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context_store, "ROWS_TOGETHER", 2)
-    monkeypatch.setattr(context_store, "MOST_ROWS", 2)
+    monkeypatch.setattr(row_batches, "ROWS_TOGETHER", 2)
+    monkeypatch.setattr(row_batches, "MOST_ROWS", 2)
     given = ["contexts", "--dataset", "data", "--tokens", "600", *folders]
     assert commands(*given).code == 0
     expected = stores(tmp_path)

@@ -14,6 +14,7 @@ from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.validate import validate
 from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.graphs import edge, graph_of, rich_graph, run_record
@@ -106,6 +107,7 @@ def test_what_is_found_can_be_validated(tiny: InstrumentedModel) -> None:
     report = validate(
         tiny, found.graph, found.test, discovery=found.discovery, controls=5, quick=True
     )
+    assert isinstance(report, ValidationReport)
     assert report.discovery == found.discovery and report.test == found.test
     for unit in report.units:
         assert [result.role for result in unit.results] == ["discovery", "test", "test"]

@@ -11,6 +11,7 @@ import torch
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.describe import token_effects
 from sae_graphs.effects.settings import Per
+from sae_graphs.features.reference import mean_intervention, references_of
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import mean_over, resample, scale
@@ -214,6 +215,20 @@ def test_mean(gpt2: Case, record_property: Record) -> None:
     engine = engine_effects(gpt2, effect_settings(), intervention=mean_over(gpt2.model, prompts))
     worst = largest_deviation(engine, expected)
     record_property("deviation float64 mean", worst)
+    assert worst < RELATIVE
+
+
+def test_reference_mean(gpt2: Case, record_property: Record) -> None:
+    references = references_of(gpt2.model, texts=[OTHER_PROMPT, "the dog sat"])
+    oracle = gpt2.oracle
+    expected = []
+    for pair in range(3):
+        acts = oracle.activations[pair]
+        values = torch.where(acts != 0, references[pair].mean.to(acts.dtype), acts)
+        expected.append(oracle.effects(pair, list(range(1, 10)), 9, replaced(values)))
+    kind = mean_intervention(gpt2.model, references)
+    worst = largest_deviation(engine_effects(gpt2, effect_settings(), intervention=kind), expected)
+    record_property("deviation float64 reference mean", worst)
     assert worst < RELATIVE
 
 

@@ -246,7 +246,7 @@ def older_step(model: InstrumentedModel) -> None:
 SPOILED = {
     "empty": spoil_record(b""),
     "a list": spoil_record(b"[]"),
-    "nothing in it": spoil_record(b'{"schema": "sae_graphs/contexts-partial/2"}'),
+    "nothing in it": spoil_record(b'{"schema": "sae_graphs/contexts-partial/3"}'),
     "binary": spoil_record(b"\xff\xfe\x00"),
     "tensors cut": spoil_tensors,
     "tensors gone": remove_tensors,
@@ -272,7 +272,7 @@ def test_a_damaged_state_is_not_used(
 def test_another_version_of_the_state_is_said(model: InstrumentedModel) -> None:
     with pytest.raises(Stopped):
         stream_store(model, until(20))
-    spoil_record(b'{"schema": "sae_graphs/contexts-partial/0"}')(model)
+    spoil_record(b'{"schema": "sae_graphs/contexts-partial/2"}')(model)
     heard = Heard()
     stream_store(model, whole(), told=heard.told)
     assert heard.refused == ["it was made by another version"]

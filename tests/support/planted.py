@@ -149,15 +149,17 @@ def _built(
     )
 
 
-def slice_sae(layer: int, hook_name: str) -> StandardSAE:
+def slice_sae(
+    layer: int, hook_name: str, *, width: int = WIDTH, n_layers: int = N_LAYERS
+) -> StandardSAE:
     """Feature `j` is `relu` of the layer's coordinate `j`; it decodes to that coordinate."""
-    sae = StandardSAE(StandardSAEConfig(d_in=N_LAYERS * WIDTH, d_sae=WIDTH, dtype="float64"))
-    own = slice(layer * WIDTH, (layer + 1) * WIDTH)
+    sae = StandardSAE(StandardSAEConfig(d_in=n_layers * width, d_sae=width, dtype="float64"))
+    own = slice(layer * width, (layer + 1) * width)
     with torch.no_grad():
         for weights in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec):
             weights.zero_()
-        sae.W_enc[own] = torch.eye(WIDTH, dtype=torch.float64)
-        sae.W_dec[:, own] = torch.eye(WIDTH, dtype=torch.float64)
+        sae.W_enc[own] = torch.eye(width, dtype=torch.float64)
+        sae.W_dec[:, own] = torch.eye(width, dtype=torch.float64)
     metadata: dict[str, Any] = {"hook_name": hook_name, "prepend_bos": True}
     sae.cfg.metadata = SAEMetadata(**metadata)
     return sae

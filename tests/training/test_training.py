@@ -88,7 +88,10 @@ def test_every_stage_leaves_its_result(built: Path) -> None:
     assert (built / "model" / "model.safetensors").is_file()
     for hook_name in TINY.hook_names:
         files = {path.name for path in (built / "saes" / hook_name).iterdir()}
-        assert files == {"cfg.json", "sae_weights.safetensors", "contexts.safetensors"}
+        assert files == {
+            *("cfg.json", "sae_weights.safetensors"),
+            *("contexts.safetensors", "reference.safetensors"),
+        }
 
 
 def test_nothing_is_pickled(built: Path) -> None:

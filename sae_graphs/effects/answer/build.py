@@ -8,20 +8,29 @@ answer they account for, and along which paths. 6. Describe and assemble.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from sae_graphs.effects.ablations import ablations_of
-from sae_graphs.effects.answer.circuit import Circuit, Probe, Spot, Table, circuit
+from sae_graphs.effects.answer.circuit import Circuit, Spot, circuit
 from sae_graphs.effects.answer.coverage import coverage_of
+from sae_graphs.effects.answer.drawn import (
+    Names,
+    answer_node,
+    choice_warnings,
+    edges_of_tokens,
+    edges_to_answer,
+    framed,
+    with_kept,
+)
+from sae_graphs.effects.answer.experiment import Measured, kept_of, measure_answer
 from sae_graphs.effects.answer.flows import best_paths
-from sae_graphs.effects.answer.measure import Asked, effects_on_answer
+from sae_graphs.effects.answer.probe import Probe
+from sae_graphs.effects.answer.saving import save_answer, strongest_dense, with_facts
 from sae_graphs.effects.describe import Parts, described
-from sae_graphs.effects.experiment import Experiment, Progress, chosen_intervention, in_scope
-from sae_graphs.effects.gradients import estimate_answer
+from sae_graphs.effects.experiment import Progress
+from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.preflight import (
     fit_warnings,
     layer_reports,
@@ -29,38 +38,14 @@ from sae_graphs.effects.preflight import (
     stack_warnings,
 )
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
 from sae_graphs.features.contexts import check_contexts
-from sae_graphs.features.reference import Reference, mean_intervention, references_of
-from sae_graphs.graph.answer import AnswerPath, AnswerRecord, FoldedFeature
+from sae_graphs.features.reference import Reference
+from sae_graphs.graph.answer import AnswerPath, AnswerRecord
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import (
-    ANSWER,
-    TOKEN_LAYER,
-    Edge,
-    FeatureId,
-    LayerReport,
-    Node,
-    OutputToken,
-    RunRecord,
-)
-from sae_graphs.model.answer import answer_of
-from sae_graphs.model.instrument import InstrumentedModel, with_saes
+from sae_graphs.graph.records import LayerReport, RunRecord
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.next_token import next_tokens
-
-FOLDED = 8  # dense features that are listed
-AT_ONCE = 1 / 3  # of the kept features may reach the answer in one step
-LITTLE = 0.5  # of what is lost with all features: a graph that loses less is warned of
-
-
-class Measured(NamedTuple):
-    """A prompt's effects on its answer, and what they were measured with."""
-
-    asked: Asked
-    experiment: Experiment
-    table: Table
-    references: Sequence[Reference]
 
 
 @torch.no_grad()
@@ -70,206 +55,57 @@ def answer_graph(
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     progress: Progress | None = None,
+    references: Sequence[Reference] | None = None,
+    partial: Partial | None = None,
+    effects: Path | None = None,
 ) -> CausalGraph:
-    """The graph of what the answer to a prompt hangs on; see `causal_graph`."""
-    found = measure_answer(model, prompt, settings, intervention, progress)
+    """The graph of what the answer to a prompt hangs on; see `causal_graph`.
+
+    `references` are those of the model's layers, by depth; the stored ones, or those of the
+    bundled English text, where none are given. Into the file `effects` goes what another choice of
+    nodes and edges needs.
+    """
+    found = measure_answer(model, prompt, settings, intervention, progress, references, partial)
     check_contexts(found.experiment.model)
-    kept = kept_of(found)
-    shape = circuit(found.asked, found.table, kept, top_k=settings.top_k or 1)
-    names = _Names(found)
-    features = [names.of(spot) for spot in (*shape.kept, *shape.relays)]
-    edges = [names.edge(link) for link in shape.links]
-    parts = described(found.experiment, features, edges)
-    nodes = _nodes(found, shape, names, parts)
-    edges = [*parts.edges, *_edges_to_answer(shape, names), *_edges_of_tokens(nodes)]
-    return assemble(_record(found, shape, names, parts), nodes, edges)
+    return graph_of(found, kept_of(found), effects=effects)
 
 
 @torch.no_grad()
-def measure_answer(
-    model: InstrumentedModel,
-    prompt: str,
-    settings: GraphSettings,
-    intervention: Intervention | str | None = None,
-    progress: Progress | None = None,
-) -> Measured:
-    """Every active feature's effect on the answer, at each token but the first, in nats.
-
-    Raises `SaeGraphsError` where the settings do not fit the prompt or the stack.
-    """
-    model = with_saes(model)
-    settings = settings.located({x.label: x.neuronpedia_id for x in model.stack.layers})
-    scope = in_scope(model, settings)
-    clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
-    read = _read_of(len(clean), settings)
-    target = settings.target[0] if settings.target else None
-    answer = answer_of(scope, clean, read, target=target, contrast=settings.contrast)
-    asked = Asked(scope, clean, answer, read)
-    references = references_of(scope)
-    if intervention is None or intervention == "mean":
-        used = mean_intervention(scope, references)
-    else:
-        used = chosen_intervention(scope, intervention, clean, settings)
-    places = asked.places._replace(reads=torch.arange(read + 1, device=clean.logits.device))
-    ablations = tuple(
-        ablations_of(clean, depth, places, used) for depth in range(len(scope.stack.layers))
-    )
-    experiment = Experiment(
-        scope, clean, places, ablations, (_output(asked),), used, settings
-    )
-    effects, done, total = [], 0, sum(map(len, ablations))
-    for found in ablations:
-        if settings.method == "exact":
-            told = _after(progress, done, total)
-            effects.append(effects_on_answer(asked, found, told=told))
-        else:
-            steps = settings.steps if settings.method == "integrated-gradients" else None
-            effects.append(estimate_answer(scope, clean, found, asked.places, answer, steps=steps))
-        done += len(found)
-        _after(progress, done, total)(0)
-    dense = tuple(
-        references[depth].dense.to(found.features.device)[found.features]
-        for depth, found in enumerate(ablations)
-    )
-    return Measured(asked, experiment, Table(ablations, tuple(effects), dense), references)
-
-
-def kept_of(found: Measured) -> list[Spot]:
-    """The strongest features at tokens, and those that are pinned."""
-    settings, labels = found.experiment.settings, found.experiment.labels
-    strongest = found.table.strongest(settings.nodes or 1, dense=settings.dense)
-    pinned: list[Spot] = []
-    for pin in settings.pins:
-        ablations = found.table.ablations[labels.index(pin.layer)]
-        rows = ablations.features == pin.index
-        if pin.position is not None:
-            rows &= ablations.positions == pin.position
-        if not rows.any():
-            raise UnknownFeatureError(
-                f"pinned feature {pin} is inactive at every ablated position of this prompt, so "
-                "ablating it changes nothing; pin a feature that is active"
-            )
-        pinned += [found.table.spot(ablations.depth, row) for row in rows.nonzero()[:, 0].tolist()]
-    return list(dict.fromkeys([*strongest, *pinned]))
+def graph_of(found: Measured, kept: Sequence[Spot], *, effects: Path | None = None) -> CausalGraph:
+    """The graph of some features at tokens; `effects` as in `answer_graph`."""
+    probe = Probe(found.asked, found.table)
+    shape = circuit(probe, kept, top_k=found.experiment.settings.top_k or 1)
+    names = Names(found.experiment.labels)
+    features = [names.of(spot) for spot in (*shape.kept, *shape.relays)]
+    edges = [names.edge(link) for link in shape.links]
+    parts = described(found.experiment, features, edges)
+    layers = layer_reports(found.experiment, _totals(found), ())
+    general = _warnings(found, layers, parts)
+    layers = with_kept(layers, shape, found.table.effect, parts.reasons)
+    run = _record(found, shape, names, layers, general)
+    nodes = with_facts(found, probe, names, parts.nodes, (*shape.kept, *shape.relays))
+    lowest = layers[0].label
+    drawn = framed(nodes, {names.of(spot) for spot in kept}, lowest, run.tokens)
+    edges = [*parts.edges, *edges_to_answer(shape, names), *edges_of_tokens(drawn, lowest)]
+    graph = assemble(run, [*drawn, answer_node(run, found.asked.score)], edges)
+    if effects is not None:
+        save_answer(effects, found, probe, shape, graph, general)
+    return graph
 
 
 # -- the steps -------------------------------------------------------------------------------------
 
 
-def _read_of(n_tokens: int, settings: GraphSettings) -> int:
-    """The position whose next token is asked for; raises where no token before it is ablated."""
-    read = settings.read
-    if not isinstance(read, int) or not -n_tokens <= read < n_tokens:
-        raise SaeGraphsError(
-            f"read position {read} is outside the prompt of {n_tokens} tokens; expected "
-            f"0 to {n_tokens - 1}, or negative from the end"
-        )
-    if read % n_tokens == 0:
-        raise SaeGraphsError(
-            "the token that is read is the first, and there no feature is ablated: give a longer "
-            "prompt, or read another token, or select='effect' (--select effect)"
-        )
-    return read % n_tokens
-
-
-def _after(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
-    """Tells of what is done within a layer."""
-
-    def told(within: int) -> None:
-        if progress is not None:
-            progress(done + within, total)
-
-    return told
-
-
-def _output(asked: Asked) -> OutputToken:
-    """The answer as an output token: its logit, minus the contrast's where there is one."""
-    model, clean, (own, other), read = asked
-    logits = clean.logits[read].float()
-    minus = 0.0 if other is None else float(logits[other])
-    return OutputToken(
-        token_id=own,
-        token=model.token_string(own),
-        logit=float(logits[own]) - minus,
-        probability=float(asked.answer.probability(clean.logits[read])),
-        contrast=None if other is None else model.token_string(other),
-    )
-
-
-class _Names:
-    """Features at tokens under the names that they have in a graph."""
-
-    def __init__(self, found: Measured) -> None:
-        self._labels = found.experiment.labels
-
-    def of(self, spot: Spot) -> FeatureId:
-        return FeatureId(self._labels[spot.depth], spot.feature, spot.position)
-
-    def edge(self, link: tuple[Spot, Spot, float, float, float]) -> Edge:
-        source, target, effect, relative, flow = link
-        return Edge(
-            self.of(source), self.of(target), effect, relative_effect=relative, flow=flow
-        )
-
-
-def _nodes(found: Measured, shape: Circuit, names: _Names, parts: Parts) -> list[Node]:
-    """Features with their effects on the answer, the tokens below them, and the answer."""
-    asked, table = found.asked, found.table
-    spots = {names.of(spot): spot for spot in (*shape.kept, *shape.relays)}
-    kept, nodes = set(shape.kept), []
-    for node in parts.nodes:
-        spot = spots[node.feature]
-        nodes.append(
-            replace(
-                node,
-                effect_on_answer=table.effect(spot),
-                direct_effect=shape.direct[spot],
-                density=float(found.references[spot.depth].density[spot.feature]),
-                relay=spot not in kept,
-            )
-        )
-    first = {spot.position for spot in spots.values() if spot.depth == 0}
-    nodes += [
-        Node(FeatureId(TOKEN_LAYER, 0, position), 1.0, token=asked.clean.tokens[position])
-        for position in sorted(first)
-    ]
-    token = asked.model.token_string(asked.answer.token_id)
-    nodes.append(Node(ANSWER, asked.score, token=token))
-    return nodes
-
-
-def _edges_to_answer(shape: Circuit, names: _Names) -> list[Edge]:
-    return [
-        Edge(names.of(spot), ANSWER, effect, flow=effect) for spot, effect in shape.ends.items()
-    ]
-
-
-def _edges_of_tokens(nodes: Sequence[Node]) -> list[Edge]:
-    """From each token to the features of the first layer there, which would be nothing without.
-
-    By definition, not by measurement: the effect is minus the activation.
-    """
-    tokens = {node.feature.position: node.feature for node in nodes if node.feature.is_token}
-    lowest = next((node.feature.layer for node in nodes if node.feature.is_feature), None)
-    return [
-        Edge(
-            tokens[node.feature.position],
-            node.feature,
-            -node.activation,
-            relative_effect=-1.0,
-            flow=node.effect_on_answer,
-        )
-        for node in nodes
-        if node.feature.layer == lowest and node.feature.position in tokens
-    ]
-
-
-def _record(found: Measured, shape: Circuit, names: _Names, parts: Parts) -> RunRecord:
-    """What was run, and what a reader should know of it."""
+def _record(
+    found: Measured,
+    shape: Circuit,
+    names: Names,
+    layers: tuple[LayerReport, ...],
+    general: tuple[str, ...],
+) -> RunRecord:
+    """What was run, and what a reader should know of it: `general` warnings, and of the nodes."""
     asked, experiment, table = found.asked, found.experiment, found.table
     model, clean, settings = asked.model, asked.clean, experiment.settings
-    totals = {depth: float(effects.abs().sum()) for depth, effects in enumerate(table.effects)}
-    layers = _layers(found, shape, parts, totals)
     answer = _answer_record(found, shape, names)
     return RunRecord(
         model=model.name,
@@ -282,52 +118,21 @@ def _record(found: Measured, shape: Circuit, names: _Names, parts: Parts) -> Run
             "intervention": experiment.intervention.name,
             "dtype": str(clean.logits.dtype).removeprefix("torch."),
         },
-        total_abs_effect=math.fsum(totals.values()),
+        total_abs_effect=math.fsum(_totals(found).values()),
         kept_abs_effect=0.0,  # `assemble` sees to it
         next_tokens=next_tokens(model, clean, asked.read),
         layers=layers,
-        warnings=(
-            *fit_warnings(layers),
-            *stack_warnings(model),
-            *processing_warnings(model, clean),
-            *_method_warnings(settings),
-            *_shape_warnings(shape, answer),
-            *parts.warnings,
-        ),
+        warnings=(*general, *choice_warnings(answer, shape, table.effect)),
         outputs=experiment.outputs,
         answer=answer,
     )
 
 
-def _layers(
-    found: Measured, shape: Circuit, parts: Parts, totals: dict[int, float]
-) -> tuple[LayerReport, ...]:
-    """The layers on this prompt; their total and kept |effect| is that on the answer, in nats."""
-    reports = []
-    for depth, layer in enumerate(layer_reports(found.experiment, totals, ())):
-        kept = [abs(found.table.effect(spot)) for spot in shape.kept if spot.depth == depth]
-        reports.append(
-            replace(
-                layer, kept_abs_effect=math.fsum(kept), no_anatomy=parts.reasons.get(layer.label)
-            )
-        )
-    return tuple(reports)
-
-
-def _answer_record(found: Measured, shape: Circuit, names: _Names) -> AnswerRecord:
+def _answer_record(found: Measured, shape: Circuit, names: Names) -> AnswerRecord:
     asked, table = found.asked, found.table
     probability = float(asked.answer.probability(asked.clean.logits[asked.read]))
-    measured = sum(map(len, table.effects))
-    exact = measured if found.experiment.settings.method == "exact" else 0
-    folded = [
-        FoldedFeature(
-            str(names.of(spot)),
-            table.effect(spot),
-            float(found.references[spot.depth].density[spot.feature]),
-        )
-        for spot in table.strongest_dense(FOLDED)
-        if spot not in shape.kept
-    ]
+    kept = {str(names.of(spot)) for spot in shape.kept}
+    folded = [feature for feature in strongest_dense(found, names) if feature.feature not in kept]
     paths = [
         AnswerPath(tuple(str(names.of(spot)) for spot in path), flow, table.effect(path[0]))
         for path, flow in best_paths(asked, table, shape)
@@ -335,12 +140,30 @@ def _answer_record(found: Measured, shape: Circuit, names: _Names) -> AnswerReco
     return AnswerRecord(
         score=asked.score,
         probability=probability,
-        measured=measured,
-        exact=exact,
+        measured=found.shortlist.total,
+        exact=found.shortlist.exact,
+        missed=found.shortlist.missed,
         coverage=coverage_of(asked, table, shape.kept, found.experiment.intervention),
         dense=tuple(folded),
         paths=tuple(paths),
         stranded=tuple(str(names.of(spot)) for spot in shape.stranded),
+    )
+
+
+def _totals(found: Measured) -> dict[int, float]:
+    """The total |effect| on the answer of each layer, by depth, in nats."""
+    return {depth: float(effects.abs().sum()) for depth, effects in enumerate(found.table.effects)}
+
+
+def _warnings(found: Measured, layers: Sequence[LayerReport], parts: Parts) -> tuple[str, ...]:
+    """What a reader should know whatever nodes are kept."""
+    model, settings = found.asked.model, found.experiment.settings
+    return (
+        *fit_warnings(layers),
+        *stack_warnings(model),
+        *processing_warnings(model, found.asked.clean),
+        *_method_warnings(settings),
+        *parts.warnings,
     )
 
 
@@ -349,31 +172,6 @@ def _method_warnings(settings: GraphSettings) -> tuple[str, ...]:
         return ()
     name = settings.method.replace("-", " ")
     return (
-        f"effects on the answer are estimates by {name}, not measured: features are chosen by them; "
-        "edges and coverage are measured",
+        f"effects on the answer are estimates by {name}, not measured: features are chosen by "
+        "them; edges and coverage are measured",
     )
-
-
-def _shape_warnings(shape: Circuit, answer: AnswerRecord) -> tuple[str, ...]:
-    """Where the graph does not carry the prompt's story, and why."""
-    found = []
-    if len(shape.at_once) > AT_ONCE * len(shape.kept):
-        found.append(
-            f"{len(shape.at_once)} of {len(shape.kept)} kept features reach the answer in one "
-            "step: the SAE layers do not carry this prompt's story from feature to feature"
-        )
-    if shape.stranded:
-        found.append(
-            f"{len(shape.stranded)} of {len(shape.kept)} kept features lead nowhere that the SAEs "
-            "express, and are drawn apart"
-        )
-    lost = answer.coverage.lost
-    if lost is None or lost < LITTLE or answer.coverage.without_any >= answer.coverage.clean:
-        found.append(
-            "low coverage: ablating the kept features together takes "
-            + ("nothing" if lost is None else f"{lost:.0%}")
-            + " of what ablating all rarely-on ones takes from the answer's score"
-        )
-    return tuple(found)
-
-

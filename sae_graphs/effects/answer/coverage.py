@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from sae_graphs.effects.answer.circuit import Spot, Table
+from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.flows import selected
 from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.graph.answer import Coverage
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.joint import run_sets

@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 
-from sae_graphs.effects.answer.circuit import Circuit, Spot, Table
+from sae_graphs.effects.answer.circuit import Circuit, Spot
 from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.exact import changed_rows
 from sae_graphs.model.joint import (
     Edit,
@@ -130,11 +131,15 @@ def chosen_at(spots: Sequence[Spot], n_tokens: int, device: torch.device) -> Sel
     return Selected(features, chosen)
 
 
-def selected(sets: Sequence[Collection[Spot]], n_tokens: int, device: torch.device) -> Mapping[int, Selected]:
+def selected(
+    sets: Sequence[Collection[Spot]], n_tokens: int, device: torch.device
+) -> Mapping[int, Selected]:
     """Sets of features at tokens, one a copy, by depth."""
     found: dict[int, Selected] = {}
     for depth in sorted({spot.depth for spots in sets for spot in spots}):
-        here = [(copy, spot) for copy, spots in enumerate(sets) for spot in spots if spot.depth == depth]
+        here = [
+            (copy, spot) for copy, spots in enumerate(sets) for spot in spots if spot.depth == depth
+        ]
         features, which = torch.tensor([s.feature for _, s in here], device=device).unique(
             return_inverse=True
         )

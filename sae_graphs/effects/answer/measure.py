@@ -124,7 +124,7 @@ def changes_after(asked: Asked, ablations: Ablations) -> list[Changes]:
 def setting(
     depth: int, features: Sequence[int], positions: Sequence[int], before: Tensor, after: Tensor
 ) -> Ablations:
-    """Each of some features at its token becomes something, alone: `before` `[S]`, `after` `[S]`."""
+    """Each of some features becomes something at its token, alone: `before`, `after` `[S]`."""
     device = before.device
     return Ablations(
         depth,

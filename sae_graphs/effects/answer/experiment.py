@@ -1,0 +1,137 @@
+"""What a run of an answer graph measures: a prompt, its answer, and every effect on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from sae_graphs.effects.ablations import ablations_of
+from sae_graphs.effects.answer.circuit import Spot
+from sae_graphs.effects.answer.measure import Asked
+from sae_graphs.effects.answer.probe import Table
+from sae_graphs.effects.answer.table import Shortlist, measured_table
+from sae_graphs.effects.experiment import Experiment, Progress, chosen_intervention, in_scope
+from sae_graphs.effects.partial import Partial
+from sae_graphs.effects.saving import key_of
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
+from sae_graphs.features.reference import Reference, mean_intervention, references_of
+from sae_graphs.graph.records import OutputToken
+from sae_graphs.model.answer import answer_of
+from sae_graphs.model.instrument import InstrumentedModel, with_saes
+from sae_graphs.model.interventions import Intervention
+
+
+class Measured(NamedTuple):
+    """A prompt's effects on its answer, and what they were measured with."""
+
+    asked: Asked
+    experiment: Experiment
+    table: Table
+    references: Sequence[Reference]
+    shortlist: Shortlist
+
+
+@torch.no_grad()
+def measure_answer(
+    model: InstrumentedModel,
+    prompt: str,
+    settings: GraphSettings,
+    intervention: Intervention | str | None = None,
+    progress: Progress | None = None,
+    references: Sequence[Reference] | None = None,
+    partial: Partial | None = None,
+) -> Measured:
+    """Every active feature's effect on the answer, at each token but the first, in nats.
+
+    Raises `SaeGraphsError` where the settings do not fit the prompt or the stack.
+    """
+    model = with_saes(model)
+    settings = settings.located({x.label: x.neuronpedia_id for x in model.stack.layers})
+    scope = in_scope(model, settings)
+    clean = scope.clean_run(prompt, prepend_bos=settings.prepend_bos)
+    read = _read_of(len(clean), settings)
+    target = settings.target[0] if settings.target else None
+    answer = answer_of(scope, clean, read, target=target, contrast=settings.contrast)
+    asked = Asked(scope, clean, answer, read)
+    if references is None:
+        references = references_of(scope)
+    if intervention is None or intervention == "mean":
+        used = mean_intervention(scope, references)
+    else:
+        used = chosen_intervention(scope, intervention, clean, settings)
+    places = asked.places._replace(reads=torch.arange(read + 1, device=clean.logits.device))
+    ablations = tuple(
+        ablations_of(clean, depth, places, used) for depth in range(len(scope.stack.layers))
+    )
+    experiment = Experiment(scope, clean, places, ablations, (_output(asked),), used, settings)
+    dense = tuple(
+        references[depth].dense.to(found.features.device)[found.features]
+        for depth, found in enumerate(ablations)
+    )
+    if partial is not None:
+        key = functools.partial(key_of, experiment)
+        partial.begin(key, range(len(ablations)))
+    table, shortlist = measured_table(asked, experiment, dense, progress, partial)
+    return Measured(asked, experiment, table, references, shortlist)
+
+
+def kept_of(found: Measured) -> list[Spot]:
+    """The strongest features at tokens, and those that are pinned."""
+    settings = found.experiment.settings
+    strongest = found.table.strongest(settings.nodes or 1, dense=settings.dense)
+    return list(dict.fromkeys([*strongest, *pinned_spots(found)]))
+
+
+def pinned_spots(found: Measured) -> list[Spot]:
+    """The features at tokens that the settings pin; raises where one is inactive."""
+    settings, labels = found.experiment.settings, found.experiment.labels
+    pinned: list[Spot] = []
+    for pin in settings.pins:
+        ablations = found.table.ablations[labels.index(pin.layer)]
+        rows = ablations.features == pin.index
+        if pin.position is not None:
+            rows &= ablations.positions == pin.position
+        if not rows.any():
+            raise UnknownFeatureError(
+                f"pinned feature {pin} is inactive at every ablated position of this prompt, so "
+                "ablating it changes nothing; pin a feature that is active"
+            )
+        pinned += [found.table.spot(ablations.depth, row) for row in rows.nonzero()[:, 0].tolist()]
+    return pinned
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _read_of(n_tokens: int, settings: GraphSettings) -> int:
+    """The position whose next token is asked for; raises where no token before it is ablated."""
+    read = settings.read
+    if not isinstance(read, int) or not -n_tokens <= read < n_tokens:
+        raise SaeGraphsError(
+            f"read position {read} is outside the prompt of {n_tokens} tokens; expected "
+            f"0 to {n_tokens - 1}, or negative from the end"
+        )
+    if read % n_tokens == 0:
+        raise SaeGraphsError(
+            "the token that is read is the first, and there no feature is ablated: give a longer "
+            "prompt, or read another token, or select='effect' (--select effect)"
+        )
+    return read % n_tokens
+
+
+def _output(asked: Asked) -> OutputToken:
+    """The answer as an output token: its logit, minus the contrast's where there is one."""
+    model, clean, (own, other), read = asked
+    logits = clean.logits[read].float()
+    minus = 0.0 if other is None else float(logits[other])
+    return OutputToken(
+        token_id=own,
+        token=model.token_string(own),
+        logit=float(logits[own]) - minus,
+        probability=float(asked.answer.probability(clean.logits[read])),
+        contrast=None if other is None else model.token_string(other),
+    )
