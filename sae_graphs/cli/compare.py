@@ -17,7 +17,7 @@ from sae_graphs.cli.options import (
     AblateOption,
     Device,
     Dtype,
-    InterventionOption,
+    InterventionOfEffects,
     Layers,
     Memory,
     Model,
@@ -44,7 +44,7 @@ def compare(
     sae_pattern: SaePattern = None,
     ablate: AblateOption = Ablate.all,
     ablate_first: AblateFirst = False,
-    intervention: InterventionOption = None,
+    intervention: InterventionOfEffects = "zero",
     read: Read = "-1",
     layers: Layers = None,
     steps: Steps = 10,
@@ -73,7 +73,6 @@ def compare(
         prepend_bos=prepend_bos,
         steps=steps,
     )
-    intervention = intervention or "zero"
     parse_intervention(intervention)  # a mistake is told before anything is loaded
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')

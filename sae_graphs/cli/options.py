@@ -158,16 +158,21 @@ AblateOfGraph = Annotated[
     ),
 ]
 AblateFirst = Annotated[bool, measured("--ablate-first", help="Ablate at the first position, too.")]
+_INTERVENTION = (
+    "What an activation becomes: `zero`; `mean`, its mean over reference text; `scale:0.5`, a "
+    "multiple; or `resample:FILE`, its value in another prompt of as many tokens."
+)
 InterventionOption = Annotated[
     str | None,
     measured(
         "--intervention",
         metavar="<kind>",
-        help="What an activation becomes: `zero`; `mean`, its mean over reference text; "
-        "`scale:0.5`, a multiple; or `resample:FILE`, its value in another prompt of as many "
-        "tokens.",
+        help=_INTERVENTION,
         show_default="mean; zero for `effect`",
     ),
+]
+InterventionOfEffects = Annotated[
+    str, measured("--intervention", metavar="<kind>", help=_INTERVENTION)
 ]
 Read = Annotated[
     str,
