@@ -117,11 +117,11 @@ def _ablation_words(unit: AnswerUnit, found: Outcome, because: str, report: Answ
     several = report.contrast is None
     what = "the log-odds" if several else "the logit difference"
     before, after = report.clean, unit.ablated
+    move = _move(before.nats, after.nats, several=several)
     told = (
         f"{_opening(found.necessary, 'Necessary')}: without its "
         f"{counted(len(unit.features), 'feature')} {what} of "
-        f"{target_said(report.target, report.contrast)} "
-        f"{_move(before.nats, after.nats, several=several)} nats "
+        f"{target_said(report.target, report.contrast)} {move} nats "
         f"(probability {probability(before.probability)} to {probability(after.probability)})"
     )
     return told if after.nats >= before.nats else f"{told}; {because}"

@@ -228,6 +228,7 @@ def _shuffles(unit: Unit, bench: _Bench, norms: Tensor, after: float) -> list[Nu
     generator = bench.generator("shuffles", unit)
     n = bench.settings.fewer_controls
     sets = shuffled(unit.spots, bench.found.others, n, generator)
+    bench.tick(n - len(sets or ()))
     if sets is None:
         return [Null("shuffles", refused="the graph has too few features")]
     logits, took = bench.ablating(bench.selected(sets), len(sets))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.flows import selected
 from sae_graphs.effects.answer.probe import Table
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.joint import Sets, adding, run_packs, run_sets
+from sae_graphs.model.joint import Edit, Sets, adding, run_packs, run_sets
 from sae_graphs.validation.answer.controls import (
     Drawn,
     all_but,
@@ -125,14 +126,16 @@ def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(
     direction = tiny.stack.layers[1].sae.W_enc[:, spot.feature]
     far = torch.zeros(1, *asked.clean.streams[0].shape, dtype=torch.float64)
     far[0, 4] = -1e4 * direction
+    scaled = scaled_to(asked, 1, sets[1], found.intervention, norms)
+
+    def both_edits(first: Edit, second: Edit, start: int, stop: int) -> dict[int, Edit]:
+        return {0: first, 1: second}
+
     for deltas in (far, 0 * far):
         _, took = run_packs(
             tiny,
             asked.clean,
-            lambda start, stop, deltas=deltas: {  # type: ignore[misc]
-                0: adding(deltas),
-                1: scaled_to(asked, 1, sets[1], found.intervention, norms),
-            },
+            partial(both_edits, adding(deltas), scaled),
             1,
             asked.read,
         )

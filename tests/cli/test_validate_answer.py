@@ -1,0 +1,136 @@
+"""`sae-graphs validate` on an answer graph, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_graphs.validation import saved
+from sae_graphs.validation.answer import run
+from sae_graphs.validation.answer.records import AnswerReport
+from tests.support.commands import Commands
+from tests.support.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
+
+QUICK = ("--controls", "5", "--paths", "1")
+
+
+@pytest.fixture
+def commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Commands:
+    return Commands(monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `graph` writes it, of a tiny model, made by zero-ablation."""
+    from sae_graphs.cli.outputs import write_run
+    from sae_graphs.effects.answer.build import answer_graph
+    from sae_graphs.effects.settings import GraphSettings
+    from sae_graphs.pretrained.loading import load
+
+    root = tmp_path_factory.mktemp("tiny")
+    saes = str(save_sae_folder(root / "saes"))
+    model = load(str(save_model_folder(root / "model")), saes=saes)
+    graph = answer_graph(model, PROMPT, GraphSettings(nodes=4), "zero", references=few(model))
+    write_run(root / "run", graph, formats=("dot", "html"), seconds=1.0, saes=saes)
+    return root / "run"
+
+
+def few(model: Any, **_: Any) -> Any:
+    """References that take no time: every feature is rarely on."""
+    from tests.support.answers import references
+
+    return references(model)
+
+
+@pytest.fixture(autouse=True)
+def _no_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sae_graphs.validation.answer import subject
+
+    monkeypatch.setattr(subject, "references_of", few)
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path, commands: Commands) -> Path:
+    shutil.copytree(made, tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_from_start_to_end(commands: Commands, here: Path) -> None:
+    answer = commands("validate", "here", *QUICK)
+    assert answer.code == 0, answer.err
+    folder = here / "validation"
+    report = saved.load(folder)
+    assert isinstance(report, AnswerReport) and report.prompt == PROMPT
+    assert report.settings["quick"] is True and not report.units[0].singles
+    assert "log-odds of" in answer.out and "Graph: " in answer.out
+    assert "wrote here/validation/" in answer.out
+    record = json.loads((folder / "run.json").read_text())
+    assert set(record["files"]) == {path.name for path in folder.iterdir()}
+    assert "validation" in json.loads((here / "run.json").read_text())["files"]
+    assert "could not be called necessary" in answer.out  # with 5 controls
+    assert not list(here.glob(".*"))
+    assert "Tested by ablation" in (here / "graph.html").read_text()
+
+
+def test_in_full_with_options(commands: Commands, here: Path, tmp_path: Path) -> None:
+    words = ("--full", "--target", " cat", "--contrast", " dog", "--seed", "5", "--out", "there")
+    answer = commands("validate", "here/graph.json", *QUICK, *words, "--intervention", "scale:0.5")
+    assert answer.code == 0, answer.err
+    assert "the full report takes about" in answer.err
+    report = saved.load(tmp_path / "there")
+    assert isinstance(report, AnswerReport)
+    assert (report.target, report.contrast, report.intervention) == (" cat", " dog", "scale 0.5")
+    assert report.settings["seed"] == 5 and report.units[0].singles
+    assert "was made with the intervention 'zero'" in answer.out
+
+
+def test_ctrl_c_leaves_what_is_done_to_go_on_from(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    plain = run._tested
+
+    def stopping(unit: Any, bench: Any) -> Any:
+        if unit.kind == "path":
+            raise KeyboardInterrupt
+        return plain(unit, bench)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_tested", stopping)
+        answer = commands("validate", "here", *QUICK)
+    assert answer.code == 130 and "1 of 2" in answer.err and "run the same command" in answer.err
+    assert [file.name for file in (here / ".validation.partial").iterdir()] == ["unit-0.json"]
+    answer = commands("validate", "here", *QUICK)
+    assert answer.code == 0 and answer.err.strip().startswith("resumed: 1 of 2"), answer.err
+    assert not list(here.glob(".*"))
+
+
+MISTAKES = {
+    "another prompt": (["--prompt", OTHER_PROMPT], "tested in its own prompt"),
+    "a curve": (["--curve", "0.1 > 1.2"], "no use for a curve"),
+    "other text": (["--text", "text.txt"], "no use for a text"),
+    "no such kind": (["--intervention", "half"], "expected zero, mean"),
+    "no such path": (["--path", "0.999@3 > 1.1@3"], "0.999@3"),
+    "no controls": (["--controls", "0"], "controls is 0"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.usefixtures("here")
+def test_mistakes(commands: Commands, tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 40)
+    words, expected = MISTAKES[name]
+    answer = commands("validate", "here", *words)
+    assert answer.code == 2 and answer.out == ""
+    assert expected in answer.err and answer.err.strip().count("\n") == 0
+    assert not (tmp_path / "here" / "validation").exists()
+
+
+def test_another_model(commands: Commands, here: Path) -> None:
+    answer = commands("validate", "here", "--model", "demo")
+    assert answer.code == 2 and "load those, or make the graph again" in answer.err

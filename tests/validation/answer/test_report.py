@@ -1,0 +1,151 @@
+"""The report on an answer graph: the page, Markdown, a notebook, the terminal, and the ticks."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sae_graphs.cli.answer_table import print_answer_report
+from sae_graphs.graph.annotations import NO_ANNOTATIONS
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.validation.answer.plots import scores_plot
+from sae_graphs.validation.answer.records import AnswerReport, Single
+from sae_graphs.validation.answer.report import blocks, findings_of, marks_of
+from sae_graphs.validation.report.files import report_files
+from sae_graphs.validation.report.marks import explorer_of, is_of
+from tests.support import evidence
+from tests.support.answers import answer_report, graph_unit, null, path_unit
+from tests.support.graphs import example
+
+FEATURES = tuple(FeatureId.parse(name) for name in ("0.1", "1.4"))
+SINGLES = (
+    Single(FEATURES[0], -6.0, -3.0),
+    Single(FEATURES[1], -3.0, -6.0),
+)
+REPORTS: dict[str, AnswerReport] = {
+    "plain": answer_report(),
+    "unsupported": answer_report(graph_unit(p=(0.5, 0.5, 0.5)), path_unit(along=-0.1)),
+    "refused": answer_report(graph_unit(p=(None, None, 0.01), kept=None), path_unit(0.0, 0.0)),
+    "full": answer_report(graph_unit(singles=SINGLES), path_unit(), contrast=")"),
+    "shuffles": answer_report(path_unit(nulls=(null("shuffles", 0.5),))),
+    "hostile": answer_report(
+        prompt=evidence.HOSTILE,
+        tokens=(evidence.HOSTILE,),
+        target=evidence.HOSTILE,
+        contrast=evidence.HOSTILE,
+        warnings=(evidence.HOSTILE,),
+    ),
+}
+
+
+def printed(report: AnswerReport, width: int = 80) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=False)
+    print_answer_report(console, report)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_everywhere_the_same_words(name: str) -> None:
+    report = REPORTS[name]
+    files = report_files(report)
+    shown = report._repr_html_()
+    page, markdown = files["validation.html"].decode(), files["validation.md"].decode()
+    told = " ".join(printed(report).split())
+    if name == "hostile":
+        return
+    for unit in report.units:
+        assert " ".join(unit.words.split()) in told
+        for place in (page, markdown, shown):
+            text = re.sub(r"&#34;|&quot;", '"', place).replace("&gt;", ">").replace("&lt;", "<")
+            assert unit.words in text.replace("\\", "")
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_terminal_is_80_columns_wide(name: str) -> None:
+    lines = printed(REPORTS[name]).splitlines()
+    assert max(map(len, lines)) <= 80
+    head = next(line for line in lines if line.startswith("unit"))
+    assert all(word in head for word in ("necessary", "sufficient", "mediates", "equal norm"))
+
+
+def test_the_table_says_yes_and_no() -> None:
+    graph, path = (line.split() for line in printed(answer_report()).splitlines()[3:5])
+    assert graph[0] == "Graph" and "yes" in graph and "50" in graph
+    assert path[:2] == ["Path", "1"] and path[-3:] == ["yes,", "75", "%"]
+    unknown = printed(REPORTS["refused"]).splitlines()[3]
+    assert unknown.split()[-4:] == ["?,", "50", "%", "–"] or "?" in unknown
+
+
+def test_hostile_text() -> None:
+    report = REPORTS["hostile"]
+    files = report_files(report)
+    texts = [printed(report), report._repr_html_(), files["validation.html"].decode()]
+    for text in texts:
+        assert "\x00" not in text and "\u202e" not in text and "\ud83d" not in text
+    for text in texts[1:]:
+        assert "<script>alert" not in text
+    assert "[a](javascript" not in files["validation.md"].decode()
+    assert all("\x00" not in data.decode() for name, data in files.items() if name != "x")
+
+
+def test_the_page_names_what_decides() -> None:
+    report = REPORTS["refused"]
+    page = report_files(report)["validation.html"].decode()
+    assert "layer 3 has 1 other" in page and "Refused" in page
+    assert "necessary: ?" in page
+    full = report_files(REPORTS["full"])["validation.html"].decode()
+    assert "Ablated alone, nats" in full and "contrast" in full
+
+
+def test_plots() -> None:
+    graph, path = answer_report().units
+    drawn = scores_plot(graph, 6.0)
+    assert drawn is not None and "kept alone: matched sets" in drawn and "clean: 6.00" in drawn
+    other = scores_plot(path, 6.0)
+    assert other is not None and "kept alone" not in other
+    assert drawn == scores_plot(graph, 6.0)  # the same bytes
+    flat = path_unit(after=5.5, nulls=(null("matched", 1.0, scores=(5.5,) * 3),))
+    assert scores_plot(flat, 5.5) is not None  # all of them alike
+    bare = path_unit(nulls=(null("matched", None),))
+    assert scores_plot(bare, 6.0) is None
+    assert any("plot-unit-1.svg" in name for name in report_files(answer_report()))
+
+
+def test_ticks_and_findings() -> None:
+    report = REPORTS["full"]
+    marks = marks_of(report, example())
+    assert marks.components[1].supported and marks.components[1].words == "necessary, sufficient"
+    assert marks.features == {*report.units[0].features}
+    assert marks.edges == {report.units[1].features}
+    whole, path = findings_of(report)
+    assert (whole.kind, path.kind) == ("component", "path")
+    assert whole.needed == pytest.approx({FEATURES[0]: 1 - 3 / 9, FEATURES[1]: 1 - 6 / 9})
+    none = marks_of(REPORTS["unsupported"], example())
+    assert not none.features and not none.edges and not none.components[1].supported
+
+
+def test_the_explorer_tells_of_it(tmp_path: Path) -> None:
+    graph = example()
+    own = tuple(node.feature for node in graph.nodes if not node.feature.is_output)[:2]
+    report = answer_report(graph_unit(features=own), path_unit(features=own))
+    (tmp_path / "validation").mkdir()
+    file = tmp_path / "validation" / "validation.json"
+    file.write_bytes(report_files(report)["validation.json"])
+    page = explorer_of(tmp_path, graph, annotations=NO_ANNOTATIONS).decode()
+    assert "necessary, sufficient" in page and "Mediates: 75 %" in page
+    assert is_of(report, graph) and not is_of(answer_report(), graph)
+    file.write_bytes(report_files(answer_report())["validation.json"])  # of another graph
+    other = explorer_of(tmp_path, graph, annotations=NO_ANNOTATIONS).decode()
+    assert "necessary, sufficient" not in other
+
+
+def test_every_block_has_an_anchor() -> None:
+    found: list[Any] = list(blocks(answer_report()))
+    anchors = [block.anchor for block in found if getattr(block, "anchor", None)]
+    assert anchors == ["unit-1", "unit-2"]
