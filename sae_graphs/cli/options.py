@@ -235,7 +235,7 @@ NodesOption = Annotated[
 Dense = Annotated[
     bool,
     kept(
-        "--dense/--no-dense",
+        "--dense",
         help="Keep features that are on at 30 % of any text, or more, as well.",
     ),
 ]

@@ -73,7 +73,7 @@ def measure_answer(
         for depth, found in enumerate(ablations)
     )
     if partial is not None:
-        key = functools.partial(key_of, experiment)
+        key = functools.partial(key_of, experiment, references)
         partial.begin(key, range(len(ablations)))
     table, shortlist = measured_table(asked, experiment, dense, progress, partial)
     return Measured(asked, experiment, table, references, shortlist)

@@ -19,17 +19,14 @@ from safetensors.numpy import load_file, save_file
 
 import sae_graphs as sg
 from sae_graphs.effects.answer import saving
-from sae_graphs.effects.answer.build import answer_graph
-from sae_graphs.effects.answer.experiment import measure_answer
 from sae_graphs.effects.answer.saved import SavedAnswer
 from sae_graphs.effects.replot import replot
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.features.reference import Reference
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.runs import EFFECTS
+from tests.support.answer_graphs import graph_of, measured_of, references
 from tests.support.commands import Commands
 from tests.support.effect_graphs import effect_graph
 from tests.support.models import OTHER_PROMPT, PROMPT
@@ -47,24 +44,6 @@ CASES: dict[str, dict[str, Any]] = {
     "budget": {"budget": 60},
     "many": {"nodes": 80},
 }
-
-
-def references(model: InstrumentedModel, seed: int = 0) -> list[Reference]:
-    """Random ones: about a fifth of the features is dense, and has a mean that is not 0."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for layer in model.stack.layers:
-        density = torch.rand(layer.n_features, generator=generator) * 0.37
-        mean = torch.rand(layer.n_features, generator=generator)
-        found.append(Reference(mean, density, 1000, "random", "none"))
-    return found
-
-
-def graph_of(model: InstrumentedModel, prompt: str = PROMPT, **options: Any) -> CausalGraph:
-    effects = options.pop("effects", None)
-    settings = GraphSettings(**options)
-    scope = model if settings.layers is None else model.between(*settings.layers)
-    return answer_graph(model, prompt, settings, references=references(scope), effects=effects)
 
 
 def saved_run(model: InstrumentedModel, folder: Path, **options: Any) -> CausalGraph:
@@ -188,7 +167,7 @@ def test_saving_changes_nothing(tiny: InstrumentedModel, made: Saved) -> None:
 def test_every_effect_on_the_answer_is_saved(tiny: InstrumentedModel, made: Saved) -> None:
     graph, folder = made
     held = SavedAnswer(folder, graph.run)
-    found = measure_answer(tiny, PROMPT, GraphSettings(), references=references(tiny))
+    found = measured_of(tiny)
     saved_ones = {
         (depth, int(feature), int(position)): float(value)
         for depth in range(4)
@@ -361,7 +340,6 @@ def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path)
     [
         (("--nodes", "4"), "run-nodes-4"),
         (("--top-k", "2", "--dense"), "run-dense-top-k-2"),
-        (("--no-dense",), "run-no-dense"),
     ],
 )
 def test_from_names_the_folder(
