@@ -124,9 +124,6 @@ def test_options_have_names_and_types(name: str) -> None:
 )
 def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> None:
     defaults = {field.name: field.default for field in fields(kind)}
-    if function is sg.compare_methods:  # of effects alone, whose defaults are filled in
-        whole = GraphSettings(select="effect")
-        defaults = {field.name: getattr(whole, field.name) for field in fields(kind)}
     shared = words(function).keys() & defaults.keys()
     if function in (sg.causal_graph, sg.validate):
         assert shared == defaults.keys()
