@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help demo test test-all lint bench docs clean
 
 help:
-	@echo "make demo      install, draw the causal graph behind 'Copyright (C', and validate it"
+	@echo "make demo      install, draw what the answer to 'Copyright (C' hangs on, and validate it"
 	@echo "make test      install, and run the checks: style, types and the quick tests"
 	@echo "make test-all  the same with every test: all combinations, long runs, calibrations"
 	@echo "make lint      only the style and type checks"
@@ -30,6 +30,7 @@ $(DOCS): $(READY)
 
 demo: $(READY)
 	$(BIN)/sae-graphs graph "Copyright (C"
+	$(BIN)/sae-graphs graph "Copyright (C" --select effect --out outputs/copyright-c-effects
 	$(BIN)/sae-graphs validate outputs/copyright-c
 
 lint: $(READY)

@@ -56,6 +56,18 @@ class Validated(NamedTuple):
     budget: float = 0.0
 
 
+class Answered(NamedTuple):
+    """Effects on the answer: all of a prompt on the bundled model, and one `of` so many of one of
+    `tokens` tokens at the plan's sizes. `passes` full passes are timed a round."""
+
+    prompt: str = "When Mary and John went to the store, John gave a drink to"
+    tokens: int = 16
+    active: int = 40
+    of: int = 40
+    passes: int = 20
+    budget: float = 60.0
+
+
 class Plan(NamedTuple):
     """Everything that one run measures."""
 
@@ -68,6 +80,7 @@ class Plan(NamedTuple):
     shaped: tuple[Cell, ...]  # other models, for how the time grows
     prompts: int  # on which precisions are compared
     validated: Validated
+    answered: Answered = Answered()
 
 
 ACTIVE = 40
@@ -141,6 +154,7 @@ QUICK = Plan(
     _shaped(ACTIVE, 2, SMALL, SMALL._replace(n_features=24_576)),
     2,
     Validated(("Copyright (C",), units=10, controls=200, threads=(1,), passes=20),
+    Answered(of=200, passes=5, budget=10),
 )
 
 SMALLEST = Plan(
@@ -153,4 +167,5 @@ SMALLEST = Plan(
     _shaped(8, 0.1, TINY, TINY._replace(n_layers=4)),
     1,
     Validated(("Copyright (C",), units=2, controls=5, threads=(1,), passes=2, snippets=1),
+    Answered("The letter [", active=8, of=4, passes=2, budget=0.1),
 )

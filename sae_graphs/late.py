@@ -30,6 +30,7 @@ PUBLIC = {
 
 # How records show themselves, and leave for other programs: functions of the record.
 VIEWS = {
+    "answer_report_html": "sae_graphs.validation.answer.report:report_html",
     "comparison_html": "sae_graphs.render.notebook:comparison_html",
     "curve_svg": "sae_graphs.validation.report.notebook:curve_svg",
     "explorer": "sae_graphs.render.pictures:explorer",

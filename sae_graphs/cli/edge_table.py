@@ -14,11 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_graphs.graph.addresses import address_of
-from sae_graphs.graph.export.tables import ANATOMY_COLUMNS, anatomy_sums, block_columns
+from sae_graphs.graph.export.tables import (
+    ANATOMY_COLUMNS,
+    anatomy_sums,
+    block_columns,
+    flow_columns,
+)
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
     missing_words,
     name_of,
+    number_of,
     share_of,
     shares_words,
     strongest_part,
@@ -61,6 +67,7 @@ def _values(graph: CausalGraph, edge: Edge) -> dict[str, Any]:
         "target": str(edge.target),
         "target_token": graph[edge.target].token,
         "effect": edge.effect,
+        **(flow_columns(edge) if graph.run.answer is not None else {}),
         "component": graph[edge.source].component,
         "source_explanation": graph[edge.source].explanation,
         "target_explanation": graph[edge.target].explanation,
@@ -84,7 +91,8 @@ def _csv(graph: CausalGraph, edges: Sequence[Edge], *, anatomy: bool) -> str:
         for name in ("target_token", "source_explanation", "target_explanation"):
             if (text := row[name]) is not None:
                 row[name] = visible(text, space=" ")
-    columns = ["source", "target", "target_token", "effect", "component"]
+    flows = ["relative_effect", "flow"] if graph.run.answer is not None else []
+    columns = ["source", "target", "target_token", "effect", *flows, "component"]
     columns += ["source_explanation", "target_explanation"]
     if anatomy:
         parts = [block_columns(edge) for edge in edges]
@@ -103,11 +111,16 @@ def _csv(graph: CausalGraph, edges: Sequence[Edge], *, anatomy: bool) -> str:
 
 
 def _print_plain(console: Console, graph: CausalGraph, edges: Sequence[Edge]) -> None:
-    table = Table("source", "target", "effect", "the source", "graph")
+    answers = graph.run.answer is not None
+    table = Table(
+        "source", "target", "effect", *(["nats"] if answers else []), "the source", "graph"
+    )
     for edge in edges:
+        nats = [f"{number_of(edge):+.3g}"] if answers else []
         table.add_row(
             *_ends(graph, edge),
             _effect(edge),
+            *nats,
             Text(edge.sign, style=_STYLES[edge.sign]),
             str(graph[edge.source].component),
         )
@@ -147,7 +160,7 @@ def _ends(graph: CausalGraph, edge: Edge) -> tuple[Text, Text]:
     """The source's and the target's name; with their tokens, where features have positions."""
     names = []
     for end in (edge.source, edge.target):
-        here = "" if end.is_output else shortened(token_at(graph.run, end) or "", 12)
+        here = "" if not end.is_feature else shortened(token_at(graph.run, end) or "", 12)
         names.append(Text(name_of(graph.run, end)).append(f" {here}" if here else "", style="dim"))
     return names[0], names[1]
 
@@ -161,6 +174,11 @@ def _units(edges: Sequence[Edge]) -> str:
         f"{counted(len(edges), 'edge')}. Effect: change of the target's activation when the source "
         "is ablated (ablated - clean)"
     )
+    if any(edge.flow is not None for edge in edges):
+        return (
+            f"{words}; of the answer's score, in nats. Nats: what the source contributes to the "
+            "answer through the target alone (clean - ablated): positive helps."
+        )
     outputs = any(edge.target.is_output for edge in edges)
     return words + ("; of an output token's logit, in nats." if outputs else ".")
 

@@ -98,7 +98,7 @@ def graph(
 
     Example: `sae-graphs graph "Copyright (C"`
 
-    The source's own graph: `sae-graphs graph "Copyright (C" --select effect`
+    Each layer's strongest effects on the next: `sae-graphs graph "Copyright (C" --select effect`
 
     Without a model, from saved effects: `sae-graphs graph --from outputs/kept --top-k 12`
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sae_graphs.cli.answer_table import print_answer
 from sae_graphs.cli.console import NARROW, prompt_line
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, logit_words, name_of, output_words
@@ -17,6 +18,7 @@ from sae_graphs.render.picture.explained import page_words
 from sae_graphs.text import token, visible
 from sae_graphs.words import probability_words
 
+ALTERNATIVES = 4  # next tokens that are shown of an answer graph
 _BAR = 24  # characters of a bar that stands for probability 1
 
 
@@ -27,12 +29,14 @@ def print_graph(
     run = graph.run
     console.print(prompt_line(run.tokens, run.read_position))
     console.print(_next_tokens(graph))
-    if run.outputs:
+    if run.answer is not None:
+        print_answer(console, graph)
+    elif run.outputs:
         console.print(_fitted(console, _outputs(graph)))
     console.print(_fitted(console, _layers(graph, hooks=console.width >= NARROW)))
     for warning in run.warnings:
         console.print(Text(f"warning: {warning}", style="bold yellow"))
-    if graph.edges:
+    if graph.edges and run.answer is None:
         _print_components(console, graph)
     console.print(Text(_work(graph, seconds, again=again), style="dim"))
 
@@ -40,6 +44,8 @@ def print_graph(
 def _work(graph: CausalGraph, seconds: float, *, again: bool) -> str:
     """How many features were measured, or estimated, and by which run; and what was left out."""
     measured = sum(layer.measured_features or 0 for layer in graph.run.layers)
+    if graph.run.answer is not None:
+        measured = graph.run.answer.measured
     what = "features, each at one position," if graph.resolves_positions else "features"
     exact = graph.run.settings.get("method", "exact") == "exact"
     verb = "measured" if exact else "estimated"
@@ -52,7 +58,10 @@ def _work(graph: CausalGraph, seconds: float, *, again: bool) -> str:
 
 def _next_tokens(graph: CausalGraph) -> Table:
     table = Table("next token", "probability", "", title="after the highlighted token")
-    for piece, probability in graph.run.next_tokens:
+    likely = graph.run.next_tokens
+    if graph.run.answer is not None:  # the table of features is what counts
+        likely = likely[:ALTERNATIVES]
+    for piece, probability in likely:
         bar = "█" * round(probability * _BAR)
         table.add_row(Text(token(piece)), probability_words(probability), Text(bar, style="cyan"))
     return table

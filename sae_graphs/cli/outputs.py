@@ -32,6 +32,7 @@ from sae_graphs.runs import (
     replace_folder,
     run_folder,
 )
+from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.report.marks import explorer_of
 
@@ -83,7 +84,7 @@ def write_run(
         "saes_given": saes,
         "sae_pattern_given": sae_pattern,
         "settings": dict(graph.run.settings),
-        "features": sum(not node.feature.is_output for node in graph.nodes),
+        "features": sum(node.feature.is_feature for node in graph.nodes),
         "output_tokens": sum(node.feature.is_output for node in graph.nodes),
         "edges": len(graph.edges),
         "neuronpedia": _pages(graph),
@@ -212,7 +213,7 @@ def fitting_or_words(
 
 
 def write_validation(
-    folder: Path, report: ValidationReport, graph: CausalGraph, *, seconds: float
+    folder: Path, report: ValidationReport | AnswerReport, graph: CausalGraph, *, seconds: float
 ) -> tuple[str, ...]:
     """Put a report's files in place at once, and into the record of the run that it belongs to.
 

@@ -104,7 +104,22 @@ def validate(
         ),
     ] = None,
     snippets: Annotated[int, beside(help="Pieces of other text; 0 for none.")] = 32,
-    quick: Annotated[bool, beside("--quick", help="Ablation and controls alone.")] = False,
+    quick: Annotated[
+        bool | None,
+        beside(
+            "--quick/--full",
+            help="What decides alone, or the long report.",
+            show_default="quick of answer graphs, full of others",
+        ),
+    ] = None,
+    intervention: Annotated[
+        str | None,
+        measured(
+            metavar="<kind>",
+            help="Of an answer graph: what a feature's activation becomes.",
+            show_default="the graph's own",
+        ),
+    ] = None,
     out_folder: Annotated[
         Path | None,
         output("--out", help="Folder to write.", show_default="RUN/validation"),
@@ -146,7 +161,12 @@ def validate(
     if discover is not None and not given:
         raise SaeGraphsError("no prompts to discover a graph on; give --prompts FILE")
     source = Source(model or "demo", saes, device, dtype, memory, sae_pattern)
-    asked = Asked(run, given, discover, text, out_folder, names_model=model is not None)
+    if intervention is not None:
+        from sae_graphs.effects.intervention_kinds import parse_intervention
+
+        parse_intervention(intervention)
+    named = model is not None
+    asked = Asked(run, given, discover, text, out_folder, intervention, names_model=named)
     validate_and_print(asked, settings, source)
 
 
@@ -158,6 +178,7 @@ class Asked(NamedTuple):
     discover: float | None
     text: str | None
     out_folder: Path | None
+    intervention: str | None
     names_model: bool
 
 
@@ -182,10 +203,13 @@ def validate_and_print(asked: Asked, settings: ValidationSettings, source: Sourc
     else:
         found = _discovered(asked, asked.discover, settings, source)
     check_writable(found.folder)
+    from sae_graphs.validation.answer.partial import AnswerPartial
+    from sae_graphs.validation.answer.records import AnswerReport
     from sae_graphs.validation.partial import ValidationPartial
     from sae_graphs.validation.validate import validate
 
-    partial = ValidationPartial(partial_folder(found.folder), told=_resumed)
+    kind = ValidationPartial if found.graph.run.answer is None else AnswerPartial
+    partial = kind(partial_folder(found.folder), told=_resumed)
     started = time.perf_counter()
     try:
         with progress("ablating paths and controls", unit="copies") as report:
@@ -197,7 +221,9 @@ def validate_and_print(asked: Asked, settings: ValidationSettings, source: Sourc
                 texts=texts,
                 corpus=asked.text,
                 discovery=found.discovery,
+                intervention=asked.intervention,
                 progress=report,
+                foretold=None if settings.quick is not False else _foretold,
                 resume=partial,
             )
     except KeyboardInterrupt:
@@ -209,14 +235,23 @@ def validate_and_print(asked: Asked, settings: ValidationSettings, source: Sourc
     with err.status("drawing"):
         written = write_validation(found.folder, result, found.graph, seconds=seconds)
     partial.remove()
-    from sae_graphs.cli.verdict_table import print_report
+    if isinstance(result, AnswerReport):
+        from sae_graphs.cli.answer_verdict_table import print_answer_report
 
-    print_report(out, result)
+        print_answer_report(out, result)
+    else:
+        from sae_graphs.cli.verdict_table import print_report
+
+        print_report(out, result)
     print_files(out, found.folder, written)
 
 
 def _resumed(done: int, paths: int) -> None:
     err.print(f"resumed: {done} of {paths} paths were tested before", highlight=False)
+
+
+def _foretold(seconds: float) -> None:
+    err.print(f"the full report takes about {seconds:.0f} s", highlight=False)
 
 
 def _texts(text: str | None) -> Iterator[str] | None:
@@ -286,7 +321,11 @@ def _discovered(asked: Asked, part: float, settings: ValidationSettings, source:
     started = time.perf_counter()
     with progress("finding the graph", unit="prompts") as report:
         found = discover(
-            instrumented, asked.prompts, part=part, seed=settings.seed, progress=report
+            instrumented,
+            asked.prompts,
+            part=part,
+            seed=settings.seed,
+            progress=report,
         )
     seconds = time.perf_counter() - started
     write_run(

@@ -36,6 +36,7 @@ from sae_graphs.effects.select import Selection, ends_of
 from sae_graphs.effects.select import select as selected
 from sae_graphs.effects.settings import (
     STEPS,
+    TOP_K,
     Ablate,
     GraphSettings,
     Layers,
@@ -189,21 +190,19 @@ class Discovery(NamedTuple):
     test: tuple[str, ...]
 
 
-@with_settings(GraphSettings, own=("seed",), renamed={"targets": "target"})
+@with_settings(
+    GraphSettings, own=("seed",), renamed={"targets": "target"}, fixed={"select": "effect"}
+)
 def discover(
     model: InstrumentedModel,
     prompts: Sequence[str],
     *,
     part: float = 0.5,
     seed: int = 0,
-    select: Select = "answer",
-    nodes: int | None = None,
-    dense: bool = False,
-    budget: int | None = None,
-    top_k: int | None = None,
-    per: Per | None = None,
+    top_k: int = TOP_K,
+    per: Per = "layer",
     min_path_edges: int | None = None,
-    ablate: Literal["all", "read"] | None = None,
+    ablate: Literal["all", "read"] = "all",
     ablate_first: bool = False,
     read: Read = -1,
     layers: Layers = None,
@@ -220,15 +219,16 @@ def discover(
 ) -> Discovery:
     """Draw a `part` of the prompts at random, and find what their graphs have in common.
 
-    `seed` is that of the drawing; the options from `top_k` on are those of `causal_graph`.
+    `seed` is that of the drawing; the options from `top_k` on are those of `causal_graph`, for the
+    strongest effects of one layer on the next (`select="effect"`).
     Then `validate(model, found.graph, found.test, discovery=found.discovery)`. Raises
     `SaeGraphsError` where a part would be empty, or the graphs have nothing in common.
     """
-    settings = settings or GraphSettings()
-    if settings.select == "answer":
+    settings = settings or GraphSettings(select="effect")
+    if settings.select != "effect":
         raise SaeGraphsError(
-            "what answer graphs have in common stands at other tokens of each prompt; discover "
-            "with select='effect' (--select effect)"
+            f"select is {settings.select!r}; what answer graphs have in common stands at other "
+            "tokens of each prompt: discover with settings of select='effect'"
         )
     if settings.ablate == "each":
         raise SaeGraphsError("positions mean nothing across prompts; discover with ablate='all'")

@@ -25,6 +25,7 @@ from sae_graphs.gallery.skeleton import PARTS, Page, compare_address, sheet
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.page import page, policy, script
+from sae_graphs.render.explorer.stage import kind_of_box
 from sae_graphs.render.palette import DARK, LIGHT
 from sae_graphs.render.picture.layout import Box, layout
 from sae_graphs.render.style import EffectScale
@@ -168,12 +169,12 @@ def thumbnail(graph: CausalGraph) -> str:
     drawn = layout(graph, heights, width=WIDTH)
     arrows = "".join(
         f'<path class="{edge.sign}" d="{drawn.routes[edge.source, edge.target].path}" '
-        f'stroke-width="{1.2 * scale.width(edge.effect):.1f}" '
-        f'opacity="{scale.opacity(edge.effect):.2f}"/>'
+        f'stroke-width="{1.2 * scale.width(edge.strength):.1f}" '
+        f'opacity="{scale.opacity(edge.strength):.2f}"/>'
         for edge in reversed(graph.edges)
     )
     bars = "".join(
-        f'<rect class="{"output" if feature.is_output else "feature"}" x="{box.x:.0f}" '
+        f'<rect class="{kind_of_box(feature)}" x="{box.x:.0f}" '
         f'y="{box.y:.0f}" width="{box.width:.0f}" height="{box.height:.0f}" rx="4"/>'
         for feature, box in drawn.boxes.items()
     )
@@ -201,7 +202,7 @@ def _rules(colours: Mapping[str, str]) -> str:
         f"path{{fill:none}}.promotes{{stroke:{colours['lowers']}}}"
         f".suppresses{{stroke:{colours['raises']};stroke-dasharray:6 4}}"
         f".feature{{fill:{colours['paper']};stroke:{colours['bar']};stroke-width:1.5}}"
-        f".output{{fill:{colours['ink']}}}"
+        f".output{{fill:{colours['ink']}}}.token{{fill:{colours['band']};stroke:{colours['line']}}}"
     )
 
 

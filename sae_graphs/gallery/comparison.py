@@ -10,8 +10,8 @@ from sae_graphs.gallery.sides import ARROWS, Side, Union, empty_words, kind_of, 
 from sae_graphs.gallery.skeleton import Page, compare_address, page, prompt_html, run_address
 from sae_graphs.graph.difference import GraphDifference, SharedEdge, difference
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.names import counted_nodes, name_of, split_by_sign
-from sae_graphs.graph.records import Edge, FeatureId, RunRecord
+from sae_graphs.graph.names import counted_nodes, name_of, split_by_sign, standing_words
+from sae_graphs.graph.records import ANSWER, Edge, FeatureId, RunRecord
 from sae_graphs.render.document.templates import filled, ours
 from sae_graphs.render.explorer.data import in_script
 from sae_graphs.render.picture.layout import Layout
@@ -193,9 +193,16 @@ def _said_of(feature: FeatureId, pair: Pair) -> str:
         if node is None:
             told.append(f"not in the {side} graph")
             continue
-        what = "logit" if feature.is_output else "activation"
+        if feature.is_token:
+            told.append(f"{side}: a token of the prompt")
+            continue
+        what = "activation"
+        if feature.is_output:
+            what = "score" if feature == ANSWER else "logit"
         lowered, raised = (effects[:1] for effects in split_by_sign(node))
         words = [f"{what} {plain(node.activation)}"]
+        if (does := standing_words(node)) is not None:
+            words.append(does)
         words += [f"ablating it lowers {token(effect.token)}" for effect in lowered]
         words += [f"raises {token(effect.token)}" for effect in raised]
         told.append(f"{side}: {', '.join(words)}")

@@ -149,11 +149,12 @@ def _full_card(run: Run, created: float) -> Card:
     if report is not None:
         counts = Counter(verdict(unit, report).kind for unit in report.units)
     outputs = sum(node.feature.is_output for node in graph.nodes)
+    features = sum(node.feature.is_feature for node in graph.nodes)
     return Card(
         run,
         created,
         record=graph.run,
-        features=len(graph.nodes) - outputs,
+        features=features,
         outputs=outputs,
         edges=len(graph.edges),
         verdicts=counts,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from sae_graphs.gallery.placing import GAP, Standing, Wish, number_places
 from sae_graphs.graph.difference import GraphDifference, merged
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.names import name_of, place_words
-from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.graph.names import name_of, number_of, place_words
+from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
 from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
-from sae_graphs.render.explorer.stage import LayerWords
-from sae_graphs.render.picture.layout import Box, Layout, layout
+from sae_graphs.render.explorer.stage import LayerWords, kind_of_box
+from sae_graphs.render.picture.arrange import own_layer_words
+from sae_graphs.render.picture.layout import Box, LayerLine, Layout, layout
 from sae_graphs.render.style import EffectScale
 from sae_graphs.text import shortened
 from sae_graphs.words import signed
@@ -111,7 +112,7 @@ def _drawing(side: Drawing) -> Markup:
         drawn,
         side.is_crowded,
         [*drawn.components.values()],
-        [_layer(line.layer, line.box) for line in drawn.layers],
+        [_layer(line) for line in drawn.layers],
         ours(lines),
         [_box(node, number, side) for number, node in enumerate(graph.nodes)],
     )
@@ -152,8 +153,8 @@ def _arrow(edge: Edge, number: int, side: Drawing) -> str:
     halo = "" if kind == "shared" else f'<path class="halo" d="{path}"/>'
     return (
         f'<g class="arrow {here.sign} {kind}" data-e="{number}">{halo}<path class="line" '
-        f'd="{path}" stroke-width="{side.scale.width(here.effect):.1f}" '
-        f'opacity="{side.scale.opacity(here.effect):.2f}" '
+        f'd="{path}" stroke-width="{side.scale.width(here.strength):.1f}" '
+        f'opacity="{side.scale.opacity(here.strength):.2f}" '
         f'marker-end="url(#{head}-{side.side})"/>{near}</g>'
     )
 
@@ -190,7 +191,7 @@ def _labels(side: Drawing, kind: str) -> str:
 
 def _texts(edge: Edge, side: Drawing, *, with_word: bool) -> tuple[str, ...]:
     """What an arrow's number may be, the best first: the word is said by the band as well."""
-    number = signed(side.union.edges[side.side][edge.source, edge.target].effect)
+    number = signed(number_of(side.union.edges[side.side][edge.source, edge.target]))
     kind = kind_of(edge, side.union)
     return (number,) if kind == "shared" or not with_word else (f"{kind}{GAP}{number}", number)
 
@@ -225,7 +226,7 @@ class BoxWords(NamedTuple):
 
 def _box(node: Node, number: int, side: Drawing) -> BoxWords:
     feature = node.feature
-    kind = "output" if feature.is_output else "feature"
+    kind = kind_of_box(feature)
     here = side.nodes.get(feature)
     name = name_of(side.union.graph.run, feature)
     found = BoxWords(number, kind, side.drawn.boxes[feature], name)
@@ -239,10 +240,12 @@ def _box(node: Node, number: int, side: Drawing) -> BoxWords:
     )
 
 
-def _layer(layer: LayerReport | None, box: Box) -> LayerWords:
+def _layer(line: LayerLine) -> LayerWords:
+    layer = line.layer
     if layer is None:
-        return LayerWords(box, None, "")
-    return LayerWords(box, shortened(layer.label, 8), shortened(place_words(layer.hook_point), 40))
+        return LayerWords(line.box, None, own_layer_words(line.label))
+    place = shortened(place_words(layer.hook_point), 40)
+    return LayerWords(line.box, shortened(layer.label, 8), place)
 
 
 def empty_words(graph: CausalGraph) -> str:
@@ -253,7 +256,7 @@ def empty_words(graph: CausalGraph) -> str:
 class Union(NamedTuple):
     """The union, what of it each side holds, and how many arrows it has before it is cut.
 
-    In `graph` an edge has the larger of its two effects, by |effect|.
+    In `graph` an edge is that of the two which is stronger.
     """
 
     graph: CausalGraph
@@ -275,9 +278,9 @@ def union(found: GraphDifference) -> Union:
     strongest: dict[Ends, Edge] = {}
     for edge in (*found.left.edges, *found.right.edges):
         ends = edge.source, edge.target
-        if ends not in strongest or abs(edge.effect) > abs(strongest[ends].effect):
+        if ends not in strongest or edge.strength > strongest[ends].strength:
             strongest[ends] = replace(edge, anatomy=None)
-    kept = sorted(strongest.values(), key=lambda edge: -abs(edge.effect))[:ARROWS]
+    kept = sorted(strongest.values(), key=lambda edge: -edge.strength)[:ARROWS]
     known = {**nodes["right"], **nodes["left"]}
     # What depends on the prompt is left out: it is of one side, and checked against its tokens.
     bare = [Node(node.feature, node.activation, token=node.token) for node in known.values()]

@@ -50,7 +50,7 @@ def _check_same_run(left: CausalGraph, right: CausalGraph) -> None:
             f"cannot join graphs of different settings: {k} is {ours.get(k)!r} and "
             f"{others.get(k)!r}; measure both in the same way"
         )
-    if pins[0] != pins[1] and (not all(pins) or pins[0] & pins[1]):
+    if left.run.answer is None and pins[0] != pins[1] and (not all(pins) or pins[0] & pins[1]):
         raise SaeGraphsError(
             "cannot join these graphs: some features were measured in both runs, so totals would "
             "count them twice; pin different features in each"
@@ -62,6 +62,9 @@ def _joined_run(left: CausalGraph, right: CausalGraph) -> RunRecord:
     pins = [graph.run.settings.get("pin") or [] for graph in (left, right)]
     if set(pins[0]) == set(pins[1]):
         return left.run
+    if left.run.answer is not None:  # all was measured in both, whatever is pinned
+        pinned = list(dict.fromkeys([*pins[0], *pins[1]]))
+        return replace(left.run, settings={**left.run.settings, "pin": pinned})
 
     def added(a: Any, b: Any) -> Any:
         return b if a is None else a if b is None else a + b
@@ -91,6 +94,11 @@ def common(graphs: Sequence[CausalGraph], *, share: float = SHARE) -> CausalGrap
     an output token that is not is added to the record.
     Raises `SaeGraphsError` where nothing is left.
     """
+    if any(graph.run.answer is not None for graph in graphs):
+        raise SaeGraphsError(
+            "answer graphs stand at the tokens of their own prompts: no edge of one is another's; "
+            "compare two with difference, or give graphs of select='effect' (--select effect)"
+        )
     needed = max(1, math.ceil(share * len(graphs)))
     effects: dict[tuple[FeatureId, FeatureId], list[float]] = {}
     nodes: dict[FeatureId, list[Node]] = {}

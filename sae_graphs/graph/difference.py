@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # Settings that decide which edges there are, and what their effects are; and what it means where
 # a file from before a setting does not have it.
 DECISIVE: Mapping[str, object] = {
+    "select": "effect",
+    "nodes": None,
+    "dense": False,
     "top_k": None,
     "per": "layer",
     "min_path_edges": None,
@@ -277,6 +280,11 @@ def _check_same_features(left: CausalGraph, right: CausalGraph) -> None:
 def _warnings(left: CausalGraph, right: CausalGraph) -> list[str]:
     """What makes the two hard to compare."""
     told: list[str] = []
+    answers = [_answer(left), _answer(right)]
+    if answers[0] != answers[1] and None not in answers:
+        told.append(
+            f"the answers are {quoted(answers)}, so what supports one need not support the other"
+        )
     differing = [
         f"{name} ({ours!r:.40} and {theirs!r:.40})"
         for name, default in DECISIVE.items()
@@ -304,6 +312,11 @@ def _warnings(left: CausalGraph, right: CausalGraph) -> list[str]:
             "graph than in the other, so its effects are of two quantities"
         )
     return told
+
+
+def _answer(graph: CausalGraph) -> str | None:
+    """The token that an answer graph is about."""
+    return None if graph.run.answer is None else repr(graph.run.outputs[0].token)
 
 
 def _set(graph: CausalGraph, name: str, default: object) -> object:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
 from sae_graphs.errors import quoted
 from sae_graphs.graph.anatomy import Anatomy, BlockShare
-from sae_graphs.graph.records import Edge, FeatureId, Node, OutputToken, RunRecord, TokenEffect
+from sae_graphs.graph.answer import Coverage
+from sae_graphs.graph.records import (
+    ANSWER,
+    Edge,
+    FeatureId,
+    Node,
+    OutputToken,
+    RunRecord,
+    TokenEffect,
+)
 from sae_graphs.text import shortened, token, visible
-from sae_graphs.words import MINUS, counted, percent, signed
+from sae_graphs.words import MINUS, counted, percent, plain, probability_words, signed
 
 MAX_PARTS = 6
 SMALLEST = 0.001  # of a share: its sign says nothing below this
@@ -26,7 +36,9 @@ _HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
 
 
 def name_of(run: RunRecord, feature: FeatureId) -> str:
-    """A feature's name; that of an output token with its text, made visible."""
+    """A feature's name; that of an output token, or of one of the prompt, with its text."""
+    if feature.is_token and feature.position is not None:
+        return f'{feature} "{visible(run.tokens[feature.position], space=" ")}"'
     if not feature.is_output:
         return str(feature)
     output = run.output(feature)
@@ -53,16 +65,99 @@ def logit_words(output: OutputToken) -> str:
     return "logit" if output.contrast is None else "logit difference"
 
 
+def number_words(run: RunRecord, feature: FeatureId) -> str:
+    """What an output node's number is called: a logit, the answer's log-odds, a difference."""
+    output = run.output(feature)
+    return score_words(output) if feature == ANSWER else logit_words(output)
+
+
+def score_words(answer: OutputToken) -> str:
+    """What the score of an answer is called."""
+    return "log-odds" if answer.contrast is None else "logit difference"
+
+
+def score_sentence(run: RunRecord) -> str:
+    """`log-odds of " Mary" 7.75 nats, probability >99.9%`; of an answer graph."""
+    answer = run.outputs[0]
+    score = 0.0 if run.answer is None else run.answer.score
+    return (
+        f"{score_words(answer)} of {output_words(answer)} {plain(score)} nats, probability "
+        f"{probability_words(answer.probability)}"
+    )
+
+
+def coverage_sentence(coverage: Coverage | None) -> str:
+    """How much hangs on the kept features together, beside random ones."""
+    if coverage is None:
+        return "How much of the answer these account for was not measured"
+    lost, left = coverage.lost, coverage.left
+    if lost is None or left is None or coverage.without_any >= coverage.clean:
+        return "Ablating all rarely-on features together takes nothing from the score"
+    told = (
+        f"Of what all rarely-on features together carry, ablating the kept ones takes "
+        f"{percent(max(lost, 0.0))}"
+    )
+    if coverage.random_lost is not None:
+        told += f" (as many random ones {percent(max(coverage.random_lost, 0.0))})"
+    told += f", and keeping them alone leaves {percent(max(left, 0.0))}"
+    if coverage.random_left is not None:
+        told += f" (random ones {percent(max(coverage.random_left, 0.0))})"
+    return told
+
+
 def token_at(run: RunRecord, feature: FeatureId) -> str | None:
     """The prompt's token at the feature's position, every space shown; None without a position."""
     return None if feature.position is None else token(run.tokens[feature.position])
 
 
 def counted_nodes(nodes: Iterable[Node]) -> str:
-    """`12 features`, or `12 features and 2 output tokens`."""
-    kinds = [node.feature.is_output for node in nodes]
-    words = counted(kinds.count(False), "feature")
-    return words + (f" and {counted(kinds.count(True), 'output token')}" if any(kinds) else "")
+    """`12 features and 2 output tokens`, or `12 features, 2 tokens and the answer`."""
+    features = [node.feature for node in nodes]
+    outputs = sum(feature.is_output and feature != ANSWER for feature in features)
+    tokens = sum(feature.is_token for feature in features)
+    parts = [counted(sum(feature.is_feature for feature in features), "feature")]
+    parts += [counted(tokens, "token")] if tokens else []
+    parts += [counted(outputs, "output token")] if outputs else []
+    parts += ["the answer"] if ANSWER in features else []
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def standing_words(node: Node, digits: int = 3) -> str | None:
+    """What a feature does to the answer, as the reader thinks it: `supports +11.3`, `relay +2`.
+
+    The number is its contribution, clean minus ablated, in nats: positive helps. None where that
+    was not measured.
+    """
+    if node.effect_on_answer is None:
+        return None
+    does = "relay" if node.relay else "opposes" if opposes(node) else "supports"
+    return f"{does} {signed(-node.effect_on_answer, digits)}"
+
+
+def opposes(node: Node) -> bool:
+    """True where ablating the feature raises the answer's score."""
+    return node.effect_on_answer is not None and node.effect_on_answer > 0
+
+
+def number_of(edge: Edge) -> float:
+    """The number at an arrow: its effect, ablated minus clean; in an answer graph what it
+    contributes to the answer, clean minus ablated, in nats: positive helps."""
+    return edge.effect if edge.flow is None else -edge.flow
+
+
+def drawn_effect(edge: Edge) -> float:
+    """What an arrow's width and hue stand for: the effect's sign, and the edge's strength."""
+    return math.copysign(edge.strength, edge.effect)
+
+
+def flow_words(edge: Edge) -> str | None:
+    """What of the answer flows along an edge, in words; None where that was not measured."""
+    if edge.flow is None:
+        return None
+    told = f"{signed(-edge.flow)} nats of the answer's score flow along it"
+    if edge.relative_effect is None:
+        return told
+    return f"{signed_percent(edge.relative_effect)} of the target's activation; {told}"
 
 
 def place_words(hook_point: str) -> str:

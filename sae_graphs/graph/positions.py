@@ -25,6 +25,9 @@ def summed(graph: GraphParts, at: int | str | None = None) -> GraphParts:
     known of it is taken from where it is strongest: the position at which its edges summed here
     have the largest total |effect|, the later one of equals. The settings say `summed_at`.
 
+    An answer graph is summed over all tokens: of a feature its effects on the answer, of an edge
+    what flows along it. The tokens themselves are left out.
+
     Raises `SaeGraphsError` where the graph has no positions, or `at` is none of its.
     """
     if not graph.resolves_positions:
@@ -33,6 +36,8 @@ def summed(graph: GraphParts, at: int | str | None = None) -> GraphParts:
             "it with --ablate each"
         )
     run = graph.run
+    if run.answer is not None:
+        return _summed_answer(graph, at)
     place = run.read_position if at is None else at
     last = len(run.tokens) - 1
     if place != "all" and (type(place) is not int or not 0 <= place <= last):
@@ -44,16 +49,59 @@ def summed(graph: GraphParts, at: int | str | None = None) -> GraphParts:
     return GraphParts(_summed_run(run, edges, place), tuple(nodes), tuple(edges))
 
 
+def _summed_answer(graph: GraphParts, at: int | str | None) -> GraphParts:
+    """An answer graph over all tokens, without them."""
+    run = graph.run
+    if at not in (None, "all"):
+        raise SaeGraphsError(
+            f"cannot sum an answer graph at {at!r}: what leads to the answer goes from token to "
+            "token; give 'all', or nothing"
+        )
+    edges = _summed_edges([edge for edge in graph.edges if not edge.source.is_token])
+    groups: dict[FeatureId, list[tuple[Node, float]]] = {}
+    for node in graph.nodes:
+        if not node.feature.is_token:
+            pair = node, abs(node.effect_on_answer or 0.0)
+            groups.setdefault(_plain(node.feature), []).append(pair)
+    nodes = [_node_on_answer(run, same) for same in groups.values()]
+    settings = {**run.settings, "summed_at": "all"}
+    return GraphParts(replace(run, settings=settings), tuple(nodes), tuple(edges))
+
+
+def _node_on_answer(run: RunRecord, same: Sequence[tuple[Node, float]]) -> Node:
+    """A feature with its effects on the answer added up; the answer as it is."""
+    if same[0][0].feature.is_output:
+        return same[0][0]
+    nodes = [node for node, _ in same]
+    return replace(
+        _node(run, same, run.read_position),
+        effect_on_answer=math.fsum(node.effect_on_answer or 0.0 for node in nodes),
+        direct_effect=math.fsum(node.direct_effect or 0.0 for node in nodes),
+        relay=all(node.relay for node in nodes),
+    )
+
+
 def _summed_edges(edges: Sequence[Edge]) -> list[Edge]:
     """One edge for each pair of features; those that cancel exactly are left out."""
     groups: dict[tuple[FeatureId, FeatureId], list[Edge]] = {}
     for edge in edges:
         groups.setdefault((_plain(edge.source), _plain(edge.target)), []).append(edge)
     sums = [
-        Edge(source, target, math.fsum(edge.effect for edge in same), _summed_anatomy(same))
+        Edge(
+            source,
+            target,
+            math.fsum(edge.effect for edge in same),
+            _summed_anatomy(same),
+            flow=_summed_flow(same),
+        )
         for (source, target), same in groups.items()
     ]
     return [edge for edge in sums if edge.effect]
+
+
+def _summed_flow(edges: Sequence[Edge]) -> float | None:
+    flows = [edge.flow for edge in edges if edge.flow is not None]
+    return math.fsum(flows) if len(flows) == len(edges) else None
 
 
 def _plain(feature: FeatureId) -> FeatureId:

@@ -394,4 +394,6 @@ class GraphParts(NamedTuple):
         """True where each node is a feature at one token position, such as `5.10603@2`."""
         if not self.nodes:
             return self.run.settings.get("ablate") == "each" and self.run.summed_at is None
-        return self.run.answer is not None or self.nodes[0].feature.position is not None
+        if self.run.answer is not None:
+            return self.run.summed_at is None
+        return self.nodes[0].feature.position is not None

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.names import LOWERS_WORDS, RAISES_WORDS, largest_activation, split_by_sign
+from sae_graphs.graph.names import (
+    LOWERS_WORDS,
+    RAISES_WORDS,
+    largest_activation,
+    split_by_sign,
+    standing_words,
+)
+from sae_graphs.graph.records import ANSWER_LAYER, OUTPUT_LAYER, TOKEN_LAYER
 from sae_graphs.render.document.templates import macros
 from sae_graphs.text import visible, web_address
 
@@ -25,6 +32,8 @@ HEIGHT = 720  # CSS pixels of an explorer's frame
 MAY = "allow-scripts allow-forms allow-downloads allow-popups allow-popups-to-escape-sandbox"
 SHADE = "rgba(90, 169, 248, {:.2f})"
 _PARTS = "render/notebook.html.j2"
+# What the number of a node that is no feature is; a token of the prompt has none.
+_NUMBERS = {OUTPUT_LAYER: "logit", ANSWER_LAYER: "score", TOKEN_LAYER: ""}
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,14 @@ class Explorer:
 def node_html(node: Node) -> str:
     """A feature as a card: its name, meaning, contexts, and the tokens that it moves."""
     draw = macros(_PARTS)
-    if node.feature.is_output:
-        return str(draw.output(node))
+    if not node.feature.is_feature:
+        return str(draw.output(node, _NUMBERS[node.feature.layer]))
     largest = largest_activation(node)
     contexts = [_shaded(context, largest) for context in node.contexts]
     both = zip((LOWERS_WORDS, RAISES_WORDS), split_by_sign(node), strict=True)
     effects = [(words, told) for words, told in both if told]
-    return str(draw.card(node, web_address(node.neuronpedia), contexts, effects))
+    does = standing_words(node)
+    return str(draw.card(node, web_address(node.neuronpedia), contexts, effects, does))
 
 
 def _shaded(context: Context, largest: float) -> list[tuple[str, str]]:

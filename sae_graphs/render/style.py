@@ -46,7 +46,8 @@ SHADES = 8  # activation is drawn in this many steps above white
 class EffectScale:
     """Opacity and width of arrows by |effect|: linear, one scale for a whole picture.
 
-    `largest` and `smallest` are the |effect| of the strongest and the weakest arrow.
+    `largest` and `smallest` are the |effect| of the strongest and the weakest arrow; in an answer
+    graph what flows along them to the answer.
     """
 
     smallest: float
@@ -55,7 +56,7 @@ class EffectScale:
     @classmethod
     def of(cls, graph: CausalGraph) -> EffectScale:
         """The scale of all arrows of `graph`; its component pictures share it."""
-        sizes = [abs(edge.effect) for edge in graph.edges]
+        sizes = [edge.strength for edge in graph.edges]
         return cls(min(sizes, default=0.0), max(sizes, default=0.0))
 
     def share(self, effect: float) -> float:

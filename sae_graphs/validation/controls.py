@@ -328,7 +328,7 @@ def _decoded(
     return directions.double(), sizes
 
 
-def _set_norms(gram: Tensor, picked: Tensor) -> Tensor:
+def set_norms(gram: Tensor, picked: Tensor) -> Tensor:
     """The norms `[M]` of what sets of features `[M, n]` take from the stream."""
     rows = max(1, GATHERED // max(1, picked.shape[1]) ** 2)
     squares = [gram[p[:, :, None], p[:, None, :]].sum((1, 2)) for p in picked.split(rows)]
@@ -342,16 +342,16 @@ def _draw(pool: _Pool, wanted: _Wanted, n: int, generator: torch.Generator) -> T
     parts = []
     for group, count in ((pool.at_read, wanted.at_read), (~pool.at_read, wanted.elsewhere)):
         numbers = group.nonzero()[:, 0]
-        parts.append(numbers[_subsets(len(numbers), count, n * tries, generator)])
+        parts.append(numbers[subsets(len(numbers), count, n * tries, generator)])
     picked = torch.cat(parts, dim=1)  # [K * tries, count]
-    there = _set_norms(pool.gram_at_read, picked) - wanted.norm_at_read
-    elsewhere = _set_norms(pool.gram_elsewhere, picked) - wanted.norm_elsewhere
+    there = set_norms(pool.gram_at_read, picked) - wanted.norm_at_read
+    elsewhere = set_norms(pool.gram_elsewhere, picked) - wanted.norm_elsewhere
     best = (there.square() + elsewhere.square()).view(n, tries).argmin(1)
     count = wanted.at_read + wanted.elsewhere
     return picked.view(n, tries, count)[torch.arange(n), best].sort(1).values
 
 
-def _subsets(total: int, size: int, n: int, generator: torch.Generator) -> Tensor:
+def subsets(total: int, size: int, n: int, generator: torch.Generator) -> Tensor:
     """Random subsets `[n, size]` of `total` things, each equally likely."""
     if size == 0:
         return torch.zeros(n, 0, dtype=torch.int64)

@@ -32,7 +32,10 @@ class ValidationSettings:
       likeliest next token. With a `contrast`, the score is the difference of their logits.
     - `curve`: pairs of a feature and what follows it, a feature or a token, whose response curves
       are measured, such as `3.953 > 4.7780` or `3.953 > )`.
-    - `quick`: ablation and controls alone, without path patching, keep-only, curves and snippets.
+    - `quick`: of an answer graph, whether it and its paths are necessary, sufficient, and mediate,
+      the default; in full also single features and other features of the graph in a path's place.
+      Of other graphs, ablation and controls alone, without path patching, keep-only, curves and
+      snippets; here the whole report is the default.
     - `snippets`: so many pieces of other text are drawn for the change off the distribution.
     - `seed`: of all that is drawn.
     """
@@ -45,7 +48,7 @@ class ValidationSettings:
     contrast: str | None = None
     curve: tuple[tuple[FeatureId, FeatureId | str], ...] = ()
     snippets: int = SNIPPETS
-    quick: bool = False
+    quick: bool | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +59,8 @@ class ValidationSettings:
                 raise SaeGraphsError(
                     f"{what} is {value!r}; expected a whole number of at least {least}"
                 )
+        if not isinstance(self.quick, bool | None):
+            raise SaeGraphsError(f"quick is {self.quick!r}; expected True or False")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise SaeGraphsError(f"seed is {self.seed!r}; expected a whole number")
         if not 0 <= self.seed < 2**63:

@@ -49,7 +49,7 @@ class Subject:
         found = {
             Member(depths[feature.layer], feature.index, feature.position if self.own else None)
             for feature in features
-            if not feature.is_output
+            if feature.is_feature
         }
         return tuple(sorted(found))
 
@@ -122,7 +122,7 @@ def in_scope(model: InstrumentedModel, graph: CausalGraph) -> InstrumentedModel:
             )
     labels = [layer.label for layer in graph.run.layers]
     for node in graph.nodes:
-        if node.feature.is_output:
+        if not node.feature.is_feature:
             continue
         width = model.stack.layers[model.stack.depths[node.feature.layer]].n_features
         if node.feature.index >= width:
@@ -165,7 +165,7 @@ def check_same_run(own: Subject, graph: CausalGraph) -> None:
 
 def _check_activations(own: Subject, graph: CausalGraph, remedy: str) -> None:
     depths = own.model.stack.depths
-    nodes = [node for node in graph.nodes if node.activations and not node.feature.is_output]
+    nodes = [node for node in graph.nodes if node.activations and node.feature.is_feature]
     for depth in sorted({depths[node.feature.layer] for node in nodes}):
         here = [node for node in nodes if depths[node.feature.layer] == depth]
         features = sorted({node.feature.index for node in here})

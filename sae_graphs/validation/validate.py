@@ -8,7 +8,6 @@ together.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -23,6 +22,11 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel, with_saes
+from sae_graphs.model.interventions import Intervention
+from sae_graphs.validation.answer.partial import AnswerPartial
+from sae_graphs.validation.answer.records import AnswerReport
+from sae_graphs.validation.answer.run import validate_answer
+from sae_graphs.validation.answer.subject import check_for_answer
 from sae_graphs.validation.background import (
     NOISE_SIZES,
     RESAMPLED,
@@ -34,10 +38,11 @@ from sae_graphs.validation.background import (
     changes_by_kind,
 )
 from sae_graphs.validation.evidence import Curve, UnitReport, ValidationReport
-from sae_graphs.validation.judging import SIGNIFICANT, judged
+from sae_graphs.validation.judging import judged
 from sae_graphs.validation.mediation import keep_only, mediation
 from sae_graphs.validation.partial import ValidationPartial, validation_key
 from sae_graphs.validation.path_ablation import Tick, ablate_path
+from sae_graphs.validation.remarks import no_tests, too_few_controls
 from sae_graphs.validation.responses import COEFFICIENTS, WIDER, check_curve, curve, effect_of
 from sae_graphs.validation.settings import (
     CONTROLS,
@@ -79,16 +84,23 @@ def validate(
     contrast: str | None = None,
     curve: Curves = (),
     snippets: int = SNIPPETS,
-    quick: bool = False,
+    quick: bool | None = None,
     seed: int = 0,
+    intervention: Intervention | str | None = None,
     settings: ValidationSettings | None = None,
     texts: Iterable[str] | None = None,
     corpus: str | None = None,
     discovery: Sequence[str] | None = None,
-    resume: str | Path | ValidationPartial | None = None,
+    resume: str | Path | ValidationPartial | AnswerPartial | None = None,
     progress: Progress | None = None,
-) -> ValidationReport:
-    """Test every component of a graph and its strongest paths by ablating them.
+    foretold: Callable[[float], None] | None = None,
+) -> ValidationReport | AnswerReport:
+    """Test a graph and its strongest paths by ablating them, beside controls.
+
+    An answer graph is tested as a whole, and its paths, in its own prompt, in log-odds, with the
+    `intervention` that it was made with, unless another is given: an `AnswerReport`, which
+    `foretold` hears the seconds of. All else is about graphs of effects, of which every component
+    is tested.
 
     Joint ablation at the positions that the graph's settings name: each layer's features are
     encoded again on the stream as it is then. Scores are ablated minus clean: probabilities, or
@@ -109,6 +121,23 @@ def validate(
         raise SaeGraphsError(
             f"{graph!r:.60} is no graph; give one that causal_graph or CausalGraph.load gave"
         )
+    if graph.run.answer is not None:
+        check_for_answer(prompts, settings, texts, discovery)
+        return validate_answer(
+            model,
+            graph,
+            settings,
+            intervention=intervention,
+            resume=None if resume is None else _as_answers(resume),
+            progress=progress,
+            foretold=foretold,
+        )
+    if intervention is not None:
+        raise SaeGraphsError(
+            "this graph of effects is tested by zero-ablation; an intervention can be given for "
+            "answer graphs alone"
+        )
+    settings = replace(settings, quick=bool(settings.quick))
     found_on = tuple(discovery or (graph.run.prompt,))
     given = (prompts,) if isinstance(prompts, str) else tuple(dict.fromkeys(prompts))
     found = _prepare(model, graph, [prompt for prompt in given if prompt not in found_on], settings)
@@ -136,7 +165,10 @@ def validate(
         settings=settings.to_json(),
         units=judged(units, settings.seed),
         curves=_asked_curves(found, settings, counter.tick),
-        warnings=(*_no_tests(given, found_on), *_too_few_controls(found, settings)),
+        warnings=(
+            *no_tests(given, found_on),
+            *too_few_controls(len(found.tests), len(found.units), settings),
+        ),
     )
     if source is not None:
         named = corpus or ("the bundled corpus" if texts is None else "the texts given")
@@ -148,36 +180,6 @@ def validate(
 def _only(tokens: set[str]) -> str | None:
     """The one token that all prompts are asked for, if there is one."""
     return next(iter(tokens)) if len(tokens) == 1 else None
-
-
-def _no_tests(given: Sequence[str], found_on: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{prompt!r} is a prompt that the graph was found on; it is no test of it, and was left "
-        "out of the others"
-        for prompt in given
-        if prompt in found_on
-    )
-
-
-def _too_few_controls(found: _Prepared, settings: ValidationSettings) -> tuple[str, ...]:
-    """Where even a path that no control matches could not be called supported."""
-    several = 2 if len(found.tests) > 1 else 1  # twice the mean of p-values
-    best = several * len(found.units) / (1 + settings.controls)  # a lone one, corrected for all
-    if several / (1 + settings.fewer_controls) > SIGNIFICANT:
-        least = math.ceil(several / SIGNIFICANT) - 1
-        option = "--controls" if settings.controls < least else "other_controls"
-        return (
-            f"with {settings.fewer_controls} controls of its norm, nothing can be called "
-            f"supported; give at least {option} {least}",
-        )
-    if best <= SIGNIFICANT:
-        return ()
-    needed = math.ceil(several * len(found.units) / SIGNIFICANT) - 1
-    return (
-        f"with {settings.controls} controls and {len(found.units)} components and paths, a single "
-        f"one that stands out could have no q below {min(best, 1.0):.2g}; give --controls "
-        f"{needed}, or test fewer paths",
-    )
 
 
 # -- the steps -------------------------------------------------------------------------------------
@@ -342,12 +344,21 @@ def _cost_of_rest(found: _Prepared, settings: ValidationSettings) -> int:
     return curves + (2 + RESAMPLED) * n + settings.snippets * (2 * n + len(NOISE_SIZES))
 
 
+def _as_answers(resume: str | Path | ValidationPartial | AnswerPartial) -> AnswerPartial:
+    if isinstance(resume, ValidationPartial):
+        return AnswerPartial(resume.folder)
+    return resume if isinstance(resume, AnswerPartial) else AnswerPartial(resume)
+
+
 def _partial(
-    resume: str | Path | ValidationPartial | None, found: _Prepared, settings: ValidationSettings
+    resume: str | Path | ValidationPartial | AnswerPartial | None,
+    found: _Prepared,
+    settings: ValidationSettings,
 ) -> ValidationPartial | None:
     if resume is None:
         return None
-    partial = resume if isinstance(resume, ValidationPartial) else ValidationPartial(resume)
+    folder = resume.folder if isinstance(resume, AnswerPartial) else resume
+    partial = folder if isinstance(folder, ValidationPartial) else ValidationPartial(folder)
     tokens = [test.clean.token_ids for test in (found.own, *found.tests)]
     names = [unit.name for unit in found.units]
     partial.begin(lambda: validation_key(found.own.model, found.graph, tokens, settings), names)

@@ -41,6 +41,7 @@ def test_plain_passes_do_what_validation_does(case: Prepared) -> None:
     report = sg.validate(
         case.model, case.graph, path=[features], quick=True, controls=19, other_controls=1
     )
+    assert isinstance(report, sg.ValidationReport)
     found = report.units[0].of_discovery.target
     assert found.token_id == target
     probabilities = passes.logits(features).double().softmax(-1)

@@ -73,9 +73,11 @@ def test_the_readme_does_what_it_says(
     Reader(tmp_path, monkeypatch, capsys).follow(README, quickly=True)
     assert (tmp_path / "outputs" / "copyright-c" / "graph.png").stat().st_size > 10_000
     assert (tmp_path / "graph.json").is_file()
-    shown = CausalGraph.load(tmp_path / "outputs" / "picture")
-    assert "Twelve features" in README.pictures[0][0]
-    assert (len(shown), len(shown.edges), shown.n_components) == (12 + 1, 13, 1)
+    shown = CausalGraph.load(tmp_path / "outputs" / "copyright-c")
+    assert 'What the ")" after "Copyright (C" hangs on' in README.pictures[0][0]
+    assert shown.run.outputs[0].token == ")" and shown.run.answer is not None
+    tokens = {shown.run.tokens[node.feature.position or 0] for node in shown.nodes}
+    assert {" (", "C"} <= tokens
 
 
 @pytest.mark.slow
@@ -101,3 +103,6 @@ def test_the_pages_do_what_they_say(
     for document in PAGES:
         reader.follow(document)
     assert len(reader.done) >= 20
+    shown = CausalGraph.load(tmp_path / "outputs" / "picture")
+    assert any("Twelve features" in words for page in PAGES for words, _ in page.pictures)
+    assert (len(shown), len(shown.edges), shown.n_components) == (12 + 1, 13, 1)

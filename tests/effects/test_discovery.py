@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from sae_graphs.effects.build import discover
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.validate import validate
-from tests.support.effect_graphs import effect_discovery, effect_graph, effect_settings
+from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.graphs import edge, graph_of, rich_graph, run_record
 from tests.support.models import OTHER_PROMPT, PROMPT
 from tests.support.stacks import one_line
@@ -82,29 +84,30 @@ def test_nothing_in_common() -> None:
 
 def test_prompts_are_split(tiny: InstrumentedModel) -> None:
     told: list[tuple[int, int]] = []
-    found = effect_discovery(tiny, (*PROMPTS, PROMPT), progress=lambda *at: told.append(at))
+    found = discover(tiny, (*PROMPTS, PROMPT), progress=lambda *at: told.append(at))
     assert sorted([*found.discovery, *found.test]) == sorted(PROMPTS)  # each once
     assert len(found.discovery) == 2 and told == [(1, 2), (2, 2)]
     graphs = [effect_graph(tiny, prompt) for prompt in found.discovery]
     assert found.graph == common(graphs)
-    again = effect_discovery(tiny, PROMPTS)
+    again = discover(tiny, PROMPTS)
     assert again == found
-    splits = {effect_discovery(tiny, PROMPTS, seed=seed).discovery for seed in range(6)}
+    splits = {discover(tiny, PROMPTS, seed=seed).discovery for seed in range(6)}
     assert len(splits) > 1
 
 
 @pytest.mark.parametrize(("part", "count"), [(0.01, 1), (0.25, 1), (0.75, 3), (0.99, 3)])
 def test_both_parts_hold_something(tiny: InstrumentedModel, part: float, count: int) -> None:
-    found = effect_discovery(tiny, PROMPTS, part=part)
+    found = discover(tiny, PROMPTS, part=part)
     assert (len(found.discovery), len(found.test)) == (count, 4 - count)
 
 
 @pytest.mark.slow
 def test_what_is_found_can_be_validated(tiny: InstrumentedModel) -> None:
-    found = effect_discovery(tiny, PROMPTS)
+    found = discover(tiny, PROMPTS)
     report = validate(
         tiny, found.graph, found.test, discovery=found.discovery, controls=5, quick=True
     )
+    assert isinstance(report, ValidationReport)
     assert report.discovery == found.discovery and report.test == found.test
     for unit in report.units:
         assert [result.role for result in unit.results] == ["discovery", "test", "test"]
@@ -130,9 +133,7 @@ def test_outputs_of_other_graphs() -> None:
 
 def test_discovery_with_outputs(tiny: InstrumentedModel, tmp_path: Path) -> None:
     """What is drawn of other prompts' next tokens can be saved, and tested."""
-    found = effect_discovery(
-        tiny, PROMPTS, part=0.75, settings=effect_settings(outputs=1, top_k=20)
-    )
+    found = discover(tiny, PROMPTS, part=0.75, settings=effect_settings(outputs=1, top_k=20))
     assert CausalGraph.load(found.graph.save(tmp_path)) == found.graph
     validate(tiny, found.graph, found.test, controls=2, quick=True)
 
@@ -156,5 +157,5 @@ def test_wrong_discoveries(
     tiny: InstrumentedModel, prompts: Any, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SaeGraphsError) as caught:
-        effect_discovery(tiny, prompts, **{"part": 0.9, **options})
+        discover(tiny, prompts, **{"part": 0.9, **options})
     assert message in one_line(caught)

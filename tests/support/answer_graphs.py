@@ -1,44 +1,100 @@
-"""Answer graphs of small models, whose features are on ordinary text what is drawn here."""
+"""Answer graphs made by hand: supporters, an opposer, relays, tokens below, the answer above."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+from sae_graphs.graph.answer import AnswerPath, AnswerRecord, Coverage, FoldedFeature
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import ANSWER, Edge, FeatureId, Node, OutputToken, RunRecord
+from tests.support.rich_graphs import HOSTILE, node, record
 
-from sae_graphs.effects.answer.build import answer_graph
-from sae_graphs.effects.answer.experiment import Measured, measure_answer
-from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.features.reference import Reference
-from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.model.instrument import InstrumentedModel
-from tests.support.models import PROMPT
+SETTINGS = {"select": "answer", "nodes": 5, "dense": False, "top_k": 4, "ablate": "each"}
+COVERAGE = Coverage(4.0, -2.0, 1.0, -4.0, draws=16, random_without=3.5, random_only=-3.5)
 
-
-def references(model: InstrumentedModel, seed: int = 0) -> list[Reference]:
-    """Random ones: about a fifth of the features is dense, and each has a mean that is not 0."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for layer in model.stack.layers:
-        density = torch.rand(layer.n_features, generator=generator) * 0.37
-        mean = torch.rand(layer.n_features, generator=generator)
-        found.append(Reference(mean, density, 1000, "random", "none"))
-    return found
-
-
-def measured_of(model: InstrumentedModel, prompt: str = PROMPT, **options: Any) -> Measured:
-    """Every effect on the answer."""
-    return measure_answer(model, prompt, GraphSettings(**options), references=references(model))
+# Feature to its effect on the answer, in nats, ablated minus clean; relays are marked.
+FEATURES = {"0.1@1": -3.0, "0.7@2": 0.5, "1.2@1": -2.5, "1.4@3": -1.0, "2.3@3": -2.0}
+RELAYS = ("1.4@3",)
+STRANDED = "1.9@2"
+# Source, target, effect on it, what flows along to the answer.
+EDGES = (
+    ("token@1", "0.1@1", -2.5, -3.0),
+    ("token@2", "0.7@2", -2.5, 0.5),
+    ("0.1@1", "1.2@1", -2.0, -2.0),
+    ("0.7@2", "1.4@3", 0.25, 0.5),
+    ("1.2@1", "2.3@3", -1.5, -1.5),
+    ("1.4@3", "2.3@3", -0.5, -0.5),
+    ("2.3@3", "answer", -2.0, -2.0),
+    ("1.2@1", "answer", 0.5, 0.5),
+)
 
 
-def graph_of(model: InstrumentedModel, prompt: str = PROMPT, **options: Any) -> CausalGraph:
-    """The graph; options of `answer_graph` beside those of the settings."""
-    own = {
-        name: options.pop(name)
-        for name in ("effects", "partial", "progress", "intervention", "references")
-        if name in options
+def answer_graph(
+    tokens: Sequence[str] = ("<bos>", "Copyright", " (", "C"),
+    answer: str = ")",
+    *,
+    contrast: str | None = None,
+    **changes: Any,
+) -> CausalGraph:
+    """Six features over four layers: one opposes, one is a relay, one leads nowhere."""
+    feature = FeatureId.parse
+    run = answer_run(tokens, answer, contrast=contrast, **changes)
+    values = tuple(float(place) for place, _ in enumerate(tokens))
+    nodes = [
+        node(
+            name,
+            activation=values[feature(name).position or 0],
+            activations=values,
+            effect_on_answer=effect,
+            direct_effect=effect / 4,
+            density=0.01,
+            relay=name in RELAYS,
+        )
+        for name, effect in {**FEATURES, STRANDED: -0.25}.items()
+    ]
+    nodes += [Node(feature(f"token@{at}"), 1.0, token=tokens[at]) for at in (1, 2)]
+    nodes.append(Node(ANSWER, 4.0, token=answer))
+    edges = [
+        Edge(
+            feature(source),
+            feature(target),
+            effect,
+            relative_effect=None if target == "answer" else -0.5,
+            flow=flow,
+        )
+        for source, target, effect, flow in EDGES
+    ]
+    return assemble(run, nodes, edges)
+
+
+def answer_run(
+    tokens: Sequence[str], answer: str, *, contrast: str | None = None, **changes: Any
+) -> RunRecord:
+    """Its record."""
+    paths = (
+        AnswerPath(("0.1@1", "1.2@1", "2.3@3"), -1.8, -3.0),
+        AnswerPath(("0.7@2", "1.4@3", "2.3@3"), 0.4, 0.5),
+    )
+    values: dict[str, Any] = {
+        "settings": {**SETTINGS, "pin": [], "intervention": "mean (of 100 tokens, abc)"},
+        "read_position": 3,
+        "outputs": (OutputToken(7, answer, 4.5, 0.9, contrast),),
+        "answer": AnswerRecord(
+            score=4.0,
+            probability=0.9,
+            measured=40,
+            exact=40,
+            coverage=COVERAGE,
+            dense=(FoldedFeature("3.5@3", -6.0, 0.7),),
+            paths=paths,
+            stranded=(STRANDED,),
+        ),
     }
-    settings = GraphSettings(**options)
-    scope = model if settings.layers is None else model.between(*settings.layers)
-    own.setdefault("references", references(scope))
-    return answer_graph(model, prompt, settings, **own)
+    return record(tokens, **{**values, **changes})
+
+
+def hostile_answers() -> CausalGraph:
+    """The same with hostile text for tokens, prompt and answer."""
+    everything = "".join(HOSTILE)
+    return answer_graph(HOSTILE, everything, contrast=HOSTILE[0], model=everything, saes=everything)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from sae_graphs.effects.build import Discovery, causal_graph, discover
+from sae_graphs.effects.build import causal_graph
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
@@ -19,10 +19,3 @@ def effect_graph(model: InstrumentedModel, prompt: str, **options: Any) -> Causa
     if "settings" not in options:
         options = {"select": "effect", **options}
     return causal_graph(model, prompt, **options)
-
-
-def effect_discovery(model: InstrumentedModel, prompts: Any, **options: Any) -> Discovery:
-    """`discover` with `select="effect"`, where the options are not given as `settings`."""
-    if "settings" not in options:
-        options = {"select": "effect", **options}
-    return discover(model, prompts, **options)

@@ -49,4 +49,5 @@ def small_validation(
     """A validation of few controls and snippets, without the time that it took."""
     texts = options.pop("texts", [CORPUS] * 10)
     report = validate(model, graph, prompts, texts=texts, **{**SMALL, **options})
+    assert isinstance(report, ValidationReport)
     return replace(report, seconds=0.0)

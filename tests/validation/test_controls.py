@@ -46,9 +46,9 @@ def test_norms_are_what_ablation_takes(bridge_of: BridgeOf, kind: str) -> None:
         for places, size in ((everywhere, 3), (row == 4, 2), (row == len(clean) - 1, 2)):
             pool = pool_of(model, clean, depth, places)
             size = min(size, len(pool.features))
-            picked = controls._subsets(len(pool.features), size, 6, seeded(depth))
+            picked = controls.subsets(len(pool.features), size, 6, seeded(depth))
             grams = pool.gram_at_read, pool.gram_elsewhere
-            said = torch.stack([controls._set_norms(gram, picked) for gram in grams], dim=1)
+            said = torch.stack([controls.set_norms(gram, picked) for gram in grams], dim=1)
             sets = {depth: controls._chosen(pool, picked, places)}
             _, moved = run_sets(model, clean, sets, 6, len(clean) - 1)
             torch.testing.assert_close(said, regions(moved[:, depth]), rtol=1e-5, atol=1e-5)
@@ -69,8 +69,8 @@ def test_norms_by_hand() -> None:
     assert pool.features.tolist() == [0, 1, 2]
     assert pool.at_read.tolist() == [True, True, False]  # 0.2 is 0 at a
     both = torch.tensor([[0, 1], [1, 2]])  # (1, 2, 0) at a, which is read; (2, 1, 3) at b
-    assert controls._set_norms(pool.gram_at_read, both).tolist() == [5**0.5, 2.0]
-    assert controls._set_norms(pool.gram_elsewhere, both).tolist() == [5**0.5, 10**0.5]
+    assert controls.set_norms(pool.gram_at_read, both).tolist() == [5**0.5, 2.0]
+    assert controls.set_norms(pool.gram_elsewhere, both).tolist() == [5**0.5, 10**0.5]
 
 
 def test_norms_of_a_path_by_region() -> None:
@@ -189,7 +189,7 @@ def test_the_search_matches_norms_better_than_chance(tiny: InstrumentedModel) ->
         patch.setattr(controls, "TRIES", 1)
         picked = controls._draw(pool, anyone, 500, seeded())
     grams = pool.gram_at_read, pool.gram_elsewhere
-    norms = torch.stack([controls._set_norms(gram, picked) for gram in grams], dim=1)
+    norms = torch.stack([controls.set_norms(gram, picked) for gram in grams], dim=1)
     by_chance = (norms - wanted).abs()
     assert 8 <= pool.sets(anyone) // controls.LEAST_CHOICE <= controls.TRIES
     assert (away.median(0).values < 0.65 * by_chance.median(0).values).all()

@@ -109,7 +109,7 @@ def test_feature_zero() -> None:
 @given(st.integers(1, 120), st.data())
 def test_subsets(total: int, data: st.DataObject) -> None:
     size = data.draw(st.integers(1, total))
-    found = controls._subsets(total, size, 20, seeded(total))
+    found = controls.subsets(total, size, 20, seeded(total))
     assert found.shape == (20, size)
     assert all(len(set(row)) == size for row in found.tolist())
     assert int(found.min()) >= 0 and int(found.max()) < total
@@ -118,7 +118,7 @@ def test_subsets(total: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize(("total", "size"), [(12, 2), (5, 2)])
 def test_subsets_are_equally_likely(total: int, size: int) -> None:
     """Each thing is in `size / total` of 6000 sets, give or take four deviations."""
-    found = controls._subsets(total, size, 6000, seeded())
+    found = controls.subsets(total, size, 6000, seeded())
     share = size / total
     deviation = (share * (1 - share) / 6000) ** 0.5
     often = torch.bincount(found.flatten(), minlength=total) / 6000

@@ -14,6 +14,7 @@ from sae_graphs.graph.records import FeatureId
 from sae_graphs.model import joint
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.significance import adjusted
+from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.path_ablation import ablate_path
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import Subject, subject
@@ -149,7 +150,7 @@ def test_the_planted_path_is_found_and_the_decoy_is_not(
 ) -> None:
     paths = alone.paths["planted"], alone.paths["decoy"]
     report = validate(alone.model, graph_of(alone), prompts, path=paths, quick=True, controls=199)
-    assert report.target == TARGET
+    assert isinstance(report, ValidationReport) and report.target == TARGET
     real, decoy = (unit.tested for unit in report.units)
     assert real is not None and decoy is not None
     assert real.p == (2 / 200 if prompts else 1 / 200)  # of two prompts, twice the mean
@@ -191,6 +192,7 @@ def test_mediated_fraction(side: bool, expected: float) -> None:
         controls=19,
         snippets=0,
     )
+    assert isinstance(report, ValidationReport)
     mediation = report.units[0].mediation
     assert mediation is not None
     assert mediation.total == pytest.approx(-4.0, abs=1e-12)

@@ -354,6 +354,7 @@ def test_a_graph_without_edges(tiny: InstrumentedModel, graph: CausalGraph) -> N
 def test_prompts_that_the_graph_was_found_on_are_no_test_of_it(tiny: InstrumentedModel) -> None:
     graph = effect_graph(tiny, PROMPT, min_path_edges=1)
     report = validate(tiny, graph, [PROMPT, OTHER_PROMPT], quick=True, controls=2, paths=0)
+    assert isinstance(report, ValidationReport)
     assert (report.discovery, report.test) == ((PROMPT,), (OTHER_PROMPT,))
     assert [PROMPT in warning for warning in report.warnings] == [True, False]
 

@@ -78,7 +78,7 @@ def evaluate(
 @app.command()
 def phenomena(
     out: OutOption = DEFAULT_OUT,
-    cases: Annotated[int, typer.Option(min=1, help="Held-out prompts of each phenomenon.")] = 32,
+    cases: Annotated[int, typer.Option(min=1, help="Held-out prompts of each phenomenon.")] = 64,
     threads: ThreadsOption = 1,
 ) -> None:
     """Validate the graphs of held-out prompts; print and save what is found of each phenomenon."""

@@ -1,8 +1,9 @@
-"""Is there evidence for each phenomenon? The default graphs of held-out prompts, validated.
+"""Does a graph show what the answer hangs on? Held-out prompts whose deciding tokens are known.
 
-1. Take the first held-out prompts that the model answers. 2. Make each one's default graph, and
-ablate every component beside its controls. 3. Where a component passes, ablate it in all the
-other prompts of its phenomenon.
+1. Take the first held-out prompts that the model answers. 2. Of each, the strongest features by
+several rules: their effect on the answer, the same by gradients, the source's own graph, chance.
+3. Do they stand at a deciding token; is the answer gone without them, or left with them alone; do
+the graph and its paths stand up to validation?
 """
 
 from __future__ import annotations
@@ -14,22 +15,27 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.files import write_atomically
+from sae_graphs.schema import plain, rebuilt
 from sae_graphs.validation.settings import ValidationSettings
+from training.demo.corpus.case import Case
 from training.demo.corpus.stream import held_out_cases
 from training.demo.evaluation import encode_case, require_model
-from training.demo.phenomena_verdicts import Asked, Component, Trial, asked_from
 from training.demo.tokenizer import load_tokenizer
+from training.demo.truth import chance, deciding_positions, source_hit
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from sae_graphs.effects.answer.circuit import Spot
+    from sae_graphs.effects.answer.experiment import Measured
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.validation.evidence import PromptResult
+    from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit
 
 TESTED = (
     "closings",
@@ -39,13 +45,17 @@ TESTED = (
     "cached phrases",
     "induction",
 )
+RULES = ("answer", "gradients", "effect", "random")
 SEED = 4  # of the held-out cases; chosen before anything was measured, and not tried beside others
-CASES = 32
+CASES = 64
 DRAWN = 4  # times as many cases are drawn as are wanted: some cannot be asked
-LEAST_PROBABILITY = 0.5
+FEW, NODES = 4, 16  # features whose ablation is tried
+CURVE = (4, 16, 64, 128)  # features that are kept alone
+CONTROL_SETS = 20  # random sets of the same layers and tokens in the place of the few
 DIGITS = 6  # kept of every number
 FILE_NAME = "phenomena.json"
-SETTINGS = ValidationSettings(quick=True, paths=0, other_controls=50)
+SETTINGS = ValidationSettings(quick=True, controls=100)
+OTHERS = ValidationSettings(quick=True, controls=50, paths=0)  # for the rules beside the first
 LIBRARIES = ("torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "numpy")
 
 Told = Callable[[str, int, int], None]
@@ -53,13 +63,12 @@ Told = Callable[[str, int, int], None]
 
 
 class Question(NamedTuple):
-    """A held-out prompt that is asked: its right next token, and the model's probability of it."""
+    """A held-out prompt that is asked: its right next token, and where it is decided."""
 
     prompt: str
-    answer: str
     token_id: int
-    probability: float
     tokens: int
+    deciding: tuple[int, ...]
 
 
 class Questions(NamedTuple):
@@ -69,10 +78,76 @@ class Questions(NamedTuple):
     skipped: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Ruled:
+    """What the strongest features by one rule are worth; scores are log-odds, in nats.
+
+    `hit` and `hit_of_three`: the strongest rarely-on feature away from the read token, or one of
+    the three strongest, stands at a deciding token; None where none decides, or chance alone says.
+    `without_few`, `without` are the scores without the 4 and the 16 strongest supporters, and
+    `controls_below` the share of random sets of the few's layers and tokens without which the score
+    is below 0. `alone`: the scores with the 4, 16, 64, 128 strongest kept of all rarely-on ones.
+    `necessary` and `sufficient` are validation's outcomes for the graph of the 16 strongest.
+    """
+
+    rule: str
+    hit: bool | None
+    hit_of_three: bool | None
+    without_few: float
+    without: float
+    controls_below: float | None
+    alone: tuple[float, ...]
+    necessary: bool | None
+    sufficient: bool | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The default graph: its size, its ends, its paths.
+
+    `mediating` are the top paths along which at least half of what their first feature does flows;
+    `away` those of them that begin away from the read token. `lost` and `left` are the coverage.
+    """
+
+    nodes: int
+    relays: int
+    edges: int
+    at_once: int
+    stranded: int
+    paths: int
+    mediating: int
+    away: int
+    supported: int
+    lost: float | None
+    left: float | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt: its answer, what decides it, the chance of a hit, and what was found."""
+
+    prompt: str
+    token: str
+    probability: float
+    score: float
+    tokens: int
+    deciding: tuple[int, ...]
+    chance: float
+    chance_of_three: float
+    without_any: float
+    seconds: float
+    drawn: Drawn
+    rules: tuple[Ruled, ...]
+
+    def by(self, rule: str) -> Ruled:
+        """What one rule found."""
+        return next(found for found in self.rules if found.rule == rule)
+
+
 def measure(
     out: Path, *, cases: int = CASES, phenomena: Sequence[str] = TESTED, told: Told | None = None
 ) -> dict[str, Any]:
-    """The evidence on every phenomenon; saved as `<out>/phenomena.json`.
+    """What is found of every phenomenon; saved as `<out>/phenomena.json`.
 
     An interrupted run goes on at the prompt where it stopped. Raises `SaeGraphsError` when there
     is no trained model in `out`.
@@ -83,17 +158,17 @@ def measure(
     model = load(str(out / "model"), saes=out / "saes")
     tokenizer = load_tokenizer(out / "model")
     questions = {name: choose(model, tokenizer, name, cases) for name in phenomena}
-    kept = Kept(out / ".progress" / "phenomena", _key(out, cases))
+    kept = Kept(out / ".progress" / "phenomena", _key(out))
     total, done = sum(len(found.asked) for found in questions.values()), 0
     results = []
     for name, found in questions.items():
         prompts = []
-        for number in range(len(found.asked)):
+        for number, question in enumerate(found.asked):
             if told is not None:
                 told(name, done, total)
             key = f"{name} {number}"
             if key not in kept.found:
-                kept.keep(key, ask(model, found.asked, number).to_json())
+                kept.keep(key, _rounded(plain(ask(model, question))))
             prompts.append(kept.found[key])
             done += 1
         results.append({"phenomenon": name, "skipped": found.skipped, "prompts": prompts})
@@ -108,79 +183,182 @@ def measure(
 def choose(
     model: InstrumentedModel, tokenizer: Tokenizer, phenomenon: str, count: int
 ) -> Questions:
-    """The first `count` held-out cases that can be asked and that the model answers.
+    """The first `count` held-out cases that can be asked and that the model answers rightly.
 
-    Its likeliest next token must be the first of the answer, with a probability of at least 0.5.
+    Its likeliest next token must be the first of the answer, with log-odds above 0.
     """
     asked: list[Question] = []
-    skipped = dict.fromkeys(("not a token of its own", "another token is likelier", "below 0.5"), 0)
+    skipped = dict.fromkeys(("not a token of its own", "another token is likelier", "below 0"), 0)
     for case in held_out_cases(phenomenon, DRAWN * count, SEED):
         if len(asked) == count:
             break
-        encoded = encode_case(tokenizer, case.prompt, case.answer)
-        if encoded is None:
-            skipped["not a token of its own"] += 1
-            continue
-        ids, right = encoded
-        clean = model.clean_run(case.prompt)
-        assert list(clean.token_ids) == ids, case.prompt
-        probabilities = clean.logits[-1].double().softmax(-1)
-        probability = float(probabilities[right])
-        if int(probabilities.argmax()) != right:
-            skipped["another token is likelier"] += 1
-        elif probability < LEAST_PROBABILITY:
-            skipped["below 0.5"] += 1
+        question, why = question_of(model, tokenizer, case)
+        if question is None:
+            skipped[why] += 1
         else:
-            asked.append(Question(case.prompt, case.answer, right, probability, len(ids)))
+            asked.append(question)
     return Questions(tuple(asked), skipped)
 
 
-def ask(model: InstrumentedModel, questions: Sequence[Question], number: int) -> Asked:
-    """Every component of one prompt's default graph, in that prompt and in the others."""
-    from sae_graphs.effects.build import causal_graph
-    from sae_graphs.validation.validate import validate
+def question_of(
+    model: InstrumentedModel, tokenizer: Tokenizer, case: Case
+) -> tuple[Question | None, str]:
+    """A case as it is asked, or why it is not."""
+    encoded = encode_case(tokenizer, case.prompt, case.answer)
+    if encoded is None:
+        return None, "not a token of its own"
+    ids, right = encoded
+    clean = model.clean_run(case.prompt)
+    assert list(clean.token_ids) == ids, case.prompt
+    probabilities = clean.logits[-1].double().softmax(-1)
+    if int(probabilities.argmax()) != right:
+        return None, "another token is likelier"
+    if float(probabilities[right]) <= 0.5:
+        return None, "below 0"
+    return Question(case.prompt, right, len(ids), deciding_positions(tokenizer, case)), ""
+
+
+def ask(model: InstrumentedModel, question: Question) -> Asked:
+    """Every rule's strongest features in one prompt, and the default graph."""
+    import torch
+
+    from sae_graphs.effects.answer.coverage import scores_without
+    from sae_graphs.effects.answer.experiment import measure_answer
+    from sae_graphs.effects.settings import GraphSettings
 
     started = time.perf_counter()
-    question = questions[number]
-    graph = causal_graph(model, question.prompt)
-    report = validate(model, graph, settings=SETTINGS)
-    components = []
-    for unit in report.units:
-        own = trial(unit.of_discovery, question)
-        others: dict[int, Trial] = {}
-        if own.passes:
-            others = _elsewhere(model, graph.component(unit.component), questions, number)
-        features = tuple(str(feature) for feature in unit.features)
-        components.append(Component(features, own, others))
+    with torch.no_grad():
+        found = measure_answer(model, question.prompt, GraphSettings())
+        asked = found.asked
+        assert asked.answer.token_id == question.token_id, question.prompt
+        (without_any,) = scores_without(asked, [found.table.rare()], found.experiment.intervention)
+        rules, drawn = [], None
+        for rule in RULES:
+            spots = ranked(model, found, rule)
+            graph, report = tested(model, found, spots, SETTINGS if rule == "answer" else OTHERS)
+            drawn = drawn or drawn_of(graph, report, asked.read)
+            rules.append(ruled(found, question, rule, spots, report.units[0]))
+    assert drawn is not None
+    eligible, n = question.deciding, question.tokens
     return Asked(
         prompt=question.prompt,
-        answer=question.answer,
         token=model.token_string(question.token_id),
-        probability=_rounded(question.probability),
-        tokens=question.tokens,
+        probability=float(asked.answer.probability(asked.clean.logits[asked.read])),
+        score=asked.score,
+        tokens=n,
+        deciding=eligible,
+        chance=chance(eligible, n),
+        chance_of_three=chance(eligible, n, first=3),
+        without_any=without_any,
         seconds=round(time.perf_counter() - started, 2),
-        components=tuple(components),
+        drawn=drawn,
+        rules=tuple(rules),
     )
 
 
-def trial(result: PromptResult, question: Question) -> Trial:
-    """The numbers that decide."""
-    assert result.target.token_id == question.token_id, question.prompt
-    assert result.prompt == question.prompt
-    matched, scaled, directions = (
-        result.null(kind) for kind in ("matched", "scaled", "directions")
+def ranked(model: InstrumentedModel, found: Measured, rule: str) -> list[Spot]:
+    """The features at tokens that a rule ranks highest, rarely-on ones but for `effect`.
+
+    `effect`: those of the source's graph by the total |effect| of their edges, each at the token,
+    the first aside, where it is most active. `random`: of the layers and tokens of the answer's.
+    """
+    from sae_graphs.effects.answer.coverage import random_sets, seed_of
+    from sae_graphs.effects.answer.table import estimates
+
+    if rule == "effect":
+        return _loudest(model, found)
+    if rule == "gradients":
+        guessed = estimates(found.asked, found.experiment.ablations, None, None)
+        return replace(found.table, effects=guessed).strongest(max(CURVE))
+    strongest = found.table.strongest(max(CURVE))
+    if rule == "answer":
+        return strongest
+    (drawn,) = random_sets(found.table, strongest[:NODES], 1, seed_of(found.asked)) or [()]
+    return list(drawn)
+
+
+def _loudest(model: InstrumentedModel, found: Measured) -> list[Spot]:
+    from sae_graphs.effects.answer.circuit import Spot
+    from sae_graphs.effects.build import causal_graph
+
+    graph = causal_graph(model, found.asked.clean.prompt, select="effect")
+    strength: dict[Any, float] = {}
+    for edge in graph.edges:
+        for end in (edge.source, edge.target):
+            strength[end] = strength.get(end, 0.0) + abs(edge.effect)
+    spots = []
+    for feature in sorted(strength, key=lambda feature: -strength[feature]):
+        activations = graph[feature].activations[1 : found.asked.read + 1]
+        position = 1 + max(range(len(activations)), key=lambda at: abs(activations[at]))
+        if activations[position - 1]:
+            spots.append(Spot(graph.depths[feature.layer], feature.index, position))
+    return spots
+
+
+def tested(
+    model: InstrumentedModel, found: Measured, spots: Sequence[Spot], settings: ValidationSettings
+) -> tuple[CausalGraph, AnswerReport]:
+    """The graph of the 16 strongest, and its validation."""
+    from sae_graphs.effects.answer.build import graph_of
+    from sae_graphs.validation.validate import validate
+
+    graph = graph_of(found, spots[:NODES])
+    report = validate(model, graph, settings=settings)
+    return graph, report  # type: ignore[return-value]  # an answer graph has an answer's report
+
+
+def ruled(
+    found: Measured, question: Question, rule: str, spots: Sequence[Spot], unit: AnswerUnit
+) -> Ruled:
+    """What the features that a rule ranks highest are worth."""
+    from sae_graphs.effects.answer.coverage import random_sets, scores_without, seed_of
+
+    asked, table = found.asked, found.table
+    every = table.rare()
+    away = [s.position for s in spots if s in every and s.position != asked.read]
+    hits: list[bool | None] = [
+        source_hit(away, question.deciding, first=n) if question.deciding else None for n in (1, 3)
+    ]
+    supporters = [spot for spot in spots if table.effect(spot) < 0]
+    few = supporters[:FEW]
+    controls = random_sets(table, few, CONTROL_SETS, seed_of(asked)) if every >= set(few) else []
+    curve = CURVE if rule in ("answer", "gradients") else (FEW, NODES)
+    sets = [few, supporters[:NODES], *(every - set(supporters[:n]) for n in curve), *controls]
+    scores = scores_without(asked, sets, found.experiment.intervention)
+    theirs = scores[2 + len(curve) :]
+    return Ruled(
+        rule=rule,
+        hit=None if rule == "random" else hits[0],
+        hit_of_three=None if rule == "random" else hits[1],
+        without_few=scores[0],
+        without=scores[1],
+        controls_below=sum(score < 0 for score in theirs) / len(theirs) if theirs else None,
+        alone=tuple(scores[2 : 2 + len(curve)]),
+        necessary=unit.necessary,
+        sufficient=unit.sufficient,
     )
-    assert matched is not None and scaled is not None and directions is not None
-    return Trial(
-        before=_rounded(result.target.before),
-        after=_rounded(result.target.after),
-        active=result.active,
-        p=_rounded(matched.p),
-        control_median=_rounded(matched.median_change),
-        norm=None if matched.match is None else _rounded(matched.match.middle),
-        p_scaled=_rounded(scaled.p),
-        p_directions=_rounded(directions.p),
-        refused=matched.refused,
+
+
+def drawn_of(graph: CausalGraph, report: AnswerReport, read: int) -> Drawn:
+    """The default graph in numbers."""
+    answer = graph.run.answer
+    assert answer is not None and answer.coverage is not None
+    features = [node for node in graph.nodes if node.feature.is_feature]
+    ends = {str(edge.source) for edge in graph.edges if edge.target.is_output}
+    paths = report.units[1:]
+    mediating = [path for path in paths if path.mediates]
+    return Drawn(
+        nodes=sum(not node.relay for node in features),
+        relays=sum(bool(node.relay) for node in features),
+        edges=sum(e.source.is_feature and e.target.is_feature for e in graph.edges),
+        at_once=sum(not node.relay and str(node.feature) in ends for node in features),
+        stranded=len(answer.stranded),
+        paths=len(paths),
+        mediating=len(mediating),
+        away=sum(path.features[0].position != read for path in mediating),
+        supported=sum(bool(path.supported) for path in paths),
+        lost=answer.coverage.lost,
+        left=answer.coverage.left,
     )
 
 
@@ -207,7 +385,10 @@ def read(out: Path) -> dict[str, Any] | None:
 
 def prompts_of(found: dict[str, Any]) -> list[Asked]:
     """The prompts of one phenomenon of a report."""
-    return [asked_from(prompt) for prompt in found["prompts"]]
+    return [
+        rebuilt(Asked, prompt, "a prompt", remedy="run `python -m training.demo phenomena` again")
+        for prompt in found["prompts"]
+    ]
 
 
 class Kept:
@@ -236,29 +417,14 @@ class Kept:
 # -- inside ----------------------------------------------------------------------------------------
 
 
-def _elsewhere(
-    model: InstrumentedModel, part: CausalGraph, questions: Sequence[Question], number: int
-) -> dict[int, Trial]:
-    """One component in all other prompts, by their numbers."""
-    from sae_graphs.validation.validate import validate
-
-    others = {at: other for at, other in enumerate(questions) if at != number}
-    if not others:
-        return {}
-    report = validate(model, part, [other.prompt for other in others.values()], settings=SETTINGS)
-    (unit,) = report.units
-    results = zip(others.items(), unit.results[1:], strict=True)
-    return {at: trial(result, other) for (at, other), result in results}
-
-
 def _report(cases: int, results: list[dict[str, Any]]) -> dict[str, Any]:
     seconds = sum(prompt["seconds"] for found in results for prompt in found["prompts"])
     return {
-        "schema": "sae_graphs/phenomena/1",
+        "schema": "sae_graphs/phenomena/2",
         "command": f"python -m training.demo phenomena --cases {cases}",
         "seed": SEED,
         "cases": cases,
-        "validation": dict(SETTINGS.to_json()),
+        "controls": {"answer": SETTINGS.controls, "others": OTHERS.controls},
         "seconds": round(seconds, 1),
         "versions": {
             "python": platform.python_version(),
@@ -268,18 +434,22 @@ def _report(cases: int, results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _key(out: Path, cases: int) -> str:
-    """Tells apart runs that would find something else."""
+def _key(out: Path) -> str:
+    """Tells apart runs that would find something else of a prompt, however many are asked."""
     from sae_graphs._version import __version__
 
     digest = hashlib.sha256()
-    facts = [__version__, SEED, cases, dict(SETTINGS.to_json())]
+    facts = [__version__, SEED, RULES, CURVE, dict(SETTINGS.to_json()), dict(OTHERS.to_json())]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for file in sorted(out.glob("*/**/*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _rounded(value: float | None) -> Any:
-    """Six digits are kept: the verdicts are made of these, so that a reader's are the same."""
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+def _rounded(value: Any) -> Any:
+    """Six digits are kept: what is made of them is the same for every reader."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,163 +1,139 @@
-"""The evidence on each phenomenon as tables: for the terminal, the model's README, the docs."""
+"""What was found of each phenomenon as tables: for the terminal, the model's README, the docs."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Callable, Iterable, Sequence
+from statistics import mean, median
 from typing import Any, NamedTuple
 
-from sae_graphs.text import visible
-from sae_graphs.words import NONE, norm, points, probability
+from sae_graphs.words import NONE
 from training.demo.evaluation_table import markdown, rich_table
-from training.demo.phenomena import prompts_of
-from training.demo.phenomena_verdicts import FAILURES, Asked, Component, Pair, Trial, counts, pairs
+from training.demo.phenomena import CURVE, FEW, NODES, RULES, Asked, prompts_of
 
-SHORT = 30  # characters of a prompt, from its end, in the short table
-
-CRITERIA = (
-    "A component passes in a prompt where ablating it takes at least half of the right token's "
-    "probability, with p < 0.01 against 200 matched controls (at most one of them changes it as "
-    "much), whose median change is under a third of its own. It passes in a pair where it passes "
-    "in the prompt whose graph it is of and in a second one with the same phenomenon: every other "
-    "one of these prompts is tried."
+GOALS = (
+    "Goals, set before: the strongest feature at a deciding token in 0.88 of the prompts whose "
+    "deciding tokens are known, one of the first three in 0.97; the answer gone without the 4 "
+    "strongest supporters in 0.95, without random sets in 0.05; the default graph necessary in "
+    "0.80; a path that mediates in 0.60; at most a third of the features with an edge to the "
+    "answer in 0.90."
 )
+RULE_WORDS = {
+    "answer": "effect on the answer",
+    "gradients": "gradients",
+    "effect": "`--select effect`",
+    "random": "random, same places",
+}
 
 
-class Tally(NamedTuple):
-    """What became of one phenomenon: its prompts, and its ordered pairs."""
+class Found(NamedTuple):
+    """One phenomenon and its prompts."""
 
     phenomenon: str
     prompts: Sequence[Asked]
-    pairs: Sequence[Pair]
-
-    @property
-    def passed(self) -> list[Asked]:
-        """The prompts with a component that passes."""
-        return [prompt for prompt in self.prompts if prompt.passing]
-
-    @property
-    def passed_pairs(self) -> list[Pair]:
-        """The pairs that pass."""
-        return [pair for pair in self.pairs if pair.passes]
-
-    @property
-    def norm(self) -> float | None:
-        """The matched controls' norm over the component's: the median over prompts."""
-        norms = [prompt.best.own.norm for prompt in self.prompts]
-        found = [value for value in norms if value is not None]
-        return median(found) if found else None
-
-    @property
-    def beat(self) -> int:
-        """Prompts that pass with more than controls of equal norm do."""
-        return sum(prompt.best.own.beats_equal_norm() for prompt in self.passed)
-
-    @property
-    def beat_in_both(self) -> int:
-        """Pairs that pass with more than controls of equal norm do, in both prompts."""
-        return sum(
-            pair.component is not None
-            and pair.trial is not None
-            and pair.component.own.beats_equal_norm()
-            and pair.trial.beats_equal_norm()
-            for pair in self.passed_pairs
-        )
 
 
-def tallies(report: dict[str, Any]) -> list[Tally]:
+def found_in(report: dict[str, Any]) -> list[Found]:
     """One for each phenomenon."""
-    found = []
-    for part in report["phenomena"]:
-        prompts = prompts_of(part)
-        found.append(Tally(part["phenomenon"], prompts, tuple(pairs(prompts))))
-    return found
+    return [Found(part["phenomenon"], prompts_of(part)) for part in report["phenomena"]]
 
 
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def own_rows(found: Sequence[Tally]) -> list[list[str]]:
-    """Header and one row per phenomenon: the components in the prompts that they were found in."""
-    head = ["phenomenon", "prompts", "pass", *FAILURES, "controls' norm", "beat equal norms"]
+def hit_rows(found: Sequence[Found]) -> list[list[str]]:
+    """Header and one row per phenomenon: do the strongest stand where the answer is decided?"""
+    head = ["phenomenon", "prompts", "first", "chance", "of three", "chance "]
+    head += [f"{RULE_WORDS[rule]}: first, of three" for rule in ("gradients", "effect")]
     rows = [head]
-    for tally in found:
-        failed = counts([prompt.best.own for prompt in tally.prompts])
-        sizes = [len(tally.prompts), len(tally.passed), *failed.values()]
-        share = _norm(tally.norm)
-        rows.append([tally.phenomenon, *map(str, sizes), share, str(tally.beat)])
+    for name, prompts in _with_all(found, lambda prompt: bool(prompt.deciding)):
+        row = [name, str(len(prompts))]
+        row += [_share(p.by("answer").hit for p in prompts), _mean(p.chance for p in prompts)]
+        row += [
+            _share(p.by("answer").hit_of_three for p in prompts),
+            _mean(p.chance_of_three for p in prompts),
+        ]
+        for rule in ("gradients", "effect"):
+            first = _share(p.by(rule).hit for p in prompts)
+            row.append(f"{first}, {_share(p.by(rule).hit_of_three for p in prompts)}")
+        rows.append(row)
     return rows
 
 
-def pair_rows(found: Sequence[Tally]) -> list[list[str]]:
-    """Header and one row per phenomenon: the same components in the other prompts."""
-    rows = [["phenomenon", "pairs", "pass", "first fails", *FAILURES, "beat equal norms"]]
-    for tally in found:
-        trials = [pair.trial for pair in tally.pairs if pair.trial is not None]
-        sizes = [len(tally.pairs), len(tally.passed_pairs), len(tally.pairs) - len(trials)]
-        sizes += [*counts(trials).values(), tally.beat_in_both]
-        rows.append([tally.phenomenon, *map(str, sizes)])
-    return rows
-
-
-def example_rows(found: Sequence[Tally]) -> list[list[str]]:
-    """Header, and for each phenomenon the first pair that passes, a row for each prompt.
-
-    Without such a pair the first prompt that passes stands alone, and without any its best.
-    """
+def necessity_rows(found: Sequence[Found]) -> list[list[str]]:
+    """Header and one row per phenomenon and rule: what is left of the answer without them."""
     rows = [
         [
             "phenomenon",
-            "prompt and right token",
-            "active",
-            "before, after",
-            "p",
-            "controls' median",
-            "controls' norm",
-            "p, scaled",
-            "p, random directions",
+            "by",
+            f"gone without {FEW}",
+            "controls",
+            f"gone without {NODES}",
+            "necessary",
+            "sufficient",
+            f"left with {FEW}, {NODES} alone",
         ]
     ]
-    for tally in found:
-        first, component, second = _example(tally)
-        rows.append([tally.phenomenon, _code(first), *_numbers(component, component.own)])
-        if second is not None and second.trial is not None:
-            rows.append(["", _code(second.second), *_numbers(component, second.trial)])
-        else:
-            rows.append(["", "no second prompt", *[NONE] * 7])
+    for name, prompts in _with_all(found):
+        for rule in RULES:
+            ruled = [prompt.by(rule) for prompt in prompts]
+            controls = [it.controls_below for it in ruled if it.controls_below is not None]
+            rows.append(
+                [
+                    name if rule == RULES[0] else "",
+                    RULE_WORDS[rule],
+                    _share(it.without_few < 0 for it in ruled),
+                    _mean(controls),
+                    _share(it.without < 0 for it in ruled),
+                    _outcomes(it.necessary for it in ruled),
+                    _outcomes(it.sufficient for it in ruled),
+                    ", ".join(_share(it.alone[at] > 0 for it in ruled) for at in (0, 1)),
+                ]
+            )
     return rows
 
 
-def failing_rows(found: Sequence[Tally]) -> list[list[str]]:
-    """Header and one row for every prompt in whose graph no component passes: its best one."""
-    rows = [["phenomenon", "prompt and right token", "before, after", "p", "median", "fails"]]
-    for tally in found:
-        for prompt in tally.prompts:
-            if not prompt.passing:
-                trial = prompt.best.own
-                _, change, p, middle, *_ = _numbers(prompt.best, trial)
-                failed = ", ".join(trial.failures)
-                rows.append([tally.phenomenon, _code(prompt), change, p, middle, failed])
-    return rows
-
-
-def summary_rows(found: Sequence[Tally]) -> list[list[str]]:
-    """Header, and two rows per phenomenon: how many pass, and the example, short, by prompt."""
+def graph_rows(found: Sequence[Found]) -> list[list[str]]:
+    """Header and one row per phenomenon: the default graphs, and their paths."""
     rows = [
-        ["phenomenon", "prompts", "pairs", "graph of, also in", "before, after", "p", "controls"]
-    ]
-    for tally in found:
-        first, component, second = _example(tally)
-        counted = [
-            tally.phenomenon,
-            f"{len(tally.passed)} of {len(tally.prompts)}",
-            f"{len(tally.passed_pairs)} of {len(tally.pairs)}",
+        [
+            "phenomenon",
+            "edges",
+            "relays",
+            "a third or less at once",
+            "stranded",
+            "a path mediates",
+            "and begins elsewhere",
+            "a path supported",
+            "lost",
+            "left",
         ]
-        rows.append([*counted, _code(first, SHORT), *_briefly(component.own)])
-        if second is None or second.trial is None:
-            rows.append(["", "", "", "no second prompt", *[NONE] * 3])
-        else:
-            rows.append(["", "", "", _code(second.second, SHORT), *_briefly(second.trial)])
+    ]
+    for name, prompts in _with_all(found):
+        drawn = [prompt.drawn for prompt in prompts]
+        rows.append(
+            [
+                name,
+                f"{median(it.edges for it in drawn):g}",
+                f"{median(it.relays for it in drawn):g}",
+                _share(3 * it.at_once <= it.nodes for it in drawn),
+                _mean(it.stranded for it in drawn),
+                _share(it.mediating > 0 for it in drawn),
+                _share(it.away > 0 for it in drawn),
+                _share(it.supported > 0 for it in drawn),
+                _middle(it.lost for it in drawn),
+                _middle(it.left for it in drawn),
+            ]
+        )
+    return rows
+
+
+def curve_rows(found: Sequence[Found]) -> list[list[str]]:
+    """Header and one row per phenomenon: how often the answer stays ahead with so many alone."""
+    rows = [["phenomenon", *(f"{n} kept" for n in CURVE)]]
+    for name, prompts in _with_all(found):
+        ruled = [prompt.by("answer") for prompt in prompts]
+        rows.append([name, *(_share(it.alone[at] > 0 for it in ruled) for at in range(len(CURVE)))])
     return rows
 
 
@@ -165,127 +141,117 @@ def summary_rows(found: Sequence[Tally]) -> list[list[str]]:
 
 
 def print_tables(report: dict[str, Any]) -> None:
-    """Prints what passes and what fails to the terminal."""
+    """Prints all tables to the terminal."""
     from rich.console import Console
 
-    found, console = tallies(report), Console()
+    found, console = found_in(report), Console()
     for title, rows in (
-        ("In their own prompts", own_rows(found)),
-        ("In pairs of prompts", pair_rows(found)),
+        ("Where the strongest features stand", hit_rows(found)),
+        ("Without them, and with them alone", necessity_rows(found)),
+        ("The default graphs", graph_rows(found)),
+        ("The answer stays ahead with so many of the strongest alone", curve_rows(found)),
     ):
         table = rich_table(title, rows)
         table.columns[0].no_wrap = True
         console.print(table)
-    console.print(CRITERIA, style="dim")
+    console.print(GOALS, style="dim")
 
 
 HOW = (
     "`{command}` ({minutes:.0f} minutes on one thread; held-out cases of seed {seed}) takes, for "
-    "each phenomenon, the first {cases} held-out prompts that can be asked and that the model "
-    "answers with at least 0.5, makes each one's default graph, and ablates every component."
+    "each phenomenon, the first {cases} held-out prompts whose answer the model ranks first with "
+    "log-odds above 0. The corpus knows at which tokens each is decided: the first mention of the "
+    "receiver; the word whose initial is asked, or the bracket; the fact's subject; what is to be "
+    "closed; the earlier occurrence that follows the matched context; nowhere for cached phrases."
 )
-OWN = (
-    '"Not halved" and the three columns after it count the prompts in whose graph no component '
-    "passes, by what its best component fails; one may fail several. Controls' norm: what the "
-    "matched controls take from the stream, as a share of what the component takes (median); they "
-    "are weaker, as a component holds the strongest features of each layer, and there are no "
-    "others like them. Beat equal norms: of the prompts that pass, those where the component also "
-    "does more than all but at most one of 50 controls whose norm is scaled to its own, and of 50 "
-    "random directions of that norm."
+HITS = (
+    "*First*: the strongest rarely-on feature away from the read token stands at a deciding token; "
+    "*of three*: one of the three strongest does. *Chance*: for random tokens. Of `--select "
+    "effect`, features stand where they are most active, and most of the strongest are not rarely "
+    "on."
 )
-BOTH = (
-    "First fails: no component passes in the first prompt, and none was tried in the second. The "
-    "columns after it are about the second prompt. Beat equal norms: in both."
+NECESSITY = (
+    "*Gone*: the log-odds are below 0 without the 4, or the 16, strongest that speak for the "
+    "answer; *controls*: in so many of 20 random sets of the same layers and tokens as the 4. "
+    "*Necessary*, *sufficient*: validation's outcomes for the graph of the 16 strongest, yes of "
+    "those that can be told. *Left*: the log-odds stay above 0 with the 4, or 16, alone of all "
+    "rarely-on features."
 )
-EXAMPLES = (
-    "The first pair of each phenomenon that passes. Active: how many of the component's features "
-    "are. Controls' median: in percentage points."
+GRAPHS = (
+    "Medians of edges between features and of relays. *A third or less at once*: at most a third "
+    "of the kept features have an edge to the answer. *Stranded*: kept features that lead nowhere. "
+    "*A path mediates*: along one of the three top paths flows at least half of what its first "
+    "feature does. *Lost*, *left*: the share of the score, of what is lost with all rarely-on "
+    "features, that is lost without the kept ones, and left with them alone (medians)."
 )
-FAILED = "The prompts that fail, with the component that meets most criteria:"
 
 
 def section(report: dict[str, Any]) -> str:
     """The part of the model's README about this."""
-    found = tallies(report)
+    found = found_in(report)
     parts = [
-        "\n## Evidence",
-        _filled(f"{_how(report)} {CRITERIA} Everything is in `phenomena.json`.", 100),
-        markdown(own_rows(found)),
-        _filled(OWN, 100),
-        markdown(pair_rows(found)),
-        _filled(BOTH, 100),
-        _filled(EXAMPLES, 100),
-        markdown(example_rows(found)),
-        _filled(FAILED, 100),
-        markdown(failing_rows(found)),
-        _filled(f"Not asked, before as many were found: {_skipped(report)}.", 100),
+        "\n## What the answers hang on",
+        _filled(f"{_how(report)} Everything is in `phenomena.json`.", 100),
+        markdown(hit_rows(found)),
+        _filled(HITS, 100),
+        markdown(necessity_rows(found)),
+        _filled(NECESSITY, 100),
+        markdown(graph_rows(found)),
+        _filled(GRAPHS, 100),
+        markdown(curve_rows(found)),
+        _filled(f"{GOALS} Not asked, before as many were found: {_skipped(report)}.", 100),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The part of docs/validation.md about this: a table, and what to know of it."""
-    found = tallies(report)
-    passed = sum(len(tally.passed) for tally in found)
-    passed_pairs = sum(len(tally.passed_pairs) for tally in found)
-    beat = sum(tally.beat for tally in found)
-    both = sum(tally.beat_in_both for tally in found)
-    norms = [tally.norm for tally in found if tally.norm is not None]
-    spread = f"{norm(min(norms))} to {norm(max(norms))}" if norms else NONE
-    below = (
-        "*Prompts, pairs*: how many pass. The other columns are the first pair that passes; where "
-        "none does, the first prompt that passes. *Before, after*: the right token's probability; "
-        "*p*: against the matched controls. *Controls*: their median change in percentage points, "
-        "and the norm of what they take from the stream, as a share of the component's. Every "
-        "failure, and by what, is in `autoencoders/demo/README.md`."
-    )
-    meaning = (
-        "What it means: the matched controls of a whole component are weaker than it (norm "
-        f"{spread}, medians by phenomenon), as it holds the strongest features of each layer. "
-        f"Against changes of equal norm less is left: of the {passed} prompts that pass, {beat} "
-        "also do more than all but at most one of 50 controls scaled to the component's norm, and "
-        f"of 50 random directions; of the {passed_pairs} pairs, {both} in both prompts."
-    )
-    missing = [tally.phenomenon for tally in found if not tally.passed_pairs]
-    if missing:
-        below += f" **No pair passes for {', '.join(missing)}.**"
-    parts = [f"{_how(report)} {CRITERIA}", markdown(summary_rows(found)), below, meaning]
+    """The part of docs/validation.md about this."""
+    found = found_in(report)
+    own = [row for row in necessity_rows(found) if row[1] in ("by", RULE_WORDS["answer"])]
+    parts = [
+        _how(report),
+        markdown(hit_rows(found)),
+        HITS,
+        markdown([row[:1] + row[2:] for row in own]),
+        NECESSITY,
+        markdown(graph_rows(found)),
+        f"{GRAPHS} {GOALS} Every rule, and every prompt, is in `autoencoders/demo/`.",
+    ]
     return "\n\n".join(part if part.startswith("|") else _filled(part, 118) for part in parts)
 
 
 # -- inside ----------------------------------------------------------------------------------------
 
 
-def _example(tally: Tally) -> tuple[Asked, Component, Pair | None]:
-    for pair in tally.passed_pairs:
-        if pair.component is not None:
-            return pair.first, pair.component, pair
-    first = next(iter(tally.passed), tally.prompts[0])
-    return first, first.best, None
+def _with_all(
+    found: Sequence[Found], asked: Callable[[Asked], bool] = lambda prompt: True
+) -> list[Found]:
+    """Those that have such prompts, with these alone, and at the end all of them together."""
+    parts = [Found(name, [p for p in prompts if asked(p)]) for name, prompts in found]
+    parts = [part for part in parts if part.prompts]
+    everything = [prompt for part in parts for prompt in part.prompts]
+    return [*parts, Found("all", everything)] if everything else []
 
 
-def _numbers(component: Component, trial: Trial) -> list[str]:
-    return [
-        f"{trial.active} of {len(component.features)}",
-        _change(trial),
-        _p(trial.p),
-        _points(trial.control_median),
-        _norm(trial.norm),
-        _p(trial.p_scaled),
-        _p(trial.p_directions),
-    ]
+def _share(outcomes: Iterable[bool | None]) -> str:
+    known = [outcome for outcome in outcomes if outcome is not None]
+    return f"{mean(known):.2f}" if known else NONE
 
 
-def _briefly(trial: Trial) -> list[str]:
-    return [
-        _change(trial),
-        _p(trial.p),
-        f"{_points(trial.control_median)}; {_norm(trial.norm)}",
-    ]
+def _outcomes(outcomes: Iterable[bool | None]) -> str:
+    """`12 of 15`: how many are true of those that can be told."""
+    known = [outcome for outcome in outcomes if outcome is not None]
+    return f"{sum(known)} of {len(known)}"
 
 
-def _change(trial: Trial) -> str:
-    return f"{probability(trial.before)} → {probability(trial.after)}"
+def _mean(values: Iterable[float]) -> str:
+    known = list(values)
+    return f"{mean(known):.2f}" if known else NONE
+
+
+def _middle(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{median(known):.2f}" if known else NONE
 
 
 def _how(report: dict[str, Any]) -> str:
@@ -295,32 +261,6 @@ def _how(report: dict[str, Any]) -> str:
 
 def _filled(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def _p(value: float | None) -> str:
-    """Three digits: p = 0.00995 is below 0.01."""
-    return NONE if value is None else f"{value:.3g}"
-
-
-def _points(change: float | None) -> str:
-    return NONE if change is None else points(change).lstrip("+")
-
-
-def _norm(share: float | None) -> str:
-    return NONE if share is None else norm(share)
-
-
-def _code(prompt: Asked, length: int | None = None) -> str:
-    text = prompt.prompt
-    if length is not None and len(text) > length:
-        text = f"…{text[-length:]}"
-    return f"{_quoted(text)} → {_quoted(prompt.token)}"
-
-
-def _quoted(text: str) -> str:
-    """As code on one line."""
-    shown = visible(text, space=" ")
-    return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
 
 
 def _skipped(report: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sae_graphs.effects.answer.circuit import Circuit, circuit
+from sae_graphs.effects.answer.circuit import Circuit, Spot, circuit
 from sae_graphs.effects.answer.coverage import coverage_of
 from sae_graphs.effects.answer.drawn import (
     Names,
@@ -67,9 +67,14 @@ def answer_graph(
     """
     found = measure_answer(model, prompt, settings, intervention, progress, references, partial)
     check_contexts(found.experiment.model)
-    kept = kept_of(found)
+    return graph_of(found, kept_of(found), effects=effects)
+
+
+@torch.no_grad()
+def graph_of(found: Measured, kept: Sequence[Spot], *, effects: Path | None = None) -> CausalGraph:
+    """The graph of some features at tokens; `effects` as in `answer_graph`."""
     probe = Probe(found.asked, found.table)
-    shape = circuit(probe, kept, top_k=settings.top_k or 1)
+    shape = circuit(probe, kept, top_k=found.experiment.settings.top_k or 1)
     names = Names(found.experiment.labels)
     features = [names.of(spot) for spot in (*shape.kept, *shape.relays)]
     edges = [names.edge(link) for link in shape.links]

@@ -1,12 +1,14 @@
 """A causal graph as the attribution-graph JSON of circuit-tracer's viewer and Neuronpedia.
 
 Those draw linear attributions between transcoder features. Here they draw measured effects between
-features of SAEs on the residual stream, and three things are translated:
+features of SAEs on the residual stream, and four things are translated:
 
 - *Sign*: there, a positive weight means that the source supports the target. A link's weight is
   minus the effect, which is ablated minus clean.
 - *Position*: there, every feature stands at a token. One without a position is put at the token
   where effects are read if it is active there, else where it is most active.
+- *Answer*: of an answer graph a link's weight is what flows along it to the answer, in nats; the
+  prompt's tokens are embeddings, and the answer is the logit.
 - *Layer*: there, layers are whole numbers. Where labels are not (Pythia's `e`), layers are numbered
   by depth, and the viewers cannot fetch the features' pages.
 
@@ -52,6 +54,11 @@ _SIGN = (
     "promotes the target; in activation units of the target's SAE, or nats of a logit"
 )
 
+_FLOW_SIGN = (
+    "what the source contributes to the answer's score through the target alone (clean - ablated, "
+    "path patching), in nats: positive where it supports the answer"
+)
+
 
 class Attribution(NamedTuple):
     """The file's JSON, and what is missing from it, one line each."""
@@ -78,13 +85,15 @@ def attribution(graph: CausalGraph, *, annotations: Annotations = NO_ANNOTATIONS
     edges = [e for e in graph.edges if e.source not in left_out and e.target not in left_out]
     rows = _rows(graph, nodes)
     pages = _pages(nodes, rows)
-    ids = {node.feature: _node_id(node.feature, places[node.feature], rows) for node in nodes}
+    ids = {node.feature: _node_id(graph, node.feature, places, rows) for node in nodes}
     data = {
         "metadata": _metadata(graph, annotations, rows, pages),
         "qParams": _saved_view(annotations, ids),
         "nodes": [
             _logit(graph, node, places[node.feature], rows, ids)
             if node.feature.is_output
+            else _embedding(node, ids)
+            if node.feature.is_token
             else _feature(graph, node, places[node.feature], rows, ids, annotations)
             for node in nodes
         ],
@@ -134,7 +143,7 @@ def _rows(graph: CausalGraph, nodes: Sequence[Node]) -> _Rows:
     Neuronpedia needs a feature above row 0: where all are on it, rows are counted from 1.
     """
     labels = [layer.label for layer in graph.run.layers]
-    used = {node.feature.layer for node in nodes if not node.feature.is_output}
+    used = {node.feature.layer for node in nodes if node.feature.is_feature}
     if all(_NUMBER.fullmatch(label) for label in labels):
         numbers = {label: int(label) for label in labels}
         rising = list(numbers.values()) == sorted(set(numbers.values()))
@@ -155,7 +164,7 @@ class _Pages(NamedTuple):
 
 def _pages(nodes: Sequence[Node], rows: _Rows) -> _Pages:
     """Where the viewers find what is known of the features: all in one set, or they find none."""
-    found = [(n.feature, address_of(n)) for n in nodes if not n.feature.is_output]
+    found = [(n.feature, address_of(n)) for n in nodes if n.feature.is_feature]
     addresses = [(feature, address) for feature, address in found if address is not None]
     models = {address.model for _, address in addresses}
     if len(models) != 1 or len(addresses) < len(found):
@@ -178,9 +187,31 @@ def _no_pages(why: str) -> str:
 # -- the parts of the file -------------------------------------------------------------------------
 
 
-def _node_id(feature: FeatureId, place: int, rows: _Rows) -> str:
-    row = rows.logits if feature.is_output else rows.numbers[feature.layer]
-    return f"{row}_{feature.index}_{place}"
+def _node_id(
+    graph: CausalGraph, feature: FeatureId, places: Mapping[FeatureId, int], rows: _Rows
+) -> str:
+    place = places[feature]
+    if feature.is_token:
+        return f"E_{place}_{place}"
+    if feature.is_output:
+        return f"{rows.logits}_{graph.run.output(feature).token_id}_{place}"
+    return f"{rows.numbers[feature.layer]}_{feature.index}_{place}"
+
+
+def _embedding(node: Node, ids: Mapping[FeatureId, str]) -> dict[str, Any]:
+    """A token of the prompt: its number is its position, as a saved graph has no ids of tokens."""
+    place = node.feature.position or 0
+    return {
+        "node_id": ids[node.feature],
+        "feature": place,
+        "layer": "E",
+        "ctx_idx": place,
+        "feature_type": "embedding",
+        "jsNodeId": f"E_{place}-{place}",
+        "clerp": f'Token "{safe(node.token or "")}"',
+        "run_idx": 0,
+        "reverse_ctx_idx": 0,
+    }
 
 
 def _feature(
@@ -217,11 +248,11 @@ def _logit(
     here = place == run.read_position  # of other positions the probability is not known
     return {
         "node_id": ids[feature],
-        "feature": feature.index,
+        "feature": output.token_id,
         "layer": str(rows.logits),
         "ctx_idx": place,
         "feature_type": "logit",
-        "jsNodeId": f"L_{feature.index}-{place}",
+        "jsNodeId": f"L_{output.token_id}-{place}",
         "clerp": logit_words(output, None if here else place),
         **({"token_prob": output.probability} if here else {}),
         "is_target_logit": here and output is run.outputs[0],
@@ -231,7 +262,8 @@ def _logit(
 
 
 def _link(edge: Edge, ids: Mapping[FeatureId, str]) -> dict[str, Any]:
-    return {"source": ids[edge.source], "target": ids[edge.target], "weight": -edge.effect}
+    weight = -edge.effect if edge.flow is None else -edge.flow
+    return {"source": ids[edge.source], "target": ids[edge.target], "weight": weight}
 
 
 def _saved_view(annotations: Annotations, ids: Mapping[FeatureId, str]) -> dict[str, Any]:
@@ -271,7 +303,7 @@ def _metadata(
             **source_set,
         },
         "generation_settings": {
-            "link_weight": _SIGN,
+            "link_weight": sign_words(graph),
             "model": safe(run.model),
             "saes": safe(run.saes),
             "read_position": run.read_position,
@@ -289,7 +321,7 @@ def _description(graph: CausalGraph, annotations: Annotations, rows: _Rows) -> s
     words = [safe(text) for text in said if text]
     words.append(
         "Measured effects of ablating features of sparse autoencoders on the residual stream, not "
-        f"linear attributions. The weight of a link is {_SIGN}."
+        f"linear attributions. The weight of a link is {sign_words(graph)}."
     )
     if not graph.resolves_positions:
         words.append(
@@ -301,6 +333,11 @@ def _description(graph: CausalGraph, annotations: Annotations, rows: _Rows) -> s
         named = ", ".join(f"{label} is {row}" for label, row in rows.numbers.items())
         words.append(f"Layers are numbered by depth: {named}.")
     return " ".join(words)
+
+
+def sign_words(graph: CausalGraph) -> str:
+    """What the weight of a link is."""
+    return _SIGN if graph.run.answer is None else _FLOW_SIGN
 
 
 def _slug(graph: CausalGraph) -> str:

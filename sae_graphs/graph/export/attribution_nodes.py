@@ -42,9 +42,9 @@ def too_frequent(
     strength: dict[FeatureId, list[float]] = defaultdict(list)
     for edge in graph.edges:
         for end in (edge.source, edge.target):
-            strength[end].append(abs(edge.effect))
+            strength[end].append(edge.strength)
     same: dict[tuple[str, int], list[FeatureId]] = defaultdict(list)
-    for feature in places:
+    for feature in (each for each in places if not each.is_token):
         same[feature.layer, feature.index].append(feature)
 
     def weakest_last(feature: FeatureId) -> tuple[float, int]:

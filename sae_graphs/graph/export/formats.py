@@ -46,6 +46,8 @@ def export(
       label or the feature's name and explanation. In GEXF, arrows are red where the source
       promotes its target, blue where it suppresses it. Lost: anatomies by block and head, all
       contexts but the first, activations by token, what layers and the run's settings were.
+      Those of an answer graph have what flows along each edge, and each node's effect on the
+      answer, in nats.
     - `.csv`, `.parquet`: every number of the edges, by block and head too. `NAME.csv` holds the
       edges and `NAME.nodes.csv` the nodes, joined by their names. Lost: of the nodes, as above.
       Read CSV with `pandas.read_csv(file, dtype={"source": str, "target": str, "feature": str})`:
@@ -159,14 +161,18 @@ _NODE_KINDS = {
     "pinned": "bool",
     **dict.fromkeys(("note", "top_context", "top_token"), _TEXT),
     **dict.fromkeys(("promotes", "suppresses", "written_by", "scrubbed_by"), _TEXT),
+    "kind": _TEXT,
+    "relay": "bool",
 }
+
+_OF_ANSWERS = ("kind", "relay")  # columns of answer graphs alone
 
 
 def _table(rows: list[dict[str, Value]], kinds: dict[str, str], kind: str) -> bytes:
     """Rows as CSV or Parquet; a table without rows has its columns all the same."""
     import pandas as pd
 
-    names = list(rows[0]) if rows else list(kinds)
+    names = list(rows[0]) if rows else [name for name in kinds if name not in _OF_ANSWERS]
     columns = {
         name: pd.array([row[name] for row in rows], dtype=kinds.get(name, _NUMBER))
         for name in names

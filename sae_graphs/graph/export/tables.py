@@ -71,6 +71,19 @@ def _node_row(graph: CausalGraph, node: Node, annotations: Annotations) -> dict[
         "suppresses": _effects(node.suppresses),
         "written_by": shares_words(node.written_by).replace(MINUS, "-") or None,
         "scrubbed_by": shares_words(node.scrubbed_by).replace(MINUS, "-") or None,
+        **(_on_answer(node) if graph.run.answer is not None else {}),
+    }
+
+
+def _on_answer(node: Node) -> dict[str, Value]:
+    """What only nodes of answer graphs have; effects in nats, ablated minus clean."""
+    feature = node.feature
+    return {
+        "kind": "answer" if feature.is_output else "token" if feature.is_token else "feature",
+        "effect_on_answer": node.effect_on_answer,
+        "direct_effect": node.direct_effect,
+        "density": node.density,
+        "relay": bool(node.relay),
     }
 
 
@@ -104,6 +117,7 @@ def _edge_row(graph: CausalGraph, edge: Edge) -> dict[str, Value]:
         "target_position": edge.target.position,
         "target_token": _readable(target.token),
         "effect": edge.effect,
+        **(flow_columns(edge) if graph.run.answer is not None else {}),
         "sign": edge.sign,
         "component": source.component,
         "source_explanation": _readable(source.explanation),
@@ -143,6 +157,12 @@ def _readable(text: Any) -> str | None:
     return None if text is None else readable(text)
 
 
+def flow_columns(edge: Edge) -> dict[str, float | None]:
+    """What only edges of answer graphs have: the effect as a share of the target's activation,
+    and what flows along the edge to the answer, in nats, ablated minus clean."""
+    return {"relative_effect": edge.relative_effect, "flow": edge.flow}
+
+
 def anatomy_sums(anatomy: Anatomy | None) -> dict[str, float | None]:
     """The four numbers of `ANATOMY_COLUMNS`, each None where there is no anatomy."""
     return {name: getattr(anatomy, name, None) for name in ANATOMY_COLUMNS}
@@ -172,16 +192,25 @@ def to_pandas(graph: CausalGraph) -> pd.DataFrame:
         "target_layer": [edge.target.layer for edge in graph.edges],
         "source_position": _positions(edge.source for edge in graph.edges),
         "target_position": _positions(edge.target for edge in graph.edges),
-        "target_token": [graph[edge.target].token for edge in graph.edges],
+        "target_token": [_encodable(graph[edge.target].token) for edge in graph.edges],
         "effect": [edge.effect for edge in graph.edges],
         "component": [graph[edge.source].component for edge in graph.edges],
         "source_explanation": [graph[edge.source].explanation for edge in graph.edges],
         "target_explanation": [graph[edge.target].explanation for edge in graph.edges],
     }
+    if graph.run.answer is not None:
+        for name in ("relative_effect", "flow"):
+            values = [getattr(edge, name) for edge in graph.edges]
+            columns[name] = pd.array(values, dtype="float64")
     sums = [anatomy_sums(edge.anatomy) for edge in graph.edges]
     for name in ANATOMY_COLUMNS:
         columns[name] = pd.array([each[name] for each in sums], dtype="float64")
     return pd.DataFrame(columns)
+
+
+def _encodable(text: str | None) -> str | None:
+    """The text as it is, but for halves of characters, which tables cannot hold."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _positions(features: Iterable[FeatureId]) -> object:

@@ -11,7 +11,7 @@ import networkx as nx
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.export.tables import Value, edge_rows, node_rows, readable
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.names import name_of
+from sae_graphs.graph.names import name_of, number_of
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.text import shortened
 
@@ -52,7 +52,7 @@ def gexf(graph: CausalGraph, annotations: Annotations) -> bytes:
         colour = _RED if edge.effect < 0 else _BLUE
         values = digraph.edges[str(edge.source), str(edge.target)]
         values["viz"] = {"color": _colour(colour)}
-        values["label"] = f"{edge.effect:+.3g}"
+        values["label"] = f"{number_of(edge):+.3g}"
     nx.write_gexf(digraph, file)
     return file.getvalue()
 
@@ -67,7 +67,9 @@ def _digraph(graph: CausalGraph, annotations: Annotations) -> nx.DiGraph:
         ends = values.pop("source"), values.pop("target")
         effect = values["effect"]
         assert isinstance(effect, float)
-        digraph.add_edge(*ends, **_known({"weight": abs(effect), **values}))
+        flow = values.get("flow")
+        weight = abs(flow if isinstance(flow, float) else effect)
+        digraph.add_edge(*ends, **_known({"weight": weight, **values}))
     return digraph
 
 

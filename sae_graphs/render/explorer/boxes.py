@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
     largest_activation,
-    logit_words,
+    number_words,
     output_words,
     split_by_sign,
+    standing_words,
     token_at,
 )
 from sae_graphs.graph.records import Node, RunRecord, TokenEffect
@@ -66,6 +67,8 @@ def box_lines(node: Node, run: RunRecord, shape: Shape) -> list[Markup]:
     draw = macros(_BOXES)
     if node.feature.is_output:
         return _output_lines(node, run)
+    if node.feature.is_token:
+        return [draw.line(f"token {node.feature.position}", is_faint=True)]
     lines: list[Markup] = []
     if shape.explained:
         lines.append(draw.means(page_words(node.page), not node.explanation))
@@ -96,7 +99,10 @@ def box_height(lines: Sequence[Markup]) -> float:
 def heading(node: Node, run: RunRecord) -> Markup:
     """The box's first line: its name, the token it stands at, how active it is."""
     word = output_words(run.output(node.feature), 20) if node.feature.is_output else None
+    if node.feature.is_token:
+        word = shortened(token(node.token or ""), 20)
     state = f"active {plain(node.activation)}" if node.activation else "silent"
+    state = standing_words(node) or state
     here = token_at(run, node.feature)
     place = None if here is None else shortened(here, 10)
     found: Markup = macros(_BOXES).heading(word, node.feature, place, state)
@@ -110,7 +116,7 @@ def _output_lines(node: Node, run: RunRecord) -> list[Markup]:
     if here is not None and node.feature.position != run.read_position:
         first = f"after {shortened(here, 12)}"  # its probability there is not known
     draw = macros(_BOXES)
-    words = f"{first} · {logit_words(output)} {plain(node.activation)}"
+    words = f"{first} · {number_words(run, node.feature)} {plain(node.activation)}"
     return [draw.line(words), draw.line(node.feature, is_faint=True)]
 
 

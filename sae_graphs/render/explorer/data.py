@@ -15,9 +15,11 @@ from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
     anatomy_words,
+    drawn_effect,
     largest_activation,
-    logit_words,
     name_of,
+    number_of,
+    number_words,
     parts_of,
     place_words,
     shares_words,
@@ -26,11 +28,15 @@ from sae_graphs.graph.names import (
     strongest_part,
     token_at,
 )
+from sae_graphs.graph.paths import FeaturePath
 from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, TokenEffect
 from sae_graphs.render.explorer.stage import Stage
 from sae_graphs.render.marks import Finding
+from sae_graphs.render.picture.arrange import own_layer_words
+from sae_graphs.render.picture.arrows import edge_lines
 from sae_graphs.render.picture.explained import density_words, page_words
 from sae_graphs.render.picture.layout import Box, Point
+from sae_graphs.render.picture.tooltips import answer_lines
 from sae_graphs.render.style import shade_step
 from sae_graphs.text import token, visible, web_address
 from sae_graphs.words import plain, probability_words, signed
@@ -64,7 +70,7 @@ def explorer_data(
             _node(node, graph.run, drawn.layout.boxes[node.feature], places) for node in graph.nodes
         ],
         "edges": [
-            _edge(edge, numbers, rank, place)
+            _edge(edge, graph.run, numbers, rank, place)
             for edge, rank, place in zip(graph.edges, ranks, drawn.numbers, strict=True)
         ],
         "paths": _paths(graph, numbers),
@@ -83,13 +89,15 @@ def in_script(data: Mapping[str, Any]) -> str:
 def set_ranks(graph: CausalGraph) -> list[int]:
     """For each edge its place by |effect|, from 1, among the saved edges of its set of effects.
 
-    The sets are those of the run's `per`: layer pairs, source features, or the whole graph.
+    The sets are those of the run's `per`: layer pairs, source features, or the whole graph; in an
+    answer graph the edges into each box.
     """
     per = graph.run.settings.get("per") or "layer"
     seen: dict[object, int] = {}
     ranks = []
     for edge in graph.edges:  # strongest first
         of_set = {"source": edge.source, "graph": None}.get(str(per), edge.source.layer)
+        of_set = edge.target if graph.run.answer is not None else of_set
         seen[of_set] = seen.get(of_set, 0) + 1
         ranks.append(seen[of_set])
     return ranks
@@ -110,10 +118,12 @@ def _node(node: Node, run: RunRecord, box: Box, places: Mapping[str, str]) -> di
         "id": str(feature),
         "name": name_of(run, feature),
         "layer": feature.layer,
-        "place": "next token" if feature.is_output else places.get(feature.layer, ""),
+        "place": places.get(feature.layer) or own_layer_words(feature.layer),
+        "own": not feature.is_feature,
         "at": token_at(run, feature),
-        "output": logit_words(run.output(feature)) if feature.is_output else None,
-        "active": plain(node.activation),
+        "output": number_words(run, feature) if feature.is_output else None,
+        "active": None if feature.is_token else plain(node.activation),
+        "answer": answer_lines(node),
         "component": node.component,
         "box": [box.x, box.y, box.width, box.height],
         "prompt": _shaded(run.tokens, node.activations, largest),
@@ -131,7 +141,7 @@ def _node(node: Node, run: RunRecord, box: Box, places: Mapping[str, str]) -> di
         "url": web_address(node.neuronpedia),
         "page": _page(node.page),
     }
-    return {key: value for key, value in facts.items() if value not in (None, "", [])}
+    return {key: value for key, value in facts.items() if value not in (None, "", [], False)}
 
 
 def _shaded(tokens: Sequence[str], values: Sequence[float], largest: float) -> list[list[Any]]:
@@ -180,15 +190,19 @@ def _page(page: FeaturePage | None) -> dict[str, Any] | None:
 # -- arrows, paths, findings -----------------------------------------------------------------------
 
 
-def _edge(edge: Edge, numbers: Mapping[FeatureId, int], rank: int, place: Point) -> dict[str, Any]:
+def _edge(
+    edge: Edge, run: RunRecord, numbers: Mapping[FeatureId, int], rank: int, place: Point
+) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "s": numbers[edge.source],
         "t": numbers[edge.target],
-        "effect": edge.effect,
-        "said": signed(edge.effect),
+        "effect": drawn_effect(edge),
+        "said": signed(number_of(edge)),
         "rank": rank,
         "at": [round(value) for value in place],
     }
+    if edge.flow is not None:
+        facts["does"] = edge_lines(run, edge)
     if edge.anatomy is not None:
         facts["parts"] = [[name, signed(value), value] for name, value in parts_of(edge.anatomy)]
         facts["whole"] = signed(edge.anatomy.preactivation_effect)
@@ -207,10 +221,17 @@ def _paths(graph: CausalGraph, numbers: Mapping[FeatureId, int]) -> list[dict[st
                 {
                     "component": number,
                     "nodes": [numbers[feature] for feature in path.features],
-                    "total": plain(path.total_abs_effect),
+                    "total": _strength(graph, path),
                 }
             )
     return found
+
+
+def _strength(graph: CausalGraph, path: FeaturePath) -> str:
+    """What a path is ordered by."""
+    if graph.run.answer is None:
+        return f"total |effect| {plain(path.total_abs_effect)}"
+    return f"at least {plain(min(edge.strength for edge in path.edges))} nats along each arrow"
 
 
 def _finding(found: Finding, numbers: Mapping[FeatureId, int]) -> dict[str, Any]:

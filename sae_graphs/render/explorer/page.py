@@ -22,6 +22,7 @@ from sae_graphs.render.explorer.tables import LONG, tables
 from sae_graphs.render.marks import Finding
 from sae_graphs.render.picture.header import (
     RARE_WORDS,
+    heading_of,
     likely,
     no_path_words,
     rare_names,
@@ -62,7 +63,7 @@ def page(
     `annotations` are what it starts with, `findings` what validation found, in the report at the
     address `report`, relative to the page. `title` stands above all, by default the annotations'.
     """
-    heading = title or annotations.title or "Causal graph"
+    heading = title or annotations.title or heading_of(graph.run)
     shown = shortened(visible(graph.run.prompt, space=" "), 60)
     drawn = stage(graph)
     data = explorer_data(graph, drawn, annotations=annotations, findings=findings, report=report)
@@ -121,7 +122,8 @@ def _words(graph: CausalGraph) -> dict[str, Any]:
         "likely": shown,
         "rare": f"{RARE_WORDS} {rare_names(rare)}" if rare else "",
         "made": [fact for fact in (f"model {run.model} · SAEs {run.saes}", settings) if fact],
-        "per": per,
+        "per": "into each box" if run.answer is not None else per,
+        "size": "|effect|" if run.answer is None else "|nats|",
         "paths": f"paths of {least}+ arrows" if whole else "whole paths",
         "nothing": "" if graph.nodes else no_path_words(run),
     }

@@ -53,14 +53,16 @@ function nameOf(node) {
 function nodePanel(number) {
   const node = nodes[number];
   const group = groupOf(state, node.id);
-  const facts = [node.layer === "out" ? node.place : `layer ${node.layer}, ${node.place}`];
+  const facts = [node.own ? node.place : `layer ${node.layer}, ${node.place}`];
   if (node.at) facts.push(`at token ${node.at}`);
   const active = node.active === "0" ? "silent" : `active ${node.active}`;
-  facts.push(node.output ? `clean ${node.output} ${node.active}` : `${active} where it is read`);
+  if (node.output) facts.push(`clean ${node.output} ${node.active}`);
+  else if (node.active) facts.push(`${active} where it is read`);
   if (data.components.length > 1) facts.push(`Graph ${node.component}`);
   return [
     make("div", { class: "title" }, make("h2", {}, nameOf(node)), pinButton(node.id)),
     make("p", { text: facts.join(" · ") }),
+    ...(node.answer || []).map((text) => make("p", { text })),
     group ? make("p", {}, "in the group ", make("b", { text: visible(group.name) })) : null,
     ownWords(node.id),
     pagePanel(node),
@@ -213,7 +215,7 @@ function edgePanel(number) {
   return [
     make("h2", {}, link(edge.s), make("span", { text: " → " }), link(edge.t)),
     make("p", { class: "effect" }, sign(edge), make("b", { class: lowers(edge) ? "lowers" : "raises", text: ` ${edge.said}` })),
-    make("p", { text: does }),
+    ...(edge.does || [does]).map((text) => make("p", { text })),
     section(
       "How it came about",
       edge.whole ? make("p", { class: "faint", text: `change of the pre-activation ${edge.whole}, by part` }) : null,
@@ -262,7 +264,7 @@ function wholePanel() {
       class: "path",
       onmouseenter: () => light({ nodes: path.nodes, alone: true }),
       onmouseleave: () => light(selected()),
-    }, ...chain, make("span", { class: "faint", text: `  total |effect| ${path.total}` }));
+    }, ...chain, make("span", { class: "faint", text: `  ${path.total}` }));
   });
   const note = make("textarea", {
     rows: "3",

@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.names import counted_nodes, name_of, place_words
-from sae_graphs.graph.records import Edge, LayerReport, Node, RunRecord
+from sae_graphs.graph.names import (
+    counted_nodes,
+    name_of,
+    number_of,
+    opposes,
+    place_words,
+    standing_words,
+)
+from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
 from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
-from sae_graphs.render.picture.layout import Box, Layout, Point, layout
+from sae_graphs.render.picture.arrange import own_layer_words
+from sae_graphs.render.picture.header import total_words
+from sae_graphs.render.picture.layout import Box, LayerLine, Layout, Point, layout
 from sae_graphs.render.style import EffectScale
 from sae_graphs.text import visible
 from sae_graphs.words import plain, signed
@@ -59,7 +68,7 @@ def stage(graph: CausalGraph) -> Stage:
         drawn,
         _name_size(graph, shape),
         [_frame(graph, number, box) for number, box in drawn.components.items()],
-        [_layer(line.layer, line.box) for line in drawn.layers],
+        [_layer(line) for line in drawn.layers],
         ours(drawing),
         [
             _box(node, number, graph.run, lines[node.feature], drawn)
@@ -90,8 +99,8 @@ def _arrow(edge: Edge, number: int, drawn: Layout, scale: EffectScale) -> str:
     head = "points" if edge.sign == "promotes" else "blocks"
     return (
         f'<g class="edge {edge.sign}" data-e="{number}">'
-        f'<path d="{path}" style="--w:{scale.width(edge.effect):.1f}px" '
-        f'opacity="{scale.opacity(edge.effect):.2f}" marker-end="url(#{head})"/>{hit}</g>'
+        f'<path d="{path}" style="--w:{scale.width(edge.strength):.1f}px" '
+        f'opacity="{scale.opacity(edge.strength):.2f}" marker-end="url(#{head})"/>{hit}</g>'
     )
 
 
@@ -119,7 +128,7 @@ def _number(edge: Edge, number: int, place: Point) -> str:
     x, y = place
     return (
         f'<text class="{edge.sign}" data-e="{number}" x="{x:.0f}" y="{y:.0f}">'
-        f"{signed(edge.effect)}</text>"
+        f"{signed(number_of(edge))}</text>"
     )
 
 
@@ -135,14 +144,25 @@ class BoxWords(NamedTuple):
 
 
 def _box(node: Node, number: int, run: RunRecord, lines: list[Markup], drawn: Layout) -> BoxWords:
-    kind = "output" if node.feature.is_output else "feature"
+    kind = kind_of_box(node.feature)
+    if node.effect_on_answer is not None:
+        kind += " relay" if node.relay else " opposes" if opposes(node) else " supports"
     place = drawn.boxes[node.feature]
     return BoxWords(number, kind, place, _aloud(node, run), heading(node, run), lines)
 
 
+def kind_of_box(feature: FeatureId) -> str:
+    """The class of a box: `feature`, `output`, or `token` of the prompt."""
+    return "output" if feature.is_output else "token" if feature.is_token else "feature"
+
+
 def _aloud(node: Node, run: RunRecord) -> str:
     """What a screen reader says of a box."""
+    if node.feature.is_token:
+        return f"{name_of(run, node.feature)}, of the prompt"
     said = f"{name_of(run, node.feature)}, activation {plain(node.activation)}"
+    if (does := standing_words(node)) is not None:
+        said += f", {does} nats"
     return said if node.explanation is None else f"{said}: {visible(node.explanation, space=' ')}"
 
 
@@ -156,19 +176,18 @@ class FrameWords(NamedTuple):
 
 def _frame(graph: CausalGraph, number: int, box: Box) -> FrameWords:
     nodes = [node for node in graph.nodes if node.component == number]
-    total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
-    return FrameWords(number, box, f"{counted_nodes(nodes)} · total |effect| {plain(total)}")
+    return FrameWords(number, box, f"{counted_nodes(nodes)}{total_words(graph, number)}")
 
 
 class LayerWords(NamedTuple):
-    """A layer's name, None where the next token is read, and the place in it."""
+    """A layer's name, and the place in it; None and the row's name where it is no SAE layer's."""
 
     box: Box
     label: str | None
     where: str
 
 
-def _layer(layer: LayerReport | None, box: Box) -> LayerWords:
-    if layer is None:
-        return LayerWords(box, None, "")
-    return LayerWords(box, layer.label, place_words(layer.hook_point))
+def _layer(line: LayerLine) -> LayerWords:
+    if line.layer is None:
+        return LayerWords(line.box, None, own_layer_words(line.label))
+    return LayerWords(line.box, line.layer.label, place_words(line.layer.hook_point))

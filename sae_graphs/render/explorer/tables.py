@@ -14,11 +14,12 @@ from sae_graphs.graph.names import (
     logit_words,
     missing_words,
     name_of,
+    number_words,
     output_words,
     shares_words,
     token_at,
 )
-from sae_graphs.graph.records import OUTPUT_LAYER, Edge, FeatureId, Node
+from sae_graphs.graph.records import ANSWER, OUTPUT_LAYER, Edge, FeatureId, Node
 from sae_graphs.render.picture.explained import density_words, logit_tokens, page_words
 from sae_graphs.text import web_address
 from sae_graphs.words import plain
@@ -115,7 +116,7 @@ def _components(graph: CausalGraph) -> list[ComponentRow]:
     named = partial(name_of, graph.run)
     rows = []
     for number, part in zip(graph.component_numbers, graph.components(), strict=True):
-        features = sum(not node.feature.is_output for node in part.nodes)
+        features = sum(node.feature.is_feature for node in part.nodes)
         total = sum(abs(edge.effect) for edge in part.edges)
         paths = part.paths(limit=1)
         words = paths[0].words(named) if paths else ""
@@ -124,6 +125,13 @@ def _components(graph: CausalGraph) -> list[ComponentRow]:
 
 
 def _outputs(graph: CausalGraph) -> list[OutputRow]:
+    answer = graph.run.answer
+    if answer is not None:
+        output = graph.run.outputs[0]
+        words, number = output_words(output), number_words(graph.run, ANSWER)
+        return [
+            OutputRow(str(ANSWER), words, output.probability, number, answer.score, is_drawn=True)
+        ]
     drawn = {node.feature.index for node in graph.nodes if node.feature.is_output}
     return [
         OutputRow(
@@ -164,6 +172,6 @@ def _origin(graph: CausalGraph, node: Node) -> OriginRow:
 
 
 def _named(graph: CausalGraph, feature: FeatureId) -> Named:
-    place = None if feature.is_output else token_at(graph.run, feature)
+    place = token_at(graph.run, feature) if feature.is_feature else None
     address = web_address(graph[feature].neuronpedia)
     return Named(name_of(graph.run, feature), place, address)

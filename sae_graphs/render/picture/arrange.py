@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import place_words
-from sae_graphs.graph.records import LayerReport, Node
+from sae_graphs.graph.records import ANSWER_LAYER, TOKEN_LAYER, LayerReport, Node
 from sae_graphs.render.picture.markup import cell, in_tooltip, row, table, words
 from sae_graphs.render.picture.supernodes import Supernode
 from sae_graphs.render.style import LINE, SOFT
@@ -27,7 +27,8 @@ HEIGHT_TO_WIDTH = 1.2  # a picture may be this much taller than wide before it i
 
 @dataclass(frozen=True)
 class Rank:
-    """The boxes of one component in one layer, or its output tokens (`layer` is None then).
+    """The boxes of one component in one layer; or the output tokens, the answer or the prompt's
+    tokens (`layer` is None then).
 
     Features are ordered by token position, where they have one, and then by index. Folded groups
     stand among them; `left_out` features have no box.
@@ -224,7 +225,7 @@ def _layer_name(group: Group, rank: Rank) -> str:
 def _layer_label(rank: Rank) -> str:
     layer = rank.layer
     if layer is None:
-        rows = [row(cell(words("next token", size=9, colour=SOFT)))]
+        rows = [row(cell(words(own_layer_words(rank.label), size=9, colour=SOFT)))]
     else:
         rows = [
             row(cell(words("layer", size=9, colour=SOFT))),
@@ -234,6 +235,11 @@ def _layer_label(rank: Rank) -> str:
     if rank.left_out:
         rows += [row(cell(words(" ", size=3))), row(cell(_rest(rank)))]
     return table(*rows, cellpadding=1)
+
+
+def own_layer_words(label: str) -> str:
+    """The name of a row that is no SAE layer's."""
+    return {ANSWER_LAYER: "answer", TOKEN_LAYER: "prompt"}.get(label, "next token")
 
 
 def _rest(rank: Rank) -> str:
@@ -252,7 +258,11 @@ def _rest(rank: Rank) -> str:
 def _layer_tip(rank: Rank, where: str) -> str:
     layer = rank.layer
     if layer is None:
-        return "output tokens: the effect on one is the change of its logit"
+        told = "output tokens: the effect on one is the change of its logit"
+        return {
+            ANSWER_LAYER: "the answer: the effect on it is the change of its score, in nats",
+            TOKEN_LAYER: "the prompt's tokens that the features of the first layer stand at",
+        }.get(rank.label, told)
     lines = [
         f"layer {layer.label}: {visible(layer.hook_point)}",
         f"{counted(layer.active_features, 'active feature')}, {plain(layer.l0)} a token",

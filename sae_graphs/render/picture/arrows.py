@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from sae_graphs.graph.names import anatomy_words, logit_words, name_of, strongest_part
-from sae_graphs.graph.records import Edge, RunRecord
+from sae_graphs.graph.names import (
+    anatomy_words,
+    drawn_effect,
+    flow_words,
+    name_of,
+    number_of,
+    number_words,
+    strongest_part,
+)
+from sae_graphs.graph.records import ANSWER, Edge, RunRecord
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.picture.markup import cell, in_tooltip, row, table, words
 from sae_graphs.render.picture.supernodes import Boxes
@@ -30,12 +38,12 @@ def arrow_attributes(
     return {
         "key": name,  # tells arrows apart that folded groups have in common
         "label": f"<{number}>" if numbered or marked or aside else "",
-        "color": scale.colour(edge.effect),
-        "penwidth": f"{scale.width(edge.effect):.2f}",
+        "color": scale.colour(drawn_effect(edge)),
+        "penwidth": f"{scale.width(edge.strength):.2f}",
         "arrowhead": arrow_head(edge),
         "style": arrow_line(edge),
         "id": name,
-        "tooltip": in_tooltip("\n".join(_lines(run, edge))),
+        "tooltip": in_tooltip("\n".join(edge_lines(run, edge))),
         "class": edge.sign,
     } | ({"constraint": "false"} if aside else {})
 
@@ -43,7 +51,7 @@ def arrow_attributes(
 def _number(edge: Edge, boxes: Boxes, *, marked: bool, aside: bool) -> str:
     """The effect; below it which member of a group an end is that is folded away."""
     check = f"{CHECK} " if marked else ""
-    told = f" {check}{signed(edge.effect)} "
+    told = f" {check}{signed(number_of(edge))} "
     number = words(told, size=8, colour=effect_colour(edge.effect), bold=marked)
     ends = [
         f"{what} {feature}"
@@ -56,17 +64,25 @@ def _number(edge: Edge, boxes: Boxes, *, marked: bool, aside: bool) -> str:
     return table(row(cell(number)), row(cell(which)))
 
 
-def _lines(run: RunRecord, edge: Edge) -> list[str]:
+def edge_lines(run: RunRecord, edge: Edge) -> list[str]:
     """What hovering over an arrow says: the effect, its meaning, how it came about."""
     ends = f"{edge.source} -> {name_of(run, edge.target)}"
     change, does = ("lowers", "promotes") if edge.effect < 0 else ("raises", "suppresses")
     what = "target"
     if edge.target.is_output:
-        what = logit_words(run.output(edge.target))
+        what = number_words(run, edge.target)
+    if edge.target == ANSWER:
+        does = "supports" if edge.effect < 0 else "opposes"
+    if edge.source.is_token:
+        return [ends, "by definition: without its token the feature is nothing"]
     lines = [
         f"{ends}: effect {signed(edge.effect)}",
         f"ablating the source {change} the {what}: it {does} it",
     ]
+    if edge.target == ANSWER:
+        lines.append("with the features of all later SAE layers as they were")
+    elif (flows := flow_words(edge)) is not None:
+        lines.append(flows)
     if edge.anatomy is not None:
         whole = "" if edge.target.is_output else "pre-activation "
         total = signed(edge.anatomy.preactivation_effect)

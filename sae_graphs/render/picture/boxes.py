@@ -11,10 +11,12 @@ from sae_graphs.graph.names import (
     LOWERS_WORDS,
     RAISES_WORDS,
     largest_activation,
-    logit_words,
     name_of,
+    number_words,
+    opposes,
     output_words,
     split_by_sign,
+    standing_words,
     token_at,
 )
 from sae_graphs.graph.records import Node, RunRecord, TokenEffect
@@ -141,6 +143,8 @@ def box(
     """
     if node.feature.is_output:
         return _output_box(node, run, shape, remarks, marked=marked)
+    if node.feature.is_token:
+        return _token_box(node, shape, remarks)
     rows = [band_row(remarks.band, shape.columns)] if remarks.band is not None else []
     heading = _heading(node, run, shape, marked=marked, pinned=remarks.pinned)
     rows.append(row(cell(heading, align="LEFT", width=shape.points)))
@@ -158,12 +162,19 @@ def box(
     return table(
         *rows,
         border=_frame(remarks, marked=marked),
-        color=INK if marked or remarks.pinned else LINE,
-        bgcolor=WHITE,
-        style="ROUNDED",
+        color=INK if marked or remarks.pinned else _line_colour(node),
+        bgcolor=BAND if node.relay else WHITE,
+        style="ROUNDED,DASHED" if opposes(node) else "ROUNDED",
         cellpadding=2,
         cellspacing=1,
     )
+
+
+def _line_colour(node: Node) -> str:
+    """Of a box's frame: by what the feature does to the answer, where that is known."""
+    if node.effect_on_answer is None or node.relay:
+        return LINE
+    return effect_colour(node.effect_on_answer)
 
 
 def _frame(remarks: Remarks, *, marked: bool) -> int:
@@ -217,10 +228,10 @@ def _output_box(
     here = token_at(run, node.feature)
     if here is None or node.feature.position == run.read_position:
         first = probability_words(output.probability)
-    else:
+    else:  # the answer has no position
         first = f"after {shortened(here, 12)}"  # its probability there is not known
     small = words(f"{first}  ", size=NAME_SIZE, colour=WHITE, bold=True)
-    number = f"{logit_words(output)} {plain(node.activation)}"
+    number = f"{number_words(run, node.feature)} {plain(node.activation)}"
     small += words(number, size=SMALL_SIZE, colour=LINE)
     named = [visible(each) for each in (remarks.band, remarks.label) if each is not None]
     said = [fitted(each, shape.columns / BOLD) for each in named]
@@ -243,18 +254,45 @@ def _output_box(
     )
 
 
+def _token_box(node: Node, shape: BoxShape, remarks: Remarks) -> str:
+    """Where paths begin: a token of the prompt in large type, and its place."""
+    text = f"{PIN} " * remarks.pinned + token(node.token or "")
+    room = int(shape.points / (TOKEN_SIZE * MONO_ASPECT))
+    large = font(in_label(shortened(text, room)), size=TOKEN_SIZE - 4, face=MONO, colour=INK)
+    named = [visible(each) for each in (remarks.band, remarks.label) if each is not None]
+    place = f"token {node.feature.position}"
+    rows = [
+        cell(large),
+        *(cell(words(fitted(each, shape.columns / BOLD), size=SIZE, colour=INK)) for each in named),
+        cell(words(place, size=SMALL_SIZE, colour=SOFT), width=OUTPUT_WIDTH),
+    ]
+    notes = [note_row(line) for line in note_lines(remarks.note, shape.columns)]
+    return table(
+        *(row(each) for each in rows),
+        *notes,
+        border=1,
+        color=SOFT,
+        bgcolor=BAND,
+        cellpadding=3,
+        cellspacing=1,
+    )
+
+
 def _heading(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool, pinned: bool) -> str:
     mark = words(" ↗", size=10, colour=RAISES) if web_address(node.neuronpedia) else ""
     name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
     if signs := f"{CHECK} " * marked + f"{PIN} " * pinned:
         name = words(signs, size=NAME_SIZE, colour=INK, bold=True) + name
     state = f"active {plain(node.activation)}" if node.activation else "silent"
+    does = standing_words(node)
+    state = state if does is None else does
     if (here := token_at(run, node.feature)) is not None:
         drawn = len(f"{signs}{node.feature}")
         room = shape.columns - NAME_SIZE / MONO_SIZE * drawn - len(state) - 3
         text = in_label(f" {shortened(here, max(int(room), 5))}")
         name += _mono(text)
-    active = words(state, size=SMALL_SIZE, colour=SOFT)
+    colour = SOFT if does is None or node.relay else effect_colour(node.effect_on_answer or 0.0)
+    active = words(state, size=SMALL_SIZE, colour=colour, bold=does is not None)
     return table(row(cell(name, align="LEFT"), cell(active, align="RIGHT")))
 
 
@@ -331,8 +369,11 @@ def folded_tooltip(each: Supernode, run: RunRecord, annotations: Annotations) ->
 
 
 def _summary(each: Supernode) -> str:
-    kinds = {node.feature.is_output for node in each.nodes}
-    what = "member" if len(kinds) > 1 else "output token" if True in kinds else "feature"
+    kinds = {
+        "token" if f.is_token else "output token" if f.is_output else "feature"
+        for f in (node.feature for node in each.nodes)
+    }
+    what = "member" if len(kinds) > 1 else next(iter(kinds))
     count = counted(len(each.nodes), what)
     labels = each.layers
     layers = f"layer {labels[0]}" if len(labels) == 1 else f"layers {labels[0]} to {labels[-1]}"

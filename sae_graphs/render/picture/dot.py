@@ -25,14 +25,13 @@ from sae_graphs.render.picture.arrows import arrow_attributes
 from sae_graphs.render.picture.boxes import BoxRows, BoxShape, box, folded_box, folded_tooltip
 from sae_graphs.render.picture.excerpt import DRAWN_BOXES, Excerpt, excerpt
 from sae_graphs.render.picture.explained import explanation_lines
-from sae_graphs.render.picture.header import header, no_path_words
+from sae_graphs.render.picture.header import header, no_path_words, total_words
 from sae_graphs.render.picture.markup import at_own_size, cell, row, table, words
 from sae_graphs.render.picture.remarks import below, remarks_on
 from sae_graphs.render.picture.supernodes import Boxes, supernodes
 from sae_graphs.render.picture.tooltips import box_tooltip
 from sae_graphs.render.style import FAINT, INK, LINE, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.text import web_address
-from sae_graphs.words import plain
 
 if TYPE_CHECKING:
     from graphviz import Digraph
@@ -167,7 +166,7 @@ def _add_contents(drawing: Digraph, picture: _Picture, scale: EffectScale) -> No
     edges = [edge for edge in graph.edges if not picture.boxes.hides(edge)]
     numbers = NUMBERED_EDGES if len(edges) <= NUMBERED_EDGES else NUMBERED_OF_MORE
     numbered = {(edge.source, edge.target) for edge in edges[:numbers]}  # strongest first
-    for edge in sorted(edges, key=lambda edge: abs(edge.effect)):
+    for edge in sorted(edges, key=lambda edge: edge.strength):
         ends = picture.boxes.key(edge.source), picture.boxes.key(edge.target)
         attributes = arrow_attributes(
             graph.run,
@@ -243,13 +242,10 @@ def _caption(part: Excerpt, number: int) -> str:
     """A component's name and size; its numbers are those of the whole component."""
     whole = part.whole
     nodes = [node for node in whole.nodes if node.component == number]
-    total = sum(abs(edge.effect) for edge in whole.edges if whole[edge.source].component == number)
-    drawn = sum(
-        node.component == number and not node.feature.is_output for node in part.drawn.nodes
-    )
-    features = sum(not node.feature.is_output for node in nodes)
+    drawn = sum(node.component == number and node.feature.is_feature for node in part.drawn.nodes)
+    features = sum(node.feature.is_feature for node in nodes)
     of_how_many = f" · {drawn} of {features} features drawn" if drawn < features else ""
-    facts = f"  {counted_nodes(nodes)} · total |effect| {plain(total)}{of_how_many}"
+    facts = f"  {counted_nodes(nodes)}{total_words(whole, number)}{of_how_many}"
     head = row(
         cell(words(f"Graph {number}", size=14, bold=True, colour=INK), align="LEFT"),
         cell(words(facts, size=9.5, colour=SOFT), align="LEFT"),

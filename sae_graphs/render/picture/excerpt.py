@@ -45,7 +45,7 @@ class Excerpt:
         if self.is_whole:
             return ""
         drawn, whole = (
-            sum(not node.feature.is_output for node in graph.nodes)
+            sum(node.feature.is_feature for node in graph.nodes)
             for graph in (self.drawn, self.whole)
         )
         full = f", passed over where a layer has {LAYER_BOXES} boxes already"
@@ -89,6 +89,7 @@ def excerpt(
         else:
             kept = more
     kept |= {edge.target for edge in graph.edges if edge.target.is_output and edge.source in kept}
+    kept |= {edge.source for edge in graph.edges if edge.source.is_token and edge.target in kept}
     drawn = replace(
         graph,
         nodes=tuple(node for node in graph.nodes if node.feature in kept),
@@ -122,14 +123,14 @@ def strongest_through(edges: Sequence[Edge]) -> dict[FeatureId, FeaturePath]:
     into: dict[FeatureId, tuple[float, tuple[Edge, ...]]] = {}
     for node in order:
         ways = [
-            (into[edge.source][0] + abs(edge.effect), (*into[edge.source][1], edge))
+            (into[edge.source][0] + edge.strength, (*into[edge.source][1], edge))
             for _, _, edge in digraph.in_edges(node, data="edge")
         ]
         into[node] = max(ways, key=_rank, default=(0.0, ()))
     onward: dict[FeatureId, tuple[float, tuple[Edge, ...]]] = {}
     for node in reversed(order):
         ways = [
-            (abs(edge.effect) + onward[edge.target][0], (edge, *onward[edge.target][1]))
+            (edge.strength + onward[edge.target][0], (edge, *onward[edge.target][1]))
             for _, _, edge in digraph.out_edges(node, data="edge")
         ]
         onward[node] = max(ways, key=_rank, default=(0.0, ()))

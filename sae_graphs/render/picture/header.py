@@ -9,7 +9,12 @@ from typing import Any
 from sae_graphs.errors import quoted
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.names import counted_nodes
+from sae_graphs.graph.names import (
+    counted_nodes,
+    coverage_sentence,
+    output_words,
+    score_sentence,
+)
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.marks import NO_MARKS, Marks
 from sae_graphs.render.picture.excerpt import Excerpt
@@ -39,9 +44,10 @@ from sae_graphs.render.style import (
     EffectScale,
 )
 from sae_graphs.text import HARD_SPACE, columns, shortened, token, visible
-from sae_graphs.words import counted, percent, probability_words
+from sae_graphs.words import counted, percent, plain, probability_words
 
 FACT_COLUMNS = 72
+FACT_LENGTH = 400
 WARNING_COLUMNS = 120
 PROMPT_COLUMNS = 64
 PROMPT_LINES = 5
@@ -76,8 +82,17 @@ def header(
     return font(table(*rows, cellpadding=10), colour=INK)
 
 
+def heading_of(run: RunRecord) -> str:
+    """What stands above a picture without a title."""
+    if run.answer is None:
+        return "Causal graph"
+    return f"What {output_words(run.outputs[0], 24)} hangs on"
+
+
 def settings_words(settings: Mapping[str, Any], *, n_tokens: int = 2) -> str:
     """The settings that decide what is drawn, in words; those not recorded are left out."""
+    if settings.get("select") == "answer":
+        return _answer_settings(settings, n_tokens=n_tokens)
     parts = []
     if (k := settings.get("top_k")) is not None:
         per = {"layer": "layer pair", "source": "source feature", "graph": "graph"}
@@ -112,8 +127,30 @@ def settings_words(settings: Mapping[str, Any], *, n_tokens: int = 2) -> str:
     return "; ".join(parts)
 
 
+def _answer_settings(settings: Mapping[str, Any], *, n_tokens: int) -> str:
+    """Those of an answer graph."""
+    kind = settings.get("intervention", "mean")
+    dense = "" if settings.get("dense") else " that are rarely on"
+    first = "" if n_tokens == 1 else ", never at the first"
+    parts = [
+        f"the {settings.get('nodes')} features at tokens{dense} with the largest effect on the "
+        f"answer, each ablated at one token alone{first}",
+        f"at most {settings.get('top_k')} arrows into each",
+        f"intervention: {kind}",
+    ]
+    if (method := settings.get("method", "exact")) != "exact":
+        parts.append(f"chosen by {str(method).replace('-', ' ')}")
+    if layers := settings.get("layers"):
+        parts.append(f"layers {' to '.join(map(str, layers))} only")
+    if pins := settings.get("pin"):
+        parts.append(f"with {quoted(pins)} whatever the effect")
+    return "; ".join(parts)
+
+
 def share_words(graph: CausalGraph) -> str:
-    """How much of what was measured the arrows show."""
+    """How much of what was measured the arrows show; of an answer, how much hangs on the boxes."""
+    if graph.run.answer is not None:
+        return f"{score_sentence(graph.run)}. {coverage_sentence(graph.run.answer.coverage)}"
     arrows = counted(len(graph.edges), "arrow")
     verb = "holds" if len(graph.edges) == 1 else "hold"
     return f"{arrows} between {counted_nodes(graph.nodes)} {verb} " + (
@@ -121,8 +158,19 @@ def share_words(graph: CausalGraph) -> str:
     )
 
 
+def total_words(graph: CausalGraph, number: int) -> str:
+    """What a component's caption says of its arrows; nothing in an answer graph."""
+    if graph.run.answer is not None:
+        ends = any(each.feature.is_output and each.component == number for each in graph.nodes)
+        return "" if ends else " · leads nowhere that the SAEs express"
+    total = sum(abs(edge.effect) for edge in graph.edges if graph[edge.source].component == number)
+    return f" · total |effect| {plain(total)}"
+
+
 def no_path_words(run: RunRecord) -> str:
     """What an empty picture says: that it is empty, and what would keep something."""
+    if run.answer is not None:
+        return "No feature that is active here does anything to the answer. --dense may keep some."
     least = run.settings.get("min_path_edges")
     length = f" of at least {counted(least, 'edge')}" if isinstance(least, int) else ""
     remedy = "A larger top-k or a smaller min-path-edges would keep more."
@@ -134,7 +182,7 @@ def _about(part: Excerpt, where: str, title: str | None, subtitle: Sequence[str]
     run = graph.run
     facts = [f"model {run.model}", f"SAEs {run.saes}"]
     words_of_settings = settings_words(run.settings, n_tokens=len(run.tokens))
-    shown = textwrap.wrap(visible(title or "Causal graph", space=" "), TITLE_COLUMNS)
+    shown = textwrap.wrap(visible(title or heading_of(run), space=" "), TITLE_COLUMNS)
     rows = [row(cell(words(line, size=18, bold=True, colour=INK), align="LEFT")) for line in shown]
     rows += [
         row(cell(wrapped(shortened(line, 200), FACT_COLUMNS, size=11), align="LEFT"))
@@ -146,7 +194,7 @@ def _about(part: Excerpt, where: str, title: str | None, subtitle: Sequence[str]
         rows.append(row(cell(told, align="LEFT")))
     share = share_words(graph) + ("" if part.is_whole else ", drawn or not")
     rows += [
-        row(cell(wrapped(shortened(fact, 200), FACT_COLUMNS, size=10), align="LEFT"))
+        row(cell(wrapped(shortened(fact, FACT_LENGTH), FACT_COLUMNS, size=10), align="LEFT"))
         for fact in [" · ".join(facts), share, words_of_settings]
         if fact
     ]

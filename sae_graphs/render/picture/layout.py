@@ -79,11 +79,13 @@ class Route(NamedTuple):
 
 
 class LayerLine(NamedTuple):
-    """A layer of a component: where its name stands. `layer` is None for output tokens."""
+    """A layer of a component: where its name stands. `layer` is None for output tokens, the
+    answer and the prompt's tokens."""
 
     layer: LayerReport | None
     component: int
     box: Box
+    label: str
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _framed(group: Group, boxes: Mapping[FeatureId, Box], routes: Mapping[Ends, 
     for rank in group.ranks:
         first = boxes[rank.nodes[0].feature]
         name = Box(-NAMES, first.y, NAMES - SIDE_GAP, first.height)
-        layers.append(LayerLine(rank.layer, group.number, name))
+        layers.append(LayerLine(rank.layer, group.number, name, rank.label))
     right = max(box.x + box.width for box in boxes.values())
     low = max(box.y + box.height for box in boxes.values())
     left, high = min(box.x for box in boxes.values()), min(box.y for box in boxes.values())

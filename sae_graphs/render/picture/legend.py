@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.names import opposes
+from sae_graphs.graph.records import OUTPUT_LAYER
 from sae_graphs.render.marks import CHECK, LEAST_SHARE, NO_MARKS, Marks
 from sae_graphs.render.picture.excerpt import Excerpt
 from sae_graphs.render.picture.explained import is_explained
@@ -43,6 +45,11 @@ from sae_graphs.words import plain, signed
 
 LEGEND_COLUMNS = 84
 
+ANSWER_LEAD_WORDS = (
+    "What the answer, on top, hangs on. Each box is a feature at one token: a direction that a "
+    "sparse autoencoder (SAE) has found in the model's state at one layer. An arrow says that "
+    "ablating one (setting it to what it is on ordinary text) moves another."
+)
 LEAD_WORDS = (
     "Each box is a feature: a direction that a sparse autoencoder (SAE) has found in the model's "
     "state at one layer. An arrow says what ablating one (switching it off) does to another: the "
@@ -59,6 +66,10 @@ Kind = Literal[
     "explained",
     "place",
     "out",
+    "supports",
+    "opposes",
+    "relay",
+    "token",
     "supported",
     "ticked",
     "carried",
@@ -123,17 +134,18 @@ def entries(
     annotations: Annotations = NO_ANNOTATIONS,
 ) -> tuple[Entry, ...]:
     """The legend of this picture: only what occurs in it."""
-    found = [Entry("promotes", PROMOTES_WORDS), Entry("suppresses", SUPPRESSES_WORDS)]
+    found = _of_answer(graph)
+    found += [Entry("promotes", PROMOTES_WORDS), Entry("suppresses", SUPPRESSES_WORDS)]
     if scale.largest:
-        found.append(Entry("scale", scale_words(scale)))
+        found.append(Entry("scale", scale_words(scale, answers=graph.run.answer is not None)))
     found.append(Entry("effect", _effect_words(graph)))
-    if graph.resolves_positions:
+    if graph.resolves_positions and any(node.feature.is_feature for node in graph.nodes):
         found.append(Entry("place", _place_words(graph)))
     found.append(Entry("activation", _activation_words(graph)))
     found.append(Entry("tokens", TOKEN_WORDS))
     if is_explained(graph):
         found.append(Entry("explained", EXPLAINED_WORDS))
-    if any(node.feature.is_output for node in graph.nodes):
+    if any(node.feature.layer == OUTPUT_LAYER for node in graph.nodes):
         found.append(Entry("out", _output_words(graph)))
     standings = [marks.standing(number) for number in graph.component_numbers]
     if any(standing and standing.supported for standing in standings):
@@ -145,6 +157,31 @@ def entries(
     if any(standing and not standing.supported for standing in standings):
         found.append(Entry("not_supported", NOT_SUPPORTED_WORDS))
     return (*found, *_annotated(graph, annotations))
+
+
+SUPPORTS_WORDS = (
+    "supports: ablating it there lowers the answer's score; the number is its contribution, clean "
+    "minus ablated, in nats"
+)
+OPPOSES_WORDS = "opposes (dashed frame): ablating it there raises the answer's score"
+RELAY_WORDS = (
+    "relay (grey): not among the strongest, but most of what the box below it does flows by it"
+)
+OF_TOKENS_WORDS = "a token of the prompt, which the features of the first layer stand at"
+
+
+def _of_answer(graph: CausalGraph) -> list[Entry]:
+    """What only answer graphs have, and of that what occurs in this one."""
+    if graph.run.answer is None:
+        return []
+    measured = [node for node in graph.nodes if node.effect_on_answer is not None]
+    occurring: dict[Kind, tuple[bool, str]] = {
+        "supports": (not all(map(opposes, measured)), SUPPORTS_WORDS),
+        "opposes": (any(map(opposes, measured)), OPPOSES_WORDS),
+        "relay": (any(node.relay for node in measured), RELAY_WORDS),
+        "token": (any(node.feature.is_token for node in graph.nodes), OF_TOKENS_WORDS),
+    }
+    return [Entry(kind, told) for kind, (occurs, told) in occurring.items() if occurs]
 
 
 def _annotated(graph: CausalGraph, annotations: Annotations) -> list[Entry]:
@@ -161,13 +198,20 @@ def _annotated(graph: CausalGraph, annotations: Annotations) -> list[Entry]:
     return [Entry(kind, told) for kind, told in _READERS.items() if occurring[kind]]
 
 
-def scale_words(scale: EffectScale) -> str:
+def scale_words(scale: EffectScale, *, answers: bool = False) -> str:
     """What the arrows' darkness and width stand for in this picture."""
     ends = f"{plain(scale.smallest)} (faintest) to {plain(scale.largest)} (strongest)"
+    if answers:
+        return f"the more flows along it to the answer, the darker and thicker: {ends} nats"
     return f"the larger |effect|, the darker and thicker: {ends}"
 
 
 def _effect_words(graph: CausalGraph) -> str:
+    if graph.run.answer is not None:
+        return (
+            "at an arrow: what its source contributes to the answer through its target alone, in "
+            "nats (path patching); positive helps"
+        )
     at = graph.run.summed_at
     where = "its own token" if graph.resolves_positions else "the read token"
     if at is not None:
@@ -179,7 +223,7 @@ def _effect_words(graph: CausalGraph) -> str:
 
 
 def _place_words(graph: CausalGraph) -> str:
-    named = next(node.feature for node in graph.nodes if not node.feature.is_output)
+    named = next(node.feature for node in graph.nodes if node.feature.is_feature)
     return (
         f"{named}: feature {named.layer}.{named.index} at token {named.position}, counted from 0 "
         "and framed in its box; the boxes of a layer follow the prompt from left to right"
@@ -188,10 +232,11 @@ def _place_words(graph: CausalGraph) -> str:
 
 def _activation_words(graph: CausalGraph) -> str:
     number = "its own token" if graph.resolves_positions else "the read token"
-    return (
+    told = (
         "activation on a token, white none to blue the feature's maximum: first line in this "
-        f"prompt, below where it is most active; the number is that at {number}"
+        "prompt, below where it is most active"
     )
+    return told if graph.run.answer is not None else f"{told}; the number is that at {number}"
 
 
 def _output_words(graph: CausalGraph) -> str:
@@ -204,6 +249,11 @@ def _output_words(graph: CausalGraph) -> str:
 
 
 # -- as part of a picture --------------------------------------------------------------------------
+
+
+def lead_words(graph: CausalGraph) -> str:
+    """What the picture is, in two sentences."""
+    return LEAD_WORDS if graph.run.answer is None else ANSWER_LEAD_WORDS
 
 
 def legend(
@@ -222,6 +272,10 @@ def legend(
         "activation": _ramp(),
         "tokens": _chips(),
         "out": _dark(),
+        "supports": words("supports", size=8, colour=LOWERS, bold=True),
+        "opposes": words("opposes", size=8, colour=RAISES, bold=True),
+        "relay": table(row(cell(words("relay", size=9, colour=SOFT), bgcolor=BAND, border=1))),
+        "token": table(row(cell(arrow_sample("a", INK), bgcolor=BAND, border=1, color=SOFT))),
         "supported": _signed(CHECK),
         "ticked": _signed(CHECK),
         "carried": arrow_sample(f"{CHECK} −1", INK),
@@ -244,7 +298,7 @@ def legend(
         for entry in found
     ]
     title = row(cell(heading("How to read it"), align="LEFT", colspan=2))
-    lead = wrapped(LEAD_WORDS, LEGEND_COLUMNS + 10, size=10, colour=INK)
+    lead = wrapped(lead_words(part.drawn), LEGEND_COLUMNS + 10, size=10, colour=INK)
     return table(title, row(cell(lead, align="LEFT", colspan=2)), *rows, cellspacing=2)
 
 

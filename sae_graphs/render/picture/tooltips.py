@@ -6,18 +6,19 @@ from sae_graphs.graph.anatomy import BlockShare
 from sae_graphs.graph.names import (
     LOWERS_WORDS,
     RAISES_WORDS,
-    logit_words,
     name_of,
+    number_words,
     shares_words,
     split_by_sign,
+    standing_words,
     token_at,
 )
-from sae_graphs.graph.records import Context, Node, RunRecord
+from sae_graphs.graph.records import ANSWER, Context, Node, RunRecord
 from sae_graphs.render.picture.explained import page_lines
 from sae_graphs.render.picture.markup import in_tooltip
 from sae_graphs.render.picture.remarks import NO_REMARKS, Remarks, remark_lines
 from sae_graphs.text import shortened, token, visible, web_address
-from sae_graphs.words import counted, plain, probability_words, signed
+from sae_graphs.words import counted, percent, plain, probability_words, signed
 
 MAX_TIP_TOKENS = 24
 
@@ -27,9 +28,12 @@ def box_tooltip(node: Node, run: RunRecord, remarks: Remarks = NO_REMARKS) -> st
     said = remark_lines(remarks)
     if node.feature.is_output:
         return in_tooltip("\n".join([*_output_lines(node, run), *said]))
+    if node.feature.is_token:
+        return in_tooltip("\n".join([name_of(run, node.feature), "a token of the prompt", *said]))
     here = token_at(run, node.feature)
     place = "the read token" if here is None else f"token {node.feature.position}, {here}"
     lines = [f"{node.feature}: activation {plain(node.activation)} at {place}"]
+    lines += answer_lines(node)
     lines += [f"{what} {shares_words(shares)}" for what, shares in provenance(node)]
     lines += ["", *said] if said else []
     if node.page is not None:
@@ -49,6 +53,23 @@ def box_tooltip(node: Node, run: RunRecord, remarks: Remarks = NO_REMARKS) -> st
     return in_tooltip("\n".join(lines))
 
 
+def answer_lines(node: Node) -> list[str]:
+    """What a feature does to the answer, where that was measured."""
+    does = standing_words(node)
+    if does is None:
+        return []
+    lines = [f"{does} nats: clean minus ablated at this token alone"]
+    if node.direct_effect is not None:
+        lines.append(
+            f"of these {signed(-node.direct_effect)} past the features of all later SAE layers"
+        )
+    if node.density is not None:
+        lines.append(f"on at {percent(node.density)} of the tokens of ordinary text")
+    if node.relay:
+        lines.append("a relay: here for what another feature hands on by it")
+    return lines
+
+
 def provenance(node: Node) -> tuple[tuple[str, tuple[BlockShare, ...]], ...]:
     """Which blocks wrote the feature, and which later ones scrub it; what is not known is left
     out."""
@@ -58,13 +79,14 @@ def provenance(node: Node) -> tuple[tuple[str, tuple[BlockShare, ...]], ...]:
 
 def _output_lines(node: Node, run: RunRecord) -> list[str]:
     output = run.output(node.feature)
-    lines = [f"output token {name_of(run, node.feature)}"]
+    own = [] if node.feature == ANSWER else ["output token"]
+    lines = [" ".join([*own, name_of(run, node.feature)])]
     here = token_at(run, node.feature)
     if here is not None:
         lines.append(f"as what follows token {node.feature.position}, {here}")
     if here is None or node.feature.position == run.read_position:
         lines.append(f"clean probability {probability_words(output.probability)}")
-    return [*lines, f"clean {logit_words(output)} {plain(node.activation)}"]
+    return [*lines, f"clean {number_words(run, node.feature)} {plain(node.activation)}"]
 
 
 def _prompt_lines(node: Node, run: RunRecord) -> list[str]:

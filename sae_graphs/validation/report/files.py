@@ -8,6 +8,8 @@ from sae_graphs.render.document.blocks import Figure, unfolded
 from sae_graphs.render.document.markdown import markdown
 from sae_graphs.render.document.page import page
 from sae_graphs.render.pictures import marked_pictures
+from sae_graphs.validation.answer.records import AnswerReport
+from sae_graphs.validation.answer.report import answer_files
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.evidence_json import FILE_NAME, to_bytes
 from sae_graphs.validation.report.content import blocks, cover
@@ -17,7 +19,7 @@ PICTURE = "graph-validated"
 
 
 def report_files(
-    report: ValidationReport,
+    report: ValidationReport | AnswerReport,
     graph: CausalGraph | None = None,
     *,
     annotations: Annotations = NO_ANNOTATIONS,
@@ -27,6 +29,8 @@ def report_files(
     `annotations` of the graph are drawn in the picture. Without the graph, as where only
     `validation.json` is at hand, there is no picture of it. The same report gives the same bytes.
     """
+    if isinstance(report, AnswerReport):
+        return answer_files(report, graph, annotations=annotations)
     pictures: dict[str, bytes] = {}
     picture: Figure | None = None
     if graph is not None:

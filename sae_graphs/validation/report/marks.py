@@ -14,7 +14,9 @@ from sae_graphs.render.document.blocks import Badge
 from sae_graphs.render.marks import LEAST_SHARE, Finding, Marks, Standing
 from sae_graphs.render.pictures import html
 from sae_graphs.runs import PAGE, REPORT, VALIDATION
-from sae_graphs.validation import evidence_json
+from sae_graphs.validation import evidence_json, saved
+from sae_graphs.validation.answer import report as answer_report
+from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import UnitReport, ValidationReport
 from sae_graphs.validation.judging import VerdictKind
 from sae_graphs.validation.verdicts import Verdict, short_words, verdict
@@ -134,7 +136,7 @@ def explorer_of(folder: Path, graph: CausalGraph, *, annotations: Annotations) -
     return html(graph, annotations=annotations, findings=findings, report=report).encode()
 
 
-def is_of(report: ValidationReport, graph: CausalGraph) -> bool:
+def is_of(report: ValidationReport | AnswerReport, graph: CausalGraph) -> bool:
     """Whether a graph has all features that a report speaks of."""
     known = {node.feature for node in graph.nodes}
     return all(known.issuperset(unit.features) for unit in report.units)
@@ -145,11 +147,13 @@ def _findings(folder: Path, graph: CausalGraph) -> tuple[Finding, ...]:
     if not file.is_file():
         return ()
     try:
-        report = evidence_json.load(file)
+        report = saved.load(file)
     except GraphFileError as problem:
         _log.warning("the validation is left out of %s: %s", PAGE, problem)
         return ()
     if not is_of(report, graph):
         _log.warning("%s is of another graph, and left out of %s; validate again", file, PAGE)
         return ()
+    if isinstance(report, AnswerReport):
+        return answer_report.findings_of(report)
     return findings_of(report)

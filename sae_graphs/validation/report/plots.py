@@ -66,7 +66,7 @@ def nulls_plot(unit: UnitReport, *, in_nats: bool) -> str | None:
     with look():
         figure, axes = new_figure(0.75 + 0.72 * len(rows))
         for row, kind in enumerate(rows):
-            _dots(axes, sizes[kind], row, right)
+            dots(axes, sizes[kind], row, right)
         axes.axvline(own, color=effect_colour(signed_change), linewidth=2)
         side = "right" if own > right / 2 else "left"
         lowers = f"{'lowered' if signed_change < 0 else 'raised'} by"
@@ -83,14 +83,15 @@ def nulls_plot(unit: UnitReport, *, in_nats: bool) -> str | None:
         return svg_of(figure)
 
 
-def _dots(axes: Any, values: Sequence[float], row: int, right: float) -> None:
-    """One dot a control, stacked where several fall together."""
-    columns = [min(int(value / right * _BINS), _BINS - 1) for value in values]
+def dots(axes: Any, values: Sequence[float], row: int, right: float, left: float = 0.0) -> None:
+    """One dot a control, stacked where several fall together, on an axis from left to right."""
+    width = right - left
+    columns = [min(int((value - left) / width * _BINS), _BINS - 1) for value in values]
     step = min(0.1, 0.62 / max(Counter(columns).values()))
     height: Counter[int] = Counter()
     xs, ys = [], []
     for column in sorted(columns):
-        xs.append((column + 0.5) / _BINS * right)
+        xs.append(left + (column + 0.5) / _BINS * width)
         ys.append(row + 0.3 - step * height[column])
         height[column] += 1
     axes.axhline(row + 0.36, color=LINE, linewidth=0.5)

@@ -19,8 +19,8 @@ from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.records import ANSWER
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.significance import rank_correlation
-from tests.support.answer_graphs import measured_of, references
 from tests.support.commands import Commands
+from tests.support.measured_answers import measured_of, references
 from tests.support.models import PROMPT
 
 

@@ -17,8 +17,8 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
 from sae_graphs.runs import EFFECTS
-from tests.support.answer_graphs import graph_of, references
 from tests.support.commands import Commands
+from tests.support.measured_answers import graph_of, references
 from tests.support.models import OTHER_PROMPT, PROMPT
 from tests.support.slow import only
 
@@ -100,7 +100,7 @@ def test_nodes_and_edges_are_chosen_anew(
 ) -> None:
     """What chooses among effects changes none of them: layers that are done are read."""
     interrupted(tiny, tmp_path, measured, depth=3)
-    chosen = {"nodes": 5, "dense": True, "top_k": 2, "seed": 3, "heads": True}
+    chosen: dict[str, Any] = {"nodes": 5, "dense": True, "top_k": 2, "seed": 3, "heads": True}
     again = graph_of(tiny, partial=Partial(tmp_path), **chosen)
     assert measured == [3]
     assert again == graph_of(tiny, **chosen)

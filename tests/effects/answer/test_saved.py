@@ -26,9 +26,9 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.runs import EFFECTS
-from tests.support.answer_graphs import graph_of, measured_of, references
 from tests.support.commands import Commands
 from tests.support.effect_graphs import effect_graph
+from tests.support.measured_answers import graph_of, measured_of, references
 from tests.support.models import OTHER_PROMPT, PROMPT
 from tests.support.slow import only
 
@@ -121,13 +121,14 @@ def test_other_settings_give_the_graph_of_a_new_run(
 ) -> None:
     options = CASES[name]
     saved_run(tiny, tmp_path, **options)
-    for chosen in (
+    choices: tuple[dict[str, Any], ...] = (
         {"nodes": 1},
         {"nodes": 8, "dense": True},
         {"nodes": 24, "top_k": 1},
         {"nodes": 64, "top_k": 9, "dense": False},
         {"nodes": 64, "top_k": 2, "dense": True},
-    ):
+    )
+    for chosen in choices:
         assert_drawn_alike(replot(tmp_path, **chosen), graph_of(tiny, **{**options, **chosen}))
 
 
@@ -137,7 +138,12 @@ def test_on_the_bundled_model(tmp_path: Path) -> None:
     graph = sg.causal_graph(demo, prompt, effects=tmp_path / EFFECTS)
     graph.save(tmp_path)
     assert replot(tmp_path) == graph
-    for chosen in ({"nodes": 6}, {"nodes": 40, "top_k": 2}, {"nodes": 12, "dense": True}):
+    choices: tuple[dict[str, Any], ...] = (
+        {"nodes": 6},
+        {"nodes": 40, "top_k": 2},
+        {"nodes": 12, "dense": True},
+    )
+    for chosen in choices:
         again, fresh = replot(tmp_path, **chosen), sg.causal_graph(demo, prompt, **chosen)
         assert_drawn_alike(again, fresh)
         for node in again.nodes:

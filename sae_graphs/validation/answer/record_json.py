@@ -1,0 +1,50 @@
+"""`validation.json` of an answer graph: a report as plain JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sae_graphs.errors import GraphFileError
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.schema import plain, rebuilt
+from sae_graphs.validation.answer.records import AnswerReport
+
+SCHEMA = "sae_graphs/answer-validation/1"
+_REMEDY = "validate the graph again"
+
+
+def to_json(report: AnswerReport) -> dict[str, Any]:
+    """The report as dictionaries, lists, strings and numbers, with its `schema`.
+
+    Beside each unit's record stands whether it is `supported`.
+    """
+    data = plain(report, {FeatureId: str})
+    for unit, written in zip(report.units, data["units"], strict=True):
+        written["supported"] = unit.supported
+    return {"schema": SCHEMA, **data}
+
+
+def from_json(data: Any) -> AnswerReport:
+    """The inverse of `to_json`; raises `GraphFileError` where something is missing or wrong."""
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
+    values = {name: value for name, value in data.items() if name != "schema"}
+    units = values.get("units")
+    if isinstance(units, list) and all(isinstance(unit, dict) for unit in units):
+        derived = {"supported"}
+        values["units"] = [
+            {name: value for name, value in unit.items() if name not in derived} for unit in units
+        ]
+    own = {FeatureId: FeatureId.parse}
+    try:
+        report: AnswerReport = rebuilt(AnswerReport, values, "the report", own, remedy=_REMEDY)
+    except RecursionError as problem:
+        raise GraphFileError(f"it is nested too deeply; {_REMEDY}") from problem
+    return report
+
+
+def to_bytes(report: AnswerReport) -> bytes:
+    """The contents of `validation.json`: ASCII, so that no token can spoil it."""
+    return (json.dumps(to_json(report), indent=1, allow_nan=False) + "\n").encode("ascii")
