@@ -140,14 +140,6 @@ SelectOption = Annotated[
         "of each layer on the next, whatever comes of them.",
     ),
 ]
-AblateOption = Annotated[
-    Ablate,
-    measured(
-        "--ablate",
-        help="Ablate at all positions together, at the one that is read, or at each by itself: "
-        "then boxes are features at a token.",
-    ),
-]
 AblateOfGraph = Annotated[
     Ablate | None,
     measured(
@@ -240,7 +232,7 @@ NodesOption = Annotated[
 Dense = Annotated[
     bool,
     kept(
-        "--dense/--no-dense",
+        "--dense",
         help="Keep features that are on at 30 % of any text, or more, as well.",
     ),
 ]

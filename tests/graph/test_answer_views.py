@@ -362,9 +362,9 @@ def test_neuronpedia_is_asked_of_features_alone(graph: CausalGraph) -> None:
 # -- what is for effects alone ---------------------------------------------------------------------
 
 
-def test_a_graph_without_saved_effects_is_not_drawn_anew(tmp_path: Path) -> None:
+def test_a_saved_answer_graph_without_effects_has_none_to_draw_from(tmp_path: Path) -> None:
     answer_graph().save(tmp_path)
-    with pytest.raises(SaeGraphsError, match="make that graph again with --save-effects"):
+    with pytest.raises(SaeGraphsError, match="--save-effects"):
         replot(tmp_path, top_k=3)
 
 

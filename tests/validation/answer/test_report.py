@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sae_graphs.cli.answer_table import print_answer_report
+from sae_graphs.cli.answer_verdict_table import print_answer_report
 from sae_graphs.graph.annotations import NO_ANNOTATIONS
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.validation.answer.plots import scores_plot
