@@ -37,6 +37,16 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _once(_one_thread: None) -> Iterator[None]:
+    """What is the same for every test of a process is made, and asked, once."""
+    from tests.support.once import less_garbage, once_a_bridge
+
+    with once_a_bridge():
+        less_garbage()
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _double_softmax() -> Iterator[None]:
     """In float64 models attention's softmax is float64, for the engine and the oracle alike.
 

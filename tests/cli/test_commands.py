@@ -9,46 +9,27 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import networkx as nx
 import pytest
 
-from sae_graphs import cli
 from sae_graphs.graph.graph import CausalGraph
+from tests.support.commands import Commands
 from tests.support.models import save_model_folder, save_sae_folder
 
 RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"
 
 
-class Answer:
-    """What one command printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Command = Callable[..., Answer]
 Folders = tuple[str, str]
 
 
 @pytest.fixture
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
+) -> Commands:
     """Run a command in an empty folder: `run("graph", "text", "--top-k", "3")`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def command(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["sae-graphs", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return Answer(int(ended.value.code or 0), printed.out, printed.err)
-
-    return command
+    return Commands(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return str(save_model_folder(root / "model")), str(save_sae_folder(root / "saes"))
 
 
-def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
+def test_graph_writes_a_complete_folder(run: Commands, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C")
     assert answer.code == 0, answer.err
     folder = tmp_path / "outputs" / "copyright-c"
@@ -71,7 +52,7 @@ def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
     assert "wrote outputs/copyright-c/" in answer.out
 
 
-def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> None:
+def test_graph_json_opens_without_this_package(run: Commands, tmp_path: Path) -> None:
     assert run("graph", "Copyright (C", "--formats", "dot", "--out", "here").code == 0
     with (tmp_path / "here" / "graph.json").open() as file:
         graph = nx.node_link_graph(json.load(file), edges="edges")
@@ -87,7 +68,7 @@ def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: Path) -> None:
+def test_second_run_replaces_the_first_and_keeps_notes(run: Commands, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "svg,dot", "--out", "here")
     (tmp_path / "here" / "notes.txt").write_text("mine")
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
@@ -96,14 +77,14 @@ def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: P
 
 
 @pytest.mark.slow
-def test_prompts_with_one_slug_get_two_folders(run: Command, tmp_path: Path) -> None:
+def test_prompts_with_one_slug_get_two_folders(run: Commands, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot")
     run("graph", "Copyright [C", "--formats", "dot")
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
 @pytest.mark.slow
-def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path: Path) -> None:
+def test_a_local_model_with_local_saes(run: Commands, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
     answer = run("graph", "the cat", "--model", model, "--saes", saes, "--min-path-edges", "1")
     assert answer.code == 0, answer.err
@@ -112,7 +93,7 @@ def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path:
     assert graph.edges and graph.run.model == model and graph.run.saes == saes
 
 
-def test_edges_filters_and_formats(run: Command, tmp_path: Path) -> None:
+def test_edges_filters_and_formats(run: Commands, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     graph = CausalGraph.load(tmp_path / "here")
     first = graph.edges[0]
@@ -125,7 +106,7 @@ def test_edges_filters_and_formats(run: Command, tmp_path: Path) -> None:
     assert str(first.target) in run("edges", "here", "--limit", "1").out
 
 
-def test_contexts_are_found_in_a_text_file(run: Command, folders: Folders, tmp_path: Path) -> None:
+def test_contexts_are_found_in_a_text_file(run: Commands, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
     copy = shutil.copytree(saes, tmp_path / "saes")
     (tmp_path / "text.txt").write_text("Copyright (C) 1998 hello world\n" * 40)
@@ -194,7 +175,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("arguments, named", MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes_get_one_line_and_exit_2(
-    run: Command, folders: Folders, tmp_path: Path, arguments: list[str], named: str
+    run: Commands, folders: Folders, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "others" / "thing").mkdir(parents=True)
@@ -216,7 +197,7 @@ def test_mistakes_get_one_line_and_exit_2(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_no_command_shows_the_help(run: Command) -> None:
+def test_no_command_shows_the_help(run: Commands) -> None:
     answer = run()
     assert answer.code == 0 and "graph" in answer.out and not answer.err
 
@@ -235,7 +216,7 @@ def test_a_terminal_that_knows_only_ascii(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_writes_nothing_and_says_so(
-    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import sae_graphs.effects.build
 
@@ -249,12 +230,12 @@ def test_ctrl_c_writes_nothing_and_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prompt_longer_than_the_context(run: Command) -> None:
+def test_prompt_longer_than_the_context(run: Commands) -> None:
     answer = run("graph", "word " * 400)
     assert answer.code == 2 and "at most" in answer.err
 
 
-def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
+def test_pin_that_is_inactive(run: Commands, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     active = {n.feature.index for n in CausalGraph.load("here").nodes if n.feature.layer == "1"}
     for index in range(len(active) + 200):
@@ -265,14 +246,14 @@ def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
     pytest.fail("every feature was active")
 
 
-def test_edges_of_a_feature_that_is_not_there(run: Command) -> None:
+def test_edges_of_a_feature_that_is_not_there(run: Commands) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     answer = run("edges", "here", "--source", "1.999999")
     assert answer.code == 2 and "1.999999" in answer.err
     assert run("edges", "here", "--component", "99").code == 2
 
 
-def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
+def test_no_path_left_is_not_an_error(run: Commands, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C", "--top-k", "1", "--min-path-edges", "6", "--out", "here")
     assert answer.code == 0
     if not CausalGraph.load(tmp_path / "here").edges:
@@ -281,7 +262,7 @@ def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hostile_prompt_draws_and_prints(run: Command, tmp_path: Path) -> None:
+def test_hostile_prompt_draws_and_prints(run: Commands, tmp_path: Path) -> None:
     prompt = "<script>alert('&\"')</script>\x1b[31m\u202e\nCopyright (C"
     answer = run("graph", prompt, "--out", "here")
     assert answer.code == 0, answer.err
@@ -303,7 +284,7 @@ def test_help_shows_an_example_without_loading_torch(command: list[str]) -> None
     assert not command or "Example" in done.stdout
 
 
-def test_edges_of_a_saved_graph_do_not_load_torch(run: Command, tmp_path: Path) -> None:
+def test_edges_of_a_saved_graph_do_not_load_torch(run: Commands, tmp_path: Path) -> None:
     run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     code = (
         "import sys\nfrom sae_graphs import cli\nsys.argv = ['sae-graphs', 'edges', 'here']\n"
