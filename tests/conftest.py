@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.neuronpedia_server import Neuronpedia
+from tests.support.once import done_once, search_less
 from tests.support.slow import FULL_EXAMPLES
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
@@ -21,6 +23,14 @@ BridgeOf = Callable[..., Any]
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("full", max_examples=FULL_EXAMPLES, deadline=None)
 settings.load_profile("quick")  # `--hypothesis-profile=full` takes its place
+
+
+def pytest_configure() -> None:
+    gc.disable()  # while a thousand modules are imported, none of which is garbage
+
+
+def pytest_collection_finish() -> None:
+    search_less()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,11 +48,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _once(_one_thread: None) -> Iterator[None]:
-    """What is the same for every test of a process is made, and asked, once."""
-    from tests.support.once import less_garbage, once_a_bridge
-
-    with once_a_bridge():
-        less_garbage()
+    with done_once():
         yield
 
 

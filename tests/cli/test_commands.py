@@ -14,11 +14,23 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
+import sae_graphs as sg
 from sae_graphs.graph.graph import CausalGraph
 from tests.support.commands import Commands
 from tests.support.models import save_model_folder, save_sae_folder
 
-RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"
+WITHOUT_TORCH = """
+import sys
+from sae_graphs import cli
+helps = [[*name.split(), "--help"] for name in ("", "graph", "edges", "contexts")]
+for command in (*helps, ["edges", "here"]):
+    sys.argv = ["sae-graphs", *command]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        print("ended:", ended.code)
+    assert "torch" not in sys.modules, f"{command} loads torch"
+"""
 
 
 Folders = tuple[str, str]
@@ -39,6 +51,23 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return str(save_model_folder(root / "model")), str(save_sae_folder(root / "saes"))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the bundled model, without pictures."""
+    from sae_graphs.cli.outputs import write_run
+
+    folder = tmp_path_factory.mktemp("made") / "here"
+    graph = sg.causal_graph(sg.load("demo"), "Copyright (C")
+    write_run(folder, graph, formats=("dot",), seconds=1.0)
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "here"))
+
+
 def test_graph_writes_a_complete_folder(run: Commands, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C")
     assert answer.code == 0, answer.err
@@ -52,16 +81,15 @@ def test_graph_writes_a_complete_folder(run: Commands, tmp_path: Path) -> None:
     assert "wrote outputs/copyright-c/" in answer.out
 
 
-def test_graph_json_opens_without_this_package(run: Commands, tmp_path: Path) -> None:
-    assert run("graph", "Copyright (C", "--formats", "dot", "--out", "here").code == 0
-    with (tmp_path / "here" / "graph.json").open() as file:
+def test_graph_json_opens_without_this_package(made: Path) -> None:
+    with (made / "graph.json").open() as file:
         graph = nx.node_link_graph(json.load(file), edges="edges")
     assert graph.graph["prompt"] == "Copyright (C"
     assert graph.graph["tokens"][graph.graph["read_position"]].strip() == "C"
     for name, node in graph.nodes(data=True):
         assert name == f"{node['layer']}.{node['index']}"
         assert node["component"] >= 1
-    ours = CausalGraph.load(tmp_path / "here")
+    ours = CausalGraph.load(made)
     assert {(str(e.source), str(e.target), e.effect) for e in ours.edges} == set(
         graph.edges(data="effect")
     )
@@ -93,9 +121,8 @@ def test_a_local_model_with_local_saes(run: Commands, folders: Folders, tmp_path
     assert graph.edges and graph.run.model == model and graph.run.saes == saes
 
 
-def test_edges_filters_and_formats(run: Commands, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
-    graph = CausalGraph.load(tmp_path / "here")
+def test_edges_filters_and_formats(run: Commands, here: Path) -> None:
+    graph = CausalGraph.load(here)
     first = graph.edges[0]
     rows = json.loads(run("edges", "here", "--format", "json").out)
     assert [row["effect"] for row in rows] == [edge.effect for edge in graph.edges]
@@ -235,9 +262,8 @@ def test_prompt_longer_than_the_context(run: Commands) -> None:
     assert answer.code == 2 and "at most" in answer.err
 
 
-def test_pin_that_is_inactive(run: Commands, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
-    active = {n.feature.index for n in CausalGraph.load("here").nodes if n.feature.layer == "1"}
+def test_pin_that_is_inactive(run: Commands, made: Path) -> None:
+    active = {n.feature.index for n in CausalGraph.load(made).nodes if n.feature.layer == "1"}
     for index in range(len(active) + 200):
         answer = run("graph", "Copyright (C", "--pin", f"1.{index}", "--formats", "dot")
         if answer.code:
@@ -246,8 +272,8 @@ def test_pin_that_is_inactive(run: Commands, tmp_path: Path) -> None:
     pytest.fail("every feature was active")
 
 
+@pytest.mark.usefixtures("here")
 def test_edges_of_a_feature_that_is_not_there(run: Commands) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
     answer = run("edges", "here", "--source", "1.999999")
     assert answer.code == 2 and "1.999999" in answer.err
     assert run("edges", "here", "--component", "99").code == 2
@@ -272,25 +298,17 @@ def test_hostile_prompt_draws_and_prints(run: Commands, tmp_path: Path) -> None:
     assert CausalGraph.load(tmp_path / "here").run.prompt == prompt
 
 
-@pytest.mark.parametrize("command", [[], ["graph"], ["edges"], ["contexts"]])
-def test_help_shows_an_example_without_loading_torch(command: list[str]) -> None:
-    code = (
-        "import sys\nfrom sae_graphs import cli\n"
-        f"sys.argv = ['sae-graphs', *{command!r}, '--help']\n"
-        f"{RUN_WITHOUT_TORCH}"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not command or "Example" in done.stdout
-
-
-def test_edges_of_a_saved_graph_do_not_load_torch(run: Commands, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", "--formats", "dot", "--out", "here")
-    code = (
-        "import sys\nfrom sae_graphs import cli\nsys.argv = ['sae-graphs', 'edges', 'here']\n"
-        f"{RUN_WITHOUT_TORCH}"
-    )
+@pytest.mark.usefixtures("here")
+def test_help_and_edges_of_a_saved_graph_do_not_load_torch(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-c", WITHOUT_TORCH],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
+    printed = done.stdout.split("ended: 0\n")
+    assert len(printed) == 6 and not printed[-1]
+    assert all("Example" in text for text in printed[1:4])
+    assert str(CausalGraph.load(tmp_path / "here").edges[0].source) in printed[4]

@@ -16,7 +16,6 @@ from sae_graphs.graph.records import FeatureId
 from tests.support.documents import EVERY, README, Page
 from tests.support.hub_cache import build, cache_in_use
 from tests.support.models import save_model_folder, save_sae_folder
-from tests.support.once import once_a_command
 
 HUB_STACKS = ("gpt2-small", "gemma-2-2b")  # generated, under the names that the commands ask for
 
@@ -62,7 +61,7 @@ class Reader:
         text = command.replace("--model DIR", "--model model").replace("--saes DIR", "--saes saes")
         self.monkeypatch.setattr(sys, "argv", shlex.split(text))
         hub = cache_in_use(self.workplace / "hub", *self.stacks)
-        with pytest.raises(SystemExit) as ended, hub, once_a_command():
+        with pytest.raises(SystemExit) as ended, hub:
             cli.main()
         printed = self.capsys.readouterr()
         assert ended.value.code == 0, f"{command}: {printed.err}"

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import pytest
 
 from sae_graphs import cli
-from tests.support.once import once_a_command
 
 
 class Answer(NamedTuple):
@@ -32,7 +31,7 @@ class Commands:
 
     def __call__(self, *arguments: str) -> Answer:
         self._patch.setattr(sys, "argv", ["sae-graphs", *arguments])
-        with pytest.raises(SystemExit) as ended, once_a_command():
+        with pytest.raises(SystemExit) as ended:
             cli.main()
         printed = self._capture.readouterr()
         return Answer(int(ended.value.code or 0), printed.out, printed.err)

@@ -1,7 +1,8 @@
-"""What a process of the tests does once, and a command or a test would do each time.
+"""What a process of the tests does once, and each test or command would do again.
 
-The commands' parser, the bundled model in memory, the names of a bridge's hooks, and whether a
-bridge's rows agree, asked of one prompt. What is asked of a bridge is asked again once it changes.
+The commands' parser, a model that is loaded from a folder, the names of a bridge's hooks, and
+whether its rows agree, asked of one prompt: again where the folder, the bridge or the replay is
+another. And fewer searches for garbage.
 """
 
 from __future__ import annotations
@@ -17,51 +18,40 @@ from weakref import WeakKeyDictionary
 
 import typer.main
 
-OFTEN = 20_000  # objects made between two searches for garbage, instead of 700
-
-parser = cache(typer.main.get_command)
-_bridges: dict[tuple[object, ...], Any] = {}
+OBJECTS = 20_000  # made between two searches for garbage, instead of 700
 
 
 @contextmanager
-def once_a_command() -> Iterator[None]:
-    """Commands in this process share a parser, and the models that they load from folders."""
+def done_once() -> Iterator[None]:
+    """While it is entered, what is the same for every test of this process is done once."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from sae_graphs.model import language_model
     from sae_graphs.pretrained import bridge
 
     with (
-        mock.patch.object(typer.main, "get_command", parser),
-        mock.patch.object(bridge, "load_bridge", _shared(bridge.load_bridge)),
+        mock.patch.object(typer.main, "get_command", cache(typer.main.get_command)),
+        mock.patch.object(bridge, "load_bridge", _loaded(bridge.load_bridge)),
+        mock.patch.object(TransformerBridge, "hook_dict", _named(TransformerBridge.hook_dict)),
+        mock.patch.object(language_model, "rows_agree", _asked(language_model.rows_agree)),
     ):
         yield
 
 
-def _shared(load: Callable[..., Any]) -> Callable[..., Any]:
-    """Load a bridge from a folder once, as long as nothing in the folder and in it changes."""
+def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
+    """A bridge from a folder; the same one as before, which no test may change."""
+    bridges: dict[tuple[object, ...], Any] = {}
 
     def loaded(source: str, device: str, dtype: Any) -> Any:
         if not Path(source).is_dir():
             return load(source, device, dtype)
         files = sorted(file.stat().st_mtime_ns for file in Path(source).iterdir())
         key = str(Path(source).resolve()), tuple(files), device, dtype
-        if key not in _bridges or _bridges[key].compatibility_mode:  # processed for its SAEs
-            _bridges[key] = load(source, device, dtype)
-        return _bridges[key]
+        if key not in bridges or bridges[key].compatibility_mode:  # processed for its SAEs
+            bridges[key] = load(source, device, dtype)
+        return bridges[key]
 
     return loaded
-
-
-@contextmanager
-def once_a_bridge() -> Iterator[None]:
-    """Hooks are named once, and rows that agreed on a prompt are not asked about it again."""
-    from transformer_lens.model_bridge import TransformerBridge
-
-    from sae_graphs.model import language_model
-
-    with (
-        mock.patch.object(TransformerBridge, "hook_dict", _named(TransformerBridge.hook_dict)),
-        mock.patch.object(language_model, "rows_agree", _asked(language_model.rows_agree)),
-    ):
-        yield
 
 
 def _named(hook_dict: property) -> property:
@@ -94,8 +84,8 @@ def _asked(rows_agree: Callable[..., bool]) -> Callable[..., bool]:
     return asked
 
 
-def less_garbage() -> None:
-    """What is imported stays; searching all of it again and again took a twentieth of the time."""
-    gc.collect()
+def search_less() -> None:
+    """What is there by now stays: searching it for garbage took a twentieth of all time."""
     gc.freeze()
-    gc.set_threshold(OFTEN, 20, 20)
+    gc.set_threshold(OBJECTS, 20, 20)
+    gc.enable()

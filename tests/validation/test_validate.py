@@ -128,9 +128,9 @@ def test_given_paths_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     first(
         1,
         [
+            {"ablate": "read"},
             {"ablate": "each"},
             {"ablate": "each", "read": "all", "outputs": 2},
-            {"ablate": "read"},
             {"ablate_first": True},
             {"outputs": 2},
             {"layers": ("1", "3")},
