@@ -198,7 +198,8 @@ def test_the_page_shows_the_numbers_of_the_record(files: dict[str, bytes]) -> No
 def test_a_loss_is_told_as_the_source_tells_it() -> None:
     change = evidence.token_change(before=0.422, after=0.0001)
     unit = evidence.unit(results=(evidence.result(target=change),))
-    assert "−100 % of 42.2 %" in page_of(evidence.report(units=(unit,))).text
+    report = evidence.report(units=(unit,), curves=(), noise=())
+    assert "−100 % of 42.2 %" in page_of(report).text
 
 
 @pytest.mark.slow
