@@ -6,14 +6,16 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from tests.support.neuronpedia_server import Neuronpedia
 from tests.support.once import done_once, search_less
 from tests.support.slow import FULL_EXAMPLES
+
+if TYPE_CHECKING:
+    from tests.support.neuronpedia_server import Neuronpedia
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
 
@@ -152,6 +154,8 @@ def tiny(bridge_of: BridgeOf) -> Any:
 @pytest.fixture
 def neuronpedia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Neuronpedia]:
     """A Neuronpedia on this machine, which commands and `annotate` ask; an empty cache."""
+    from tests.support.neuronpedia_server import Neuronpedia
+
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NEURONPEDIA_API_KEY", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

@@ -32,7 +32,7 @@ from sae_graphs.render.style import SHADES
 from tests.render.test_picture import SVG, parsed, said
 from tests.support import graphs
 from tests.support.rich_graphs import HOSTILE, graph_of, node, record, resolved, two_edges
-from tests.support.slow import only
+from tests.support.slow import first, only
 
 
 def titles(graph: CausalGraph) -> list[str]:
@@ -247,7 +247,7 @@ def test_tooltips_tell_who_wrote_and_who_scrubs() -> None:
 # -- hostile text ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", first(4, HOSTILE))
 def test_hostile_output_tokens_are_drawn_as_text(text: str) -> None:
     output = OutputToken(3, text, 1.0, 0.5, contrast=text)
     run = record((text,) * 4, outputs=(output,), settings={"ablate": "each"})

@@ -235,8 +235,8 @@ def test_nothing_that_is_given_changes(tiny: InstrumentedModel, graph: CausalGra
     first(
         1,
         [
-            {},
             {"quick": True},
+            {},
             {"snippets": 0},
             {"curve": CURVE},
             {"curve": CURVE, "quick": True},
