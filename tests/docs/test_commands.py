@@ -106,5 +106,5 @@ def test_the_documents_do_all_that_they_say(
     assert (tmp_path / "outputs" / "copyright-c" / "validation" / "validation.html").is_file()
     assert len(reader.done) >= 20
     shown = CausalGraph.load(tmp_path / "outputs" / "picture")
-    assert any("Twelve features" in words for page in PAGES for words, _ in page.pictures)
+    assert any("Twelve features" in words for page in EVERY for words, _ in page.pictures)
     assert (len(shown), len(shown.edges), shown.n_components) == (12 + 1, 13, 1)
