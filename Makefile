@@ -5,6 +5,8 @@ READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 # Small models run faster when their threads do not fight over the cores.
 export OMP_NUM_THREADS ?= 1
+# What is compiled is kept: else both workers, every command and the next run compile it again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-all lint bench docs clean
 

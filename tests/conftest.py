@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-from tests.support.neuronpedia_server import Neuronpedia
+from tests.support.once import done_once, search_less
 from tests.support.slow import FULL_EXAMPLES
+
+if TYPE_CHECKING:
+    from tests.support.neuronpedia_server import Neuronpedia
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
 
@@ -21,6 +25,14 @@ BridgeOf = Callable[..., Any]
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("full", max_examples=FULL_EXAMPLES, deadline=None)
 settings.load_profile("quick")  # `--hypothesis-profile=full` takes its place
+
+
+def pytest_configure() -> None:
+    gc.disable()  # while a thousand modules are imported, none of which is garbage
+
+
+def pytest_collection_finish() -> None:
+    search_less()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +45,12 @@ def _one_thread() -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _once(_one_thread: None) -> Iterator[None]:
+    with done_once():
         yield
 
 
@@ -136,6 +154,8 @@ def tiny(bridge_of: BridgeOf) -> Any:
 @pytest.fixture
 def neuronpedia(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Neuronpedia]:
     """A Neuronpedia on this machine, which commands and `annotate` ask; an empty cache."""
+    from tests.support.neuronpedia_server import Neuronpedia
+
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NEURONPEDIA_API_KEY", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

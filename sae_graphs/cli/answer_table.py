@@ -94,6 +94,8 @@ def _folded(graph: CausalGraph) -> str:
     answer = graph.run.answer
     assert answer is not None
     named = ", ".join(f"{each.feature} ({_plain(-each.effect_on_answer)})" for each in answer.dense)
+    if graph.run.settings.get("dense"):
+        return f"left out, of the features that are on in any text: {named} nats"
     return f"left out, as they are on in any text (--dense keeps them): {named} nats"
 
 

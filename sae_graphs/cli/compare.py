@@ -12,12 +12,11 @@ import typer
 from sae_graphs.cli.console import out, progress
 from sae_graphs.cli.drawing import means_if_asked
 from sae_graphs.cli.options import (
-    Ablate,
     AblateFirst,
-    AblateOption,
+    AblateOfGraph,
     Device,
     Dtype,
-    InterventionOption,
+    InterventionOfEffects,
     Layers,
     Memory,
     Model,
@@ -26,6 +25,8 @@ from sae_graphs.cli.options import (
     Report,
     SaePattern,
     Saes,
+    Select,
+    SelectOption,
     Source,
     Steps,
     measured,
@@ -42,13 +43,27 @@ def compare(
     model: Model = "demo",
     saes: Saes = None,
     sae_pattern: SaePattern = None,
-    ablate: AblateOption = Ablate.all,
+    select: SelectOption = Select.answer,
+    nodes: Annotated[
+        int | None,
+        measured(help="For `answer`: strongest features at tokens to compare.", show_default="16"),
+    ] = None,
+    dense: Annotated[
+        bool,
+        measured("--dense", help="For `answer`: compare the effects of dense features, as well."),
+    ] = False,
+    ablate: AblateOfGraph = None,
     ablate_first: AblateFirst = False,
-    intervention: InterventionOption = None,
+    intervention: InterventionOfEffects = "zero",
     read: Read = "-1",
     layers: Layers = None,
     steps: Steps = 10,
-    top_k: Annotated[int, measured(help="Strongest edges of each layer pair to compare.")] = 8,
+    top_k: Annotated[
+        int | None,
+        measured(
+            help="For `effect`: strongest edges of each layer pair to compare.", show_default="8"
+        ),
+    ] = None,
     style: Annotated[Report, output("--format", help="How to print.")] = Report.table,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -60,20 +75,27 @@ def compare(
     Example: `sae-graphs compare "Copyright (C"`
     """
     from sae_graphs.effects.intervention_kinds import parse_intervention
-    from sae_graphs.effects.settings import GraphSettings, parse_read
+    from sae_graphs.effects.settings import DEFAULT_INTERVENTIONS, GraphSettings, parse_read
     from sae_graphs.model.stream import parse_layers
 
+    if select is Select.answer and top_k is not None:
+        raise SaeGraphsError(
+            "--top-k is for --select effect; give --nodes, the strongest features at tokens to "
+            "compare, or that"
+        )
     settings = GraphSettings(
-        select="effect",
+        select=select.value,
+        nodes=nodes,
+        dense=dense,
         top_k=top_k,
-        ablate=ablate.value,
+        ablate=None if ablate is None else ablate.value,
         ablate_first=ablate_first,
         read=parse_read(read),
         layers=parse_layers(layers),
         prepend_bos=prepend_bos,
         steps=steps,
     )
-    intervention = intervention or "zero"
+    intervention = intervention or DEFAULT_INTERVENTIONS[settings.select]
     parse_intervention(intervention)  # a mistake is told before anything is loaded
     if not prompt.strip():
         raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
@@ -82,13 +104,13 @@ def compare(
 
 
 def compare_and_print(
-    prompt: str, settings: GraphSettings, source: Source, style: str, intervention: str = "zero"
+    prompt: str, settings: GraphSettings, source: Source, style: str, intervention: str
 ) -> None:
     """Load, measure, estimate, print."""
     instrumented = source.load()
     from sae_graphs.effects.comparison import compare_methods
 
-    ablated = means_if_asked(instrumented, intervention)
+    ablated = means_if_asked(instrumented, intervention, always=settings.select == "answer")
     with progress("comparing", unit="layer pairs by method") as report:
         found = compare_methods(
             instrumented, prompt, settings, intervention=ablated, progress=report

@@ -52,7 +52,7 @@ def _figures(found: MethodComparison) -> Table:
         "sign",
         "unseen",
         "verdict",
-        title="estimates beside exact effects",
+        title="estimates beside exact effects" + (" on the answer" if found.of_answer else ""),
         box=SIMPLE_HEAD,
         padding=(0, 0),
     )
@@ -117,12 +117,17 @@ def _verdicts(found: MethodComparison, method: str) -> Text:
 
 def _meaning(found: MethodComparison) -> str:
     k = next(iter(found.overall.values())).k
+    strongest = (
+        f"{k} strongest features at tokens, of the layer and of all,"
+        if found.of_answer
+        else f"{k} strongest edges of the layer pair"
+    )
     return (
         f"IG: integrated gradients, {found.steps} steps. Corr.: rank correlation with the exact "
         f"effects; top {LEADERS}: with the strongest of them. Same {k}: share of the {k} strongest "
         f"that both name. Sign, unseen: of the exact {k}, those whose estimate has the wrong sign, "
         "or is 0.\n"
-        f"Safe: the estimate's {k} strongest edges of the layer pair hold {SAFE_OVERLAP:.0%} or "
+        f"Safe: the estimate's {strongest} hold {SAFE_OVERLAP:.0%} or "
         f"more of the exact {k}, and of these none has an estimate of 0 or of the wrong sign. "
         f"Rough: they hold {ROUGH_OVERLAP:.0%} or more; measure what you build on. "
         "All of it holds for this prompt."

@@ -140,14 +140,6 @@ SelectOption = Annotated[
         "of each layer on the next, whatever comes of them.",
     ),
 ]
-AblateOption = Annotated[
-    Ablate,
-    measured(
-        "--ablate",
-        help="Ablate at all positions together, at the one that is read, or at each by itself: "
-        "then boxes are features at a token.",
-    ),
-]
 AblateOfGraph = Annotated[
     Ablate | None,
     measured(
@@ -158,16 +150,21 @@ AblateOfGraph = Annotated[
     ),
 ]
 AblateFirst = Annotated[bool, measured("--ablate-first", help="Ablate at the first position, too.")]
+_INTERVENTION = (
+    "What an activation becomes: `zero`; `mean`, its mean over reference text; `scale:0.5`, a "
+    "multiple; or `resample:FILE`, its value in another prompt of as many tokens."
+)
 InterventionOption = Annotated[
     str | None,
     measured(
         "--intervention",
         metavar="<kind>",
-        help="What an activation becomes: `zero`; `mean`, its mean over reference text; "
-        "`scale:0.5`, a multiple; or `resample:FILE`, its value in another prompt of as many "
-        "tokens.",
+        help=_INTERVENTION,
         show_default="mean; zero for `effect`",
     ),
+]
+InterventionOfEffects = Annotated[
+    str, measured("--intervention", metavar="<kind>", help=_INTERVENTION)
 ]
 Read = Annotated[
     str,
@@ -235,7 +232,7 @@ NodesOption = Annotated[
 Dense = Annotated[
     bool,
     kept(
-        "--dense/--no-dense",
+        "--dense",
         help="Keep features that are on at 30 % of any text, or more, as well.",
     ),
 ]

@@ -87,7 +87,9 @@ class PairComparison:
 class MethodComparison:
     """What `compare_methods` found on one prompt, by layer pair and over all of them.
 
-    The verdict over all is the worst of the pairs'. `settings` are those of the exact run.
+    The verdict over all is the worst of the pairs'. `settings` are those of the exact run. Of an
+    answer graph a pair is a layer and the answer, its edges are the effects on the answer, and
+    over all the strongest are those of all layers.
     """
 
     model: str
@@ -102,6 +104,11 @@ class MethodComparison:
     def _repr_html_(self) -> str:
         shown: str = view("comparison_html")(self)
         return shown
+
+    @property
+    def of_answer(self) -> bool:
+        """Whether effects on the answer are compared, not those of one layer on the next."""
+        return self.settings.get("select") == "answer"
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The figures in words: the head, then a row for each layer pair and method, then all."""
@@ -159,6 +166,15 @@ class Aligned(NamedTuple):
             *(np.concatenate(held, axis=-1) for held in zip(*(p[1:] for p in parts), strict=True)),
         )
 
+    def ranked(self, k: int) -> Aligned:
+        """The same, with the strongest of them all, not of each part."""
+        values = self.exact, self.estimate
+        return self._replace(
+            top=np.stack([_strongest(held, k) for held in values]),
+            wide=np.stack([_strongest(held, WIDE * k) for held in values]),
+            leaders=_strongest(self.exact, LEADERS),
+        )
+
 
 def aligned(exact: Effects, estimated: Effects, k: int) -> Aligned:
     """The effects of one layer pair that either has, ordered by source, then target."""
@@ -191,8 +207,13 @@ def aligned(exact: Effects, estimated: Effects, k: int) -> Aligned:
     )
 
 
-def agreement(found: Aligned, k: int, labels: Sequence[str], seconds: float) -> Agreement:
-    """The figures of some aligned effects; `labels` are those of the layers by depth."""
+def agreement(
+    found: Aligned, k: int, labels: Sequence[str], seconds: float, target: FeatureId | None = None
+) -> Agreement:
+    """The figures of some aligned effects; `labels` are those of the layers by depth.
+
+    Targets are features of the next layer, or all the same one.
+    """
     exact, estimate = found.exact, found.estimate
     top, unseen = found.top[0], (estimate == 0) & (exact != 0)
     n_top, total = max(1, int(top.sum())), float(np.abs(exact).sum())
@@ -202,7 +223,7 @@ def agreement(found: Aligned, k: int, labels: Sequence[str], seconds: float) -> 
 
     def misses(sizes: NDArray[np.float64]) -> tuple[Miss, ...]:
         order = np.argsort(-sizes, kind="stable")[:MISSES]
-        return tuple(_miss(found, int(i), labels) for i in order if sizes[i] > 0)
+        return tuple(_miss(found, int(i), labels, target) for i in order if sizes[i] > 0)
 
     return Agreement(
         k=k,
@@ -244,7 +265,7 @@ def _verdict(overlap: float | None, failed: float) -> Verdict:
     return "rough" if overlap >= ROUGH_OVERLAP else "not safe"
 
 
-def _miss(found: Aligned, number: int, labels: Sequence[str]) -> Miss:
+def _miss(found: Aligned, number: int, labels: Sequence[str], target: FeatureId | None) -> Miss:
     exact, estimate = float(found.exact[number]), float(found.estimate[number])
     for block in found.edges:
         if number < len(block):
@@ -257,7 +278,7 @@ def _miss(found: Aligned, number: int, labels: Sequence[str]) -> Miss:
     )
     return Miss(
         FeatureId(labels[block.depth], ends["sources"], at),
-        FeatureId(labels[block.depth + 1], ends["targets"], read),
+        target or FeatureId(labels[block.depth + 1], ends["targets"], read),
         exact,
         estimate,
     )

@@ -17,6 +17,7 @@ from sae_graphs.effects.agreement import (
     agreement,
     aligned,
 )
+from sae_graphs.effects.answer.comparison import compare_on_answer
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.experiment import layer_effects, prepare
 from sae_graphs.effects.settings import (
@@ -27,6 +28,7 @@ from sae_graphs.effects.settings import (
     Method,
     Pins,
     Read,
+    Select,
 )
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.records import OUTPUT_LAYER
@@ -44,9 +46,7 @@ class Timed(NamedTuple):
     seconds: float
 
 
-@with_settings(
-    GraphSettings, own=("steps",), renamed={"targets": "target"}, fixed={"select": "effect"}
-)
+@with_settings(GraphSettings, own=("steps",), renamed={"targets": "target"})
 @torch.no_grad()
 def compare_methods(
     model: InstrumentedModel,
@@ -55,10 +55,13 @@ def compare_methods(
     methods: Sequence[str] = ESTIMATES,
     steps: int | None = None,
     *,
-    top_k: int = TOP_K,
-    ablate: Ablate = "all",
+    select: Select = "answer",
+    nodes: int | None = None,
+    dense: bool = False,
+    top_k: int | None = None,
+    ablate: Ablate | None = None,
     ablate_first: bool = False,
-    intervention: Intervention | str = "zero",
+    intervention: Intervention | str | None = None,
     read: Read = -1,
     layers: Layers = None,
     pin: Pins = (),
@@ -70,24 +73,22 @@ def compare_methods(
 ) -> MethodComparison:
     """Measure every effect, estimate it by each of the methods, and say how far they are apart.
 
-    Of the effects of one layer on the next (`select="effect"`). The options are those of
-    `causal_graph`, or `settings` has them; `top_k` is how many of each
-    layer pair's strongest edges are compared, a `method` in `settings` is not looked at, and
-    `steps`, if given, replaces theirs, 10.
-    `progress` is told the layer pairs done by a method and their number. Raises `SaeGraphsError`
-    for options that do not fit the prompt or the stack, and for unknown methods.
+    With `select="answer"` the effects of features at tokens on the answer, of which a graph keeps
+    the `nodes` strongest; with `"effect"` those of one layer on the next, of which it keeps `top_k`
+    of each layer pair: of so many it is told whether the estimates name the same. The options are
+    those of `causal_graph`, or `settings` has them; a `method` in `settings` is not looked at, and
+    `steps`, if given, replaces theirs, 10. `progress` is told the layer pairs done by a method and
+    their number. Raises `SaeGraphsError` for options that do not fit the prompt or the stack, and
+    for unknown methods.
     """
-    settings = settings or GraphSettings(select="effect")
-    if settings.select != "effect":
-        raise SaeGraphsError(
-            f"select is {settings.select!r}; methods are compared on the effects of one layer on "
-            "the next: give settings with select='effect'"
-        )
+    settings = settings or GraphSettings()
     unknown = [name for name in methods if name not in ESTIMATES]
     if unknown or not methods:
         raise SaeGraphsError(f"methods {list(methods)}: expected some of {quoted(ESTIMATES)}")
     settings = replace(settings, method="exact", steps=settings.steps if steps is None else steps)
-    experiment = prepare(model, prompt, settings, intervention)
+    if settings.select == "answer":
+        return compare_on_answer(model, prompt, settings, intervention, methods, progress)
+    experiment = prepare(model, prompt, settings, intervention or "zero")
     labels = [*experiment.labels, OUTPUT_LAYER]
 
     def timed(depth: int, method: str) -> Timed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sae_graphs.effects.experiment import Experiment
 from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.saved import KEPT_SETTINGS, SavedLayer, write_effects
 from sae_graphs.effects.select import named
+from sae_graphs.features.reference import Reference
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OUTPUT_LAYER, FeatureId
 from sae_graphs.model.instrument import weights_of
@@ -37,8 +39,8 @@ def partial_of(resume: Partial | str | Path | None, effects: str | Path | None) 
     return None if resume is None else Partial(resume)
 
 
-def key_of(experiment: Experiment) -> str:
-    """Tells apart everything that determines what a run measures."""
+def key_of(experiment: Experiment, references: Sequence[Reference] = ()) -> str:
+    """Tells apart everything that determines what a run measures, the `references` included."""
     model, clean = experiment.model, experiment.clean
     held = experiment.settings.to_json().items()
     facts = {
@@ -52,7 +54,8 @@ def key_of(experiment: Experiment) -> str:
         "settings": {name: value for name, value in held if name not in _NO_NUMBER},
         "intervention": experiment.intervention.name,
     }
-    return run_key(facts, weights_of(model))
+    means = ((f"reference {n}", held.mean) for n, held in enumerate(references))
+    return run_key(facts, itertools.chain(weights_of(model), means))
 
 
 def save_effects(file: Path, partial: Partial, experiment: Experiment, graph: CausalGraph) -> None:

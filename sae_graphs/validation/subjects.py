@@ -89,6 +89,7 @@ def subject(
 def _of_another(how: GraphSettings) -> GraphSettings:
     """The settings for another prompt, in which positions mean nothing."""
     return GraphSettings(
+        select="effect",
         ablate="all" if how.ablate == "each" else how.ablate,
         read=how.read if isinstance(how.read, int) and how.read < 0 else -1,
         prepend_bos=how.prepend_bos,

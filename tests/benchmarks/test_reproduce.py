@@ -122,10 +122,10 @@ def test_the_formula_is_the_sources(model: InstrumentedModel, measured: Measured
     assert formula(model, FeatureId("11", 1), hidden, later=1) is None  # after the final norm
 
 
-def test_features_that_do_not_exist_are_said(model: InstrumentedModel) -> None:
-    case = Case(model, read_published(), VARIANTS[0], QUICK, lambda: TEXTS)
+def test_features_that_do_not_exist_are_said(tiny: InstrumentedModel) -> None:
+    case = Case(tiny, read_published(), VARIANTS[0], QUICK, lambda: TEXTS)
     assert case.known(case.published.nodes) == []
-    last = FeatureId("3", model.stack.layers[3].n_features - 1)
+    last = FeatureId("3", tiny.stack.layers[3].n_features - 1)
     assert case.known([last, FeatureId("3", last.index + 1), FeatureId("99", 1)]) == [last]
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import sae_graphs as sg
+from benchmarks.__main__ import Only, main
 from benchmarks.alone import merge, merged_page
 from benchmarks.plan import FULL, SMALLEST
 from benchmarks.table import Sheet
@@ -24,7 +23,6 @@ from benchmarks.validation import (
     time_validation,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 SHEET = Sheet("Validation: a machine", ("prompt", "quick"), [("4 tokens", "1 s")])
 
 
@@ -97,15 +95,12 @@ def test_a_part_is_put_into_results_that_are_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_only_validation(tmp_path: Path) -> None:
+def test_only_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results-tiny.json").write_text('{"cells": []}')
     (tmp_path / "results-tiny.md").write_text("**Time**\n")
-    options = ["--tiny", "--no-resume", "--only", "validation", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "benchmarks", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    main(tiny=True, resume=False, only=Only.VALIDATION, out=tmp_path)
     results = json.loads((tmp_path / "results-tiny.json").read_text())
     assert results["cells"] == []
     assert [one["units"] for one in results["validation"]["prompts"]] == [2]
     assert "(f)/quick" in (tmp_path / "results-tiny.md").read_text()
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100

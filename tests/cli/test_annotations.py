@@ -142,6 +142,7 @@ def test_any_saved_graph_is_drawn_again_with_annotations(run: Commands, tmp_path
     assert "From the file" not in picture(folder) and not (folder / "annotations.json").exists()
 
 
+@pytest.mark.slow
 def test_what_was_said_of_a_drawing_stays_when_it_is_drawn_again(
     run: Commands, tmp_path: Path
 ) -> None:

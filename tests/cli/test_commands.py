@@ -5,51 +5,43 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import networkx as nx
 import pytest
 
-from sae_graphs import cli
+import sae_graphs as sg
 from sae_graphs.graph.graph import CausalGraph
-from tests.support.effect_graphs import EFFECT
+from tests.support.commands import Commands
+from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.models import save_model_folder, save_sae_folder
 
-RUN_WITHOUT_TORCH = "try:\n    cli.main()\nfinally:\n    assert 'torch' not in sys.modules, 'slow'"
+WITHOUT_TORCH = """
+import sys
+from sae_graphs import cli
+helps = [[*name.split(), "--help"] for name in ("", "graph", "edges", "contexts")]
+for command in (*helps, ["edges", "here"]):
+    sys.argv = ["sae-graphs", *command]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        print("ended:", ended.code)
+    assert "torch" not in sys.modules, f"{command} loads torch"
+"""
 
 
-class Answer:
-    """What one command printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Command = Callable[..., Answer]
 Folders = tuple[str, str]
 
 
 @pytest.fixture
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
+) -> Commands:
     """Run a command in an empty folder: `run("graph", "text", "--top-k", "3")`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def command(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["sae-graphs", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return Answer(int(ended.value.code or 0), printed.out, printed.err)
-
-    return command
+    return Commands(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +51,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return str(save_model_folder(root / "model")), str(save_sae_folder(root / "saes"))
 
 
-def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the bundled model, without pictures."""
+    from sae_graphs.cli.outputs import write_run
+
+    folder = tmp_path_factory.mktemp("made") / "here"
+    graph = effect_graph(sg.load("demo"), "Copyright (C")
+    write_run(folder, graph, formats=("dot",), seconds=1.0)
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "here"))
+
+
+def test_graph_writes_a_complete_folder(run: Commands, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C", *EFFECT)
     assert answer.code == 0, answer.err
     folder = tmp_path / "outputs" / "copyright-c"
@@ -72,23 +81,22 @@ def test_graph_writes_a_complete_folder(run: Command, tmp_path: Path) -> None:
     assert "wrote outputs/copyright-c/" in answer.out
 
 
-def test_graph_json_opens_without_this_package(run: Command, tmp_path: Path) -> None:
-    assert run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here").code == 0
-    with (tmp_path / "here" / "graph.json").open() as file:
+def test_graph_json_opens_without_this_package(made: Path) -> None:
+    with (made / "graph.json").open() as file:
         graph = nx.node_link_graph(json.load(file), edges="edges")
     assert graph.graph["prompt"] == "Copyright (C"
     assert graph.graph["tokens"][graph.graph["read_position"]].strip() == "C"
     for name, node in graph.nodes(data=True):
         assert name == f"{node['layer']}.{node['index']}"
         assert node["component"] >= 1
-    ours = CausalGraph.load(tmp_path / "here")
+    ours = CausalGraph.load(made)
     assert {(str(e.source), str(e.target), e.effect) for e in ours.edges} == set(
         graph.edges(data="effect")
     )
 
 
 @pytest.mark.slow
-def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: Path) -> None:
+def test_second_run_replaces_the_first_and_keeps_notes(run: Commands, tmp_path: Path) -> None:
     run("graph", "Copyright (C", *EFFECT, "--formats", "svg,dot", "--out", "here")
     (tmp_path / "here" / "notes.txt").write_text("mine")
     run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
@@ -97,14 +105,14 @@ def test_second_run_replaces_the_first_and_keeps_notes(run: Command, tmp_path: P
 
 
 @pytest.mark.slow
-def test_prompts_with_one_slug_get_two_folders(run: Command, tmp_path: Path) -> None:
+def test_prompts_with_one_slug_get_two_folders(run: Commands, tmp_path: Path) -> None:
     run("graph", "Copyright (C", *EFFECT, "--formats", "dot")
     run("graph", "Copyright [C", *EFFECT, "--formats", "dot")
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
 @pytest.mark.slow
-def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path: Path) -> None:
+def test_a_local_model_with_local_saes(run: Commands, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
     answer = run(
         "graph", "the cat", *EFFECT, "--model", model, "--saes", saes, "--min-path-edges", "1"
@@ -115,9 +123,8 @@ def test_a_local_model_with_local_saes(run: Command, folders: Folders, tmp_path:
     assert graph.edges and graph.run.model == model and graph.run.saes == saes
 
 
-def test_edges_filters_and_formats(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
-    graph = CausalGraph.load(tmp_path / "here")
+def test_edges_filters_and_formats(run: Commands, here: Path) -> None:
+    graph = CausalGraph.load(here)
     first = graph.edges[0]
     rows = json.loads(run("edges", "here", "--format", "json").out)
     assert [row["effect"] for row in rows] == [edge.effect for edge in graph.edges]
@@ -128,7 +135,7 @@ def test_edges_filters_and_formats(run: Command, tmp_path: Path) -> None:
     assert str(first.target) in run("edges", "here", "--limit", "1").out
 
 
-def test_contexts_are_found_in_a_text_file(run: Command, folders: Folders, tmp_path: Path) -> None:
+def test_contexts_are_found_in_a_text_file(run: Commands, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
     copy = shutil.copytree(saes, tmp_path / "saes")
     (tmp_path / "text.txt").write_text("Copyright (C) 1998 hello world\n" * 40)
@@ -207,7 +214,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("arguments, named", MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes_get_one_line_and_exit_2(
-    run: Command, folders: Folders, tmp_path: Path, arguments: list[str], named: str
+    run: Commands, folders: Folders, tmp_path: Path, arguments: list[str], named: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "others" / "thing").mkdir(parents=True)
@@ -229,26 +236,27 @@ def test_mistakes_get_one_line_and_exit_2(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_no_command_shows_the_help(run: Command) -> None:
+def test_no_command_shows_the_help(run: Commands) -> None:
     answer = run()
     assert answer.code == 0 and "graph" in answer.out and not answer.err
 
 
 @pytest.mark.slow
-def test_a_terminal_that_knows_only_ascii(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sae_graphs.cli", "graph", "Copyright (C", "--formats", "dot"],
-        capture_output=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_terminal_that_knows_only_ascii(
+    run: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("graph", "Copyright (C", *EFFECT, "--formats", "dot").code == 0
     assert (tmp_path / "outputs" / "copyright-c" / "graph.json").is_file()
+    terminal.flush()
+    shown = written.getvalue()
+    assert b"next token" in shown and b"?" in shown
 
 
 def test_ctrl_c_writes_nothing_and_says_so(
-    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import sae_graphs.effects.build
 
@@ -262,14 +270,13 @@ def test_ctrl_c_writes_nothing_and_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_prompt_longer_than_the_context(run: Command) -> None:
+def test_prompt_longer_than_the_context(run: Commands) -> None:
     answer = run("graph", "word " * 400)
     assert answer.code == 2 and "at most" in answer.err
 
 
-def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
-    active = {n.feature.index for n in CausalGraph.load("here").nodes if n.feature.layer == "1"}
+def test_pin_that_is_inactive(run: Commands, made: Path) -> None:
+    active = {n.feature.index for n in CausalGraph.load(made).nodes if n.feature.layer == "1"}
     for index in range(len(active) + 200):
         answer = run("graph", "Copyright (C", *EFFECT, "--pin", f"1.{index}", "--formats", "dot")
         if answer.code:
@@ -278,14 +285,14 @@ def test_pin_that_is_inactive(run: Command, tmp_path: Path) -> None:
     pytest.fail("every feature was active")
 
 
-def test_edges_of_a_feature_that_is_not_there(run: Command) -> None:
-    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
+@pytest.mark.usefixtures("here")
+def test_edges_of_a_feature_that_is_not_there(run: Commands) -> None:
     answer = run("edges", "here", "--source", "1.999999")
     assert answer.code == 2 and "1.999999" in answer.err
     assert run("edges", "here", "--component", "99").code == 2
 
 
-def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
+def test_no_path_left_is_not_an_error(run: Commands, tmp_path: Path) -> None:
     answer = run(
         "graph", "Copyright (C", *EFFECT, "--top-k", "1", "--min-path-edges", "6", "--out", "here"
     )
@@ -296,7 +303,7 @@ def test_no_path_left_is_not_an_error(run: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hostile_prompt_draws_and_prints(run: Command, tmp_path: Path) -> None:
+def test_hostile_prompt_draws_and_prints(run: Commands, tmp_path: Path) -> None:
     prompt = "<script>alert('&\"')</script>\x1b[31m\u202e\nCopyright (C"
     answer = run("graph", prompt, *EFFECT, "--out", "here")
     assert answer.code == 0, answer.err
@@ -306,25 +313,17 @@ def test_hostile_prompt_draws_and_prints(run: Command, tmp_path: Path) -> None:
     assert CausalGraph.load(tmp_path / "here").run.prompt == prompt
 
 
-@pytest.mark.parametrize("command", [[], ["graph"], ["edges"], ["contexts"]])
-def test_help_shows_an_example_without_loading_torch(command: list[str]) -> None:
-    code = (
-        "import sys\nfrom sae_graphs import cli\n"
-        f"sys.argv = ['sae-graphs', *{command!r}, '--help']\n"
-        f"{RUN_WITHOUT_TORCH}"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not command or "Example" in done.stdout
-
-
-def test_edges_of_a_saved_graph_do_not_load_torch(run: Command, tmp_path: Path) -> None:
-    run("graph", "Copyright (C", *EFFECT, "--formats", "dot", "--out", "here")
-    code = (
-        "import sys\nfrom sae_graphs import cli\nsys.argv = ['sae-graphs', 'edges', 'here']\n"
-        f"{RUN_WITHOUT_TORCH}"
-    )
+@pytest.mark.usefixtures("here")
+def test_help_and_edges_of_a_saved_graph_do_not_load_torch(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-c", WITHOUT_TORCH],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
+    printed = done.stdout.split("ended: 0\n")
+    assert len(printed) == 6 and not printed[-1]
+    assert all("Example" in text for text in printed[1:4])
+    assert str(CausalGraph.load(tmp_path / "here").edges[0].source) in printed[4]

@@ -81,7 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_graph_asks_and_draws(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
-    command = ("graph", "the cat", *EFFECT, *public, "--formats", "svg,dot", "--out")
+    command = ("graph", "the cat", *EFFECT, *public, "--formats", "dot", "--out")
     plain = run(*command, "plain", "--no-neuronpedia")
     assert plain.code == 0, plain.err
     assert neuronpedia.asked == []
@@ -89,7 +89,7 @@ def test_graph_asks_and_draws(
     assert {node.page for node in before.nodes} == {None}
     knows_all(neuronpedia, before)
 
-    answer = run(*command, "asked")
+    answer = run(*command, "asked", "--formats", "svg,dot")
     assert answer.code == 0, answer.err
     graph = CausalGraph.load(tmp_path / "asked")
     assert graph.edges == before.edges
@@ -137,7 +137,7 @@ def test_the_graph_is_drawn_anyway(
         hurry(monkeypatch, timeout=0.4, attempts=2)
     if bad is None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    answer = run("graph", "the cat", *EFFECT, *public, "--formats", "svg", "--out", "here")
+    answer = run("graph", "the cat", *EFFECT, *public, "--formats", "dot", "--out", "here")
     assert answer.code == 0, answer.err
     (line,) = answer.err.splitlines()
     assert line.startswith("warning: Neuronpedia was unavailable for ")
@@ -145,7 +145,7 @@ def test_the_graph_is_drawn_anyway(
     graph = CausalGraph.load(tmp_path / "here")
     assert graph.edges
     assert {node.page.status for node in graph.nodes if node.page} == {"unavailable"}
-    assert "unavailable" in (tmp_path / "here" / "graph.svg").read_text()
+    assert "unavailable" in (tmp_path / "here" / "graph.dot").read_text()
 
 
 def test_a_wrong_address_of_the_service_is_one_line(

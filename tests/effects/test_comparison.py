@@ -195,7 +195,9 @@ def commands(
 
 
 def test_compare_prints_verdicts(commands: Commands) -> None:
-    answer = commands("compare", "Copyright (C", "--steps", "2", "--layers", "0:2", "--top-k", "5")
+    answer = commands(
+        *("compare", "Copyright (C", *EFFECT, "--steps", "2", "--layers", "0:2", "--top-k", "5")
+    )
     assert answer.code == 0, answer.err
     for words in ("0 -> 1", "1 -> 2", "worst misses", "same 50", "unseen: wakes up", "2 steps"):
         assert words in " ".join(answer.out.split())
@@ -205,14 +207,14 @@ def test_compare_prints_verdicts(commands: Commands) -> None:
 
 def test_compare_in_a_narrow_terminal(tiny: InstrumentedModel) -> None:
     console = Console(width=60, file=io.StringIO(), record=True)
-    print_comparison(console, compare_methods(tiny, PROMPT, steps=2), "table")
+    print_comparison(console, compare_methods(tiny, PROMPT, steps=2, select="effect"), "table")
     text = console.export_text()
     assert "\u2026" not in text and "0 -> 1 grad." in text
     assert all(f" {word} " in text for word in ("corr.", "unseen", "verdict", "estimate"))
 
 
 def test_compare_as_json(commands: Commands) -> None:
-    answer = commands("compare", "Copyright (C", "--steps", "2", "--format", "json")
+    answer = commands("compare", "Copyright (C", *EFFECT, "--steps", "2", "--format", "json")
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
     assert [pair["source"] for pair in found["pairs"]] == ["0", "1", "2", "3", "4", "5"]

@@ -69,7 +69,9 @@ def test_by_name_as_by_object(model: InstrumentedModel, other: Path) -> None:
     assert edges(model, f"resample:{other}") == edges(model, resampled)
     record = effect_graph(model, "ab", intervention="scale:0.5").run
     assert record.settings["intervention"] == "scale 0.5"
-    found = compare_methods(model, "ab", intervention="scale:0.5", methods=["gradient"])
+    found = compare_methods(
+        model, "ab", select="effect", intervention="scale:0.5", methods=["gradient"]
+    )
     assert found.settings["intervention"] == "scale 0.5"
 
 

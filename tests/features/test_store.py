@@ -29,7 +29,7 @@ from sae_graphs.features.token_rows import Place, TokenRows, passed
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.support.effect_graphs import effect_graph
 from tests.support.models import CORPUS, PROMPT, STACKS, random_stack, save_saes
-from tests.support.slow import first
+from tests.support.slow import first, only
 from tests.support.stacks import one_line
 
 WORDS = CORPUS.split()
@@ -254,14 +254,14 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
+@pytest.mark.parametrize(
+    "how", only(SPOILED, "empty", "nothing in it", "tensors cut", "another step's tensors")
+)
 @pytest.mark.usefixtures("small_batches")
-def test_a_damaged_state_is_not_used(
-    model: InstrumentedModel, spoil: Callable[[InstrumentedModel], None]
-) -> None:
+def test_a_damaged_state_is_not_used(model: InstrumentedModel, how: str) -> None:
     with pytest.raises(Stopped):
         stream_store(model, until(20))
-    spoil(model)
+    SPOILED[how](model)
     heard = Heard()
     stream_store(model, whole(), told=heard.told)
     assert heard.refused == ["it is damaged"] and not heard.resumed

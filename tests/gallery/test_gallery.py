@@ -28,6 +28,7 @@ from tests.support import evidence
 from tests.support.rich_graphs import graph_of as made
 from tests.support.rich_graphs import hostile, large, record, resolved, two_components, two_edges
 from tests.support.saved_runs import HOSTILE_NAME, Site, over, write_run
+from tests.support.slow import first
 
 
 def cards(site: Site) -> dict[str, Card]:
@@ -308,7 +309,9 @@ def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
     shelf.close()
 
 
-@pytest.mark.parametrize("name", ["back\\slash", "new\nline", "a:b", "up\\..\\outside", "tab\t%2f"])
+@pytest.mark.parametrize(
+    "name", first(2, ["tab\t%2f", "up\\..\\outside", "back\\slash", "new\nline", "a:b"])
+)
 def test_folders_may_be_called_anything(tmp_path: Path, name: str) -> None:
     try:
         write_run(tmp_path / name, two_edges())

@@ -362,21 +362,20 @@ def test_neuronpedia_is_asked_of_features_alone(graph: CausalGraph) -> None:
 # -- what is for effects alone ---------------------------------------------------------------------
 
 
-def test_a_saved_answer_graph_has_no_effects_to_draw_from(tmp_path: Path) -> None:
+def test_a_saved_answer_graph_without_effects_has_none_to_draw_from(tmp_path: Path) -> None:
     answer_graph().save(tmp_path)
-    with pytest.raises(SaeGraphsError, match="saves no effects to draw another from"):
+    with pytest.raises(SaeGraphsError, match="--save-effects"):
         replot(tmp_path, top_k=3)
 
 
 @pytest.mark.parametrize(
     "asked",
     [
-        lambda model: causal_graph(model, PROMPT, effects="effects.safetensors"),
         lambda model: causal_graph(model, PROMPT, outputs=2),
         lambda model: causal_graph(model, PROMPT, per="layer"),
         lambda model: effect_graph(model, PROMPT, nodes=3),
     ],
-    ids=["effects", "outputs", "per", "nodes"],
+    ids=["outputs", "per", "nodes"],
 )
 def test_what_does_not_go_together(
     tiny: InstrumentedModel, asked: Callable[[InstrumentedModel], CausalGraph]

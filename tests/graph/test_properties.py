@@ -291,7 +291,7 @@ def test_inactive_features_and_scale_one_change_nothing(
     active = set(ablations_of(clean, depth, places).features.tolist())
     acts = clean.activations[depth].dense()[places.ablated]
     assert active == set((acts != 0).any(0).nonzero()[:, 0].tolist())
-    silent = torch.tensor(sorted(set(range(40)) - active))
+    silent = torch.tensor(sorted(set(range(40)) - active), dtype=torch.int64)
     assert len(ablations_of(clean, depth, places, features=silent)) == 0
 
 

@@ -185,7 +185,7 @@ def test_no_sets_are_the_clean_run(gpt2: Case) -> None:
     assert not moved.any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", only(KINDS, "standard", "topk_rescaled", "layer_norm"))
 def test_coefficient_one_is_the_clean_run(bridge_of: BridgeOf, kind: str) -> None:
     case = case_of(bridge_of("llama", "float64"), "pre", [kind], "float64")
     clean = case.model.clean_run(PROMPT)
@@ -204,8 +204,7 @@ def test_coefficient_one_is_the_clean_run(bridge_of: BridgeOf, kind: str) -> Non
 # -- gradients -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("most", [0.0, 2.0])
-@pytest.mark.parametrize("architecture", ["gpt2", "neox", "hooked"])
+@pytest.mark.parametrize(("architecture", "most"), crossed(["gpt2", "neox", "hooked"], [0.0, 2.0]))
 def test_gradients_are_finite_differences(
     bridge_of: BridgeOf,
     hooked: Any,

@@ -32,6 +32,7 @@ from tests.support.models import (
     random_stack,
     tokenizer,
 )
+from tests.support.slow import crossed
 from tests.support.stacks import one_line
 
 EVERY = (*ARCHITECTURES, "gpt_neo", "bloom")
@@ -39,8 +40,7 @@ EXACT = dict.fromkeys(EVERY, 1e-10)
 EXACT["gpt_neo"] = 1e-6  # its attention is in float32, whatever the model's precision
 
 
-@pytest.mark.parametrize("architecture", EVERY)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("architecture", "dtype"), crossed(EVERY, ["float32", "float64"]))
 def test_a_run_is_the_plain_model_s(
     model_folder: Callable[[str], Path], bridge_of: BridgeOf, architecture: str, dtype: str
 ) -> None:
@@ -104,8 +104,7 @@ def test_a_corrupted_run_is_a_forward_pass_with_a_hook(
     assert torch.equal(again.logits, clean.logits)
 
 
-@pytest.mark.parametrize("architecture", EVERY)
-@pytest.mark.parametrize("corrupt", [False, True], ids=["clean", "corrupted"])
+@pytest.mark.parametrize(("architecture", "corrupt"), crossed(EVERY, [False, True]))
 def test_replays_are_full_forward_passes_with_hooks(
     bridge_of: BridgeOf, architecture: str, corrupt: bool
 ) -> None:

@@ -23,6 +23,7 @@ from tests.support.against_oracle import (
 )
 from tests.support.effect_graphs import effect_settings
 from tests.support.models import KINDS, PROMPT, STACKS, random_stack
+from tests.support.slow import crossed
 
 HALF = 2  # one feature in two is near: tiny SAEs have a quarter of theirs active
 
@@ -71,8 +72,9 @@ def test_many_active_features_leave_no_reach(bridge_of: BridgeOf) -> None:
     assert nearby.nearby(*layer_and_row(bridge_of, "standard", "float64")) is None
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("architecture", ["gpt2", "gemma2", "neox"])
+@pytest.mark.parametrize(
+    ("architecture", "dtype"), crossed(["gpt2", "gemma2", "neox"], ["float64", "float32"])
+)
 @pytest.mark.usefixtures("for_tiny_saes")
 def test_effects_are_exact(
     bridge_of: BridgeOf,

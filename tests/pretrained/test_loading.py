@@ -22,6 +22,7 @@ from sae_graphs.pretrained import sizes as model_size
 from sae_graphs.pretrained.find_saes import load_stack
 from tests.support.effect_graphs import effect_graph
 from tests.support.models import ARCHITECTURES, STACKS, load_bridge, random_sae, save_saes
+from tests.support.slow import crossed
 from tests.support.stacks import cached, one_line, saes_on
 
 
@@ -196,8 +197,7 @@ def test_too_little_for_what_only_loading_tells(
     assert model.stack.sizes == (SAESize(4 * (2 * 16 * 40 + 16 + 40)),) * 4
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "dtype"), crossed(ARCHITECTURES, ["float32", "bfloat16"]))
 def test_the_size_of_a_model_is_never_guessed_too_small(
     model_folder: Callable[[str], Path],
     architecture: str,

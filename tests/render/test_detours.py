@@ -21,7 +21,7 @@ from sae_graphs.render.picture.supernodes import Boxes, supernodes
 from tests.render.test_annotated import chain
 from tests.render.test_picture import parsed, said
 from tests.support.rich_graphs import graph_of, large, two_components
-from tests.support.slow import examples
+from tests.support.slow import examples, only
 
 F = FeatureId.parse
 LEFT, MIDDLE, RIGHT = (Rectangle(x, 0, 40, 20) for x in (0, 60, 120))
@@ -166,7 +166,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", only(GRAPHS, "across components", "early"))
 def test_no_arrow_of_a_picture_runs_below_a_box(name: str) -> None:
     make, members = GRAPHS[name]
     graph: CausalGraph = make()

@@ -161,6 +161,7 @@ def test_a_layer_far_from_its_name_has_a_faint_line_to_it() -> None:
     assert leaders
 
 
+@pytest.mark.slow
 def test_a_second_picture_of_the_same_graph_is_the_same() -> None:
     assert render.svg(resolved(30)) == render.svg(resolved(30))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import pygraphviz
@@ -32,6 +32,7 @@ from sae_graphs.render.style import SHADES
 from tests.render.test_picture import SVG, parsed, said
 from tests.support import graphs
 from tests.support.rich_graphs import HOSTILE, graph_of, node, record, resolved, two_edges
+from tests.support.slow import first, only
 
 
 def titles(graph: CausalGraph) -> list[str]:
@@ -47,8 +48,7 @@ def title_of(graph: CausalGraph, start: str) -> str:
 # -- positions -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("boxes", [14, 40])
+@pytest.mark.parametrize(("boxes", "seed"), only(product([14, 40], range(4)), (14, 0), (40, 1)))
 def test_boxes_of_a_layer_follow_the_prompt(boxes: int, seed: int) -> None:
     graph = resolved(boxes, seed=seed)
     drawing = pygraphviz.AGraph(string=render.dot(graph))
@@ -247,7 +247,7 @@ def test_tooltips_tell_who_wrote_and_who_scrubs() -> None:
 # -- hostile text ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", first(4, HOSTILE))
 def test_hostile_output_tokens_are_drawn_as_text(text: str) -> None:
     output = OutputToken(3, text, 1.0, 0.5, contrast=text)
     run = record((text,) * 4, outputs=(output,), settings={"ablate": "each"})

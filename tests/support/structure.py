@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -51,9 +52,15 @@ def modules_of(package: Path) -> dict[str, Path]:
     return found
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """What a file says, read once; nothing may change it."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def imported(file: Path, modules: Mapping[str, Path]) -> Iterator[str]:
     """The modules among these that a file's import statements name, wherever they stand."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in modules)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -68,7 +75,7 @@ def private_imports(package: Path) -> list[str]:
     """The private names that a module takes from another."""
     found = []
     for name, file in modules_of(package).items():
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
                 taken = [it.name for it in node.names if it.name.startswith("_")]
                 found += [f"{name} imports {it}" for it in taken if not it.startswith("__")]

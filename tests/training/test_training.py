@@ -82,6 +82,7 @@ def test_a_training_starts_from_the_finished_weights(built: Path) -> None:
     torch.testing.assert_close(started(x * scale), finished(x) * scale)
 
 
+@pytest.mark.slow
 def test_every_stage_leaves_its_result(built: Path) -> None:
     for stage in STAGES:
         assert (built / ".progress" / f"{stage}.json").is_file(), stage
@@ -94,11 +95,13 @@ def test_every_stage_leaves_its_result(built: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_nothing_is_pickled(built: Path) -> None:
     kinds = {path.suffix for path in built.rglob("*") if path.is_file()}
     assert kinds <= {".json", ".safetensors", ".npy", ".md", ""}
 
 
+@pytest.mark.slow
 def test_the_manifest_notices_a_changed_file(built: Path) -> None:
     assert changed_files(built) == []
     config = built / "model" / "config.json"
@@ -108,11 +111,13 @@ def test_the_manifest_notices_a_changed_file(built: Path) -> None:
     config.write_text(before, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_early_saes_are_refined(built: Path) -> None:
     note = json.loads((built / ".progress" / "refining.json").read_text(encoding="utf-8"))
     assert note["hook_names"] == ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
 
 
+@pytest.mark.slow
 def test_sae_metadata_is_complete(built: Path) -> None:
     for hook_name in TINY.hook_names:
         text = (built / "saes" / hook_name / "cfg.json").read_text(encoding="utf-8")
@@ -128,6 +133,7 @@ def test_sae_metadata_is_complete(built: Path) -> None:
         assert metadata.get("neuronpedia_id") is None
 
 
+@pytest.mark.slow
 def test_a_finished_build_is_not_done_again(built: Path) -> None:
     weights_file = built / "model" / "model.safetensors"
     before = weights_file.stat().st_mtime_ns
@@ -135,6 +141,7 @@ def test_a_finished_build_is_not_done_again(built: Path) -> None:
     assert weights_file.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_another_recipe_is_refused(built: Path) -> None:
     with pytest.raises(SaeGraphsError, match=r"another recipe .*width"):
         train(built, replace(TINY, width=32), Progress(disable=True))

@@ -42,9 +42,14 @@ PLOTS = {
 }
 
 
-def test_the_files_of_a_full_report(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """Those of a full report, with its graph."""
+    return report_files(evidence.report(), example())
+
+
+def test_the_files_of_a_full_report(files: dict[str, bytes], tmp_path: Path) -> None:
     report = evidence.report()
-    files = report_files(report, example())
     names = {"validation.json", "validation.html", "validation.md"}
     assert set(files) == names | {"graph-validated.svg", "graph-validated.png"} | PLOTS
     (tmp_path / "validation.json").write_bytes(files["validation.json"])
@@ -90,8 +95,8 @@ def test_numbers_that_were_not_finite_break_nothing() -> None:
         assert printed(report, 100)
 
 
-def test_nothing_is_fetched_and_nothing_runs() -> None:
-    text = report_files(evidence.report(), example())["validation.html"].decode()
+def test_nothing_is_fetched_and_nothing_runs(files: dict[str, bytes]) -> None:
+    text = files["validation.html"].decode()
     assert not list(active_parts(Page(text)))
     addresses = set(re.findall(r"https?://[^\s\"'<>)/]+", text))
     assert addresses <= {"http://www.w3.org", "https://www.neuronpedia.org"}
@@ -167,9 +172,9 @@ def test_markdown_says_what_the_page_says() -> None:
 # -- numbers ---------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_the_numbers_of_the_record() -> None:
+def test_the_page_shows_the_numbers_of_the_record(files: dict[str, bytes]) -> None:
     report = evidence.report()
-    text = page_of(report).text
+    text = Page(files["validation.html"].decode()).text
     unit = report.units[1]
     assert unit.tested and unit.mediation and unit.keep_only and unit.kinds
     wanted = [p_value(unit.tested.p), p_value(unit.tested.q)]
@@ -193,7 +198,8 @@ def test_the_page_shows_the_numbers_of_the_record() -> None:
 def test_a_loss_is_told_as_the_source_tells_it() -> None:
     change = evidence.token_change(before=0.422, after=0.0001)
     unit = evidence.unit(results=(evidence.result(target=change),))
-    assert "−100 % of 42.2 %" in page_of(evidence.report(units=(unit,))).text
+    report = evidence.report(units=(unit,), curves=(), noise=())
+    assert "−100 % of 42.2 %" in page_of(report).text
 
 
 @pytest.mark.slow

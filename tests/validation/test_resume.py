@@ -17,7 +17,7 @@ from sae_graphs.validation.partial import ValidationPartial
 from tests.conftest import BridgeOf
 from tests.support.effect_graphs import effect_graph
 from tests.support.models import OTHER_PROMPT, PROMPT, STACKS, random_stack
-from tests.support.slow import first
+from tests.support.slow import first, only
 from tests.support.subjects import small_validation as run
 
 THIRD = "the old dog ran on the mat"
@@ -69,24 +69,32 @@ def interrupted(
     tested.clear()
 
 
+@pytest.mark.parametrize("quick", only([True, False], True))
 def test_a_stopped_run_tests_only_what_is_left(
-    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, tested: list[str]
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, tested: list[str], quick: bool
 ) -> None:
-    whole = run(tiny, graph, OTHER_PROMPT)
+    whole = run(tiny, graph, OTHER_PROMPT, quick=quick)
     tested.clear()
     folder = tmp_path / "partial"
-    interrupted(tiny, graph, folder, tested, quick=False)
+    interrupted(tiny, graph, folder, tested, quick=quick)
     assert [file.name for file in folder.iterdir()] == ["path-0.json"]
     heard: Told = []
     done: Told = []
     partial = ValidationPartial(folder, told=lambda *at: heard.append(at))
-    again = run(tiny, graph, OTHER_PROMPT, resume=partial, progress=lambda *at: done.append(at))
+    again = run(
+        tiny,
+        graph,
+        OTHER_PROMPT,
+        resume=partial,
+        progress=lambda *at: done.append(at),
+        quick=quick,
+    )
     assert again == whole
     assert tested == ["Graph 1, path 1"] and heard == [(1, 2)]
     assert done == sorted(done) and done[-1][0] == done[-1][1]
     assert (partial.n_kept, partial.n_parts) == (2, 2)
     tested.clear()
-    assert run(tiny, graph, OTHER_PROMPT, resume=folder) == whole and tested == []
+    assert run(tiny, graph, OTHER_PROMPT, resume=folder, quick=quick) == whole and tested == []
     partial.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -94,7 +102,7 @@ def test_a_stopped_run_tests_only_what_is_left(
 @pytest.mark.parametrize(
     "changed",
     first(
-        2,
+        1,
         [
             {"controls": 21},
             {"target": " cat"},

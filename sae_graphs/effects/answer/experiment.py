@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from sae_graphs.effects.ablations import ablations_of
 from sae_graphs.effects.answer.circuit import Spot
@@ -35,6 +36,15 @@ class Measured(NamedTuple):
     shortlist: Shortlist
 
 
+class Prepared(NamedTuple):
+    """What is going to be measured: by depth also which ablations `[S]` are of dense features."""
+
+    asked: Asked
+    experiment: Experiment
+    references: Sequence[Reference]
+    dense: tuple[Tensor, ...]
+
+
 @torch.no_grad()
 def measure_answer(
     model: InstrumentedModel,
@@ -49,6 +59,24 @@ def measure_answer(
 
     Raises `SaeGraphsError` where the settings do not fit the prompt or the stack.
     """
+    asked, experiment, references, dense = prepare_answer(
+        model, prompt, settings, intervention, references
+    )
+    if partial is not None:
+        key = functools.partial(key_of, experiment, references)
+        partial.begin(key, range(len(experiment.ablations)))
+    table, shortlist = measured_table(asked, experiment, dense, progress, partial)
+    return Measured(asked, experiment, table, references, shortlist)
+
+
+def prepare_answer(
+    model: InstrumentedModel,
+    prompt: str,
+    settings: GraphSettings,
+    intervention: Intervention | str | None = None,
+    references: Sequence[Reference] | None = None,
+) -> Prepared:
+    """Run the prompt, and see what is asked of it; see `measure_answer`."""
     model = with_saes(model)
     settings = settings.located({x.label: x.neuronpedia_id for x in model.stack.layers})
     scope = in_scope(model, settings)
@@ -72,11 +100,7 @@ def measure_answer(
         references[depth].dense.to(found.features.device)[found.features]
         for depth, found in enumerate(ablations)
     )
-    if partial is not None:
-        key = functools.partial(key_of, experiment)
-        partial.begin(key, range(len(ablations)))
-    table, shortlist = measured_table(asked, experiment, dense, progress, partial)
-    return Measured(asked, experiment, table, references, shortlist)
+    return Prepared(asked, experiment, references, dense)
 
 
 def kept_of(found: Measured) -> list[Spot]:

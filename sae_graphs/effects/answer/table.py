@@ -151,8 +151,10 @@ def _measured(
         ) -> Iterator[Effects]:
             yield effects_of(asked, ablations, effects_on_answer(asked, ablations, told=told))
 
-        read = blocks() if partial is None else partial.layer(here.depth, blocks)
-        found.append(_column(here, list(read), asked.clean.logits))
+        measured = list(blocks() if partial is None else partial.layer(here.depth, blocks))
+        if not _holds(measured, asked_of):  # an earlier run could afford other ones
+            measured = list(blocks())
+        found.append(_column(here, measured, asked.clean.logits))
         done += len(asked_of)
         told(len(asked_of))
     return tuple(found)
@@ -169,6 +171,17 @@ def effects_of(asked: Asked, ablations: Ablations, effects: Tensor) -> Effects:
         alike * np.int32(asked.read),
         effects.cpu().numpy(),
     )
+
+
+def _holds(blocks: Sequence[Effects], ablations: Ablations) -> bool:
+    """Whether all of these were measured."""
+    pairs = zip(ablations.features.tolist(), ablations.positions.tolist(), strict=True)
+    known = {
+        pair
+        for block in blocks
+        for pair in zip(block.sources.tolist(), block.source_positions.tolist(), strict=True)
+    }
+    return known.issuperset(pairs)
 
 
 def _column(ablations: Ablations, blocks: Sequence[Effects], like: Tensor) -> Tensor:

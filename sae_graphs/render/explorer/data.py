@@ -221,17 +221,17 @@ def _paths(graph: CausalGraph, numbers: Mapping[FeatureId, int]) -> list[dict[st
                 {
                     "component": number,
                     "nodes": [numbers[feature] for feature in path.features],
-                    "total": _strength(graph, path),
+                    **_strength(graph, path),
                 }
             )
     return found
 
 
-def _strength(graph: CausalGraph, path: FeaturePath) -> str:
-    """What a path is ordered by."""
+def _strength(graph: CausalGraph, path: FeaturePath) -> dict[str, str]:
+    """What orders a path: its `total` |effect|, or what at `least` flows along each arrow."""
     if graph.run.answer is None:
-        return f"total |effect| {plain(path.total_abs_effect)}"
-    return f"at least {plain(min(edge.strength for edge in path.edges))} nats along each arrow"
+        return {"total": plain(path.total_abs_effect)}
+    return {"least": plain(min(edge.strength for edge in path.edges))}
 
 
 def _finding(found: Finding, numbers: Mapping[FeatureId, int]) -> dict[str, Any]:

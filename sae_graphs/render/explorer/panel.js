@@ -258,13 +258,14 @@ function findingPanel(found) {
 // -- the whole graph -------------------------------------------------------------------------------
 
 function wholePanel() {
+  const strength = (path) => (path.least ? `at least ${path.least} nats along each arrow` : `total |effect| ${path.total}`);
   const pathRows = data.paths.slice(0, 12).map((path) => {
     const chain = path.nodes.flatMap((number, place) => (place ? [" → ", link(number)] : [link(number)]));
     return make("div", {
       class: "path",
       onmouseenter: () => light({ nodes: path.nodes, alone: true }),
       onmouseleave: () => light(selected()),
-    }, ...chain, make("span", { class: "faint", text: `  ${path.total}` }));
+    }, ...chain, make("span", { class: "faint", text: `  ${strength(path)}` }));
   });
   const note = make("textarea", {
     rows: "3",

@@ -19,19 +19,16 @@ from safetensors.numpy import load_file, save_file
 
 import sae_graphs as sg
 from sae_graphs.effects.answer import saving
-from sae_graphs.effects.answer.build import answer_graph
-from sae_graphs.effects.answer.experiment import measure_answer
 from sae_graphs.effects.answer.saved import SavedAnswer
 from sae_graphs.effects.replot import replot
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import GraphFileError, SaeGraphsError
-from sae_graphs.features.reference import Reference
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.runs import EFFECTS
 from tests.support.commands import Commands
 from tests.support.effect_graphs import effect_graph
+from tests.support.measured_answers import graph_of, measured_of, references
 from tests.support.models import OTHER_PROMPT, PROMPT
 from tests.support.slow import only
 
@@ -47,24 +44,6 @@ CASES: dict[str, dict[str, Any]] = {
     "budget": {"budget": 60},
     "many": {"nodes": 80},
 }
-
-
-def references(model: InstrumentedModel, seed: int = 0) -> list[Reference]:
-    """Random ones: about a fifth of the features is dense, and has a mean that is not 0."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for layer in model.stack.layers:
-        density = torch.rand(layer.n_features, generator=generator) * 0.37
-        mean = torch.rand(layer.n_features, generator=generator)
-        found.append(Reference(mean, density, 1000, "random", "none"))
-    return found
-
-
-def graph_of(model: InstrumentedModel, prompt: str = PROMPT, **options: Any) -> CausalGraph:
-    effects = options.pop("effects", None)
-    settings = GraphSettings(**options)
-    scope = model if settings.layers is None else model.between(*settings.layers)
-    return answer_graph(model, prompt, settings, references=references(scope), effects=effects)
 
 
 def saved_run(model: InstrumentedModel, folder: Path, **options: Any) -> CausalGraph:
@@ -142,13 +121,14 @@ def test_other_settings_give_the_graph_of_a_new_run(
 ) -> None:
     options = CASES[name]
     saved_run(tiny, tmp_path, **options)
-    for chosen in (
+    choices: tuple[dict[str, Any], ...] = (
         {"nodes": 1},
         {"nodes": 8, "dense": True},
         {"nodes": 24, "top_k": 1},
         {"nodes": 64, "top_k": 9, "dense": False},
         {"nodes": 64, "top_k": 2, "dense": True},
-    ):
+    )
+    for chosen in choices:
         assert_drawn_alike(replot(tmp_path, **chosen), graph_of(tiny, **{**options, **chosen}))
 
 
@@ -158,7 +138,12 @@ def test_on_the_bundled_model(tmp_path: Path) -> None:
     graph = sg.causal_graph(demo, prompt, effects=tmp_path / EFFECTS)
     graph.save(tmp_path)
     assert replot(tmp_path) == graph
-    for chosen in ({"nodes": 6}, {"nodes": 40, "top_k": 2}, {"nodes": 12, "dense": True}):
+    choices: tuple[dict[str, Any], ...] = (
+        {"nodes": 6},
+        {"nodes": 40, "top_k": 2},
+        {"nodes": 12, "dense": True},
+    )
+    for chosen in choices:
         again, fresh = replot(tmp_path, **chosen), sg.causal_graph(demo, prompt, **chosen)
         assert_drawn_alike(again, fresh)
         for node in again.nodes:
@@ -188,7 +173,7 @@ def test_saving_changes_nothing(tiny: InstrumentedModel, made: Saved) -> None:
 def test_every_effect_on_the_answer_is_saved(tiny: InstrumentedModel, made: Saved) -> None:
     graph, folder = made
     held = SavedAnswer(folder, graph.run)
-    found = measure_answer(tiny, PROMPT, GraphSettings(), references=references(tiny))
+    found = measured_of(tiny)
     saved_ones = {
         (depth, int(feature), int(position)): float(value)
         for depth in range(4)
@@ -361,7 +346,6 @@ def test_from_draws_without_torch_and_beside(commands: Commands, tmp_path: Path)
     [
         (("--nodes", "4"), "run-nodes-4"),
         (("--top-k", "2", "--dense"), "run-dense-top-k-2"),
-        (("--no-dense",), "run-no-dense"),
     ],
 )
 def test_from_names_the_folder(

@@ -1,0 +1,91 @@
+"""What a process of the tests does once, and each test or command would do again.
+
+The commands' parser, a model that is loaded from a folder, the names of a bridge's hooks, and
+whether its rows agree, asked of one prompt: again where the folder, the bridge or the replay is
+another. And fewer searches for garbage.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from weakref import WeakKeyDictionary
+
+import typer.main
+
+OBJECTS = 20_000  # made between two searches for garbage, instead of 700
+
+
+@contextmanager
+def done_once() -> Iterator[None]:
+    """While it is entered, what is the same for every test of this process is done once."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from sae_graphs.model import language_model
+    from sae_graphs.pretrained import bridge
+
+    with (
+        mock.patch.object(typer.main, "get_command", cache(typer.main.get_command)),
+        mock.patch.object(bridge, "load_bridge", _loaded(bridge.load_bridge)),
+        mock.patch.object(TransformerBridge, "hook_dict", _named(TransformerBridge.hook_dict)),
+        mock.patch.object(language_model, "rows_agree", _asked(language_model.rows_agree)),
+    ):
+        yield
+
+
+def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
+    """A bridge from a folder; the same one as before, which no test may change."""
+    bridges: dict[tuple[object, ...], Any] = {}
+
+    def loaded(source: str, device: str, dtype: Any) -> Any:
+        if not Path(source).is_dir():
+            return load(source, device, dtype)
+        files = sorted(file.stat().st_mtime_ns for file in Path(source).iterdir())
+        key = str(Path(source).resolve()), tuple(files), device, dtype
+        if key not in bridges or bridges[key].compatibility_mode:  # processed for its SAEs
+            bridges[key] = load(source, device, dtype)
+        return bridges[key]
+
+    return loaded
+
+
+def _named(hook_dict: property) -> property:
+    held: WeakKeyDictionary[Any, tuple[object, dict[str, Any]]] = WeakKeyDictionary()
+
+    def named(bridge: Any) -> dict[str, Any]:
+        state = bridge.compatibility_mode, tuple(bridge._hook_registry.items())
+        if bridge not in held or held[bridge][0] != state:
+            held[bridge] = state, hook_dict.__get__(bridge)
+        return dict(held[bridge][1])
+
+    return property(named)
+
+
+def _asked(rows_agree: Callable[..., bool]) -> Callable[..., bool]:
+    from sae_graphs.model import replay as replays
+
+    agreed: WeakKeyDictionary[Any, set[object]] = WeakKeyDictionary()
+
+    def asked(replay: Any, run: Any, name: str, *, n_rows: int) -> bool:
+        known = agreed.setdefault(replay.model, set())
+        how = replays.run_rows, getattr(replay.model, "compatibility_mode", None)
+        question = run.token_ids, n_rows, *how
+        if question not in known:
+            if not rows_agree(replay, run, name, n_rows=n_rows):
+                return False
+            known.add(question)
+        return True
+
+    return asked
+
+
+def search_less() -> None:
+    """What is there by now stays: searching it for garbage took a twentieth of all time."""
+    gc.freeze()
+    gc.set_threshold(OBJECTS, 20, 20)
+    gc.enable()
