@@ -55,11 +55,13 @@ class Subject:
 
 
 def settings_of(graph: CausalGraph) -> GraphSettings:
-    """The settings that a graph was made with, as far as its record holds them."""
+    """The settings that a graph was made with, as far as its record holds them.
+
+    Older records do not say what was selected: those are of effects.
+    """
     known = {field.name for field in fields(GraphSettings)} - {"pin", "steps", "method"}
-    return GraphSettings(
-        **{name: value for name, value in graph.run.settings.items() if name in known}
-    )
+    values = {name: value for name, value in graph.run.settings.items() if name in known}
+    return GraphSettings(**{"select": "effect", **values})
 
 
 def subject(

@@ -18,6 +18,7 @@ from sae_graphs.validation import validate as validation
 from sae_graphs.validation.evidence import PromptResult, ValidationReport
 from sae_graphs.validation.path_ablation import ablate_path
 from sae_graphs.validation.settings import ValidationSettings
+from sae_graphs.validation.subjects import settings_of
 from sae_graphs.validation.validate import validate
 from tests.conftest import BridgeOf
 from tests.support.effect_graphs import effect_graph
@@ -344,6 +345,12 @@ def test_settings_and_options_are_not_both_given(
     settings = ValidationSettings(controls=5)
     with pytest.raises(SaeGraphsError, match="not both"):
         validate(tiny, graph, settings=settings, seed=3)
+
+
+def test_an_older_record_does_not_say_what_was_selected(graph: CausalGraph) -> None:
+    settings = {k: v for k, v in graph.run.settings.items() if k not in ("select", "budget")}
+    older = CausalGraph(replace(graph.run, settings=settings), graph.nodes, graph.edges)
+    assert settings_of(older) == settings_of(graph) and settings_of(older).select == "effect"
 
 
 def test_a_graph_without_edges(tiny: InstrumentedModel, graph: CausalGraph) -> None:
