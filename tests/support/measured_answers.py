@@ -8,10 +8,10 @@ import torch
 
 from sae_graphs.effects.answer.build import answer_graph
 from sae_graphs.effects.answer.experiment import Measured, measure_answer
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.features.reference import Reference
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
-from tests.support.effect_graphs import effect_settings
 from tests.support.models import PROMPT
 
 
@@ -28,7 +28,7 @@ def references(model: InstrumentedModel, seed: int = 0) -> list[Reference]:
 
 def measured_of(model: InstrumentedModel, prompt: str = PROMPT, **options: Any) -> Measured:
     """Every effect on the answer."""
-    return measure_answer(model, prompt, effect_settings(**options), references=references(model))
+    return measure_answer(model, prompt, GraphSettings(**options), references=references(model))
 
 
 def graph_of(model: InstrumentedModel, prompt: str = PROMPT, **options: Any) -> CausalGraph:
@@ -38,7 +38,7 @@ def graph_of(model: InstrumentedModel, prompt: str = PROMPT, **options: Any) -> 
         for name in ("effects", "partial", "progress", "intervention", "references")
         if name in options
     }
-    settings = effect_settings(**options)
+    settings = GraphSettings(**options)
     scope = model if settings.layers is None else model.between(*settings.layers)
     own.setdefault("references", references(scope))
     return answer_graph(model, prompt, settings, **own)

@@ -32,7 +32,6 @@ from sae_graphs.render.notebook import table_html
 from sae_graphs.render.pictures import marked_pictures
 from sae_graphs.text import token
 from sae_graphs.validation.answer.outcomes import MEANINGS, NULL_NAMES, SAME_NORM, names_of
-from sae_graphs.validation.answer.plots import scores_plot
 from sae_graphs.validation.answer.record_json import to_bytes
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit, Null
 from sae_graphs.validation.evidence_json import FILE_NAME
@@ -177,6 +176,8 @@ def _anchors(report: AnswerReport) -> list[str]:
 
 
 def _unit_blocks(unit: AnswerUnit, anchor: str, report: AnswerReport) -> Iterator[Block]:
+    from sae_graphs.validation.answer.plots import scores_plot  # marks and findings need no plots
+
     sign = "✓" if unit.supported else "~"
     badge = Badge("supported" if unit.supported else names_of(unit), sign)
     yield Heading(unit.name, 2, anchor, badge)
