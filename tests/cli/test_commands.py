@@ -114,9 +114,8 @@ def test_prompts_with_one_slug_get_two_folders(run: Commands, tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_local_model_with_local_saes(run: Commands, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
-    answer = run(
-        "graph", "the cat", *EFFECT, "--model", model, "--saes", saes, "--min-path-edges", "1"
-    )
+    options = ("--min-path-edges", "1", "--formats", "dot")
+    answer = run("graph", "the cat", *EFFECT, "--model", model, "--saes", saes, *options)
     assert answer.code == 0, answer.err
     (folder,) = (tmp_path / "outputs").iterdir()
     graph = CausalGraph.load(folder)

@@ -227,7 +227,7 @@ def test_ctrl_c_while_asking_draws_what_was_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = ("graph", "the cat", *EFFECT, *public, "--formats", "svg", "--out")
+    command = ("graph", "the cat", *EFFECT, *public, "--formats", "dot", "--out")
     assert run(*command, "plain", "--no-neuronpedia").code == 0
     plain = CausalGraph.load(tmp_path / "plain")
     knows_all(neuronpedia, plain)
