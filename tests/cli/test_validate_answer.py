@@ -13,7 +13,6 @@ from sae_graphs.validation import saved
 from sae_graphs.validation.answer import run
 from sae_graphs.validation.answer.records import AnswerReport
 from tests.support.commands import Commands
-from tests.support.effect_graphs import effect_settings
 from tests.support.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
 
 QUICK = ("--controls", "5", "--paths", "1")
@@ -31,12 +30,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `graph` writes it, of a tiny model, made by zero-ablation."""
     from sae_graphs.cli.outputs import write_run
     from sae_graphs.effects.answer.build import answer_graph
+    from sae_graphs.effects.settings import GraphSettings
     from sae_graphs.pretrained.loading import load
 
     root = tmp_path_factory.mktemp("tiny")
     saes = str(save_sae_folder(root / "saes"))
     model = load(str(save_model_folder(root / "model")), saes=saes)
-    graph = answer_graph(model, PROMPT, effect_settings(nodes=4), "zero", references=few(model))
+    graph = answer_graph(model, PROMPT, GraphSettings(nodes=4), "zero", references=few(model))
     write_run(root / "run", graph, formats=("dot", "html"), seconds=1.0, saes=saes)
     return root / "run"
 
