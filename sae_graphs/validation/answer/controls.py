@@ -30,7 +30,7 @@ from sae_graphs.validation.controls import LEAST_DISTINCT, TRIES, set_norms, sub
 
 Place = tuple[int, int]  # a layer's depth, a token's position
 
-LEFT_TO_CHANCE = 4  # sets of a place that the choice of the best match leaves to chance, at least
+LEFT_TO_CHANCE = 10  # sets of a place that the choice of the best match leaves to chance, at least
 ROUNDS = 8  # of drawing anew what was drawn before
 
 
