@@ -31,7 +31,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `graph` writes it, of a tiny model, made by zero-ablation."""
     from sae_graphs.cli.outputs import write_run
     from sae_graphs.effects.answer.build import answer_graph
-    from sae_graphs.effects.settings import GraphSettings
     from sae_graphs.pretrained.loading import load
 
     root = tmp_path_factory.mktemp("tiny")
