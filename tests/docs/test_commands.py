@@ -95,7 +95,7 @@ def test_the_documents_do_all_that_they_say(
 ) -> None:
     (tmp_path / "corpus.txt").write_text("the cat sat on the mat and the dog ran\n" * 30)
     (tmp_path / "prompts.txt").write_text("Copyright (C\nThe Bosworth manual. Copyright (C\n")
-    save(Annotations(pins=(FeatureId("3", 988),)), tmp_path / "annotations.json")
+    save(Annotations(pins=(FeatureId("3", 696, 3),)), tmp_path / "annotations.json")
     save_model_folder(tmp_path / "model")
     save_sae_folder(tmp_path / "saes")
     for stack in HUB_STACKS:
