@@ -85,15 +85,7 @@ def places_of(clean: CleanRun, settings: GraphSettings) -> Places:
     device = clean.logits.device
     positions = torch.arange(n, device=device)
     read = settings.read
-    if read == "all":
-        reads = positions
-    elif -n <= read < n:
-        reads = positions[read % n][None]
-    else:
-        raise SaeGraphsError(
-            f"read position {read} is outside the prompt of {n} tokens; expected "
-            f"0 to {n - 1}, or negative from the end"
-        )
+    reads = positions if read == "all" else positions[read_at(read, n)][None]
     if settings.ablate == "read":
         ablated = positions == reads[-1]
     else:
@@ -105,6 +97,16 @@ def places_of(clean: CleanRun, settings: GraphSettings) -> Places:
             "add --ablate-first, or --ablate read, or read another token"
         )
     return Places(ablated, reads, each=settings.ablate == "each")
+
+
+def read_at(read: int, n_tokens: int) -> int:
+    """A position counted from the start; raises `SaeGraphsError` where it is outside the prompt."""
+    if not -n_tokens <= read < n_tokens:
+        raise SaeGraphsError(
+            f"read position {read} is outside the prompt of {n_tokens} tokens; expected "
+            f"0 to {n_tokens - 1}, or negative from the end"
+        )
+    return read % n_tokens
 
 
 def ablations_of(
@@ -149,9 +151,14 @@ def pinned(ablations: Ablations, pin: Sequence[FeatureId], label: str) -> Ablati
         if feature.position is not None:
             found &= first == feature.position
         if not found.any():
-            raise UnknownFeatureError(
-                f"pinned feature {feature} is inactive at every ablated position of this "
-                "prompt, so ablating it changes nothing; pin a feature that is active"
-            )
+            raise inactive_pin(feature)
         chosen |= found
     return ablations.chosen(chosen)
+
+
+def inactive_pin(feature: FeatureId) -> UnknownFeatureError:
+    """The error for a pinned feature that no ablation of this prompt changes."""
+    return UnknownFeatureError(
+        f"pinned feature {feature} is inactive at every ablated position of this prompt, so "
+        "ablating it changes nothing; pin a feature that is active"
+    )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations, Places, ablations_of, pinned, places_of
 from sae_graphs.effects.arrays import Effects
@@ -23,6 +24,7 @@ from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel, with_saes
 from sae_graphs.model.interventions import ZERO, Intervention, resample, scale
+from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.next_token import token_id
 
 Progress = Callable[[int, int], None]
@@ -229,8 +231,8 @@ def chosen_outputs(
     """
     if not settings.has_outputs:
         return ()
-    logits = clean.logits[read].float()
-    probabilities = logits.softmax(-1)
+    logits = clean.logits[read]
+    probabilities = logits.float().softmax(-1)
     contrast = None if settings.contrast is None else token_id(model, settings.contrast)
     ids = [token_id(model, text) for text in settings.target]
     if not ids:
@@ -238,14 +240,19 @@ def chosen_outputs(
     ids = sorted(set(ids) - {contrast}, key=lambda i: (-float(probabilities[i]), i))
     if not ids:
         raise SaeGraphsError("the contrast is the only target; give another token to compare")
+    return tuple(output_token(model, logits, i, contrast) for i in ids)
+
+
+def output_token(
+    model: LanguageModel, logits: Tensor, token_id: int, contrast: int | None
+) -> OutputToken:
+    """A token with its clean logit among `logits` `[V]`, less the contrast's, and probability."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     minus = 0.0 if contrast is None else float(logits[contrast])
-    return tuple(
-        OutputToken(
-            token_id=i,
-            token=model.token_string(i),
-            logit=float(logits[i]) - minus,
-            probability=float(probabilities[i]),
-            contrast=None if contrast is None else model.token_string(contrast),
-        )
-        for i in ids
+    return OutputToken(
+        token_id=token_id,
+        token=model.token_string(token_id),
+        logit=float(logits[token_id]) - minus,
+        probability=float(logits.softmax(-1)[token_id]),
+        contrast=None if contrast is None else model.token_string(contrast),
     )

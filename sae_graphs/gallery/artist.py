@@ -30,7 +30,7 @@ from sae_graphs.render.palette import DARK, LIGHT
 from sae_graphs.render.picture.layout import Box, layout
 from sae_graphs.render.style import EffectScale
 from sae_graphs.runs import REPORT, VALIDATION
-from sae_graphs.validation.report.marks import findings_of
+from sae_graphs.validation.report.marks import all_findings
 
 LISTED = 200  # other runs in the bar's list
 _BODY = re.compile(r"<body\b[^>]*>")
@@ -217,7 +217,7 @@ def explorer(run: Run, others: Iterable[Run]) -> Page:
     html = page(
         graph,
         annotations=said,
-        findings=() if report is None else findings_of(report),
+        findings=() if report is None else all_findings(report),
         report=f"{VALIDATION}/{REPORT}" if has_report(run) else None,
     )
     bar = _bar(run, others, [text for text in (left_out, unread) if text])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ from sae_graphs.render.document.templates import filled
 from sae_graphs.render.marks import CHECK
 from sae_graphs.runs import REPORT, VALIDATION
 from sae_graphs.text import shortened, visible
+from sae_graphs.validation.answer.outcomes import MEANINGS as OUTCOMES
 from sae_graphs.validation.judging import MEANINGS
 from sae_graphs.words import counted, percent
 
@@ -121,11 +122,13 @@ def _badges(card: Card) -> Iterator[Badge]:
     total = sum(card.verdicts.values())
     supported = card.verdicts.get("supported", 0)
     words = f"{f'{CHECK} ' if supported else ''}{supported} of {total} supported"
-    yield Badge(words, "supported" if supported else "", MEANINGS["supported"])
-    for kind, meaning in MEANINGS.items():
+    is_answer = card.record is not None and card.record.answer is not None
+    meanings: Mapping[Any, str] = OUTCOMES if is_answer else MEANINGS
+    yield Badge(words, "supported" if supported else "", meanings["supported"])
+    for kind in dict.fromkeys((*meanings, *card.verdicts)):
         count = card.verdicts.get(kind, 0)
         if kind != "supported" and count:
-            yield Badge(f"{count} {kind}", title=meaning)
+            yield Badge(f"{count} {kind}", title=meanings.get(kind, ""))
 
 
 def _told(card: Card) -> Iterator[str]:

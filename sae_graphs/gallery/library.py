@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -27,8 +26,7 @@ from sae_graphs.gallery.runs import (
 from sae_graphs.gallery.skeleton import Page
 from sae_graphs.runs import ANNOTATIONS, GRAPH, RECORD, REPORT, VALIDATION
 from sae_graphs.validation import evidence_json
-from sae_graphs.validation.judging import VerdictKind
-from sae_graphs.validation.verdicts import verdict
+from sae_graphs.validation.report.marks import kinds_in
 
 KEPT = 2**26  # characters of pages and pictures that are kept
 
@@ -145,9 +143,7 @@ def _full_card(run: Run, created: float) -> Card:
     graph = graph_of(run)
     report, unread = report_of(run, graph)
     said, _ = annotations_of(run, graph)
-    counts: Counter[VerdictKind] | None = None
-    if report is not None:
-        counts = Counter(verdict(unit, report).kind for unit in report.units)
+    counts = None if report is None else kinds_in(report)
     outputs = sum(node.feature.is_output for node in graph.nodes)
     features = sum(node.feature.is_feature for node in graph.nodes)
     return Card(

@@ -17,9 +17,9 @@ from sae_graphs.graph.annotations import load as load_annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.runs import ANNOTATIONS, GRAPH, REPORT, VALIDATION
-from sae_graphs.validation import evidence_json
+from sae_graphs.validation import evidence_json, saved
+from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
-from sae_graphs.validation.judging import VerdictKind
 from sae_graphs.validation.report.marks import is_of
 
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
@@ -63,7 +63,7 @@ class Card:
     features: int = 0
     outputs: int = 0
     edges: int = 0
-    verdicts: Mapping[VerdictKind, int] | None = None
+    verdicts: Mapping[str, int] | None = None
     has_report: bool = False
     unread: str | None = None
     problem: str | None = None
@@ -151,13 +151,15 @@ def annotations_of(run: Run, graph: CausalGraph) -> tuple[Annotations, str | Non
         return NO_ANNOTATIONS, f"{ANNOTATIONS} is left out: {brief(problem, run)}"
 
 
-def report_of(run: Run, graph: CausalGraph) -> tuple[ValidationReport | None, str | None]:
+def report_of(
+    run: Run, graph: CausalGraph
+) -> tuple[ValidationReport | AnswerReport | None, str | None]:
     """What validation found of this graph, and why it is left out, where it is."""
     names = (VALIDATION, evidence_json.FILE_NAME)
     if plain_file(run, names) is None:
         return None, None
     try:
-        report = evidence_json.load(readable_file(run, names))
+        report = saved.load(readable_file(run, names))
     except SaeGraphsError as problem:
         return None, f"the validation is left out: {brief(problem, run)}"
     if not is_of(report, graph):

@@ -12,6 +12,8 @@ from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
 
+MEDIATES = 0.5, 1.5  # the shares of a source's effect that speak for a path along which they flow
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -102,7 +104,7 @@ class AnswerPath:
 class AnswerRecord:
     """The answer of a run: its first output token.
 
-    `score` is clean, in nats; `probability` the token's own. Of `measured` features at tokens,
+    `score` is clean, in nats. Of `measured` features at tokens,
     `exact` ones were ablated, the others estimated by gradients and passed over. `dense` are the
     strongest of those left out, `paths` those that carry most, `stranded` kept features from which
     no edge leads on. A graph of other nodes than its run's, drawn from saved effects, has neither
@@ -110,7 +112,6 @@ class AnswerRecord:
     """
 
     score: float
-    probability: float
     measured: int
     exact: int
     coverage: Coverage | None
@@ -121,8 +122,6 @@ class AnswerRecord:
 
     def __post_init__(self) -> None:
         _check_finite(self)
-        if not 0 <= self.probability <= 1:
-            raise SaeGraphsError(f"the answer's probability is {self.probability}")
 
 
 def _check_finite(record: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
+from sae_graphs.graph.answer import MEDIATES
 from sae_graphs.validation.evidence import Mediation, PromptResult, UnitReport, ValidationReport
 from sae_graphs.validation.judging import (
     LEAST_RATIO,
@@ -42,7 +43,6 @@ from sae_graphs.words import (
     times,
 )
 
-CARRIED = 0.5, 1.5  # the shares of a source's effect that speak for a path
 ALONE = 0.5  # a feature that accounts for so much of the joint change is named
 
 
@@ -266,7 +266,7 @@ def own_prompt_words(unit: UnitReport, *, supported: bool) -> list[str]:
 
 def _is_carried(found: Mediation) -> bool:
     """True where most of what the sources do, and not much more, comes along the features."""
-    return found.fraction is not None and CARRIED[0] <= found.fraction <= CARRIED[1]
+    return found.fraction is not None and MEDIATES[0] <= found.fraction <= MEDIATES[1]
 
 
 def _flow_words(found: Mediation, unit: UnitReport) -> str:
@@ -287,7 +287,7 @@ def _flow_words(found: Mediation, unit: UnitReport) -> str:
     if found.fraction < 0:
         return f"{opening}: what flows {where} goes the other way ({size})"
     along = where if path or not _is_carried(found) else "through them"
-    against = "; the rest works against it" if found.fraction > CARRIED[1] else ""
+    against = "; the rest works against it" if found.fraction > MEDIATES[1] else ""
     return f"{opening}: {size} flows {along}{against}"
 
 

@@ -30,6 +30,7 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
 from sae_graphs.runs import EFFECTS, folder_for
 from tests.support.commands import Commands
+from tests.support.damage import change, with_first
 from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.models import PROMPT
 from tests.support.slow import examples, first, only
@@ -339,27 +340,6 @@ def test_effects_of_another_run(tiny: InstrumentedModel, saved: Saved, tmp_path:
             replot(saved[1])
     effect_graph(tiny, PROMPT, top_k=3).save(saved[1])  # another choice of the same effects
     assert measured(replot(saved[1], top_k=8)) == measured(saved[0])
-
-
-def change(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        from safetensors import safe_open
-
-        with safe_open(file, framework="np") as held:
-            about = held.metadata()
-        tensors = {key: value.copy() for key, value in load_file(file).items()}
-        tensors[name] = edit(tensors[name])
-        save_file(tensors, file, metadata=about)
-
-    return damage
-
-
-def with_first(value: float) -> Callable[[Any], Any]:
-    def edit(column: Any) -> Any:
-        column[0] = value
-        return column
-
-    return edit
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

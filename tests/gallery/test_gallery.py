@@ -24,10 +24,14 @@ from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page, prompt_html
 from sae_graphs.graph.annotations import Annotations, save
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
+from sae_graphs.validation.answer.record_json import to_bytes
 from tests.support import evidence
+from tests.support.answer_graphs import answer_graph
+from tests.support.answers import answer_report, graph_unit, path_unit
 from tests.support.rich_graphs import graph_of as made
 from tests.support.rich_graphs import hostile, large, record, resolved, two_components, two_edges
-from tests.support.saved_runs import HOSTILE_NAME, Site, over, write_run
+from tests.support.saved_runs import HOSTILE_NAME, Site, over, served, write_run
 from tests.support.slow import first
 
 
@@ -255,6 +259,25 @@ def test_verdicts_are_counted_in_words(site: Site) -> None:
     explorer = site.ask("/run/validated/").text
     assert "validation/validation.html" in explorer
     assert "Graph 1, path 1" in explorer  # the findings
+
+
+def test_what_was_found_of_an_answer_graph_is_counted_and_shown(tmp_path: Path) -> None:
+    """One unit is supported; another is of features that are not necessary."""
+    features = (FeatureId("0", 1, 1), FeatureId("1", 2, 1))
+    units = (
+        graph_unit(features=features),
+        path_unit(features=features, p=(0.4, 0.4, 0.4)),
+    )
+    run = write_run(tmp_path / "runs" / "answer", answer_graph())
+    (run / "validation").mkdir()
+    (run / "validation" / "validation.json").write_bytes(to_bytes(answer_report(*units)))
+    (card,) = Library(tmp_path / "runs").cards()
+    assert card.unread is None
+    assert card.verdicts == {"supported": 1, "not necessary, mediates": 1}
+    with served(tmp_path / "runs") as site:
+        shown = article(site.ask("/").text, "answer")
+        assert "✓ 1 of 2 supported" in shown and "1 not necessary, mediates" in shown
+        assert "Path 1" in site.ask("/run/answer/").text  # the findings
 
 
 def test_the_newest_comes_first(site: Site) -> None:

@@ -82,7 +82,6 @@ def answer_run(
         "outputs": (OutputToken(7, answer, 4.5, 0.9, contrast),),
         "answer": AnswerRecord(
             score=4.0,
-            probability=0.9,
             measured=40,
             exact=40,
             coverage=COVERAGE,

@@ -130,7 +130,6 @@ def _record(
 
 def _answer_record(found: Measured, shape: Circuit, names: Names) -> AnswerRecord:
     asked, table = found.asked, found.table
-    probability = float(asked.answer.probability(asked.clean.logits[asked.read]))
     kept = {str(names.of(spot)) for spot in shape.kept}
     folded = [feature for feature in strongest_dense(found, names) if feature.feature not in kept]
     paths = [
@@ -139,7 +138,6 @@ def _answer_record(found: Measured, shape: Circuit, names: Names) -> AnswerRecor
     ]
     return AnswerRecord(
         score=asked.score,
-        probability=probability,
         measured=found.shortlist.total,
         exact=found.shortlist.exact,
         missed=found.shortlist.missed,

@@ -9,18 +9,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_graphs.effects.ablations import ablations_of
+from sae_graphs.effects.ablations import ablations_of, inactive_pin, read_at
 from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
 from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.answer.table import Shortlist, measured_table
-from sae_graphs.effects.experiment import Experiment, Progress, chosen_intervention, in_scope
+from sae_graphs.effects.experiment import (
+    Experiment,
+    Progress,
+    chosen_intervention,
+    in_scope,
+    output_token,
+)
 from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.saving import key_of
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.reference import Reference, mean_intervention, references_of
-from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.answer import answer_of
 from sae_graphs.model.instrument import InstrumentedModel, with_saes
 from sae_graphs.model.interventions import Intervention
@@ -95,7 +100,8 @@ def prepare_answer(
     ablations = tuple(
         ablations_of(clean, depth, places, used) for depth in range(len(scope.stack.layers))
     )
-    experiment = Experiment(scope, clean, places, ablations, (_output(asked),), used, settings)
+    output = output_token(scope, clean.logits[read], answer.token_id, answer.contrast)
+    experiment = Experiment(scope, clean, places, ablations, (output,), used, settings)
     dense = tuple(
         references[depth].dense.to(found.features.device)[found.features]
         for depth, found in enumerate(ablations)
@@ -120,10 +126,7 @@ def pinned_spots(found: Measured) -> list[Spot]:
         if pin.position is not None:
             rows &= ablations.positions == pin.position
         if not rows.any():
-            raise UnknownFeatureError(
-                f"pinned feature {pin} is inactive at every ablated position of this prompt, so "
-                "ablating it changes nothing; pin a feature that is active"
-            )
+            raise inactive_pin(pin)
         pinned += [found.table.spot(ablations.depth, row) for row in rows.nonzero()[:, 0].tolist()]
     return pinned
 
@@ -133,29 +136,11 @@ def pinned_spots(found: Measured) -> list[Spot]:
 
 def _read_of(n_tokens: int, settings: GraphSettings) -> int:
     """The position whose next token is asked for; raises where no token before it is ablated."""
-    read = settings.read
-    if not isinstance(read, int) or not -n_tokens <= read < n_tokens:
-        raise SaeGraphsError(
-            f"read position {read} is outside the prompt of {n_tokens} tokens; expected "
-            f"0 to {n_tokens - 1}, or negative from the end"
-        )
-    if read % n_tokens == 0:
+    assert isinstance(settings.read, int), "settings of an answer graph have seen to it"
+    read = read_at(settings.read, n_tokens)
+    if read == 0:
         raise SaeGraphsError(
             "the token that is read is the first, and there no feature is ablated: give a longer "
             "prompt, or read another token, or select='effect' (--select effect)"
         )
-    return read % n_tokens
-
-
-def _output(asked: Asked) -> OutputToken:
-    """The answer as an output token: its logit, minus the contrast's where there is one."""
-    model, clean, (own, other), read = asked
-    logits = clean.logits[read].float()
-    minus = 0.0 if other is None else float(logits[other])
-    return OutputToken(
-        token_id=own,
-        token=model.token_string(own),
-        logit=float(logits[own]) - minus,
-        probability=float(asked.answer.probability(clean.logits[read])),
-        contrast=None if other is None else model.token_string(other),
-    )
+    return read

@@ -17,6 +17,7 @@ from sae_graphs.effects.answer.circuit import Circuit, Spot
 from sae_graphs.effects.answer.measure import Asked
 from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.exact import changed_rows
+from sae_graphs.graph.answer import MEDIATES
 from sae_graphs.model.joint import (
     Edit,
     Selected,
@@ -29,7 +30,6 @@ from sae_graphs.model.joint import (
 )
 
 PATHS = 3
-MEDIATES = (0.5, 1.5)  # shares of the first feature's effect between which a path mediates it
 CANDIDATES = 64  # paths that are patched, of those that the narrowest edge promises most of
 DIVERSE = 0.5  # of a path's features may be in another that was taken
 
@@ -105,30 +105,19 @@ def _along(asked: Asked, table: Table, paths: Sequence[Path]) -> list[float]:
     """`flows_along` of paths that begin, and end, at the same layers."""
     model, clean, answer, read = asked
     start, length = paths[0][0].depth, len(paths[0])
-    before, found = answer.score(clean.logits[read]), []
+    before, found, stream = answer.score(clean.logits[read]), [], clean.streams[start]
     for first, stop in packs(model, clean, len(paths)):
         part = paths[first:stop]
         ablations = table.of([path[0] for path in part])
         edits: dict[int, Edit] = {start: becoming_rows(changed_rows(model, clean, ablations))}
         for step in range(1, length):
-            free = chosen_at([path[step] for path in part], len(clean), clean.logits.device)
-            edits[start + step] = holding_others(model, clean, start + step, free)
+            free = selected([path[step : step + 1] for path in part], len(clean), stream.device)
+            edits[start + step] = holding_others(model, clean, start + step, free[start + step])
         for depth in range(start + length, len(model.stack.layers)):
             edits[depth] = holding_features(model, clean, depth)
         ran = run_edits(model, clean, edits, len(part), read)
         found += (answer.score(logits_of(model, clean, ran, read)) - before).tolist()
     return found
-
-
-def chosen_at(spots: Sequence[Spot], n_tokens: int, device: torch.device) -> Selected:
-    """One feature at one token a copy, all of one layer."""
-    features, which = torch.tensor([s.feature for s in spots], device=device).unique(
-        return_inverse=True
-    )
-    chosen = torch.zeros(len(spots), n_tokens, len(features), dtype=torch.bool, device=device)
-    at = torch.tensor([spot.position for spot in spots], device=device)
-    chosen[torch.arange(len(spots), device=device), at, which] = True
-    return Selected(features, chosen)
 
 
 def selected(

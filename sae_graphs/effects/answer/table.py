@@ -26,7 +26,8 @@ from sae_graphs.effects.partial import Partial
 MINUTES = 5.0  # that measuring may take, unless told how many to measure
 ALWAYS = 2000  # so many are measured whatever the time
 TIMED = 8  # ablations of each layer that time is foretold from
-CHECKED = 64  # of those that are passed over, drawn at random and measured
+CHECKED = 64  # of those that are passed over, drawn at random and measured, at most
+SPARED = 4  # one in so many of what is measured goes to them
 
 
 class Shortlist(NamedTuple):
@@ -108,7 +109,7 @@ def affordable(asked: Asked, ablations: Sequence[Ablations]) -> int:
 def shortlist(guessed: Sequence[Tensor], allowed: int) -> tuple[list[Tensor], list[Tensor]]:
     """Masks `[S]` of the layers: those of the largest |estimate|, and a sample of the others."""
     sizes = torch.cat([each.abs() for each in guessed])
-    drawn = min(CHECKED, len(sizes) - allowed, allowed)
+    drawn = min(CHECKED, len(sizes) - allowed, max(allowed // SPARED, 1))
     order = sizes.argsort(descending=True, stable=True)
     likely = torch.zeros_like(sizes, dtype=torch.bool)
     likely[order[: allowed - drawn]] = True

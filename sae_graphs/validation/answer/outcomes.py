@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sae_graphs.graph.answer import MEDIATES
 from sae_graphs.significance import TIE, adjusted
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit, Null, NullKind, Outcome
 from sae_graphs.validation.judging import SIGNIFICANT
-from sae_graphs.validation.verdicts import CARRIED
 from sae_graphs.words import amount, counted, p_value, probability, share, target_said
 
 SAME_NORM: tuple[NullKind, ...] = ("scaled", "directions")
@@ -33,8 +33,8 @@ MEANINGS = {
         f"sets are kept in its place (p ≤ {SIGNIFICANT})"
     ),
     "mediates": (
-        f"{CARRIED[0]:.0%} to {CARRIED[1]:.0%} of what its first feature does to the answer flows "
-        "along the path alone"
+        f"{MEDIATES[0]:.0%} to {MEDIATES[1]:.0%} of what its first feature does to the answer "
+        "flows along the path alone"
     ),
     "supported": "necessary and, if it is a path, mediates",
 }
@@ -106,7 +106,7 @@ def _sufficient(unit: AnswerUnit) -> bool | None:
 
 def _mediates(unit: AnswerUnit) -> bool | None:
     part = None if unit.flow is None else unit.flow.share
-    return None if part is None else CARRIED[0] - TIE <= part <= CARRIED[1] + TIE
+    return None if part is None else MEDIATES[0] - TIE <= part <= MEDIATES[1] + TIE
 
 
 # -- in words --------------------------------------------------------------------------------------

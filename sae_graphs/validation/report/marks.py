@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from pathlib import Path
 
 from sae_graphs.errors import GraphFileError
@@ -16,6 +17,7 @@ from sae_graphs.render.pictures import html
 from sae_graphs.runs import PAGE, REPORT, VALIDATION
 from sae_graphs.validation import evidence_json, saved
 from sae_graphs.validation.answer import report as answer_report
+from sae_graphs.validation.answer.outcomes import names_of
 from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import UnitReport, ValidationReport
 from sae_graphs.validation.judging import VerdictKind
@@ -154,6 +156,18 @@ def _findings(folder: Path, graph: CausalGraph) -> tuple[Finding, ...]:
     if not is_of(report, graph):
         _log.warning("%s is of another graph, and left out of %s; validate again", file, PAGE)
         return ()
+    return all_findings(report)
+
+
+def all_findings(report: ValidationReport | AnswerReport) -> tuple[Finding, ...]:
+    """`findings_of` a report on either kind of graph."""
     if isinstance(report, AnswerReport):
         return answer_report.findings_of(report)
     return findings_of(report)
+
+
+def kinds_in(report: ValidationReport | AnswerReport) -> Counter[str]:
+    """How many components and paths are supported, and what the others are."""
+    if isinstance(report, AnswerReport):
+        return Counter("supported" if unit.supported else names_of(unit) for unit in report.units)
+    return Counter(verdict(unit, report).kind for unit in report.units)

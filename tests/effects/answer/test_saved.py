@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import sae_graphs as sg
 from sae_graphs.effects.answer import saving
@@ -27,6 +26,7 @@ from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.runs import EFFECTS
 from tests.support.commands import Commands
+from tests.support.damage import change, with_first
 from tests.support.effect_graphs import effect_graph
 from tests.support.measured_answers import graph_of, measured_of, references
 from tests.support.models import OTHER_PROMPT, PROMPT
@@ -248,25 +248,6 @@ def test_without_saved_effects_or_with_those_of_another(
     effect_graph(tiny, PROMPT).save(saved[1])
     with pytest.raises(GraphFileError, match="schema"):
         replot(saved[1])
-
-
-def change(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        with safe_open(file, framework="np") as held:
-            about = held.metadata()
-        tensors = {key: value.copy() for key, value in load_file(file).items()}
-        tensors[name] = edit(tensors[name])
-        save_file(tensors, file, metadata=about)
-
-    return damage
-
-
-def with_first(value: float) -> Callable[[Any], Any]:
-    def edit(column: Any) -> Any:
-        column.reshape(-1)[0] = value
-        return column
-
-    return edit
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
