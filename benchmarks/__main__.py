@@ -24,6 +24,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # all weights are made here
 class Only(StrEnum):
     """Parts that can be measured by themselves."""
 
+    ANSWER = "answer"
     VALIDATION = "validation"
 
 
@@ -43,9 +44,10 @@ def main(
 
     from benchmarks import plan as plans
     from benchmarks.alone import merge
+    from benchmarks.answer_table import answer_sheet
     from benchmarks.measure import machine
     from benchmarks.progress import Progress as Kept
-    from benchmarks.run import measure_plan, precisions, validated_in
+    from benchmarks.run import answered_in, measure_plan, precisions, validated_in
     from benchmarks.shapes import make_shapes
     from benchmarks.table import precision_sheet, sheets, with_ratios
     from benchmarks.validation_table import validation_sheet
@@ -70,22 +72,31 @@ def main(
             lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total
             ),
-            only_validation=only is not None,
+            only=None if only is None else only.value,
         )
     name = "results" if plan is plans.FULL else f"results-{plan.name}"
-    validated = validated_in(plan, results, described)
+    parts = {
+        Only.ANSWER: (answered_in, answer_sheet),
+        Only.VALIDATION: (validated_in, validation_sheet),
+    }
     if only is not None:
-        sheet = validation_sheet(validated)
+        found_in, sheet_of = parts[only]
+        part = found_in(plan, results, described)
+        sheet = sheet_of(part)
         console.print(sheet.rich(), highlight=False)
-        merge(out, name, only.value, validated, sheet)
+        merge(out, name, only.value, part, sheet)
         console.print(f"put into {name}.json and {name}.md")
         return
     for cell in (*plan.cells, *plan.shaped):
         results[cell.key] = with_ratios(results[cell.key])
-    shown = [*sheets(plan, results, described), validation_sheet(validated)]
+    beside = {each: found_in(plan, results, described) for each, (found_in, _) in parts.items()}
+    shown = [*sheets(plan, results, described), *(parts[each][1](beside[each]) for each in beside)]
     for sheet in shown:
         console.print(sheet.rich(), highlight=False)
-    summary = {**_summary(plan, results, described), "validation": validated}
+    summary = {
+        **_summary(plan, results, described),
+        **{each.value: beside[each] for each in beside},
+    }
     write_text(out / f"{name}.json", json.dumps(summary, indent=1) + "\n")
     write_text(out / f"{name}.md", "\n".join(sheet.markdown() for sheet in shown))
     console.print(f"wrote {name}.json and {name}.md")

@@ -63,9 +63,9 @@ class Answered(NamedTuple):
     prompt: str = "When Mary and John went to the store, John gave a drink to"
     tokens: int = 16
     active: int = 40
-    of: int = 40
-    passes: int = 20
-    budget: float = 60.0
+    of: int = 8
+    passes: int = 10
+    budget: float = 120.0
 
 
 class Plan(NamedTuple):
@@ -154,7 +154,7 @@ QUICK = Plan(
     _shaped(ACTIVE, 2, SMALL, SMALL._replace(n_features=24_576)),
     2,
     Validated(("Copyright (C",), units=10, controls=200, threads=(1,), passes=20),
-    Answered(of=200, passes=5, budget=10),
+    Answered(of=64, passes=5, budget=5),
 )
 
 SMALLEST = Plan(

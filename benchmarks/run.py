@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.answer import bundled_case, shaped_case, time_answer
 from benchmarks.floor import Floor
 from benchmarks.measure import Method, Run, Timing, interleaved, profile_of
 from benchmarks.memory import memory_in_child
@@ -58,11 +59,12 @@ class Made:
 
 @torch.no_grad()
 def measure_plan(
-    plan: Plan, threads: int, progress: Progress, told: Told, *, only_validation: bool = False
+    plan: Plan, threads: int, progress: Progress, told: Told, *, only: str | None = None
 ) -> dict[str, Any]:
-    """Results by step, those of an earlier, interrupted run included."""
+    """Results by step, those of an earlier, interrupted run included; of one part, or all."""
     torch.set_num_threads(threads)
-    steps = validation_steps(plan) if only_validation else steps_of(plan, threads)
+    parts = {"validation": validation_steps, "answer": answer_steps}
+    steps = steps_of(plan, threads) if only is None else parts[only](plan)
     for done, step in enumerate(steps):
         told(step.name, done, len(steps))
         if step.name not in progress.found:
@@ -88,7 +90,20 @@ def steps_of(plan: Plan, threads: int) -> list[Step]:
         Step(cell.key, partial(_timed, made, cell.sizes or plan.sizes, cell))
         for cell in plan.shaped
     ]
-    return [*steps, *validation_steps(plan)]
+    return [*steps, *answer_steps(plan), *validation_steps(plan)]
+
+
+def answer_steps(plan: Plan) -> list[Step]:
+    """Effects on the answer: on the bundled model, and at the shapes of the plan."""
+    asked = plan.answered
+
+    def shaped() -> dict[str, Any]:
+        return time_answer(shaped_case(make_shapes(plan.sizes), asked), asked)
+
+    return [
+        Step("answer bundled", lambda: time_answer(bundled_case(asked.prompt), asked)),
+        Step("answer shapes", shaped),
+    ]
 
 
 def validation_steps(plan: Plan) -> list[Step]:
@@ -97,6 +112,11 @@ def validation_steps(plan: Plan) -> list[Step]:
         Step(f"validation {prompt}", partial(time_validation, prompt, plan.validated))
         for prompt in plan.validated.prompts
     ]
+
+
+def answered_in(plan: Plan, results: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
+    """What was found of effects on the answer, and where."""
+    return {"machine": machine, "cases": [results[step.name] for step in answer_steps(plan)]}
 
 
 def validated_in(plan: Plan, results: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
