@@ -40,7 +40,7 @@ def steps_between(start: StreamPoint, stop: StreamPoint) -> list[Step]:
 
 
 PACK_ROWS = 512  # rows run at once: more gain nothing on a CPU, and share no attention
-MOST = 0.5  # of all rows of the copies: where more are run, whole copies are cheaper
+MOST = 0.75  # of all rows of the copies: where more are run, whole copies are cheaper
 
 
 class Replay:
