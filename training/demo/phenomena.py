@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.files import write_atomically
 from sae_graphs.schema import plain, rebuilt
+from sae_graphs.validation.answer.records import NullKind
 from sae_graphs.validation.settings import ValidationSettings
 from training.demo.corpus.case import Case
 from training.demo.corpus.stream import held_out_cases
@@ -55,7 +56,8 @@ CONTROL_SETS = 20  # random sets of the same layers and tokens in the place of t
 DIGITS = 6  # kept of every number
 FILE_NAME = "phenomena.json"
 SETTINGS = ValidationSettings(quick=True, controls=100)
-OTHERS = ValidationSettings(quick=True, controls=50, paths=0)  # for the rules beside the first
+OTHERS = ValidationSettings(quick=True, controls=39, paths=0)  # for the rules beside the first
+NULLS: tuple[NullKind, ...] = ("matched", "scaled", "directions")  # against which a graph is held
 LIBRARIES = ("torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "numpy")
 
 Told = Callable[[str, int, int], None]
@@ -87,7 +89,8 @@ class Ruled:
     `without_few`, `without` are the scores without the 4 and the 16 strongest supporters, and
     `controls_below` the share of random sets of the few's layers and tokens without which the score
     is below 0. `alone`: the scores with the 4, 16, 64, 128 strongest kept of all rarely-on ones.
-    `necessary` and `sufficient` are validation's outcomes for the graph of the 16 strongest.
+    `necessary` and `sufficient` are validation's outcomes for the graph of the 16 strongest, `p`
+    those against each of the `NULLS`, None where it could not be drawn.
     """
 
     rule: str
@@ -99,6 +102,7 @@ class Ruled:
     alone: tuple[float, ...]
     necessary: bool | None
     sufficient: bool | None
+    p: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -222,6 +226,7 @@ def ask(model: InstrumentedModel, question: Question) -> Asked:
     """Every rule's strongest features in one prompt, and the default graph."""
     import torch
 
+    from sae_graphs.effects.answer.build import graph_of
     from sae_graphs.effects.answer.coverage import scores_without
     from sae_graphs.effects.answer.experiment import measure_answer
     from sae_graphs.effects.settings import GraphSettings
@@ -232,13 +237,15 @@ def ask(model: InstrumentedModel, question: Question) -> Asked:
         asked = found.asked
         assert asked.answer.token_id == question.token_id, question.prompt
         (without_any,) = scores_without(asked, [found.table.rare()], found.experiment.intervention)
-        rules, drawn = [], None
-        for rule in RULES:
+        spots = ranked(model, found, "answer")
+        graph = graph_of(found, spots[:NODES])
+        report = validated(model, graph, SETTINGS)
+        drawn = drawn_of(graph, report, asked.read)
+        rules = [ruled(found, question, "answer", spots, report.units[0])]
+        for rule in RULES[1:]:
             spots = ranked(model, found, rule)
-            graph, report = tested(model, found, spots, SETTINGS if rule == "answer" else OTHERS)
-            drawn = drawn or drawn_of(graph, report, asked.read)
+            report = validated(model, without_edges(found, graph, spots[:NODES]), OTHERS)
             rules.append(ruled(found, question, rule, spots, report.units[0]))
-    assert drawn is not None
     eligible, n = question.deciding, question.tokens
     return Asked(
         prompt=question.prompt,
@@ -295,16 +302,27 @@ def _loudest(model: InstrumentedModel, found: Measured) -> list[Spot]:
     return spots
 
 
-def tested(
-    model: InstrumentedModel, found: Measured, spots: Sequence[Spot], settings: ValidationSettings
-) -> tuple[CausalGraph, AnswerReport]:
-    """The graph of the 16 strongest, and its validation."""
-    from sae_graphs.effects.answer.build import graph_of
+def without_edges(found: Measured, graph: CausalGraph, spots: Sequence[Spot]) -> CausalGraph:
+    """Other features of the same run as a graph, to be ablated together."""
+    from sae_graphs.effects.answer.drawn import Names
+    from sae_graphs.graph.graph import assemble
+    from sae_graphs.graph.records import Node
+
+    names, answer = Names(found.experiment.labels), graph.run.answer
+    assert answer is not None
+    nodes = [Node(names.of(spot), found.table.activation(spot)) for spot in spots]
+    return assemble(replace(graph.run, answer=replace(answer, paths=(), stranded=())), nodes, [])
+
+
+def validated(
+    model: InstrumentedModel, graph: CausalGraph, settings: ValidationSettings
+) -> AnswerReport:
+    """What validation finds of an answer graph."""
     from sae_graphs.validation.validate import validate
 
-    graph = graph_of(found, spots[:NODES])
-    report = validate(model, graph, settings=settings)
-    return graph, report  # type: ignore[return-value]  # an answer graph has an answer's report
+    return validate(  # type: ignore[return-value]  # an answer graph has an answer's report
+        model, graph, settings=settings
+    )
 
 
 def ruled(
@@ -336,6 +354,7 @@ def ruled(
         alone=tuple(scores[2 : 2 + len(curve)]),
         necessary=unit.necessary,
         sufficient=unit.sufficient,
+        p=tuple(None if (null := unit.null(kind)) is None else null.p for kind in NULLS),
     )
 
 
@@ -420,7 +439,7 @@ class Kept:
 def _report(cases: int, results: list[dict[str, Any]]) -> dict[str, Any]:
     seconds = sum(prompt["seconds"] for found in results for prompt in found["prompts"])
     return {
-        "schema": "sae_graphs/phenomena/2",
+        "schema": "sae_graphs/phenomena/3",
         "command": f"python -m training.demo phenomena --cases {cases}",
         "seed": SEED,
         "cases": cases,

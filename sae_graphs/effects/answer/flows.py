@@ -39,9 +39,10 @@ Path = tuple[Spot, ...]
 def best_paths(asked: Asked, table: Table, circuit: Circuit) -> list[tuple[Path, float]]:
     """The diverse paths that carry most, and what flows along each, in nats.
 
-    First those that mediate at least half of what their first feature does, then the others, by
-    |flow|; paths that begin at the answer's own token only where there are no others. A path has
-    at least one edge between features, where any has. What flows against the whole is left out.
+    First those that mediate at least half of what their first feature does, then the others; of
+    each those that begin before the answer's own token, by |flow|. One at least begins there, where
+    any does. Paths that begin in the own embedding of that token come after all others, and those
+    without an edge between features last. What flows against the whole is left out.
     """
     patched = candidates(circuit)
     flows = {
@@ -50,12 +51,27 @@ def best_paths(asked: Asked, table: Table, circuit: Circuit) -> list[tuple[Path,
         if flow * table.effect(path[0]) > 0
     }
 
-    def rank(path: Path) -> tuple[bool, bool, bool, float, Path]:
+    def rank(path: Path) -> tuple[bool, bool, bool, bool, float, Path]:
         share = flows[path] / table.effect(path[0])
         half = MEDIATES[0] <= share <= MEDIATES[1]
-        return len(path) == 1, path[0].position == asked.read, not half, -abs(flows[path]), path
+        here = path[0].position == asked.read
+        embedded = here and path[0].depth == 0
+        return len(path) == 1, embedded, not half, here, -abs(flows[path]), path
 
-    return [(path, flows[path]) for path in diverse(sorted(flows, key=rank), PATHS)]
+    ranked = sorted(flows, key=rank)
+    found = diverse(ranked, PATHS)
+    before = [path for path in ranked if path[0].position != asked.read and len(path) > 1]
+    if before and not set(before) & set(found):
+        kept = found[: PATHS - 1]
+        found = next(
+            (
+                taken
+                for taken in (diverse([*kept, path], PATHS) for path in before)
+                if len(taken) > len(kept)
+            ),
+            found,
+        )
+    return [(path, flows[path]) for path in found]
 
 
 def candidates(circuit: Circuit, limit: int = CANDIDATES) -> list[Path]:
