@@ -29,7 +29,7 @@ from sae_graphs.words import (
 
 SENTENCES = 5  # so many units are told in sentences
 LARGE = 0.1  # of a probability: an unsupported change of this or more is told in a sentence, too
-LARGE_NATS = 1.0  # the same for a difference of logits
+LARGE_NATS = 1.0  # the same for log-odds and differences of logits
 _STYLES: dict[VerdictKind, str] = {"supported": "bold green", "norm only": "yellow"}
 _FIRST = "unit"
 _CLEAN = "before → after"
@@ -44,10 +44,10 @@ def print_report(console: Console, report: ValidationReport) -> None:
     role = "test" if report.test else "discovery"
     decide = "decides" if n_prompts == 1 else "decide"
     console.print(Text(f"target {target}; {counted(n_prompts, f'{role} prompt')} {decide}", "bold"))
-    rows = [_row(unit, found, in_nats=report.contrast is not None) for unit, found in judged]
+    rows = [_row(unit, found, in_nats=report.in_nats) for unit, found in judged]
     names, gap = _fitting(rows, console.width)
     console.print(_table(rows, judged, names, gap), "", sep="\n")
-    for unit, found in _told(judged, in_nats=report.contrast is not None):
+    for unit, found in _told(judged, in_nats=report.in_nats):
         members = f" ({' → '.join(map(str, unit.features))})" if unit.kind == "path" else ""
         line = Text(f"{visible(unit.name, space=' ')}{members}: ", style="bold")
         console.print(line + Text(visible(found.words, space=" "), style=""))
@@ -137,7 +137,9 @@ def _meaning(report: ValidationReport, names: list[str]) -> str:
     """What the columns that are shown, and `supported`, mean."""
     where = "" if report.test else " here, in the prompt that the graph was made from"
     columns = {
-        _CLEAN: "the difference of logits" if report.contrast is not None else "",
+        _CLEAN: ("the log-odds" if report.contrast is None else "the difference of logits")
+        if report.in_nats
+        else "",
         "ratio": "the change beside the median of matched controls",
         "norm": "how much of its norm those remove",
         "carried": "how much of what its first feature (of a component, its sources) does flows "

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
-from sae_graphs.model.next_token import token_id
+from sae_graphs.model.next_token import log_odds, token_id
 from sae_graphs.model.run import Run
 
 
@@ -28,18 +28,12 @@ class Answer(NamedTuple):
     def score(self, logits: Tensor) -> Tensor:
         """The score `[...]` of logits `[..., V]`, in nats.
 
-        `logit(y) - logsumexp(all others)`; with a contrast `logit(y) - logit(contrast)`.
-
-        >>> round(float(Answer(0).score(torch.tensor([2.0, 1.0]))), 6)
-        1.0
+        The log-odds; with a contrast `logit(y) - logit(contrast)`.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        own = logits[..., self.token_id]
-        if self.contrast is not None:
-            return own - logits[..., self.contrast]
-        others = logits.clone()
-        others[..., self.token_id] = -torch.inf
-        return own - others.logsumexp(-1)
+        if self.contrast is None:
+            return log_odds(logits, self.token_id)
+        return logits[..., self.token_id] - logits[..., self.contrast]
 
     def probability(self, logits: Tensor) -> Tensor:
         """The token's probability `[...]`."""

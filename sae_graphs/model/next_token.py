@@ -39,9 +39,9 @@ class Question(NamedTuple):
 class Scores(NamedTuple):
     """Of each copy, `[B]`, in double precision.
 
-    `metric` is the target's logit minus the rival's, in nats: what adds up, and does not run out
-    where the model is sure. `score` is the target's probability, with a contrast the metric. `kl`
-    is the divergence from the clean distribution, in nats.
+    `metric` is the target's logit minus the rival's, in nats, which adds up. `score` is the
+    target's log-odds, in nats, which does not run out where the model is sure; with a contrast the
+    metric. `kl` is the divergence from the clean distribution, in nats.
     """
 
     score: Tensor
@@ -50,13 +50,24 @@ class Scores(NamedTuple):
     kl: Tensor
 
 
+def log_odds(logits: Tensor, token: int) -> Tensor:
+    """A token's log-odds `[...]`, in nats, of logits `[..., V]`: `logit - logsumexp(all others)`.
+
+    >>> round(float(log_odds(torch.tensor([2.0, 1.0]), 0)), 6)
+    1.0
+    """
+    others = logits.clone()
+    others[..., token] = -torch.inf
+    return logits[..., token] - others.logsumexp(-1)
+
+
 def scores(question: Question, logits: Tensor) -> Scores:
     """The scores of some logits `[B, V]`."""
     clean = question.logits.double().log_softmax(-1)
     ablated = logits.double().log_softmax(-1)
     probability = ablated[:, question.target].exp()
     metric = logits[:, question.target].double() - logits[:, question.rival].double()
-    score = probability if question.contrast is None else metric
+    score = log_odds(logits.double(), question.target) if question.contrast is None else metric
     same = (logits == question.logits).all(-1)
     kl = (clean.exp() * (clean - ablated)).sum(-1).clamp(min=0)
     return Scores(score, metric, probability, torch.where(same, 0.0, kl))

@@ -100,8 +100,9 @@ class FeatureZero:
 class PromptResult:
     """A path ablated in one prompt, beside its controls.
 
-    `score` is the clean value of what is tested: the target's probability, or, with a contrast,
-    the target's logit minus the contrast's, in nats; `change` is ablated minus clean. `active` of
+    `score` is the clean value of what is tested: the target's log-odds, or, with a contrast, the
+    target's logit minus the contrast's, in nats (the target's probability in reports of before,
+    see `ValidationReport.log_odds`); `change` is ablated minus clean. `active` of
     the path's features are active at the ablated positions. `top` are the clean next tokens,
     `lowered` and `raised` those whose probability changes most.
     """
@@ -329,7 +330,7 @@ class ValidationReport:
 
     `agreement` are Spearman rank correlations over paths between kinds of ablation, such as
     `zero, mean`. `corpus` says what the snippets were drawn from. `target` is None where it is each
-    prompt's likeliest next token, and these differ.
+    prompt's likeliest next token, and these differ. `log_odds` tells that these are the scores.
     """
 
     model: str
@@ -347,6 +348,12 @@ class ValidationReport:
     corpus: str | None = None
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    log_odds: bool = False
+
+    @property
+    def in_nats(self) -> bool:
+        """Whether scores are in nats; in old reports without a contrast they are probabilities."""
+        return self.log_odds or self.contrast is not None
 
     def __repr__(self) -> str:
         n_prompts = len(self.test) or len(self.discovery)

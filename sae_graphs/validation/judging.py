@@ -16,8 +16,8 @@ from sae_graphs.validation.evidence import Null, NullKind, PromptResult, Tested,
 
 SIGNIFICANT = 0.05  # the largest q of a supported claim, and p beside controls of the same norm
 LEAST_RATIO = 2.0  # a supported change is at least this many times the controls' median
-LEAST_POINTS = 0.01  # a smaller |change| of a probability (0 to 1) is no effect: one point
-LEAST_NATS = 0.1  # the same for a difference of logits
+LEAST_NATS = 0.1  # a smaller |change| of log-odds or a difference of logits is no effect
+LEAST_POINTS = 0.01  # the same for a probability, 0 to 1, in reports of before
 WELL_MATCHED = 0.8  # controls that remove less of the path's norm are told to be weak
 VerdictKind = Literal[
     "supported", "norm only", "not distinguishable", "no effect", "inactive", "no controls"
@@ -36,8 +36,7 @@ MEANINGS: dict[VerdictKind, str] = {
         f"controls change the target as much too often (q > {SIGNIFICANT}), or their median change "
         f"is more than 1/{LEAST_RATIO:.0f} of it"
     ),
-    "no effect": f"the target changes by less than {100 * LEAST_POINTS:.0f} point "
-    f"({LEAST_NATS} nats with a contrast)",
+    "no effect": f"the score changes by less than {LEAST_NATS} nats",
     "inactive": "none of its features is active at the ablated positions of most of these prompts",
     "no controls": "in most of these prompts no control could differ from it, so nothing can be "
     "said",

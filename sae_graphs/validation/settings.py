@@ -28,7 +28,7 @@ class ValidationSettings:
     - `paths`: so many of each component's strongest paths are tested beside the component itself.
     - `path`: these paths alone instead, each as text such as `0.715 > 1.187 > 2.795`, or as
       features; every step must be an edge of the graph.
-    - `target`: the token, by its text, whose probability is the score; by default each prompt's
+    - `target`: the token, by its text, whose log-odds are the score; by default each prompt's
       likeliest next token. With a `contrast`, the score is the difference of their logits.
     - `curve`: pairs of a feature and what follows it, a feature or a token, whose response curves
       are measured, such as `3.953 > 4.7780` or `3.953 > )`.

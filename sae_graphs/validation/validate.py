@@ -103,8 +103,8 @@ def validate(
     is tested.
 
     Joint ablation at the positions that the graph's settings name: each layer's features are
-    encoded again on the stream as it is then. Scores are ablated minus clean: probabilities, or
-    with a `contrast` logit differences in nats; each is set beside matched controls (see
+    encoded again on the stream as it is then. Scores are ablated minus clean, in nats: log-odds, or
+    with a `contrast` logit differences; each is set beside matched controls (see
     `sae_graphs.validation.controls`). With further `prompts` the graph is judged on these, else on
     its own. `texts` are other text for the change off the distribution, by default the bundled
     corpus; `corpus` is its name in the report. `discovery` names the prompts that the graph was
@@ -160,6 +160,7 @@ def validate(
         prompt=graph.run.prompt,
         target=_only({result.target.token for result in units[0].results}),
         contrast=settings.contrast,
+        log_odds=settings.contrast is None,
         discovery=found_on,
         test=tuple(test.clean.prompt for test in found.tests),
         settings=settings.to_json(),

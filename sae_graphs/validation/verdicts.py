@@ -7,6 +7,7 @@ sentence, from the graph's own prompt).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -33,6 +34,7 @@ from sae_graphs.words import (
     nats,
     norm,
     p_value,
+    probability,
     relative,
     relative_to,
     score,
@@ -70,7 +72,7 @@ class Verdict:
 
 def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
     """The verdict on one component or path, from the prompts that decide."""
-    kind = kind_of(unit, in_nats=report.contrast is not None)
+    kind = kind_of(unit, in_nats=report.in_nats)
     if kind == "inactive":
         return Verdict(kind, inactive_words(unit))
     sentences = [change_words(unit, report, kind), *control_words(unit, report)]
@@ -125,20 +127,22 @@ def inactive_words(unit: UnitReport) -> str:
 
 def change_words(unit: UnitReport, report: ValidationReport, kind: VerdictKind) -> str:
     """What happens to the target, opened by the verdict."""
-    results, in_nats = deciding(unit), report.contrast is not None
+    results, in_nats = deciding(unit), report.in_nats
     before = fmean(result.score for result in results)
     change = fmean(result.change for result in results)
     opening = _OPENINGS.get(kind) or _claim(before, change)
     several = len(results) > 1
     where = f"in {len(results)} {results[0].role} prompts" if several else "here"
     subject = target_said(report.target, report.contrast)
+    subject = f"the score of {subject}" if report.log_odds else subject
     first, last = (score(value, in_nats=in_nats) for value in (before, before + change))
     moves = f"{'falls' if change < 0 else 'rises'} from {first} to {last}"
     if first == last:
         moves = f"hardly moves from {first}"
-    told = _size_words(before, change, in_nats=in_nats)
+    told = _size_words(before, change, in_nats=in_nats) if report.contrast or not in_nats else []
+    told += [_probability_words(results)] if report.log_odds else []
     told += _spread_words(unit, in_nats=in_nats) if several else []
-    told += [] if several or in_nats else [_rank_words(results[0])]
+    told += [] if several or report.contrast is not None else [_rank_words(results[0])]
     return (
         f"{opening} {where}: without its {counted(len(unit.features), 'feature')} {subject} "
         f"{moves}{' on average' if several else ''} ({'; '.join(told)})."
@@ -159,6 +163,13 @@ def _size_words(before: float, change: float, *, in_nats: bool) -> list[str]:
     if in_nats:
         return [f"{size}, {relative(change / before)} of {score(before, in_nats=True)}"]
     return [f"{size}, {relative_to(change / before, before)}"]
+
+
+def _probability_words(results: Sequence[PromptResult]) -> str:
+    """The target's probability, which the log-odds are of; a mean over the prompts."""
+    ends = [fmean(r.target.before for r in results), fmean(r.target.after for r in results)]
+    first, last = (probability(end) for end in ends)
+    return f"probability {first}" + ("" if first == last else f" to {last}")
 
 
 def _spread_words(unit: UnitReport, *, in_nats: bool) -> list[str]:
@@ -185,7 +196,7 @@ def control_words(unit: UnitReport, report: ValidationReport) -> list[str]:
         return [f"No matched controls: {refusals[0]}." if refusals else "No matched controls."]
     words = _matched_words(unit, matched)
     if tested.control_median is not None:
-        median = score_size(tested.control_median, in_nats=report.contrast is not None)
+        median = score_size(tested.control_median, in_nats=report.in_nats)
         words += f"; the controls' median change is {median}{_ratio_words(tested.ratio)}"
     sentences = [f"{words}."]
     if matched.narrowest is not None:

@@ -65,6 +65,7 @@ BY_EFFECT = Ruled(
     alone=(-3.0, -1.0, 0.5, 4.0),
     necessary=True,
     sufficient=False,
+    p=(0.01, 0.1, None),
 )
 
 
@@ -129,6 +130,7 @@ def test_what_is_left_without_them(report: dict[str, Any]) -> None:
         "0.05",
         "1.00",
         "1 of 1",
+        "1.00, 0.00, –",
         "0 of 2",
         "0.00, 0.00",
     ]

@@ -176,7 +176,8 @@ def test_seeds(tiny: InstrumentedModel, runs: list[CleanRun]) -> None:
     path = [[sometimes_active(runs, ablated_elsewhere(runs[0], effect_settings()))]]
     assert found_in(tiny, runs, path, seed=1) == found_in(tiny, runs, path, seed=1)
     one, other = (found_in(tiny, runs, path, seed=seed) for seed in (1, 2))
-    assert one[0][0].active.mean == other[0][0].active.mean  # only what is drawn differs
+    # Only what is drawn differs; how many rows run together does not matter but for rounding.
+    assert one[0][0].active.mean == pytest.approx(other[0][0].active.mean, rel=1e-9)
     assert one[0][0].controls_active.mean != other[0][0].controls_active.mean
     assert one[1] != other[1]
 

@@ -38,6 +38,11 @@ def softmax(*logits: float) -> list[float]:
     return [math.exp(logit) / whole for logit in logits]
 
 
+def odds(*logits: float) -> float:
+    """The log-odds of the first."""
+    return logits[0] - math.log(sum(map(math.exp, logits[1:])))
+
+
 def ablated(model: InstrumentedModel, *path: str, prompt: str = "ab", **options: Any) -> Any:
     how = options.pop("how", None)
     own = options.pop("own", True)
@@ -46,7 +51,7 @@ def ablated(model: InstrumentedModel, *path: str, prompt: str = "ab", **options:
     return ablate_path(here, names(*path), nodes, ValidationSettings(**options), lambda n: None)
 
 
-CLEAN = softmax(5, 3, 3)
+CLEAN, SCORE = softmax(5, 3, 3), odds(5, 3, 3)
 
 
 # -- the path --------------------------------------------------------------------------------------
@@ -64,8 +69,8 @@ def test_what_happens_to_the_next_token(model: InstrumentedModel) -> None:
     assert found.target.relative_change == pytest.approx(after[0] / CLEAN[0] - 1)
     assert found.target.logit_change == -0.5
     assert found.target.log_probability_change == pytest.approx(math.log(after[0] / CLEAN[0]))
-    assert found.score == pytest.approx(CLEAN[0])
-    assert found.change == pytest.approx(after[0] - CLEAN[0])
+    assert found.score == pytest.approx(SCORE)
+    assert found.change == pytest.approx(odds(4.5, 0, 5) - SCORE)
     kl = sum(p * math.log(p / q) for p, q in zip(CLEAN, after, strict=True))
     assert found.kl == pytest.approx(kl)
     assert [each.token for each in found.raised] == ["b"]
@@ -87,7 +92,7 @@ def test_feature_zero(model: InstrumentedModel) -> None:
     found: PromptResult = ablated(model, "0.1", "1.1", controls=1)
     assert found.feature_zero is not None
     assert (found.feature_zero.n, found.feature_zero.active) == (2, 2)
-    assert found.feature_zero.change == pytest.approx(softmax(4.5, 1, 7)[0] - CLEAN[0])
+    assert found.feature_zero.change == pytest.approx(odds(4.5, 1, 7) - SCORE)
     one_layer: PromptResult = ablated(model, "0.1", controls=1)
     assert one_layer.feature_zero is not None and one_layer.feature_zero.n == 1
 
@@ -95,16 +100,16 @@ def test_feature_zero(model: InstrumentedModel) -> None:
 def test_only_where_the_graph_ablates(model: InstrumentedModel) -> None:
     """At b alone, 0.0 is 2: y is (1, 4, 6) and (0, 1, 5), so z is (3, 1, 9)."""
     found: PromptResult = ablated(model, "0.0", how=effect_settings(ablate="read"), controls=1)
-    assert found.change == pytest.approx(softmax(3, 1, 9)[0] - CLEAN[0])
+    assert found.change == pytest.approx(odds(3, 1, 9) - SCORE)
     each: PromptResult = ablated(model, "0.0@2", how=effect_settings(ablate="each"), controls=1)
     assert each.change == found.change
     # At a alone: y is (0, 2, 9) and (2, 5, -1), so z is (2 + 4.5, 3, -1 + 2).
     at_a: PromptResult = ablated(model, "0.0@1", how=effect_settings(ablate="each"), controls=1)
-    assert at_a.change == pytest.approx(softmax(6.5, 3, 1)[0] - CLEAN[0])
+    assert at_a.change == pytest.approx(odds(6.5, 3, 1) - SCORE)
     # In another prompt positions mean nothing: everywhere, which gives (4.5, 1, 7).
     how = effect_settings(ablate="each")
     other: PromptResult = ablated(model, "0.0@1", how=how, own=False, controls=1)
-    assert other.change == pytest.approx(softmax(4.5, 1, 7)[0] - CLEAN[0])
+    assert other.change == pytest.approx(odds(4.5, 1, 7) - SCORE)
 
 
 # -- its controls ----------------------------------------------------------------------------------
@@ -115,7 +120,7 @@ def test_matched_controls(model: InstrumentedModel) -> None:
     found: PromptResult = ablated(model, "0.0", controls=2, seed=1)
     null = found.null("matched")
     assert null is not None and null.match is not None
-    first, second = (softmax(*z)[0] - CLEAN[0] for z in ((5, 2, -1), (5, 3, 0)))
+    first, second = (odds(*z) - SCORE for z in ((5, 2, -1), (5, 3, 0)))
     assert {round(change, 9) for change in null.changes} <= {round(first, 9), round(second, 9)}
     assert (null.p, null.p_kl, null.narrowest) == (1 / 3, 1 / 3, 2)
     ratios = {1.0: first, 3 / math.sqrt(5): second}
@@ -137,7 +142,7 @@ def test_scaled_controls(model: InstrumentedModel) -> None:
         assert null is not None and null.match is not None
         assert null.match.low == pytest.approx(1.0) == null.match.high
         seen.add(round(null.changes[0], 6))
-    expected = (softmax(*z)[0] - CLEAN[0] for z in ((5, 2, -1), (5, 3, 3 - math.sqrt(5))))
+    expected = (odds(*z) - SCORE for z in ((5, 2, -1), (5, 3, 3 - math.sqrt(5))))
     assert seen == {round(change, 6) for change in expected}
 
 
@@ -146,7 +151,7 @@ def test_directions_and_shuffles(model: InstrumentedModel) -> None:
     directions, shuffles = found.null("directions"), found.null("shuffles")
     assert directions is not None and directions.match is not None and shuffles is not None
     assert directions.match.low == pytest.approx(1.0)
-    assert shuffles.changes[0] == pytest.approx(softmax(5, 2, -1)[0] - CLEAN[0])  # 0.1 is a node
+    assert shuffles.changes[0] == pytest.approx(odds(5, 2, -1) - SCORE)  # 0.1 is a node
 
 
 def test_what_has_no_alternative_is_refused(model: InstrumentedModel) -> None:

@@ -244,8 +244,9 @@ def ask(model: InstrumentedModel, question: Question) -> Asked:
         rules = [ruled(found, question, "answer", spots, report.units[0])]
         for rule in RULES[1:]:
             spots = ranked(model, found, rule)
-            report = validated(model, without_edges(found, graph, spots[:NODES]), OTHERS)
-            rules.append(ruled(found, question, rule, spots, report.units[0]))
+            other = without_edges(found, graph, spots[:NODES])
+            unit = validated(model, other, OTHERS).units[0] if spots else None
+            rules.append(ruled(found, question, rule, spots, unit))
     eligible, n = question.deciding, question.tokens
     return Asked(
         prompt=question.prompt,
@@ -326,9 +327,13 @@ def validated(
 
 
 def ruled(
-    found: Measured, question: Question, rule: str, spots: Sequence[Spot], unit: AnswerUnit
+    found: Measured,
+    question: Question,
+    rule: str,
+    spots: Sequence[Spot],
+    unit: AnswerUnit | None,
 ) -> Ruled:
-    """What the features that a rule ranks highest are worth."""
+    """What the features that a rule ranks highest are worth; no unit where it ranks none."""
     from sae_graphs.effects.answer.coverage import random_sets, scores_without, seed_of
 
     asked, table = found.asked, found.table
@@ -352,9 +357,11 @@ def ruled(
         without=scores[1],
         controls_below=sum(score < 0 for score in theirs) / len(theirs) if theirs else None,
         alone=tuple(scores[2 : 2 + len(curve)]),
-        necessary=unit.necessary,
-        sufficient=unit.sufficient,
-        p=tuple(None if (null := unit.null(kind)) is None else null.p for kind in NULLS),
+        necessary=None if unit is None else unit.necessary,
+        sufficient=None if unit is None else unit.sufficient,
+        p=tuple(
+            None if unit is None or (null := unit.null(kind)) is None else null.p for kind in NULLS
+        ),
     )
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, median
 from typing import Any, NamedTuple
 
+from sae_graphs.validation.judging import SIGNIFICANT
 from sae_graphs.words import NONE
 from training.demo.evaluation_table import markdown, rich_table
-from training.demo.phenomena import CURVE, FEW, NODES, RULES, Asked, prompts_of
+from training.demo.phenomena import CURVE, FEW, NODES, NULLS, RULES, Asked, prompts_of
 
 GOALS = (
     "Goals, set before: the strongest feature at a deciding token in 0.88 of the prompts whose "
@@ -70,6 +71,7 @@ def necessity_rows(found: Sequence[Found]) -> list[list[str]]:
             "controls",
             f"gone without {NODES}",
             "necessary",
+            "beats matched, scaled, directions",
             "sufficient",
             f"left with {FEW}, {NODES} alone",
         ]
@@ -86,6 +88,7 @@ def necessity_rows(found: Sequence[Found]) -> list[list[str]]:
                     _mean(controls),
                     _share(it.without < 0 for it in ruled),
                     _outcomes(it.necessary for it in ruled),
+                    ", ".join(_share(_beats(it.p[at]) for it in ruled) for at in range(len(NULLS))),
                     _outcomes(it.sufficient for it in ruled),
                     ", ".join(_share(it.alone[at] > 0 for it in ruled) for at in (0, 1)),
                 ]
@@ -174,8 +177,8 @@ NECESSITY = (
     "*Gone*: the log-odds are below 0 without the 4, or the 16, strongest that speak for the "
     "answer; *controls*: in so many of 20 random sets of the same layers and tokens as the 4. "
     "*Necessary*, *sufficient*: validation's outcomes for the graph of the 16 strongest, yes of "
-    "those that can be told. *Left*: the log-odds stay above 0 with the 4, or 16, alone of all "
-    "rarely-on features."
+    "those that can be told; *beats*: p ≤ 0.05 beside each null alone. *Left*: the log-odds stay "
+    "above 0 with the 4, or 16, alone of all rarely-on features."
 )
 GRAPHS = (
     "Medians of edges between features and of relays. *A third or less at once*: at most a third "
@@ -236,6 +239,11 @@ def _with_all(
 def _share(outcomes: Iterable[bool | None]) -> str:
     known = [outcome for outcome in outcomes if outcome is not None]
     return f"{mean(known):.2f}" if known else NONE
+
+
+def _beats(p: float | None) -> bool | None:
+    """Whether a null is beaten, taken alone; None where it could not be drawn."""
+    return None if p is None else p <= SIGNIFICANT
 
 
 def _outcomes(outcomes: Iterable[bool | None]) -> str:

@@ -25,7 +25,7 @@ from sae_graphs.validation.judging import MEANINGS, VerdictKind, deciding, poole
 from sae_graphs.validation.report.marks import badge, judged
 from sae_graphs.validation.report.plots import noise_plot
 from sae_graphs.validation.report.reasons import curve_blocks, spread_cells
-from sae_graphs.validation.report.units import prompt_name, target_words, unit_blocks
+from sae_graphs.validation.report.units import prompt_name, score_name, target_words, unit_blocks
 from sae_graphs.validation.verdicts import Verdict
 from sae_graphs.words import (
     NONE,
@@ -63,7 +63,7 @@ def blocks(report: ValidationReport) -> Iterator[Block]:
     yield _meanings(report, {found.kind for _, found, _ in units})
     yield from _clean_tokens(report)
     for unit, found, anchor in units:
-        yield from unit_blocks(unit, found, anchor, in_nats=report.contrast is not None)
+        yield from unit_blocks(unit, found, anchor, report)
     yield from _whole_graph(report)
     yield from _made_with(report)
 
@@ -72,7 +72,7 @@ def opening(report: ValidationReport) -> Iterator[Block]:
     """What was tested, in which prompts, and what the numbers are not."""
     n_controls = max((len(null.changes) for null in _nulls(report)), default=0)
     how = f", beside up to {n_controls:,} controls each" if n_controls else ""
-    what = target_words(report.target, report.contrast)
+    what = target_words(report)
     kinds = [unit.kind for unit in report.units]
     counts = [counted(kinds.count(kind), kind) for kind in dict.fromkeys(kinds)]
     verb = "is" if len(kinds) == 1 else "are"
@@ -128,10 +128,9 @@ def _summary(
     report: ValidationReport, units: Sequence[tuple[UnitReport, Verdict, str]]
 ) -> Iterator[Block]:
     """One row for each component and path; over several prompts also how the change differs."""
-    in_nats = report.contrast is not None
+    in_nats = report.in_nats
     several = any(len(deciding(unit)) > 1 for unit, _, _ in units)
-    watched = "Logit difference" if in_nats else "Target"
-    head = ["", "Verdict", "Features", f"{watched}, before → after", "Change"]
+    head = ["", "Verdict", "Features", f"{score_name(report)}, before → after", "Change"]
     head += ["In single prompts"] if several else []
     patched = any(unit.mediation for unit, _, _ in units)
     head += ["Carried"] if patched else []

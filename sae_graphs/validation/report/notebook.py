@@ -13,7 +13,7 @@ from sae_graphs.words import p_value, probability, share, signed, times
 def report_html(report: ValidationReport) -> str:
     """What validation found: a row for each component and path, then the verdicts in words."""
     found = judged(report)
-    in_nats = report.contrast is not None
+    in_nats = report.in_nats
     head = ("", "verdict", "features", "before → after", "carried", "p", "q", "× controls' median")
     rows = []
     for unit, judgement, _ in found:

@@ -18,7 +18,14 @@ from sae_graphs.render.document.blocks import (
     text,
     tone_of,
 )
-from sae_graphs.validation.evidence import Null, NullKind, PromptResult, TokenChange, UnitReport
+from sae_graphs.validation.evidence import (
+    Null,
+    NullKind,
+    PromptResult,
+    TokenChange,
+    UnitReport,
+    ValidationReport,
+)
 from sae_graphs.validation.report.marks import badge
 from sae_graphs.validation.report.plots import NULL_NAMES, nulls_plot
 from sae_graphs.validation.report.reasons import (
@@ -48,14 +55,16 @@ from sae_graphs.words import (
 LEAST_MOVED = 0.01  # points: tokens whose probability changes less are not listed
 
 
-def unit_blocks(unit: UnitReport, found: Verdict, anchor: str, *, in_nats: bool) -> Iterator[Block]:
+def unit_blocks(
+    unit: UnitReport, found: Verdict, anchor: str, report: ValidationReport
+) -> Iterator[Block]:
     """The section of one unit: the verdict first, then what it rests on."""
     yield Heading(unit.name, 2, anchor, badge(found.kind))
     yield Paragraph(found.words, "verdict")
     yield Paragraph(_members(unit), "note")
     details = (
-        *_nulls(unit, anchor, in_nats=in_nats),
-        *_prompts(unit, in_nats=in_nats),
+        *_nulls(unit, anchor, in_nats=report.in_nats),
+        *_prompts(unit, score_name(report) if report.in_nats else None),
         *mediation_blocks(unit, anchor),
         *keep_only_blocks(unit, anchor),
         *curve_blocks(unit.curves, anchor),
@@ -77,7 +86,8 @@ def _members(unit: UnitReport) -> str:
 # -- the ablation, prompt by prompt ----------------------------------------------------------------
 
 
-def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Part]:
+def _prompts(unit: UnitReport, name: str | None) -> Iterator[Part]:
+    """The target in each prompt; with the score under a `name` where that is no probability."""
     rows = []
     for result in unit.results:
         ranks = f"{result.rank_before} → {result.rank_after}"
@@ -90,12 +100,12 @@ def _prompts(unit: UnitReport, *, in_nats: bool) -> Iterator[Part]:
             number(ranks),
             number(amount(result.kl)),
         ]
-        if in_nats:
+        if name is not None:
             row.append(number(amount(result.score)))
             row.append(number(nats(result.change), tone_of(result.change)))
         rows.append(row)
     head = ["Prompt", "Its text", "Active", "Target", *_CHANGE_HEAD, "Rank", "KL, nats"]
-    head += ["Logit difference", "Its change, nats"] if in_nats else []
+    head += [] if name is None else [name, "Its change, nats"]
     yield from table("The target in each prompt: all the features ablated together", head, rows)
     least = f"{LEAST_MOVED:g} points or more"
     moved = [
@@ -220,9 +230,18 @@ def _null_cells(null: Null, in_nats: bool) -> list[Cell]:
     ]
 
 
-def target_words(target: str | None, contrast: str | None) -> str:
-    """What is tested: a token's probability, or its logit over another's."""
-    subject = target_said(target, None)
-    if contrast is None:
-        return f"the probability of {subject}"
-    return f"the logit of {subject} minus that of {said(contrast)} (in nats)"
+def target_words(report: ValidationReport) -> str:
+    """What is tested: a token's log-odds, or its logit over another's."""
+    subject = target_said(report.target, None)
+    if report.contrast is not None:
+        return f"the logit of {subject} minus that of {said(report.contrast)} (in nats)"
+    return f"the {'log-odds' if report.log_odds else 'probability'} of {subject}" + (
+        " (in nats)" if report.log_odds else ""
+    )
+
+
+def score_name(report: ValidationReport) -> str:
+    """What the scores are, as the head of a column."""
+    if report.contrast is not None:
+        return "Logit difference"
+    return "Log-odds" if report.log_odds else "Target"
