@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.joint import Edit, adding, changing, run_packs, run_sets, scaled_by
+from sae_graphs.model.interventions import ZERO
+from sae_graphs.model.joint import Edit, adding, run_packs, run_sets
 from sae_graphs.model.next_token import (
     Question,
     Scores,
@@ -42,6 +43,7 @@ from sae_graphs.validation.evidence import (
     PromptResult,
     TokenChange,
 )
+from sae_graphs.validation.scaling import scaled_to
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import Subject, generator_for
 
@@ -152,8 +154,7 @@ def _nulls(
     scaled = Null("scaled", refused=plain.refused)
     if took is not None:
         again = _part(first, few)
-        factors = _factors(moved, took[:few])
-        scaled, _ = null("scaled", again, lambda drawn: _scaled(subject, drawn, factors, tick))
+        scaled, _ = null("scaled", again, lambda drawn: _scaled(subject, drawn, moved, tick))
     towards = random_directions(clean, moved, few, generator("directions"))
     anywhere = Controls({}, few, few)
     pushed, _ = null("directions", anywhere, lambda drawn: _pushed(subject, towards, drawn, tick))
@@ -167,27 +168,14 @@ def _part(drawn: Controls, n: int) -> Controls:
     return Controls(sets, n, min(drawn.distinct, n), drawn.narrowest)
 
 
-def _factors(moved: Tensor, took: Tensor) -> Tensor:
-    """What multiplies what controls took, `[K, L, T]`, to the path's norm, `[L, T]`: `[K, L]`."""
-    own, theirs = moved.norm(dim=-1), took.norm(dim=-1)  # [L], [K, L]
-    return torch.where(theirs > 0, own / theirs, 1.0)
-
-
-def _scaled(
-    subject: Subject, drawn: Controls, factors: Tensor, tick: Tick
-) -> tuple[Tensor, Tensor]:
-    """Takes from the stream what each control takes, times its factor in each layer, `[K, L]`."""
+def _scaled(subject: Subject, drawn: Controls, moved: Tensor, tick: Tick) -> tuple[Tensor, Tensor]:
+    """Takes what each control takes, scaled in each layer to what the path takes, `[L, T]`."""
     model, clean = subject.model, subject.clean
+    norms = moved.double().norm(dim=-1)
 
     def edits(start: int, stop: int) -> Mapping[int, Edit]:
         return {
-            depth: changing(
-                model,
-                clean,
-                depth,
-                chosen.part(start, stop),
-                scaled_by(1 - factors[start:stop, depth]),
-            )
+            depth: scaled_to(model, clean, depth, chosen.part(start, stop), ZERO, norms[depth])
             for depth, chosen in drawn.sets.items()
         }
 

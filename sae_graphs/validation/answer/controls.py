@@ -23,9 +23,7 @@ from torch import Tensor
 from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
 from sae_graphs.effects.answer.probe import Table
-from sae_graphs.model.interventions import Intervention
-from sae_graphs.model.joint import Edit, Selected, Sets, activations_of
-from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.joint import Selected, Sets
 from sae_graphs.validation.controls import LEAST_DISTINCT, TRIES, set_norms, subsets
 
 Place = tuple[int, int]  # a layer's depth, a token's position
@@ -140,36 +138,6 @@ def all_but(every: Sets, sets: Sets, n: int) -> dict[int, Selected]:
     return found
 
 
-def scaled_to(
-    asked: Asked, depth: int, selected: Selected, intervention: Intervention, norms: Tensor
-) -> Edit:
-    """Takes from the stream what ablation takes, at each token with a norm of `norms` `[T]`.
-
-    `x' = x - removed · norm / |removed|`. A feature that has fallen silent takes nothing that could
-    be scaled: then it is what its ablation takes from the clean stream.
-    """
-    clean = asked.clean
-
-    def removed(streams: Tensor, where: Where) -> Tensor:
-        return _removed(asked, depth, selected, intervention, streams, where)
-
-    def change(rows: Rows) -> Tensor:
-        touched = selected.chosen.any(-1)[rows.where.copies, rows.where.positions]
-        where = Where(*(part[touched] for part in (rows.where.copies, rows.where.positions)))
-        took = removed(rows.streams[touched], where).double()
-        silent = took.norm(dim=-1) == 0
-        if bool(silent.any()):
-            at = Where(where.copies[silent], where.positions[silent])
-            took[silent] = removed(clean.streams[depth][at.positions], at).double()
-        factor = norms.double()[where.positions] / took.norm(dim=-1).clamp(min=1e-300)
-        streams = rows.streams.clone()
-        left = streams[touched].double() - took * factor[:, None]
-        streams[touched] = left.to(streams.dtype)
-        return streams
-
-    return Edit(Where.of(selected.chosen.any(-1)), change)
-
-
 def directions(
     asked: Asked, moved: Tensor, n: int, generator: torch.Generator
 ) -> dict[int, Tensor]:
@@ -261,23 +229,3 @@ def _draw(pool: _Pool, n: int, tries: int, generator: torch.Generator) -> Tensor
     picked = subsets(len(pool.features), pool.needed, n * tries, generator)
     off = (set_norms(pool.gram, picked) - pool.wanted).abs().view(n, tries)
     return picked.view(n, tries, -1)[torch.arange(n), off.argmin(1)].sort(1).values
-
-
-def _removed(
-    asked: Asked,
-    depth: int,
-    selected: Selected,
-    intervention: Intervention,
-    streams: Tensor,
-    where: Where,
-) -> Tensor:
-    """What ablation takes from some rows, `[R, D]`."""
-    layer, point = asked.model.stack.layers[depth], asked.clean.points[depth]
-    features, chosen = selected
-    decode, mask = layer.decoder_of(features), chosen[where.copies, where.positions]
-    before = activations_of(layer, features, streams) * mask  # [R, U]
-    spread = before.new_zeros(chosen.shape)
-    spread = spread.index_put((where.copies, where.positions), before)
-    after = intervention.replace(point, features, spread).expand_as(spread)
-    after = after[where.copies, where.positions] * mask
-    return decode(before, streams) - decode(after, streams)

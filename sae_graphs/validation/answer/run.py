@@ -31,7 +31,6 @@ from sae_graphs.validation.answer.controls import (
     all_but,
     directions,
     matched,
-    scaled_to,
     sets_of,
     shuffled,
 )
@@ -50,6 +49,7 @@ from sae_graphs.validation.answer.records import (
 from sae_graphs.validation.answer.subject import Prepared, Unit, prepared
 from sae_graphs.validation.evidence import Match
 from sae_graphs.validation.judging import SIGNIFICANT
+from sae_graphs.validation.scaling import scaled_to
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import generator_for
 
@@ -182,7 +182,12 @@ def _nulls(
     def scaling(start: int, stop: int) -> Mapping[int, Edit]:
         return {
             depth: scaled_to(
-                asked, depth, chosen.part(start, stop), bench.found.intervention, norms[depth]
+                asked.model,
+                asked.clean,
+                depth,
+                chosen.part(start, stop),
+                bench.found.intervention,
+                norms[depth],
             )
             for depth, chosen in sets.items()
         }

@@ -19,11 +19,11 @@ from sae_graphs.validation.answer.controls import (
     all_but,
     directions,
     matched,
-    scaled_to,
     sets_of,
     shuffled,
 )
 from sae_graphs.validation.answer.subject import Prepared
+from sae_graphs.validation.scaling import scaled_to
 from tests.conftest import BridgeOf
 from tests.support.answers import ready
 from tests.support.models import PROMPT, STACKS, random_stack
@@ -92,7 +92,14 @@ def test_equal_norm_is_equal(bridge_of: BridgeOf, name: str, mean: float | None)
         asked.model,
         asked.clean,
         lambda start, stop: {
-            depth: scaled_to(asked, depth, s.part(start, stop), found.intervention, norms[depth])
+            depth: scaled_to(
+                asked.model,
+                asked.clean,
+                depth,
+                s.part(start, stop),
+                found.intervention,
+                norms[depth],
+            )
             for depth, s in sets.items()
         },
         n,
@@ -126,7 +133,7 @@ def test_what_has_fallen_silent_is_scaled_along_its_clean_direction(
     direction = tiny.stack.layers[1].sae.W_enc[:, spot.feature]
     far = torch.zeros(1, *asked.clean.streams[0].shape, dtype=torch.float64)
     far[0, 4] = -1e4 * direction
-    scaled = scaled_to(asked, 1, sets[1], found.intervention, norms)
+    scaled = scaled_to(tiny, asked.clean, 1, sets[1], found.intervention, norms)
 
     def both_edits(first: Edit, second: Edit, start: int, stop: int) -> dict[int, Edit]:
         return {0: first, 1: second}
