@@ -12,19 +12,17 @@ import pytest
 from sae_graphs.files import bundled_folder
 from sae_graphs.pretrained.loading import load
 from sae_graphs.schema import plain
-from training.demo import phenomena
+from training.demo import asked as asked_of
+from training.demo import null_models
+from training.demo.asked import CURVE, RULES, Asked, Drawn, Ruled
 from training.demo.evaluation_table import markdown
 from training.demo.phenomena import (
-    CURVE,
-    RULES,
     SEED,
     TESTED,
-    Asked,
-    Drawn,
     Kept,
-    Ruled,
     choose,
     measure,
+    nulls_of,
     prompts_of,
     read,
     to_bytes,
@@ -35,6 +33,7 @@ from training.demo.phenomena_table import (
     graph_rows,
     hit_rows,
     necessity_rows,
+    null_rows,
     section,
     summary,
 )
@@ -69,6 +68,18 @@ BY_EFFECT = Ruled(
 )
 
 
+NULLED = null_models.Nulled(
+    which="scrambled prompts",
+    prompt="two (one",
+    score=1.0,
+    chance=0.25,
+    chance_of_three=0.75,
+    lost=0.5,
+    random_lost=0.125,
+    ruled=replace(BY_EFFECT, hit=False, without_few=2.0),
+)
+
+
 def asked(**changes: Any) -> Asked:
     """A prompt whose features do what they should, but for what the `changes` say."""
     own = {
@@ -97,7 +108,12 @@ def asked(**changes: Any) -> Asked:
 
 def report_of(**found: list[Asked]) -> dict[str, Any]:
     parts = [
-        {"phenomenon": name, "skipped": {"below 0": 1}, "prompts": [plain(it) for it in prompts]}
+        {
+            "phenomenon": name,
+            "skipped": {"below 0": 1},
+            "prompts": [plain(it) for it in prompts],
+            "nulls": [plain(NULLED)],
+        }
         for name, prompts in found.items()
     ]
     return {"command": "it", "seed": SEED, "cases": 2, "seconds": 60.0, "phenomena": parts}
@@ -145,9 +161,47 @@ def test_graphs_and_curves(report: dict[str, Any]) -> None:
     assert curves["all"] == ["0.00", "0.00", "1.00", "1.00"] and len(CURVE) == 4
 
 
+def test_null_models_stand_beside(report: dict[str, Any]) -> None:
+    ((name, *cells),) = null_rows(found_in(report))[1:]
+    assert (name, cells[0]) == ("scrambled prompts", "2")
+    assert cells[1:] == [
+        "0.00",
+        "0.25",
+        "1.00",
+        "0.75",
+        "0.00",
+        "2 of 2",
+        "1.00, 0.00, –",
+        "0.50",
+        "0.12",
+    ]
+
+
+def test_scrambled_prompts_have_the_same_tokens() -> None:
+    model, tokenizer = load("demo"), load_tokenizer(FOLDER / "model")
+    (question,) = choose(model, tokenizer, "closings", 1).asked
+    mixed = null_models.scrambled(model, question, SEED)
+    assert mixed is not None and mixed.prompt != question.prompt
+    before, after = (model.clean_run(text).token_ids for text in (question.prompt, mixed.prompt))
+    assert sorted(before) == sorted(after) and (before[0], before[-1]) == (after[0], after[-1])
+    ours = sorted(before[at] for at in question.deciding)
+    assert sorted(after[at] for at in mixed.deciding) == ours
+
+
+def test_permuted_decoders_leave_the_features_as_they_are() -> None:
+    model = load("demo")
+    other = null_models.permuted(model, SEED)
+    runs = [each.clean_run("one (two") for each in (model, other)]
+    for mine, theirs in zip(*(run.points for run in runs), strict=True):
+        assert bool((mine.acts == theirs.acts).all())
+    ours, permuted = (each.stack.layers[0].sae.W_dec for each in (model, other))
+    assert not bool((ours == permuted).all())
+    assert bool((ours.sum(0) - permuted.sum(0)).abs().max() < 1e-3)
+
+
 def test_pages_hold_every_table(report: dict[str, Any]) -> None:
     page = section(report)
-    for rows in (hit_rows, necessity_rows, graph_rows, curve_rows):
+    for rows in (hit_rows, necessity_rows, graph_rows, curve_rows, null_rows):
         assert markdown(rows(found_in(report))) in page
     assert "closings 1 (below 0)" in page
     assert markdown(hit_rows(found_in(report))) in summary(report)
@@ -188,14 +242,19 @@ def test_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("model", "saes"):
         (tmp_path / name).symlink_to(FOLDER / name, target_is_directory=True)
     for name in ("SETTINGS", "OTHERS"):
-        few = replace(getattr(phenomena, name), controls=19, paths=1)
-        monkeypatch.setattr(phenomena, name, few)
+        few = replace(getattr(asked_of, name), controls=19, paths=1)
+        monkeypatch.setattr(asked_of, name, few)
+    monkeypatch.setattr(null_models, "CASES", 1)
     found = measure(tmp_path, cases=1, phenomena=["acronyms"])
     assert read(tmp_path) == json.loads(json.dumps(found))
     ((one,),) = (prompts_of(part) for part in found["phenomena"])
     assert [rule.rule for rule in one.rules] == list(RULES)
     assert one.by("answer").without_few < one.score and one.by("random").hit is None
     assert one.drawn.nodes == 16 and one.without_any < one.score
+    nulls = nulls_of(found["phenomena"][0])
+    assert [null.which for null in nulls] == list(null_models.NULL_MODELS)
+    assert nulls[0].score == one.score and nulls[0].ruled.hit == one.by("answer").hit
+    assert nulls[1].score == one.score and nulls[2].score != one.score
     assert one.by("answer").hit_of_three is not None and 0 < one.chance < one.chance_of_three < 1
 
 

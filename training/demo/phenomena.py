@@ -3,7 +3,7 @@
 1. Take the first held-out prompts that the model answers. 2. Of each, the strongest features by
 several rules: their effect on the answer, the same by gradients, the source's own graph, chance.
 3. Do they stand at a deciding token; is the answer gone without them, or left with them alone; do
-the graph and its paths stand up to validation?
+the graph and its paths stand up to validation? 4. The same where nothing should be found.
 """
 
 from __future__ import annotations
@@ -12,31 +12,25 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.files import write_atomically
 from sae_graphs.schema import plain, rebuilt
-from sae_graphs.validation.answer.records import NullKind
-from sae_graphs.validation.settings import ValidationSettings
+from training.demo import null_models
+from training.demo.asked import CURVE, OTHERS, RULES, SETTINGS, Asked, Question, ask
 from training.demo.corpus.case import Case
 from training.demo.corpus.stream import held_out_cases
 from training.demo.evaluation import encode_case, require_model
 from training.demo.tokenizer import load_tokenizer
-from training.demo.truth import chance, deciding_positions, source_hit
+from training.demo.truth import deciding_positions
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from sae_graphs.effects.answer.circuit import Spot
-    from sae_graphs.effects.answer.experiment import Measured
-    from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit
 
 TESTED = (
     "closings",
@@ -46,31 +40,15 @@ TESTED = (
     "cached phrases",
     "induction",
 )
-RULES = ("answer", "gradients", "effect", "random")
 SEED = 4  # of the held-out cases; chosen before anything was measured, and not tried beside others
 CASES = 64
 DRAWN = 4  # times as many cases are drawn as are wanted: some cannot be asked
-FEW, NODES = 4, 16  # features whose ablation is tried
-CURVE = (4, 16, 64, 128)  # features that are kept alone
-CONTROL_SETS = 20  # random sets of the same layers and tokens in the place of the few
 DIGITS = 6  # kept of every number
 FILE_NAME = "phenomena.json"
-SETTINGS = ValidationSettings(quick=True, controls=100)
-OTHERS = ValidationSettings(quick=True, controls=39, paths=0)  # for the rules beside the first
-NULLS: tuple[NullKind, ...] = ("matched", "scaled", "directions")  # against which a graph is held
 LIBRARIES = ("torch", "transformers", "tokenizers", "sae-lens", "transformer-lens", "numpy")
 
 Told = Callable[[str, int, int], None]
 """`told(phenomenon, prompts done, prompts in all)`."""
-
-
-class Question(NamedTuple):
-    """A held-out prompt that is asked: its right next token, and where it is decided."""
-
-    prompt: str
-    token_id: int
-    tokens: int
-    deciding: tuple[int, ...]
 
 
 class Questions(NamedTuple):
@@ -78,74 +56,6 @@ class Questions(NamedTuple):
 
     asked: tuple[Question, ...]
     skipped: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Ruled:
-    """What the strongest features by one rule are worth; scores are log-odds, in nats.
-
-    `hit` and `hit_of_three`: the strongest rarely-on feature away from the read token, or one of
-    the three strongest, stands at a deciding token; None where none decides, or chance alone says.
-    `without_few`, `without` are the scores without the 4 and the 16 strongest supporters, and
-    `controls_below` the share of random sets of the few's layers and tokens without which the score
-    is below 0. `alone`: the scores with the 4, 16, 64, 128 strongest kept of all rarely-on ones.
-    `necessary` and `sufficient` are validation's outcomes for the graph of the 16 strongest, `p`
-    those against each of the `NULLS`, None where it could not be drawn.
-    """
-
-    rule: str
-    hit: bool | None
-    hit_of_three: bool | None
-    without_few: float
-    without: float
-    controls_below: float | None
-    alone: tuple[float, ...]
-    necessary: bool | None
-    sufficient: bool | None
-    p: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The default graph: its size, its ends, its paths.
-
-    `mediating` are the top paths along which at least half of what their first feature does flows;
-    `away` those of them that begin away from the read token. `lost` and `left` are the coverage.
-    """
-
-    nodes: int
-    relays: int
-    edges: int
-    at_once: int
-    stranded: int
-    paths: int
-    mediating: int
-    away: int
-    supported: int
-    lost: float | None
-    left: float | None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One prompt: its answer, what decides it, the chance of a hit, and what was found."""
-
-    prompt: str
-    token: str
-    probability: float
-    score: float
-    tokens: int
-    deciding: tuple[int, ...]
-    chance: float
-    chance_of_three: float
-    without_any: float
-    seconds: float
-    drawn: Drawn
-    rules: tuple[Ruled, ...]
-
-    def by(self, rule: str) -> Ruled:
-        """What one rule found."""
-        return next(found for found in self.rules if found.rule == rule)
 
 
 def measure(
@@ -163,19 +73,39 @@ def measure(
     tokenizer = load_tokenizer(out / "model")
     questions = {name: choose(model, tokenizer, name, cases) for name in phenomena}
     kept = Kept(out / ".progress" / "phenomena", _key(out))
-    total, done = sum(len(found.asked) for found in questions.values()), 0
+    jobs: list[tuple[str, str, Question, str | None]] = [
+        (name, f"{name} {number}", question, None)
+        for name, found in questions.items()
+        for number, question in enumerate(found.asked)
+    ]
+    jobs += [
+        (name, f"{name} {number} {which}", question, which)
+        for which in null_models.NULL_MODELS
+        for name, found in questions.items()
+        for number, question in enumerate(found.asked[: null_models.CASES])
+        if question.deciding
+    ]
+    total = len(jobs)
+    for done, (name, key, question, which) in enumerate(jobs):
+        if told is not None:
+            told(f"{name}, {which}" if which else name, done, total)
+        if key not in kept.found:
+            if which is None:
+                found_here: Any = ask(model, question)
+            else:
+                found_here = null_models.nulled(model, question, which, SEED)
+            kept.keep(key, _rounded(plain(found_here)))
     results = []
-    for name, found in questions.items():
-        prompts = []
-        for number, question in enumerate(found.asked):
-            if told is not None:
-                told(name, done, total)
-            key = f"{name} {number}"
-            if key not in kept.found:
-                kept.keep(key, _rounded(plain(ask(model, question))))
-            prompts.append(kept.found[key])
-            done += 1
-        results.append({"phenomenon": name, "skipped": found.skipped, "prompts": prompts})
+    for name in questions:
+        own = [(kept.found[key], which) for part, key, _, which in jobs if part == name]
+        results.append(
+            {
+                "phenomenon": name,
+                "skipped": questions[name].skipped,
+                "prompts": [prompt for prompt, which in own if not which],
+                "nulls": [null for null, which in own if which and null is not None],
+            }
+        )
     if told is not None:
         told("done", total, total)
     report = _report(cases, results)
@@ -222,182 +152,20 @@ def question_of(
     return Question(case.prompt, right, len(ids), deciding_positions(tokenizer, case)), ""
 
 
-def ask(model: InstrumentedModel, question: Question) -> Asked:
-    """Every rule's strongest features in one prompt, and the default graph."""
-    import torch
-
-    from sae_graphs.effects.answer.build import graph_of
-    from sae_graphs.effects.answer.coverage import scores_without
-    from sae_graphs.effects.answer.experiment import measure_answer
-    from sae_graphs.effects.settings import GraphSettings
-
-    started = time.perf_counter()
-    with torch.no_grad():
-        found = measure_answer(model, question.prompt, GraphSettings())
-        asked = found.asked
-        assert asked.answer.token_id == question.token_id, question.prompt
-        (without_any,) = scores_without(asked, [found.table.rare()], found.experiment.intervention)
-        spots = ranked(model, found, "answer")
-        graph = graph_of(found, spots[:NODES])
-        report = validated(model, graph, SETTINGS)
-        drawn = drawn_of(graph, report, asked.read)
-        rules = [ruled(found, question, "answer", spots, report.units[0])]
-        for rule in RULES[1:]:
-            spots = ranked(model, found, rule)
-            other = without_edges(found, graph, spots[:NODES])
-            unit = validated(model, other, OTHERS).units[0] if spots else None
-            rules.append(ruled(found, question, rule, spots, unit))
-    eligible, n = question.deciding, question.tokens
-    return Asked(
-        prompt=question.prompt,
-        token=model.token_string(question.token_id),
-        probability=float(asked.answer.probability(asked.clean.logits[asked.read])),
-        score=asked.score,
-        tokens=n,
-        deciding=eligible,
-        chance=chance(eligible, n),
-        chance_of_three=chance(eligible, n, first=3),
-        without_any=without_any,
-        seconds=round(time.perf_counter() - started, 2),
-        drawn=drawn,
-        rules=tuple(rules),
-    )
-
-
-def ranked(model: InstrumentedModel, found: Measured, rule: str) -> list[Spot]:
-    """The features at tokens that a rule ranks highest, rarely-on ones but for `effect`.
-
-    `effect`: those of the source's graph by the total |effect| of their edges, each at the token,
-    the first aside, where it is most active. `random`: of the layers and tokens of the answer's.
-    """
-    from sae_graphs.effects.answer.coverage import random_sets, seed_of
-    from sae_graphs.effects.answer.table import estimates
-
-    if rule == "effect":
-        return _loudest(model, found)
-    if rule == "gradients":
-        guessed = estimates(found.asked, found.experiment.ablations, None, None)
-        return replace(found.table, effects=guessed).strongest(max(CURVE))
-    strongest = found.table.strongest(max(CURVE))
-    if rule == "answer":
-        return strongest
-    (drawn,) = random_sets(found.table, strongest[:NODES], 1, seed_of(found.asked)) or [()]
-    return list(drawn)
-
-
-def _loudest(model: InstrumentedModel, found: Measured) -> list[Spot]:
-    from sae_graphs.effects.answer.circuit import Spot
-    from sae_graphs.effects.build import causal_graph
-
-    graph = causal_graph(model, found.asked.clean.prompt, select="effect")
-    strength: dict[Any, float] = {}
-    for edge in graph.edges:
-        for end in (edge.source, edge.target):
-            strength[end] = strength.get(end, 0.0) + abs(edge.effect)
-    spots = []
-    for feature in sorted(strength, key=lambda feature: -strength[feature]):
-        activations = graph[feature].activations[1 : found.asked.read + 1]
-        position = 1 + max(range(len(activations)), key=lambda at: abs(activations[at]))
-        if activations[position - 1]:
-            spots.append(Spot(graph.depths[feature.layer], feature.index, position))
-    return spots
-
-
-def without_edges(found: Measured, graph: CausalGraph, spots: Sequence[Spot]) -> CausalGraph:
-    """Other features of the same run as a graph, to be ablated together."""
-    from sae_graphs.effects.answer.drawn import Names
-    from sae_graphs.graph.graph import assemble
-    from sae_graphs.graph.records import Node
-
-    names, answer = Names(found.experiment.labels), graph.run.answer
-    assert answer is not None
-    nodes = [Node(names.of(spot), found.table.activation(spot)) for spot in spots]
-    return assemble(replace(graph.run, answer=replace(answer, paths=(), stranded=())), nodes, [])
-
-
-def validated(
-    model: InstrumentedModel, graph: CausalGraph, settings: ValidationSettings
-) -> AnswerReport:
-    """What validation finds of an answer graph."""
-    from sae_graphs.validation.validate import validate
-
-    return validate(  # type: ignore[return-value]  # an answer graph has an answer's report
-        model, graph, settings=settings
-    )
-
-
-def ruled(
-    found: Measured,
-    question: Question,
-    rule: str,
-    spots: Sequence[Spot],
-    unit: AnswerUnit | None,
-) -> Ruled:
-    """What the features that a rule ranks highest are worth; no unit where it ranks none."""
-    from sae_graphs.effects.answer.coverage import random_sets, scores_without, seed_of
-
-    asked, table = found.asked, found.table
-    every = table.rare()
-    away = [s.position for s in spots if s in every and s.position != asked.read]
-    hits: list[bool | None] = [
-        source_hit(away, question.deciding, first=n) if question.deciding else None for n in (1, 3)
-    ]
-    supporters = [spot for spot in spots if table.effect(spot) < 0]
-    few = supporters[:FEW]
-    controls = random_sets(table, few, CONTROL_SETS, seed_of(asked)) if every >= set(few) else []
-    curve = CURVE if rule in ("answer", "gradients") else (FEW, NODES)
-    sets = [few, supporters[:NODES], *(every - set(supporters[:n]) for n in curve), *controls]
-    scores = scores_without(asked, sets, found.experiment.intervention)
-    theirs = scores[2 + len(curve) :]
-    return Ruled(
-        rule=rule,
-        hit=None if rule == "random" else hits[0],
-        hit_of_three=None if rule == "random" else hits[1],
-        without_few=scores[0],
-        without=scores[1],
-        controls_below=sum(score < 0 for score in theirs) / len(theirs) if theirs else None,
-        alone=tuple(scores[2 : 2 + len(curve)]),
-        necessary=None if unit is None else unit.necessary,
-        sufficient=None if unit is None else unit.sufficient,
-        p=tuple(
-            None if unit is None or (null := unit.null(kind)) is None else null.p for kind in NULLS
-        ),
-    )
-
-
-def drawn_of(graph: CausalGraph, report: AnswerReport, read: int) -> Drawn:
-    """The default graph in numbers."""
-    answer = graph.run.answer
-    assert answer is not None and answer.coverage is not None
-    features = [node for node in graph.nodes if node.feature.is_feature]
-    ends = {str(edge.source) for edge in graph.edges if edge.target.is_output}
-    paths = report.units[1:]
-    mediating = [path for path in paths if path.mediates]
-    return Drawn(
-        nodes=sum(not node.relay for node in features),
-        relays=sum(bool(node.relay) for node in features),
-        edges=sum(e.source.is_feature and e.target.is_feature for e in graph.edges),
-        at_once=sum(not node.relay and str(node.feature) in ends for node in features),
-        stranded=len(answer.stranded),
-        paths=len(paths),
-        mediating=len(mediating),
-        away=sum(path.features[0].position != read for path in mediating),
-        supported=sum(bool(path.supported) for path in paths),
-        lost=answer.coverage.lost,
-        left=answer.coverage.left,
-    )
-
-
 def to_bytes(report: dict[str, Any]) -> bytes:
     """The report as JSON, each prompt on a line of its own."""
     head = {name: value for name, value in report.items() if name != "phenomena"}
     lines = json.dumps(head, indent=1).removesuffix("\n}")
     parts = []
     for found in report["phenomena"]:
-        prompts = ",\n   ".join(json.dumps(prompt) for prompt in found["prompts"])
+        prompts, nulls = (
+            ",\n   ".join(json.dumps(prompt) for prompt in found[kind])
+            for kind in ("prompts", "nulls")
+        )
         name, skipped = json.dumps(found["phenomenon"]), json.dumps(found["skipped"])
         parts.append(
-            f'  {{"phenomenon": {name}, "skipped": {skipped}, "prompts": [\n   {prompts}]}}'
+            f'  {{"phenomenon": {name}, "skipped": {skipped}, "prompts": [\n   {prompts}],\n'
+            f'   "nulls": [\n   {nulls}]}}'
         )
     body = ",\n".join(parts)
     return f'{lines},\n "phenomena": [\n{body}\n ]\n}}\n'.encode("ascii")
@@ -417,6 +185,12 @@ def prompts_of(found: dict[str, Any]) -> list[Asked]:
     ]
 
 
+def nulls_of(found: dict[str, Any]) -> list[null_models.Nulled]:
+    """What was found of one phenomenon where nothing should be."""
+    remedy = "run `python -m training.demo phenomena` again"
+    return [rebuilt(null_models.Nulled, null, "a prompt", remedy=remedy) for null in found["nulls"]]
+
+
 class Kept:
     """Prompts that are done, in a folder, until all are; those of another run are not read."""
 
@@ -426,7 +200,7 @@ class Kept:
         if self.file.is_file():
             self.found = json.loads(self.file.read_text(encoding="utf-8"))
 
-    def keep(self, name: str, result: dict[str, Any]) -> None:
+    def keep(self, name: str, result: dict[str, Any] | None) -> None:
         """Add one, and write all of them."""
         # As if read from the file: keys of mappings become text.
         self.found[name] = json.loads(json.dumps(result))

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from sae_graphs.validation.judging import SIGNIFICANT
 from sae_graphs.words import NONE
+from training.demo.asked import CURVE, FEW, NODES, NULLS, RULES, Asked
 from training.demo.evaluation_table import markdown, rich_table
-from training.demo.phenomena import CURVE, FEW, NODES, NULLS, RULES, Asked, prompts_of
+from training.demo.null_models import NULL_MODELS, Nulled
+from training.demo.phenomena import nulls_of, prompts_of
 
 GOALS = (
     "Goals, set before: the strongest feature at a deciding token in 0.88 of the prompts whose "
@@ -32,11 +34,14 @@ class Found(NamedTuple):
 
     phenomenon: str
     prompts: Sequence[Asked]
+    nulls: Sequence[Nulled] = ()
 
 
 def found_in(report: dict[str, Any]) -> list[Found]:
     """One for each phenomenon."""
-    return [Found(part["phenomenon"], prompts_of(part)) for part in report["phenomena"]]
+    return [
+        Found(part["phenomenon"], prompts_of(part), nulls_of(part)) for part in report["phenomena"]
+    ]
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -47,7 +52,7 @@ def hit_rows(found: Sequence[Found]) -> list[list[str]]:
     head = ["phenomenon", "prompts", "first", "chance", "of three", "chance "]
     head += [f"{RULE_WORDS[rule]}: first, of three" for rule in ("gradients", "effect")]
     rows = [head]
-    for name, prompts in _with_all(found, lambda prompt: bool(prompt.deciding)):
+    for name, prompts, _ in _with_all(found, lambda prompt: bool(prompt.deciding)):
         row = [name, str(len(prompts))]
         row += [_share(p.by("answer").hit for p in prompts), _mean(p.chance for p in prompts)]
         row += [
@@ -76,7 +81,7 @@ def necessity_rows(found: Sequence[Found]) -> list[list[str]]:
             f"left with {FEW}, {NODES} alone",
         ]
     ]
-    for name, prompts in _with_all(found):
+    for name, prompts, _ in _with_all(found):
         for rule in RULES:
             ruled = [prompt.by(rule) for prompt in prompts]
             controls = [it.controls_below for it in ruled if it.controls_below is not None]
@@ -112,7 +117,7 @@ def graph_rows(found: Sequence[Found]) -> list[list[str]]:
             "left",
         ]
     ]
-    for name, prompts in _with_all(found):
+    for name, prompts, _ in _with_all(found):
         drawn = [prompt.drawn for prompt in prompts]
         rows.append(
             [
@@ -134,9 +139,50 @@ def graph_rows(found: Sequence[Found]) -> list[list[str]]:
 def curve_rows(found: Sequence[Found]) -> list[list[str]]:
     """Header and one row per phenomenon: how often the answer stays ahead with so many alone."""
     rows = [["phenomenon", *(f"{n} kept" for n in CURVE)]]
-    for name, prompts in _with_all(found):
+    for name, prompts, _ in _with_all(found):
         ruled = [prompt.by("answer") for prompt in prompts]
         rows.append([name, *(_share(it.alone[at] > 0 for it in ruled) for at in range(len(CURVE)))])
+    return rows
+
+
+def null_rows(found: Sequence[Found]) -> list[list[str]]:
+    """Header and a row for each null model, beside the same prompts as they are."""
+    rows = [
+        [
+            "",
+            "prompts",
+            "first",
+            "chance",
+            "of three",
+            "chance ",
+            f"gone without {FEW}",
+            "necessary",
+            "beats matched, scaled, directions",
+            "lost",
+            "random",
+        ]
+    ]
+    nulls = [null for part in found for null in part.nulls]
+    for which in NULL_MODELS:
+        those = [null for null in nulls if null.which == which]
+        if not those:
+            continue
+        ruled = [null.ruled for null in those]
+        rows.append(
+            [
+                which,
+                str(len(those)),
+                _share(it.hit for it in ruled),
+                _mean(null.chance for null in those),
+                _share(it.hit_of_three for it in ruled),
+                _mean(null.chance_of_three for null in those),
+                _share(it.without_few < 0 for it in ruled),
+                _outcomes(it.necessary for it in ruled),
+                ", ".join(_share(_beats(it.p[at]) for it in ruled) for at in range(len(NULLS))),
+                _middle(null.lost for null in those),
+                _middle(null.random_lost for null in those),
+            ]
+        )
     return rows
 
 
@@ -153,6 +199,7 @@ def print_tables(report: dict[str, Any]) -> None:
         ("Without them, and with them alone", necessity_rows(found)),
         ("The default graphs", graph_rows(found)),
         ("The answer stays ahead with so many of the strongest alone", curve_rows(found)),
+        ("Where nothing should be found", null_rows(found)),
     ):
         table = rich_table(title, rows)
         table.columns[0].no_wrap = True
@@ -189,6 +236,16 @@ GRAPHS = (
 )
 
 
+NULLS_TOLD = (
+    "*Permuted decoders*: the features of each SAE have each other's decoder directions. "
+    "*Scrambled prompts*: the tokens between the first and the last in another order; hits are "
+    "counted where the deciding tokens have gone. Both of the first 12 prompts of each phenomenon "
+    "whose deciding tokens are known. *Lost*, *random*: the share of the score, of what is lost "
+    "with all rarely-on features, that is lost without the 16 strongest, and without as many "
+    "others of the same layers and tokens (medians)."
+)
+
+
 def section(report: dict[str, Any]) -> str:
     """The part of the model's README about this."""
     found = found_in(report)
@@ -202,6 +259,8 @@ def section(report: dict[str, Any]) -> str:
         markdown(graph_rows(found)),
         _filled(GRAPHS, 100),
         markdown(curve_rows(found)),
+        markdown(null_rows(found)),
+        _filled(NULLS_TOLD, 100),
         _filled(f"{GOALS} Not asked, before as many were found: {_skipped(report)}.", 100),
     ]
     return "\n\n".join(parts) + "\n"
@@ -218,7 +277,10 @@ def summary(report: dict[str, Any]) -> str:
         markdown([row[:1] + row[2:] for row in own]),
         NECESSITY,
         markdown(graph_rows(found)),
-        f"{GRAPHS} {GOALS} Every rule, and every prompt, is in `autoencoders/demo/`.",
+        GRAPHS,
+        markdown(null_rows(found)),
+        NULLS_TOLD,
+        f"{GOALS} Every rule, and every prompt, is in `autoencoders/demo/`.",
     ]
     return "\n\n".join(part if part.startswith("|") else _filled(part, 118) for part in parts)
 
@@ -230,7 +292,7 @@ def _with_all(
     found: Sequence[Found], asked: Callable[[Asked], bool] = lambda prompt: True
 ) -> list[Found]:
     """Those that have such prompts, with these alone, and at the end all of them together."""
-    parts = [Found(name, [p for p in prompts if asked(p)]) for name, prompts in found]
+    parts = [Found(each.phenomenon, [p for p in each.prompts if asked(p)]) for each in found]
     parts = [part for part in parts if part.prompts]
     everything = [prompt for part in parts for prompt in part.prompts]
     return [*parts, Found("all", everything)] if everything else []
