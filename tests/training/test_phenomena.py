@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sae_graphs.files import bundled_folder
 from sae_graphs.pretrained.loading import load
@@ -192,8 +193,9 @@ def test_permuted_decoders_leave_the_features_as_they_are() -> None:
     model = load("demo")
     other = null_models.permuted(model, SEED)
     runs = [each.clean_run("one (two") for each in (model, other)]
-    for mine, theirs in zip(*(run.points for run in runs), strict=True):
-        assert bool((mine.acts == theirs.acts).all())
+    for mine, theirs in zip(*(run.activations for run in runs), strict=True):
+        assert torch.equal(mine.features, theirs.features)
+        torch.testing.assert_close(mine.values, theirs.values)  # up to the decoders' norms
     ours, permuted = (each.stack.layers[0].sae.W_dec for each in (model, other))
     assert not bool((ours == permuted).all())
     assert bool((ours.sum(0) - permuted.sum(0)).abs().max() < 1e-3)
