@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ UNFOLDED = {
     "expected_average_only_in": "fold_activation_norm_scaling_factor",
     "covariance_whitening": "fold_activation_whitening",
 }
+FACTOR = "scaling_factor"  # of a finetuned SAE: one number a feature, which sae-lens 6 leaves out
 CHECKED_VALUES = 2**20  # at once, so that the check takes next to no memory
 
 
@@ -32,6 +35,12 @@ def ready(load: Callable[[], SAE[Any]], name: str, *, remedy: str = REMEDY) -> S
             warnings.simplefilter("ignore")
             sae = load()
     except Exception as problem:  # of many kinds
+        if FACTOR in str(problem):
+            raise SAELoadError(
+                f"{name} was finetuned with a factor for each feature ({FACTOR}), which sae-lens "
+                "no longer applies; multiply each row of W_dec by its factor, leave the factors "
+                "out, set finetuning_scaling_factor to false, and save the SAE again"
+            ) from problem
         raise SAELoadError(
             f"{name} cannot be loaded ({first_line(problem)}); {remedy}"
         ) from problem
@@ -49,6 +58,37 @@ def check_normalisation(sae: SAE[Any], name: str) -> None:
             f"({sae.cfg.normalize_activations}); load it by a release that has them, or fold them "
             f"in with sae-lens's `{folding}` and save the SAE again"
         )
+
+
+def check_activation(cfg: Mapping[str, Any], name: str) -> None:
+    """Raise `SAELoadError` where an SAE's configuration, as its file has it, names an activation
+    that sae-lens would not apply: it goes by the architecture alone, and says nothing.
+    """
+    architecture = str(cfg.get("architecture") or "standard")
+    declared = cfg.get("activation_fn") or cfg.get("activation_fn_str")
+    if declared in (None, "relu", architecture):  # ReLU stood beside any architecture
+        return
+    kwargs = cfg.get("activation_fn_kwargs")
+    k = kwargs.get("k") if isinstance(kwargs, Mapping) else None
+    if declared == "topk" and k is not None:
+        return  # then sae-lens takes it for a TopK SAE
+    applied = {"standard": "relu", "gated": "relu"}.get(architecture, architecture)
+    lacks = ", without its k," if declared == "topk" else ""
+    raise SAELoadError(
+        f"{name} declares the activation {str(declared)!r:.40}{lacks} and sae-lens would apply "
+        f"{applied!r:.40} (architecture {architecture!r:.40}); name the architecture that it was "
+        "trained with in its cfg.json, or use another SAE"
+    )
+
+
+def check_declared(file: Path, name: str) -> None:
+    """Raise where the configuration in a file names an activation that would not be applied."""
+    try:
+        cfg = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # loading it says what is wrong
+    if isinstance(cfg, dict):
+        check_activation(cfg, name)
 
 
 def check_finite(sae: SAE[Any], name: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from sae_lens import SAE
 
 from sae_graphs.errors import SAELoadError, quoted
-from sae_graphs.model.sae_setup import ready
+from sae_graphs.model.sae_setup import check_declared, ready
 from sae_graphs.model.saes import RoomFor, SAEStack, stack_of
 from sae_graphs.model.shelf import SAESource
 from sae_graphs.model.stream import StreamPoint, ends, labels_of
@@ -130,6 +130,7 @@ def _load_part(part: Path, device: str, dtype: str) -> SAE[Any]:
             pickles = _pickles([part])
             hint = f" (pickles such as {pickles[0]} are never opened)" if pickles else ""
             raise SAELoadError(f"{part} has no {name}{hint}; save the SAE with sae-lens 6")
+    check_declared(part / "cfg.json", str(part))
     return ready(lambda: SAE.load_from_disk(part, device=device, dtype=dtype), str(part))
 
 

@@ -16,7 +16,7 @@ from sae_lens import SAE
 
 from sae_graphs.errors import HubError, SAELoadError, quoted
 from sae_graphs.model.memory import SAESize
-from sae_graphs.model.sae_setup import ready
+from sae_graphs.model.sae_setup import check_declared, ready
 from sae_graphs.model.shelf import HubFile, SAESource
 from sae_graphs.pretrained.hub import cached, fetch, is_offline, missing, offline
 from sae_graphs.pretrained.listing import files_of_repository, remote_tensors
@@ -177,6 +177,9 @@ def _load(release: Release, sae: ListedSAE, device: str, dtype: str) -> SAE[Any]
             f"{name}: {UNSAFE} is set, with which torch runs code that a file of weights may "
             "hold; unset it"
         )
+    for file in needed:
+        if file.name.endswith("cfg.json") and (there := cached(file.repo_id, file.name)):
+            check_declared(there, name)
     at = cached(needed[-1].repo_id, needed[-1].name)
     with offline(), shapes_from_cache():
         loaded = ready(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.sae_setup import check_activation
 from sae_graphs.model.saes import stack_from
 from sae_graphs.model.stream import StreamPoint
 from sae_graphs.pretrained.find_saes import load_stack
@@ -276,6 +277,13 @@ def configure(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
+def finetune(folder: Path) -> None:
+    configure(folder, finetuning_scaling_factor=True)
+    file = folder / "layer_2" / "sae_weights.safetensors"
+    weights = load_file(file)
+    save_file({**weights, "scaling_factor": torch.full_like(weights["b_enc"], 1.5)}, file)
+
+
 def empty_part(folder: Path) -> None:
     for file in (folder / "layer_2").iterdir():
         file.unlink()
@@ -311,7 +319,34 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "fold_activation_whitening",
     ),
     "no hook": (lambda f: configure(f, metadata={}), "not on the residual stream"),
+    "finetuned": (finetune, "finetuned with a factor for each feature .* multiply each row"),
 }
+# Activations that sae-lens takes for ReLU without a word, in its old and its new spelling.
+OTHERWISE = ["tanh-relu", "gelu", "leaky-relu", "identity", "jumprelu", "topk"]
+
+
+@pytest.mark.parametrize("key", ["activation_fn", "activation_fn_str"])
+@pytest.mark.parametrize("activation", OTHERWISE)
+def test_an_activation_that_would_not_be_applied(folder: Path, activation: str, key: str) -> None:
+    configure(folder, architecture="standard", **{key: activation})
+    with pytest.raises(SAELoadError, match=f"declares the activation '{activation}'") as caught:
+        load_stack(folder)
+    one_line(caught)
+    assert "sae-lens would apply 'relu'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        {"architecture": "jumprelu", "activation_fn": "relu"},
+        {"architecture": "jumprelu", "activation_fn": "jumprelu"},
+        {"architecture": "gated", "activation_fn_str": "relu"},
+        {"activation_fn": "topk", "activation_fn_kwargs": {"k": 4}},
+        {},
+    ],
+)
+def test_activations_as_old_files_have_them(cfg: dict[str, Any]) -> None:
+    check_activation(cfg, "an SAE")
 
 
 @pytest.mark.parametrize("name", BROKEN)
