@@ -10,7 +10,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from errno import ENOENT
 from importlib.metadata import PackageNotFoundError, version
@@ -163,6 +163,24 @@ def alone_in(folder: Path) -> Iterator[None]:
     if not folder.is_dir():
         raise FileNotFoundError(ENOENT, strerror(ENOENT), str(folder))
     with locked(folder / LOCK, wait=True):
+        yield
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """No other run measures for this folder meanwhile; raises `SaeGraphsError` where one does."""
+    from filelock import Timeout
+
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder.with_name(f".{folder.name}.lock"), wait=False))
+        except Timeout as problem:
+            raise SaeGraphsError(
+                f"another run is writing into {folder}; wait until it is done, or give another "
+                "folder with --out"
+            ) from problem
         yield
 
 

@@ -62,13 +62,8 @@ def draw(
     intervention: str,
 ) -> None:
     """Load, measure, draw, write, print."""
-    from sae_graphs.cli.outputs import (
-        check_keeps_annotations,
-        check_keeps_effects,
-        fitting_or_words,
-        write_run,
-    )
-    from sae_graphs.runs import EFFECTS, check_writable, folder_for, partial_folder
+    from sae_graphs.cli.outputs import check_keeps_annotations, check_keeps_effects
+    from sae_graphs.runs import check_writable, folder_for, writing
 
     save_effects = wanted.save_effects
     folder = wanted.out_folder or folder_for(
@@ -83,6 +78,32 @@ def draw(
     if not save_effects:
         check_keeps_effects(folder)
     check_keeps_annotations(folder, [prompt, source.model, source.saes, source.sae_pattern])
+    told_of_another(folder, prompt)
+    with writing(folder):
+        _measure_and_write(folder, prompt, settings, source, wanted, intervention)
+
+
+def told_of_another(folder: Path, prompt: str) -> None:
+    """Say so where the folder holds the run of another prompt, which this one replaces."""
+    from sae_graphs.runs import record_of
+
+    held = (record_of(folder) or {}).get("prompt")
+    if isinstance(held, str) and held != prompt:
+        warn(f"{folder} holds the run of another prompt, {held!r:.60}: it is replaced")
+
+
+def _measure_and_write(
+    folder: Path,
+    prompt: str,
+    settings: GraphSettings,
+    source: Source,
+    wanted: Wanted,
+    intervention: str,
+) -> None:
+    """Load, measure, draw, write, print, while no other run does for this folder."""
+    from sae_graphs.cli.outputs import fitting_or_words, write_run
+    from sae_graphs.runs import EFFECTS, partial_folder
+
     annotations = wanted.said.read(folder)
     instrumented = source.load()
     from sae_graphs.effects.build import causal_graph
@@ -90,7 +111,7 @@ def draw(
 
     ablated = means_if_asked(instrumented, intervention, always=settings.select == "answer")
     partial = Partial(partial_folder(folder), told=_resumed)
-    effects = partial.folder / EFFECTS if save_effects else None
+    effects = partial.folder / EFFECTS if wanted.save_effects else None
     started = time.perf_counter()
     try:
         with _measuring(settings) as report:

@@ -152,7 +152,7 @@ def graph(
     )
     intervention = intervention or DEFAULT_INTERVENTIONS[settings.select]
     parse_intervention(intervention)  # a mistake is told before anything is loaded
-    if prompt is None or not prompt.strip():
+    if not prompt:
         raise SaeGraphsError(
             'no prompt, or an empty one; give some text, such as "Copyright (C", or a folder of '
             "saved effects with --from"

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from sae_graphs.cli.console import out, warn
+from sae_graphs.words import counted
 
 
 def view(
@@ -39,12 +40,16 @@ def view(
     Served to this machine alone (127.0.0.1) until Ctrl-C; runs are read and never written to. On
     another machine, reach it through a tunnel: `ssh -L 8765:127.0.0.1:8765 HOST`.
     """
+    from sae_graphs.gallery.runs import links_in
     from sae_graphs.gallery.server import address, gallery_server
 
     try:
         with gallery_server(folder, port) as server:
             at = address(server)
             out.print(f"runs in {folder}: {at}", markup=False, highlight=False, soft_wrap=True)
+            if links := links_in(folder):
+                were = "was" if links == 1 else "were"
+                warn(f"{counted(links, 'link')} {were} not followed; copy the runs to show them")
             out.print("Ctrl-C ends it", style="dim")
             if open_page:  # a browser in the terminal is back only when it was answered
                 threading.Thread(target=_open, args=(at,), daemon=True).start()

@@ -91,6 +91,15 @@ def runs_in(folder: Path) -> dict[str, Run]:
     return found
 
 
+def links_in(folder: Path) -> int:
+    """How many links right in the folder lead to runs: they are not followed."""
+    try:
+        children = list(folder.resolve().iterdir())
+    except OSError:
+        return 0
+    return sum(child.is_symlink() and child.is_dir() and _is_run(child) for child in children)
+
+
 def _is_seen(child: Path) -> bool:
     return not child.name.startswith(".") and not child.is_symlink() and child.is_dir()
 

@@ -15,7 +15,7 @@ from sae_graphs.files import write_atomically
 from sae_graphs.pretrained.hub import commit_here, file_sizes, problem_words, status_of, telling
 from sae_graphs.pretrained.sizes import StoredTensor
 
-LISTING_SECONDS = 15.0  # to wait for a repository's list of files
+LISTING_SECONDS = 8.0  # that the hub is given to answer; without a network it takes all of them
 
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ import pytest
 
 import sae_graphs as sg
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.runs import writing
 from tests.support.commands import Commands
 from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.models import save_model_folder, save_sae_folder
@@ -112,6 +113,30 @@ def test_prompts_with_one_slug_get_two_folders(run: Commands, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_blank_text_is_a_prompt(run: Commands, tmp_path: Path) -> None:
+    """As it is in Python: a model can be asked what follows two spaces."""
+    answer = run("graph", "  ", "--formats", "dot", "--nodes", "2")
+    assert answer.code == 0, answer.err
+    assert CausalGraph.load(tmp_path / "outputs" / "prompt").run.prompt == "  "
+
+
+def test_another_prompt_in_its_folder_is_told(run: Commands, tmp_path: Path) -> None:
+    options = ("--select", "effect", "--out", "mine", "--formats", "dot")
+    assert "another prompt" not in run("graph", "one two", *options).err
+    assert "another prompt" not in run("graph", "one two", *options).err
+    told = run("graph", "two three", *options).err
+    assert "mine holds the run of another prompt, 'one two': it is replaced" in told
+
+
+def test_two_runs_into_one_folder(run: Commands, tmp_path: Path) -> None:
+    """The second is told at once, and the first is not disturbed."""
+    with writing(tmp_path / "mine"):
+        answer = run("graph", "one two", "--out", "mine")
+    assert answer.code == 2 and "another run is writing into" in answer.err
+    assert len(answer.err.strip().splitlines()) == 1 or "loading" not in answer.err
+    assert not list(tmp_path.glob(".mine*"))
+
+
 def test_a_local_model_with_local_saes(run: Commands, folders: Folders, tmp_path: Path) -> None:
     model, saes = folders
     options = ("--min-path-edges", "1", "--formats", "dot")
@@ -145,7 +170,6 @@ def test_contexts_are_found_in_a_text_file(run: Commands, folders: Folders, tmp_
 
 MISTAKES = {
     "empty prompt": (["graph", ""], "prompt"),
-    "blank prompt": (["graph", "  "], "prompt"),
     "no prompt": (["graph"], "prompt"),
     "unknown command": (["grahp", "x"], "grahp"),
     "unknown model": (["graph", "x", "--model", "no/such", "--saes", "SAES"], "no/such"),

@@ -57,6 +57,15 @@ def test_it_says_where_and_ends_well(commands: Commands, monkeypatch: pytest.Mon
     assert "/run/mine/" in seen[0]
 
 
+def test_links_are_told(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(Path("outputs/mine"), two_edges())
+    Path("outputs/again").symlink_to(Path("outputs/mine").absolute())
+    Path("outputs/nowhere").symlink_to(Path("gone").absolute())
+    monkeypatch.setattr(server._Server, "serve_forever", _interrupted([]))
+    answer = commands("view", "outputs", "--port", "0")
+    assert "1 link was not followed; copy the runs to show them" in answer.err
+
+
 def test_it_opens_a_browser_only_when_asked(
     commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
