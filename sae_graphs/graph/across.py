@@ -92,7 +92,7 @@ def placed(feature: FeatureId, places: Mapping[int, int]) -> FeatureId:
 
 
 def _by_roles(left: Sequence[str], right: Sequence[str], roles: Roles) -> Alignment:
-    _check(roles)
+    check_roles(roles)
     ours, theirs = (
         {name: _positions(tokens, name, text) for name, text in own.items()}
         for tokens, own in zip((left, right), roles, strict=True)
@@ -122,12 +122,13 @@ def _by_roles(left: Sequence[str], right: Sequence[str], roles: Roles) -> Alignm
     )
 
 
-def _check(roles: Roles) -> None:
+def check_roles(roles: Roles, n: int = 2, what: str = "each prompt") -> None:
+    """Raise `SaeGraphsError` unless these are `n` mappings of the same names to some text."""
     several = isinstance(roles, Sequence) and not isinstance(roles, str)
-    if not several or not all(isinstance(own, Mapping) for own in roles) or len(roles) != 2:
+    if not several or not all(isinstance(own, Mapping) for own in roles) or len(roles) != n:
         raise SaeGraphsError(
-            f"roles are {roles!r:.60}; expected a mapping of role to text for each prompt, such as "
-            "[{'subject': 'Mary'}, {'subject': 'Alice'}]"
+            f"roles are {roles!r:.60}; expected {n} mappings of role to text, one for {what}, such "
+            "as [{'subject': 'Mary'}, {'subject': 'Alice'}]"
         )
     for own in roles:
         for name, text in own.items():
@@ -136,12 +137,12 @@ def _check(roles: Roles) -> None:
                     f"role {name!r:.40} is {text!r:.60}; expected a name and some of its prompt's "
                     "text"
                 )
-    if roles[0].keys() != roles[1].keys() or not roles[0]:
-        names = [quoted(map(repr, own)) or "none" for own in roles]
-        raise SaeGraphsError(
-            f"the roles are {names[0]:.80} in one prompt and {names[1]:.80} in the other; name the "
-            "same in both"
-        )
+        if own.keys() != roles[0].keys() or not own:
+            names = [quoted(map(repr, each)) or "none" for each in (roles[0], own)]
+            raise SaeGraphsError(
+                f"the roles are {names[0]:.80} in one prompt and {names[1]:.80} in another; name "
+                "the same in all"
+            )
 
 
 def _positions(tokens: Sequence[str], name: str, text: str) -> tuple[int, ...]:
