@@ -42,7 +42,7 @@ PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},
     "validate": {
         *("settings", "other_controls", "texts", "corpus", "discovery", "resume", "progress"),
-        *("layers", "fetching", "foretold"),
+        *("layers", "fetching", "foretold", "roles"),
     },
     "compare": {
         *("settings", "methods", "progress", "fetching"),

@@ -94,7 +94,7 @@ class GraphDifference:
         """The difference in one sentence; of answer graphs, how they are aligned in a second."""
         flipped = sum(edge.flips for edge in self.shared)
         turned = f" ({flipped} of them with the other sign)" if flipped else ""
-        how = "" if self.aligned is None else f" Features are aligned {self.aligned}."
+        how = "" if self.aligned is None else f" Across prompts {self.aligned}."
         return (
             f"{_are(len(self.shared), 'edge')} in both graphs{turned}, {len(self.lost)} only in "
             f"the left one and {len(self.new)} only in the right one; "

@@ -297,8 +297,12 @@ def test_unions_and_differences(graph: CausalGraph) -> None:
     found = difference(graph, graph)
     assert len(found.shared) == len(graph.edges) and not found.warnings
     assert not found.lost_features and not found.new_features
-    with pytest.raises(SaeGraphsError, match="stand at the tokens of their own prompts"):
-        common([graph, graph])
+    assert found.aligned == "by position: the prompts have the same tokens"
+    both = common([graph, graph])
+    assert {node.feature for node in both.nodes} == {node.feature for node in graph.nodes}
+    assert {edge.flow for edge in both.edges} == {edge.flow for edge in graph.edges}
+    assert "shared by the graphs of 2 prompts, by position" in settings_words(both.run.settings)
+    assert said(both) and page(both)
 
 
 def test_a_difference_says_what_kind_of_graphs_and_which_answers() -> None:

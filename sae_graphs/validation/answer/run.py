@@ -94,11 +94,7 @@ def validate_answer(
         _report(graph, Bench(each, how, counter.tick), resume, number)
         for number, (each, how) in enumerate(plans)
     )
-    told = [
-        f"in {said(test.prompt)}, {test.aligned}: {words}"
-        for test in elsewhere
-        for words in test.warnings
-    ]
+    told = [f"in {said(test.prompt)}: {words}" for test in elsewhere for words in test.warnings]
     return replace(
         report,
         warnings=(*report.warnings, *no_tests(given, found_on), *told),
