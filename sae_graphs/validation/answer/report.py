@@ -208,7 +208,7 @@ def _others_blocks(report: AnswerReport) -> Iterator[Block]:
     )
     rows = [
         [*map(text, row[:4]), *map(number, row[4:6]), *map(text, row[6:])]
-        for *_, row in others(report)
+        for row in others(report)
     ]
     yield from table("The graph and its paths in other prompts", OTHERS_HEAD, rows)
 
