@@ -344,6 +344,19 @@ def test_the_gallery(graph: CausalGraph, tmp_path: Path) -> None:
         assert "<script>alert" not in shown.html
 
 
+def test_the_gallery_sums_over_tokens_of_other_prompts(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", answer_graph())
+    write_run(tmp_path / "two", answer_graph(("<bos>", " All", " Copyright", " (", "C")))
+    write_run(tmp_path / "three", answer_graph(("<bos>", "Protected", " (", "C")))
+    runs = runs_in(tmp_path)
+    shown = comparison(runs["one"], runs["two"], list(runs.values())).html
+    assert "summed over tokens: the prompts have 4 and 5 tokens" in html.unescape(shown)
+    assert "0.1@1" not in shown
+    shown = comparison(runs["one"], runs["three"], list(runs.values())).html
+    assert "by position: the prompts differ in 1 of 4 tokens" in html.unescape(shown)
+    assert "0.1@1" in shown
+
+
 def test_annotations(graph: CausalGraph) -> None:
     ends = [str(graph.nodes[0].feature), "answer"]
     marked = Annotations(

@@ -207,8 +207,7 @@ def _others_blocks(report: AnswerReport) -> Iterator[Block]:
         "active there change nothing, and are left out."
     )
     rows = [
-        [*map(text, row[:4]), *map(number, row[4:6]), *map(text, row[6:])]
-        for row in others(report)
+        [*map(text, row[:4]), *map(number, row[4:6]), *map(text, row[6:])] for row in others(report)
     ]
     yield from table("The graph and its paths in other prompts", OTHERS_HEAD, rows)
 
