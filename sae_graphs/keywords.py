@@ -26,12 +26,12 @@ def with_settings(
     *,
     own: Collection[str] = (),
     renamed: Mapping[str, str] = NONE,
-    fixed: Mapping[str, Any] = NONE,
+    usual: Mapping[str, Any] = NONE,
 ) -> Callable[[Function], Function]:
     """For a function whose options are the fields of the dataclass `kind`.
 
     What is given of them is made into its parameter `settings`; `settings` given whole stay as they
-    are. Those in `own` the function reads itself; those in `fixed` it has for all. Raises
+    are. Those in `own` the function reads itself; those in `usual` are so unless given. Raises
     `SaeGraphsError` where both are given, and for a name that is no option; `renamed` are old
     spellings, which still do.
     """
@@ -53,7 +53,7 @@ def with_settings(
             if chosen and bound.arguments.get("settings") is not None:
                 raise SaeGraphsError(f"give settings, or {quoted(sorted(chosen))}, not both")
             if chosen:
-                bound.arguments["settings"] = kind(**fixed, **chosen)
+                bound.arguments["settings"] = kind(**{**usual, **chosen})
             return function(*bound.args, **bound.kwargs)
 
         return cast(Function, called)

@@ -42,7 +42,7 @@ PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},
     "validate": {
         *("settings", "other_controls", "texts", "corpus", "discovery", "resume", "progress"),
-        *("layers", "fetching", "foretold"),
+        *("layers", "fetching", "foretold", "roles"),
     },
     "compare": {
         *("settings", "methods", "progress", "fetching"),
@@ -124,9 +124,8 @@ def test_options_have_names_and_types(name: str) -> None:
 )
 def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> None:
     defaults = {field.name: field.default for field in fields(kind)}
-    if function is sg.discover:  # of effects alone
-        whole = GraphSettings(select="effect")
-        defaults = {field.name: getattr(whole, field.name) for field in fields(kind)}
+    if function is sg.discover:  # of effects, unless asked
+        defaults["select"] = "effect"
     shared = words(function).keys() & defaults.keys()
     if function in (sg.causal_graph, sg.validate):
         assert shared == defaults.keys()

@@ -9,14 +9,14 @@ from rich.text import Text
 
 from sae_graphs.text import visible
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit
-from sae_graphs.validation.answer.report import worst_equal_norm, yes_or_no
-from sae_graphs.words import amount, p_value, probability, share, target_said
+from sae_graphs.validation.answer.report import active_features, worst_equal_norm, yes_or_no
+from sae_graphs.words import amount, p_value, probability, said, share, target_said
 
 _MEANING = (
     "q: against matched sets, corrected for all units; equal norm: the larger p of matched sets "
-    "scaled to its norm, and of random directions. Supported: necessary and, of a path, mediates. "
-    "Found in this prompt alone."
+    "scaled to its norm, and of random directions. Supported: necessary and, of a path, mediates."
 )
+_WHERE = " Found in this prompt alone."
 
 
 def print_answer_report(console: Console, report: AnswerReport) -> None:
@@ -25,6 +25,31 @@ def print_answer_report(console: Console, report: AnswerReport) -> None:
     target = target_said(report.target, report.contrast)
     clean = f"{amount(report.clean.nats)} nats, {probability(report.clean.probability)}"
     console.print(Text(f"{what} of {target}: {clean}", style="bold"))
+    console.print(_table(report), "", sep="\n")
+    for unit in report.units:
+        members = f" ({' → '.join(map(str, unit.features))})" if unit.kind == "path" else ""
+        mark = "✓ " if unit.supported else ""
+        line = Text(f"{mark}{visible(unit.name, space=' ')}{members}: ", style="bold")
+        console.print(line + Text(visible(unit.words, space=" "), style=""))
+    _print_others(console, report)
+    for warning in report.warnings:
+        console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))
+    console.print(Text(_MEANING + ("" if report.tests else _WHERE), style="dim"))
+
+
+def _print_others(console: Console, report: AnswerReport) -> None:
+    """A small table for each further prompt, below how it is aligned."""
+    if report.tests:
+        console.print("", Text("in other prompts", style="bold"), sep="\n")
+    for test in report.tests:
+        answer = f"{target_said(test.target, test.contrast)}, {amount(test.clean.nats)} nats"
+        line = f"{said(test.prompt)}: {answer}; {test.aligned}"
+        console.print(Text(visible(line, space=" ")))
+        if test.units:
+            console.print(_table(test), "", sep="\n")
+
+
+def _table(report: AnswerReport) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("unit", "features", "after", "q", "equal norm", "necessary", "sufficient"):
         words = name in ("unit", "necessary", "sufficient")
@@ -32,15 +57,7 @@ def print_answer_report(console: Console, report: AnswerReport) -> None:
     table.add_column("mediates", overflow="fold")
     for unit in report.units:
         table.add_row(*_cells(unit, report))
-    console.print(table, "", sep="\n")
-    for unit in report.units:
-        members = f" ({' → '.join(map(str, unit.features))})" if unit.kind == "path" else ""
-        mark = "✓ " if unit.supported else ""
-        line = Text(f"{mark}{visible(unit.name, space=' ')}{members}: ", style="bold")
-        console.print(line + Text(visible(unit.words, space=" "), style=""))
-    for warning in report.warnings:
-        console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))
-    console.print(Text(_MEANING, style="dim"))
+    return table
 
 
 def _cells(unit: AnswerUnit, report: AnswerReport) -> list[Text]:
@@ -51,7 +68,7 @@ def _cells(unit: AnswerUnit, report: AnswerReport) -> list[Text]:
     own, other = Text(", ".join(told), style=_style(second)), Text("–", style="dim")
     return [
         Text(visible(unit.name, space=" ")),
-        Text(str(len(unit.features))),
+        Text(active_features(unit)),
         Text(amount(unit.ablated.nats)),
         Text(p_value(unit.outcome.q)),
         Text(p_value(worst_equal_norm(unit))),

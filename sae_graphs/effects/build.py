@@ -36,7 +36,6 @@ from sae_graphs.effects.select import Selection, ends_of
 from sae_graphs.effects.select import select as selected
 from sae_graphs.effects.settings import (
     STEPS,
-    TOP_K,
     Ablate,
     GraphSettings,
     Layers,
@@ -191,7 +190,7 @@ class Discovery(NamedTuple):
 
 
 @with_settings(
-    GraphSettings, own=("seed",), renamed={"targets": "target"}, fixed={"select": "effect"}
+    GraphSettings, own=("seed",), renamed={"targets": "target"}, usual={"select": "effect"}
 )
 def discover(
     model: InstrumentedModel,
@@ -199,10 +198,14 @@ def discover(
     *,
     part: float = 0.5,
     seed: int = 0,
-    top_k: int = TOP_K,
-    per: Per = "layer",
+    select: Select = "effect",
+    nodes: int | None = None,
+    dense: bool = False,
+    budget: int | None = None,
+    top_k: int | None = None,
+    per: Per | None = None,
     min_path_edges: int | None = None,
-    ablate: Literal["all", "read"] = "all",
+    ablate: Literal["all", "read"] | None = None,
     ablate_first: bool = False,
     read: Read = -1,
     layers: Layers = None,
@@ -219,18 +222,15 @@ def discover(
 ) -> Discovery:
     """Draw a `part` of the prompts at random, and find what their graphs have in common.
 
-    `seed` is that of the drawing; the options from `top_k` on are those of `causal_graph`, for the
-    strongest effects of one layer on the next (`select="effect"`).
+    `seed` is that of the drawing; the options from `select` on are those of `causal_graph`, but
+    that the strongest effects of one layer on the next are the default. With `select="answer"` the
+    graph holds what the prompts' own answers hang on, by position where the prompts differ in few
+    tokens, else summed over tokens: its settings say which (`common`).
     Then `validate(model, found.graph, found.test, discovery=found.discovery)`. Raises
     `SaeGraphsError` where a part would be empty, or the graphs have nothing in common.
     """
     settings = settings or GraphSettings(select="effect")
-    if settings.select != "effect":
-        raise SaeGraphsError(
-            f"select is {settings.select!r}; what answer graphs have in common stands at other "
-            "tokens of each prompt: discover with settings of select='effect'"
-        )
-    if settings.ablate == "each":
+    if settings.select == "effect" and settings.ablate == "each":
         raise SaeGraphsError("positions mean nothing across prompts; discover with ablate='all'")
     if isinstance(prompts, str):
         raise SaeGraphsError(f"prompts are {prompts!r:.60}; expected several prompts, as a list")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sae_graphs.gallery.runs import Run, graph_of
 from sae_graphs.gallery.sides import ARROWS, Side, Union, empty_words, kind_of, sides, union
 from sae_graphs.gallery.skeleton import Page, compare_address, page, prompt_html, run_address
+from sae_graphs.graph.across import alignment
 from sae_graphs.graph.difference import GraphDifference, SharedEdge, difference
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, name_of, split_by_sign, standing_words
@@ -88,6 +89,10 @@ def _pair(left: Run, right: Run, *, summed: bool) -> Pair:
             told.append(
                 f"only the {side} graph has token positions: it is shown summed over its tokens"
             )
+    can_sum = not summed and all(resolved)
+    if can_sum and (words := _summed_across(*graphs)) is not None:
+        graphs, can_sum = (_summed(graphs[0]), _summed(graphs[1])), False
+        told.append(f"no token of one prompt is one of the other's: {words}")
     found = difference(*graphs)
     both = union(found)
     if both.arrows > len(both.graph.edges):
@@ -95,8 +100,15 @@ def _pair(left: Run, right: Run, *, summed: bool) -> Pair:
             f"the {ARROWS} strongest of {both.arrows:,} arrows are drawn; the tables below have "
             "the others too"
         )
-    can_sum = not summed and all(resolved)
     return Pair(left, right, found, both, (*told, *found.warnings), summed, can_sum)
+
+
+def _summed_across(left: CausalGraph, right: CausalGraph) -> str | None:
+    """Why answer graphs of two prompts are compared over tokens; None where they are not."""
+    if left.run.answer is None or right.run.answer is None:
+        return None
+    found = alignment(left.run.tokens, right.run.tokens)
+    return None if found.kind == "position" else found.words
 
 
 def _summed(graph: CausalGraph) -> CausalGraph:

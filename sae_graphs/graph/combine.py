@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import ne
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.across import SUMMED, alignment
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.paths import longest_path_edges, on_long_paths
-from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
+from sae_graphs.graph.records import ANSWER, Edge, FeatureId, Node, RunRecord, feature_order
 
 SHARE = 0.5  # of the prompts in which an edge must be drawn
 
@@ -92,14 +94,22 @@ def common(graphs: Sequence[CausalGraph], *, share: float = SHARE) -> CausalGrap
     Effects are means over the graphs that have the edge. The record is the first graph's; a node
     that is not in the first has no activations, its `activation` being the mean over the others;
     an output token that is not is added to the record.
-    Raises `SaeGraphsError` where nothing is left.
+
+    Of answer graphs the features that at least a `share` of them keep, and such edges between them:
+    by position where the tokens of each prompt are aligned with those of the first
+    (`sae_graphs.graph.across`), else summed over tokens. The settings say which, as `aligned`.
+    Raises `SaeGraphsError` where nothing is left, and where some graphs are of answers and some of
+    effects.
     """
-    if any(graph.run.answer is not None for graph in graphs):
-        raise SaeGraphsError(
-            "answer graphs stand at the tokens of their own prompts: no edge of one is another's; "
-            "compare two with difference, or give graphs of select='effect' (--select effect)"
-        )
     needed = max(1, math.ceil(share * len(graphs)))
+    answers = [graph.run.answer is not None for graph in graphs]
+    if all(answers):
+        return _common_answers(graphs, needed)
+    if any(answers):
+        raise SaeGraphsError(
+            "some of these are answer graphs and some are graphs of effects, which have no edge in "
+            "common; give graphs of one kind"
+        )
     effects: dict[tuple[FeatureId, FeatureId], list[float]] = {}
     nodes: dict[FeatureId, list[Node]] = {}
     for graph in graphs:
@@ -135,3 +145,101 @@ def common(graphs: Sequence[CausalGraph], *, share: float = SHARE) -> CausalGrap
 def _mean(found: Sequence[Node]) -> Node:
     mean = math.fsum(node.activation for node in found) / len(found)
     return replace(found[0], activation=mean, activations=())
+
+
+# -- answer graphs ---------------------------------------------------------------------------------
+
+
+def _common_answers(graphs: Sequence[CausalGraph], needed: int) -> CausalGraph:
+    """The features that `needed` of the graphs keep, and how they lead on to each other there."""
+    graphs, aligned = _alike(graphs)
+    nodes: dict[FeatureId, list[Node]] = {}
+    edges: dict[tuple[FeatureId, FeatureId], list[Edge]] = {}
+    for graph in graphs:
+        for node in graph.nodes:
+            nodes.setdefault(node.feature, []).append(node)
+        for edge in graph.edges:
+            edges.setdefault((edge.source, edge.target), []).append(edge)
+    kept = {
+        feature
+        for feature, found in nodes.items()
+        if feature.is_feature and sum(not node.relay for node in found) >= needed
+    }
+    if not kept:
+        raise SaeGraphsError(
+            f"the answer graphs of {len(graphs)} prompts, {aligned}, have no feature in common "
+            f"that {needed} of them keep; give prompts that are more alike"
+        )
+    links = [_mean_edge(same) for same in edges.values() if len(same) >= needed]
+    depths, reached = graphs[0].depths, {ANSWER, *kept}
+    for link in sorted(links, key=lambda link: -depths[link.source.layer]):
+        if link.target in reached:
+            reached.add(link.source)
+    links = [link for link in links if link.target in reached]
+    first, leading = graphs[0], {link.source for link in links}
+    own = {node.feature: node for node in first.nodes}
+    drawn = [
+        _mean_on_answer(own.get(feature), found, relay=feature not in kept)
+        for feature, found in nodes.items()
+        if feature in reached and feature.is_feature
+    ]
+    drawn += [
+        own.get(feature, found[0])
+        for feature, found in nodes.items()
+        if feature in reached and not feature.is_feature
+    ]
+    assert first.run.answer is not None
+    stranded = sorted(kept - leading, key=lambda feature: feature_order(feature, depths))
+    answer = replace(
+        first.run.answer,
+        coverage=None,
+        paths=(),
+        dense=(),
+        stranded=tuple(str(feature) for feature in stranded),
+    )
+    settings = {**first.run.settings, "common_to": len(graphs), "aligned": aligned}
+    return assemble(replace(first.run, settings=settings, answer=answer), drawn, links)
+
+
+def _alike(graphs: Sequence[CausalGraph]) -> tuple[list[CausalGraph], str]:
+    """The graphs, summed over tokens unless these are the same in all, and which it was."""
+    tokens = graphs[0].run.tokens
+    if not all(graph.resolves_positions for graph in graphs):
+        found, aligned = [SUMMED], SUMMED.words
+    else:
+        found = [alignment(tokens, graph.run.tokens) for graph in graphs]
+        most = max(sum(map(ne, tokens, graph.run.tokens)) for graph in graphs)
+        aligned = (
+            f"by position: the prompts have {len(tokens)} tokens each, of which {most} at most "
+            "differ from the first's"
+        )
+    other = next((each for each in found if each.kind != "position"), None)
+    if other is None:
+        return list(graphs), aligned
+    return [g.summed() if g.resolves_positions else g for g in graphs], other.words
+
+
+def _mean_edge(same: Sequence[Edge]) -> Edge:
+    """One edge for those of several graphs, with means."""
+    return Edge(
+        same[0].source,
+        same[0].target,
+        math.fsum(edge.effect for edge in same) / len(same),
+        relative_effect=_known_mean([edge.relative_effect for edge in same]),
+        flow=_known_mean([edge.flow for edge in same]),
+    )
+
+
+def _mean_on_answer(own: Node | None, found: Sequence[Node], *, relay: bool) -> Node:
+    """A feature with its mean effects on the answers of the graphs that have it."""
+    return replace(
+        own or _mean(found),
+        effect_on_answer=_known_mean([node.effect_on_answer for node in found]),
+        direct_effect=_known_mean([node.direct_effect for node in found]),
+        relay=relay,
+    )
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None

@@ -11,39 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.across import SUMMED, Roles, alignment
+from sae_graphs.graph.comparable import check_same_features, comparison_warnings
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, FeatureId, Node, edge_order, feature_order
+from sae_graphs.graph.positions import at_places
+from sae_graphs.graph.records import (
+    Edge,
+    FeatureId,
+    GraphParts,
+    Node,
+    edge_order,
+    feature_order,
+)
 from sae_graphs.text import in_page
 from sae_graphs.words import counted, signed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Settings that decide which edges there are, and what their effects are; and what it means where
-# a file from before a setting does not have it.
-DECISIVE: Mapping[str, object] = {
-    "select": "effect",
-    "nodes": None,
-    "dense": False,
-    "top_k": None,
-    "per": "layer",
-    "min_path_edges": None,
-    "ablate": "all",
-    "ablate_first": False,
-    "read": None,
-    "layers": None,
-    "pin": None,
-    "outputs": 0,
-    "targets": None,
-    "contrast": None,
-    "method": "exact",
-    "steps": None,
-    "intervention": "zero",
-    "prepend_bos": None,
-    "dtype": None,
-    "summed_at": None,
-}
 SHOWN = 8  # edges of each kind in a notebook
 
 
@@ -87,6 +73,8 @@ class GraphDifference:
 
     `lost` is what only the left graph holds, `new` what only the right one holds. Shared edges are
     sorted by |difference|, the others by |effect|; features by their activations in the same way.
+    `aligned` says, of answer graphs, which tokens of the two prompts were taken for one another:
+    features are named by their places in the left prompt, or without a token where they are summed.
     `warnings` say what makes the two hard to compare, one line each.
     """
 
@@ -99,17 +87,19 @@ class GraphDifference:
     lost_features: tuple[Node, ...]
     new_features: tuple[Node, ...]
     warnings: tuple[str, ...] = ()
+    aligned: str | None = None
 
     @property
     def words(self) -> str:
-        """The difference in one sentence."""
+        """The difference in one sentence; of answer graphs, how they are aligned in a second."""
         flipped = sum(edge.flips for edge in self.shared)
         turned = f" ({flipped} of them with the other sign)" if flipped else ""
+        how = "" if self.aligned is None else f" Across prompts {self.aligned}."
         return (
             f"{_are(len(self.shared), 'edge')} in both graphs{turned}, {len(self.lost)} only in "
             f"the left one and {len(self.new)} only in the right one; "
             f"{_are(len(self.shared_features), 'feature')} in both, {len(self.lost_features)} only "
-            f"left and {len(self.new_features)} only right."
+            f"left and {len(self.new_features)} only right.{how}"
         )
 
     def __repr__(self) -> str:
@@ -157,20 +147,29 @@ class GraphDifference:
         )
 
 
-def difference(left: CausalGraph, right: CausalGraph) -> GraphDifference:
+def difference(
+    left: CausalGraph, right: CausalGraph, roles: Roles | None = None
+) -> GraphDifference:
     """Compare two graphs of one model and its SAEs, over different prompts, say.
+
+    Features at tokens of two answer graphs are compared by position only where both prompts have
+    as many tokens and differ in a quarter of them at most; else each is summed over its tokens. Or
+    `roles` name what is one place in both, `[{"subject": "Mary"}, {"subject": "Alice"}]`: features
+    at a role's tokens are taken together, all others summed. `aligned` says which it was.
 
     The graphs may have been made with different settings; a warning then names them. Raises
     `SaeGraphsError` where models, SAEs or hook points differ, where only one of the graphs has
-    token positions, since no feature could be the same then, and for what is no graph.
+    token positions, since no feature could be the same then, for roles that do not fit, and for
+    what is no graph.
 
     >>> difference(graph, graph).words
     '6 edges are in both graphs, 0 only in the left one and 0 only in the right one; \
 7 features are in both, 0 only left and 0 only right.'
     """
-    _check_same_features(left, right)
-    edges = [{(e.source, e.target): e for e in each.edges} for each in (left, right)]
-    nodes = [{node.feature: node for node in each.nodes} for each in (left, right)]
+    check_same_features(left, right)
+    parts, aligned = _aligned(left, right, roles)
+    edges = [{(e.source, e.target): e for e in each.edges} for each in parts]
+    nodes = [{node.feature: node for node in each.nodes} for each in parts]
     depths = _depths(left, right)
     shared = [
         SharedEdge(*ends, edge.effect, edges[1][ends].effect)
@@ -193,8 +192,27 @@ def difference(left: CausalGraph, right: CausalGraph) -> GraphDifference:
         ),
         _only_nodes(nodes[0], nodes[1], depths),
         _only_nodes(nodes[1], nodes[0], depths),
-        tuple(_warnings(left, right)),
+        tuple(comparison_warnings(left, right)),
+        aligned,
     )
+
+
+def _aligned(
+    left: CausalGraph, right: CausalGraph, roles: Roles | None
+) -> tuple[tuple[GraphParts, GraphParts], str | None]:
+    """Both with features named alike, and in which way; graphs of effects as they are."""
+    both = left, right
+    plain = left.parts, right.parts
+    if roles is not None and not all(g.run.answer and g.resolves_positions for g in both):
+        raise SaeGraphsError(
+            "roles are for answer graphs with token positions; leave them out, or give two of those"
+        )
+    if not all(graph.run.answer for graph in both):
+        return plain, None
+    if not all(graph.resolves_positions for graph in both):
+        return plain, SUMMED.words
+    found = alignment(left.run.tokens, right.run.tokens, roles)
+    return (at_places(plain[0], found.left), at_places(plain[1], found.right)), found.words
 
 
 Ends = tuple[FeatureId, FeatureId]
@@ -243,85 +261,6 @@ def merged(first: Sequence[str], second: Sequence[str] | Mapping[str, int]) -> t
             result.insert(place, label)
             place += 1
     return tuple(result)
-
-
-# -- what can be compared --------------------------------------------------------------------------
-
-
-def _check_same_features(left: CausalGraph, right: CausalGraph) -> None:
-    for side, given in (("left", left), ("right", right)):
-        if not isinstance(given, CausalGraph):
-            raise SaeGraphsError(
-                f"the {side} graph is {given!r:.60}, not a CausalGraph; load a saved one with "
-                "CausalGraph.load"
-            )
-    for name, what in (("model", "models"), ("saes", "SAEs")):
-        ours, theirs = getattr(left.run, name), getattr(right.run, name)
-        if ours != theirs:
-            raise SaeGraphsError(
-                f"the graphs are of different {what}, {ours!r:.60} and {theirs!r:.60}, so their "
-                "features do not mean the same; compare graphs of one model and its SAEs"
-            )
-    places = {layer.label: layer.hook_point for layer in left.run.layers}
-    for layer in right.run.layers:
-        if places.get(layer.label, layer.hook_point) != layer.hook_point:
-            raise SaeGraphsError(
-                f"layer {layer.label} is {places[layer.label]!r:.60} in the left graph and "
-                f"{layer.hook_point!r:.60} in the right one; compare graphs of the same SAEs"
-            )
-    if left.nodes and right.nodes and left.resolves_positions != right.resolves_positions:
-        side = "left" if left.resolves_positions else "right"
-        raise SaeGraphsError(
-            f"only the {side} graph has token positions, so no feature is the same in both; "
-            f"compare its sum over tokens, {side}.summed()"
-        )
-
-
-def _warnings(left: CausalGraph, right: CausalGraph) -> list[str]:
-    """What makes the two hard to compare."""
-    told: list[str] = []
-    answers = [_answer(left), _answer(right)]
-    if answers[0] != answers[1] and None not in answers:
-        told.append(
-            f"the answers are {quoted(answers)}, so what supports one need not support the other"
-        )
-    differing = [
-        f"{name} ({ours!r:.40} and {theirs!r:.40})"
-        for name, default in DECISIVE.items()
-        if (ours := _set(left, name, default)) != (theirs := _set(right, name, default))
-    ]
-    if differing:
-        told.append(
-            f"made with different settings: {quoted(differing, 20)}; an edge may be missing on one "
-            "side only because fewer were kept, or others were measured, there"
-        )
-    if left.nodes and left.resolves_positions and left.run.tokens != right.run.tokens:
-        told.append(
-            "the features have token positions, and position 3, say, is not the same token in both "
-            "prompts; graph.summed() adds the tokens up to plain features"
-        )
-    contrasts = [{out.token_id: out.contrast for out in each.run.outputs} for each in (left, right)]
-    changed = sorted(
-        name
-        for name in contrasts[0].keys() & contrasts[1].keys()
-        if contrasts[0][name] != contrasts[1][name]
-    )
-    if changed:
-        told.append(
-            f"{quoted(f'out.{name}' for name in changed)} is set against another token in one "
-            "graph than in the other, so its effects are of two quantities"
-        )
-    return told
-
-
-def _answer(graph: CausalGraph) -> str | None:
-    """The token that an answer graph is about."""
-    return None if graph.run.answer is None else repr(graph.run.outputs[0].token)
-
-
-def _set(graph: CausalGraph, name: str, default: object) -> object:
-    value = graph.run.settings.get(name)
-    return default if value is None or value == [] else value
 
 
 # -- words and rows --------------------------------------------------------------------------------

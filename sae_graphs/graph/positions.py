@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.across import placed
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy
 from sae_graphs.graph.records import Edge, FeatureId, GraphParts, Node, RunRecord
 
@@ -51,41 +53,63 @@ def summed(graph: GraphParts, at: int | str | None = None) -> GraphParts:
 
 def _summed_answer(graph: GraphParts, at: int | str | None) -> GraphParts:
     """An answer graph over all tokens, without them."""
-    run = graph.run
     if at not in (None, "all"):
         raise SaeGraphsError(
             f"cannot sum an answer graph at {at!r}: what leads to the answer goes from token to "
             "token; give 'all', or nothing"
         )
-    edges = _summed_edges([edge for edge in graph.edges if not edge.source.is_token])
+    _, nodes, edges = at_places(graph, {})
+    settings = {**graph.run.settings, "summed_at": "all"}
+    return GraphParts(replace(graph.run, settings=settings), nodes, edges)
+
+
+def at_places(graph: GraphParts, places: Mapping[int, int]) -> GraphParts:
+    """An answer graph with its positions named by the `places` that they are.
+
+    What stands at one place is added up, and so is all of a feature that stands at none: that one
+    has no position. The tokens are left out, unless every one of them is a place of its own.
+    """
+    run, whole = graph.run, range(len(graph.run.tokens))
+    if all(places.get(position) == position for position in whole):
+        return graph
+    edges = _summed_edges([edge for edge in graph.edges if not edge.source.is_token], places)
     groups: dict[FeatureId, list[tuple[Node, float]]] = {}
     for node in graph.nodes:
         if not node.feature.is_token:
             pair = node, abs(node.effect_on_answer or 0.0)
-            groups.setdefault(_plain(node.feature), []).append(pair)
-    nodes = [_node_on_answer(run, same) for same in groups.values()]
-    settings = {**run.settings, "summed_at": "all"}
-    return GraphParts(replace(run, settings=settings), tuple(nodes), tuple(edges))
+            groups.setdefault(placed(node.feature, places), []).append(pair)
+    nodes = [_node_on_answer(run, feature, same) for feature, same in groups.items()]
+    return GraphParts(run, tuple(nodes), tuple(edges))
 
 
-def _node_on_answer(run: RunRecord, same: Sequence[tuple[Node, float]]) -> Node:
-    """A feature with its effects on the answer added up; the answer as it is."""
-    if same[0][0].feature.is_output:
+def _node_on_answer(run: RunRecord, feature: FeatureId, same: Sequence[tuple[Node, float]]) -> Node:
+    """A feature with its effects on the answer added up; the answer as it is.
+
+    Its activation at a place is that where it is strongest.
+    """
+    if feature.is_output:
         return same[0][0]
     nodes = [node for node, _ in same]
+    if feature.position is None:
+        found = _node(run, same, run.read_position)
+    else:
+        found = replace(_strongest(same), feature=feature)
     return replace(
-        _node(run, same, run.read_position),
+        found,
         effect_on_answer=math.fsum(node.effect_on_answer or 0.0 for node in nodes),
         direct_effect=math.fsum(node.direct_effect or 0.0 for node in nodes),
         relay=all(node.relay for node in nodes),
     )
 
 
-def _summed_edges(edges: Sequence[Edge]) -> list[Edge]:
+def _summed_edges(
+    edges: Sequence[Edge], places: Mapping[int, int] = MappingProxyType({})
+) -> list[Edge]:
     """One edge for each pair of features; those that cancel exactly are left out."""
     groups: dict[tuple[FeatureId, FeatureId], list[Edge]] = {}
     for edge in edges:
-        groups.setdefault((_plain(edge.source), _plain(edge.target)), []).append(edge)
+        ends = placed(edge.source, places), placed(edge.target, places)
+        groups.setdefault(ends, []).append(edge)
     sums = [
         Edge(
             source,
@@ -142,7 +166,7 @@ def _by_feature(nodes: Iterable[Node], edges: Iterable[Edge]) -> list[list[tuple
 
 def _node(run: RunRecord, same: Sequence[tuple[Node, float]], at: int) -> Node:
     """One node for a feature's nodes at several positions."""
-    strongest, _ = max(same, key=lambda pair: (pair[1], pair[0].feature.position))
+    strongest = _strongest(same)
     known = [node.activation for node, _ in same if node.feature.position == at]
     if strongest.feature.is_output:
         known.append(run.output(strongest.feature).logit)  # where the run was read
@@ -151,6 +175,11 @@ def _node(run: RunRecord, same: Sequence[tuple[Node, float]], at: int) -> Node:
     if not known:
         raise SaeGraphsError(f"{strongest.feature} has no activation at position {at}")
     return replace(strongest, feature=_plain(strongest.feature), activation=known[0])
+
+
+def _strongest(same: Sequence[tuple[Node, float]]) -> Node:
+    """The node that counts most, the later one of equals."""
+    return max(same, key=lambda pair: (pair[1], pair[0].feature.position))[0]
 
 
 def _summed_run(run: RunRecord, edges: Sequence[Edge], at: int | str) -> RunRecord:

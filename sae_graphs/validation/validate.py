@@ -9,7 +9,7 @@ together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +91,7 @@ def validate(
     texts: Iterable[str] | None = None,
     corpus: str | None = None,
     discovery: Sequence[str] | None = None,
+    roles: Sequence[Mapping[str, str]] | None = None,
     resume: str | Path | ValidationPartial | AnswerPartial | None = None,
     progress: Progress | None = None,
     foretold: Callable[[float], None] | None = None,
@@ -99,8 +100,11 @@ def validate(
 
     An answer graph is tested as a whole, and its paths, in its own prompt, in log-odds, with the
     `intervention` that it was made with, unless another is given: an `AnswerReport`, which
-    `foretold` hears the seconds of. All else is about graphs of effects, of which every component
-    is tested.
+    `foretold` hears the seconds of. In further `prompts`, each with its own likeliest token for the
+    answer, its features are ablated at the same positions where tokens are aligned by position,
+    else at every token (`sae_graphs.graph.across`), or at those of the `roles`, one mapping for the
+    graph's prompt and one for each further one, such as `{"subject": "Mary"}`. All else is about
+    graphs of effects, of which every component is tested.
 
     Joint ablation at the positions that the graph's settings name: each layer's features are
     encoded again on the stream as it is then. Scores are ablated minus clean, in nats: log-odds, or
@@ -122,21 +126,25 @@ def validate(
             f"{graph!r:.60} is no graph; give one that causal_graph or CausalGraph.load gave"
         )
     if graph.run.answer is not None:
-        check_for_answer(prompts, settings, texts, discovery)
+        check_for_answer(settings, texts)
         return validate_answer(
             model,
             graph,
             settings,
+            prompts=prompts,
+            roles=roles,
+            discovery=discovery,
             intervention=intervention,
             resume=None if resume is None else _as_answers(resume),
             progress=progress,
             foretold=foretold,
         )
-    if intervention is not None:
-        raise SaeGraphsError(
-            "this graph of effects is tested by zero-ablation; an intervention can be given for "
-            "answer graphs alone"
-        )
+    for name, value in (("an intervention", intervention), ("roles", roles)):
+        if value is not None:
+            raise SaeGraphsError(
+                f"this graph of effects is tested by zero-ablation, at all tokens alike; {name} "
+                "can be given for answer graphs alone"
+            )
     settings = replace(settings, quick=bool(settings.quick))
     found_on = tuple(discovery or (graph.run.prompt,))
     given = (prompts,) if isinstance(prompts, str) else tuple(dict.fromkeys(prompts))

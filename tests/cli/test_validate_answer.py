@@ -91,6 +91,23 @@ def test_in_full_with_options(commands: Commands, here: Path, tmp_path: Path) ->
     assert "was made with the intervention 'zero'" in answer.out
 
 
+def test_in_other_prompts(commands: Commands, here: Path, tmp_path: Path) -> None:
+    """Each with its own answer, and how its tokens are aligned."""
+    near = PROMPT.replace("cat", "dog")
+    answer = commands("validate", "here", *QUICK, "--prompt", near, "--prompt", OTHER_PROMPT)
+    assert answer.code == 0, answer.err
+    told = " ".join(answer.out.split())
+    assert "in other prompts" in told and "in this prompt alone" not in told
+    words = "by position: the prompts differ in 1 of 10 tokens, ␣cat and ␣dog at 2"
+    assert words in told and "summed over tokens: the prompts differ in" in told
+    report = saved.load(here / "validation")
+    assert isinstance(report, AnswerReport)
+    assert [test.prompt for test in report.tests] == [near, OTHER_PROMPT]
+    text = (here / "validation" / "validation.md").read_text()
+    assert "In other prompts" in text and words in text
+    assert words in (here / "validation" / "validation.html").read_text()
+
+
 def test_ctrl_c_leaves_what_is_done_to_go_on_from(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
@@ -112,7 +129,7 @@ def test_ctrl_c_leaves_what_is_done_to_go_on_from(
 
 
 MISTAKES = {
-    "another prompt": (["--prompt", OTHER_PROMPT], "tested in its own prompt"),
+    "an empty prompt": (["--prompt", " "], "a prompt is empty"),
     "a curve": (["--curve", "0.1 > 1.2"], "no use for a curve"),
     "other text": (["--text", "text.txt"], "no use for a text"),
     "no such kind": (["--intervention", "half"], "expected zero, mean"),

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.effects.build import discover
+from sae_graphs.effects.build import causal_graph, discover
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import OutputToken
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.validate import validate
 from tests.support.effect_graphs import effect_graph, effect_settings
@@ -139,6 +141,20 @@ def test_discovery_with_outputs(tiny: InstrumentedModel, tmp_path: Path) -> None
     found = discover(tiny, PROMPTS, part=0.75, settings=effect_settings(outputs=1, top_k=20))
     assert CausalGraph.load(found.graph.save(tmp_path)) == found.graph
     validate(tiny, found.graph, found.test, controls=2, quick=True)
+
+
+def test_answer_graphs_are_discovered(tiny: InstrumentedModel, tmp_path: Path) -> None:
+    """By name or by settings; what is found can be saved and tested, and says how it is aligned."""
+    found = discover(tiny, PROMPTS, select="answer", nodes=6)
+    graphs = [causal_graph(tiny, prompt, nodes=6) for prompt in found.discovery]
+    assert found.graph == common(graphs)
+    assert discover(tiny, PROMPTS, settings=GraphSettings(nodes=6)) == found
+    assert "tokens" in found.graph.run.settings["aligned"]
+    assert CausalGraph.load(found.graph.save(tmp_path)) == found.graph
+    report = validate(tiny, found.graph, found.test, discovery=found.discovery, controls=2)
+    assert isinstance(report, AnswerReport)
+    assert report.discovery == found.discovery
+    assert tuple(test.prompt for test in report.tests) == found.test
 
 
 @pytest.mark.parametrize(

@@ -297,8 +297,12 @@ def test_unions_and_differences(graph: CausalGraph) -> None:
     found = difference(graph, graph)
     assert len(found.shared) == len(graph.edges) and not found.warnings
     assert not found.lost_features and not found.new_features
-    with pytest.raises(SaeGraphsError, match="stand at the tokens of their own prompts"):
-        common([graph, graph])
+    assert found.aligned == "by position: the prompts have the same tokens"
+    both = common([graph, graph])
+    assert {node.feature for node in both.nodes} == {node.feature for node in graph.nodes}
+    assert {edge.flow for edge in both.edges} == {edge.flow for edge in graph.edges}
+    assert "shared by the graphs of 2 prompts, by position" in settings_words(both.run.settings)
+    assert said(both) and page(both)
 
 
 def test_a_difference_says_what_kind_of_graphs_and_which_answers() -> None:
@@ -338,6 +342,19 @@ def test_the_gallery(graph: CausalGraph, tmp_path: Path) -> None:
         shown = comparison(runs["one"], runs["two"], list(runs.values()), summed=summed)
         assert "in both" in shown.html or "shared" in shown.html
         assert "<script>alert" not in shown.html
+
+
+def test_the_gallery_sums_over_tokens_of_other_prompts(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", answer_graph())
+    write_run(tmp_path / "two", answer_graph(("<bos>", " All", " Copyright", " (", "C")))
+    write_run(tmp_path / "three", answer_graph(("<bos>", "Protected", " (", "C")))
+    runs = runs_in(tmp_path)
+    shown = comparison(runs["one"], runs["two"], list(runs.values())).html
+    assert "summed over tokens: the prompts have 4 and 5 tokens" in html.unescape(shown)
+    assert "0.1@1" not in shown
+    shown = comparison(runs["one"], runs["three"], list(runs.values())).html
+    assert "by position: the prompts differ in 1 of 4 tokens" in html.unescape(shown)
+    assert "0.1@1" in shown
 
 
 def test_annotations(graph: CausalGraph) -> None:

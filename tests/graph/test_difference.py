@@ -131,7 +131,7 @@ def test_positions_on_one_side_alone_are_refused() -> None:
     with pytest.raises(SaeGraphsError, match=r"only the left graph.*left\.summed\(\)"):
         difference(*both)
     with pytest.raises(SaeGraphsError, match=r"only the right graph.*right\.summed\(\)"):
-        difference(*reversed(both))
+        difference(both[1], both[0])
 
 
 def test_positions_of_another_prompt_are_warned_about() -> None:

@@ -18,6 +18,7 @@ from sae_graphs.model.answer import Answer
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention
 from sae_graphs.validation.answer import run
+from sae_graphs.validation.answer.bench import Bench
 from sae_graphs.validation.answer.outcomes import judged
 from sae_graphs.validation.answer.records import (
     AnswerReport,
@@ -74,7 +75,7 @@ def measured(
     settings = ValidationSettings(**{"quick": True, **options})
     labels = [layer.label for layer in found.asked.model.stack.layers]
     names = tuple(FeatureId(labels[s.depth], s.feature, s.position) for s in spots)
-    bench = run._Bench(found, settings, None, None)
+    bench = Bench(found, settings, lambda n: None)
     return run._tested(Unit("unit", kind, names, tuple(spots)), bench)
 
 

@@ -144,6 +144,8 @@ def _answer_settings(settings: Mapping[str, Any], *, n_tokens: int) -> str:
         parts.append(f"layers {' to '.join(map(str, layers))} only")
     if pins := settings.get("pin"):
         parts.append(f"with {quoted(pins)} whatever the effect")
+    if (prompts := settings.get("common_to")) is not None:
+        parts.append(f"shared by the graphs of {prompts} prompts, {settings.get('aligned')}")
     return "; ".join(parts)
 
 

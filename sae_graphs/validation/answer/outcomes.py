@@ -150,7 +150,9 @@ def _path_words(unit: AnswerUnit, found: Outcome) -> str:
 
 def _flow_words(unit: AnswerUnit) -> str:
     flow = unit.flow
-    if flow is None or flow.share is None:
+    if flow is None:
+        return "its features do not stand one by one at the same tokens in this prompt"
+    if flow.share is None:
         return f"{unit.features[0]} alone does nothing to the answer"
     return f"{share(flow.share)} of what {unit.features[0]} does to the answer flows along it"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _REMEDY = "delete it"
 
 
 class AnswerPartial(Checkpoint[str, AnswerUnit]):
-    """The units of one validation that are done, by name."""
+    """The units of one validation that are done, by name; in other prompts by that, too."""
 
     patience = 0.0
     pattern = "*unit-*.json*"
@@ -35,32 +36,42 @@ class AnswerPartial(Checkpoint[str, AnswerUnit]):
 
     def key_in(self, name: str) -> str | None:
         """The key that one unit's record carries; None where it is of another unit."""
-        key, unit = self._read(name)
-        return key if unit.name == name else None
+        known, key, _ = self._read(name)
+        return key if known == name else None
 
     def load(self, name: str) -> AnswerUnit:
         """One unit's record."""
-        unit = self._read(name)[1]
-        if unit.name != name:
+        known, _, unit = self._read(name)
+        if known != name:
             raise GraphFileError(f"{self.file(name)} is not of {name}; {_REMEDY}")
         return unit
 
     def save(self, name: str, unit: AnswerUnit, key: str) -> None:
         """Write one unit's record."""
-        data = {"run": key, "unit": plain(unit, {FeatureId: str})}
+        data = {"run": key, "name": name, "unit": plain(unit, {FeatureId: str})}
         write_atomically(self.file(name), json.dumps(data, allow_nan=False).encode("ascii"))
 
-    def _read(self, name: str) -> tuple[str | None, AnswerUnit]:
+    def _read(self, name: str) -> tuple[str, str, AnswerUnit]:
         file = self.file(name)
         data: Any = read_json(file, give="another folder", remedy=_REMEDY)
-        if not isinstance(data, dict) or not isinstance(data.get("run"), str):
+        texts = [data.get("name"), data.get("run")] if isinstance(data, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
             raise GraphFileError(f"{file} is no unit of a validation; {_REMEDY}")
         own = {FeatureId: FeatureId.parse}
-        return data["run"], rebuilt(AnswerUnit, data.get("unit"), "the unit", own, remedy=_REMEDY)
+        unit = rebuilt(AnswerUnit, data.get("unit"), "the unit", own, remedy=_REMEDY)
+        return data["name"], data["run"], unit
 
 
-def answer_key(found: Prepared, graph: CausalGraph, settings: ValidationSettings) -> str:
-    """Tells apart everything that determines what a validation finds of a unit."""
+def answer_key(
+    found: Prepared,
+    graph: CausalGraph,
+    settings: ValidationSettings,
+    tests: Sequence[Prepared] = (),
+) -> str:
+    """Tells apart everything that determines what a validation finds of a unit.
+
+    `tests` are the other prompts.
+    """
     model = found.asked.model
     facts = {
         "sae_graphs": __version__,
@@ -70,5 +81,12 @@ def answer_key(found: Prepared, graph: CausalGraph, settings: ValidationSettings
         "intervention": found.intervention.name,
         "saes": [(layer.point.hook_name, str(layer.cfg.to_dict())) for layer in model.stack.layers],
         "settings": dict(settings.to_json()),
+        "tests": [_facts(test) for test in tests],
     }
     return run_key(facts, weights_of(model))
+
+
+def _facts(test: Prepared) -> list[object]:
+    """What is ablated in another prompt, and what is asked there."""
+    units = [[list(map(str, unit.features)), unit.spots, unit.is_route] for unit in test.units]
+    return [test.asked.clean.token_ids, test.asked.answer, test.asked.read, units]

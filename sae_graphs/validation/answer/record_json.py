@@ -20,8 +20,9 @@ def to_json(report: AnswerReport) -> dict[str, Any]:
     Beside each unit's record stands whether it is `supported`.
     """
     data = plain(report, {FeatureId: str})
-    for unit, written in zip(report.units, data["units"], strict=True):
-        written["supported"] = unit.supported
+    for each, found in zip((report, *report.tests), (data, *data["tests"]), strict=True):
+        for unit, written in zip(each.units, found["units"], strict=True):
+            written["supported"] = unit.supported
     return {"schema": SCHEMA, **data}
 
 
@@ -30,19 +31,25 @@ def from_json(data: Any) -> AnswerReport:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
-    values = {name: value for name, value in data.items() if name != "schema"}
-    units = values.get("units")
-    if isinstance(units, list) and all(isinstance(unit, dict) for unit in units):
-        derived = {"supported"}
-        values["units"] = [
-            {name: value for name, value in unit.items() if name not in derived} for unit in units
-        ]
+    values = _bare({name: value for name, value in data.items() if name != "schema"})
+    if isinstance(tests := values.get("tests"), list):
+        values["tests"] = [_bare(test) if isinstance(test, dict) else test for test in tests]
     own = {FeatureId: FeatureId.parse}
     try:
         report: AnswerReport = rebuilt(AnswerReport, values, "the report", own, remedy=_REMEDY)
     except RecursionError as problem:
         raise GraphFileError(f"it is nested too deeply; {_REMEDY}") from problem
     return report
+
+
+def _bare(values: dict[str, Any]) -> dict[str, Any]:
+    """A report without what is worked out of its units."""
+    units = values.get("units")
+    if not isinstance(units, list) or not all(isinstance(unit, dict) for unit in units):
+        return values
+    derived = {"supported"}
+    bare = [{name: value for name, value in unit.items() if name not in derived} for unit in units]
+    return {**values, "units": bare}
 
 
 def to_bytes(report: AnswerReport) -> bytes:

@@ -115,7 +115,10 @@ class AnswerUnit:
     """A graph, or one of its paths, and what was found of it.
 
     `ablated` is the score with all its features ablated together. `keep_only` is measured of the
-    graph, `flow` of paths, `singles` in the full report.
+    graph, `flow` of paths, `singles` in the full report. In another prompt than the graph's own
+    there is a `flow` only where each feature of the path stands at the same position; `features`
+    are named by their places in the graph's prompt, without a position where they are ablated at
+    every token, and so many as are not active are left out: `inactive`.
     """
 
     name: str
@@ -127,12 +130,13 @@ class AnswerUnit:
     flow: Flow | None = None
     singles: tuple[Single, ...] = ()
     outcome: Outcome = NOT_JUDGED
+    inactive: int = 0
 
     def __post_init__(self) -> None:
         if not self.features:
             raise SaeGraphsError(f"{self.name} has no features; nothing can be ablated")
-        measured = (self.keep_only is not None, self.flow is not None)
-        if measured != (self.kind == "graph", self.kind == "path"):
+        is_graph = self.kind == "graph"
+        if (self.keep_only is not None) != is_graph or (is_graph and self.flow is not None):
             raise SaeGraphsError(f"{self.name}: a graph is kept alone, and a path is patched")
 
     def null(self, kind: NullKind) -> Null | None:
@@ -172,11 +176,14 @@ class AnswerUnit:
 
 @dataclass(frozen=True, repr=False)
 class AnswerReport:
-    """What `validate` found of an answer graph, in its own prompt.
+    """What `validate` found of an answer graph, in its own prompt, and in others (`tests`).
 
     `clean` is the score with nothing ablated, `without_any` that with all rarely-on active features
     ablated: what lies between is what is lost with them. `intervention` says what ablation puts in
     a feature's place, `settings` are those of the validation.
+    `discovery` are the prompts that the graph was found on, where these are several. Each of the
+    `tests` is of the same graph in another prompt, about that prompt's own answer; `aligned` says
+    there which of its tokens were taken for those of the graph's prompt.
     """
 
     model: str
@@ -192,6 +199,9 @@ class AnswerReport:
     units: tuple[AnswerUnit, ...]
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    discovery: tuple[str, ...] = ()
+    aligned: str | None = None
+    tests: tuple[AnswerReport, ...] = ()
 
     def lost(self, unit: AnswerUnit) -> float | None:
         """Of what is lost with all rarely-on features, the share that is lost with the unit."""

@@ -43,6 +43,7 @@ from sae_graphs.words import (
     norm,
     p_value,
     probability,
+    said,
     share,
     target_said,
 )
@@ -109,6 +110,12 @@ def yes_or_no(outcome: bool | None, *, asked: bool) -> str:
     return UNKNOWN if outcome is None else YES if outcome else NO
 
 
+def active_features(unit: AnswerUnit) -> str:
+    """How many features are ablated, of how many that it has."""
+    n = len(unit.features)
+    return f"{n} of {n + unit.inactive}" if unit.inactive else str(n)
+
+
 def _row(unit: AnswerUnit, report: AnswerReport) -> tuple[str, ...]:
     is_graph = unit.kind == "graph"
     sufficient = yes_or_no(unit.sufficient, asked=is_graph)
@@ -116,7 +123,7 @@ def _row(unit: AnswerUnit, report: AnswerReport) -> tuple[str, ...]:
     left, along = report.left(unit), unit.flow.share if unit.flow else None
     return (
         unit.name,
-        str(len(unit.features)),
+        active_features(unit),
         f"{amount(report.clean.nats)} → {amount(unit.ablated.nats)}",
         share(report.lost(unit)),
         p_value(unit.outcome.q),
@@ -125,6 +132,24 @@ def _row(unit: AnswerUnit, report: AnswerReport) -> tuple[str, ...]:
         sufficient if left is None else f"{sufficient}, {share(left)} left",
         mediates if along is None else f"{mediates}, {share(along)}",
     )
+
+
+OTHERS_HEAD = (
+    *("Prompt", "Aligned", "Answer", "Unit", "Features", "Score, before → after"),
+    *("Necessary", "Sufficient", "Mediates"),
+)
+
+
+def others(report: AnswerReport) -> list[tuple[str, ...]]:
+    """A row for each unit in each further prompt, below `OTHERS_HEAD`."""
+    found: list[tuple[str, ...]] = []
+    for test in report.tests:
+        for unit in test.units:
+            name, active, move, *_, necessary, sufficient, mediates = _row(unit, test)
+            first = said(test.prompt), test.aligned or NONE, target_said(test.target, test.contrast)
+            outcomes = necessary, sufficient, mediates
+            found.append((*first, name, active, move, *outcomes))
+    return found
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -165,10 +190,26 @@ def blocks(report: AnswerReport) -> Iterator[Block]:
         "p, equal norm": "the larger p of matched sets scaled to its norm and random directions",
     }
     yield Definitions("How to read it", (*MEANINGS.items(), *columns.items()))
+    yield from _others_blocks(report)
     for unit, anchor in zip(report.units, anchors, strict=True):
         yield from _unit_blocks(unit, anchor, report)
     yield Heading("Made with")
     yield Definitions("", tuple(_made_with(report)))
+
+
+def _others_blocks(report: AnswerReport) -> Iterator[Block]:
+    if not report.tests:
+        return
+    yield Heading("In other prompts")
+    yield Paragraph(
+        "The graph's features, ablated in other prompts, beside controls drawn there. Each has an "
+        "answer of its own; q is corrected for the units of one prompt. Features that are not "
+        "active there change nothing, and are left out."
+    )
+    rows = [
+        [*map(text, row[:4]), *map(number, row[4:6]), *map(text, row[6:])] for row in others(report)
+    ]
+    yield from table("The graph and its paths in other prompts", OTHERS_HEAD, rows)
 
 
 def _anchors(report: AnswerReport) -> list[str]:
@@ -235,6 +276,8 @@ def _made_with(report: AnswerReport) -> Iterator[tuple[str, str]]:
     yield "model", report.model
     yield "SAEs", report.saes
     yield "prompt", report.prompt
+    for count, prompt in enumerate(report.discovery, start=1):
+        yield f"found on, {count}", prompt
     yield "target", token(report.target)
     if report.contrast is not None:
         yield "contrast", token(report.contrast)

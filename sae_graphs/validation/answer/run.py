@@ -2,7 +2,8 @@
 
 1. The prompt, after a check that the graph is the model's. 2. Of each unit: its features ablated
 together, and matched sets, scaled ones and random directions in their place. 3. The graph kept
-alone, and matched sets. 4. What flows along each path. 5. Judge all of them together.
+alone, and matched sets. 4. What flows along each path. 5. Judge all of them together. The same in
+further prompts, each of which has an answer of its own.
 
 Letters: `B` copies, `V` vocabulary, `L` SAE layers, `T` tokens, `K` controls.
 """
@@ -20,12 +21,16 @@ from torch import Tensor
 from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.flows import flows_along, selected
 from sae_graphs.effects.answer.measure import effects_on_answer
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.reference import Reference
+from sae_graphs.graph.across import Roles, check_roles
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
-from sae_graphs.model.joint import Edit, Sets, adding, run_packs, run_sets
+from sae_graphs.model.joint import Edit, Sets, adding
 from sae_graphs.significance import p_value
+from sae_graphs.validation.answer.bench import Bench, Counter, cost_of
 from sae_graphs.validation.answer.controls import (
     Drawn,
     all_but,
@@ -43,17 +48,14 @@ from sae_graphs.validation.answer.records import (
     KeepOnly,
     Null,
     NullKind,
-    Score,
     Single,
 )
-from sae_graphs.validation.answer.subject import Prepared, Unit, prepared
-from sae_graphs.validation.evidence import Match
+from sae_graphs.validation.answer.subject import Unit, prepared
 from sae_graphs.validation.judging import SIGNIFICANT
+from sae_graphs.validation.remarks import no_tests
 from sae_graphs.validation.scaling import scaled_to
 from sae_graphs.validation.settings import ValidationSettings
-from sae_graphs.validation.subjects import generator_for
-
-Tick = Callable[[int], None]  # told how many copies more are done
+from sae_graphs.words import said
 
 
 @torch.no_grad()
@@ -62,6 +64,9 @@ def validate_answer(
     graph: CausalGraph,
     settings: ValidationSettings,
     *,
+    prompts: Sequence[str] | str = (),
+    roles: Sequence[Mapping[str, str]] | None = None,
+    discovery: Sequence[str] | None = None,
     intervention: Intervention | str | None = None,
     references: Sequence[Reference] | None = None,
     resume: AnswerPartial | None = None,
@@ -74,29 +79,81 @@ def validate_answer(
     """
     started = time.perf_counter()
     settings = replace(settings, quick=settings.quick is not False)
-    found = prepared(model, graph, settings, intervention, references)
+    given = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    found_on = tuple(discovery or (graph.run.prompt,))
+    others = _with_roles(graph, given, found_on, roles)
+    own, *tests = prepared(model, graph, settings, intervention, references, others)
+    names = [unit.name for unit in own.units]
+    names += [_name(unit, n) for n, test in enumerate(tests, start=1) for unit in test.units]
     if resume is not None:
-        resume.begin(
-            lambda: answer_key(found, graph, settings), [unit.name for unit in found.units]
-        )
-    asked, bench = found.asked, _Bench(found, settings, progress, foretold)
+        resume.begin(lambda: answer_key(own, graph, settings, tests), names)
+    plans = [(own, settings), *((test, replace(settings, quick=True)) for test in tests)]
+    total = sum(1 + sum(cost_of(unit, how) for unit in each.units) for each, how in plans)
+    counter = Counter(total, progress, foretold)
+    report, *elsewhere = (
+        _report(graph, Bench(each, how, counter.tick), resume, number)
+        for number, (each, how) in enumerate(plans)
+    )
+    told = [f"in {said(test.prompt)}: {words}" for test in elsewhere for words in test.warnings]
+    return replace(
+        report,
+        warnings=(*report.warnings, *no_tests(given, found_on), *told),
+        discovery=tuple(discovery or ()),
+        tests=tuple(elsewhere),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _with_roles(
+    graph: CausalGraph,
+    given: Sequence[str],
+    found_on: Sequence[str],
+    roles: Sequence[Mapping[str, str]] | None,
+) -> dict[str, Roles | None]:
+    """The prompts to test on, each with the roles of the graph's prompt and its own."""
+    found: dict[str, Roles | None] = {}
+    if roles is not None:
+        check_roles(roles, 1 + len(given), "the graph's prompt and for each further one")
+        if graph.run.summed_at is not None:
+            raise SaeGraphsError(
+                "this graph is summed over tokens, so no feature has a role; leave roles out"
+            )
+    for number, prompt in enumerate(given, start=1):
+        if prompt not in found_on:
+            found.setdefault(prompt, None if roles is None else (roles[0], roles[number]))
+    return found
+
+
+def _name(unit: Unit, prompt: int) -> str:
+    """What a unit's part of an interrupted run is called; prompt 0 is the graph's own."""
+    return f"{unit.name}, prompt {prompt}" if prompt else unit.name
+
+
+def _report(
+    graph: CausalGraph, bench: Bench, resume: AnswerPartial | None, number: int
+) -> AnswerReport:
+    """All units in one prompt, judged together."""
+    found, settings, asked = bench.found, bench.settings, bench.found.asked
     without_any, _ = bench.ablating(found.every, 1)
     units = []
     for unit in found.units:
-        tested = None if resume is None else resume.read(unit.name)
+        name = _name(unit, number)
+        tested = None if resume is None else resume.read(name)
         if tested is None:
             tested = _tested(unit, bench)
             if resume is not None:
-                resume.write(unit.name, tested)
+                resume.write(name, tested)
         else:
-            bench.tick(_cost(unit, settings))
+            bench.tick(cost_of(unit, settings))
         units.append(tested)
     contrast = asked.answer.contrast
+    # The graph's own prompt speaks of both: intervention and controls are the same in the others.
+    warnings = () if number else _too_few_controls(len(units), settings)
     return judged(
         AnswerReport(
             model=graph.run.model,
             saes=graph.run.saes,
-            prompt=graph.run.prompt,
+            prompt=asked.clean.prompt,
             tokens=asked.clean.tokens,
             target=asked.model.token_string(asked.answer.token_id),
             contrast=None if contrast is None else asked.model.token_string(contrast),
@@ -105,8 +162,8 @@ def validate_answer(
             without_any=bench.scores(without_any)[0],
             settings=_settings(settings),
             units=tuple(units),
-            warnings=(*found.warnings, *_too_few_controls(len(units), settings)),
-            seconds=time.perf_counter() - started,
+            warnings=(*found.warnings, *warnings),
+            aligned=found.aligned,
         )
     )
 
@@ -131,7 +188,7 @@ def _settings(settings: ValidationSettings) -> dict[str, object]:
 # -- one unit --------------------------------------------------------------------------------------
 
 
-def _tested(unit: Unit, bench: _Bench) -> AnswerUnit:
+def _tested(unit: Unit, bench: Bench) -> AnswerUnit:
     """A graph or a path, ablated, beside its controls."""
     asked, settings = bench.found.asked, bench.settings
     own = selected([unit.spots], len(asked.clean), asked.clean.logits.device)
@@ -156,13 +213,12 @@ def _tested(unit: Unit, bench: _Bench) -> AnswerUnit:
         nulls=tuple(nulls),
         keep_only=None if is_path else _keep_only(bench, own, drawn),
         flow=_flow(unit, bench) if is_path else None,
+        inactive=unit.inactive,
         singles=() if settings.quick else _singles(unit, bench, after.nats),
     )
 
 
-def _nulls(
-    unit: Unit, bench: _Bench, drawn: Drawn, norms: Tensor, after: float
-) -> tuple[Null, ...]:
+def _nulls(unit: Unit, bench: Bench, drawn: Drawn, norms: Tensor, after: float) -> tuple[Null, ...]:
     """The controls that decide whether it is necessary; `norms` `[L, T]` are what it takes."""
     asked, n = bench.found.asked, bench.settings.controls
     towards = directions(asked, norms, n, bench.generator("directions", unit))
@@ -201,7 +257,7 @@ def _nulls(
     )
 
 
-def _keep_only(bench: _Bench, own: Sets, drawn: Drawn) -> KeepOnly:
+def _keep_only(bench: Bench, own: Sets, drawn: Drawn) -> KeepOnly:
     """The unit kept alone, and matched sets kept alone."""
     every, n = bench.found.every, bench.settings.controls
     logits, _ = bench.ablating(all_but(every, own, 1), 1)
@@ -217,8 +273,14 @@ def _keep_only(bench: _Bench, own: Sets, drawn: Drawn) -> KeepOnly:
     return KeepOnly(kept, Null("matched", tuple(scores), p, narrowest=drawn.narrowest))
 
 
-def _flow(unit: Unit, bench: _Bench) -> Flow:
-    """What the first feature does to the answer: along the path alone, and altogether."""
+def _flow(unit: Unit, bench: Bench) -> Flow | None:
+    """What the first feature does to the answer: along the path alone, and altogether.
+
+    None where its features do not stand at one token each.
+    """
+    if not unit.is_route:
+        bench.tick(2)
+        return None
     asked, table = bench.found.asked, bench.found.table
     (along,) = flows_along(asked, table, [unit.spots])
     (total,) = effects_on_answer(asked, table.of(unit.spots[:1])).tolist()
@@ -226,7 +288,7 @@ def _flow(unit: Unit, bench: _Bench) -> Flow:
     return Flow(along, total)
 
 
-def _shuffles(unit: Unit, bench: _Bench, norms: Tensor, after: float) -> list[Null]:
+def _shuffles(unit: Unit, bench: Bench, norms: Tensor, after: float) -> list[Null]:
     """As many other features of the graph in a path's place, wherever they are."""
     if unit.kind == "graph":
         return []
@@ -240,113 +302,19 @@ def _shuffles(unit: Unit, bench: _Bench, norms: Tensor, after: float) -> list[Nu
     return [bench.null("shuffles", logits, after, took=took, norms=norms)]
 
 
-def _singles(unit: Unit, bench: _Bench, after: float) -> tuple[Single, ...]:
+def _singles(unit: Unit, bench: Bench, after: float) -> tuple[Single, ...]:
     """Each feature ablated alone, and all but it."""
-    before = bench.found.asked.score
-    alone = [(spot,) for spot in unit.spots]
-    without = [tuple(other for other in unit.spots if other != spot) for spot in unit.spots]
+    before, depths = bench.found.asked.score, bench.found.asked.model.stack.depths
+    alone = [
+        tuple(spot for spot in unit.spots if _is_at(spot, feature, depths))
+        for feature in unit.features
+    ]
+    without = [tuple(spot for spot in unit.spots if spot not in own) for own in alone]
     logits, _ = bench.ablating(bench.selected([*alone, *without]), 2 * len(alone))
     changes = [score.nats - before for score in bench.scores(logits)]
     return tuple(map(Single, unit.features, changes[: len(alone)], changes[len(alone) :]))
 
 
-# -- running ---------------------------------------------------------------------------------------
-
-
-class _Bench:
-    """Runs copies of the prompt, keeps count of them, and says how long all will take."""
-
-    def __init__(
-        self,
-        found: Prepared,
-        settings: ValidationSettings,
-        progress: Callable[[int, int], None] | None,
-        foretold: Callable[[float], None] | None,
-    ) -> None:
-        self.found, self.settings = found, settings
-        self._progress, self._foretold = progress, foretold
-        self._total = 1 + sum(_cost(unit, settings) for unit in found.units)
-        self._done, self._started = 0, time.perf_counter()
-
-    def tick(self, n: int) -> None:
-        """So many copies more are done, or left out."""
-        self._done += n
-        if self._foretold is not None and self._done >= min(_TIMED, self._total):
-            seconds = time.perf_counter() - self._started
-            self._foretold(seconds * (self._total - self._done) / self._done)
-            self._foretold = None
-        if self._progress is not None:
-            self._progress(min(self._done, self._total), self._total)
-
-    def generator(self, kind: str, unit: Unit) -> torch.Generator:
-        """The random numbers of one kind of control of one unit."""
-        ids = self.found.asked.clean.token_ids
-        return generator_for(self.settings.seed, "answer", kind, unit.spots, ids)
-
-    def selected(self, sets: Sequence[Sequence[Spot]]) -> Sets:
-        """Sets of features at tokens, by depth."""
-        clean = self.found.asked.clean
-        return selected(sets, len(clean), clean.logits.device)
-
-    def ablating(self, sets: Sets, n: int) -> tuple[Tensor, Tensor]:
-        """Logits `[B, V]` without each set, and what that takes from the stream, `[B, L, T]`."""
-        asked, intervention = self.found.asked, self.found.intervention
-        return run_sets(
-            asked.model,
-            asked.clean,
-            sets,
-            n,
-            asked.read,
-            intervention=intervention,
-            progress=self.tick,
-        )
-
-    def run(self, edits: Callable[[int, int], Mapping[int, Edit]], n: int) -> tuple[Tensor, Tensor]:
-        """The same of copies with edits."""
-        asked = self.found.asked
-        return run_packs(asked.model, asked.clean, edits, n, asked.read, self.tick)
-
-    def scores(self, logits: Tensor) -> list[Score]:
-        """The answer's score and probability in each of the logits `[B, V]`."""
-        answer = self.found.asked.answer
-        both = answer.score(logits).tolist(), answer.probability(logits).tolist()
-        return [Score(nats, probability) for nats, probability in zip(*both, strict=True)]
-
-    def null(
-        self,
-        kind: NullKind,
-        logits: Tensor,
-        after: float,
-        *,
-        took: Tensor | None = None,
-        norms: Tensor | None = None,
-        narrowest: int | None = None,
-    ) -> Null:
-        """How often the controls' logits `[K, V]` give a score of `after` or less.
-
-        `took` `[K, L, T]` are the norms of what they take, `norms` `[L, T]` the unit's.
-        """
-        scores = [score.nats for score in self.scores(logits)]
-        match = None
-        if took is not None and norms is not None and bool(norms.any()):
-            ratios = took.double().flatten(1).norm(dim=1) / norms.double().norm()
-            match = Match(*ratios.quantile(ratios.new_tensor([0.05, 0.5, 0.95])).tolist())
-        return Null(
-            kind,
-            scores=tuple(scores),
-            p=p_value(-after, [-score for score in scores]),
-            match=match,
-            narrowest=narrowest,
-        )
-
-
-_TIMED = 64  # copies after which it is foretold how long the rest takes
-
-
-def _cost(unit: Unit, settings: ValidationSettings) -> int:
-    """Copies that a unit takes, at most."""
-    cost = 1 + 3 * settings.controls
-    cost += 2 if unit.kind == "path" else 1 + settings.controls
-    if settings.quick:
-        return cost
-    return cost + 2 * len(unit.spots) + (settings.fewer_controls if unit.kind == "path" else 0)
+def _is_at(spot: Spot, feature: FeatureId, depths: Mapping[str, int]) -> bool:
+    same = (spot.depth, spot.feature) == (depths[feature.layer], feature.index)
+    return same and feature.position in (None, spot.position)

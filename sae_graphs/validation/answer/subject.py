@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from sae_graphs.effects.experiment import chosen_intervention
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.features.reference import Reference, mean_intervention, references_of
+from sae_graphs.graph.across import SUMMED, Alignment, Roles, alignment
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.answer import Answer
@@ -29,17 +31,24 @@ from sae_graphs.validation.subjects import check_same_run, in_scope, settings_of
 
 
 class Unit(NamedTuple):
-    """What is tested: a graph or a path, its features in order."""
+    """What is tested: a graph or a path, its features in order, and where each is ablated.
+
+    `is_route` where each stands at one token, so that what flows along a path can be measured;
+    `inactive` of its features are not active, and left out.
+    """
 
     name: str
     kind: UnitKind
     features: tuple[FeatureId, ...]
     spots: tuple[Spot, ...]
+    is_route: bool = True
+    inactive: int = 0
 
 
 class Prepared(NamedTuple):
-    """The prompt, with every ablation that changes anything: `table` has no effects, and `every`
-    are its rarely-on features, by depth, one set."""
+    """A prompt, with every ablation that changes anything: `table` has no effects, and `every`
+    are its rarely-on features, by depth, one set. `aligned` says which of its tokens are which of
+    the graph's prompt, where it is another."""
 
     asked: Asked
     table: Table
@@ -48,21 +57,11 @@ class Prepared(NamedTuple):
     units: tuple[Unit, ...]
     others: tuple[Spot, ...]  # all features of the graph, relays among them
     warnings: tuple[str, ...]
+    aligned: str | None = None
 
 
-def check_for_answer(
-    prompts: Sequence[str] | str,
-    settings: ValidationSettings,
-    texts: Iterable[str] | None,
-    discovery: Sequence[str] | None,
-) -> None:
+def check_for_answer(settings: ValidationSettings, texts: Iterable[str] | None) -> None:
     """Raise where something is asked for that is for graphs of effects alone."""
-    if prompts or discovery:
-        raise SaeGraphsError(
-            "an answer graph is tested in its own prompt, as its features stand at that prompt's "
-            "tokens; make a graph of the other prompt and validate that, or give "
-            "select='effect' (--select effect)"
-        )
     if settings.curve or texts is not None:
         what = "curve" if settings.curve else "text"
         raise SaeGraphsError(
@@ -77,36 +76,82 @@ def prepared(
     settings: ValidationSettings,
     intervention: Intervention | str | None,
     references: Sequence[Reference] | None = None,
-) -> Prepared:
-    """Check that the graph is the model's, and see what is to be ablated.
+    others: Mapping[str, Roles | None] = MappingProxyType({}),
+) -> tuple[Prepared, ...]:
+    """Check that the graph is the model's, and see what is to be ablated: in its own prompt first.
 
-    `references` are those of the layers, the stored ones where none are given.
-    Raises `SaeGraphsError` where it is another's, or holds nothing to test.
+    `others` are further prompts, each with the roles of tokens in the graph's prompt and in it,
+    where these are named. `references` are those of the layers, the stored ones where none are
+    given. Raises `SaeGraphsError` where the graph is another's, or holds nothing to test.
     """
     scope, how = in_scope(model, graph), settings_of(graph)
-    own = subject(scope, graph.run.prompt, "discovery", how, ValidationSettings(), own=True)
+    plain = ValidationSettings()
+    own = subject(scope, graph.run.prompt, "discovery", how, plain, own=True)
     check_same_run(own, graph)
     asked = Asked(scope, own.clean, _answer(scope, graph, settings), own.read)
     if references is None:
         references = references_of(scope)
-    used, warnings = _intervention(asked, graph, how, references, intervention)
+    is_summed = graph.run.summed_at is not None
+    tokens = graph.run.tokens
+    here = SUMMED if is_summed else alignment(tokens, tokens)
+    ready = [_ready(asked, graph, settings, references, intervention, here)]
+    for prompt, roles in others.items():
+        test = subject(scope, prompt, "test", how, settings, own=False)
+        answer = Answer(test.question.target, test.question.contrast)
+        asked = Asked(scope, test.clean, answer, test.read)
+        where = SUMMED if is_summed else alignment(tokens, test.clean.tokens, roles)
+        found = _ready(asked, graph, settings, references, intervention, where)
+        ready.append(found._replace(aligned=where.words))
+    return tuple(ready)
+
+
+def _ready(
+    asked: Asked,
+    graph: CausalGraph,
+    settings: ValidationSettings,
+    references: Sequence[Reference],
+    intervention: Intervention | str | None,
+    where: Alignment,
+) -> Prepared:
+    """A prompt, whose tokens are `where` those of the graph's prompt are."""
+    used, warnings = _intervention(asked, graph, settings_of(graph), references, intervention)
     ablations = tuple(
-        ablations_of(own.clean, depth, asked.places, used)
-        for depth in range(len(scope.stack.layers))
+        ablations_of(asked.clean, depth, asked.places, used)
+        for depth in range(len(asked.model.stack.layers))
     )
     dense = tuple(
         references[depth].dense.to(found.features.device)[found.features]
         for depth, found in enumerate(ablations)
     )
     table = Table(ablations, (), dense)
-    depths = scope.stack.depths
-    units = tuple(
-        Unit(name, kind, features, _spots(features, depths, table))
-        for name, kind, features in _units(graph, settings)
-    )
+    depths = asked.model.stack.depths
+    # What several prompts share need not be active in each; what is of one prompt is active there.
+    strict = asked.clean.tokens == graph.run.tokens and "common_to" not in graph.run.settings
+    units, silent = [], []
+    for name, kind, features in _units(graph, settings):
+        places = _spots(features, depths, table, where, strict=strict)
+        active = {feature: spots for feature, spots in places.items() if spots}
+        if not active:
+            silent.append(name)
+            continue
+        together = tuple(spot for spots in active.values() for spot in spots)
+        inactive = len(places) - len(active)
+        is_route = where.kind == "position" and not inactive
+        units.append(Unit(name, kind, tuple(active), together, is_route, inactive))
+    if silent:
+        what = "nothing is said of it" if len(silent) == 1 else "nothing is said of them"
+        warnings = (*warnings, f"no feature of {quoted(silent)} is active there: {what}")
     shown = [node.feature for node in graph.nodes if node.feature.is_feature]
-    others = _spots(shown, depths, table)
-    return Prepared(asked, table, used, rarely_on(asked, table), units, others, warnings)
+    others = _spots(shown, depths, table, where, strict=strict)
+    return Prepared(
+        asked,
+        table,
+        used,
+        rarely_on(asked, table),
+        tuple(units),
+        tuple(spot for spots in others.values() for spot in spots),
+        warnings,
+    )
 
 
 def _answer(model: InstrumentedModel, graph: CausalGraph, settings: ValidationSettings) -> Answer:
@@ -208,18 +253,31 @@ def _given(graph: CausalGraph, path: tuple[FeatureId, ...]) -> tuple[FeatureId, 
     return features
 
 
-def _spots(features: Iterable[FeatureId], depths: dict[str, int], table: Table) -> tuple[Spot, ...]:
-    """Features at tokens; raises where ablating one of them changes nothing here."""
-    found = []
+def _spots(
+    features: Iterable[FeatureId],
+    depths: dict[str, int],
+    table: Table,
+    where: Alignment,
+    *,
+    strict: bool,
+) -> dict[FeatureId, tuple[Spot, ...]]:
+    """The tokens at which each feature is ablated, by its place: none where it is not active.
+
+    Raises where ablating one of them changes nothing, if it is `strict`.
+    """
+    found: dict[FeatureId, tuple[Spot, ...]] = {}
     for feature in features:
-        assert feature.position is not None
-        spot = Spot(depths[feature.layer], feature.index, feature.position)
-        try:
-            table.row(spot)
-        except KeyError:
+        place, depth = where.place_of(feature), depths[feature.layer]
+        ablations = table.ablations[depth]
+        active = ablations.positions[ablations.features == feature.index].tolist()
+        found[place] = tuple(
+            Spot(depth, feature.index, position)
+            for position in sorted(active)
+            if where.holds(place.position, position)
+        )
+        if strict and not found[place]:
             raise SaeGraphsError(
                 f"feature {feature} of the graph is not changed by the intervention in this "
                 "model's run of the prompt; make the graph again"
-            ) from None
-        found.append(spot)
-    return tuple(found)
+            )
+    return found

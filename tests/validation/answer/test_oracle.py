@@ -13,7 +13,7 @@ from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.flows import selected
 from sae_graphs.effects.answer.measure import effects_on_answer
 from sae_graphs.model.joint import run_sets
-from sae_graphs.validation.answer import run
+from sae_graphs.validation.answer.bench import Bench
 from sae_graphs.validation.answer.controls import Drawn, directions, matched, sets_of
 from sae_graphs.validation.answer.records import Null
 from sae_graphs.validation.answer.subject import Prepared, Unit
@@ -64,7 +64,7 @@ def test_scores(bridge_of: BridgeOf, record_property: Record, architecture: str,
         check("matched sets kept alone", kept, slow.without([*(every - set(own))]))
         wanted = scaled(slow, own, norms)
         check("scaled sets", scores["scaled"][number], wanted)
-    towards = directions(asked, norms, CONTROLS, run._Bench.generator(bench(found), *key(spots)))
+    towards = directions(asked, norms, CONTROLS, Bench.generator(bench(found), *key(spots)))
     for number in range(CHECKED):
         edits: dict[int, Edit] = {
             depth: slow.joint.added(deltas[number]) for depth, deltas in towards.items()
@@ -85,7 +85,7 @@ def chain(found: Prepared) -> list[Spot]:
 
 
 def bench(found: Prepared) -> Any:
-    return run._Bench(found, ValidationSettings(quick=True, controls=CONTROLS), None, None)
+    return Bench(found, ValidationSettings(quick=True, controls=CONTROLS), lambda n: None)
 
 
 def key(spots: list[Spot], kind: str = "directions") -> tuple[str, Unit]:

@@ -21,6 +21,13 @@ REPORTS = {
     "refused": answer_report(graph_unit(p=(None, None, 0.01), kept=None)),
     "full": answer_report(graph_unit(singles=SINGLES), path_unit(), contrast=")"),
     "shuffles": answer_report(path_unit(nulls=(null("shuffles", 0.5),))),
+    "other prompts": answer_report(
+        tests=(
+            answer_report(prompt="A [b", aligned="summed over tokens"),
+            answer_report(graph_unit(inactive=2), path_unit(flow=None), prompt="B"),
+        ),
+        discovery=("A", "B"),
+    ),
     "hostile": answer_report(
         prompt=evidence.HOSTILE, tokens=(evidence.HOSTILE,), target=evidence.HOSTILE
     ),
@@ -45,6 +52,20 @@ def test_outcomes_stand_in_it() -> None:
     assert path["features"] == ["0.1@2", "1.4@3"] and path["outcome"]["words"]
 
 
+def test_reports_from_before_there_were_other_prompts() -> None:
+    written = to_json(answer_report())
+    for name in ("tests", "aligned", "discovery"):
+        del written[name]
+    for unit in written["units"]:
+        del unit["inactive"]
+    assert from_json(written) == answer_report()
+
+
+def test_outcomes_of_other_prompts_stand_in_it() -> None:
+    (test,) = to_json(answer_report(tests=(answer_report(),)))["tests"]
+    assert [unit["supported"] for unit in test["units"]] == [True, True]
+
+
 def test_of_either_kind(tmp_path: Path) -> None:
     evidence_json.save(evidence.report(), tmp_path)
     assert saved.load(tmp_path) == evidence.report()
@@ -54,6 +75,8 @@ DAMAGED = {
     "another schema": (lambda data: data | {"schema": "x"}, "schema is 'x'"),
     "no units": (lambda data: {k: v for k, v in data.items() if k != "units"}, "units"),
     "units a text": (lambda data: data | {"units": "x"}, "units is 'x'"),
+    "tests a text": (lambda data: data | {"tests": "x"}, "tests is 'x'"),
+    "a test a text": (lambda data: data | {"tests": ["x"]}, "tests is 'x'"),
     "a number a text": (lambda data: data | {"seconds": "long"}, "seconds is 'long'"),
     "unknown": (lambda data: data | {"colour": 1}, "'colour', which nobody knows"),
     "a list": (lambda data: [data], "schema is None"),

@@ -15,7 +15,13 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.validation.answer.plots import scores_plot
 from sae_graphs.validation.answer.records import AnswerReport, Single
-from sae_graphs.validation.answer.report import blocks, findings_of, marks_of
+from sae_graphs.validation.answer.report import (
+    OTHERS_HEAD,
+    blocks,
+    findings_of,
+    marks_of,
+    others,
+)
 from sae_graphs.validation.report.files import report_files
 from sae_graphs.validation.report.marks import explorer_of, is_of
 from tests.support import evidence
@@ -33,7 +39,23 @@ REPORTS: dict[str, AnswerReport] = {
     "refused": answer_report(graph_unit(p=(None, None, 0.01), kept=None), path_unit(0.0, 0.0)),
     "full": answer_report(graph_unit(singles=SINGLES), path_unit(), contrast=")"),
     "shuffles": answer_report(path_unit(nulls=(null("shuffles", 0.5),))),
+    "other prompts": answer_report(
+        tests=(
+            answer_report(
+                prompt="The memo [room 32", aligned="by position: the prompts differ in 1 of 4"
+            ),
+            answer_report(
+                graph_unit(inactive=3),
+                path_unit(flow=None),
+                prompt="A [b",
+                aligned="summed over tokens: the prompts have 4 and 3 tokens",
+            ),
+        ),
+        discovery=("The letter [room 32", "The note [room 32"),
+        warnings=("in 'A [b': no feature of Path 2 is active there: nothing is said of it",),
+    ),
     "hostile": answer_report(
+        tests=(answer_report(prompt=evidence.HOSTILE, aligned=evidence.HOSTILE),),
         prompt=evidence.HOSTILE,
         tokens=(evidence.HOSTILE,),
         target=evidence.HOSTILE,
@@ -149,3 +171,21 @@ def test_every_block_has_an_anchor() -> None:
     found: list[Any] = list(blocks(answer_report()))
     anchors = [block.anchor for block in found if getattr(block, "anchor", None)]
     assert anchors == ["unit-1", "unit-2"]
+
+
+def test_a_table_of_other_prompts() -> None:
+    report = REPORTS["other prompts"]
+    rows = others(report)
+    assert [row[3] for row in rows] == ["Graph", "Path 1"] * 2
+    first, _, third, fourth = rows
+    assert first[:6] == (
+        *('"The memo [room 32"', "by position: the prompts differ in 1 of 4", '"]"'),
+        *("Graph", "2", "6.00 → −3.00"),
+    )
+    assert (third[4], fourth[8]) == ("2 of 5", "?") and len(first) == len(OTHERS_HEAD)
+    told = printed(report)
+    assert "in other prompts" in told and "2 of 5" in told
+    assert all(len(line) <= 80 for line in told.splitlines())
+    words = str(list(blocks(report)))
+    assert "In other prompts" in words and "The note [room 32" in words
+    assert "In other prompts" not in str(list(blocks(answer_report())))

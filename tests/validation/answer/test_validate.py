@@ -190,10 +190,12 @@ def test_controls_that_are_refused(case: Planted) -> None:
 
 
 REFUSED = {
-    "another prompt": ({"prompts": "one two"}, "tested in its own prompt"),
+    "roles of one prompt": (
+        {"prompts": "one two", "roles": [{"a": "two"}]},
+        "expected 2 mappings of role to text",
+    ),
     "a curve": ({"curve": "0.3 > 1.11"}, "no use for a curve"),
     "other text": ({"texts": ["one two"]}, "no use for a text"),
-    "discovery": ({"discovery": ["one two", PROMPT]}, "tested in its own prompt"),
     "no such path": ({"path": "0.3@4 > 3.27@6"}, "is no edge of this graph"),
     "not in the graph": ({"path": "0.9@4"}, "0.9@4"),
     "the answer alone": ({"path": "answer"}, "is no feature"),
@@ -213,6 +215,20 @@ def test_refusals(
     with pytest.raises(SaeGraphsError, match=words) as raised:
         validate(case.model, graph, **options)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
+
+
+def test_further_prompts(
+    case: Planted, graph: CausalGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sae_graphs.validation.answer import subject
+
+    monkeypatch.setattr(subject, "references_of", references)
+    report = validate(case.model, graph, "one two", discovery=["three", PROMPT], controls=2)
+    assert isinstance(report, AnswerReport)
+    assert report.discovery == ("three", PROMPT) and [t.prompt for t in report.tests] == ["one two"]
+    again = validate(case.model, graph, ["three"], discovery=["three", PROMPT], controls=2)
+    assert isinstance(again, AnswerReport) and again.tests == ()
+    assert any("it is no test of it" in words for words in again.warnings)
 
 
 def test_the_graph_of_another_model(case: Planted, tiny: InstrumentedModel) -> None:
