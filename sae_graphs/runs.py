@@ -9,8 +9,8 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from errno import ENOENT
 from importlib.metadata import PackageNotFoundError, version
@@ -172,8 +172,10 @@ def writing(folder: Path) -> Iterator[None]:
     from filelock import Timeout
 
     folder = folder.absolute()
+    new = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
+        held.callback(_remove_empty, new)
         try:
             held.enter_context(locked(folder.with_name(f".{folder.name}.lock"), wait=False))
         except Timeout as problem:
@@ -182,6 +184,13 @@ def writing(folder: Path) -> Iterator[None]:
                 "folder with --out"
             ) from problem
         yield
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, that a run that failed left empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def folder_for(
