@@ -35,8 +35,8 @@ def with_settings(
 
     What is given of them is made into its parameter `settings`; `settings` given whole stay as they
     are. Those in `own` the function reads itself; those in `fixed` it has for all. A `model` given
-    by name or folder is loaded, and `progress=True` shows a bar. Raises `SaeGraphsError` where both are given, and for a name that is no option; `renamed` are old
-    spellings, which still do.
+    by name or folder is loaded, and `progress=True` shows a bar. Raises `SaeGraphsError` where both
+    are given, and for a name that is no option; `renamed` are old spellings, which still do.
     """
     own_names = {field.name for field in fields(kind)} - set(own)
 

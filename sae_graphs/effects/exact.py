@@ -162,7 +162,7 @@ def of_tokens(logits: Tensor, tokens: Tensor, contrast: int | None) -> Tensor:
 def _entries(
     pack: Ablations, places: Places, reads: Where, effects: Tensor, floor: Tensor
 ) -> Effects:
-    """The effects `[C, F]` at some rows that are above the floor `[T]` of rounding, with their ends.
+    """The effects `[C, F]` at some rows that are above the floor `[T]`, with their ends.
 
     Moved to the CPU.
     """

@@ -1,7 +1,7 @@
 """The floor below which an effect is rounding: it is 0 then, exactly, and makes no edge.
 
 The two activations (or logits) whose difference an effect is were rounded on the way, each by some
-machine precisions of what was added up. Measured against float64 on tiny models of nine families
+machine precisions of what was added up. Measured against float64 on tiny models of six families
 and the bundled one: in float32 effects are off by at most 10 precisions of the strongest activation
 of their target's layer at that token, and those that are 0 in float64 by at most 2; effects on the
 answer by at most 8 of the largest logit.

@@ -32,7 +32,7 @@ class Head:
 
     def _scaled(self, logits: Tensor) -> Tensor:
         """With the scale and the soft cap that the architecture puts on its logits."""
-        adapter = getattr(self.model, "adapter", None)
+        adapter: Any = getattr(self.model, "adapter", None)
         if hasattr(adapter, "apply_output_logits_transform"):
             transformed: Tensor = adapter.apply_output_logits_transform(logits)
             return transformed
@@ -62,5 +62,5 @@ def _projection(model: Any) -> nn.Module | None:
         for name in path.split("."):
             found = getattr(found, name, None)
         if found is not None:
-            return found  # type: ignore[no-any-return]
+            return found
     return None

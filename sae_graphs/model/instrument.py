@@ -24,8 +24,9 @@ from sae_graphs.model.self_check import same
 class InstrumentedModel(LanguageModel):
     """A `TransformerBridge` or `HookedTransformer` with SAEs at its residual hook points.
 
-    `saes` are sae-lens SAEs in any order, as a list or the values of a dict, or a stack. The model must already carry the weight
-    processing that the SAEs were trained with (`sae_graphs.load` sees to it).
+    `saes` are sae-lens SAEs in any order, as a list or the values of a dict, or a stack. The model
+    must already carry the weight processing that the SAEs were trained with (`sae_graphs.load` sees
+    to it).
     """
 
     def __init__(

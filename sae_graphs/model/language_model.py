@@ -163,7 +163,7 @@ class LanguageModel:
             }
             self._forward(tokens)
         return [
-            seen[point][0]
+            seen[point][0].view(*tokens.shape, -1)
             if point in seen
             else recorded.inputs[point.block + (point.site == "post")]
             for point in points

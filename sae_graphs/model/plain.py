@@ -91,7 +91,7 @@ def require_same(bridge: Any, heard: Heard) -> Compared:
         logits = forward(bridge, heard.tokens, heard.name, use_cache=False)[0]
     worst, found = 0.0, 0
     for number, block in enumerate(bridge.blocks):
-        plain = heard.streams.get(getattr(block, "original_component", None))
+        plain = heard.streams.get(getattr(block, "original_component", block))
         if plain is None:
             continue
         found += 1
@@ -163,7 +163,7 @@ def plain_of(bridge: Any) -> nn.Module:
         for name, tensor in named(remove_duplicate=False)
     }
     with torch.device("meta"):
-        plain: nn.Module = type(wrapped)(wrapped.config)  # type: ignore[call-arg, arg-type]
+        plain: nn.Module = type(wrapped)(wrapped.config)
     for path, module in plain.named_modules():
         prefix = f"{path}." if path else ""
         for slots in (module._parameters, module._buffers):

@@ -196,8 +196,8 @@ def stack_from(
         saes = list(saes.values())
     if isinstance(saes, SAE | str | Path) or not isinstance(saes, Iterable):
         raise SAELoadError(
-            f"the SAEs are a {type(saes).__name__}; expected several SAEs of sae-lens, as a list or "
-            "dict, or a name for sae_graphs.load"
+            f"the SAEs are a {type(saes).__name__}; expected several SAEs of sae-lens, as a list "
+            "or dict, or a name for sae_graphs.load"
         )
     saes = list(saes)
     wrong = next((sae for sae in saes if not isinstance(sae, SAE)), None)
