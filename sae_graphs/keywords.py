@@ -11,10 +11,13 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
+from sae_graphs.bar import bar
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.late import named
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,19 +34,20 @@ def with_settings(
     """For a function whose options are the fields of the dataclass `kind`.
 
     What is given of them is made into its parameter `settings`; `settings` given whole stay as they
-    are. Those in `own` the function reads itself; those in `usual` are so unless given. Raises
-    `SaeGraphsError` where both are given, and for a name that is no option; `renamed` are old
-    spellings, which still do.
+    are. Those in `own` the function reads itself; those in `usual` are so unless given. A `model`
+    given by name or folder is loaded, and `progress=True` shows a bar. Raises `SaeGraphsError`
+    where both are given, and for a name that is no option; `renamed` are old spellings, which still
+    do.
     """
-    named = {field.name for field in fields(kind)} - set(own)
+    own_names = {field.name for field in fields(kind)} - set(own)
 
     def decorated(function: Function) -> Function:
         signature = inspect.signature(function)
 
         @functools.wraps(function)
         def called(*args: Any, **given: Any) -> Any:
-            options = spelled(given, signature, renamed)
-            chosen = {name: options.pop(name) for name in named & options.keys()}
+            options = with_bar(spelled(given, signature, renamed), function.__name__)
+            chosen = {name: options.pop(name) for name in own_names & options.keys()}
             bound = signature.bind_partial(*args, **options)
             whole = bound.arguments.get("settings")
             if whole is not None and not isinstance(whole, kind):
@@ -54,6 +58,8 @@ def with_settings(
                 raise SaeGraphsError(f"give settings, or {quoted(sorted(chosen))}, not both")
             if chosen:
                 bound.arguments["settings"] = kind(**{**usual, **chosen})
+            if isinstance(bound.arguments.get("model"), str | Path):
+                bound.arguments["model"] = named("load")(bound.arguments["model"])
             return function(*bound.args, **bound.kwargs)
 
         return cast(Function, called)
@@ -71,6 +77,22 @@ def checked(function: Function) -> Function:
         return function(*args, **given)
 
     return cast(Function, called)
+
+
+def with_bar(options: dict[str, Any], name: str) -> dict[str, Any]:
+    """The options with a bar where `progress=True` asks for one, and none where it is False.
+
+    Raises `SaeGraphsError` where it is nothing that could be told.
+    """
+    progress = options.get("progress")
+    if progress is None or callable(progress):
+        return options
+    if not isinstance(progress, bool):
+        raise SaeGraphsError(
+            f"progress is {progress!r:.60}; expected True for a bar, or a function of what is done "
+            "and of how much there is"
+        )
+    return {**options, "progress": bar(name) if progress else None}
 
 
 def spelled(

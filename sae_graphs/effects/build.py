@@ -31,6 +31,7 @@ from sae_graphs.effects.preflight import (
     processing_warnings,
     stack_warnings,
 )
+from sae_graphs.effects.rounding import relative_floor
 from sae_graphs.effects.saving import key_of, partial_of, save_effects
 from sae_graphs.effects.select import Selection, ends_of
 from sae_graphs.effects.select import select as selected
@@ -164,6 +165,7 @@ def _record(experiment: Experiment, chosen: Selection, parts: Parts) -> RunRecor
             "min_path_edges": experiment.min_path_edges,
             "intervention": experiment.intervention.name,
             "dtype": str(clean.logits.dtype).removeprefix("torch."),
+            "floor": relative_floor(clean.logits.dtype),
         },
         total_abs_effect=sum(chosen.totals.values()),
         kept_abs_effect=0.0,  # `assemble` sees to it

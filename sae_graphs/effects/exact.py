@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations, Places
 from sae_graphs.effects.arrays import NOWHERE, Effects
+from sae_graphs.effects.rounding import floor_of_features, floor_of_logits
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.preactivations import nearby
@@ -75,11 +76,12 @@ def measure(
     target = model.stack.layers[ablations.depth + 1]
     start, stop = clean.points[ablations.depth], target.point
     encode = _effects_on(target, clean, ablations, places)
+    floor = floor_of_features(clean, ablations.depth + 1, torch.arange(len(clean)).to(places.reads))
     for first, pack in packs(model, clean, ablations, places, stop, rows):
         reads = reads_of(pack, places)
         onward = model.advance(clean, start, stop, changed_rows(model, clean, pack), reads)
         for which, effects, features in encode(onward, reads.positions):
-            found = _entries(pack, places, reads.chosen(which), effects)
+            found = _entries(pack, places, reads.chosen(which), effects, floor)
             yield found if features is None else _renamed(found, features)
         if progress is not None:
             progress(first + len(pack))
@@ -137,6 +139,7 @@ def measure_outputs(
     start = clean.points[ablations.depth]
 
     before = of_tokens(clean.logits, tokens, contrast)  # [T, V']
+    floor = floor_of_logits(clean, torch.arange(len(clean), device=tokens.device))
     for first, pack in packs(model, clean, ablations, places, model.end, rows):
         reads = reads_of(pack, places)
         change = changed_rows(model, clean, pack)
@@ -145,7 +148,7 @@ def measure_outputs(
             part = reads.chosen(which)
             logits = model.unembed(after[which])
             effects = of_tokens(logits, tokens, contrast) - before[part.positions]
-            yield _renamed(_entries(pack, places, part, effects), tokens)
+            yield _renamed(_entries(pack, places, part, effects, floor), tokens)
         if progress is not None:
             progress(first + len(pack))
 
@@ -156,9 +159,16 @@ def of_tokens(logits: Tensor, tokens: Tensor, contrast: int | None) -> Tensor:
     return found if contrast is None else found - logits[..., contrast, None]
 
 
-def _entries(pack: Ablations, places: Places, reads: Where, effects: Tensor) -> Effects:
-    """The effects `[C, F]` at some rows that are not 0, with their ends; moved to the CPU."""
+def _entries(
+    pack: Ablations, places: Places, reads: Where, effects: Tensor, floor: Tensor
+) -> Effects:
+    """The effects `[C, F]` at some rows that are above the floor `[T]`, with their ends.
+
+    Moved to the CPU.
+    """
     rows, targets = effects.nonzero(as_tuple=True)
+    more = effects[rows, targets].abs() > floor[reads.positions[rows]]
+    rows, targets = rows[more], targets[more]
     values = effects[rows, targets]
     copies, positions = reads.copies[rows], reads.positions[rows]
     nowhere = torch.full_like(targets, NOWHERE)

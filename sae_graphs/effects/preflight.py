@@ -91,6 +91,8 @@ def stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
         if above.depth - below.depth > 2
     ]
     found: list[str] = []
+    if model.compared is not None and model.compared.warning:
+        found.append(model.compared.warning)
     if gaps:
         found.append(f"no SAE stands between {quoted(gaps)}: edges there span several blocks")
     dtype = next(model.model.parameters()).dtype

@@ -6,7 +6,7 @@ Letters: `B` batch, `T` tokens, `D` d_model.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,17 @@ from sae_graphs.model.self_check import same
 class InstrumentedModel(LanguageModel):
     """A `TransformerBridge` or `HookedTransformer` with SAEs at its residual hook points.
 
-    `saes` are sae-lens SAEs in any order, or a stack. The model must already carry the weight
-    processing that the SAEs were trained with (`sae_graphs.load` sees to it).
+    `saes` are sae-lens SAEs in any order, as a list or the values of a dict, or a stack. The model
+    must already carry the weight processing that the SAEs were trained with (`sae_graphs.load` sees
+    to it).
     """
 
     def __init__(
-        self, model: Any, saes: SAEStack | Sequence[SAE[Any]], *, name: str | None = None
+        self,
+        model: Any,
+        saes: SAEStack | Sequence[SAE[Any]] | Mapping[Any, SAE[Any]],
+        *,
+        name: str | None = None,
     ) -> None:
         super().__init__(model, name=name)
         self.stack = saes if isinstance(saes, SAEStack) else stack_from(saes)
@@ -125,7 +130,8 @@ def with_saes(model: Any) -> InstrumentedModel:
     """The model as it is; raises `SaeGraphsError` where it has no SAEs, or is none."""
     if isinstance(model, InstrumentedModel):
         return model
+    what = f"a {type(model).__name__}" if isinstance(model, torch.nn.Module) else f"{model!r:.60}"
     raise SaeGraphsError(
-        f"{model!r:.60} is no model with SAEs; give one that sae_graphs.load made, or "
+        f"{what} is no model with SAEs; give one that sae_graphs.load made, or "
         "InstrumentedModel(model, saes)"
     )

@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.model.head import Head
 from sae_graphs.model.memory import MemoryPlan
+from sae_graphs.model.plain import Compared, compare_with_plain, forward, own_failure
 from sae_graphs.model.recording import entering, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
 from sae_graphs.model.run import Run
-from sae_graphs.model.self_check import check_replay, rows_agree, same
+from sae_graphs.model.self_check import check_left_to_right, check_replay, rows_agree, same
 from sae_graphs.model.stream import StreamPoint
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ class LanguageModel:
 
     `working_memory` is what activations and batches may take, in bytes; `memory_plan`, of a model
     that `sae_graphs.load` made, how its memory is shared out. `name` is what errors and
-    records call the model, by default as its configuration does.
+    records call the model, by default as its configuration does. `compared` says how far it is
+    from the plain transformers model, None before the first run of one that was not loaded here.
     """
 
     def __init__(self, model: Any, *, name: str | None = None) -> None:
@@ -52,9 +55,17 @@ class LanguageModel:
                 "a HookedTransformer of a model that writes text from left to right, or a name for "
                 "sae_graphs.load_model"
             )
+        if getattr(model, "acts_to_saes", None):
+            raise SaeGraphsError(
+                f"SAEs are attached to this {type(model).__name__}, which changes what it "
+                "computes; take them off with reset_saes(), and give them apart: "
+                "InstrumentedModel(model, saes)"
+            )
         self.model = model
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
         self.replay = Replay(model)
+        self.head = Head(model)
+        self.compared: Compared | None = None
         self.working_memory = WORKING_MEMORY
         self.memory_plan: MemoryPlan | None = None
         self._checked = False
@@ -77,7 +88,7 @@ class LanguageModel:
 
     @cached_property
     def _tokenizer_prepends_bos(self) -> bool:
-        return prepends_bos(self.tokenizer)
+        return self.tokenizer is not None and prepends_bos(self.tokenizer)
 
     def tokenize(self, prompt: str, *, prepend_bos: bool | None = None) -> tuple[int, ...]:
         """Token ids of the prompt; BOS comes first as `prepend_bos` says, and only once.
@@ -101,6 +112,8 @@ class LanguageModel:
 
     def token_string(self, token_id: int) -> str:
         """A token as text, with the leading space that sentencepiece tokenizers hide."""
+        if self.tokenizer is None:
+            return f"#{token_id}"
         piece = self.tokenizer.convert_ids_to_tokens(token_id)
         if isinstance(piece, str) and piece.startswith("▁"):
             return piece.replace("▁", " ")
@@ -150,7 +163,7 @@ class LanguageModel:
             }
             self._forward(tokens)
         return [
-            seen[point][0]
+            seen[point][0].view(*tokens.shape, -1)
             if point in seen
             else recorded.inputs[point.block + (point.site == "post")]
             for point in points
@@ -211,9 +224,7 @@ class LanguageModel:
 
     def unembed(self, streams: Tensor) -> Tensor:
         """The logits `[N, V]` of streams after the last block `[N, D]`."""
-        logits = self.model.unembed(self.model.ln_final(streams[None]))[0]
-        cap = getattr(self.model.cfg, "output_logits_soft_cap", None)
-        return cap * torch.tanh(logits / cap) if cap and cap > 0 else logits
+        return self.head(streams)
 
     def rows_at_once(self, n_tokens: int) -> int:
         """How many token rows may be run at once in the working memory."""
@@ -300,9 +311,11 @@ class LanguageModel:
         )
 
     def _forward(self, tokens: Tensor) -> Tensor:
-        if hasattr(self.model, "original_model"):  # a bridge; its cache would disturb replays
-            return self.model(tokens, use_cache=False)
-        return self.model(tokens)
+        # The cache of a bridge would disturb replays.
+        options = {"use_cache": False} if hasattr(self.model, "original_model") else {}
+        if self._checked:
+            return self.model(tokens, **options)
+        return forward(self.model, tokens, self.name, **options)
 
     def _fitting(self, embeddings: Tensor, n_tokens: int) -> Tensor:
         """Embeddings in the model's precision and place; raises where they do not fit it."""
@@ -319,12 +332,30 @@ class LanguageModel:
         return embeddings.to(device=self.model.cfg.device, dtype=weights.dtype)
 
     def _check(self, ids: tuple[int, ...]) -> None:
-        """Once per model: its replays must do what they are taken to do."""
+        """Once per model: it must be the model it is taken for, and replays what they are."""
+        if self.compared is None:
+            self.compared = compare_with_plain(self.model)
+            if self.compared.warning:
+                log.warning("%s: %s", self.name, self.compared.warning)
         run = self._recorded(ids, "", keep=False)
-        check_replay(self.replay, run, self.unembed(run.inputs[-1]), self.name)
+        try:
+            check_replay(self.replay, run, self.name)
+            check_left_to_right(self.replay, run, self.name)
+            logits = self.unembed(run.inputs[-1])
+            agrees = not self.replay.rows_alone or same(
+                self._recorded(ids, "", keep=True).logits, run.logits
+            )
+        except SaeGraphsError:
+            raise
+        except Exception as problem:  # of the model's own parts, called one by one
+            raise own_failure(self.name, run.logits.dtype, problem) from problem
+        if not same(logits, run.logits):
+            raise SaeGraphsError(
+                f"{self.name} cannot be measured: {self.head.misses(logits, run.logits)}"
+            )
         if not self.replay.rows_alone:
             log.warning("%s is no TransformerBridge: all rows are run, which is slower", self.name)
-        elif not same(self._recorded(ids, "", keep=True).logits, run.logits):
+        elif not agrees:
             self.replay.rows_alone = False
             log.warning("%s does not show its keys and values: all rows are run", self.name)
 

@@ -92,7 +92,7 @@ class Replay:
         if step.part == "to mid":
             with outputs_of(self.mid_hook(step.block)) as seen:
                 done = alone(rows, wanted)
-            return None if done is None else seen[0][0]
+            return None if done is None else seen[0].reshape(-1, seen[0].shape[-1])
         before = Rows(rows.where, run.inputs[step.block][rows.where.positions])
         with self._mid_replaced(step.block, rows.streams[None]):
             out = alone(before)
@@ -110,7 +110,7 @@ class Replay:
         if step.part == "to mid":
             with outputs_of(self.mid_hook(step.block)) as seen:
                 block(streams, *call.args, **call.kwargs)
-            return seen[0]
+            return seen[0].view(streams.shape)  # OPT's rows stand in one line there
         if step.part == "whole":
             out = block(streams, *call.args, **call.kwargs)
             return out[0] if isinstance(out, tuple) else out
@@ -142,7 +142,7 @@ class Replay:
     def _mid_replaced(self, block: int, streams: Tensor) -> Iterator[None]:
         """Other streams `[B, T, D]` enter the second half of a block."""
         handle = self.mid_hook(block).register_forward_hook(
-            lambda module, args, output: streams.to(output.dtype).contiguous()
+            lambda module, args, output: streams.to(output.dtype).reshape(output.shape)
         )
         try:
             yield

@@ -8,7 +8,7 @@ Letters: `T` tokens, `D` d_model, `F` features of the SAE, `S` features of a sel
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -184,8 +184,28 @@ class SAEStack:
         return replace(self, layers=self.layers[start:end])
 
 
-def stack_from(saes: Sequence[SAE[Any]], *, name: str = "custom") -> SAEStack:
-    """A stack of SAE objects, in any order. Labels follow their Neuronpedia ids, else the hooks."""
+def stack_from(
+    saes: Sequence[SAE[Any]] | Mapping[Any, SAE[Any]], *, name: str = "custom"
+) -> SAEStack:
+    """A stack of SAE objects, in any order. Labels follow their Neuronpedia ids, else the hooks.
+
+    Of a dict, the SAEs themselves are taken: each knows its hook. Raises `SAELoadError` for what is
+    no SAE.
+    """
+    if isinstance(saes, Mapping):
+        saes = list(saes.values())
+    if isinstance(saes, SAE | str | Path) or not isinstance(saes, Iterable):
+        raise SAELoadError(
+            f"the SAEs are a {type(saes).__name__}; expected several SAEs of sae-lens, as a list "
+            "or dict, or a name for sae_graphs.load"
+        )
+    saes = list(saes)
+    wrong = next((sae for sae in saes if not isinstance(sae, SAE)), None)
+    if wrong is not None:
+        raise SAELoadError(
+            f"a {type(wrong).__name__} is among the SAEs; expected SAEs of sae-lens "
+            "(`sae_graphs.load` takes names and folders)"
+        )
     shelf = SAEShelf()
     return _stack([_read(_source_of(sae, name), shelf) for sae in saes], name)
 

@@ -18,14 +18,14 @@ from sae_graphs.model.run import Run
 log = logging.getLogger(__name__)
 
 CANNOT = (RuntimeError, IndexError, TypeError, ValueError)  # what a block may answer
+LOOK_AHEAD = 1e-5  # of a row's norm, float32; causal rows move by rounding at most
 REPLAY_TOLERANCE = 1e-4  # of the stream's norm, float32; a broken replay misses by far more
 
 
-def check_replay(replay: Replay, run: Run, logits: Tensor, name: str) -> None:
+def check_replay(replay: Replay, run: Run, name: str) -> None:
     """Every block run again from its own input must give the stream that the run had.
 
-    `logits` `[T, V]` are those of the last stream, unembedded again. Finds out whether copies of
-    the prompt can be run together.
+    Finds out whether copies of the prompt can be run together.
     """
     for block in range(len(run.calls)):
         step, stream = Step(block, "whole"), run.inputs[block]
@@ -36,9 +36,31 @@ def check_replay(replay: Replay, run: Run, logits: Tensor, name: str) -> None:
             replay.together = replay.together and same(twice[1], again)
         except CANNOT:
             replay.together = False
-    _require_equal(logits, run.logits, f"the logits of {name}")
     if not replay.together:
         log.warning("%s takes one copy of a prompt at a time, which is slower", name)
+
+
+def check_left_to_right(replay: Replay, run: Run, name: str) -> None:
+    """No block may let a token reach an earlier one: seen by changing the last row.
+
+    Raises `SaeGraphsError` naming the block: what is measured here takes that for granted, from the
+    rows that are run to the positions that are ablated.
+    """
+    if len(run) < 2:
+        return
+    for block in range(len(run.calls)):
+        step, stream = Step(block, "whole"), run.inputs[block]
+        clean = replay.whole(run, step, stream[None])[0][:-1]
+        for last in (-stream[-1], stream[0]):
+            changed = torch.cat([stream[:-1], last[None]])
+            moved = replay.whole(run, step, changed[None])[0][:-1]
+            off = (moved - clean).norm(dim=-1) / clean.norm(dim=-1).clamp(min=1e-30)
+            if not float(off.max()) <= max(LOOK_AHEAD, 20 * torch.finfo(off.dtype).eps):
+                raise SaeGraphsError(
+                    f"{name} does not read from left to right: in block {block} a later token "
+                    f"changes an earlier one, by {float(off.max()):.2g} of its stream; only models "
+                    "with causal attention can be measured"
+                )
 
 
 def rows_agree(replay: Replay, run: Run, name: str, *, n_rows: int) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.model.shelf import SAESource
+    from sae_graphs.pretrained.bridge import Booted
     from sae_graphs.pretrained.fetching import Fetch, Fetching
 
 log = logging.getLogger(__name__)
@@ -128,18 +129,21 @@ def _loaded(
     model_bytes = _stored_model_bytes(wanted.model, dtype)
     _check_memory(total, model_bytes, sources)
     with torch.no_grad(), offline():
-        bridge = load_bridge(wanted.model, device, getattr(torch, dtype))
+        booted = load_bridge(wanted.model, device, getattr(torch, dtype))
         if model_bytes is None:
-            model_bytes = size_of_loaded(bridge)
+            model_bytes = size_of_loaded(booted.bridge)
         if wanted.saes is None:
             plan = MemoryPlan(total, model_bytes, ())
-            return _with_plan(LanguageModel(bridge, name=wanted.called), plan)
-        return _with_saes(bridge, wanted, sources, total, model_bytes)
+            loaded = LanguageModel(booted.bridge, name=wanted.called)
+        else:
+            loaded, plan = _with_saes(booted, wanted, sources, total, model_bytes)
+        loaded.compared = booted.compared
+        return _with_plan(loaded, plan)
 
 
 def _with_saes(
-    bridge: Any, wanted: Wanted, sources: Sequence[SAESource], total: int, model_bytes: int
-) -> InstrumentedModel:
+    booted: Booted, wanted: Wanted, sources: Sequence[SAESource], total: int, model_bytes: int
+) -> tuple[InstrumentedModel, MemoryPlan]:
     """The model and its SAEs, as many loaded at a time as the budget of `total` bytes holds."""
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.model.saes import stack_of
@@ -149,9 +153,9 @@ def _with_saes(
         return MemoryPlan(total, model_bytes, sizes).sae_room
 
     stack = stack_of(sources, wanted.layers, name=wanted.stack, room_for=room_for)
-    process_weights(bridge, stack)
-    instrumented = InstrumentedModel(bridge, stack, name=wanted.called)
-    return _with_plan(instrumented, MemoryPlan(total, model_bytes, stack.sizes))
+    process_weights(booted, stack)
+    instrumented = InstrumentedModel(booted.bridge, stack, name=wanted.called)
+    return instrumented, MemoryPlan(total, model_bytes, stack.sizes)
 
 
 def _fetched(

@@ -47,7 +47,7 @@ def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
             return load(source, device, dtype)
         files = sorted(file.stat().st_mtime_ns for file in Path(source).iterdir())
         key = str(Path(source).resolve()), tuple(files), device, dtype
-        if key not in bridges or bridges[key].compatibility_mode:  # processed for its SAEs
+        if key not in bridges or bridges[key].bridge.compatibility_mode:  # processed for its SAEs
             bridges[key] = load(source, device, dtype)
         return bridges[key]
 

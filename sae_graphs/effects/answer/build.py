@@ -37,6 +37,7 @@ from sae_graphs.effects.preflight import (
     processing_warnings,
     stack_warnings,
 )
+from sae_graphs.effects.rounding import relative_floor
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.features.contexts import check_contexts
 from sae_graphs.features.reference import Reference
@@ -117,6 +118,7 @@ def _record(
             **settings.to_json(),
             "intervention": experiment.intervention.name,
             "dtype": str(clean.logits.dtype).removeprefix("torch."),
+            "floor": relative_floor(clean.logits.dtype),
         },
         total_abs_effect=math.fsum(_totals(found).values()),
         kept_abs_effect=0.0,  # `assemble` sees to it

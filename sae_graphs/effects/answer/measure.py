@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sae_graphs.effects.ablations import Ablations, Places
 from sae_graphs.effects.exact import changed_rows, packs, reads_of
+from sae_graphs.effects.rounding import above, floor_of_features, floor_of_logits
 from sae_graphs.model.answer import Answer
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
@@ -40,6 +41,11 @@ class Asked(NamedTuple):
         return float(self.answer.score(self.clean.logits[self.read]))
 
     @property
+    def floor(self) -> Tensor:
+        """What is no more than rounding of a score, in nats."""
+        return floor_of_logits(self.clean, self.places.reads)[0]
+
+    @property
     def places(self) -> Places:
         """One token at a time is ablated, all but the first; read where the answer is."""
         positions = torch.arange(len(self.clean), device=self.clean.logits.device)
@@ -62,7 +68,7 @@ def effects_on_answer(
         found += [answer.score(model.unembed(part)) - before for part in parts]
         if told is not None:
             told(first + len(pack))
-    return torch.cat(found)
+    return above(torch.cat(found), asked.floor)
 
 
 @torch.no_grad()
@@ -82,7 +88,7 @@ def direct_effects(asked: Asked, ablations: Ablations) -> Tensor:
         edits |= {depth: holding_features(model, clean, depth) for depth in later}
         ran = run_edits(model, clean, edits, stop - start, read)
         found.append(answer.score(logits_of(model, clean, ran, read)) - before)
-    return torch.cat(found)
+    return above(torch.cat(found), asked.floor)
 
 
 class Changes(NamedTuple):
@@ -103,6 +109,7 @@ def changes_after(asked: Asked, ablations: Ablations) -> list[Changes]:
     positions = torch.arange(read + 1, device=clean.logits.device)
     places = Places(asked.places.ablated, positions, each=True)
     before = clean.activations[depth].rows(positions)  # [T, F]
+    floor = floor_of_features(clean, depth, positions)
     found: list[Changes] = []
     for _, pack in packs(model, clean, ablations, places, target.point):
         reads = reads_of(pack, places)
@@ -112,7 +119,8 @@ def changes_after(asked: Asked, ablations: Ablations) -> list[Changes]:
         for which in torch.arange(len(reads), device=after.device).split(ENCODED_ROWS):
             part, encoded = reads.chosen(which), target.encode(after[which])
             clean_rows = before[part.positions]
-            row, feature = (encoded != clean_rows).nonzero(as_tuple=True)
+            changed = (encoded - clean_rows).abs() > floor[part.positions][:, None]
+            row, feature = changed.nonzero(as_tuple=True)
             ends = clean_rows[row, feature], encoded[row, feature].to(before.dtype)
             parts.append((part.copies[row], part.positions[row], feature, *ends))
         copies, *columns = (torch.cat(column) for column in zip(*parts, strict=True))
