@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -131,24 +131,35 @@ def compare_with_plain(model: Any) -> Compared:
     if getattr(model, "compatibility_mode", False) or getattr(model, "_weights_processed", False):
         return Compared(unchecked="its weights are processed")
     try:
-        plain = plain_of(model)
-        heard = hear(plain)
+        heard = heard_again(model)
     except Exception as problem:  # of many kinds: configurations are of many kinds
         log.debug("no plain model of %r", model, exc_info=problem)
-        return Compared(unchecked="its plain model cannot be made again of its weights")
+        return Compared(unchecked="no plain model can be made of its weights and run")
     if heard is None or not torch.isfinite(heard.logits).all():
         return Compared(unchecked="its plain model gives no logits to compare")
+    return require_same(model, heard)
+
+
+@torch.no_grad()
+def heard_again(bridge: Any) -> Heard | None:
+    """What a plain model of the same weights does, by the modules that the bridge has wrapped.
+
+    None of one that is no decoder; raises whatever keeps it from being made.
+    """
+    plain = plain_of(bridge)
+    heard = hear(plain)
+    if heard is None:
+        return None
     held = {
         path.replace(_WRAPPED, ""): getattr(module, "original_component", module)
-        for path, module in _in_lists(model.original_model)
+        for path, module in _in_lists(bridge.original_model)
     }
-    path_of = {module: path for path, module in _in_lists(plain)}
-    paired = {
-        held[path_of[module]]: seen
-        for module, seen in heard.streams.items()
-        if path_of[module] in held
+    streams = {
+        held[path]: heard.streams[module]
+        for path, module in _in_lists(plain)
+        if path in held and module in heard.streams
     }
-    return require_same(model, Heard(heard.tokens, paired, heard.logits, heard.name))
+    return replace(heard, streams=streams)
 
 
 def plain_of(bridge: Any) -> nn.Module:

@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError, SAELoadError
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.plain import plain_of
+from sae_graphs.model.plain import heard_again, plain_of, require_same, require_same_answers
 from tests.conftest import BridgeOf
 from tests.support.effect_graphs import effect_settings
 from tests.support.models import PROMPT, STACKS, random_stack, tokenizer
@@ -166,3 +166,20 @@ def test_an_unknown_scale_of_logits_is_named(bridge_of: BridgeOf) -> None:
     model.forward = lambda *args, **options: forward(*args, **options).tanh()
     with pytest.raises(SaeGraphsError, match="it does something after its last block"):
         sg.LanguageModel(model).run(IDS)
+
+
+def test_a_bridge_that_changed_is_told_from_what_was_heard(tmp_path: Path) -> None:
+    """In its streams, in its logits alone, and after its weights were processed."""
+    folder = save_family("GPT-2", tmp_path / "model")
+    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32)
+    heard = heard_again(bridge)
+    assert heard is not None
+    assert require_same(bridge, heard).unchecked == ""
+    bridge.enable_compatibility_mode(disable_warnings=True)
+    require_same_answers(bridge, heard)
+    with pytest.raises(SaeGraphsError, match="the stream before block 0 is off by"):
+        require_same(bridge, heard)
+    with torch.no_grad():
+        bridge.unembed.weight[:, 3] *= 1.5
+    with pytest.raises(SaeGraphsError, match="changes its log-probabilities"):
+        require_same_answers(bridge, heard)
