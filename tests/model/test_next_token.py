@@ -34,8 +34,9 @@ ABLATED = logs(2, 1, 1)  # 0.5, 0.25, 0.25
 
 def test_scores_of_a_target() -> None:
     found = scores(Question(CLEAN, 2), torch.stack([ABLATED, CLEAN, ABLATED + 3]))
-    assert found.score.tolist() == pytest.approx([0.25, 0.625, 0.25])
-    assert found.probability.tolist() == found.score.tolist()
+    assert found.probability.tolist() == pytest.approx([0.25, 0.625, 0.25])
+    # the log-odds: 1 to 3, and 5 to 3
+    assert found.score.tolist() == pytest.approx([math.log(p) for p in (1 / 3, 5 / 3, 1 / 3)])
     # beside the likeliest other token, 1: they are as likely as each other, then 5 to 2
     assert found.metric.tolist() == pytest.approx([0.0, math.log(2.5), 0.0])
     # from the clean distribution: 1/8 log(1/4) + 1/4 log(1) + 5/8 log(5/2)
