@@ -31,6 +31,8 @@ from sae_graphs.errors import SaeGraphsError
 if TYPE_CHECKING:
     from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.validation.answer.records import AnswerReport
+    from sae_graphs.validation.evidence import ValidationReport
     from sae_graphs.validation.settings import ValidationSettings
 
 
@@ -194,8 +196,7 @@ class _Found(NamedTuple):
 
 def validate_and_print(asked: Asked, settings: ValidationSettings, source: Source) -> None:
     """Check, load, validate, write, print."""
-    from sae_graphs.cli.outputs import write_validation
-    from sae_graphs.runs import check_writable, partial_folder
+    from sae_graphs.runs import check_writable, writing
 
     texts = _texts(asked.text)
     if asked.discover is None:
@@ -203,8 +204,28 @@ def validate_and_print(asked: Asked, settings: ValidationSettings, source: Sourc
     else:
         found = _discovered(asked, asked.discover, settings, source)
     check_writable(found.folder)
-    from sae_graphs.validation.answer.partial import AnswerPartial
+    with writing(found.folder):
+        result, written = _validated(found, asked, settings, texts)
     from sae_graphs.validation.answer.records import AnswerReport
+
+    if isinstance(result, AnswerReport):
+        from sae_graphs.cli.answer_verdict_table import print_answer_report
+
+        print_answer_report(out, result)
+    else:
+        from sae_graphs.cli.verdict_table import print_report
+
+        print_report(out, result)
+    print_files(out, found.folder, written)
+
+
+def _validated(
+    found: _Found, asked: Asked, settings: ValidationSettings, texts: Iterator[str] | None
+) -> tuple[ValidationReport | AnswerReport, tuple[str, ...]]:
+    """The report, and the names of the files that it was written to."""
+    from sae_graphs.cli.outputs import write_validation
+    from sae_graphs.runs import partial_folder
+    from sae_graphs.validation.answer.partial import AnswerPartial
     from sae_graphs.validation.partial import ValidationPartial
     from sae_graphs.validation.validate import validate
 
@@ -235,15 +256,7 @@ def validate_and_print(asked: Asked, settings: ValidationSettings, source: Sourc
     with err.status("drawing"):
         written = write_validation(found.folder, result, found.graph, seconds=seconds)
     partial.remove()
-    if isinstance(result, AnswerReport):
-        from sae_graphs.cli.answer_verdict_table import print_answer_report
-
-        print_answer_report(out, result)
-    else:
-        from sae_graphs.cli.verdict_table import print_report
-
-        print_report(out, result)
-    print_files(out, found.folder, written)
+    return result, written
 
 
 def _resumed(done: int, paths: int) -> None:

@@ -37,13 +37,12 @@ from sae_graphs.validation.controls import (
 )
 from sae_graphs.validation.evidence import (
     FeatureZero,
-    Match,
     Null,
     NullKind,
     PromptResult,
     TokenChange,
 )
-from sae_graphs.validation.scaling import scaled_to
+from sae_graphs.validation.scaling import match_of, scaled_to
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import Subject, generator_for
 
@@ -135,7 +134,7 @@ def _nulls(
             p_kl=p_value(kl, theirs.kl.tolist()),
             distinct=drawn.distinct,
             narrowest=drawn.narrowest,
-            match=_match(took, size),
+            match=match_of(took, moved),
         )
         return found, took
 
@@ -189,13 +188,6 @@ def _pushed(
         return {depth: adding(deltas[start:stop]) for depth, deltas in towards.items()}
 
     return run_packs(subject.model, subject.clean, edits, drawn.n, subject.read, tick)
-
-
-def _match(took: Tensor, size: float) -> Match:
-    """Norms of what copies took, `[K, L, T]`, over the path's."""
-    ratios = took.double().flatten(1).norm(dim=1) / size
-    low, middle, high = ratios.quantile(torch.tensor([0.05, 0.5, 0.95]).to(ratios)).tolist()
-    return Match(low, middle, high)
 
 
 def token_changes(

@@ -1,6 +1,7 @@
 """Changes of exactly a given norm: what ablation takes, scaled on the stream as it is then.
 
-Letters: `T` tokens, `D` d_model, `U` features of a selection, `R` rows, `B` copies.
+Letters: `K` controls, `L` SAE layers, `T` tokens, `D` d_model, `U` features of a selection, `R`
+rows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.joint import Edit, Selected, activations_of
 from sae_graphs.model.rows import Rows, Where
+from sae_graphs.validation.evidence import Match
 
+QUANTILES = (0.05, 0.5, 0.95)  # of controls, which say how well they match
 LEAST = 1e-300  # a norm that is divided by is at least this
 
 
@@ -50,6 +53,12 @@ def scaled_to(
         return streams
 
     return Edit(Where.of(selected.chosen.any(-1)), change)
+
+
+def match_of(took: Tensor, norms: Tensor) -> Match:
+    """How the norms that copies took, `[K, L, T]`, compare with a unit's, `[L, T]`."""
+    ratios = took.double().flatten(1).norm(dim=1) / norms.double().norm()
+    return Match(*ratios.quantile(ratios.new_tensor(QUANTILES)).tolist())
 
 
 def _sizes(took: Tensor, where: Where, norms: Tensor) -> Tensor:

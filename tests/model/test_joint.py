@@ -14,8 +14,8 @@ from tests.conftest import BridgeOf
 from tests.effects.test_oracle import stacks_of
 from tests.support.against_joint_oracle import (
     N_COPIES,
+    assert_as_oracle,
     both,
-    check,
     found_by,
     random_masks,
     selected,
@@ -55,7 +55,7 @@ def test_architectures_and_stacks(
     case = case_of(bridge_of(architecture, "float64"), stack, kinds_for(architecture), "float64")
     seed = 10 * ARCHITECTURES.index(architecture) + list(STACKS).index(stack)
     for way in ("zero", "holding", "keeping"):
-        check(case, record_property, way, seed=seed)
+        assert_as_oracle(case, record_property, way, seed=seed)
 
 
 @pytest.mark.parametrize(("kind", "way"), only(product(KINDS, WAYS), *WAYS_OF_KINDS))
@@ -63,7 +63,7 @@ def test_sae_kinds_and_ways(
     bridge_of: BridgeOf, record_property: Record, kind: str, way: str
 ) -> None:
     case = case_of(bridge_of("llama", "float64"), "pre", [kind], "float64")
-    check(case, record_property, way, seed=100 + WAYS.index(way))
+    assert_as_oracle(case, record_property, way, seed=100 + WAYS.index(way))
 
 
 @pytest.mark.parametrize(("architecture", "positions"), crossed(ARCHITECTURES, ["read", "each"]))
@@ -72,14 +72,14 @@ def test_positions(
 ) -> None:
     case = case_of(bridge_of(architecture, "float64"), "post", kinds_for(architecture), "float64")
     for way in ("zero", "holding"):
-        check(case, record_property, way, seed=201, positions=positions)
+        assert_as_oracle(case, record_property, way, seed=201, positions=positions)
 
 
 def test_reading_in_the_middle(bridge_of: BridgeOf, record_property: Record) -> None:
     """Also where rows after the one that is read are edited, which cannot reach it."""
     case = case_of(bridge_of("gemma2", "float64"), "mixed", kinds_for("gemma2"), "float64")
     for way in ("zero", "holding", "keeping"):
-        check(case, record_property, way, seed=300, read=5)
+        assert_as_oracle(case, record_property, way, seed=300, read=5)
 
 
 @pytest.mark.parametrize("architecture", only(ARCHITECTURES, "neox", "gemma2"))
@@ -102,7 +102,7 @@ def test_architectures_that_need_all_rows(
     """In float32, to which GPT-Neo's attention rounds whatever the model's precision."""
     case = case_of(bridge_of(architecture, "float32"), "pre", ["standard", "topk"], "float32")
     for way in ("zero", "holding", "keeping"):
-        check(case, record_property, way, seed=500)
+        assert_as_oracle(case, record_property, way, seed=500)
     assert not case.model.replay.rows_alone
 
 
@@ -110,7 +110,7 @@ def test_hooked_transformer(hooked: Any, record_property: Record) -> None:
     for stack in ("pre", "mixed"):
         case = case_of(hooked, stack, ["standard", "topk"], "float64")
         for way in ("zero", "holding", "keeping"):
-            check(case, record_property, way, seed=600)
+            assert_as_oracle(case, record_property, way, seed=600)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_some_rows_and_whole_copies(
     monkeypatch.setattr(replay, "MOST", most)
     case = case_of(bridge_of(architecture, "float64"), "post", kinds_for(architecture), "float64")
     for way, positions in (("zero", "all"), ("holding", "each"), ("keeping", "read")):
-        check(case, record_property, way, seed=700, positions=positions)
+        assert_as_oracle(case, record_property, way, seed=700, positions=positions)
 
 
 def test_silent_features_that_wake_are_silenced(gpt2: Case, record_property: Record) -> None:
     """A feature that only an upstream change wakes is taken out there; else this proves nothing."""
-    found = check(gpt2, record_property, "zero", seed=800)
+    found = assert_as_oracle(gpt2, record_property, "zero", seed=800)
     clean = gpt2.model.clean_run(PROMPT)
     masks, woken = random_masks(clean, 800), 0
     for depth, streams in found.passed.streams.items():

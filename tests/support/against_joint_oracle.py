@@ -174,7 +174,7 @@ def deviation(ours: Tensor, other: Tensor) -> float:
     return float((ours - other).abs().max() / other.abs().max().clamp(min=1.0))
 
 
-def check(
+def assert_as_oracle(
     case: Case, record: Record, way: str, *, seed: int, prompt: str = PROMPT, **options: Any
 ) -> Found:
     clean = case.model.clean_run(prompt)

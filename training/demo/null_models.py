@@ -1,7 +1,8 @@
 """Where nothing should be found: SAEs whose decoders are mixed up, prompts out of order.
 
-1. Each SAE's decoder directions change places: the features fire as before, and their ablation
-takes another feature's direction from the stream. 2. The tokens between the first and the last
+1. Each SAE's decoder directions change places: the features fire as before (their activations
+change by the norms of these directions, as sae-lens scales them), and ablating one takes another
+feature's direction from the stream. 2. The tokens between the first and the last
 change places: where the answer was decided, nothing need decide the new one. The same strongest
 features, hits, ablations and validation as of the intact model, on the first of its prompts.
 """

@@ -41,8 +41,8 @@ def best_paths(asked: Asked, table: Table, circuit: Circuit) -> list[tuple[Path,
 
     First those that mediate at least half of what their first feature does, then the others; of
     each those that begin before the answer's own token, by |flow|. One at least begins there, where
-    any does. Paths that begin in the own embedding of that token come after all others, and those
-    without an edge between features last. What flows against the whole is left out.
+    any that is diverse does. Paths that begin in that token's own embedding come after all others,
+    and those without an edge between features last. What flows against the whole is left out.
     """
     patched = candidates(circuit)
     flows = {
@@ -61,16 +61,8 @@ def best_paths(asked: Asked, table: Table, circuit: Circuit) -> list[tuple[Path,
     ranked = sorted(flows, key=rank)
     found = diverse(ranked, PATHS)
     before = [path for path in ranked if path[0].position != asked.read and len(path) > 1]
-    if before and not set(before) & set(found):
-        kept = found[: PATHS - 1]
-        found = next(
-            (
-                taken
-                for taken in (diverse([*kept, path], PATHS) for path in before)
-                if len(taken) > len(kept)
-            ),
-            found,
-        )
+    if not set(before) & set(found):  # then the last gives way to one of them, where one may
+        found = diverse([*found[: PATHS - 1], *before, *found], PATHS)
     return [(path, flows[path]) for path in found]
 
 

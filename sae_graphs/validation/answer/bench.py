@@ -17,7 +17,7 @@ from sae_graphs.model.joint import Edit, Sets, run_packs, run_sets
 from sae_graphs.significance import p_value
 from sae_graphs.validation.answer.records import Null, NullKind, Score
 from sae_graphs.validation.answer.subject import Prepared, Unit
-from sae_graphs.validation.evidence import Match
+from sae_graphs.validation.scaling import match_of
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import generator_for
 
@@ -105,8 +105,7 @@ class Bench:
         scores = [score.nats for score in self.scores(logits)]
         match = None
         if took is not None and norms is not None and bool(norms.any()):
-            ratios = took.double().flatten(1).norm(dim=1) / norms.double().norm()
-            match = Match(*ratios.quantile(ratios.new_tensor([0.05, 0.5, 0.95])).tolist())
+            match = match_of(took, norms)
         return Null(
             kind,
             scores=tuple(scores),
