@@ -209,10 +209,11 @@ def print_tables(report: dict[str, Any]) -> None:
 
 HOW = (
     "`{command}` ({minutes:.0f} minutes on one thread, the null models aside; held-out cases of "
-    "seed {seed}) takes, for each phenomenon, the first {cases} held-out prompts whose answer the model ranks first with "
-    "log-odds above 0. The corpus knows at which tokens each is decided: the first mention of the "
-    "receiver; the word whose initial is asked, or the bracket; the fact's subject; what is to be "
-    "closed; the earlier occurrence that follows the matched context; nowhere for cached phrases."
+    "seed {seed}) takes, for each phenomenon, the first {cases} held-out prompts whose answer the "
+    "model ranks first with log-odds above 0. The corpus knows at which tokens each is decided: "
+    "the first mention of the receiver; the word whose initial is asked, or the bracket; the "
+    "fact's subject; what is to be closed; the earlier occurrence that follows the matched "
+    "context; nowhere for cached phrases."
 )
 HITS = (
     "*First*: the strongest rarely-on feature away from the read token stands at a deciding token; "
