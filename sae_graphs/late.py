@@ -14,6 +14,7 @@ PUBLIC = {
     "InstrumentedModel": "sae_graphs.model.instrument:InstrumentedModel",
     "LanguageModel": "sae_graphs.model.language_model:LanguageModel",
     "ValidationReport": "sae_graphs.validation.evidence:ValidationReport",
+    "ablate": "sae_graphs.effects.ablate:ablate",
     "annotate": "sae_graphs.features.neuronpedia.annotate:annotate",
     "causal_graph": "sae_graphs.effects.build:causal_graph",
     "compare_methods": "sae_graphs.effects.comparison:compare_methods",
@@ -30,6 +31,7 @@ PUBLIC = {
 
 # How records show themselves, and leave for other programs: functions of the record.
 VIEWS = {
+    "ablation_html": "sae_graphs.render.notebook:ablation_html",
     "answer_report_html": "sae_graphs.validation.answer.report:report_html",
     "comparison_html": "sae_graphs.render.notebook:comparison_html",
     "curve_svg": "sae_graphs.validation.report.notebook:curve_svg",
