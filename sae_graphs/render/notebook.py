@@ -56,6 +56,22 @@ class Explorer:
         return str(macros(_PARTS).frame(self.page, MAY, self.height))
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An `<svg>` element, which a notebook shows; `str` is its text."""
+
+    svg: str
+
+    def __repr__(self) -> str:
+        return f"Picture({len(self.svg):,} characters of SVG)"
+
+    def __str__(self) -> str:
+        return self.svg
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
 def node_html(node: Node) -> str:
     """A feature as a card: its name, meaning, contexts, and the tokens that it moves."""
     draw = macros(_PARTS)

@@ -269,6 +269,10 @@ class Curve:
         drawn: str = view("curve_svg")(self)
         return drawn
 
+    def plot(self) -> Any:
+        """The plot, which a notebook shows; `str` of it is the SVG."""
+        return view("curve_picture")(self)
+
 
 @dataclass(frozen=True)
 class Background:

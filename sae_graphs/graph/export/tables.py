@@ -131,7 +131,7 @@ def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:
     if not context.tokens:
         return None
     shown = [visible(token) for token in context.tokens]
-    text, peak = "".join(shown), _peak(context)
+    text, peak = "".join(shown), context.peak or 0
     start = len("".join(shown[:peak]))
     first, last = window(text, start, start + len(shown[peak]), width)
     ends = ELLIPSIS if first > 0 else "", ELLIPSIS if last < len(text) else ""
@@ -140,12 +140,7 @@ def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:
 
 def peak_of(context: Context) -> str | None:
     """The token of a context on which the feature is most active; None where it is empty."""
-    return context.tokens[_peak(context)] if context.tokens else None
-
-
-def _peak(context: Context) -> int:
-    """Where the feature is most active, the last of equals."""
-    return max(range(len(context.tokens)), key=lambda i: (abs(context.activations[i]), i))
+    return None if context.peak is None else context.tokens[context.peak]
 
 
 def _effects(effects: Iterable[TokenEffect]) -> str | None:
