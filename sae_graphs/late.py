@@ -33,6 +33,7 @@ PUBLIC = {
 VIEWS = {
     "ablation_html": "sae_graphs.render.notebook:ablation_html",
     "answer_report_html": "sae_graphs.validation.answer.report:report_html",
+    "answer_report_table": "sae_graphs.validation.report.tables:answer_table",
     "comparison_html": "sae_graphs.render.notebook:comparison_html",
     "curve_picture": "sae_graphs.validation.report.notebook:curve_picture",
     "curve_svg": "sae_graphs.validation.report.notebook:curve_svg",
@@ -42,8 +43,11 @@ VIEWS = {
     "node_html": "sae_graphs.render.notebook:node_html",
     "picture": "sae_graphs.render.pictures:picture",
     "report_html": "sae_graphs.validation.report.notebook:report_html",
+    "report_table": "sae_graphs.validation.report.tables:report_table",
     "svg": "sae_graphs.render.pictures:svg",
     "table": "sae_graphs.graph.export.tables:to_pandas",
+    "unit_kind": "sae_graphs.validation.verdicts:kind_in",
+    "unit_reason": "sae_graphs.validation.verdicts:reason",
 }
 
 

@@ -94,6 +94,11 @@ def joined(tokens: Iterable[str]) -> str:
     return "".join([*told, bytes_shown(bytes(waiting))])
 
 
+def encodable(text: str | None) -> str | None:
+    """The text as it is, but for halves of characters, which tables cannot hold."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def shortened(text: str, limit: int) -> str:
     """At most `limit` characters of visible text, an ellipsis in place of the rest."""
     return text if len(text) <= limit else text[: max(limit - 1, 0)] + ELLIPSIS

@@ -99,9 +99,7 @@ def _check_feature(model: InstrumentedModel, feature: FeatureId) -> None:
         )
     width = model.stack.layers[depths[feature.layer]].n_features
     if feature.index >= width:
-        raise UnknownFeatureError(
-            f"{feature}: layer {feature.layer} has features 0 to {width - 1}"
-        )
+        raise UnknownFeatureError(f"{feature}: layer {feature.layer} has features 0 to {width - 1}")
 
 
 def _check_token(clean: CleanRun, feature: FeatureId, read: int) -> None:
@@ -198,9 +196,7 @@ def _outcome(
     )
 
 
-def _is_active(
-    model: InstrumentedModel, clean: CleanRun, feature: FeatureId, read: int
-) -> bool:
+def _is_active(model: InstrumentedModel, clean: CleanRun, feature: FeatureId, read: int) -> bool:
     """Whether the clean run has it active at any token at which it is changed."""
     depth = model.stack.depths[feature.layer]
     index = torch.tensor([feature.index], device=clean.streams[depth].device)

@@ -9,7 +9,7 @@ from sae_graphs.effects.changes import Change
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.late import view
 from sae_graphs.schema import plain
-from sae_graphs.text import columns, token
+from sae_graphs.text import columns, encodable, token
 from sae_graphs.words import probability, signed
 
 if TYPE_CHECKING:
@@ -113,9 +113,12 @@ class Ablation:
         """One row a next token: its text, its id, its probability before and after."""
         import pandas as pd
 
-        names = ("token", "token_id", "before", "after")
+        numbers = ("token_id", "before", "after")
         return pd.DataFrame(
-            {name: [getattr(it, name) for it in self.next_tokens] for name in names}
+            {
+                "token": [encodable(it.token) for it in self.next_tokens],
+                **{name: [getattr(it, name) for it in self.next_tokens] for name in numbers},
+            }
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def filtered(
             if abs(edge.effect) >= min_abs_effect and sign in (None, edge.sign)
         )
         left = {end for edge in edges for end in (edge.source, edge.target)}
-        return part._replace(nodes=tuple(it for it in part.nodes if it.feature in left), edges=edges)
+        return part._replace(
+            nodes=tuple(it for it in part.nodes if it.feature in left), edges=edges
+        )
     read = {edge.source for edge in graph.edges if edge.source.is_token and edge.target in features}
     return among(graph, features | read | {ANSWER})
 

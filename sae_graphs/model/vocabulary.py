@@ -33,7 +33,7 @@ _BYTES = {letter: byte for byte, letter in _LETTERS.items()}
 
 
 class Vocabulary:
-    """The tokens of a tokenizer, or of none; `size` counts those of the model, which may be more."""
+    """The tokens of a tokenizer, or of none; `size` counts the model's, which may be more."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.tokenizer = tokenizer
@@ -95,7 +95,7 @@ class Vocabulary:
         return None if found is None else int(found[1])
 
     def with_bytes(self, text: str) -> int | None:
-        """The token of exactly the bytes in `<0x0A>` or `<0xE2><0x80>`; None where there is none."""
+        """The token of exactly the bytes in `<0x0A>` or `<0xE2><0x80>`; None without one."""
         numbers = _BYTE_PIECE.findall(text)
         if not numbers or _BYTE_PIECE.sub("", text):
             return None

@@ -87,16 +87,10 @@ def picture(graph: CausalGraph) -> Picture:
 
 def drawn_as(graph: CausalGraph, kind: str) -> bytes:
     """One picture of the whole graph, or its page, in one of `FORMATS`."""
-    match kind:
-        case "png":
-            return png(graph)
-        case "pdf":
-            return pdf(graph)
-        case "svg":
-            return svg(graph).encode()
-        case "html":
-            return html(graph).encode()
-    return dot(graph).encode()
+    if kind == "html":
+        return html(graph).encode()
+    source = dot(graph)
+    return source.encode() if kind == "dot" else draw(source, (kind,))[kind]
 
 
 def marked_pictures(

@@ -191,7 +191,7 @@ def test_a_mistake_is_one_line(demo: sg.InstrumentedModel, changes: Any, words: 
 def test_where_nothing_can_be_changed(demo: sg.InstrumentedModel) -> None:
     with pytest.raises(SaeGraphsError, match="comes after token 1, which is read"):
         sg.ablate(demo, "Copyright (C", {"3.309@3": 0}, read=1)
-    with pytest.raises(SaeGraphsError, match="the first is read; give more text, or 3.309@0"):
+    with pytest.raises(SaeGraphsError, match=r"the first is read; give more text, or 3\.309@0"):
         sg.ablate(demo, "Copyright (C", {"3.309": 0}, read=0)
     with pytest.raises(SaeGraphsError, match="read position 7 is outside"):
         sg.ablate(demo, "Copyright (C", {"3.309": 0}, read=7)
@@ -230,5 +230,3 @@ def test_the_command(run: Commands) -> None:
 def test_a_mistake_on_the_command_line(run: Commands, given: list[str], words: str) -> None:
     shown = run("ablate", "Copyright (C", *given)
     assert shown.code == 2 and words in shown.err and shown.err.startswith("error: ")
-
-

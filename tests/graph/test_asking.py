@@ -39,9 +39,7 @@ def test_a_graph_is_a_collection_of_nodes() -> None:
 def test_labels() -> None:
     node = Node(FeatureId("5", 7, 2), 1.5)
     assert (node.label, str(node)) == ("5.7@2", "5.7@2; activation 1.5")
-    seen = Node(
-        FeatureId("5", 7), 1.5, contexts=(Context(("a", " b\n", "c"), (0.0, 2.0, 1.0)),)
-    )
+    seen = Node(FeatureId("5", 7), 1.5, contexts=(Context(("a", " b\n", "c"), (0.0, 2.0, 1.0)),))
     assert seen.label == '5.7: on " b↵"'
     assert Node(FeatureId("5", 7), 1.0, contexts=(Context((), ()),)).label == "5.7"
     output = Node(FeatureId("out", 3), 2.25, token=" )")

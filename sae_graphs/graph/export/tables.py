@@ -14,7 +14,7 @@ from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import shares_words
 from sae_graphs.graph.records import Context, Edge, FeatureId, Node, TokenEffect
-from sae_graphs.text import ELLIPSIS, HARD_SPACE, visible, web_address, window
+from sae_graphs.text import ELLIPSIS, HARD_SPACE, encodable, visible, web_address, window
 from sae_graphs.words import MINUS
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def to_pandas(graph: CausalGraph) -> pd.DataFrame:
         "target_layer": [edge.target.layer for edge in graph.edges],
         "source_position": _positions(edge.source for edge in graph.edges),
         "target_position": _positions(edge.target for edge in graph.edges),
-        "target_token": [_encodable(graph[edge.target].token) for edge in graph.edges],
+        "target_token": [encodable(graph[edge.target].token) for edge in graph.edges],
         "effect": [edge.effect for edge in graph.edges],
         "component": [graph[edge.source].component for edge in graph.edges],
         "source_explanation": [graph[edge.source].explanation for edge in graph.edges],
@@ -201,11 +201,6 @@ def to_pandas(graph: CausalGraph) -> pd.DataFrame:
     for name in ANATOMY_COLUMNS:
         columns[name] = pd.array([each[name] for each in sums], dtype="float64")
     return pd.DataFrame(columns)
-
-
-def _encodable(text: str | None) -> str | None:
-    """The text as it is, but for halves of characters, which tables cannot hold."""
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _positions(features: Iterable[FeatureId]) -> object:

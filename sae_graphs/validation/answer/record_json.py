@@ -9,6 +9,7 @@ from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.schema import plain, rebuilt
 from sae_graphs.validation.answer.records import AnswerReport
+from sae_graphs.validation.evidence_json import with_derived, without_derived
 
 SCHEMA = "sae_graphs/answer-validation/1"
 _REMEDY = "validate the graph again"
@@ -17,11 +18,9 @@ _REMEDY = "validate the graph again"
 def to_json(report: AnswerReport) -> dict[str, Any]:
     """The report as dictionaries, lists, strings and numbers, with its `schema`.
 
-    Beside each unit's record stands whether it is `supported`.
+    Beside each unit's record stand its `DERIVED` properties, which are not read again.
     """
-    data = plain(report, {FeatureId: str})
-    for unit, written in zip(report.units, data["units"], strict=True):
-        written["supported"] = unit.supported
+    data = with_derived(report.units, plain(report, {FeatureId: str}))
     return {"schema": SCHEMA, **data}
 
 
@@ -30,13 +29,7 @@ def from_json(data: Any) -> AnswerReport:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
-    values = {name: value for name, value in data.items() if name != "schema"}
-    units = values.get("units")
-    if isinstance(units, list) and all(isinstance(unit, dict) for unit in units):
-        derived = {"supported"}
-        values["units"] = [
-            {name: value for name, value in unit.items() if name not in derived} for unit in units
-        ]
+    values = without_derived(data)
     own = {FeatureId: FeatureId.parse}
     try:
         report: AnswerReport = rebuilt(AnswerReport, values, "the report", own, remedy=_REMEDY)
