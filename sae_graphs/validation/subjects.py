@@ -64,9 +64,15 @@ def settings_of(graph: CausalGraph) -> GraphSettings:
     return GraphSettings(**{"select": "effect", **values})
 
 
+def prompt_of(graph: CausalGraph) -> str | Sequence[int]:
+    """The prompt as it was given: its text, or its token ids."""
+    ids: Sequence[int] | None = graph.run.settings.get("token_ids")
+    return graph.run.prompt if ids is None else ids
+
+
 def subject(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     role: Role,
     how: GraphSettings,
     settings: ValidationSettings,

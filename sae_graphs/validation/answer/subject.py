@@ -25,7 +25,13 @@ from sae_graphs.model.joint import Selected
 from sae_graphs.model.next_token import token_id
 from sae_graphs.validation.answer.records import UnitKind
 from sae_graphs.validation.settings import ValidationSettings
-from sae_graphs.validation.subjects import check_same_run, in_scope, settings_of, subject
+from sae_graphs.validation.subjects import (
+    check_same_run,
+    in_scope,
+    prompt_of,
+    settings_of,
+    subject,
+)
 
 
 class Unit(NamedTuple):
@@ -84,7 +90,7 @@ def prepared(
     Raises `SaeGraphsError` where it is another's, or holds nothing to test.
     """
     scope, how = in_scope(model, graph), settings_of(graph)
-    own = subject(scope, graph.run.prompt, "discovery", how, ValidationSettings(), own=True)
+    own = subject(scope, prompt_of(graph), "discovery", how, ValidationSettings(), own=True)
     check_same_run(own, graph)
     asked = Asked(scope, own.clean, _answer(scope, graph, settings), own.read)
     if references is None:
