@@ -181,7 +181,7 @@ def test_a_misspelt_option_is_answered_with_the_nearest(
 
 def test_an_unknown_option_is_answered_with_what_there_is() -> None:
     with pytest.raises(SaeGraphsError, match="no option 'colour'; expected select, nodes, "):
-        sg.causal_graph(None, "", colour="red")  # type: ignore[call-arg, arg-type]
+        sg.causal_graph(None, "", colour="red")  # type: ignore[call-overload]
 
 
 def test_a_model_without_saes_is_told_from_one_with(tiny: sg.InstrumentedModel) -> None:

@@ -8,13 +8,13 @@ Letters: `T` tokens, `U` features changed in a layer, `V` vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sae_graphs.effects.ablations import read_at
-from sae_graphs.effects.changes import Change, Value, parse_changes
+from sae_graphs.effects.changes import Change, Changes, parse_changes
 from sae_graphs.effects.outcome import SHOWN, Ablation, NextToken
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.features.reference import references_of
@@ -33,7 +33,7 @@ from sae_graphs.model.next_token import Question, scores, top_tokens
 def ablate(
     model: InstrumentedModel,
     prompt: str | Sequence[int],
-    changes: Mapping[str | FeatureId, Value],
+    changes: Changes,
     *,
     read: int = -1,
     target: str | None = None,

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeGuard, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 
@@ -20,8 +20,8 @@ from sae_graphs.effects.answer.build import answer_graph
 from sae_graphs.effects.describe import Parts, described
 from sae_graphs.effects.experiment import (
     Experiment,
-    measure_all,
     ids_given,
+    measure_all,
     method_warnings,
     prepare,
 )
@@ -57,9 +57,8 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.next_token import next_tokens
 
-
 Prompt = str | Sequence[int]
-Prompts = list[str] | tuple[str, ...] | list[Sequence[int]]
+Prompts = list[str] | tuple[str, ...] | Sequence[Sequence[int]]
 
 
 @overload
@@ -104,7 +103,7 @@ def causal_graph(
 @with_bar("ablating features")
 @with_settings(GraphSettings, renamed={"targets": "target"})
 @torch.no_grad()
-def causal_graph(
+def causal_graph(  # type: ignore[misc]  # its options are those of the first, for both
     model: InstrumentedModel,
     prompt: Prompt | Prompts,
     *,
@@ -143,8 +142,8 @@ def causal_graph(
     units of the target. `intervention` says how: an `Intervention`, or by name "zero", "mean" (over
     reference text), "scale:0.5" or "resample:FILE". The options from `top_k` to `seed` are those of
     `GraphSettings`, which says what each does; or give `settings` whole. `progress` is told the
-    features done and their number, or True for a bar. Raises `SaeGraphsError` for options that do not fit the prompt
-    or the stack.
+    features done and their number (of several prompts, those done), or True for a bar. Raises
+    `SaeGraphsError` for options that do not fit the prompt or the stack.
 
     Every effect goes into the file `effects` where it is given: `effects.safetensors` in the
     folder that the graph is saved in, for `replot`. With a folder to `resume` from, layers that
@@ -156,25 +155,27 @@ def causal_graph(
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
     told = heard(progress)
-    if not _is_several(prompt):
-        return _graph(model, prompt, settings, intervention, effects, resume, told)
+    prompts, several = _listed(prompt)
+    if not several:
+        return _graph(model, prompts[0], settings, intervention, effects, resume, told)
     if effects is not None or resume is not None:
         raise SaeGraphsError("several prompts cannot share one file of effects, or one to resume")
     graphs = []
-    for number, each in enumerate(prompt):
+    for number, each in enumerate(prompts):
         graphs.append(_graph(model, each, settings, intervention))
         if told is not None:
-            told(number + 1, len(prompt))
+            told(number + 1, len(prompts))
     return graphs
 
 
-def _is_several(prompt: Prompt | Prompts) -> TypeGuard[Prompts]:
-    """Whether it is a list of prompts; raises `SaeGraphsError` where that is empty."""
+def _listed(prompt: Any) -> tuple[list[Prompt], bool]:
+    """The prompts that are given, and whether as several; raises where that is a list of none."""
     if not isinstance(prompt, list | tuple):
-        return False
+        return [prompt], False
     if not prompt:
         raise SaeGraphsError("there is no prompt; give some text, token ids, or a list of either")
-    return all(isinstance(each, str | list | tuple) for each in prompt)
+    several = all(isinstance(each, str | list | tuple) for each in prompt)
+    return (list(prompt), True) if several else ([prompt], False)
 
 
 def _graph(

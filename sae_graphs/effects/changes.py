@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.addresses import is_address, parse_address
@@ -13,6 +13,7 @@ from sae_graphs.graph.records import FeatureId
 
 Kind = Literal["set", "scale", "mean"]
 Value = float | str
+Changes = Mapping[Any, Value]  # features, by name or as `FeatureId`, and what becomes of them
 
 _EXPECTED = 'a number such as 0 or 2.5, a multiple such as "x0.5", or "mean"'
 _EXAMPLE = '{"3.309": 0, "4.34@5": 2.0, "5.1": "x0.5"}'
@@ -47,7 +48,7 @@ class Change:
 
 
 def parse_changes(
-    changes: Mapping[str | FeatureId, Value],
+    changes: Changes,
     feature_of: Callable[[str | FeatureId], FeatureId] = FeatureId.parse,
 ) -> tuple[Change, ...]:
     """The changes, one a feature and token.
@@ -90,7 +91,7 @@ def _change(feature: FeatureId, value: object) -> Change:
     return Change(feature, kind, number)
 
 
-def given_changes(words: list[str]) -> dict[str | FeatureId, Value]:
+def given_changes(words: Sequence[str]) -> dict[str, Value]:
     """Changes as the command line has them: `3.309=0`, `4.34@5=2.0`, `5.1=x0.5`.
 
     Raises `SaeGraphsError` for a word that is none, and for one that is wrong as far as can be
@@ -99,7 +100,7 @@ def given_changes(words: list[str]) -> dict[str | FeatureId, Value]:
     >>> given_changes(["3.309=0", "5.1@2=x0.5"])
     {'3.309': '0', '5.1@2': 'x0.5'}
     """
-    found: dict[str | FeatureId, Value] = {}
+    found: dict[str, Value] = {}
     for word in words:
         name, sign, value = word.rpartition("=")
         if not sign or not name:
@@ -112,7 +113,7 @@ def given_changes(words: list[str]) -> dict[str | FeatureId, Value]:
         found[name] = value
     plain = {name: value for name, value in found.items() if not is_address(name)}
     for name in found.keys() - plain.keys():
-        parse_address(str(name))
+        parse_address(name)
     if plain or not found:
         parse_changes(plain)
     return found

@@ -61,7 +61,8 @@ def test_ids_are_the_text(demo: sg.InstrumentedModel, select: str) -> None:
     options: dict[str, Any] = {"select": select}
     ids = demo.tokenize("Copyright (C")
     text = sg.causal_graph(demo, "Copyright (C", **options)
-    for given in (ids, list(ids), torch.tensor(ids)):
+    several: tuple[Any, ...] = ids, list(ids), torch.tensor(ids)
+    for given in several:
         graph = sg.causal_graph(demo, given, **options)
         assert numbers(graph) == numbers(text) and graph.tokens == text.tokens
 
