@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.late import found
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)` is told how far something is."""
@@ -73,9 +74,8 @@ def _on_terminal(what: str, console: Any) -> Iterator[Progress]:
 @contextmanager
 def _in_notebook(what: str) -> Iterator[Progress]:
     """HTML's own bar, drawn anew: rich's needs ipywidgets, which few notebooks have."""
-    from IPython.display import HTML, display
-
-    shown = display(HTML(_drawn(what, 0, 0)), display_id=True)
+    display, html = found("IPython.display:display"), found("IPython.display:HTML")
+    shown = display(html(_drawn(what, 0, 0)), display_id=True)
     last = 0.0
 
     def told(done: int, total: int) -> None:
@@ -83,13 +83,13 @@ def _in_notebook(what: str) -> Iterator[Progress]:
         now = time.monotonic()
         if shown is not None and (done == total or now - last >= PAUSE):
             last = now
-            shown.update(HTML(_drawn(what, done, total)))
+            shown.update(html(_drawn(what, done, total)))
 
     try:
         yield told
     finally:
         if shown is not None:
-            shown.update(HTML(""))
+            shown.update(html(""))
 
 
 def _drawn(what: str, done: int, total: int) -> str:

@@ -100,10 +100,10 @@ def causal_graph(
 ) -> list[CausalGraph]: ...
 
 
-@with_bar("ablating features")
+@with_bar("ablating features")  # type: ignore[misc]  # the options are those of the first, for both
 @with_settings(GraphSettings, renamed={"targets": "target"})
 @torch.no_grad()
-def causal_graph(  # type: ignore[misc]  # its options are those of the first, for both
+def causal_graph(
     model: InstrumentedModel,
     prompt: Prompt | Prompts,
     *,
