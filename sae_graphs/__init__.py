@@ -15,6 +15,9 @@ From a prompt to a graph
     annotate         with what Neuronpedia says of the features
     replot           other settings on effects that were saved; needs no model
 
+What features do
+    ablate           features set to something, all together: the next tokens before and after
+
 What to believe of it
     validate         paths ablated, beside controls that could have done as much
     response_curve   how one feature follows another that is scaled
@@ -47,6 +50,7 @@ from sae_graphs.late import named
 
 if TYPE_CHECKING:
     from sae_graphs import interventions
+    from sae_graphs.effects.ablate import ablate
     from sae_graphs.effects.build import causal_graph, discover
     from sae_graphs.effects.comparison import compare_methods
     from sae_graphs.effects.replot import replot
@@ -70,6 +74,7 @@ __all__ = [
     "SaeGraphsError",
     "ValidationReport",
     "__version__",
+    "ablate",
     "annotate",
     "causal_graph",
     "compare_methods",

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
-from sae_graphs.bar import bar
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.late import named
 
@@ -35,9 +34,8 @@ def with_settings(
 
     What is given of them is made into its parameter `settings`; `settings` given whole stay as they
     are. Those in `own` the function reads itself; those in `usual` are so unless given. A `model`
-    given by name or folder is loaded, and `progress=True` shows a bar. Raises `SaeGraphsError`
-    where both are given, and for a name that is no option; `renamed` are old spellings, which still
-    do.
+    given by name or folder is loaded. Raises `SaeGraphsError` where both are given, and for a name
+    that is no option; `renamed` are old spellings, which still do.
     """
     own_names = {field.name for field in fields(kind)} - set(own)
 
@@ -46,7 +44,7 @@ def with_settings(
 
         @functools.wraps(function)
         def called(*args: Any, **given: Any) -> Any:
-            options = with_bar(spelled(given, signature, renamed), function.__name__)
+            options = spelled(given, signature, renamed)
             chosen = {name: options.pop(name) for name in own_names & options.keys()}
             bound = signature.bind_partial(*args, **options)
             whole = bound.arguments.get("settings")
@@ -77,22 +75,6 @@ def checked(function: Function) -> Function:
         return function(*args, **given)
 
     return cast(Function, called)
-
-
-def with_bar(options: dict[str, Any], name: str) -> dict[str, Any]:
-    """The options with a bar where `progress=True` asks for one, and none where it is False.
-
-    Raises `SaeGraphsError` where it is nothing that could be told.
-    """
-    progress = options.get("progress")
-    if progress is None or callable(progress):
-        return options
-    if not isinstance(progress, bool):
-        raise SaeGraphsError(
-            f"progress is {progress!r:.60}; expected True for a bar, or a function of what is done "
-            "and of how much there is"
-        )
-    return {**options, "progress": bar(name) if progress else None}
 
 
 def spelled(

@@ -14,6 +14,7 @@ PUBLIC = {
     "InstrumentedModel": "sae_graphs.model.instrument:InstrumentedModel",
     "LanguageModel": "sae_graphs.model.language_model:LanguageModel",
     "ValidationReport": "sae_graphs.validation.evidence:ValidationReport",
+    "ablate": "sae_graphs.effects.ablate:ablate",
     "annotate": "sae_graphs.features.neuronpedia.annotate:annotate",
     "causal_graph": "sae_graphs.effects.build:causal_graph",
     "compare_methods": "sae_graphs.effects.comparison:compare_methods",
@@ -30,15 +31,23 @@ PUBLIC = {
 
 # How records show themselves, and leave for other programs: functions of the record.
 VIEWS = {
+    "ablation_html": "sae_graphs.render.notebook:ablation_html",
     "answer_report_html": "sae_graphs.validation.answer.report:report_html",
+    "answer_report_table": "sae_graphs.validation.report.tables:answer_table",
     "comparison_html": "sae_graphs.render.notebook:comparison_html",
+    "curve_picture": "sae_graphs.validation.report.notebook:curve_picture",
     "curve_svg": "sae_graphs.validation.report.notebook:curve_svg",
+    "drawn_as": "sae_graphs.render.pictures:drawn_as",
     "explorer": "sae_graphs.render.pictures:explorer",
     "export": "sae_graphs.graph.export.formats:export",
     "node_html": "sae_graphs.render.notebook:node_html",
+    "picture": "sae_graphs.render.pictures:picture",
     "report_html": "sae_graphs.validation.report.notebook:report_html",
+    "report_table": "sae_graphs.validation.report.tables:report_table",
     "svg": "sae_graphs.render.pictures:svg",
     "table": "sae_graphs.graph.export.tables:to_pandas",
+    "unit_kind": "sae_graphs.validation.verdicts:kind_in",
+    "unit_reason": "sae_graphs.validation.verdicts:reason",
 }
 
 

@@ -7,7 +7,9 @@ reorder the text around it), then an escaping function makes the result safe for
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
+from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
 SPACE = "\u2423"  # open box: a space that a reader is meant to count
@@ -19,6 +21,7 @@ _SIGNS = {"\n": "\u21b5", "\t": "\u21e5", "\u00a0": "\\xa0"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
 _COMBINING = {"Mn", "Me", "Mc"}
 _BASE_FOR_COMBINING = "\u25cc"  # dotted circle
+_BYTE = re.compile("<0x([89A-F][0-9A-F])>")  # of a character that takes several
 
 
 def visible(text: str, *, space: str = HARD_SPACE) -> str:
@@ -58,6 +61,42 @@ def _visible_character(character: str, space: str) -> str:
 def token(text: str) -> str:
     """One token standing alone: every space is shown; a token of no characters says so."""
     return visible(text, space=SPACE) or "(empty)"
+
+
+def bytes_shown(data: bytes) -> str:
+    """Bytes as the text that they are, those of half a character as `<0xC3>`.
+
+    >>> bytes_shown(b" caf\\xc3\\xa9"), bytes_shown(b" \\xe2\\x80")
+    (' café', ' <0xE2><0x80>')
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    return "".join(
+        f"<0x{ord(letter) - 0xDC00:02X}>" if 0xDC80 <= ord(letter) <= 0xDCFF else letter
+        for letter in text
+    )
+
+
+def joined(tokens: Iterable[str]) -> str:
+    """Tokens as one text, the bytes among them joined to characters where they are some.
+
+    >>> joined(["caf", "<0xC3>", "<0xA9>", "!", "<0xC3>"])
+    'café!<0xC3>'
+    """
+    told: list[str] = []
+    waiting = bytearray()
+    for text in tokens:
+        for place, part in enumerate(_BYTE.split(text)):
+            if place % 2:
+                waiting.append(int(part, 16))
+            elif part:
+                told += [bytes_shown(bytes(waiting)), part]
+                waiting.clear()
+    return "".join([*told, bytes_shown(bytes(waiting))])
+
+
+def encodable(text: str | None) -> str | None:
+    """The text as it is, but for halves of characters, which tables cannot hold."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shortened(text: str, limit: int) -> str:

@@ -25,7 +25,7 @@ TYPES = {
     *("SaeGraphsError", "ValidationReport"),
 }
 VERBS = {
-    *("annotate", "causal_graph", "compare_methods", "difference", "discover", "load"),
+    *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "load"),
     *("load_model", "replot", "response_curve", "union", "validate"),
 }
 
@@ -37,6 +37,7 @@ COMMANDS_ALONE = {
     },
     "validate": {"run", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
+    "ablate": {"prompt", "style"},
 }
 PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},
@@ -48,6 +49,7 @@ PYTHON_ALONE = {
         *("settings", "methods", "progress", "fetching"),
         *("pin", "outputs", "target", "contrast"),  # asked of graphs
     },
+    "ablate": {"layers", "fetching"},
 }
 
 
@@ -137,7 +139,10 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [("graph", sg.causal_graph), ("validate", sg.validate), ("compare", sg.compare_methods)],
+    [
+        *[("graph", sg.causal_graph), ("validate", sg.validate), ("compare", sg.compare_methods)],
+        ("ablate", sg.ablate),
+    ],
 )
 def test_python_has_the_words_of_the_command_line(command: str, function: Any) -> None:
     parameters = typer.main.get_command(cli.app).commands[command].params  # type: ignore[attr-defined]
@@ -160,6 +165,7 @@ def test_python_has_the_words_of_the_command_line(command: str, function: Any) -
         (sg.compare_methods, "step", "steps"),
         (sg.replot, "pins", "pin"),
         (sg.validate, "control", "controls"),
+        (sg.ablate, "targt", "target"),
         (sg.load, "sae", "saes"),
         (sg.load_model, "dtyp", "dtype"),
     ],
@@ -174,13 +180,14 @@ def test_a_misspelt_option_is_answered_with_the_nearest(
 
 def test_an_unknown_option_is_answered_with_what_there_is() -> None:
     with pytest.raises(SaeGraphsError, match="no option 'colour'; expected select, nodes, "):
-        sg.causal_graph(None, "", colour="red")  # type: ignore[call-arg, arg-type]
+        sg.causal_graph(None, "", colour="red")  # type: ignore[call-overload]
 
 
 def test_a_model_without_saes_is_told_from_one_with(tiny: sg.InstrumentedModel) -> None:
     alone: Any = sg.LanguageModel(tiny.model)
     graph = sg.causal_graph(tiny, "the cat sat", select="effect", min_path_edges=1)
     tries = (
+        lambda: sg.ablate(alone, "the cat sat", {"1.1": 0}),
         lambda: sg.causal_graph(alone, "the cat sat"),
         lambda: sg.compare_methods(alone, "the cat sat"),
         lambda: sg.validate(alone, graph),

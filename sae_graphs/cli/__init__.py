@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from sae_graphs._version import __version__
 from sae_graphs.cli import (
+    ablate,
     compare,
     contexts,
     edges,
@@ -64,6 +65,7 @@ class Command(TyperCommand):
 for command in (
     graph.graph,
     edges.edges,
+    ablate.ablate,
     compare.compare,
     contexts.contexts,
     validate.validate,

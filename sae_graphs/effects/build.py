@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 
+from sae_graphs.bars import Progress, heard, with_bar
 from sae_graphs.effects.answer.build import answer_graph
 from sae_graphs.effects.describe import Parts, described
 from sae_graphs.effects.experiment import (
     Experiment,
-    Progress,
+    ids_given,
     measure_all,
     method_warnings,
     prepare,
@@ -56,12 +57,14 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.next_token import next_tokens
 
+Prompt = str | Sequence[int]
+Prompts = list[str] | tuple[str, ...] | Sequence[Sequence[int]]
 
-@with_settings(GraphSettings, renamed={"targets": "target"})
-@torch.no_grad()
+
+@overload
 def causal_graph(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: Prompt,
     *,
     select: Select = "answer",
     nodes: int | None = None,
@@ -87,17 +90,60 @@ def causal_graph(
     settings: GraphSettings | None = None,
     effects: str | Path | None = None,
     resume: Partial | str | Path | None = None,
-    progress: Progress | None = None,
-) -> CausalGraph:
-    """The causal graph of one forward pass.
+    progress: Progress | bool | None = None,
+) -> CausalGraph: ...
+
+
+@overload
+def causal_graph(
+    model: InstrumentedModel, prompt: Prompts, **options: Any
+) -> list[CausalGraph]: ...
+
+
+@with_bar("ablating features")  # type: ignore[misc]  # the options are those of the first, for both
+@with_settings(GraphSettings, renamed={"targets": "target"})
+@torch.no_grad()
+def causal_graph(
+    model: InstrumentedModel,
+    prompt: Prompt | Prompts,
+    *,
+    select: Select = "answer",
+    nodes: int | None = None,
+    dense: bool = False,
+    budget: int | None = None,
+    top_k: int | None = None,
+    per: Per | None = None,
+    min_path_edges: int | None = None,
+    ablate: Ablate | None = None,
+    ablate_first: bool = False,
+    intervention: Intervention | str | None = None,
+    read: Read = -1,
+    layers: Layers = None,
+    pin: Pins = (),
+    outputs: int = 0,
+    target: str | Sequence[str] = (),
+    contrast: str | None = None,
+    method: Method = "exact",
+    steps: int = STEPS,
+    heads: bool = False,
+    prepend_bos: bool | None = None,
+    seed: int = 0,
+    settings: GraphSettings | None = None,
+    effects: str | Path | None = None,
+    resume: Partial | str | Path | None = None,
+    progress: Progress | bool | None = None,
+) -> CausalGraph | list[CausalGraph]:
+    """The causal graph of one forward pass, or of each of several: a list of prompts gives a list.
+
+    A prompt is text, or token ids in one row, which are run as they are.
 
     Every feature that is active at an ablated position is ablated alone, and its effect on each
     feature of the next SAE layer read at the read position: ablated minus clean, in activation
     units of the target. `intervention` says how: an `Intervention`, or by name "zero", "mean" (over
     reference text), "scale:0.5" or "resample:FILE". The options from `top_k` to `seed` are those of
     `GraphSettings`, which says what each does; or give `settings` whole. `progress` is told the
-    features done and their number. Raises `SaeGraphsError` for options that do not fit the prompt
-    or the stack.
+    features done and their number (of several prompts, those done), or True for a bar. Raises
+    `SaeGraphsError` for options that do not fit the prompt or the stack.
 
     Every effect goes into the file `effects` where it is given: `effects.safetensors` in the
     folder that the graph is saved in, for `replot`. With a folder to `resume` from, layers that
@@ -108,6 +154,40 @@ def causal_graph(
     errors kept.
     """
     settings = settings or GraphSettings()  # made of the options, where there are any
+    told = heard(progress)
+    prompts, several = _listed(prompt)
+    if not several:
+        return _graph(model, prompts[0], settings, intervention, effects, resume, told)
+    if effects is not None or resume is not None:
+        raise SaeGraphsError("several prompts cannot share one file of effects, or one to resume")
+    graphs = []
+    for number, each in enumerate(prompts):
+        graphs.append(_graph(model, each, settings, intervention))
+        if told is not None:
+            told(number + 1, len(prompts))
+    return graphs
+
+
+def _listed(prompt: Any) -> tuple[list[Prompt], bool]:
+    """The prompts that are given, and whether as several; raises where that is a list of none."""
+    if not isinstance(prompt, list | tuple):
+        return [prompt], False
+    if not prompt:
+        raise SaeGraphsError("there is no prompt; give some text, token ids, or a list of either")
+    several = all(isinstance(each, str | list | tuple) for each in prompt)
+    return (list(prompt), True) if several else ([prompt], False)
+
+
+def _graph(
+    model: InstrumentedModel,
+    prompt: Prompt,
+    settings: GraphSettings,
+    intervention: Intervention | str | None,
+    effects: str | Path | None = None,
+    resume: Partial | str | Path | None = None,
+    progress: Progress | None = None,
+) -> CausalGraph:
+    """The graph of one prompt."""
     if settings.select == "answer":
         return answer_graph(
             model,
@@ -166,6 +246,7 @@ def _record(experiment: Experiment, chosen: Selection, parts: Parts) -> RunRecor
             "intervention": experiment.intervention.name,
             "dtype": str(clean.logits.dtype).removeprefix("torch."),
             "floor": relative_floor(clean.logits.dtype),
+            **ids_given(model, clean, settings.prepend_bos),
         },
         total_abs_effect=sum(chosen.totals.values()),
         kept_abs_effect=0.0,  # `assemble` sees to it
@@ -191,6 +272,7 @@ class Discovery(NamedTuple):
     test: tuple[str, ...]
 
 
+@with_bar("prompts")
 @with_settings(
     GraphSettings, own=("seed",), renamed={"targets": "target"}, usual={"select": "effect"}
 )
@@ -220,7 +302,7 @@ def discover(
     heads: bool = False,
     prepend_bos: bool | None = None,
     settings: GraphSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> Discovery:
     """Draw a `part` of the prompts at random, and find what their graphs have in common.
 
@@ -247,10 +329,10 @@ def discover(
     count = min(max(round(part * len(distinct)), 1), len(distinct) - 1)
     chosen = set(random.Random(seed).sample(range(len(distinct)), count))
     found_on = tuple(prompt for number, prompt in enumerate(distinct) if number in chosen)
-    graphs = []
+    graphs, told = [], heard(progress)
     for number, prompt in enumerate(found_on):
         graphs.append(causal_graph(model, prompt, settings=settings))
-        if progress is not None:
-            progress(number + 1, count)
+        if told is not None:
+            told(number + 1, count)
     rest = tuple(prompt for number, prompt in enumerate(distinct) if number not in chosen)
     return Discovery(common(graphs), found_on, rest)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, get_args
 
 import torch
 
+from sae_graphs.bars import Progress, heard, with_bar
 from sae_graphs.effects.agreement import (
     Aligned,
     MethodComparison,
@@ -46,11 +47,12 @@ class Timed(NamedTuple):
     seconds: float
 
 
+@with_bar("layer pairs")
 @with_settings(GraphSettings, own=("steps",), renamed={"targets": "target"})
 @torch.no_grad()
 def compare_methods(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GraphSettings | None = None,
     methods: Sequence[str] = ESTIMATES,
     steps: int | None = None,
@@ -69,7 +71,7 @@ def compare_methods(
     target: str | Sequence[str] = (),
     contrast: str | None = None,
     prepend_bos: bool | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> MethodComparison:
     """Measure every effect, estimate it by each of the methods, and say how far they are apart.
 
@@ -78,16 +80,16 @@ def compare_methods(
     of each layer pair: of so many it is told whether the estimates name the same. The options are
     those of `causal_graph`, or `settings` has them; a `method` in `settings` is not looked at, and
     `steps`, if given, replaces theirs, 10. `progress` is told the layer pairs done by a method and
-    their number. Raises `SaeGraphsError` for options that do not fit the prompt or the stack, and
-    for unknown methods.
+    their number, or True for a bar. Raises `SaeGraphsError` for options that do not fit the prompt
+    or the stack, and for unknown methods.
     """
-    settings = settings or GraphSettings()
+    settings, told = settings or GraphSettings(), heard(progress)
     unknown = [name for name in methods if name not in ESTIMATES]
     if unknown or not methods:
         raise SaeGraphsError(f"methods {list(methods)}: expected some of {quoted(ESTIMATES)}")
     settings = replace(settings, method="exact", steps=settings.steps if steps is None else steps)
     if settings.select == "answer":
-        return compare_on_answer(model, prompt, settings, intervention, methods, progress)
+        return compare_on_answer(model, prompt, settings, intervention, methods, told)
     experiment = prepare(model, prompt, settings, intervention or "zero")
     labels = [*experiment.labels, OUTPUT_LAYER]
 
@@ -108,8 +110,8 @@ def compare_methods(
         ends = labels[depth : depth + 2]
         pairs.append(PairComparison(ends[0], ends[1], exact.seconds, agreements))
         done += 1 + len(methods)
-        if progress is not None:
-            progress(done, n_tasks)
+        if told is not None:
+            told(done, n_tasks)
     return MethodComparison(
         model=experiment.model.name,
         saes=experiment.model.stack.name,

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sae_graphs.bars import Progress
 from sae_graphs.effects.ablations import Ablations, Places, ablations_of, pinned, places_of
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.exact import measure, measure_outputs
@@ -26,8 +28,6 @@ from sae_graphs.model.instrument import InstrumentedModel, with_saes
 from sae_graphs.model.interventions import ZERO, Intervention, resample, scale
 from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.next_token import token_id
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Experiment:
 
 def prepare(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GraphSettings,
     intervention: Intervention | str = ZERO,
 ) -> Experiment:
@@ -94,6 +94,17 @@ def prepare(
         found = ablations_of(clean, depth, places, intervention)
         ablations.append(pinned(found, settings.pins, layer.label) if settings.pins else found)
     return Experiment(scope, clean, places, tuple(ablations), outputs, intervention, settings)
+
+
+def ids_given(
+    model: InstrumentedModel, clean: CleanRun, prepend_bos: bool | None
+) -> Mapping[str, Any]:
+    """For the record: the `token_ids` of a prompt whose text alone would be run as others."""
+    try:
+        same = model.tokenize(clean.prompt, prepend_bos=prepend_bos) == clean.token_ids
+    except SaeGraphsError:  # no tokenizer, say
+        same = False
+    return {} if same else {"token_ids": list(clean.token_ids)}
 
 
 def chosen_intervention(

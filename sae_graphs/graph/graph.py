@@ -7,8 +7,7 @@ means that the source promotes the target.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,9 @@ import networkx as nx
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.files import save_at
+from sae_graphs.graph import asking
 from sae_graphs.graph.addresses import feature_at, is_address, layers_of
+from sae_graphs.graph.assembling import kept_effect, numbered
 from sae_graphs.graph.checks import check_graph, unknown_feature
 from sae_graphs.graph.node_link import load, to_bytes, to_networkx
 from sae_graphs.graph.paths import FeaturePath, strongest_paths
@@ -30,7 +31,6 @@ from sae_graphs.graph.records import (
     Node,
     RunRecord,
     Sign,
-    edge_order,
     feature_order,
 )
 from sae_graphs.late import view
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sae_graphs.graph.annotations import Annotations
+
+
+PICTURES = ("svg", "png", "html", "dot", "pdf")  # what `save` can write besides `.json`
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,6 +90,19 @@ class CausalGraph:
     def _by_feature(self) -> dict[FeatureId, Node]:
         return {node.feature: node for node in self.nodes}
 
+    @property
+    def prompt(self) -> str:
+        """The text that was run."""
+        return self.run.prompt
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens of the prompt, BOS included where it was put first."""
+        return self.run.tokens
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
     def __len__(self) -> int:
         return len(self.nodes)
 
@@ -115,6 +131,20 @@ class CausalGraph:
         What you pin, group or note there is yours once you press `save`: the notebook keeps none.
         """
         return view("explorer")(self, height)
+
+    def draw(self) -> Any:
+        """The picture, which a notebook shows; `str` of it is the SVG."""
+        return view("picture")(self)
+
+    plot = draw
+
+    def summary(self) -> str:
+        """What was asked, what is in the graph and how much it accounts for, in a few lines.
+
+        >>> print(graph.summary().splitlines()[1])
+        7 features, 6 edges: 40% of the total |effect|.
+        """
+        return asking.summary(self.parts)
 
     def _named(self, feature: str | FeatureId) -> FeatureId:
         """A feature by its name, or by its address on Neuronpedia."""
@@ -275,12 +305,52 @@ class CausalGraph:
         """Component `number` (1 holds the most |effect|) as a graph of its own."""
         edges = self.find_edges(component=number)
         nodes = tuple(node for node in self.nodes if node.component == number)
-        kept = _kept(self.run, nodes, edges)
+        kept = kept_effect(self.run, nodes, edges)
         return CausalGraph(replace(self.run, kept_abs_effect=kept), nodes, edges)
 
     def components(self) -> tuple[CausalGraph, ...]:
         """All components, the one with the largest total |effect| first."""
         return tuple(self.component(number) for number in self.component_numbers)
+
+    # -- parts of it -----------------------------------------------------------------------------
+
+    def subgraph(self, features: str | FeatureId | Iterable[str | FeatureId]) -> CausalGraph:
+        """These features and the edges between them, as a graph of its own.
+
+        Where the graph resolves positions, `5.10603` stands for that feature at all of them. In an
+        answer graph name `answer` and tokens such as `token@2` as well, where they are wanted; how
+        much of the answer the part accounts for was not measured. Raises `UnknownFeatureError`.
+
+        >>> graph.subgraph(["0.1", "1.1", "2.10600"]).edges[0].target
+        FeatureId(layer='1', index=1, position=None)
+        """
+        given = [features] if isinstance(features, str | FeatureId) else list(features)
+        wanted = {found for feature in given for found in self.at_positions(feature)}
+        return CausalGraph(*numbered(*asking.among(self.parts, wanted), alone=True))
+
+    def filter(
+        self,
+        *,
+        layers: str | int | Sequence[str | int] | None = None,
+        tokens: str | int | Sequence[str | int] | None = None,
+        min_abs_effect: float = 0.0,
+        sign: str | None = None,
+    ) -> CausalGraph:
+        """What meets every condition, as a graph of its own.
+
+        Features of these `layers`, at these `tokens`: positions, negative from the end, or texts.
+        In a graph of effects, edges with this |effect| at least and this `sign`, "promotes" or
+        "suppresses", and no features without any. In an answer graph, features with such an effect
+        on the answer, in nats, and "supports" or "opposes"; the answer stays, and of the tokens
+        those that lead to what is left.
+
+        >>> len(graph.filter(min_abs_effect=2)), len(graph.filter(layers=[0, 1], sign="promotes"))
+        (4, 2)
+        """
+        found = asking.filtered(
+            self.parts, layers=layers, tokens=tokens, min_abs_effect=min_abs_effect, sign=sign
+        )
+        return CausalGraph(*numbered(*found, alone=self.run.answer is not None))
 
     # -- views and files -------------------------------------------------------------------------
 
@@ -305,8 +375,25 @@ class CausalGraph:
         return assemble(*summed(self.parts, at))
 
     def save(self, path: str | Path) -> Path:
-        """Write `graph.json` (into `path` where it is a folder) in one step; returns the file."""
-        return save_at(path, GRAPH, to_bytes(self.parts))
+        """Write the graph, or a picture of it, as the suffix says, in one step; returns the file.
+
+        `.json` is the graph, which `load` reads; `.svg`, `.png`, `.pdf` and `.dot` are pictures,
+        `.html` the explorer. Without a suffix `path` is a folder's, which gets `graph.json`. For
+        other programs, see `export`. Raises `SaeGraphsError` for another suffix.
+        """
+        file = Path(path)
+        if file.is_dir() or not file.suffix:
+            return save_at(file, GRAPH, to_bytes(self.parts))
+        kind, whole = file.suffix[1:].lower(), file.name.lower()
+        if kind == "json" and not whole.endswith(".attribution.json"):
+            return save_at(file, GRAPH, to_bytes(self.parts))
+        if kind not in PICTURES:
+            raise SaeGraphsError(
+                f"cannot save {file.name!r}; expected .json or one of "
+                f"{quoted(f'.{it}' for it in PICTURES)}; graph.export writes for other programs"
+            )
+        drawn: bytes = view("drawn_as")(self, kind)
+        return save_at(file, GRAPH, drawn)
 
     def export(
         self, path: str | Path, *, annotations: Annotations | str | Path | None = None
@@ -327,36 +414,8 @@ class CausalGraph:
 
 
 def assemble(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> CausalGraph:
-    """A graph with its components numbered and everything in its place.
+    """A graph with its components numbered and everything in its place; see `numbered`.
 
-    Nodes that no edge touches are left out, but for those of an answer graph; components (weakly
-    connected) are numbered from 1 by total |effect| (on the answer, in its graph), ties by their
-    first feature.
+    Nodes that no edge touches are left out, but for those of an answer graph.
     """
-    edges = sorted(edges, key=lambda edge: edge_order(edge, run.depths))
-    known = {node.feature: node for node in nodes}
-    undirected: nx.Graph = nx.Graph()
-    undirected.add_edges_from((edge.source, edge.target) for edge in edges)
-    if run.answer is not None:
-        undirected.add_nodes_from(known)
-    strength: dict[FeatureId, float] = dict.fromkeys(undirected, 0.0)
-    for edge in edges:
-        strength[edge.source] += edge.strength
-
-    def rank(component: set[FeatureId]) -> tuple[float, tuple[int, int, int]]:
-        first = min(feature_order(feature, run.depths) for feature in component)
-        return -math.fsum(strength[feature] for feature in component), first
-
-    ordered = sorted(nx.connected_components(undirected), key=rank)
-    number = {feature: n for n, component in enumerate(ordered, start=1) for feature in component}
-    kept = [replace(known[feature], component=number[feature]) for feature in number]
-    kept.sort(key=lambda node: feature_order(node.feature, run.depths))
-    total = _kept(run, kept, edges)
-    return CausalGraph(replace(run, kept_abs_effect=total), tuple(kept), tuple(edges))
-
-
-def _kept(run: RunRecord, nodes: Iterable[Node], edges: Iterable[Edge]) -> float:
-    """The total |effect| of the edges; in an answer graph, that of the kept features on it."""
-    if run.answer is None:
-        return math.fsum(abs(edge.effect) for edge in edges)
-    return math.fsum(abs(node.effect_on_answer or 0.0) for node in nodes if not node.relay)
+    return CausalGraph(*numbered(run, nodes, edges, alone=run.answer is not None))

@@ -18,6 +18,7 @@ from sae_graphs.graph.anatomy import Anatomy, BlockShare, is_count
 from sae_graphs.graph.answer import AnswerRecord
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.late import view
+from sae_graphs.text import visible
 
 Sign = Literal["promotes", "suppresses"]
 
@@ -141,6 +142,12 @@ class Context:
                 f"{self.activations!r:.60}"
             )
 
+    @property
+    def peak(self) -> int | None:
+        """Where the feature is most active, the last of equals; None in a stretch of nothing."""
+        places = range(len(self.tokens))
+        return max(places, key=lambda i: (abs(self.activations[i]), i), default=None)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -195,6 +202,29 @@ class Node:
     def _repr_html_(self) -> str:
         shown: str = view("node_html")(self)
         return shown
+
+    @property
+    def label(self) -> str:
+        """Its name and what it means: Neuronpedia's words, else the token that it fires on most;
+        of a token, its text. All in one line."""
+        if self.token is not None:
+            return f'{self.feature} "{visible(self.token, space=" ")}"'
+        if self.explanation:
+            return f"{self.feature}: {visible(self.explanation, space=' ')}"
+        for context in self.contexts[:1]:
+            if context.peak is not None:
+                return f'{self.feature}: on "{visible(context.tokens[context.peak], space=" ")}"'
+        return str(self.feature)
+
+    def __str__(self) -> str:
+        if self.feature.is_token:
+            return self.label
+        what = {OUTPUT_LAYER: "logit", ANSWER_LAYER: "score"}.get(self.feature.layer, "activation")
+        told = f"{self.label}; {what} {self.activation:.4g}"
+        if self.effect_on_answer is None:
+            return told
+        does = "opposes" if self.effect_on_answer > 0 else "supports"
+        return f"{told}, {does} the answer {-self.effect_on_answer:+.3g} nats"
 
     @property
     def explanation(self) -> str | None:

@@ -68,9 +68,12 @@ class InstrumentedModel(LanguageModel):
         return self.stack.prepend_bos
 
     @torch.no_grad()
-    def clean_run(self, prompt: str, *, prepend_bos: bool | None = None) -> CleanRun:
-        """Run the prompt once and keep what the measurements need."""
-        return self.run_tokens(self.tokenize(prompt, prepend_bos=prepend_bos), prompt)
+    def clean_run(
+        self, prompt: str | Sequence[int], *, prepend_bos: bool | None = None
+    ) -> CleanRun:
+        """Run the prompt, or token ids as they are, and keep what the measurements need."""
+        ids, text = self.given(prompt, prepend_bos=prepend_bos)
+        return self.run_tokens(ids, text)
 
     @torch.no_grad()
     def run_tokens(self, token_ids: Sequence[int], prompt: str = "") -> CleanRun:

@@ -30,6 +30,8 @@ from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
 from sae_graphs.model.run import Run
 from sae_graphs.model.self_check import check_left_to_right, check_replay, rows_agree, same
 from sae_graphs.model.stream import StreamPoint
+from sae_graphs.model.vocabulary import Vocabulary
+from sae_graphs.text import joined
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class LanguageModel:
         self.compared: Compared | None = None
         self.working_memory = WORKING_MEMORY
         self.memory_plan: MemoryPlan | None = None
+        self._vocabulary: Vocabulary | None = None
         self._checked = False
         self._longest = 0  # tokens of a prompt on which running rows alone was checked
 
@@ -110,14 +113,38 @@ class LanguageModel:
         self._check_length(len(ids))
         return tuple(ids)
 
+    def given(
+        self, prompt: str | Sequence[int], *, prepend_bos: bool | None = None
+    ) -> tuple[tuple[int, ...], str]:
+        """Token ids and the text of a prompt that is given as text, or as ids, run as they are.
+
+        Raises `SaeGraphsError` where it does not fit the model, and for `prepend_bos` with ids.
+        """
+        if isinstance(prompt, str):
+            return self.tokenize(prompt, prepend_bos=prepend_bos), prompt
+        ids = self._ids(prompt)
+        if prepend_bos is not None:
+            raise SaeGraphsError(
+                f"prepend_bos={prepend_bos} with token ids, which are run as they are; put BOS "
+                "among the ids, or give text"
+            )
+        return ids, joined(self.token_string(token_id) for token_id in ids)
+
     def token_string(self, token_id: int) -> str:
-        """A token as text, with the leading space that sentencepiece tokenizers hide."""
-        if self.tokenizer is None:
-            return f"#{token_id}"
-        piece = self.tokenizer.convert_ids_to_tokens(token_id)
-        if isinstance(piece, str) and piece.startswith("▁"):
-            return piece.replace("▁", " ")
-        return str(self.tokenizer.decode([token_id]))
+        """A token as text, with the leading space that sentencepiece tokenizers hide.
+
+        Bytes of half a character are `<0xC3>`, a token that the tokenizer lacks is `#50300`.
+        """
+        return self.vocabulary.shown(token_id)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the tokens are shown as; of the tokenizer that the model has now."""
+        tokenizer = self.model.tokenizer
+        if self._vocabulary is None or self._vocabulary.tokenizer is not tokenizer:
+            size = int(getattr(self.model.cfg, "d_vocab", 0) or len(tokenizer or ()))
+            self._vocabulary = Vocabulary(tokenizer, size)
+        return self._vocabulary
 
     # -- forward passes ----------------------------------------------------------------------------
 
@@ -142,14 +169,7 @@ class LanguageModel:
         Raises `SaeGraphsError` where the prompt, the ids or the embeddings do not fit the model,
         it answers NaN, or its blocks cannot be run again.
         """
-        if isinstance(prompt, str):
-            return self._run(self.tokenize(prompt, prepend_bos=prepend_bos), prompt, embeddings)
-        if prepend_bos is not None:
-            raise SaeGraphsError(
-                f"prepend_bos={prepend_bos} with token ids, which are run as they are; put BOS "
-                "among the ids, or give text"
-            )
-        return self._run(self._ids(prompt), "", embeddings)
+        return self._run(*self.given(prompt, prepend_bos=prepend_bos), embeddings)
 
     @torch.no_grad()
     def streams_at(self, tokens: Tensor, points: Sequence[StreamPoint]) -> list[Tensor]:

@@ -112,12 +112,42 @@ def next_tokens(
 
 
 def token_id(model: LanguageModel, text: str) -> int:
-    """The id of a token given by its text; raises `SaeGraphsError` where it is none or several."""
-    ids = list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
-    if len(ids) != 1:
-        pieces = quoted([repr(model.token_string(i)) for i in ids], 8)
-        raise SaeGraphsError(
-            f"{text!r} is {len(ids)} tokens of {model.name} ({pieces or 'none'}); "
-            "give the text of one token, with its leading space if it has one"
+    """The id of a token by the text that it is shown as; by id, `#276`; by byte, `<0x0A>`.
+
+    Raises `SaeGraphsError` where no token is shown so, and where `#276` could be two.
+    """
+    known = model.vocabulary
+    given = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    by_text, by_id = known.with_text(given), known.with_id(given)
+    if by_id is not None:
+        if by_text not in (None, by_id):
+            raise SaeGraphsError(
+                f"{text!r} is the text of token #{by_text}, and the token with the id {by_id} is "
+                f"{model.token_string(by_id)!r}; give #{by_text}, or that text"
+            )
+        if by_id >= known.size:
+            raise SaeGraphsError(
+                f"token id {by_id} is none of {model.name}'s; expected #0 to #{known.size - 1}"
+            )
+        return by_id
+    found = known.with_bytes(given) if by_text is None else by_text
+    if found is None:
+        raise SaeGraphsError(_no_token(model, text, given))
+    return found
+
+
+def _no_token(model: LanguageModel, text: str, given: str) -> str:
+    """What is wrong with a text that no token is shown as."""
+    if model.tokenizer is None:
+        return f"{model.name} has no tokenizer, so {text!r} is no token; give an id such as #276"
+    ids = list(model.tokenizer(given, add_special_tokens=False)["input_ids"])
+    pieces = quoted([repr(model.token_string(i)) for i in ids], 8)
+    if len(ids) == 1:
+        return (
+            f"no token of {model.name} is shown as {text!r}, which is read as {pieces}; give "
+            f"that, or the token's id such as #{ids[0]}"
         )
-    return int(ids[0])
+    return (
+        f"{text!r} is {len(ids)} tokens of {model.name} ({pieces or 'none'}); "
+        "give the text of one token, with its leading space if it has one"
+    )

@@ -56,6 +56,22 @@ class Explorer:
         return str(macros(_PARTS).frame(self.page, MAY, self.height))
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An `<svg>` element, which a notebook shows; `str` is its text."""
+
+    svg: str
+
+    def __repr__(self) -> str:
+        return f"Picture({len(self.svg):,} characters of SVG)"
+
+    def __str__(self) -> str:
+        return self.svg
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+
 def node_html(node: Node) -> str:
     """A feature as a card: its name, meaning, contexts, and the tokens that it moves."""
     draw = macros(_PARTS)
@@ -96,3 +112,28 @@ def table_html(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]])
     """A table of texts in the notebook's own style."""
     found: Markup = macros(_PARTS).table(caption, head, rows)
     return found
+
+
+class Ablated(Protocol):
+    """What `ablate` found, as far as it is shown."""
+
+    prompt: str
+    warnings: Sequence[str]
+    changes: Sequence[object]
+
+    @property
+    def score_words(self) -> str:
+        """What became of the answer's score, in one line."""
+        ...
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The head and the rows."""
+        ...
+
+
+def ablation_html(found: Ablated) -> str:
+    """The next tokens before and after features were set, and what became of the answer."""
+    head, rows = found.table()
+    caption = visible(f"{found.prompt}: {', '.join(map(str, found.changes))}", space=" ")
+    lines = [found.score_words, *(f"notice: {warning}" for warning in found.warnings)]
+    return str(macros(_PARTS).told(table_html(caption, head, rows), lines))

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
-from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.graph import PICTURES, CausalGraph
 from sae_graphs.render.explorer.page import page
 from sae_graphs.render.marks import Finding, Marks, Standing
-from sae_graphs.render.notebook import Explorer
+from sae_graphs.render.notebook import Explorer, Picture
 from sae_graphs.render.picture.dot import dot
 from sae_graphs.render.picture.engine import draw, draw_pdf, draw_png, draw_svg
 from sae_graphs.render.style import EffectScale
@@ -27,17 +27,19 @@ __all__ = [
     "Marks",
     "Standing",
     "dot",
+    "drawn_as",
     "explorer",
     "files",
     "html",
     "marked_pictures",
     "pdf",
+    "picture",
     "png",
     "svg",
 ]
 
 MARKED_TITLE = "Causal graph, tested by ablation"
-FORMATS = ("svg", "png", "html", "dot", "pdf")
+FORMATS = PICTURES
 
 
 def svg(
@@ -76,6 +78,19 @@ def html(
 def explorer(graph: CausalGraph, height: int) -> Explorer:
     """The page in a frame for a notebook, `height` CSS pixels high."""
     return Explorer(html(graph), height)
+
+
+def picture(graph: CausalGraph) -> Picture:
+    """The picture for a notebook, where it is not the last line of a cell."""
+    return Picture(svg(graph))
+
+
+def drawn_as(graph: CausalGraph, kind: str) -> bytes:
+    """One picture of the whole graph, or its page, in one of `FORMATS`."""
+    if kind == "html":
+        return html(graph).encode()
+    source = dot(graph)
+    return source.encode() if kind == "dot" else draw(source, (kind,))[kind]
 
 
 def marked_pictures(

@@ -10,12 +10,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.late import view
 from sae_graphs.significance import Spread
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Role = Literal["discovery", "test"]
 NullKind = Literal["matched", "scaled", "directions", "shuffles"]
@@ -270,6 +273,10 @@ class Curve:
         drawn: str = view("curve_svg")(self)
         return drawn
 
+    def plot(self) -> Any:
+        """The plot, which a notebook shows; `str` of it is the SVG."""
+        return view("curve_picture")(self)
+
 
 @dataclass(frozen=True)
 class Background:
@@ -315,6 +322,24 @@ class UnitReport:
         """The result in the first prompt."""
         return self.results[0]
 
+    @property
+    def verdict(self) -> str:
+        """`supported`, `norm only`, `not distinguishable`, `no effect`, `inactive` or
+        `no controls`: what the numbers allow us to say."""
+        kind: str = view("unit_kind")(self)
+        return kind
+
+    @property
+    def supported(self) -> bool:
+        """True where the claim that the unit matters is supported."""
+        return self.verdict == "supported"
+
+    @property
+    def reason(self) -> str:
+        """What decides the verdict, in one line."""
+        words: str = view("unit_reason")(self)
+        return words
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -358,6 +383,13 @@ class ValidationReport:
     def __repr__(self) -> str:
         n_prompts = len(self.test) or len(self.discovery)
         return f"ValidationReport({self.prompt!r}: {len(self.units)} tested in {n_prompts} prompts)"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a component or path: its verdict and reason, the mean score before and after and
+        its change (a probability, or nats with a contrast), p, q, times the controls' median, and
+        the share of what its sources do that it carries."""
+        found: pd.DataFrame = view("report_table")(self)
+        return found
 
     def _repr_html_(self) -> str:
         shown: str = view("report_html")(self)

@@ -7,6 +7,7 @@ null; where the record needs a number it comes back as NaN.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,37 @@ from sae_graphs.validation.evidence import ValidationReport
 
 SCHEMA = "sae_graphs/validation/1"
 FILE_NAME = "validation.json"
+DERIVED = ("verdict", "supported", "reason")  # of a unit
 _REMEDY = "validate the graph again"
 
 
 def to_json(report: ValidationReport) -> dict[str, Any]:
-    """The report as dictionaries, lists, strings and numbers, with its `schema`."""
-    return {"schema": SCHEMA, **plain(report, {FeatureId: str})}
+    """The report as dictionaries, lists, strings and numbers, with its `schema`.
+
+    Beside each unit's record stand its `DERIVED` properties, which are not read again.
+    """
+    data = with_derived(report.units, plain(report, {FeatureId: str}))
+    return {"schema": SCHEMA, **data}
+
+
+def with_derived(units: Sequence[Any], data: dict[str, Any]) -> dict[str, Any]:
+    """A report's data with what its units say of themselves."""
+    written = [
+        one | {name: getattr(unit, name) for name in DERIVED}
+        for unit, one in zip(units, data["units"], strict=True)
+    ]
+    return data | {"units": written}
+
+
+def without_derived(data: dict[str, Any]) -> dict[str, Any]:
+    """A report's data as its record has it: neither the schema, nor what is worked out anew."""
+    values = {name: value for name, value in data.items() if name != "schema"}
+    units = values.get("units")
+    if isinstance(units, list) and all(isinstance(unit, dict) for unit in units):
+        values["units"] = [
+            {name: value for name, value in unit.items() if name not in DERIVED} for unit in units
+        ]
+    return values
 
 
 def from_json(data: Any) -> ValidationReport:
@@ -31,7 +57,7 @@ def from_json(data: Any) -> ValidationReport:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
-    values = {name: value for name, value in data.items() if name != "schema"}
+    values = without_derived(data)
     try:
         own = {FeatureId: FeatureId.parse}
         report: ValidationReport = rebuilt(

@@ -43,7 +43,7 @@ Response = Callable[[Ran], Tensor]  # one number for each copy, [B]
 
 def response_curve(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     cause: str | FeatureId,
     effect: str | FeatureId,
     *,

@@ -19,6 +19,7 @@ from sae_graphs.graph.records import Edge, FeatureId
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.next_token import Question, token_id
+from sae_graphs.model.vocabulary import BYTE
 from sae_graphs.validation.controls import Member
 from sae_graphs.validation.evidence import Role, UnitKind
 from sae_graphs.validation.settings import ValidationSettings
@@ -64,9 +65,15 @@ def settings_of(graph: CausalGraph) -> GraphSettings:
     return GraphSettings(**{"select": "effect", **values})
 
 
+def prompt_of(graph: CausalGraph) -> str | Sequence[int]:
+    """The prompt as it was given: its text, or its token ids."""
+    ids: Sequence[int] | None = graph.run.settings.get("token_ids")
+    return graph.run.prompt if ids is None else ids
+
+
 def subject(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     role: Role,
     how: GraphSettings,
     settings: ValidationSettings,
@@ -146,7 +153,8 @@ def _remedy(model: InstrumentedModel, graph: CausalGraph) -> str:
 def check_same_run(own: Subject, graph: CausalGraph) -> None:
     """Raises where the model answers the graph's prompt in another way than the graph says."""
     remedy = _remedy(own.model, graph)
-    if own.clean.tokens != graph.run.tokens:
+    tokens = own.clean.tokens
+    if len(tokens) != len(graph.run.tokens) or not all(map(_is_shown, tokens, graph.run.tokens)):
         raise SaeGraphsError(
             f"the graph's prompt is {len(graph.run.tokens)} tokens, {graph.run.tokens!r:.60}, and "
             f"this model reads {own.clean.tokens!r:.60}; {remedy}"
@@ -157,13 +165,20 @@ def check_same_run(own: Subject, graph: CausalGraph) -> None:
         for token in probabilities.topk(min(16, len(probabilities))).indices.tolist()
     ]
     for token, probability in graph.run.next_tokens[:1]:
-        mine = max((value for text, value in ours if text == token), default=0.0)
+        mine = max((value for text, value in ours if _is_shown(text, token)), default=0.0)
         if abs(mine - probability) > SAME:
             raise SaeGraphsError(
                 f"the graph says that {token!r} comes next with {probability:.1%}, and this model "
                 f"says {mine:.1%}; {remedy}"
             )
     _check_activations(own, graph, remedy)
+
+
+def _is_shown(text: str, recorded: str) -> bool:
+    """Whether a token is the one of a record; older ones have what is no text as it decodes."""
+    if BYTE in recorded:
+        return "<0x" in text
+    return text == recorded or (recorded == "" and text.startswith("#"))
 
 
 def _check_activations(own: Subject, graph: CausalGraph, remedy: str) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from sae_graphs.bars import Progress, heard, with_bar
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import FeatureId
@@ -60,15 +61,16 @@ from sae_graphs.validation.subjects import (
     check_same_run,
     generator_for,
     in_scope,
+    prompt_of,
     settings_of,
     subject,
     units_of,
 )
 
-Progress = Callable[[int, int], None]
 TOKENS_OF_TEXTS = 20_000  # read of the other text, from which snippets are drawn
 
 
+@with_bar("ablating paths")
 @with_settings(ValidationSettings)
 @torch.no_grad()
 def validate(
@@ -93,7 +95,7 @@ def validate(
     discovery: Sequence[str] | None = None,
     roles: Sequence[Mapping[str, str]] | None = None,
     resume: str | Path | ValidationPartial | AnswerPartial | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     foretold: Callable[[float], None] | None = None,
 ) -> ValidationReport | AnswerReport:
     """Test a graph and its strongest paths by ablating them, beside controls.
@@ -113,13 +115,14 @@ def validate(
     its own. `texts` are other text for the change off the distribution, by default the bundled
     corpus; `corpus` is its name in the report. `discovery` names the prompts that the graph was
     found on. The options from `controls` to `seed` are those of `ValidationSettings`, which says
-    what each does; or give `settings` whole. `progress` is told the copies run and their number.
+    what each does; or give `settings` whole. `progress` is told the copies run and their number,
+    or True for a bar.
     With a folder to `resume` from, paths that an earlier, interrupted run tested are read.
 
     Raises `SaeGraphsError` where the graph is another model's, or an option does not fit.
     """
     settings = settings or ValidationSettings()  # made of the options, where there are any
-    started = time.perf_counter()
+    started, told = time.perf_counter(), heard(progress)
     model = with_saes(model)
     if not isinstance(graph, CausalGraph):
         raise SaeGraphsError(
@@ -136,7 +139,7 @@ def validate(
             discovery=discovery,
             intervention=intervention,
             resume=None if resume is None else _as_answers(resume),
-            progress=progress,
+            progress=told,
             foretold=foretold,
         )
     for name, value in (("an intervention", intervention), ("roles", roles)):
@@ -151,7 +154,7 @@ def validate(
     found = _prepare(model, graph, [prompt for prompt in given if prompt not in found_on], settings)
     source = None if settings.quick or settings.snippets == 0 else _source(found, texts)
     kept = _partial(resume, found, settings)
-    counter = _Counter(progress, _planned(found, settings))
+    counter = _Counter(told, _planned(found, settings))
     units = []
     for unit in found.units:
         cost = _cost(unit, found, settings)
@@ -213,7 +216,7 @@ def _prepare(
 ) -> _Prepared:
     units = units_of(graph, settings)
     scope, how = in_scope(model, graph), settings_of(graph)
-    own = subject(scope, graph.run.prompt, "discovery", how, settings, own=True)
+    own = subject(scope, prompt_of(graph), "discovery", how, settings, own=True)
     check_same_run(own, graph)
     for cause, effect in settings.curve:
         check_curve(own, cause, effect_of(scope, effect))

@@ -86,6 +86,16 @@ def verdict(unit: UnitReport, report: ValidationReport) -> Verdict:
     return Verdict(kind, " ".join(sentences))
 
 
+def kind_in(unit: UnitReport) -> VerdictKind:
+    """The kind alone; whether its score is a difference of logits, the results tell."""
+    return kind_of(unit, in_nats=any(result.contrast is not None for result in unit.results))
+
+
+def reason(unit: UnitReport) -> str:
+    """What decides the verdict, in one line."""
+    return short_words(unit, Verdict(kind_in(unit), ""))
+
+
 def short_words(unit: UnitReport, found: Verdict) -> str:
     """The verdict as a caption: `supported, p = 0.005`."""
     tested, kind = unit.tested, found.kind

@@ -35,7 +35,10 @@ class Letters:
     def convert_ids_to_tokens(self, token_id: int) -> str:
         return "^ab"[token_id]
 
-    def decode(self, ids: list[int]) -> str:
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        return "^ab".index(token) if token in tuple("^ab") else None
+
+    def decode(self, ids: list[int], **options: bool) -> str:
         return "".join("^ab"[token_id] for token_id in ids)
 
 

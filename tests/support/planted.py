@@ -52,7 +52,10 @@ class Words:
     def convert_ids_to_tokens(self, token_id: int) -> str:
         return WORDS[token_id]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        return WORDS.index(token) if token in WORDS else None
+
+    def decode(self, ids: Sequence[int], **options: bool) -> str:
         return " ".join(WORDS[token_id] for token_id in ids)
 
 

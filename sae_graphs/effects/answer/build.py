@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from sae_graphs.bars import Progress
 from sae_graphs.effects.answer.circuit import Circuit, Spot, circuit
 from sae_graphs.effects.answer.coverage import coverage_of
 from sae_graphs.effects.answer.drawn import (
@@ -29,7 +30,7 @@ from sae_graphs.effects.answer.flows import best_paths
 from sae_graphs.effects.answer.probe import Probe
 from sae_graphs.effects.answer.saving import save_answer, strongest_dense, with_facts
 from sae_graphs.effects.describe import Parts, described
-from sae_graphs.effects.experiment import Progress
+from sae_graphs.effects.experiment import ids_given
 from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.preflight import (
     fit_warnings,
@@ -52,7 +53,7 @@ from sae_graphs.model.next_token import next_tokens
 @torch.no_grad()
 def answer_graph(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     progress: Progress | None = None,
@@ -119,6 +120,7 @@ def _record(
             "intervention": experiment.intervention.name,
             "dtype": str(clean.logits.dtype).removeprefix("torch."),
             "floor": relative_floor(clean.logits.dtype),
+            **ids_given(model, clean, settings.prepend_bos),
         },
         total_abs_effect=math.fsum(_totals(found).values()),
         kept_abs_effect=0.0,  # `assemble` sees to it

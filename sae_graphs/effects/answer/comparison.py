@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae_graphs.bars import Progress
 from sae_graphs.effects.agreement import (
     Aligned,
     MethodComparison,
@@ -20,7 +21,6 @@ from sae_graphs.effects.answer.experiment import Prepared, prepare_answer
 from sae_graphs.effects.answer.measure import effects_on_answer
 from sae_graphs.effects.answer.table import effects_of, estimates
 from sae_graphs.effects.arrays import Effects
-from sae_graphs.effects.experiment import Progress
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.features.reference import Reference
 from sae_graphs.graph.records import ANSWER, ANSWER_LAYER
@@ -38,7 +38,7 @@ class Timed(NamedTuple):
 @torch.no_grad()
 def compare_on_answer(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GraphSettings,
     intervention: Intervention | str | None,
     methods: Sequence[str],

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae_graphs.bars import Progress
 from sae_graphs.effects.ablations import ablations_of, inactive_pin, read_at
 from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
@@ -16,7 +17,6 @@ from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.answer.table import Shortlist, measured_table
 from sae_graphs.effects.experiment import (
     Experiment,
-    Progress,
     chosen_intervention,
     in_scope,
     output_token,
@@ -53,7 +53,7 @@ class Prepared(NamedTuple):
 @torch.no_grad()
 def measure_answer(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     progress: Progress | None = None,
@@ -76,7 +76,7 @@ def measure_answer(
 
 def prepare_answer(
     model: InstrumentedModel,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     references: Sequence[Reference] | None = None,

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_graphs.bars import Progress
 from sae_graphs.effects.ablations import Ablations
 from sae_graphs.effects.answer.measure import Asked, effects_on_answer
 from sae_graphs.effects.answer.probe import Table
 from sae_graphs.effects.arrays import Effects
-from sae_graphs.effects.experiment import Experiment, Progress
+from sae_graphs.effects.experiment import Experiment
 from sae_graphs.effects.gradients import estimate_answer
 from sae_graphs.effects.partial import Partial
 

@@ -14,7 +14,7 @@ from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import shares_words
 from sae_graphs.graph.records import Context, Edge, FeatureId, Node, TokenEffect
-from sae_graphs.text import ELLIPSIS, HARD_SPACE, visible, web_address, window
+from sae_graphs.text import ELLIPSIS, HARD_SPACE, encodable, visible, web_address, window
 from sae_graphs.words import MINUS
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:
     if not context.tokens:
         return None
     shown = [visible(token) for token in context.tokens]
-    text, peak = "".join(shown), _peak(context)
+    text, peak = "".join(shown), context.peak or 0
     start = len("".join(shown[:peak]))
     first, last = window(text, start, start + len(shown[peak]), width)
     ends = ELLIPSIS if first > 0 else "", ELLIPSIS if last < len(text) else ""
@@ -140,12 +140,7 @@ def context_text(context: Context, width: int = CONTEXT_WIDTH) -> str | None:
 
 def peak_of(context: Context) -> str | None:
     """The token of a context on which the feature is most active; None where it is empty."""
-    return context.tokens[_peak(context)] if context.tokens else None
-
-
-def _peak(context: Context) -> int:
-    """Where the feature is most active, the last of equals."""
-    return max(range(len(context.tokens)), key=lambda i: (abs(context.activations[i]), i))
+    return None if context.peak is None else context.tokens[context.peak]
 
 
 def _effects(effects: Iterable[TokenEffect]) -> str | None:
@@ -192,7 +187,7 @@ def to_pandas(graph: CausalGraph) -> pd.DataFrame:
         "target_layer": [edge.target.layer for edge in graph.edges],
         "source_position": _positions(edge.source for edge in graph.edges),
         "target_position": _positions(edge.target for edge in graph.edges),
-        "target_token": [_encodable(graph[edge.target].token) for edge in graph.edges],
+        "target_token": [encodable(graph[edge.target].token) for edge in graph.edges],
         "effect": [edge.effect for edge in graph.edges],
         "component": [graph[edge.source].component for edge in graph.edges],
         "source_explanation": [graph[edge.source].explanation for edge in graph.edges],
@@ -206,11 +201,6 @@ def to_pandas(graph: CausalGraph) -> pd.DataFrame:
     for name in ANATOMY_COLUMNS:
         columns[name] = pd.array([each[name] for each in sums], dtype="float64")
     return pd.DataFrame(columns)
-
-
-def _encodable(text: str | None) -> str | None:
-    """The text as it is, but for halves of characters, which tables cannot hold."""
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _positions(features: Iterable[FeatureId]) -> object:

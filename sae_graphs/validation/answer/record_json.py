@@ -9,6 +9,7 @@ from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.schema import plain, rebuilt
 from sae_graphs.validation.answer.records import AnswerReport
+from sae_graphs.validation.evidence_json import with_derived, without_derived
 
 SCHEMA = "sae_graphs/answer-validation/1"
 _REMEDY = "validate the graph again"
@@ -17,12 +18,13 @@ _REMEDY = "validate the graph again"
 def to_json(report: AnswerReport) -> dict[str, Any]:
     """The report as dictionaries, lists, strings and numbers, with its `schema`.
 
-    Beside each unit's record stands whether it is `supported`.
+    Beside each unit's record stand its `DERIVED` properties, which are not read again.
     """
-    data = plain(report, {FeatureId: str})
-    for each, found in zip((report, *report.tests), (data, *data["tests"]), strict=True):
-        for unit, written in zip(each.units, found["units"], strict=True):
-            written["supported"] = unit.supported
+    data = with_derived(report.units, plain(report, {FeatureId: str}))
+    data["tests"] = [
+        with_derived(test.units, written)
+        for test, written in zip(report.tests, data["tests"], strict=True)
+    ]
     return {"schema": SCHEMA, **data}
 
 
@@ -31,25 +33,17 @@ def from_json(data: Any) -> AnswerReport:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise GraphFileError(f"schema is {schema!r:.60}, expected {SCHEMA!r}; {_REMEDY}")
-    values = _bare({name: value for name, value in data.items() if name != "schema"})
+    values = without_derived(data)
     if isinstance(tests := values.get("tests"), list):
-        values["tests"] = [_bare(test) if isinstance(test, dict) else test for test in tests]
+        values["tests"] = [
+            without_derived(test) if isinstance(test, dict) else test for test in tests
+        ]
     own = {FeatureId: FeatureId.parse}
     try:
         report: AnswerReport = rebuilt(AnswerReport, values, "the report", own, remedy=_REMEDY)
     except RecursionError as problem:
         raise GraphFileError(f"it is nested too deeply; {_REMEDY}") from problem
     return report
-
-
-def _bare(values: dict[str, Any]) -> dict[str, Any]:
-    """A report without what is worked out of its units."""
-    units = values.get("units")
-    if not isinstance(units, list) or not all(isinstance(unit, dict) for unit in units):
-        return values
-    derived = {"supported"}
-    bare = [{name: value for name, value in unit.items() if name not in derived} for unit in units]
-    return {**values, "units": bare}
 
 
 def to_bytes(report: AnswerReport) -> bytes:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.records import FeatureId
 from sae_graphs.late import view
 from sae_graphs.validation.evidence import Match
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 UnitKind = Literal["graph", "path"]
+Verdict = Literal["supported", "not supported", "cannot be said"]
 NullKind = Literal["matched", "scaled", "directions", "shuffles"]
 
 
@@ -164,6 +168,14 @@ class AnswerUnit:
         return bool(self.necessary and (self.kind == "graph" or self.mediates))
 
     @property
+    def verdict(self) -> Verdict:
+        """`supported`, `not supported`, or `cannot be said` where what would decide is missing."""
+        if self.supported:
+            return "supported"
+        asked = (self.necessary,) if self.kind == "graph" else (self.necessary, self.mediates)
+        return "not supported" if False in asked else "cannot be said"
+
+    @property
     def reason(self) -> str:
         """What decides whether it is supported, in one line."""
         return self.outcome.reason
@@ -220,6 +232,13 @@ class AnswerReport:
     def __repr__(self) -> str:
         supported = sum(unit.supported for unit in self.units)
         return f"AnswerReport({self.prompt!r}: {supported} of {len(self.units)} supported)"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for the graph and each path: its verdict and reason, the outcomes, the score
+        before and after in nats, the shares lost and left, p against matched sets, q, and the
+        larger p against changes of its norm."""
+        found: pd.DataFrame = view("answer_report_table")(self)
+        return found
 
     def _repr_html_(self) -> str:
         shown: str = view("answer_report_html")(self)

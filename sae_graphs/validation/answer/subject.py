@@ -27,7 +27,13 @@ from sae_graphs.model.joint import Selected
 from sae_graphs.model.next_token import token_id
 from sae_graphs.validation.answer.records import UnitKind
 from sae_graphs.validation.settings import ValidationSettings
-from sae_graphs.validation.subjects import check_same_run, in_scope, settings_of, subject
+from sae_graphs.validation.subjects import (
+    check_same_run,
+    in_scope,
+    prompt_of,
+    settings_of,
+    subject,
+)
 
 
 class Unit(NamedTuple):
@@ -86,7 +92,7 @@ def prepared(
     """
     scope, how = in_scope(model, graph), settings_of(graph)
     plain = ValidationSettings()
-    own = subject(scope, graph.run.prompt, "discovery", how, plain, own=True)
+    own = subject(scope, prompt_of(graph), "discovery", how, plain, own=True)
     check_same_run(own, graph)
     asked = Asked(scope, own.clean, _answer(scope, graph, settings), own.read)
     if references is None:

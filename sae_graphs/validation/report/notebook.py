@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sae_graphs.render.document.templates import filled
-from sae_graphs.render.notebook import table_html
+from sae_graphs.render.notebook import Picture, table_html
 from sae_graphs.validation.evidence import Curve, ValidationReport
 from sae_graphs.validation.judging import deciding
 from sae_graphs.validation.report.marks import judged
@@ -52,3 +52,8 @@ def curve_svg(curve: Curve) -> str:
 
     clean = [r for c, r in zip(curve.coefficients, curve.responses, strict=True) if c == 1.0]
     return curve_plot(curve, clean[0] if clean else None)
+
+
+def curve_picture(curve: Curve) -> Picture:
+    """The same, for where it is not the last line of a cell."""
+    return Picture(curve_svg(curve))

@@ -1,0 +1,98 @@
+"""The bar of `progress=True`: on a terminal, and in a notebook."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.late import found
+
+Progress = Callable[[int, int], None]
+"""`progress(done, total)` is told how far something is."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+PAUSE = 0.1  # seconds between two drawings in a notebook
+
+
+def with_bar(what: str) -> Callable[[Function], Function]:
+    """For a function with an option `progress`: True is a bar that says `what` is done."""
+
+    def decorated(function: Function) -> Function:
+        @functools.wraps(function)
+        def called(*args: Any, **given: Any) -> Any:
+            if given.get("progress") is not True:
+                return function(*args, **given)
+            with bar(what) as told:
+                return function(*args, **{**given, "progress": told})
+
+        return cast(Function, called)
+
+    return decorated
+
+
+def heard(progress: Progress | bool | None) -> Progress | None:
+    """What is to be told, if anything is; raises `SaeGraphsError` for what cannot be."""
+    if progress is None or progress is False:
+        return None
+    if callable(progress):
+        return progress
+    raise SaeGraphsError(
+        f"progress is {progress!r:.40}; expected True for a bar, or a function of the number done "
+        "and of all"
+    )
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Progress]:
+    """A bar that is gone when all is done: on standard error, where that is a terminal, or below
+    the notebook's cell."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with _in_notebook(what) if console.is_jupyter else _on_terminal(what, console) as told:
+        yield told
+
+
+@contextmanager
+def _on_terminal(what: str, console: Any) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    quiet = not console.is_terminal
+    with Bar(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet
+    ) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _in_notebook(what: str) -> Iterator[Progress]:
+    """HTML's own bar, drawn anew: rich's needs ipywidgets, which few notebooks have."""
+    display, html = found("IPython.display:display"), found("IPython.display:HTML")
+    shown = display(html(_drawn(what, 0, 0)), display_id=True)
+    last = 0.0
+
+    def told(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if shown is not None and (done == total or now - last >= PAUSE):
+            last = now
+            shown.update(html(_drawn(what, done, total)))
+
+    try:
+        yield told
+    finally:
+        if shown is not None:
+            shown.update(html(""))
+
+
+def _drawn(what: str, done: int, total: int) -> str:
+    size = f' value="{done}" max="{total}"' if total else ""
+    told = f" {done:,} of {total:,}" if total else ""
+    return f"<div>{what} <progress{size}></progress>{told}</div>"

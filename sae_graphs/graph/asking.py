@@ -1,0 +1,193 @@
+"""Parts of a graph, and a graph in a few lines: what `subgraph`, `filter` and `summary` give."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.graph.names import (
+    counted_nodes,
+    coverage_sentence,
+    name_of,
+    score_sentence,
+    signed_percent,
+    standing_words,
+)
+from sae_graphs.graph.paths import strongest_paths
+from sae_graphs.graph.records import ANSWER, Edge, FeatureId, GraphParts, Node, RunRecord
+from sae_graphs.text import token, visible
+from sae_graphs.words import counted, probability_words
+
+TOLD = 5  # features or edges that a summary names
+SIGNS = {True: ("supports", "opposes"), False: ("promotes", "suppresses")}  # of an answer graph?
+
+One = str | int
+
+
+def among(graph: GraphParts, features: Collection[FeatureId]) -> GraphParts:
+    """Some of the features, and the edges between them; an answer's record without what was said
+    of all of them together."""
+    nodes = tuple(node for node in graph.nodes if node.feature in features)
+    edges = tuple(it for it in graph.edges if it.source in features and it.target in features)
+    return GraphParts(_of_part(graph.run, {str(it.feature) for it in nodes}), nodes, edges)
+
+
+def _of_part(run: RunRecord, names: Collection[str]) -> RunRecord:
+    if run.answer is None:
+        return run
+    answer = replace(
+        run.answer,
+        coverage=None,
+        paths=tuple(path for path in run.answer.paths if set(path.features) <= set(names)),
+        stranded=tuple(name for name in run.answer.stranded if name in names),
+    )
+    return replace(run, answer=answer)
+
+
+def filtered(
+    graph: GraphParts,
+    *,
+    layers: One | Sequence[One] | None,
+    tokens: One | Sequence[One] | None,
+    min_abs_effect: float,
+    sign: str | None,
+) -> GraphParts:
+    """The nodes and edges that meet every condition; see `CausalGraph.filter`."""
+    of_answer = graph.run.answer is not None
+    if sign not in (None, *SIGNS[of_answer]):
+        raise SaeGraphsError(f"sign {sign!r}; expected {' or '.join(SIGNS[of_answer])}")
+    wanted = _layers(graph.run, layers)
+    places = None if tokens is None else _places(graph, tokens)
+    features = {
+        node.feature
+        for node in graph.nodes
+        if node.feature.is_feature
+        and (wanted is None or node.feature.layer in wanted)
+        and (places is None or node.feature.position in places)
+        and (not of_answer or _counts(node, min_abs_effect, sign))
+    }
+    if not of_answer:
+        ends = features | {node.feature for node in graph.nodes if not node.feature.is_feature}
+        part = among(graph, ends)
+        edges = tuple(
+            edge
+            for edge in part.edges
+            if abs(edge.effect) >= min_abs_effect and sign in (None, edge.sign)
+        )
+        left = {end for edge in edges for end in (edge.source, edge.target)}
+        return part._replace(
+            nodes=tuple(it for it in part.nodes if it.feature in left), edges=edges
+        )
+    read = {edge.source for edge in graph.edges if edge.source.is_token and edge.target in features}
+    return among(graph, features | read | {ANSWER})
+
+
+def _counts(node: Node, least: float, sign: str | None) -> bool:
+    """Whether a node of an answer graph has such an effect on it."""
+    effect = node.effect_on_answer or 0.0
+    if sign is not None and (sign == "supports") != (effect < 0):
+        return False
+    return abs(effect) >= least
+
+
+def _layers(run: RunRecord, layers: One | Sequence[One] | None) -> set[str] | None:
+    if layers is None:
+        return None
+    wanted = {str(layer) for layer in _listed(layers)}
+    if unknown := sorted(wanted - run.depths.keys()):
+        raise UnknownFeatureError(
+            f"no SAE layer {quoted(unknown)} in this graph; it has {quoted(run.depths, 20)}"
+        )
+    return wanted
+
+
+def _places(graph: GraphParts, tokens: One | Sequence[One]) -> set[int]:
+    """Positions, given as they are, from the end, or by the text of the tokens there."""
+    run = graph.run
+    if not graph.resolves_positions:
+        raise SaeGraphsError(
+            "this graph has no token positions; choose by token in one made with ablate='each'"
+        )
+    found: set[int] = set()
+    for given in _listed(tokens):
+        if isinstance(given, int) and -len(run.tokens) <= given < len(run.tokens):
+            found.add(given % len(run.tokens))
+            continue
+        alike = {
+            place
+            for place, text in enumerate(run.tokens)
+            if given in (text, text.strip(), token(text))
+        }
+        if not alike:
+            raise SaeGraphsError(
+                f"no token {given!r} in this prompt; it has {quoted(map(repr, run.tokens), 20)}, "
+                f"0 to {len(run.tokens) - 1}"
+            )
+        found |= alike
+    return found
+
+
+def _listed(given: One | Sequence[One]) -> Iterable[One]:
+    return [given] if isinstance(given, str | int) else given
+
+
+# -- in a few lines --------------------------------------------------------------------------------
+
+
+def summary(graph: GraphParts) -> str:
+    """What was asked, what is in the graph, its strongest parts, how much they account for."""
+    lines = _of_answer(graph) if graph.run.answer is not None else _of_effects(graph)
+    lines += [f"warning: {visible(warning, space=' ')}" for warning in graph.run.warnings]
+    return "\n".join(lines)
+
+
+def _of_answer(graph: GraphParts) -> list[str]:
+    run = graph.run
+    effects = [it for it in graph.nodes if it.feature.is_feature and it.effect_on_answer]
+    effects.sort(key=lambda node: -abs(node.effect_on_answer or 0.0))
+    told = [f"{_name(run, node)} {standing_words(node)}" for node in effects[:TOLD]]
+    return [
+        f"What {token(run.outputs[0].token)} hangs on after {_prompt(run)}: {score_sentence(run)}.",
+        f"{counted_nodes(graph.nodes)}, {counted(len(graph.edges), 'edge')}.",
+        f"Strongest, in nats: {'; '.join(told) or 'none'}.",
+        f"{coverage_sentence(run.answer.coverage if run.answer else None)}.",
+        *_strongest_path(graph),
+    ]
+
+
+def _of_effects(graph: GraphParts) -> list[str]:
+    run = graph.run
+    follows = "".join(
+        f", followed by {token(text)} ({probability_words(share)})"
+        for text, share in run.next_tokens[:1]
+    )
+    told = [_edge_words(edge) for edge in graph.edges[:TOLD]]
+    return [
+        f"The strongest effects of each layer on the next after {_prompt(run)}{follows}.",
+        f"{counted_nodes(graph.nodes)}, {counted(len(graph.edges), 'edge')}: "
+        f"{signed_percent(run.kept_share)} of the total |effect|.",
+        f"Strongest: {'; '.join(told) or 'none'}.",
+        *_strongest_path(graph),
+    ]
+
+
+def _strongest_path(graph: GraphParts) -> list[str]:
+    narrowest = graph.run.answer is not None
+    found = strongest_paths(graph.edges, limit=1, narrowest=narrowest)
+    return [f"Strongest path: {' -> '.join(map(str, path.features))}." for path in found]
+
+
+def _edge_words(edge: Edge) -> str:
+    return f"{edge.source} {edge.sign} {edge.target} ({edge.effect:+.4g})"
+
+
+def _name(run: RunRecord, node: Node) -> str:
+    """A node's name, and its token or what it means."""
+    if node.feature.position is None:
+        return node.label if node.feature.is_feature else name_of(run, node.feature)
+    return f"{node.feature} ({token(run.tokens[node.feature.position])})"
+
+
+def _prompt(run: RunRecord) -> str:
+    return f'"{visible(run.prompt, space=" ")}"'
