@@ -46,13 +46,6 @@ class Timed(NamedTuple):
 GPT2 = {"n_layers": 12, "d_model": 768, "n_heads": 12, "n_features": 24_576, "vocabulary": 50_257}
 GEMMA = {"n_layers": 26, "d_model": 2304, "n_heads": 8, "n_features": 16_384, "vocabulary": 256_000}
 SMALL = {"n_layers": 3, "d_model": 32, "n_heads": 4, "n_features": 256, "vocabulary": 101}
-    "n_layers": 3,
-    "d_model": 32,
-    "n_heads": 4,
-    "n_features": 256,
-    "vocabulary": 101,
-    "context": 64,
-}
 TIMED = (
     Timed("GPT-2 small's shapes, effect", GPT2, "float32", "effect", 0.1),
     Timed("GPT-2 small's shapes, answer", GPT2, "float32", "answer", None),
