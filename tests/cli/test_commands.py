@@ -293,6 +293,25 @@ def test_ctrl_c_writes_nothing_and_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_while_the_commands_are_still_imported() -> None:
+    """As it is in the first instant, before anything of ours could answer it."""
+    code = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, *rest):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+from sae_graphs.__main__ import main
+main()
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (130, "")
+    assert found.stderr == "stopped; nothing was begun\n"
+
+
 def test_prompt_longer_than_the_context(run: Commands) -> None:
     answer = run("graph", "word " * 400)
     assert answer.code == 2 and "at most" in answer.err

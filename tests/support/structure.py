@@ -121,6 +121,8 @@ def _may(name: str, other: str, package: Path) -> bool:
 def part_of(module: str, package: Path) -> str:
     """The package that a module below `package` is in; the modules at its root are the floor."""
     first = module.partition(".")[0]
+    if first == "__main__":  # the door of the command line
+        return "cli"
     return first if (package / first).is_dir() else FLOOR
 
 
