@@ -26,16 +26,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import (
-    Context,
-    Edge,
-    FeatureId,
-    LayerReport,
-    Node,
-    RunRecord,
-    TokenEffect,
-)
+from sae_graphs.graph.records import Context, Edge, LayerReport, Node, RunRecord, TokenEffect
 from sae_graphs.render.pictures import html
 
 LAYERS = 13

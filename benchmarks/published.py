@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 
 FILE = Path(__file__).resolve().parent / "gpt2_small_published.json"
 BOS = "<|endoftext|>"

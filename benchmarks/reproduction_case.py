@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.published import Points, Published
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.subjects import Subject, subject

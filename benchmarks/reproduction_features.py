@@ -14,7 +14,7 @@ from torch import Tensor
 import sae_graphs as sg
 from benchmarks.reproduction_case import Case, Found
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.evidence import Curve
 from sae_graphs.validation.responses import COEFFICIENTS, WIDER, check_curve, curve

@@ -14,7 +14,7 @@ from benchmarks.published import Figure, Points
 from benchmarks.reproduction_case import Case, Found, beside, percent, token_of
 from benchmarks.reproduction_controls import ablated_controls, kept_controls
 from benchmarks.reproduction_features import ablated_and_clean
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.joint import run_sets
 from sae_graphs.validation.controls import active_members, selected
 from sae_graphs.validation.evidence import PromptResult

@@ -17,8 +17,8 @@ from torch import Tensor
 import sae_graphs as sg
 from benchmarks.measure import Method, Run, interleaved
 from benchmarks.plan import Validated
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.validation.validate import validate

@@ -44,8 +44,9 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs._version import __version__ as __version__
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, FeatureId, Node
+from sae_graphs.graph.records import Edge, Node
 from sae_graphs.late import named
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_graphs.graph.export.tables import context_text
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
     counted_nodes,
@@ -16,7 +17,7 @@ from sae_graphs.graph.names import (
     opposes,
     score_sentence,
 )
-from sae_graphs.graph.records import FeatureId, Node
+from sae_graphs.graph.records import Node
 from sae_graphs.render.picture.explained import page_words
 from sae_graphs.text import shortened, token, visible
 from sae_graphs.words import MINUS, counted, percent, signed

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from sae_graphs.cli.answer_table import print_answer
 from sae_graphs.cli.console import NARROW, prompt_line
+from sae_graphs.graph.feature_id import OUTPUT_LAYER
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, logit_words, name_of, output_words
-from sae_graphs.graph.records import OUTPUT_LAYER, LayerReport
+from sae_graphs.graph.records import LayerReport
 from sae_graphs.render.picture.explained import page_words
 from sae_graphs.text import token, visible
 from sae_graphs.words import probability_words

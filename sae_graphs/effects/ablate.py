@@ -19,7 +19,7 @@ from sae_graphs.effects.outcome import SHOWN, Ablation, NextToken
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.features.reference import references_of
 from sae_graphs.graph.addresses import feature_at, is_address
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.keywords import checked
 from sae_graphs.model.answer import Answer, answer_of
 from sae_graphs.model.clean_run import CleanRun

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.interventions import ZERO, Intervention
 

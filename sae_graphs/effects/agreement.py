@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_graphs.effects.arrays import NOWHERE, Effects
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.late import view
 from sae_graphs.schema import plain
 from sae_graphs.significance import rank_correlation

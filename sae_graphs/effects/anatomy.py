@@ -19,7 +19,8 @@ from sae_graphs.effects.ablations import Ablations, Places
 from sae_graphs.effects.exact import changed_rows, packs
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Edge
 from sae_graphs.model.block_parts import BlockChange, CleanWrites, changes_by_block
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel

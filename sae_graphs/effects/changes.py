@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.addresses import is_address, parse_address
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 
 Kind = Literal["set", "scale", "mean"]
 Value = float | str

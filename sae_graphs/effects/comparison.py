@@ -32,7 +32,7 @@ from sae_graphs.effects.settings import (
     Select,
 )
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.graph.records import OUTPUT_LAYER
+from sae_graphs.graph.feature_id import OUTPUT_LAYER
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention

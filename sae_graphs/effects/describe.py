@@ -17,7 +17,8 @@ from sae_graphs.effects.writers import Scrubbing, Shares, peaks_of, writers_of
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.features.contexts import corpora_of, read_contexts
 from sae_graphs.graph.addresses import feature_url
-from sae_graphs.graph.records import Context, Edge, FeatureId, Node, TokenEffect
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Context, Edge, Node, TokenEffect
 from sae_graphs.model.block_parts import CleanWrites
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel

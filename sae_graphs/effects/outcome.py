@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sae_graphs.effects.changes import Change
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.late import view
 from sae_graphs.schema import plain
 from sae_graphs.text import columns, encodable, token

@@ -17,8 +17,9 @@ from sae_graphs.effects.saved import NO_ANATOMY, SavedEffects
 from sae_graphs.effects.select import other_warnings, select
 from sae_graphs.effects.settings import GraphSettings, Layers, Per, Pins, flagged
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import Edge, FeatureId, LayerReport, Node, RunRecord
+from sae_graphs.graph.records import Edge, LayerReport, Node, RunRecord
 from sae_graphs.keywords import checked
 from sae_graphs.runs import run_folder
 

@@ -24,8 +24,9 @@ from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.tensors import damaged, merge_tensors, opened, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.addresses import feature_url
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.node_link import node_attributes, node_from
-from sae_graphs.graph.records import FeatureId, Node, RunRecord
+from sae_graphs.graph.records import Node, RunRecord
 from sae_graphs.runs import EFFECTS
 
 SCHEMA = "sae_graphs/effects/1"

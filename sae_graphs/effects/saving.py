@@ -20,8 +20,8 @@ from sae_graphs.effects.partial import Partial
 from sae_graphs.effects.saved import KEPT_SETTINGS, SavedLayer, write_effects
 from sae_graphs.effects.select import named
 from sae_graphs.features.reference import Reference
+from sae_graphs.graph.feature_id import OUTPUT_LAYER, FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import OUTPUT_LAYER, FeatureId
 from sae_graphs.model.instrument import weights_of
 
 DESCRIBED_TOP_K = 8  # times the run's top_k: features of so many edges are described for re-plots

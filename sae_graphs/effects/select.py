@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from sae_graphs.effects.arrays import Effects, MeasuredEdge, keep_top
 from sae_graphs.effects.settings import Per
+from sae_graphs.graph.feature_id import OUTPUT_LAYER, FeatureId
 from sae_graphs.graph.paths import longest_path_edges, on_long_paths
-from sae_graphs.graph.records import OUTPUT_LAYER, Edge, FeatureId
+from sae_graphs.graph.records import Edge
 
 FEW = 0.25  # a smaller share of the strongest edges on long paths is warned of
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.addresses import Address, feature_at, is_address, parse_address
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.stream import parse_layers
 
 Select = Literal["answer", "effect"]

@@ -20,7 +20,7 @@ from sae_graphs.effects.ablations import Ablations, Places
 from sae_graphs.effects.anatomy import Writes, numbers_of
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.graph.anatomy import BlockShare, Part
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.block_parts import Changes, changes_by_block
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel

@@ -10,9 +10,10 @@ from sae_graphs.gallery.sides import ARROWS, Side, Union, empty_words, kind_of, 
 from sae_graphs.gallery.skeleton import Page, compare_address, page, prompt_html, run_address
 from sae_graphs.graph.across import alignment
 from sae_graphs.graph.difference import GraphDifference, SharedEdge, difference
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, name_of, split_by_sign, standing_words
-from sae_graphs.graph.records import ANSWER, Edge, FeatureId, RunRecord
+from sae_graphs.graph.records import Edge, RunRecord
 from sae_graphs.render.document.templates import filled, ours
 from sae_graphs.render.explorer.data import in_script
 from sae_graphs.render.picture.layout import Layout

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sae_graphs.gallery.placing import GAP, Standing, Wish, number_places
 from sae_graphs.graph.difference import GraphDifference, merged
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.names import name_of, number_of, place_words
-from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
+from sae_graphs.graph.records import Edge, Node, RunRecord
 from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
 from sae_graphs.render.explorer.stage import LayerWords, kind_of_box

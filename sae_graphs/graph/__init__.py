@@ -1,13 +1,12 @@
 """A measured causal graph as data: records, questions, files. Nothing here knows torch."""
 
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy, BlockShare
+from sae_graphs.graph.feature_id import OUTPUT_LAYER, FeatureId, feature_order
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import (
-    OUTPUT_LAYER,
     Context,
     Edge,
-    FeatureId,
     LayerReport,
     Node,
     OutputToken,
@@ -15,7 +14,6 @@ from sae_graphs.graph.records import (
     Sign,
     TokenEffect,
     edge_order,
-    feature_order,
 )
 
 __all__ = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.text import token
 
 FEW = 0.25  # of the tokens, at most, differ in prompts that are aligned by position

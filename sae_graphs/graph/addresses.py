@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.graph.records import FeatureId, Node
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Node
 
 SITE = "https://www.neuronpedia.org"
 LISTED = 60  # features of a quick list

@@ -1,4 +1,4 @@
-"""Parts of a graph, and a graph in a few lines: what `subgraph`, `filter` and `summary` give."""
+"""What a graph answers: edges that meet conditions, parts of it, and itself in a few lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.names import (
     counted_nodes,
     coverage_sentence,
@@ -15,7 +16,7 @@ from sae_graphs.graph.names import (
     standing_words,
 )
 from sae_graphs.graph.paths import strongest_paths
-from sae_graphs.graph.records import ANSWER, Edge, FeatureId, GraphParts, Node, RunRecord
+from sae_graphs.graph.records import Edge, GraphParts, Node, RunRecord
 from sae_graphs.text import token, visible
 from sae_graphs.words import counted, probability_words
 
@@ -23,6 +24,50 @@ TOLD = 5  # features or edges that a summary names
 SIGNS = {True: ("supports", "opposes"), False: ("promotes", "suppresses")}  # of an answer graph?
 
 One = str | int
+
+
+def matching(
+    graph: GraphParts,
+    starts: Collection[FeatureId] | None,
+    ends: Collection[FeatureId] | None,
+    *,
+    layer: str | int | None,
+    sign: str | None,
+    least: float,
+    part: int | None,
+) -> tuple[Edge, ...]:
+    """The edges that meet every condition, `part` being a component; see `find_edges`."""
+    depths = graph.run.depths
+    if layer is not None and str(layer) not in depths:
+        raise UnknownFeatureError(
+            f"no SAE layer {str(layer)!r} in this graph; it has {quoted(depths, 20)}"
+        )
+    if sign not in (None, "promotes", "suppresses"):
+        raise SaeGraphsError(f"sign {sign!r} is neither 'promotes' nor 'suppresses'")
+    numbers = component_numbers(graph.nodes)
+    if part is not None and part not in numbers:
+        raise SaeGraphsError(
+            f"no component {part} in this graph; choose from "
+            f"{quoted(numbers) or 'none: it has no edges'}"
+        )
+    within = None
+    if part is not None:
+        within = {node.feature for node in graph.nodes if node.component == part}
+    return tuple(
+        edge
+        for edge in graph.edges
+        if (starts is None or edge.source in starts)
+        and (ends is None or edge.target in ends)
+        and (layer is None or edge.source.layer == str(layer))
+        and (sign is None or edge.sign == sign)
+        and (within is None or edge.source in within)
+        and abs(edge.effect) >= least
+    )
+
+
+def component_numbers(nodes: Iterable[Node]) -> tuple[int, ...]:
+    """Those of the nodes, in order."""
+    return tuple(sorted({node.component for node in nodes}))
 
 
 def among(graph: GraphParts, features: Collection[FeatureId]) -> GraphParts:

@@ -8,15 +8,8 @@ from dataclasses import replace
 
 import networkx as nx
 
-from sae_graphs.graph.records import (
-    Edge,
-    FeatureId,
-    GraphParts,
-    Node,
-    RunRecord,
-    edge_order,
-    feature_order,
-)
+from sae_graphs.graph.feature_id import FeatureId, feature_order
+from sae_graphs.graph.records import Edge, GraphParts, Node, RunRecord, edge_order
 
 
 def numbered(

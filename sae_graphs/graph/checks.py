@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.graph.records import ANSWER, Edge, FeatureId, Node, RunRecord
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
+from sae_graphs.graph.records import Edge, Node, RunRecord
 
 
 def check_graph(run: RunRecord, nodes: Sequence[Node], edges: Sequence[Edge]) -> None:

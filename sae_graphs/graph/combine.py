@@ -10,9 +10,10 @@ from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.across import SUMMED, alignment
+from sae_graphs.graph.feature_id import ANSWER, FeatureId, feature_order
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.paths import longest_path_edges, on_long_paths
-from sae_graphs.graph.records import ANSWER, Edge, FeatureId, Node, RunRecord, feature_order
+from sae_graphs.graph.records import Edge, Node, RunRecord
 
 SHARE = 0.5  # of the prompts in which an edge must be drawn
 

@@ -14,16 +14,10 @@ from typing import TYPE_CHECKING
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.across import SUMMED, Roles, alignment
 from sae_graphs.graph.comparable import check_same_features, comparison_warnings
+from sae_graphs.graph.feature_id import FeatureId, feature_order
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.positions import at_places
-from sae_graphs.graph.records import (
-    Edge,
-    FeatureId,
-    GraphParts,
-    Node,
-    edge_order,
-    feature_order,
-)
+from sae_graphs.graph.records import Edge, GraphParts, Node, edge_order
 from sae_graphs.text import in_page
 from sae_graphs.words import counted, signed
 

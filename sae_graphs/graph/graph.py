@@ -21,18 +21,11 @@ from sae_graphs.graph import asking
 from sae_graphs.graph.addresses import feature_at, is_address, layers_of
 from sae_graphs.graph.assembling import kept_effect, numbered
 from sae_graphs.graph.checks import check_graph, unknown_feature
+from sae_graphs.graph.feature_id import FeatureId, feature_order
 from sae_graphs.graph.node_link import load, to_bytes, to_networkx
 from sae_graphs.graph.paths import FeaturePath, strongest_paths
 from sae_graphs.graph.positions import summed
-from sae_graphs.graph.records import (
-    Edge,
-    FeatureId,
-    GraphParts,
-    Node,
-    RunRecord,
-    Sign,
-    feature_order,
-)
+from sae_graphs.graph.records import Edge, GraphParts, Node, RunRecord, Sign
 from sae_graphs.late import view
 from sae_graphs.runs import GRAPH
 
@@ -206,28 +199,10 @@ class CausalGraph:
         >>> [str(edge) for edge in graph.find_edges(layer=1, sign="promotes")]
         ['1.1 -> 2.10600 (-2)']
         """
-        if layer is not None and str(layer) not in self.depths:
-            raise UnknownFeatureError(
-                f"no SAE layer {str(layer)!r} in this graph; it has {quoted(self.depths, 20)}"
-            )
-        if sign not in (None, "promotes", "suppresses"):
-            raise SaeGraphsError(f"sign {sign!r} is neither 'promotes' nor 'suppresses'")
-        if component is not None and component not in self.component_numbers:
-            raise SaeGraphsError(
-                f"no component {component} in this graph; choose from "
-                f"{quoted(self.component_numbers) or 'none: it has no edges'}"
-            )
         starts = None if source is None else self.at_positions(source)
         ends = None if target is None else self.at_positions(target)
-        return tuple(
-            edge
-            for edge in self.edges
-            if (starts is None or edge.source in starts)
-            and (ends is None or edge.target in ends)
-            and (layer is None or edge.source.layer == str(layer))
-            and (sign is None or edge.sign == sign)
-            and (component is None or self[edge.source].component == component)
-            and abs(edge.effect) >= min_abs_effect
+        return asking.matching(
+            self.parts, starts, ends, layer=layer, sign=sign, least=min_abs_effect, part=component
         )
 
     # -- neighbours, paths, components -----------------------------------------------------------
@@ -299,7 +274,7 @@ class CausalGraph:
     @cached_property
     def component_numbers(self) -> tuple[int, ...]:
         """The numbers of its components: 1, 2, ..., or a single one where it is a part."""
-        return tuple(sorted({node.component for node in self.nodes}))
+        return asking.component_numbers(self.nodes)
 
     def component(self, number: int) -> CausalGraph:
         """Component `number` (1 holds the most |effect|) as a graph of its own."""

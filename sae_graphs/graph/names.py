@@ -9,15 +9,8 @@ from collections.abc import Iterable
 from sae_graphs.errors import quoted
 from sae_graphs.graph.anatomy import Anatomy, BlockShare
 from sae_graphs.graph.answer import Coverage
-from sae_graphs.graph.records import (
-    ANSWER,
-    Edge,
-    FeatureId,
-    Node,
-    OutputToken,
-    RunRecord,
-    TokenEffect,
-)
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
+from sae_graphs.graph.records import Edge, Node, OutputToken, RunRecord, TokenEffect
 from sae_graphs.text import shortened, token, visible
 from sae_graphs.words import MINUS, counted, percent, plain, probability_words, signed
 

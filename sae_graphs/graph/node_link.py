@@ -19,7 +19,8 @@ import networkx as nx
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy
 from sae_graphs.graph.checks import check_graph
-from sae_graphs.graph.records import Edge, FeatureId, GraphParts, Node, RunRecord, edge_order
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Edge, GraphParts, Node, RunRecord, edge_order
 from sae_graphs.runs import GRAPH
 from sae_graphs.schema import plain, read_json, rebuilt
 

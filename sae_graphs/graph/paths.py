@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import networkx as nx
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Edge
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.across import placed
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy
-from sae_graphs.graph.records import Edge, FeatureId, GraphParts, Node, RunRecord
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Edge, GraphParts, Node, RunRecord
 
 
 def summed(graph: GraphParts, at: int | str | None = None) -> GraphParts:

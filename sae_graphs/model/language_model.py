@@ -26,7 +26,7 @@ from sae_graphs.model.memory import MemoryPlan
 from sae_graphs.model.plain import Compared, compare_with_plain, forward, own_failure
 from sae_graphs.model.recording import entering, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
-from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where
+from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where, reached_rows
 from sae_graphs.model.run import Run
 from sae_graphs.model.self_check import check_left_to_right, check_replay, rows_agree, same
 from sae_graphs.model.stream import StreamPoint
@@ -231,7 +231,7 @@ class LanguageModel:
             if step.part != "from mid":  # attention: the change spreads to later rows
                 changed = rows.where.mask(n_copies, len(run))
                 last = number == len(steps) - 1
-                where = Where.of(changed | wanted if last else _reached(changed, wanted))
+                where = Where.of(changed | wanted if last else reached_rows(changed, wanted))
                 rows = Rows(where, rows.at(where, self.replay.stream_at(run, at)))
                 asked = wanted[where] if last else torch.ones_like(where.copies, dtype=torch.bool)
             else:
@@ -394,9 +394,3 @@ def prepends_bos(tokenizer: Any) -> bool:
             log.debug("the tokenizer of %s is no longer there", source)
     bos = stored.bos_token_id
     return bos is not None and list(stored("a")["input_ids"])[:1] == [bos]
-
-
-def _reached(changed: Tensor, wanted: Tensor) -> Tensor:
-    """`[B, T]`: the rows from each copy's first changed one to the last that is wanted."""
-    after_first = changed.cummax(1).values
-    return after_first & wanted.flip(1).cummax(1).values.flip(1)

@@ -250,3 +250,9 @@ def _causal_mask(n_tokens: int, like: Tensor) -> Tensor:
     lowest = torch.finfo(like.dtype).min
     mask = torch.full((n_tokens, n_tokens), lowest, dtype=like.dtype, device=like.device)
     return mask.triu(1)[None, None]
+
+
+def reached_rows(changed: Tensor, wanted: Tensor) -> Tensor:
+    """`[B, T]`: the rows from each copy's first changed one to the last that is wanted."""
+    after_first = changed.cummax(1).values
+    return after_first & wanted.flip(1).cummax(1).values.flip(1)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sae_graphs.graph.records import Edge, FeatureId, Node
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Edge, Node
 
 Ends = tuple[FeatureId, FeatureId]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_id import ANSWER_LAYER, OUTPUT_LAYER, TOKEN_LAYER
 from sae_graphs.graph.names import (
     LOWERS_WORDS,
     RAISES_WORDS,
@@ -18,7 +19,6 @@ from sae_graphs.graph.names import (
     split_by_sign,
     standing_words,
 )
-from sae_graphs.graph.records import ANSWER_LAYER, OUTPUT_LAYER, TOKEN_LAYER
 from sae_graphs.render.document.templates import macros
 from sae_graphs.text import visible, web_address
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.late import view
 from sae_graphs.significance import Spread
 
@@ -326,8 +326,7 @@ class UnitReport:
     def verdict(self) -> str:
         """`supported`, `norm only`, `not distinguishable`, `no effect`, `inactive` or
         `no controls`: what the numbers allow us to say."""
-        kind: str = view("unit_kind")(self)
-        return kind
+        return str(view("unit_kind")(self))
 
     @property
     def supported(self) -> bool:
@@ -386,8 +385,8 @@ class ValidationReport:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a component or path: its verdict and reason, the mean score before and after and
-        its change (a probability, or nats with a contrast), p, q, times the controls' median, and
-        the share of what its sources do that it carries."""
+        its change, p, q, times the controls' median, the share of its sources' effect it carries.
+        """
         found: pd.DataFrame = view("report_table")(self)
         return found
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.files import save_at
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.schema import plain, read_json, rebuilt
 from sae_graphs.validation.evidence import ValidationReport
 

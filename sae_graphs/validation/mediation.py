@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Edge
 from sae_graphs.model.interventions import ZERO
 from sae_graphs.model.joint import (
     Edit,

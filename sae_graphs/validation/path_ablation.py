@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO
 from sae_graphs.model.joint import Edit, adding, run_packs, run_sets

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import (
     Ran,

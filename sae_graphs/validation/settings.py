@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 
 # What may be given: one by itself, or several; each as text, or as features.
 Paths = str | Sequence[str] | Sequence[FeatureId] | Sequence[Sequence[FeatureId]]

@@ -14,8 +14,9 @@ from torch import Tensor
 from sae_graphs.effects.ablations import places_of
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.records import Edge
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.next_token import Question, token_id

@@ -19,8 +19,8 @@ import torch
 
 from sae_graphs.bars import Progress, heard, with_bar
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel, with_saes
 from sae_graphs.model.interventions import Intervention

@@ -16,7 +16,7 @@ from benchmarks.reproduction_controls import kept_controls
 from benchmarks.reproduction_corpus import corpus
 from benchmarks.reproduction_features import formula, hidden_states
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.controls import Controls, selected
 from sae_graphs.validation.mediation import keep_only

@@ -11,10 +11,10 @@ from playwright.sync_api import expect
 
 from sae_graphs.graph.annotations import Annotations, Group
 from sae_graphs.graph.annotations import load as load_annotations
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.paths import on_long_paths
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.explorer.data import set_ranks
 from sae_graphs.render.marks import Finding
 from tests.browser.conftest import Opened

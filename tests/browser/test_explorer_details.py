@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from sae_graphs.graph.annotations import Annotations, Group
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from tests.browser.conftest import Opened
 from tests.browser.reading import arrows, box, kept, slide
 from tests.browser.test_explorer import FEATURE, diamond

@@ -10,8 +10,8 @@ import pytest
 from sae_graphs.cli.outputs import annotations_of, rewrite_graph, write_run, write_validation
 from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group, load, save
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.runs import recorded_files
 from tests.support import evidence
 from tests.support.commands import Commands

@@ -17,8 +17,9 @@ from sae_graphs.cli import app
 from sae_graphs.cli.edge_table import print_edges
 from sae_graphs.cli.graph_table import print_graph
 from sae_graphs.graph.anatomy import BlockShare
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, FeatureId, OutputToken
+from sae_graphs.graph.records import Edge, OutputToken
 from tests.support.graphs import anatomy, example, resolved, rich_graph, run_record, with_outputs
 
 

@@ -13,8 +13,8 @@ from sae_graphs.cli.outputs import write_run
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.annotations import save as save_annotations
 from sae_graphs.graph.export.attribution_rules import broken_rules
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.runs import RECORD
 from tests.support.commands import Commands
 from tests.support.rich_graphs import graph_of, record, two_edges

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy, BlockShare
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import from_networkx
-from sae_graphs.graph.records import Edge, FeatureId, OutputToken
+from sae_graphs.graph.records import Edge, OutputToken
 from tests.support.graphs import example, resolved, rich_graph, run_record, with_outputs
 from tests.support.slow import examples
 

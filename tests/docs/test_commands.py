@@ -11,8 +11,8 @@ import pytest
 
 from sae_graphs import cli
 from sae_graphs.graph.annotations import Annotations, save
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from tests.support.documents import EVERY, README, Page
 from tests.support.hub_cache import build, cache_in_use
 from tests.support.models import save_model_folder, save_sae_folder

@@ -20,7 +20,7 @@ import torch
 
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.describe import token_effects
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention, mean_over, resample, scale
 from tests.support.effect_graphs import effect_graph, effect_settings

@@ -16,7 +16,8 @@ from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.anatomy import Anatomies, with_anatomy
 from sae_graphs.effects.exact import measure
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.records import Edge
 from sae_graphs.model.block_parts import CleanWrites
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.conftest import BridgeOf

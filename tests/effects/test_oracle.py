@@ -12,7 +12,7 @@ from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.describe import token_effects
 from sae_graphs.effects.settings import Per
 from sae_graphs.features.reference import mean_intervention, references_of
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import mean_over, resample, scale
 from tests.conftest import BridgeOf

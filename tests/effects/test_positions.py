@@ -12,8 +12,9 @@ import pytest
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.select import Selection, other_warnings, select
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.records import Edge
 from tests.support.graphs import (
     anatomy,
     edge,

@@ -13,7 +13,7 @@ from sae_graphs.effects.anatomy import Writes
 from sae_graphs.effects.describe import token_effects
 from sae_graphs.effects.writers import Peaks, Scrubbing, peaks_of, writers_of, written_shares
 from sae_graphs.graph.anatomy import BlockShare
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.block_parts import CleanWrites
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel

@@ -18,9 +18,10 @@ from sae_graphs.features.neuronpedia.answers import Answer
 from sae_graphs.features.neuronpedia.cache import MISSING_SECONDS, Cache, cache_folder
 from sae_graphs.features.neuronpedia.client import Service
 from sae_graphs.graph.addresses import Address
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Context, FeatureId, Node
+from sae_graphs.graph.records import Context, Node
 from tests.support.graphs import example, node, resolved
 from tests.support.neuronpedia_server import HTML, Asked, Neuronpedia, Reply, record, reply
 

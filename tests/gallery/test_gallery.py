@@ -21,7 +21,7 @@ from sae_graphs.gallery.runs import Card, Run, graph_of, plain_file, runs_in
 from sae_graphs.gallery.site import answered
 from sae_graphs.gallery.skeleton import Page, prompt_html
 from sae_graphs.graph.annotations import Annotations, save
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.validation.answer.record_json import to_bytes
 from tests.support import evidence
 from tests.support.answer_graphs import answer_graph

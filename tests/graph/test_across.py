@@ -15,9 +15,9 @@ from sae_graphs.graph import across
 from sae_graphs.graph.across import FEW, alignment, check_roles
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.difference import difference
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.positions import at_places
-from sae_graphs.graph.records import ANSWER, FeatureId
 from tests.support.answer_graphs import answer_graph
 from tests.support.rich_graphs import HOSTILE, two_edges
 from tests.support.stacks import one_line

@@ -20,8 +20,8 @@ from sae_graphs.graph.addresses import (
     parse_address,
     quick_list_urls,
 )
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from tests.support.graphs import example, node, resolved
 
 HERE = Address("gpt2-small/5-res-jb", 10600)

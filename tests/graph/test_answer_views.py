@@ -30,9 +30,9 @@ from sae_graphs.graph.difference import difference
 from sae_graphs.graph.export.attribution import attribution
 from sae_graphs.graph.export.attribution_rules import broken_rules
 from sae_graphs.graph.export.formats import FORMATS, exported
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, coverage_sentence, name_of, score_sentence
-from sae_graphs.graph.records import ANSWER, FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.render import pictures as render
 from sae_graphs.render.explorer.page import page

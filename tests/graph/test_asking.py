@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Context, FeatureId, Node
+from sae_graphs.graph.records import Context, Node
 from tests.graph.test_answer_views import answer_graph
 from tests.graph.test_graph import example
 

@@ -21,9 +21,10 @@ from sae_graphs.graph.export.attribution import attribution, cantor
 from sae_graphs.graph.export.attribution_nodes import logit_words, plain_text, safe
 from sae_graphs.graph.export.attribution_rules import EXACT, broken_rules
 from sae_graphs.graph.export.formats import exported
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import Context, Edge, FeatureId, LayerReport, Node, OutputToken
+from sae_graphs.graph.records import Context, Edge, LayerReport, Node, OutputToken
 from tests.support.rich_graphs import (
     graph_of,
     hostile,

@@ -15,8 +15,9 @@ import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph import difference as differing
 from sae_graphs.graph.difference import SharedEdge, SharedFeature, difference, merged
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId, LayerReport, OutputToken
+from sae_graphs.graph.records import LayerReport, OutputToken
 from tests.support import graphs as simple
 from tests.support.rich_graphs import graph_of, hostile, large, record, resolved, two_edges
 

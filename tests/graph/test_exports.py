@@ -17,9 +17,10 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group
 from sae_graphs.graph.annotations import save as save_annotations
 from sae_graphs.graph.export.formats import FORMATS, SUFFIXES, export, exported
 from sae_graphs.graph.export.tables import context_text
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import Context, FeatureId
+from sae_graphs.graph.records import Context
 from sae_graphs.render.style import LOWERS, RAISES
 from tests.support.rich_graphs import (
     HOSTILE,

@@ -11,8 +11,9 @@ import networkx as nx
 import pytest
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError, UnknownFeatureError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import Context, Edge, FeatureId, Node
+from sae_graphs.graph.records import Context, Edge, Node
 from tests.support.graphs import edge, example, graph_of, node, run_record
 
 # -- features and edges ----------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import pytest
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.combine import union
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.paths import FeaturePath, longest_path_edges, on_long_paths, strongest_paths
-from sae_graphs.graph.records import FeatureId, RunRecord
+from sae_graphs.graph.records import RunRecord
 from tests.support.graphs import edge, example, graph_of, run_record
 
 CHAIN = [edge("0.1", "1.1", -1), edge("1.1", "2.1", 2), edge("2.1", "3.1", -3)]

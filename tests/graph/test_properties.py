@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.arrays import Effects, MeasuredEdge, keep_top
 from sae_graphs.effects.exact import changed_rows
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.node_link import from_networkx
 from sae_graphs.graph.paths import longest_path_edges, on_long_paths, strongest_paths
-from sae_graphs.graph.records import Context, Edge, FeatureId, TokenEffect
+from sae_graphs.graph.records import Context, Edge, TokenEffect
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import scale
 from tests.support.effect_graphs import effect_graph, effect_settings

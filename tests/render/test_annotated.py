@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, Group
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.render import pictures as render
 from sae_graphs.render.picture.boxes import BoxRows, BoxShape
 from sae_graphs.render.picture.engine import FOLDER

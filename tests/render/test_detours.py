@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.graph.annotations import Annotations, Group
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.render import pictures as render
 from sae_graphs.render.picture.engine import _rendered, bundled_fonts
 from sae_graphs.render.picture.finishing import _boxes, _line, finished

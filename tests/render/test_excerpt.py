@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.paths import digraph_of, strongest_paths
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.records import Edge
 from sae_graphs.render import pictures as render
 from sae_graphs.render.picture.excerpt import (
     DRAWN_BOXES,

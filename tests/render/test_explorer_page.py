@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.explorer.boxes import SIZES, Shape
 from sae_graphs.render.explorer.data import in_script, set_ranks
 from sae_graphs.render.explorer.page import script

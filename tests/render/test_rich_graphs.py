@@ -11,6 +11,7 @@ import pygraphviz
 import pytest
 
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy, BlockShare
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.names import (
     anatomy_words,
@@ -22,7 +23,7 @@ from sae_graphs.graph.names import (
     shares_words,
     strongest_part,
 )
-from sae_graphs.graph.records import Context, Edge, FeatureId, OutputToken
+from sae_graphs.graph.records import Context, Edge, OutputToken
 from sae_graphs.render import pictures as render
 from sae_graphs.render.picture.arrange import groups_of
 from sae_graphs.render.picture.header import settings_words

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sae_graphs.graph.answer import AnswerPath, AnswerRecord, Coverage, FoldedFeature
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import ANSWER, Edge, FeatureId, Node, OutputToken, RunRecord
+from sae_graphs.graph.records import Edge, Node, OutputToken, RunRecord
 from tests.support.rich_graphs import HOSTILE, node, record
 
 SETTINGS = {"select": "answer", "nodes": 5, "dense": False, "top_k": 4, "ablate": "each"}

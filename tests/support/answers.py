@@ -13,7 +13,7 @@ from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
 from sae_graphs.effects.answer.probe import Table
 from sae_graphs.features.reference import Reference, mean_intervention
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.answer import Answer
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention

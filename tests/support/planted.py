@@ -19,7 +19,7 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from torch import Tensor, nn
 
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from tests.support.linear_model import Block
 

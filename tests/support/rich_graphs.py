@@ -8,12 +8,12 @@ from random import Random
 from typing import Any
 
 from sae_graphs.graph.anatomy import Anatomy, BlockAnatomy, BlockShare
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage, LogitToken
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import (
     Context,
     Edge,
-    FeatureId,
     LayerReport,
     Node,
     OutputToken,

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.records import Edge
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.settings import ValidationSettings

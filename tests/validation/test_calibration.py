@@ -15,7 +15,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 import sae_graphs as sg
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation import controls

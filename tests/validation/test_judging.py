@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.significance import p_value, spread
 from sae_graphs.validation.evidence import Null, PromptResult, Role, TokenChange, UnitReport
 from sae_graphs.validation.judging import judged

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import binom, kstest
 
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.model import joint
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.significance import adjusted

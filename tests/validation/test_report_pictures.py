@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.render import pictures as render
 from sae_graphs.render.document.blocks import Table, unfolded
 from sae_graphs.validation.report.content import blocks

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.validation.settings import ValidationSettings, parse_curve, parse_path
 from sae_graphs.validation.subjects import Unit, units_of
 from tests.support.graphs import example, graph_of, resolved, with_outputs

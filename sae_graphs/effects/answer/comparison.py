@@ -23,7 +23,7 @@ from sae_graphs.effects.answer.table import effects_of, estimates
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.features.reference import Reference
-from sae_graphs.graph.records import ANSWER, ANSWER_LAYER
+from sae_graphs.graph.feature_id import ANSWER, ANSWER_LAYER
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
 

@@ -8,15 +8,8 @@ from dataclasses import replace
 
 from sae_graphs.effects.answer.circuit import Circuit, Link, Spot
 from sae_graphs.graph.answer import AnswerRecord
-from sae_graphs.graph.records import (
-    ANSWER,
-    TOKEN_LAYER,
-    Edge,
-    FeatureId,
-    LayerReport,
-    Node,
-    RunRecord,
-)
+from sae_graphs.graph.feature_id import ANSWER, TOKEN_LAYER, FeatureId
+from sae_graphs.graph.records import Edge, LayerReport, Node, RunRecord
 
 AT_ONCE = 1 / 3  # of the kept features may reach the answer in one step
 LITTLE = 0.5  # of what is lost with all features: a graph that loses less is warned of

@@ -21,8 +21,9 @@ from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.effects.tensors import damaged
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.answer import AnswerRecord
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import ANSWER, Edge, FeatureId, Node
+from sae_graphs.graph.records import Edge, Node
 
 NOT_MEASURED = (
     "how much of the answer the kept features account for, and along which paths, is not known of "

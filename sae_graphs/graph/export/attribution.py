@@ -41,8 +41,9 @@ from sae_graphs.graph.export.attribution_nodes import (
     safe,
     too_frequent,
 )
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, FeatureId, Node
+from sae_graphs.graph.records import Edge, Node
 from sae_graphs.schema import plain
 
 SCHEMA_VERSION = 1  # features are numbered by Cantor's pairing of layer and index

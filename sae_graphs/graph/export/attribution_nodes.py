@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from sae_graphs.errors import quoted
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.export.tables import context_text, peak_of, readable
+from sae_graphs.graph.feature_id import FeatureId, feature_order
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Context, FeatureId, Node, OutputToken, RunRecord, feature_order
+from sae_graphs.graph.records import Context, Node, OutputToken, RunRecord
 from sae_graphs.text import shortened, visible
 
 LONGEST = 160  # characters

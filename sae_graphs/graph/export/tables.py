@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs.graph.anatomy import Anatomy
 from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import shares_words
-from sae_graphs.graph.records import Context, Edge, FeatureId, Node, TokenEffect
+from sae_graphs.graph.records import Context, Edge, Node, TokenEffect
 from sae_graphs.text import ELLIPSIS, HARD_SPACE, encodable, visible, web_address, window
 from sae_graphs.words import MINUS
 

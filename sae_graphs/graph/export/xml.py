@@ -10,9 +10,9 @@ import networkx as nx
 
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.export.tables import Value, edge_rows, node_rows, readable
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import name_of, number_of
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.text import shortened
 
 _RED, _BLUE = "#d92626", "#1d5fd6"  # of edges whose source promotes, or suppresses, the target

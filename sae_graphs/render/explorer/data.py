@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sae_graphs.graph.annotations import Annotations, to_json
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
@@ -29,7 +30,7 @@ from sae_graphs.graph.names import (
     token_at,
 )
 from sae_graphs.graph.paths import FeaturePath
-from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord, TokenEffect
+from sae_graphs.graph.records import Edge, Node, RunRecord, TokenEffect
 from sae_graphs.render.explorer.stage import Stage
 from sae_graphs.render.marks import Finding
 from sae_graphs.render.picture.arrange import own_layer_words

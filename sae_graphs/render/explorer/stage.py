@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
     counted_nodes,
@@ -18,7 +19,7 @@ from sae_graphs.graph.names import (
     place_words,
     standing_words,
 )
-from sae_graphs.graph.records import Edge, FeatureId, Node, RunRecord
+from sae_graphs.graph.records import Edge, Node, RunRecord
 from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
 from sae_graphs.render.picture.arrange import own_layer_words

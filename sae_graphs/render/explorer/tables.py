@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+from sae_graphs.graph.feature_id import ANSWER, OUTPUT_LAYER, FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import (
     anatomy_words,
@@ -19,7 +20,7 @@ from sae_graphs.graph.names import (
     shares_words,
     token_at,
 )
-from sae_graphs.graph.records import ANSWER, OUTPUT_LAYER, Edge, FeatureId, Node
+from sae_graphs.graph.records import Edge, Node
 from sae_graphs.render.picture.explained import density_words, logit_tokens, page_words
 from sae_graphs.text import web_address
 from sae_graphs.words import plain

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise, product
 from typing import TYPE_CHECKING
 
+from sae_graphs.graph.feature_id import ANSWER_LAYER, TOKEN_LAYER
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import place_words
-from sae_graphs.graph.records import ANSWER_LAYER, TOKEN_LAYER, LayerReport, Node
+from sae_graphs.graph.records import LayerReport, Node
 from sae_graphs.render.picture.markup import cell, in_tooltip, row, table, words
 from sae_graphs.render.picture.supernodes import Supernode
 from sae_graphs.render.style import LINE, SOFT

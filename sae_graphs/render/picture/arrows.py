@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sae_graphs.graph.feature_id import ANSWER
 from sae_graphs.graph.names import (
     anatomy_words,
     drawn_effect,
@@ -11,7 +12,7 @@ from sae_graphs.graph.names import (
     number_words,
     strongest_part,
 )
-from sae_graphs.graph.records import ANSWER, Edge, RunRecord
+from sae_graphs.graph.records import Edge, RunRecord
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.picture.markup import cell, in_tooltip, row, table, words
 from sae_graphs.render.picture.supernodes import Boxes

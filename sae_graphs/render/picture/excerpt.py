@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.paths import FeaturePath, digraph_of
-from sae_graphs.graph.records import Edge, FeatureId
+from sae_graphs.graph.records import Edge
 from sae_graphs.words import counted
 
 DRAWN_BOXES = 60  # more cannot be read in one picture

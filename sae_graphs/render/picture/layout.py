@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId, LayerReport
+from sae_graphs.graph.records import LayerReport
 from sae_graphs.render.picture.arrange import Group, groups_of
 from sae_graphs.render.picture.engine import placed
 

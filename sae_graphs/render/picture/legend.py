@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.feature_id import OUTPUT_LAYER
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import opposes
-from sae_graphs.graph.records import OUTPUT_LAYER
 from sae_graphs.render.marks import CHECK, LEAST_SHARE, NO_MARKS, Marks
 from sae_graphs.render.picture.excerpt import Excerpt
 from sae_graphs.render.picture.explained import is_explained

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 
 from sae_graphs.graph.annotations import Annotations
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.render.picture.explained import broken
 from sae_graphs.render.picture.markup import cell, font, in_label, row, table, wrapped
 from sae_graphs.render.style import INK, NOTE, SANS, SOFT, WHITE

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, FeatureId, Node
+from sae_graphs.graph.records import Edge, Node
 
 
 @dataclass(frozen=True)

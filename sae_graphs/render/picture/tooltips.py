@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sae_graphs.graph.anatomy import BlockShare
+from sae_graphs.graph.feature_id import ANSWER
 from sae_graphs.graph.names import (
     LOWERS_WORDS,
     RAISES_WORDS,
@@ -13,7 +14,7 @@ from sae_graphs.graph.names import (
     standing_words,
     token_at,
 )
-from sae_graphs.graph.records import ANSWER, Context, Node, RunRecord
+from sae_graphs.graph.records import Context, Node, RunRecord
 from sae_graphs.render.picture.explained import page_lines
 from sae_graphs.render.picture.markup import in_tooltip
 from sae_graphs.render.picture.remarks import NO_REMARKS, Remarks, remark_lines

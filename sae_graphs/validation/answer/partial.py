@@ -12,9 +12,9 @@ from sae_graphs._version import __version__
 from sae_graphs.checkpoint import Checkpoint, run_key
 from sae_graphs.errors import GraphFileError
 from sae_graphs.files import write_atomically
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes as graph_bytes
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import weights_of
 from sae_graphs.schema import plain, read_json, rebuilt
 from sae_graphs.validation.answer.records import AnswerUnit

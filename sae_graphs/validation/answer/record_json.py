@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from sae_graphs.errors import GraphFileError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.schema import plain, rebuilt
 from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence_json import with_derived, without_derived

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.document.blocks import (
     Badge,
     Block,

@@ -24,8 +24,8 @@ from sae_graphs.effects.answer.measure import effects_on_answer
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.reference import Reference
 from sae_graphs.graph.across import Roles, check_roles
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.joint import Edit, Sets, adding

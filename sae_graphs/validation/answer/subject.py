@@ -18,8 +18,8 @@ from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.features.reference import Reference, mean_intervention, references_of
 from sae_graphs.graph.across import SUMMED, Alignment, Roles, alignment
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.answer import Answer
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention, scale

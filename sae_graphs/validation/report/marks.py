@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sae_graphs.errors import GraphFileError
 from sae_graphs.graph.annotations import Annotations
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.render.document.blocks import Badge
 from sae_graphs.render.marks import LEAST_SHARE, Finding, Marks, Standing
 from sae_graphs.render.pictures import html

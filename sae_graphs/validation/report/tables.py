@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.text import encodable
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit
 from sae_graphs.validation.answer.report import worst_equal_norm

@@ -16,7 +16,7 @@ from sae_graphs.effects.answer.comparison import compare_on_answer
 from sae_graphs.effects.answer.table import estimates
 from sae_graphs.effects.comparison import ESTIMATES
 from sae_graphs.effects.settings import GraphSettings
-from sae_graphs.graph.records import ANSWER
+from sae_graphs.graph.feature_id import ANSWER
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.significance import rank_correlation
 from tests.support.commands import Commands

@@ -21,8 +21,8 @@ from sae_graphs.effects.answer import saving
 from sae_graphs.effects.answer.saved import SavedAnswer
 from sae_graphs.effects.replot import replot
 from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.runs import EFFECTS
 from tests.support.commands import Commands

@@ -14,8 +14,8 @@ from sae_graphs.effects.answer.build import answer_graph
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.combine import common
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.validation.answer import run
 from sae_graphs.validation.answer.partial import AnswerPartial
 from sae_graphs.validation.answer.record_json import from_json, to_json

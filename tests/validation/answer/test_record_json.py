@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sae_graphs.errors import GraphFileError
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.validation import evidence_json, saved
 from sae_graphs.validation.answer.record_json import SCHEMA, from_json, to_bytes, to_json
 from sae_graphs.validation.answer.records import AnswerReport, Single

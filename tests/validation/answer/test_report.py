@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sae_graphs.cli.answer_verdict_table import print_answer_report
 from sae_graphs.graph.annotations import NO_ANNOTATIONS
-from sae_graphs.graph.records import FeatureId
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.validation.answer.plots import scores_plot
 from sae_graphs.validation.answer.records import AnswerReport, Single
 from sae_graphs.validation.answer.report import (

@@ -16,8 +16,8 @@ from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.reference import Reference
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import FeatureId
 from sae_graphs.model.answer import Answer
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.answer import run
