@@ -29,7 +29,7 @@ class Only(StrEnum):
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="About a minute: few lengths, few repeats.")] = False,
+    quick: Annotated[bool, typer.Option(help="Minutes: few lengths, few repeats.")] = False,
     tiny: Annotated[bool, typer.Option(help="Seconds, on a tiny model: does it run?")] = False,
     threads: Annotated[int, typer.Option(help="CPU threads of every method.", min=1)] = 1,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = HERE,
@@ -40,6 +40,9 @@ def main(
     ] = None,
 ) -> None:
     """Time and memory of the exact effects beside those of the other ways to get them."""
+    console = Console(width=WIDTH)
+    size = "tiny" if tiny else "quick" if quick else "full"
+    console.print(f"measuring, {size}: loading torch and the models")
     import torch
 
     from benchmarks import plan as plans
@@ -52,7 +55,6 @@ def main(
     from benchmarks.table import precision_sheet, sheets, with_ratios
     from benchmarks.validation_table import validation_sheet
 
-    console = Console(width=WIDTH)
     plan = plans.SMALLEST if tiny else plans.QUICK if quick else plans.FULL
     if precision:
         torch.set_num_threads(threads)
@@ -65,15 +67,14 @@ def main(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("starting")
-        results = measure_plan(
-            plan,
-            threads,
-            kept,
-            lambda name, done, total: bar.update(
-                task, description=name, completed=done, total=total
-            ),
-            only=None if only is None else only.value,
-        )
+
+        def told(name: str, done: int, total: int) -> None:
+            bar.update(task, description=name, completed=done, total=total)
+            if done < total:
+                console.print(f"{done + 1} of {total}: {name}", style="dim")
+
+        part_only = None if only is None else only.value
+        results = measure_plan(plan, threads, kept, told, only=part_only)
     name = "results" if plan is plans.FULL else f"results-{plan.name}"
     parts = {
         Only.ANSWER: (answered_in, answer_sheet),

@@ -33,7 +33,7 @@ LARGE_NATS = 1.0  # the same for log-odds and differences of logits
 _STYLES: dict[VerdictKind, str] = {"supported": "bold green", "norm only": "yellow"}
 _FIRST = "unit"
 _CLEAN = "before → after"
-_LEFT_OUT = ("norm", "features", "carried", "q", _CLEAN)  # in this order, until the table fits
+_LEFT_OUT = ("features", "p", "norm", "ratio", _CLEAN)  # in this order, until the table fits
 
 
 def print_report(console: Console, report: ValidationReport) -> None:

@@ -40,11 +40,12 @@ def test_only_columns_that_are_shown_are_explained() -> None:
     told = "carried: how much of what its first feature"
     assert told in printed(evidence.report(), 200) and "81 %" in printed(evidence.report(), 200)
     assert told not in printed(evidence.report(units=(evidence.bare_unit(),)), 200)
-    assert told not in printed(evidence.report(), 60)
+    norm = "norm: how much of its norm those remove"
+    assert norm in printed(evidence.report(), 200) and norm not in printed(evidence.report(), 60)
 
 
-def test_q_is_kept_at_80_columns_where_it_fits() -> None:
-    for width, names in ((120, {"features", "q", "norm"}), (80, {"q"})):
+def test_what_tells_most_is_kept_at_80_columns() -> None:
+    for width, names in ((120, {"features", "q", "norm"}), (80, {"q", "carried", "ratio"})):
         lines = printed(evidence.report(), width).splitlines()
         assert names <= set(next(line for line in lines if "verdict" in line).split())
     assert "1 discovery prompt decides" in printed(evidence.report(), 80)
