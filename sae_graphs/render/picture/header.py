@@ -77,7 +77,7 @@ def header(
         cell(at_own_size(_next_tokens(run))),
         cell(at_own_size(legend(part, scale, marks, annotations))),
     ]
-    rows = [row(cell(_warnings(run.warnings), colspan=3))] if run.warnings else []
+    rows = [row(cell(warnings_panel(run.warnings), colspan=3))] if run.warnings else []
     rows.append(row(*columns_))
     return font(table(*rows, cellpadding=10), colour=INK)
 
@@ -301,7 +301,7 @@ def _next_tokens(run: RunRecord) -> str:
     return table(*rows, cellspacing=3, align="LEFT")
 
 
-def _warnings(texts: Sequence[str]) -> str:
+def warnings_panel(texts: Sequence[str]) -> str:
     """One panel, as wide as the header, that cannot be overlooked."""
     sign = words("⚠  ", size=14, colour=ALARM_LINE)
     entries = [
