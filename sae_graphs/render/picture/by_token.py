@@ -79,8 +79,8 @@ def grid(
     """
     sizes = {place.name: place for place in places}
     quiet = {it.column for it in places} - {it.column for it in places if it.row}
-    across = _across(places, quiet, room)
     cells = _cells(places)
+    across = _across(cells, sizes, quiet, room)
     _untangle(cells, arrows, sizes)
     bands = _bands(cells, across, sizes, quiet)
     levels = _levels(cells, across)
@@ -111,20 +111,14 @@ def _cells(places: Sequence[Place]) -> Cells:
     return cells
 
 
-def _across(places: Sequence[Place], quiet: Collection[int], room: float) -> dict[int, int]:
+def _across(
+    cells: Cells, sizes: Mapping[str, Place], quiet: Collection[int], room: float
+) -> dict[int, int]:
     """How many boxes of each column stand side by side."""
-    taken = sum(it.width + 2 * NARROW_GAP for it in places if it.column in quiet)
-    widest = max((place.width for place in places if place.row), default=0.0)
-    cells = _cells(places)
     across: dict[int, int] = {}
     for (column, _), names in cells.items():
         across[column] = max(across.get(column, 1), len(names))
-
-    def needed() -> float:
-        full = [n for column, n in across.items() if column not in quiet]
-        return taken + sum(n * (widest + SIDE_GAP) - SIDE_GAP + COLUMN_GAP for n in full)
-
-    while needed() > room and max(across.values()) > 1:
+    while _bands(cells, across, sizes, quiet)[-1].right > room and max(across.values()) > 1:
         fullest = max(across, key=lambda column: (across[column], column))
         across[fullest] -= 1
     return across

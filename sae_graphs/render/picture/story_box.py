@@ -32,7 +32,7 @@ SMALL_WIDTH = 88.0  # of one that does little
 LABEL, WORDS, INDEX = 9.0, 8.0, 7.0  # points
 STRIP = round(6 * 72 / 96 / MONO_ASPECT, 2)  # a character is 6 pixels wide; see MONO_SIZE
 BAR_HEIGHT = 4
-LETTER = 0.62  # of the type's size, a letter's width, about
+LETTER = 0.58  # of the type's size, a letter's width, about
 STRONG = 0.25  # of the largest effect: what does less has a small box
 MARKED_FRAME, PINNED_FRAME = 3, 2
 

@@ -88,7 +88,10 @@ def _prompt(graph: CausalGraph, room: float) -> str:
     """The prompt as it reads, and what comes next."""
     run = graph.run
     letters = int(room / (PROMPT * MONO_ASPECT)) - 2
-    text = "".join(visible(it, space=" ") for it in run.tokens[: run.read_position + 1])
+    tokens = run.tokens[: run.read_position + 1]
+    own = "".join(tokens[1:])
+    said = own if own and run.prompt.startswith(own) else "".join(tokens)  # BOS is no text
+    text = visible(said, space=" ")
     lines = textwrap.wrap(text, letters, drop_whitespace=False) or [" "]
     if len(lines) > PROMPT_LINES:
         lines = [
