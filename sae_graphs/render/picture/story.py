@@ -29,20 +29,21 @@ from sae_graphs.render.picture.story_box import Weight, answer_box, axis_token, 
 from sae_graphs.render.picture.story_header import story_footer, story_header
 from sae_graphs.render.picture.supernodes import Boxes
 from sae_graphs.render.picture.tooltips import box_tooltip
-from sae_graphs.render.style import FAINT, MONO, PANEL, SANS, SOFT, EffectScale
+from sae_graphs.render.style import FAINT, MONO, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.text import columns, shortened, token, web_address
 
 if TYPE_CHECKING:
     from graphviz import Digraph
 
-ROOM = 680.0  # points: as wide as a page shows at the size of its own text
-NAMES = 52.0  # points at the left: the layers' names
-LINE_LETTERS = 10  # of a line of quiet tokens
+ROOM = 706.0  # points: as wide as a page shows at the size of its own text
+NAMES = 62.0  # points at the left: the layers' names
+LINE_LETTERS = 9  # of a line of quiet tokens
 QUIET_LINES = 4
-QUIET_SIZE = 7.5
+QUIET_SIZE = 8
 NUMBERED = 0.08  # of the strongest arrow: weaker ones carry no number
 HEADER_GAP = 14.0
 _INCH = 72.0
+_NODE = {"shape": "plain", "fontname": SANS, "fontsize": str(MONO_SIZE)}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def story(
         y = above if name == "header" else below
         places[name] = Rectangle(-NAMES + width / 2, y, width, height)
     drawing = graphviz.Digraph("sae_graphs", graph_attr=_attributes())
-    drawing.attr("node", shape="plain", fontname=SANS)
+    drawing.attr("node", **_NODE)
     drawing.attr("edge", arrowsize="0.7", fontname=SANS)
     _add_bands(drawing, columns_, laid, graph)
     for name, text in {**labels, **names, **told}.items():
@@ -212,7 +213,7 @@ def _layer_name(graph: CausalGraph, label: str) -> str:
     hook = next(layer.hook_point for layer in graph.run.layers if layer.label == label)
     return table(
         row(cell(words(label, size=15, colour=SOFT, bold=True))),
-        row(cell(words(place_words(hook), size=6.5, colour=FAINT))),
+        row(cell(words(place_words(hook), size=8, colour=FAINT))),
     )
 
 
@@ -220,7 +221,7 @@ def _sizes(labels: Mapping[str, str]) -> dict[str, tuple[float, float]]:
     """What each label takes, in points, as Graphviz has it."""
     import graphviz
 
-    drawing = graphviz.Digraph(node_attr={"shape": "plain", "fontname": SANS})
+    drawing = graphviz.Digraph(node_attr=_NODE)
     keys = {f"n{number}": name for number, name in enumerate(labels)}
     for key, name in keys.items():
         drawing.node(key, label=f"<{labels[name]}>")

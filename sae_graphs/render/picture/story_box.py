@@ -18,6 +18,7 @@ from sae_graphs.render.style import (
     LINE,
     MONO,
     MONO_ASPECT,
+    MONO_SIZE,
     PANEL,
     SOFT,
     WHITE,
@@ -29,8 +30,7 @@ from sae_graphs.words import plain, probability_words
 
 WIDTH = 108.0  # points, of a full box
 SMALL_WIDTH = 88.0  # of one that does little
-LABEL, WORDS, INDEX = 9.0, 8.0, 7.0  # points
-STRIP = round(6 * 72 / 96 / MONO_ASPECT, 2)  # a character is 6 pixels wide; see MONO_SIZE
+LABEL, WORDS = 9, 8  # points; Graphviz takes whole ones
 BAR_HEIGHT = 4
 LETTER = 0.58  # of the type's size, a letter's width, about
 STRONG = 0.25  # of the largest effect: what does less has a small box
@@ -60,8 +60,8 @@ def story_box(
     node: Node, run: RunRecord, weight: Weight, remarks: Remarks, *, marked: bool = False
 ) -> str:
     """The HTML-like label of a feature's box; `marked` where it was tested and matters."""
-    letters = weight.width / (STRIP * MONO_ASPECT)
-    rows = [band_row(remarks.band, letters * STRIP / LABEL)] if remarks.band is not None else []
+    letters = weight.width / (MONO_SIZE * MONO_ASPECT)
+    rows = [band_row(remarks.band, letters)] if remarks.band is not None else []
     signs = f"{CHECK} " * marked + f"{PIN} " * remarks.pinned
     rows.append(_label(meaning_of(node, remarks.label), signs, weight))
     rows.append(_effect(node, weight))
@@ -75,9 +75,9 @@ def story_box(
             width=int(letters) - 1,
         )
         if line:
-            small = font(strip_table(line), face=MONO, size=STRIP, colour=SOFT)
+            small = font(strip_table(line), face=MONO, colour=SOFT)  # in the node's own size
             rows.append(row(cell(small, align="LEFT")))
-    rows += [note_row(line) for line in note_lines(remarks.note, letters * 0.8)]
+    rows += [note_row(line) for line in note_lines(remarks.note, letters)]
     return table(
         *rows,
         border=MARKED_FRAME if marked else PINNED_FRAME if remarks.pinned else 1,
@@ -143,7 +143,7 @@ def _effect(node: Node, weight: Weight) -> str:
 def _bar(node: Node, weight: Weight) -> str:
     """The effect as a bar, of the largest one's in the graph; the index small beside it."""
     index = f"{node.feature}" + (" ↗" if web_address(node.neuronpedia) else "")
-    longest = round(weight.width - INDEX * LETTER * len(index)) - 4
+    longest = round(weight.width - WORDS * LETTER * len(index)) - 4
     length = max(1, round(longest * weight.share))
     colour = FAINT if node.relay else effect_colour(node.effect_on_answer or 0.0)
     ground = PANEL if node.relay else BAND
@@ -153,7 +153,7 @@ def _bar(node: Node, weight: Weight) -> str:
             cell(bgcolor=ground, width=longest - length, height=BAR_HEIGHT, fixedsize="TRUE")
         )
     bar = table(row(cell(height=2)), row(cell(table(row(*parts)))))
-    told = words(index, size=INDEX, colour=SOFT)
+    told = words(index, size=WORDS, colour=SOFT)
     return row(cell(table(row(cell(bar, align="LEFT"), cell(told, align="RIGHT")))))
 
 

@@ -38,8 +38,8 @@ from sae_graphs.render.style import (
 from sae_graphs.text import shortened, token, visible
 from sae_graphs.words import counted, probability_words
 
-TITLE, PROMPT, FACT, SMALL = 19.0, 11.0, 8.5, 7.5  # points
-WIDTH = 700.0  # points, of the picture without its margins
+TITLE, PROMPT, FACT, SMALL = 19, 11, 9, 8  # points; Graphviz takes whole ones
+WIDTH = 740.0  # points, of the picture without its margins
 ASIDE = 170.0  # of the next tokens, at the right
 LETTER = 0.56  # of the type's size, a letter's width, in a sentence
 PROMPT_LINES = 4
@@ -122,7 +122,7 @@ def _standing(graph: CausalGraph, number: int, marks: Marks) -> str:
     sign = f"{CHECK} " if standing.supported else ""
     colour = INK if standing.supported else SOFT
     told = f"{sign}{name}{standing.words}"
-    return _sentence(told, WIDTH - ASIDE, size=9.5, colour=colour, bold=standing.supported)
+    return _sentence(told, WIDTH - ASIDE, size=FACT, colour=colour, bold=standing.supported)
 
 
 def _component(graph: CausalGraph, number: int) -> str:
