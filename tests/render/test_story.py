@@ -91,7 +91,7 @@ def test_quiet_tokens_take_little_room() -> None:
 
 def test_a_readers_label_comes_first() -> None:
     feature = FeatureId.parse("0.1@1")
-    told = Annotations(labels={feature: "my own words"}, pins=frozenset({feature}), caption="Seen.")
+    told = Annotations(labels={feature: "my own words"}, pins=(feature,), caption="Seen.")
     text = said(render.svg(answer_graph(), annotations=told))
     assert "my own words" in text and "★" in text and "Seen." in text
 

@@ -28,8 +28,9 @@ from sae_graphs.render.picture.explained import explanation_lines
 from sae_graphs.render.picture.header import header, no_path_words, total_words
 from sae_graphs.render.picture.markup import at_own_size, cell, row, table, words
 from sae_graphs.render.picture.remarks import below, remarks_on
-from sae_graphs.render.picture.story import story, tells_a_story
+from sae_graphs.render.picture.story import story
 from sae_graphs.render.picture.supernodes import Boxes, supernodes
+from sae_graphs.render.picture.token_columns import tells_a_story
 from sae_graphs.render.picture.tooltips import box_tooltip
 from sae_graphs.render.style import FAINT, INK, LINE, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.text import web_address

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.graph.annotations import Annotations
-from sae_graphs.graph.feature_id import ANSWER_LAYER, TOKEN_LAYER
+from sae_graphs.graph.feature_id import ANSWER_LAYER
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import place_words
 from sae_graphs.graph.records import Node
 from sae_graphs.render.marks import Marks
 from sae_graphs.render.picture.arrows import arrow_attributes
-from sae_graphs.render.picture.by_token import Grid, Place, grid
+from sae_graphs.render.picture.by_token import Grid
 from sae_graphs.render.picture.engine import bundled_fonts, placed
 from sae_graphs.render.picture.excerpt import Excerpt
 from sae_graphs.render.picture.markup import cell, font, in_label, row, table, words
@@ -28,6 +27,7 @@ from sae_graphs.render.picture.routing import Rectangle
 from sae_graphs.render.picture.story_box import Weight, answer_box, axis_token, story_box
 from sae_graphs.render.picture.story_header import story_footer, story_header
 from sae_graphs.render.picture.supernodes import Boxes
+from sae_graphs.render.picture.token_columns import Column, axis_name, columns_of, laid, layer_rows
 from sae_graphs.render.picture.tooltips import box_tooltip
 from sae_graphs.render.style import FAINT, MONO, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.text import columns, shortened, token, web_address
@@ -46,20 +46,6 @@ _INCH = 72.0
 _NODE = {"shape": "plain", "fontname": SANS, "fontsize": str(MONO_SIZE)}
 
 
-@dataclass(frozen=True)
-class Column:
-    """A token with something above it, or a run of quiet ones."""
-
-    positions: tuple[int, ...]
-    quiet: bool
-
-
-def tells_a_story(graph: CausalGraph) -> bool:
-    """Whether a graph is drawn by token and layer: an answer graph with a feature at a token."""
-    placed_ = any(it.feature.is_feature and it.feature.position is not None for it in graph.nodes)
-    return graph.run.answer is not None and graph.resolves_positions and placed_
-
-
 def story(
     part: Excerpt,
     *,
@@ -75,8 +61,8 @@ def story(
     import graphviz
 
     graph, columns_ = part.drawn, columns_of(part.drawn)
-    labels, rows = _labels(graph, marks, annotations), _layer_rows(graph)
-    labels |= {_axis_name(graph, column): _axis(graph, column) for column in columns_}
+    labels, rows = _labels(graph, marks, annotations), layer_rows(graph)
+    labels |= {axis_name(graph, column): _axis(graph, column) for column in columns_}
     names = {f"layer {label}": _layer_name(graph, label) for label in rows}
     told = {}
     if header:
@@ -87,22 +73,22 @@ def story(
             "footer": story_footer(graph, marks),
         }
     sizes = _sizes({**labels, **names, **told})
-    laid = _laid(graph, columns_, rows, sizes)
-    places = dict(laid.boxes)
+    spaced = laid(graph, columns_, rows, sizes, room=ROOM)
+    places = dict(spaced.boxes)
     for label, at in rows.items():
-        places[f"layer {label}"] = Rectangle(-NAMES / 2, laid.rows[at], *sizes[f"layer {label}"])
+        places[f"layer {label}"] = Rectangle(-NAMES / 2, spaced.rows[at], *sizes[f"layer {label}"])
     for name in told:
         width, height = sizes[name]
-        above, below = laid.height + HEADER_GAP + height / 2, -HEADER_GAP - height / 2
+        above, below = spaced.height + HEADER_GAP + height / 2, -HEADER_GAP - height / 2
         y = above if name == "header" else below
         places[name] = Rectangle(-NAMES + width / 2, y, width, height)
     drawing = graphviz.Digraph("sae_graphs", graph_attr=_attributes())
     drawing.attr("node", **_NODE)
     drawing.attr("edge", arrowsize="0.7", fontname=SANS)
-    _add_bands(drawing, columns_, laid, graph)
+    _add_bands(drawing, columns_, spaced, graph)
     for name, text in {**labels, **names, **told}.items():
         _add(drawing, name, text, places[name], graph, annotations)
-    _add_arrows(drawing, graph, laid, scale, boxes, marks)
+    _add_arrows(drawing, graph, spaced, scale, boxes, marks)
     return str(drawing.source)
 
 
@@ -115,59 +101,6 @@ def _attributes() -> dict[str, str]:
         "fontname": SANS,
         "tooltip": " ",
     }
-
-
-# -- columns and rows ------------------------------------------------------------------------------
-
-
-def columns_of(graph: CausalGraph) -> tuple[Column, ...]:
-    """The prompt's tokens from the left; those with nothing above them in runs."""
-    run = graph.run
-    busy = {node.feature.position for node in graph.nodes} | {run.read_position}
-    found: list[Column] = []
-    for position in range(run.read_position + 1):
-        if position in busy:
-            found.append(Column((position,), quiet=False))
-        elif found and found[-1].quiet:
-            found[-1] = Column((*found[-1].positions, position), quiet=True)
-        else:
-            found.append(Column((position,), quiet=True))
-    return tuple(found)
-
-
-def _layer_rows(graph: CausalGraph) -> dict[str, int]:
-    """The row of each layer with a box, the prompt's tokens being row 0."""
-    held = {node.feature.layer for node in graph.nodes}
-    labels = [label for label in graph.depths if label in held and label != TOKEN_LAYER]
-    return {label: number for number, label in enumerate(labels, start=1)}
-
-
-def _axis_name(graph: CausalGraph, column: Column) -> str:
-    position = column.positions[-1]
-    node = f"token@{position}"
-    return node if not column.quiet and node in graph else f"tokens {position}"
-
-
-def _laid(
-    graph: CausalGraph,
-    columns_: Sequence[Column],
-    rows: Mapping[str, int],
-    sizes: Mapping[str, tuple[float, float]],
-) -> Grid:
-    at = {position: n for n, column in enumerate(columns_) for position in column.positions}
-    places = [
-        Place(_axis_name(graph, column), number, 0, *sizes[_axis_name(graph, column)])
-        for number, column in enumerate(columns_)
-    ]
-    for node in graph.nodes:
-        if node.feature.is_token:
-            continue
-        position = node.feature.position
-        column = at[graph.run.read_position if position is None else position]
-        name = str(node.feature)
-        places.append(Place(name, column, rows[node.feature.layer], *sizes[name]))
-    arrows = [(str(edge.source), str(edge.target)) for edge in graph.edges]
-    return grid(places, arrows, room=ROOM)
 
 
 # -- what is drawn ---------------------------------------------------------------------------------
@@ -260,10 +193,10 @@ def _add(
 
 
 def _add_bands(
-    drawing: Digraph, columns_: Sequence[Column], laid: Grid, graph: CausalGraph
+    drawing: Digraph, columns_: Sequence[Column], spaced: Grid, graph: CausalGraph
 ) -> None:
     """A ground below all boxes of a token, so that the eye sees its column."""
-    for column, band in zip(columns_, laid.bands, strict=True):
+    for column, band in zip(columns_, spaced.bands, strict=True):
         if band.quiet:
             continue
         with drawing.subgraph(name=f"cluster_token_{column.positions[0]}") as ground:
@@ -273,15 +206,15 @@ def _add_bands(
                 fillcolor=PANEL,
                 label="",
                 tooltip=" ",
-                bb=f"{band.left + 3:.1f},-6,{band.right - 3:.1f},{laid.height + 6:.1f}",
+                bb=f"{band.left + 3:.1f},-6,{band.right - 3:.1f},{spaced.height + 6:.1f}",
             )
-            ground.node(_axis_name(graph, column))
+            ground.node(axis_name(graph, column))
 
 
 def _add_arrows(
     drawing: Digraph,
     graph: CausalGraph,
-    laid: Grid,
+    spaced: Grid,
     scale: EffectScale,
     boxes: Boxes,
     marks: Marks,
@@ -296,7 +229,7 @@ def _add_arrows(
             numbered=scale.share(edge.strength) >= NUMBERED and not edge.source.is_token,
             marked=marks.marks_edge(edge),
         )
-        *line, last = laid.lines[ends]
+        *line, last = spaced.lines[ends]
         tip = (last[0], last[1])
         back = (last[0], last[1] - 6.0)
         points = " ".join(f"{x:.2f},{y:.2f}" for x, y in (*line, back))
