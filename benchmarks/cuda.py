@@ -24,7 +24,6 @@ import typer
 
 from sae_graphs.files import write_atomically
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # all weights are made here
 FILE = Path(__file__).resolve().parent / "results-cuda.json"
 LIMIT = 480.0  # seconds, after which no further step is begun
 RUNS = 3  # of what is timed, after one that is not
@@ -66,13 +65,16 @@ def main(
 
     Example: `python -m benchmarks.cuda`
     """
+    typer.echo(f"measuring on {device}: loading torch")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # all weights are made here
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        typer.echo(
-            f"device is {device!r}, and torch sees no CUDA here; give --device cpu", err=True
-        )
-        raise typer.Exit(2)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).splitlines()[0]
+        typer.echo(f"device is {device!r}: {reason}; give --device cpu", err=True)
+        raise typer.Exit(2) from None
     started = time.perf_counter()
     found: dict[str, Any] = {"machine": machine_of(device), "steps": {}, "left_out": []}
     for name, step in steps_of(device, tiny=tiny):
@@ -89,7 +91,11 @@ def main(
         found["seconds"] = round(time.perf_counter() - started, 1)
         write_atomically(out, (json.dumps(found, indent=1) + "\n").encode("ascii"))
         gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
     typer.echo(f"wrote {out}")
+    if any("failed" in step for step in found["steps"].values()):
+        raise typer.Exit(1)
 
 
 def steps_of(device: str, *, tiny: bool) -> list[tuple[str, Callable[[], dict[str, Any]]]]:

@@ -44,9 +44,6 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs._version import __version__ as __version__
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.feature_id import FeatureId
-from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, Node
 from sae_graphs.late import named
 
 if TYPE_CHECKING:
@@ -58,6 +55,9 @@ if TYPE_CHECKING:
     from sae_graphs.features.neuronpedia.annotate import annotate
     from sae_graphs.graph.combine import union
     from sae_graphs.graph.difference import difference
+    from sae_graphs.graph.feature_id import FeatureId
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.graph.records import Edge, Node
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.pretrained.loading import load, load_model
@@ -91,7 +91,8 @@ __all__ = [
 ]
 
 
-# What needs torch is imported when it is first used: a saved graph opens without it.
+# All else is imported when it is first used: a saved graph opens without torch, a command begins
+# at once.
 def __getattr__(name: str) -> Any:
     return named(name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-STOPPED = 130  # exit status after Ctrl-C
+from sae_graphs.errors import STOPPED
 
 
 def main() -> None:

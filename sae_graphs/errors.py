@@ -5,6 +5,8 @@ Each message is one line: what was given, what was expected, what to do.
 
 from collections.abc import Iterable
 
+STOPPED = 130  # exit status after Ctrl-C
+
 
 class SaeGraphsError(Exception):
     """A user's mistake: the message is one line and complete; the command line exits with 2."""

@@ -56,8 +56,7 @@ def with_settings(
                 raise SaeGraphsError(f"give settings, or {quoted(sorted(chosen))}, not both")
             if chosen:
                 bound.arguments["settings"] = kind(**{**usual, **chosen})
-            if isinstance(bound.arguments.get("model"), str | Path):
-                bound.arguments["model"] = named("load")(bound.arguments["model"])
+            _load_named(bound)
             return function(*bound.args, **bound.kwargs)
 
         return cast(Function, called)
@@ -75,6 +74,25 @@ def checked(function: Function) -> Function:
         return function(*args, **given)
 
     return cast(Function, called)
+
+
+def with_model(function: Function) -> Function:
+    """`checked`, for a function whose `model` is loaded where a name or a folder is given."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def called(*args: Any, **given: Any) -> Any:
+        bound = signature.bind_partial(*args, **spelled(given, signature))
+        _load_named(bound)
+        return function(*bound.args, **bound.kwargs)
+
+    return cast(Function, called)
+
+
+def _load_named(bound: inspect.BoundArguments) -> None:
+    """The model in place of its name, where a name or a folder is given."""
+    if isinstance(bound.arguments.get("model"), str | Path):
+        bound.arguments["model"] = named("load")(bound.arguments["model"])
 
 
 def spelled(

@@ -11,8 +11,12 @@ from typing import Any
 
 # What `sae_graphs` offers beside what it holds at once: a module and a name in it, or a module.
 PUBLIC = {
+    "CausalGraph": "sae_graphs.graph.graph:CausalGraph",
+    "Edge": "sae_graphs.graph.records:Edge",
+    "FeatureId": "sae_graphs.graph.feature_id:FeatureId",
     "InstrumentedModel": "sae_graphs.model.instrument:InstrumentedModel",
     "LanguageModel": "sae_graphs.model.language_model:LanguageModel",
+    "Node": "sae_graphs.graph.records:Node",
     "ValidationReport": "sae_graphs.validation.evidence:ValidationReport",
     "ablate": "sae_graphs.effects.ablate:ablate",
     "annotate": "sae_graphs.features.neuronpedia.annotate:annotate",

@@ -27,9 +27,8 @@ from sae_graphs.cli import (
 )
 from sae_graphs.cli.console import err, out
 from sae_graphs.cli.options import BASICS
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import STOPPED, SaeGraphsError
 
-STOPPED = 130  # exit status after Ctrl-C
 ClickError: type[Any] = typer.BadParameter.__mro__[2]  # the base of every usage error
 
 app = typer.Typer(
@@ -101,7 +100,21 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except Exception as problem:
+        if not _was_stopped(problem):
+            raise
+        err.print("stopped; no half-written file is left")
+        sys.exit(STOPPED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _was_stopped(problem: BaseException | None) -> bool:
+    """Whether Ctrl-C stands behind an error: imports that it ends are told as failed ones."""
+    while problem is not None:
+        if isinstance(problem, KeyboardInterrupt):
+            return True
+        problem = problem.__cause__ or problem.__context__
+    return False
 
 
 def given_words(mistake: Any) -> str:

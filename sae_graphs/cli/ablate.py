@@ -26,10 +26,10 @@ from sae_graphs.cli.options import (
     Source,
     measured,
     output,
+    some_text,
 )
 from sae_graphs.effects.changes import given_changes
 from sae_graphs.effects.outcome import Ablation
-from sae_graphs.errors import SaeGraphsError
 
 
 def ablate(
@@ -69,8 +69,7 @@ def ablate(
     Example: `sae-graphs ablate "Copyright (C" 3.309=0 4.34@3=2.0 5.1=x0.5`
     """
     wanted = given_changes(changes)
-    if not prompt.strip():
-        raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
+    some_text(prompt)
     instrumented = Source(model, saes, device, dtype, memory, sae_pattern).load()
     from sae_graphs.effects.ablate import ablate as ablated
 

@@ -31,6 +31,7 @@ from sae_graphs.cli.options import (
     Steps,
     measured,
     output,
+    some_text,
 )
 from sae_graphs.errors import SaeGraphsError
 
@@ -97,8 +98,7 @@ def compare(
     )
     intervention = intervention or DEFAULT_INTERVENTIONS[settings.select]
     parse_intervention(intervention)  # a mistake is told before anything is loaded
-    if not prompt.strip():
-        raise SaeGraphsError('the prompt is empty; give some text, such as "Copyright (C"')
+    some_text(prompt)
     source = Source(model, saes, device, dtype, memory, sae_pattern, settings.layers)
     compare_and_print(prompt, settings, source, style.value, intervention)
 

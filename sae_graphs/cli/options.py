@@ -306,6 +306,13 @@ Seed = Annotated[int, compute(help="Kept in the record; nothing in a graph is ra
 # -- what was given --------------------------------------------------------------------------------
 
 
+def some_text(prompt: str | None) -> str:
+    """A prompt as it was given; raises `SaeGraphsError` where there is none. Blanks are text."""
+    if not prompt:
+        raise SaeGraphsError('no prompt, or an empty one; give some text, such as "Copyright (C"')
+    return prompt
+
+
 def formats_of(text: str, known: Collection[str]) -> tuple[str, ...]:
     """Formats from a list such as `svg, png`; raises where one is not known, or there is none."""
     wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))

@@ -25,6 +25,7 @@ from sae_graphs.cli.options import (
     compute,
     measured,
     output,
+    some_text,
 )
 from sae_graphs.errors import SaeGraphsError
 
@@ -359,8 +360,8 @@ def _discovered(asked: Asked, part: float, settings: ValidationSettings, source:
 def prompts_given(prompt: Sequence[str] | None, file: Path | None) -> tuple[str, ...]:
     """The prompts of the options and of the file; empty ones raise `SaeGraphsError`."""
     given = tuple(prompt or ())
-    if not all(text.strip() for text in given):
-        raise SaeGraphsError("a prompt is empty; give some text with --prompt")
+    for text in given:
+        some_text(text)
     if file is None:
         return given
     from sae_graphs.pretrained.corpora import prompts_of

@@ -20,7 +20,7 @@ from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.features.reference import references_of
 from sae_graphs.graph.addresses import feature_at, is_address
 from sae_graphs.graph.feature_id import FeatureId
-from sae_graphs.keywords import checked
+from sae_graphs.keywords import with_model
 from sae_graphs.model.answer import Answer, answer_of
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel, with_saes
@@ -28,7 +28,7 @@ from sae_graphs.model.joint import Become, Selected, changing, logits_of, run_ed
 from sae_graphs.model.next_token import Question, scores, top_tokens
 
 
-@checked
+@with_model
 @torch.no_grad()
 def ablate(
     model: InstrumentedModel,
@@ -144,9 +144,9 @@ def _of_layer(
     features = torch.tensor(indices, dtype=torch.int64, device=device)
     means = torch.zeros(len(indices), device=device) if mean is None else mean.to(device)[features]
 
-    def become(features: Tensor, acts: Tensor) -> Tensor:  # [1, T, U]
-        """Features that no row is asked of may be left out: `features` are those that are here."""
-        kept = torch.tensor([column[index] for index in features.tolist()], device=acts.device)
+    def become(here: Tensor, acts: Tensor) -> Tensor:  # [1, T, U]
+        """Features that no row is asked of may be left out: those `here` are not."""
+        kept = torch.tensor([column[index] for index in here.tolist()], device=acts.device)
         number = values[:, kept].to(acts.dtype)
         after = torch.where(is_set[:, kept], number, acts * number)
         usual = torch.where(acts != 0, means[kept].to(acts.dtype), acts)
@@ -186,6 +186,7 @@ def _outcome(
         score_after=float(answer.score(logits)),
         kl=float(scores(question, logits[None]).kl[0]),
         next_tokens=tuple(tokens),
+        token_ids=clean.token_ids,
         contrast=None if other is None else model.token_string(other),
         warnings=tuple(
             f"{change.feature} is silent at {_place_words(change.feature, read)}: "

@@ -6,6 +6,7 @@ positions that are read.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -101,12 +102,14 @@ def places_of(clean: CleanRun, settings: GraphSettings) -> Places:
 
 def read_at(read: int, n_tokens: int) -> int:
     """A position counted from the start; raises `SaeGraphsError` where it is outside the prompt."""
+    if isinstance(read, bool) or not hasattr(read, "__index__"):
+        raise SaeGraphsError(f"read is {read!r:.40}; expected a whole number, the token's place")
     if not -n_tokens <= read < n_tokens:
         raise SaeGraphsError(
             f"read position {read} is outside the prompt of {n_tokens} tokens; expected "
             f"0 to {n_tokens - 1}, or negative from the end"
         )
-    return read % n_tokens
+    return operator.index(read) % n_tokens
 
 
 def ablations_of(

@@ -36,7 +36,9 @@ class Change:
         """The change as it is given: `0`, `x0.5`, `mean`."""
         if self.kind == "mean":
             return self.kind
-        return f"{'x' if self.kind == 'scale' else ''}{self.value:g}"
+        short = f"{self.value:g}"
+        exact = short if float(short) == self.value else repr(self.value)
+        return f"{'x' if self.kind == 'scale' else ''}{exact}"
 
     @property
     def takes_away(self) -> bool:
@@ -83,8 +85,8 @@ def _change(feature: FeatureId, value: object) -> Change:
     if isinstance(said, str) and said[:1] in ("x", "\N{MULTIPLICATION SIGN}"):
         kind, said = "scale", said[1:]
     try:
-        number = math.nan if isinstance(said, bool) else float(said)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(said, bool | bytes) else float(said)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise SaeGraphsError(f"{feature} cannot become {value!r:.40}; expected {_EXPECTED}")

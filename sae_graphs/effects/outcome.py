@@ -52,6 +52,7 @@ class Ablation:
     next_tokens: tuple[NextToken, ...]
     contrast: str | None = None
     warnings: tuple[str, ...] = ()
+    token_ids: tuple[int, ...] = ()
 
     @property
     def change(self) -> float:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
 
 LENGTH = 128  # tokens of a row, BOS included
@@ -46,6 +47,10 @@ class TokenRows:
         place: Place | None = None,
     ) -> None:
         place = place or Place()
+        if model.tokenizer is None:
+            raise SaeGraphsError(
+                f"{model.name} has no tokenizer to read text with; give it one, model.tokenizer"
+            )
         bos = model.tokenizer.bos_token_id
         self._head = [bos] if model.stack.prepend_bos and bos is not None else []
         self.length = min(length, int(model.model.cfg.n_ctx))

@@ -1,26 +1,17 @@
-"""What a graph answers: edges that meet conditions, parts of it, and itself in a few lines."""
+"""What a graph is asked for: edges that meet conditions, and parts of it."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from numbers import Real
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.feature_id import ANSWER, FeatureId
-from sae_graphs.graph.names import (
-    counted_nodes,
-    coverage_sentence,
-    name_of,
-    score_sentence,
-    signed_percent,
-    standing_words,
-)
-from sae_graphs.graph.paths import strongest_paths
 from sae_graphs.graph.records import Edge, GraphParts, Node, RunRecord
-from sae_graphs.text import token, visible
-from sae_graphs.words import counted, probability_words
+from sae_graphs.text import token
 
-TOLD = 5  # features or edges that a summary names
 SIGNS = {True: ("supports", "opposes"), False: ("promotes", "suppresses")}  # of an answer graph?
 
 One = str | int
@@ -100,6 +91,8 @@ def filtered(
 ) -> GraphParts:
     """The nodes and edges that meet every condition; see `CausalGraph.filter`."""
     of_answer = graph.run.answer is not None
+    if not isinstance(min_abs_effect, Real) or not min_abs_effect >= 0:
+        raise SaeGraphsError(f"min_abs_effect is {min_abs_effect!r:.40}; expected 0 or more")
     if sign not in (None, *SIGNS[of_answer]):
         raise SaeGraphsError(f"sign {sign!r}; expected {' or '.join(SIGNS[of_answer])}")
     wanted = _layers(graph.run, layers)
@@ -140,9 +133,10 @@ def _layers(run: RunRecord, layers: One | Sequence[One] | None) -> set[str] | No
     if layers is None:
         return None
     wanted = {str(layer) for layer in _listed(layers)}
-    if unknown := sorted(wanted - run.depths.keys()):
+    held = [layer.label for layer in run.layers]
+    if unknown := sorted(wanted - set(held)):
         raise UnknownFeatureError(
-            f"no SAE layer {quoted(unknown)} in this graph; it has {quoted(run.depths, 20)}"
+            f"no SAE layer {quoted(unknown)} in this graph; it has {quoted(held, 20)}"
         )
     return wanted
 
@@ -156,13 +150,14 @@ def _places(graph: GraphParts, tokens: One | Sequence[One]) -> set[int]:
         )
     found: set[int] = set()
     for given in _listed(tokens):
-        if isinstance(given, int) and -len(run.tokens) <= given < len(run.tokens):
-            found.add(given % len(run.tokens))
+        place = None if isinstance(given, str | bool) else _whole(given)
+        if place is not None and -len(run.tokens) <= place < len(run.tokens):
+            found.add(place % len(run.tokens))
             continue
         alike = {
             place
             for place, text in enumerate(run.tokens)
-            if given in (text, text.strip(), token(text))
+            if isinstance(given, str) and given in (text, text.strip(), token(text))
         }
         if not alike:
             raise SaeGraphsError(
@@ -174,65 +169,14 @@ def _places(graph: GraphParts, tokens: One | Sequence[One]) -> set[int]:
 
 
 def _listed(given: One | Sequence[One]) -> Iterable[One]:
-    return [given] if isinstance(given, str | int) else given
+    """What is given, one or several."""
+    alone = isinstance(given, str | bytes) or not isinstance(given, Iterable)
+    return [given] if alone else given  # type: ignore[list-item,return-value]  # as just seen
 
 
-# -- in a few lines --------------------------------------------------------------------------------
-
-
-def summary(graph: GraphParts) -> str:
-    """What was asked, what is in the graph, its strongest parts, how much they account for."""
-    lines = _of_answer(graph) if graph.run.answer is not None else _of_effects(graph)
-    lines += [f"warning: {visible(warning, space=' ')}" for warning in graph.run.warnings]
-    return "\n".join(lines)
-
-
-def _of_answer(graph: GraphParts) -> list[str]:
-    run = graph.run
-    effects = [it for it in graph.nodes if it.feature.is_feature and it.effect_on_answer]
-    effects.sort(key=lambda node: -abs(node.effect_on_answer or 0.0))
-    told = [f"{_name(run, node)} {standing_words(node)}" for node in effects[:TOLD]]
-    return [
-        f"What {token(run.outputs[0].token)} hangs on after {_prompt(run)}: {score_sentence(run)}.",
-        f"{counted_nodes(graph.nodes)}, {counted(len(graph.edges), 'edge')}.",
-        f"Strongest, in nats: {'; '.join(told) or 'none'}.",
-        f"{coverage_sentence(run.answer.coverage if run.answer else None)}.",
-        *_strongest_path(graph),
-    ]
-
-
-def _of_effects(graph: GraphParts) -> list[str]:
-    run = graph.run
-    follows = "".join(
-        f", followed by {token(text)} ({probability_words(share)})"
-        for text, share in run.next_tokens[:1]
-    )
-    told = [_edge_words(edge) for edge in graph.edges[:TOLD]]
-    return [
-        f"The strongest effects of each layer on the next after {_prompt(run)}{follows}.",
-        f"{counted_nodes(graph.nodes)}, {counted(len(graph.edges), 'edge')}: "
-        f"{signed_percent(run.kept_share)} of the total |effect|.",
-        f"Strongest: {'; '.join(told) or 'none'}.",
-        *_strongest_path(graph),
-    ]
-
-
-def _strongest_path(graph: GraphParts) -> list[str]:
-    narrowest = graph.run.answer is not None
-    found = strongest_paths(graph.edges, limit=1, narrowest=narrowest)
-    return [f"Strongest path: {' -> '.join(map(str, path.features))}." for path in found]
-
-
-def _edge_words(edge: Edge) -> str:
-    return f"{edge.source} {edge.sign} {edge.target} ({edge.effect:+.4g})"
-
-
-def _name(run: RunRecord, node: Node) -> str:
-    """A node's name, and its token or what it means."""
-    if node.feature.position is None:
-        return node.label if node.feature.is_feature else name_of(run, node.feature)
-    return f"{node.feature} ({token(run.tokens[node.feature.position])})"
-
-
-def _prompt(run: RunRecord) -> str:
-    return f'"{visible(run.prompt, space=" ")}"'
+def _whole(given: object) -> int | None:
+    """A whole number, of any library; None for what is none."""
+    try:
+        return operator.index(given)  # type: ignore[arg-type]  # that is what is asked
+    except TypeError:
+        return None

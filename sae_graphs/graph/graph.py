@@ -26,6 +26,7 @@ from sae_graphs.graph.node_link import load, to_bytes, to_networkx
 from sae_graphs.graph.paths import FeaturePath, strongest_paths
 from sae_graphs.graph.positions import summed
 from sae_graphs.graph.records import Edge, GraphParts, Node, RunRecord, Sign
+from sae_graphs.graph.summary import summary
 from sae_graphs.late import view
 from sae_graphs.runs import GRAPH
 
@@ -137,7 +138,7 @@ class CausalGraph:
         >>> print(graph.summary().splitlines()[1])
         7 features, 6 edges: 40% of the total |effect|.
         """
-        return asking.summary(self.parts)
+        return summary(self.parts)
 
     def _named(self, feature: str | FeatureId) -> FeatureId:
         """A feature by its name, or by its address on Neuronpedia."""
@@ -299,7 +300,8 @@ class CausalGraph:
         >>> graph.subgraph(["0.1", "1.1", "2.10600"]).edges[0].target
         FeatureId(layer='1', index=1, position=None)
         """
-        given = [features] if isinstance(features, str | FeatureId) else list(features)
+        alone = isinstance(features, str | FeatureId) or not isinstance(features, Iterable)
+        given: list[str | FeatureId] = [features] if alone else list(features)  # type: ignore[list-item,arg-type]
         wanted = {found for feature in given for found in self.at_positions(feature)}
         return CausalGraph(*numbered(*asking.among(self.parts, wanted), alone=True))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.model.head import Head
 from sae_graphs.model.memory import MemoryPlan
-from sae_graphs.model.plain import Compared, compare_with_plain, forward, own_failure
+from sae_graphs.model.plain import Compared, compare_with_plain, forward
 from sae_graphs.model.recording import entering, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where, reached_rows
@@ -102,6 +102,8 @@ class LanguageModel:
             raise SaeGraphsError(f"the prompt is {prompt!r}; give some text")
         if self.tokenizer is None:
             raise SaeGraphsError(f"{self.name} has no tokenizer; give it one, model.tokenizer")
+        if not isinstance(prepend_bos, bool | None):
+            raise SaeGraphsError(f"prepend_bos is {prepend_bos!r:.40}; expected True or False")
         text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not prompt or not ids:
@@ -270,6 +272,10 @@ class LanguageModel:
     def _ids(self, given: Sequence[int]) -> tuple[int, ...]:
         """Token ids as given, checked."""
         try:
+            if isinstance(given, bytes | bytearray | Set) or any(
+                isinstance(token_id, bool) for token_id in given
+            ):
+                raise TypeError  # numbers of another kind, or in no order
             ids = tuple(operator.index(token_id) for token_id in given)
         except TypeError:
             raise SaeGraphsError(
@@ -367,8 +373,12 @@ class LanguageModel:
             )
         except SaeGraphsError:
             raise
-        except Exception as problem:  # of the model's own parts, called one by one
-            raise own_failure(self.name, run.logits.dtype, problem) from problem
+        except Exception as problem:  # of the model's parts, called one by one
+            raise SaeGraphsError(
+                f"{self.name} runs, but its blocks cannot be run again one by one: "
+                f"{type(problem).__name__}, {' '.join(str(problem).split())[:200]}; choose another "
+                "model"
+            ) from problem
         if not same(logits, run.logits):
             raise SaeGraphsError(
                 f"{self.name} cannot be measured: {self.head.misses(logits, run.logits)}"

@@ -116,6 +116,11 @@ def token_id(model: LanguageModel, text: str) -> int:
 
     Raises `SaeGraphsError` where no token is shown so, and where `#276` could be two.
     """
+    if not isinstance(text, str):
+        raise SaeGraphsError(
+            f"the token is {text!r:.40}; expected its text, such as ' Paris', or its id, such as "
+            "'#276'"
+        )
     known = model.vocabulary
     given = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     by_text, by_id = known.with_text(given), known.with_id(given)

@@ -21,6 +21,12 @@ UNFOLDED = {
     "covariance_whitening": "fold_activation_whitening",
 }
 FACTOR = "scaling_factor"  # of a finetuned SAE: one number a feature, which sae-lens 6 leaves out
+ACTIVATION_KEYS = ("activation_fn", "activation_fn_str", "activation")
+_FINETUNED = (
+    f"was finetuned with a factor for each feature ({FACTOR}), which sae-lens no longer applies; "
+    "multiply each row of W_dec by its factor, leave the factors out, set "
+    "finetuning_scaling_factor to false, and save the SAE again"
+)
 CHECKED_VALUES = 2**20  # at once, so that the check takes next to no memory
 
 
@@ -36,11 +42,7 @@ def ready(load: Callable[[], SAE[Any]], name: str, *, remedy: str = REMEDY) -> S
             sae = load()
     except Exception as problem:  # of many kinds
         if FACTOR in str(problem):
-            raise SAELoadError(
-                f"{name} was finetuned with a factor for each feature ({FACTOR}), which sae-lens "
-                "no longer applies; multiply each row of W_dec by its factor, leave the factors "
-                "out, set finetuning_scaling_factor to false, and save the SAE again"
-            ) from problem
+            raise SAELoadError(f"{name} {_FINETUNED}") from problem
         raise SAELoadError(
             f"{name} cannot be loaded ({first_line(problem)}); {remedy}"
         ) from problem
@@ -65,7 +67,9 @@ def check_activation(cfg: Mapping[str, Any], name: str) -> None:
     that sae-lens would not apply: it goes by the architecture alone, and says nothing.
     """
     architecture = str(cfg.get("architecture") or "standard")
-    declared = cfg.get("activation_fn") or cfg.get("activation_fn_str")
+    places = [cfg, *(it for it in (cfg.get("metadata"),) if isinstance(it, Mapping))]
+    words = (place.get(name) for place in places for name in ACTIVATION_KEYS)
+    declared = next((word for word in words if word), None)
     if declared in (None, "relu", architecture):  # ReLU stood beside any architecture
         return
     kwargs = cfg.get("activation_fn_kwargs")
@@ -82,13 +86,17 @@ def check_activation(cfg: Mapping[str, Any], name: str) -> None:
 
 
 def check_declared(file: Path, name: str) -> None:
-    """Raise where the configuration in a file names an activation that would not be applied."""
+    """Raise where the configuration in a file names what would not be applied: an activation, or
+    factors of a finetuned SAE.
+    """
     try:
         cfg = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return  # loading it says what is wrong
     if isinstance(cfg, dict):
         check_activation(cfg, name)
+        if cfg.get("finetuning_scaling_factor"):
+            raise SAELoadError(f"{name} {_FINETUNED}")
 
 
 def check_finite(sae: SAE[Any], name: str) -> None:

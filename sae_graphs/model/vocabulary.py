@@ -1,6 +1,7 @@
 """`Vocabulary`: what each token is shown as, and the token that is shown so.
 
-No two tokens are shown alike. A byte that is no character by itself is shown as `<0xC3>`, a token
+No two tokens are shown alike: one that was added to the vocabulary and looks like another is shown
+as its id. A byte that is no character by itself is shown as `<0xC3>`, a token
 that the tokenizer does not know, or one of a model that has none, as `#50300`.
 """
 
@@ -15,6 +16,7 @@ from sae_graphs.text import bytes_shown, token, visible
 
 BYTE = "�"  # what a decoder makes of a byte that is no character
 SPACE_PIECE = "▁"  # the space of sentencepiece
+END_PIECE = "</w>"  # the end of a word, where pieces of words have none
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _ID = re.compile(r"#([0-9]{1,9})")
 
@@ -50,6 +52,11 @@ class Vocabulary:
             return bytes_shown(piece)
         if piece.startswith(SPACE_PIECE):
             return piece.replace(SPACE_PIECE, " ")
+        if token_id in self._added:  # these stand for themselves, whatever a decoder makes of them
+            taken = _ID.fullmatch(piece) or self._is_taken(piece, token_id)
+            return f"#{token_id}" if taken else piece
+        if piece.endswith(END_PIECE):
+            return piece.removesuffix(END_PIECE) + " "
         text = self._decoded(token_id)
         if _BYTE_PIECE.fullmatch(piece) and text != piece:
             alone = len(text) == 1 and text != BYTE and not self._has_piece_for(text)
@@ -58,6 +65,18 @@ class Vocabulary:
             data = _byte_level(piece)
             return piece if data is None else bytes_shown(data)
         return text or piece
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        """Tokens that were added to the vocabulary and may look like those that are in it."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", None) or {}
+        return frozenset(int(token_id) for token_id in added)
+
+    def _is_taken(self, text: str, token_id: int) -> bool:
+        """Whether a token that was not added is shown as a text, too."""
+        alike = [*self._pieces_of(text), self.with_bytes(text)]
+        others = {each for each in alike if each is not None} - self._added - {token_id}
+        return any(self.shown(each) == text for each in others)
 
     def _piece(self, token_id: int) -> str | bytes | None:
         """The token as the vocabulary holds it; None where it does not."""
@@ -105,7 +124,9 @@ class Vocabulary:
             pieces.insert(0, f"<0x{data[0]:02X}>")
         for piece in pieces:
             token_id = self._id_of_piece(piece)
-            if token_id is not None and self._stands_for(token_id, data):
+            if token_id is None or token_id in self._added:  # text, whatever it looks like
+                continue
+            if self._stands_for(token_id, data):
                 return token_id
         return None
 
@@ -128,6 +149,10 @@ class Vocabulary:
         read = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if len(read) == 1:
             yield int(read[0])
+        yield from self._pieces_of(text)
+
+    def _pieces_of(self, text: str) -> Iterator[int]:
+        """Tokens whose pieces spell a text in one of the ways that there are."""
         spelled = "".join(_LETTERS[byte] for byte in text.encode("utf-8", "replace"))
         for piece in dict.fromkeys((text, text.replace(" ", SPACE_PIECE), spelled)):
             token_id = self._id_of_piece(piece)

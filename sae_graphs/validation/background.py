@@ -55,6 +55,11 @@ class Texts:
 
         Without `prepend_bos` the SAEs' metadata decides whether pieces begin with BOS.
         """
+        if model.tokenizer is None:
+            raise SaeGraphsError(
+                f"{model.name} has no tokenizer to read other text with; give it one, "
+                "model.tokenizer, or validate with quick=True"
+            )
         ids: list[int] = []
         for text in texts:
             ids += model.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
 from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.keywords import with_model
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.joint import (
     Ran,
@@ -41,6 +42,7 @@ WIDER = 10.0  # how many times wider the second curve is
 Response = Callable[[Ran], Tensor]  # one number for each copy, [B]
 
 
+@with_model
 def response_curve(
     model: InstrumentedModel,
     prompt: str | Sequence[int],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,4 +30,19 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as caught:
         cuda.main(device="cuda", out=Path("nowhere.json"), tiny=True)
     assert caught.value.exit_code == 2
-    assert "torch sees no CUDA here; give --device cpu" in capsys.readouterr().err
+    assert "give --device cpu" in capsys.readouterr().err
+
+
+def test_a_step_that_fails_is_told_and_the_others_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> dict[str, Any]:
+        raise RuntimeError("no kernel")
+
+    steps = [("first", fails), ("second", lambda: {"seconds": 1.0})]
+    monkeypatch.setattr(cuda, "steps_of", lambda device, *, tiny: steps)
+    with pytest.raises(typer.Exit) as caught:
+        cuda.main(device="cpu", out=tmp_path / "found.json", tiny=True)
+    found = json.loads((tmp_path / "found.json").read_text())["steps"]
+    assert caught.value.exit_code == 1
+    assert found == {"first": {"failed": "RuntimeError: no kernel"}, "second": {"seconds": 1.0}}

@@ -293,23 +293,40 @@ def test_ctrl_c_writes_nothing_and_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_while_the_commands_are_still_imported() -> None:
-    """As it is in the first instant, before anything of ours could answer it."""
-    code = """
+BEGUN, NOT_BEGUN = "stopped; no half-written file is left\n", "stopped; nothing was begun\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "raised", "told"),
+    [
+        ("typer", "KeyboardInterrupt", NOT_BEGUN),
+        ("networkx", "KeyboardInterrupt", NOT_BEGUN),
+        ("torch", "KeyboardInterrupt", BEGUN),
+        ("torch", "ModuleNotFoundError('lost') from KeyboardInterrupt()", BEGUN),
+    ],
+)
+def test_ctrl_c_while_modules_are_still_imported(
+    module: str, raised: str, told: str, tmp_path: Path
+) -> None:
+    """As it is in the first instants, before anything of ours could answer it."""
+    code = f"""
 import sys
 
 class Interrupts:
     def find_spec(self, name, *rest):
-        if name == "typer":
-            raise KeyboardInterrupt
+        if name == {module!r}:
+            raise {raised}
 
 sys.meta_path.insert(0, Interrupts())
+sys.argv = ["sae-graphs", "graph", "Copyright (C"]
 from sae_graphs.__main__ import main
 main()
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (found.returncode, found.stdout) == (130, "")
-    assert found.stderr == "stopped; nothing was begun\n"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (found.returncode, found.stderr) == (130, told)
+    assert not list(tmp_path.iterdir())
 
 
 def test_prompt_longer_than_the_context(run: Commands) -> None:

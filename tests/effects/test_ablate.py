@@ -197,6 +197,32 @@ def test_where_nothing_can_be_changed(demo: sg.InstrumentedModel) -> None:
         sg.ablate(demo, "Copyright (C", {"3.309": 0}, read=7)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"target": 276}, "the token is 276; expected its text, such as ' Paris', or its id"),
+        ({"read": "a"}, "read is 'a'; expected a whole number"),
+        ({"read": 1.0}, "read is 1.0; expected a whole number"),
+        ({"read": True}, "read is True; expected a whole number"),
+        ({"prepend_bos": "x"}, "prepend_bos is 'x'; expected True or False"),
+        ({"progress": True}, "no option 'progress'"),
+    ],
+)
+def test_options_that_are_none_are_one_line(
+    demo: sg.InstrumentedModel, options: Any, words: str
+) -> None:
+    with pytest.raises(SaeGraphsError, match=words):
+        sg.ablate(demo, "Copyright (C", {"3.309": 0}, **options)
+
+
+def test_names_and_blanks(demo: sg.InstrumentedModel) -> None:
+    named: Any = "demo"
+    assert sg.ablate(named, "   ", {"3.309": 1}) == sg.ablate(demo, "   ", {"3.309": 1})
+    exact = sg.ablate(demo, "Copyright (C", {"3.309": 1234567.891})
+    assert "3.309=1234567.891" in repr(exact)
+    assert exact.to_json()["token_ids"] == list(demo.tokenize("Copyright (C"))
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 
@@ -224,6 +250,7 @@ def test_the_command(run: Commands) -> None:
         (["3.309="], "3.309 cannot become ''"),
         (["3.309=0", "3.309=1"], "3.309 is given twice"),
         (["x=0"], "not a feature: 'x'"),
+        ([f"3.309={10**400}"], "3.309 cannot become"),
         (["3.309=0", "--target", "no such"], "is 4 tokens of demo"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError
@@ -125,6 +127,33 @@ def test_filters_of_an_answer() -> None:
         graph.filter(tokens="nowhere")
     with pytest.raises(SaeGraphsError, match="sign 'promotes'; expected supports or opposes"):
         graph.filter(sign="promotes")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"tokens": True}, "no token True in this prompt"),
+        ({"tokens": 1.5}, "no token 1.5 in this prompt"),
+        ({"min_abs_effect": float("nan")}, "min_abs_effect is nan; expected 0 or more"),
+        ({"min_abs_effect": "2"}, "min_abs_effect is '2'"),
+        ({"layers": "answer"}, "no SAE layer answer in this graph; it has 0, 1, 2, 3"),
+        ({"layers": 2.5}, "no SAE layer 2.5 in this graph"),
+    ],
+)
+def test_filters_that_are_none_are_one_line(wanted: Any, words: str) -> None:
+    with pytest.raises(SaeGraphsError, match=words):
+        answer_graph().filter(**wanted)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    graph = answer_graph()
+    assert graph.filter(layers=np.int64(1)) == graph.filter(layers=1)  # type: ignore[arg-type]
+    wanted: Any = [np.int64(1), np.float32(0.5)]
+    assert graph.filter(tokens=wanted[:1], min_abs_effect=wanted[1]) == graph.filter(
+        tokens=1, min_abs_effect=0.5
+    )
+    with pytest.raises(SaeGraphsError, match="not a feature: 5"):
+        graph.subgraph(5)  # type: ignore[arg-type]
 
 
 def test_summaries_say_how_much_is_in_it() -> None:

@@ -14,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError, SAELoadError
+from sae_graphs.model import language_model
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.plain import heard_again, plain_of, require_same, require_same_answers
 from tests.conftest import BridgeOf
@@ -66,6 +67,38 @@ def test_a_model_without_a_tokenizer_runs_ids() -> None:
     assert model.prepend_bos is False
     with pytest.raises(SaeGraphsError, match="has no tokenizer"):
         model.run("text")
+
+
+def test_without_a_tokenizer_what_reads_text_says_so(bridge_of: BridgeOf) -> None:
+    saes = random_stack(bridge_of("gpt2", "float64"), STACKS["post"], ["standard"])
+    model = InstrumentedModel(hooked(), saes)
+    found = sg.causal_graph(model, IDS, settings=effect_settings())
+    assert found.edges and sg.validate(model, found, controls=5, paths=1, quick=True).units
+    for made in (
+        lambda: sg.causal_graph(model, IDS),
+        lambda: sg.compare_methods(model, IDS),
+        lambda: sg.ablate(model, IDS, {"0.1": "mean"}),
+        lambda: sg.validate(model, found, controls=5, paths=1),
+    ):
+        with pytest.raises(SaeGraphsError, match=r"has no tokenizer .*; give it one"):
+            made()
+
+
+@pytest.mark.parametrize("wrong", [b"Copyright", {1, 2}, [True, False], 7, [1.5]])
+def test_a_prompt_that_is_none_is_one_line(wrong: Any) -> None:
+    with pytest.raises(SaeGraphsError, match=r"the prompt is .*; give some text, or token ids"):
+        sg.LanguageModel(hooked(tokenizer=tokenizer())).run(wrong)
+
+
+def test_blocks_that_cannot_be_run_again_are_not_the_models_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*given: object) -> None:
+        raise AttributeError("'Recorder' has no state")
+
+    monkeypatch.setattr(language_model, "check_replay", fails)
+    with pytest.raises(SaeGraphsError, match=r"runs, but its blocks cannot be run again .*'Record"):
+        sg.LanguageModel(hooked(tokenizer=tokenizer())).run(PROMPT)
 
 
 def test_what_holds_no_plain_model_is_said_to_be_unchecked(bridge_of: BridgeOf) -> None:

@@ -319,16 +319,21 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "fold_activation_whitening",
     ),
     "no hook": (lambda f: configure(f, metadata={}), "not on the residual stream"),
+    "said to be finetuned": (
+        lambda f: configure(f, finetuning_scaling_factor=True),
+        "finetuned with a factor for each feature",
+    ),
     "finetuned": (finetune, "finetuned with a factor for each feature .* multiply each row"),
 }
 # Activations that sae-lens takes for ReLU without a word, in its old and its new spelling.
 OTHERWISE = ["tanh-relu", "gelu", "leaky-relu", "identity", "jumprelu", "topk"]
 
 
-@pytest.mark.parametrize("key", ["activation_fn", "activation_fn_str"])
+@pytest.mark.parametrize("key", ["activation_fn", "activation_fn_str", "activation", "metadata"])
 @pytest.mark.parametrize("activation", OTHERWISE)
 def test_an_activation_that_would_not_be_applied(folder: Path, activation: str, key: str) -> None:
-    configure(folder, architecture="standard", **{key: activation})
+    declared = {"activation_fn": activation} if key == "metadata" else activation
+    configure(folder, architecture="standard", **{key: declared})
     with pytest.raises(SAELoadError, match=f"declares the activation '{activation}'") as caught:
         load_stack(folder)
     one_line(caught)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import sae_graphs as sg
@@ -58,12 +59,40 @@ def wordpiece() -> PreTrainedTokenizerFast:
     return fast(tokenizer)
 
 
+@cache
+def with_added() -> PreTrainedTokenizerFast:
+    """GPT-2's kind, with tokens added that look like others, and like a byte."""
+    added = deepcopy(tiny_models.tokenizer())
+    same = [" the", "<0xC3>", "#5", " new"]
+    added.add_tokens([AddedToken(text, normalized=False) for text in same])
+    return added
+
+
+@cache
+def ends_of_words() -> PreTrainedTokenizerFast:
+    """GPT-1's kind: pieces that end a word say so."""
+    pieces = ["<unk>", "a", "a</w>", "b", "b</w>", "ab</w>"]
+    tokenizer = Tokenizer(
+        models.BPE(
+            {piece: number for number, piece in enumerate(pieces)},
+            [("a", "b</w>")],
+            unk_token="<unk>",
+            end_of_word_suffix="</w>",
+        )
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    return fast(tokenizer)
+
+
 KINDS: dict[str, Callable[[], Any]] = {
     "byte level": tiny_models.tokenizer,
     "metaspace, first": lambda: sentencepiece("first"),
     "metaspace, always": lambda: sentencepiece("always"),
     "metaspace, never": lambda: sentencepiece("never"),
     "word pieces": wordpiece,
+    "with added tokens": with_added,
+    "ends of words": ends_of_words,
 }
 
 

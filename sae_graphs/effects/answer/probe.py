@@ -111,6 +111,7 @@ class Probe:
     table: Table
     changes: dict[Spot, Changes] = field(default_factory=dict)
     direct: dict[Spot, float] = field(default_factory=dict)
+    _places: dict[Spot, dict[tuple[int, int], Change]] = field(default_factory=dict)
     _flows: dict[tuple[Spot, Spot], float] = field(default_factory=dict)
 
     def look(self, spots: Iterable[Spot]) -> None:
@@ -142,13 +143,17 @@ class Probe:
 
     def change(self, source: Spot, target: Spot) -> Change:
         """What the source's ablation makes of the target's activation."""
-        found = self.changes[source]
-        at = (found.features == target.feature) & (found.positions == target.position)
-        rows = at.nonzero()
-        if not len(rows):
+        if source not in self._places:
+            columns = (column.tolist() for column in self.changes[source])
+            self._places[source] = {
+                (feature, position): Change(before, after)
+                for position, feature, before, after in zip(*columns, strict=True)
+            }
+        found = self._places[source].get((target.feature, target.position))
+        if found is None:
             clean = self.table.activation(target)
-            return Change(clean, clean)
-        return Change(float(found.before[rows[0, 0]]), float(found.after[rows[0, 0]]))
+            found = Change(clean, clean)
+        return found
 
     def flows(self, pairs: Sequence[tuple[Spot, Spot]]) -> list[float]:
         """What each source does to the answer through the target alone, in nats."""
