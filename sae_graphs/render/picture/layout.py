@@ -175,9 +175,7 @@ def _by_token(graph: CausalGraph, heights: Mapping[FeatureId, float], width: flo
         LayerLine(
             reports.get(label),
             number,
-            Box(
-                MARGIN + SIDE_GAP / 2, top - found.rows[at] - NAMES / 4, NAMES - SIDE_GAP, NAMES / 2
-            ),
+            name._replace(y=top - found.rows[at] - NAMES / 4),
             label,
         )
         for label, at in rows.items()

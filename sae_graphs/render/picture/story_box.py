@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sae_graphs.graph.meaning import Meaning, meaning_of
-from sae_graphs.graph.names import largest_activation, opposes, output_words
+from sae_graphs.graph.names import does_words, largest_activation, opposes, output_words
 from sae_graphs.graph.records import Node, RunRecord
 from sae_graphs.render.marks import CHECK
 from sae_graphs.render.picture.markup import at_own_size, cell, font, in_label, row, table, words
@@ -131,13 +131,10 @@ def _plain(text: str, *, bold: bool = False, colour: str = INK) -> str:
 
 def _effect(node: Node, weight: Weight) -> str:
     """What it does to the answer, in words."""
-    effect = node.effect_on_answer or 0.0
-    does = "opposes" if opposes(node) else "supports"
-    told = f"{does} by {plain(abs(effect))} nats"
-    if node.relay:
-        told = f"relay, {plain(-effect)} nats"
-    colour = SOFT if node.relay else effect_colour(effect)
-    return row(cell(words(told, size=WORDS, colour=colour, bold=weight.full), align="LEFT"))
+    colour = SOFT if node.relay else effect_colour(node.effect_on_answer or 0.0)
+    return row(
+        cell(words(does_words(node), size=WORDS, colour=colour, bold=weight.full), align="LEFT")
+    )
 
 
 def _bar(node: Node, weight: Weight) -> str:
