@@ -301,14 +301,14 @@ def _next_tokens(run: RunRecord) -> str:
     return table(*rows, cellspacing=3, align="LEFT")
 
 
-def warnings_panel(texts: Sequence[str]) -> str:
-    """One panel, as wide as the header, that cannot be overlooked."""
+def warnings_panel(texts: Sequence[str], columns: int = WARNING_COLUMNS) -> str:
+    """One panel, about as wide as the header, that cannot be overlooked."""
     sign = words("⚠  ", size=14, colour=ALARM_LINE)
     entries = [
         row(
             cell(sign, valign="TOP"),
             cell(
-                wrapped(shortened(text, 400), WARNING_COLUMNS, size=11, colour=INK, bold=True),
+                wrapped(shortened(text, 400), columns, size=11, colour=INK, bold=True),
                 align="LEFT",
             ),
         )

@@ -44,6 +44,7 @@ ASIDE = 170.0  # of the next tokens, at the right
 LETTER = 0.56  # of the type's size, a letter's width, in a sentence
 PROMPT_LINES = 4
 NEXT, BAR_POINTS = 4, 56
+WARNING_COLUMNS = 90
 
 
 def story_header(
@@ -68,7 +69,7 @@ def story_header(
         cell(at_own_size(about), align="LEFT", width=room),
         cell(at_own_size(_next_tokens(graph)), width=ASIDE),
     )
-    warned = [row(cell(warnings_panel(run.warnings), colspan=2))] if run.warnings else []
+    warned = [row(cell(warnings_panel(run.warnings, WARNING_COLUMNS), colspan=2))] if run.warnings else []
     told = below(annotations, WIDTH)
     said = [row(cell(told, colspan=2, align="LEFT"))] if told else []
     return font(table(*warned, columns, *said, cellpadding=3), colour=INK)
