@@ -12,7 +12,8 @@ from tests.support.graphs import example
 MODULES = (
     "graph.graph",
     "graph.paths",
-    "graph.records",
+    "graph.feature_id",
+    "effects.changes",
     "render.pictures",
     "graph.names",
     "late",

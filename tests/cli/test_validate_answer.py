@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_what_is_done_to_go_on_from(
 
 
 MISTAKES = {
-    "an empty prompt": (["--prompt", " "], "a prompt is empty"),
+    "an empty prompt": (["--prompt", ""], "no prompt, or an empty one"),
     "a curve": (["--curve", "0.1 > 1.2"], "no use for a curve"),
     "other text": (["--text", "text.txt"], "no use for a text"),
     "no such kind": (["--intervention", "half"], "expected zero, mean"),

@@ -226,7 +226,7 @@ def test_compare_as_json(commands: Commands) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["  "], "the prompt is empty"),
+        ([""], "no prompt, or an empty one"),
         (["a", "--steps", "0"], "steps is 0; expected a whole number of at least 1"),
         (["a", "--layers", "7"], "layers '7'; expected first:last"),
         (["a", "--format", "csv"], "csv"),
