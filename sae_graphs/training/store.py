@@ -59,15 +59,19 @@ class Store:
         return [_mapped(file, self.hook_name) for file in self.files]
 
     @cached_property
-    def _norms(self) -> list[NDArray[np.float32]]:
-        return [_mapped(file, f"{self.hook_name}.norm") for file in self.files]
-
-    @cached_property
     def _kept(self) -> NDArray[np.int64]:
         """The numbers of the positions that are trained on, as if the files were one. `[N]`"""
-        norms = np.concatenate([np.asarray(some) for some in self._norms])
-        kept: NDArray[np.int64] = np.flatnonzero(norms <= self.outlier * np.median(norms))
+        kept: NDArray[np.int64] = np.flatnonzero(self._all_norms <= self.limit)
         return kept
+
+    @cached_property
+    def _all_norms(self) -> NDArray[np.float32]:
+        return np.concatenate([_mapped(file, f"{self.hook_name}.norm") for file in self.files])
+
+    @cached_property
+    def limit(self) -> float:
+        """The norm above which a position is an outlier."""
+        return self.outlier * float(np.median(self._all_norms))
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -94,8 +98,7 @@ class Store:
     @cached_property
     def mean_norm(self) -> float:
         """Their mean norm."""
-        norms = np.concatenate([np.asarray(some) for some in self._norms])
-        return float(norms[self._kept].astype(np.float64).mean())
+        return float(self._all_norms[self._kept].astype(np.float64).mean())
 
     def at(self, numbers: Tensor) -> Tensor:
         """The stream at some positions, `[n, D]`, in float32, in the order they are given."""
