@@ -17,7 +17,7 @@ from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.pretrained.fetching import Fetch
+    from sae_graphs.pretrained.fetching import Announced
 
 
 class Select(StrEnum):
@@ -88,7 +88,8 @@ compute = partial(typer.Option, rich_help_panel="Compute")
 Model = Annotated[
     str,
     basics(
-        help="`demo` (bundled), a Hugging Face name such as `gpt2-small`, or a local model folder."
+        help="`demo` (bundled), `smollm2`, a Hugging Face name such as `gpt2-small`, a local model "
+        "folder, or a GGUF file."
     ),
 ]
 Saes = Annotated[
@@ -333,7 +334,7 @@ class Source(NamedTuple):
             from sae_graphs.pretrained.loading import load
 
             @contextmanager
-            def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
+            def fetching(plan: Announced, least: int | None) -> Iterator[Any]:
                 status.stop()
                 memory = "" if least is None else f"; loaded, {format_size(least)} of memory"
                 err.print(f"{plan.words}{memory}", highlight=False, markup=False, soft_wrap=True)
