@@ -123,7 +123,7 @@ def check_places(model: LanguageModel, plan: Plan) -> None:
 
 def model_facts(model: LanguageModel) -> dict[str, Any]:
     """What tells a model from others: its shape, and a sum over each tenth of its weights."""
-    weights = [float(at.double().sum()) for at in list(model.model.parameters())[::10]]
+    weights = [float(at.detach().double().sum()) for at in list(model.model.parameters())[::10]]
     return {"d_model": int(model.model.cfg.d_model), "weights": [f"{at:.6g}" for at in weights]}
 
 
