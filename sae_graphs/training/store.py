@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,18 +125,32 @@ def open_store(folder: Path, hook_name: str, numbers: Sequence[int], outlier: fl
     return store
 
 
+def places_in(file: Path) -> set[str] | None:
+    """The hook names whose streams a file holds; None where there is no such file."""
+    try:
+        return {name for name in _header(file)[1] if name.startswith("blocks.")}
+    except (OSError, ValueError):
+        return None
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors of a safetensors file begin, and what it says of each."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        return 8 + size, json.loads(opened.read(size))
+
+
 def _mapped(file: Path, name: str) -> NDArray[np.generic]:  # type: ignore[type-arg]
     """A tensor of a safetensors file, mapped into memory."""
     kinds: dict[str, type] = {"F16": np.float16, "F32": np.float32}
     try:
-        with file.open("rb") as opened:
-            size = int.from_bytes(opened.read(8), "little")
-            about = json.loads(opened.read(size))[name]
+        start, held = _header(file)
+        about = held[name]
         return np.memmap(
             file,
             dtype=kinds[about["dtype"]],
             mode="r",
-            offset=8 + size + about["data_offsets"][0],
+            offset=start + about["data_offsets"][0],
             shape=tuple(about["shape"]),
         )
     except (OSError, ValueError, KeyError) as problem:

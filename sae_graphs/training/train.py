@@ -33,7 +33,7 @@ from sae_graphs.training.activations import (
 from sae_graphs.training.measure import measure
 from sae_graphs.training.plan import SHARD_ROWS, Plan, require_same
 from sae_graphs.training.rows import Rows, make_rows, read_rows, rows_file, save_rows
-from sae_graphs.training.store import open_store
+from sae_graphs.training.store import open_store, places_in, shard_file
 from sae_graphs.training.texts import Texts
 from sae_graphs.training.trainer import Trainer, save_sae, train_sae
 
@@ -103,8 +103,9 @@ def train_saes(
     with torch.enable_grad():
         rows = rows_of(model, plan, texts, place, told)
         told.say(foretold(model, plan, rows, place))
-        facts = {"hook_names": plan.hook_names, "rows": len(rows.ids), **model_facts(model)}
+        facts = {"rows": len(rows.ids), **model_facts(model)}
         require_same(place.progress / "activations.json", facts, "activations")
+        require_places(place.activations, plan)
         with told.bar("activations", "rows") as report:
             make_shards(model, rows, plan.points, place.activations, report)
         train_missing(model, plan, rows, place, told)
@@ -118,6 +119,17 @@ def check_places(model: LanguageModel, plan: Plan) -> None:
     if wrong:
         raise SaeGraphsError(
             f"{model.name} has no block {wrong[0]}; its blocks are 0 to {last}: give other --layers"
+        )
+
+
+def require_places(folder: Path, plan: Plan) -> None:
+    """Raise `SaeGraphsError` where activations were kept without one of a plan's places."""
+    first = shard_file(folder, 0)
+    lacking = [name for name in plan.hook_names if name not in (places_in(first) or {name})]
+    if lacking:
+        raise SaeGraphsError(
+            f"the activations in {folder} were kept without {lacking[0]}; give the --layers that "
+            "they hold, or another --out"
         )
 
 
@@ -211,7 +223,8 @@ def train_missing(
     """Train the SAEs that are not there yet, and that no other process is at."""
     from filelock import Timeout
 
-    require_same(place.progress / "saes.json", plan.to_json(), "SAEs")
+    facts = {name: value for name, value in plan.to_json().items() if name != "hook_names"}
+    require_same(place.progress / "saes.json", facts, "SAEs")
     (place.progress / "checkpoints").mkdir(parents=True, exist_ok=True)
     while todo := [name for name in plan.hook_names if not (place.saes / name).is_dir()]:
         made = 0
