@@ -17,7 +17,7 @@ from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.pretrained.fetching import Announced, Fetching
+    from sae_graphs.pretrained.fetching import Fetch, Fetching
 
 
 class Select(StrEnum):
@@ -321,7 +321,7 @@ def fetching_under(status: Any) -> Fetching:
     """What is said and shown while something is fetched, the line of `status` being away."""
 
     @contextmanager
-    def fetching(plan: Announced, least: int | None) -> Iterator[Any]:
+    def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
         status.stop()
         memory = "" if least is None else f"; loaded, {format_size(least)} of memory"
         err.print(f"{plan.words}{memory}", highlight=False, markup=False, soft_wrap=True)

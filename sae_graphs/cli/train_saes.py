@@ -25,7 +25,6 @@ from sae_graphs.errors import SaeGraphsError
 
 if TYPE_CHECKING:
     from sae_graphs.model.language_model import LanguageModel
-    from sae_graphs.training.plan import Plan
 
 WIDER = 4  # times as many features as the stream has dimensions, where no number is given
 
@@ -61,7 +60,9 @@ def train_saes(
     column: Annotated[
         str | None, basics(help="Its column.", show_default="text, or the first with text")
     ] = None,
-    tokens: Annotated[int, trained(metavar="<int>", help="Different tokens to train on.")] = 2_000_000,
+    tokens: Annotated[
+        int, trained(metavar="<int>", help="Different tokens to train on.")
+    ] = 2_000_000,
     held_out: Annotated[
         int, trained(metavar="<int>", help="Further tokens, to measure on.", min=1)
     ] = 40_000,
@@ -70,7 +71,9 @@ def train_saes(
     ] = 3,
     features: Annotated[
         int | None,
-        trained(metavar="<int>", help="Features of each SAE.", show_default="4 x the model's width"),
+        trained(
+            metavar="<int>", help="Features of each SAE.", show_default="4 x the model's width"
+        ),
     ] = None,
     active: Annotated[
         int, trained(metavar="<int>", help="Features that are active at a token: k of TopK.")
@@ -110,7 +113,9 @@ def train_saes(
     width = int(loaded.model.cfg.d_model)
     names = tuple(f"blocks.{block}.hook_resid_post" for block in blocks)
     plan = Plan(names, features=features or WIDER * width, **asked)
-    say = Told(lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True), progress)
+    say = Told(
+        lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True), progress
+    )
     found = train(loaded, plan, texts, place, told=say)
     print_evaluation(found)
     _print_next(model, place)

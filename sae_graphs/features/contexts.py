@@ -63,9 +63,7 @@ def read_contexts(
         return [()] * len(features)
     with _opened(model, layer, weights=True) as store:
         tokens, activations = store.get_slice("tokens"), store.get_slice("activations")
-        return [
-            _distinct(model, widened(tokens[i]), activations[i], limit) for i in features
-        ]
+        return [_distinct(model, widened(tokens[i]), activations[i], limit) for i in features]
 
 
 def narrowed(ids: Tensor, vocabulary: int) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 from sae_graphs.errors import HubError
 from sae_graphs.model.memory import SAESize, format_size
@@ -59,16 +58,8 @@ class Fetch:
         return f"fetching {' and '.join(parts)} into {cache_folder()}"
 
 
-class Announced(Protocol):
-    """What takes a while and is told of first, in words: fetching, or converting a file."""
-
-    @property
-    def words(self) -> str:
-        """What it is, from what, into what, and how large."""
-
-
 SMALL = 2**20  # bytes: configurations and tokenizers, mostly
-Fetching = Callable[[Announced, int | None], AbstractContextManager[Report | None]]
+Fetching = Callable[[Fetch, int | None], AbstractContextManager[Report | None]]
 
 
 def plan_fetch(model: str, stack: str, sources: Sequence[SAESource], *, local: bool) -> Fetch:

@@ -23,6 +23,7 @@ from typing import Any
 from sae_graphs.errors import ModelLoadError, SaeGraphsError
 from sae_graphs.files import locked, write_atomically
 from sae_graphs.model.memory import format_size
+from sae_graphs.pretrained.fetching import Fetch
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,16 @@ _READ_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """A GGUF file, the folder it becomes, and how large its weights are in float32."""
+class Conversion(Fetch):
+    """A GGUF file, the folder it becomes, and how large its weights are in float32.
 
-    file: Path
-    digest: str
-    folder: Path
-    n_bytes: int
+    It is told of as what is fetched is: in `words`, before it is done.
+    """
+
+    file: Path = Path()
+    digest: str = ""
+    folder: Path = Path()
+    n_bytes: int = 0
 
     @property
     def words(self) -> str:
@@ -68,7 +72,14 @@ def conversion_of(file: str | Path) -> Conversion:
     if not at.is_file():
         raise ModelLoadError(f"there is no file {file}; expected a GGUF file with a language model")
     digest = _digest_of(at)
-    return Conversion(at, digest, cache_folder() / f"{at.stem}-{digest[:16]}", _bytes_in(at))
+    return Conversion(
+        model=str(file),
+        stack="",
+        file=at,
+        digest=digest,
+        folder=cache_folder() / f"{at.stem}-{digest[:16]}",
+        n_bytes=_bytes_in(at),
+    )
 
 
 def is_converted(conversion: Conversion) -> bool:

@@ -94,8 +94,8 @@ def load_model(
     memory: str | int | None = None,
     fetching: Fetching | None = None,
 ) -> LanguageModel:
-    """A `LanguageModel` without SAEs from `demo`, `smollm2`, a Hugging Face model's name, its local
-    folder, or a GGUF file.
+    """A `LanguageModel` without SAEs from `demo`, `smollm2`, a Hugging Face model's name, its folder,
+    or a GGUF file.
 
     Its weights are as they are stored, and BOS is put before a prompt where the model's own
     tokenizer does so: GPT-2's does not. All else, and the options, are as in `load`.

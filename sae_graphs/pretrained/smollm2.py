@@ -30,7 +30,9 @@ def in_wheel() -> Path | None:
         held = distribution(WHEEL)
     except PackageNotFoundError:
         return None
-    files = [Path(str(held.locate_file(file))) for file in held.files or () if file.suffix == ".gguf"]
+    files = [
+        Path(str(held.locate_file(file))) for file in held.files or () if file.suffix == ".gguf"
+    ]
     return next((file for file in files if file.is_file()), None)
 
 

@@ -185,10 +185,14 @@ def _losses(
             kept[0] = False
             at = kept.nonzero()[:, 0]
             ours = layer.decode(layer.encode(stream[at]), stream[at])
-            where = Where(torch.arange(2, device=at.device).repeat_interleave(len(at)), at.repeat(2))
+            where = Where(
+                torch.arange(2, device=at.device).repeat_interleave(len(at)), at.repeat(2)
+            )
             change = Changed(where, torch.cat([ours, torch.zeros_like(ours)]))
             read = torch.arange(1, len(ids) - 1, device=at.device)
-            reads = Where(torch.arange(2, device=at.device).repeat_interleave(len(read)), read.repeat(2))
+            reads = Where(
+                torch.arange(2, device=at.device).repeat_interleave(len(read)), read.repeat(2)
+            )
             sae, zero = model.run_to_logits(run, layer.point, change, reads).chunk(2)
             found = Losses(len(read), clean, _loss(sae, ids), _loss(zero, ids))
             losses[depth][kind] = losses[depth].get(kind, Losses()) + found

@@ -89,7 +89,8 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON data."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        held: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return held
 
 
 def require_same(file: Path, facts: Mapping[str, Any], what: str) -> None:
@@ -99,7 +100,9 @@ def require_same(file: Path, facts: Mapping[str, Any], what: str) -> None:
         try:
             held = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as problem:
-            raise SaeGraphsError(f"cannot read {file} ({problem}); remove {file.parent}") from problem
+            raise SaeGraphsError(
+                f"cannot read {file} ({problem}); remove {file.parent}"
+            ) from problem
         changed = [key for key in wanted if held.get(key) != wanted[key]]
         if changed:
             raise SaeGraphsError(

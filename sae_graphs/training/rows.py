@@ -109,8 +109,9 @@ def save_rows(rows: Rows, file: Path) -> None:
 def _cut(
     texts: Iterable[tuple[str, str]], tokenizer: Any, length: int
 ) -> Iterator[tuple[str, list[int]]]:
-    """Pieces of `length` tokens, texts of one kind after the other; what is left over is dropped."""
-    kind, left = None, []
+    """Pieces of `length` tokens, texts of a kind one after the other; what is left over is dropped."""
+    kind: str | None = None
+    left: list[int] = []
     for of_kind, text in _pieces(texts):
         if of_kind != kind:
             kind, left = of_kind, []
@@ -122,7 +123,8 @@ def _cut(
 
 def _pieces(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Texts of one kind joined until they are worth a call of the tokenizer."""
-    kind, held, size = "", [], 0
+    kind, size = "", 0
+    held: list[str] = []
     for of_kind, text in texts:
         if held and (of_kind != kind or size > AT_ONCE):
             yield kind, "".join(held)

@@ -43,6 +43,14 @@ def write_shard(file: Path, streams: Mapping[str, Tensor]) -> None:
     write_atomically(file, save(tensors))
 
 
+def read_shard(file: Path) -> dict[str, Tensor]:
+    """The streams of a file, `[N, D]` by hook name, in half precision."""
+    return {
+        name: torch.from_numpy(np.array(_mapped(file, name)))
+        for name in sorted(places_in(file) or ())
+    }
+
+
 @dataclass(frozen=True)
 class Store:
     """The activations at one place, in some files: any positions of it, in any order.
@@ -112,7 +120,7 @@ class Store:
         return torch.from_numpy(found).float()
 
     def read_ahead(self) -> None:
-        """Have the system read the files in order: positions in any order are slow to begin with."""
+        """Have the system read the files in order: in any other, the first reads are slow."""
         for some in self._streams:
             int(np.asarray(some).view(np.uint16)[:, 0].sum(dtype=np.int64))
 
@@ -128,7 +136,8 @@ def open_store(folder: Path, hook_name: str, numbers: Sequence[int], outlier: fl
 def places_in(file: Path) -> set[str] | None:
     """The hook names whose streams a file holds; None where there is no such file."""
     try:
-        return {name for name in _header(file)[1] if name.startswith("blocks.")}
+        held = _header(file)[1].keys() - {"__metadata__"}
+        return {name for name in held if not name.endswith(".norm")}
     except (OSError, ValueError):
         return None
 
@@ -140,7 +149,7 @@ def _header(file: Path) -> tuple[int, dict[str, Any]]:
         return 8 + size, json.loads(opened.read(size))
 
 
-def _mapped(file: Path, name: str) -> NDArray[np.generic]:  # type: ignore[type-arg]
+def _mapped(file: Path, name: str) -> NDArray[Any]:
     """A tensor of a safetensors file, mapped into memory."""
     kinds: dict[str, type] = {"F16": np.float16, "F32": np.float32}
     try:

@@ -32,10 +32,14 @@ class Texts:
             return
         path = Path(self.source)
         if not path.exists():
-            raise SaeGraphsError(f"no text file and no folder {self.source}; give plain text, UTF-8")
+            raise SaeGraphsError(
+                f"no text file and no folder {self.source}; give plain text, UTF-8"
+            )
         files = [file for _, file in self.files]
         if not files:
-            raise SaeGraphsError(f"the folder {self.source} holds no files; give it some plain text")
+            raise SaeGraphsError(
+                f"the folder {self.source} holds no files; give it some plain text"
+            )
         if not sum(file.stat().st_size for file in files):
             raise SaeGraphsError(f"{self.source} is empty; give some text to train on")
 

