@@ -38,8 +38,9 @@ class Trainer:
     """An SAE in training: its state after so many steps, and the step after that."""
 
     def __init__(self, store: Store, plan: Plan, device: str = "cpu") -> None:
-        from sae_lens.saes.topk_sae import TopKTrainingSAE
         from sae_lens.training.sae_trainer import SAETrainer
+
+        from sae_graphs.training.sparse import SparseTopK
 
         if len(store) < plan.batch:
             raise SaeGraphsError(
@@ -50,9 +51,10 @@ class Trainer:
         self.scale = store.width**0.5 / store.mean_norm
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
-            sae = TopKTrainingSAE(_sae_config(store.width, plan, device))
-        with torch.no_grad():
+            sae = SparseTopK(_sae_config(store.width, plan, device))
+        with torch.no_grad():  # it begins at the mean, which the encoder takes off
             sae.b_dec.copy_(store.mean * self.scale)
+            sae.b_enc.copy_(-sae.b_dec @ sae.W_enc)
         self.inner = SAETrainer(_config(plan, device), sae, iter(()))
         self.inner.activation_scaler.scaling_factor = self.scale
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
@@ -185,7 +187,7 @@ def _sae_config(width: int, plan: Plan, device: str) -> Any:
         k=plan.active,
         dtype="float32",
         device=device,
-        apply_b_dec_to_input=True,
+        apply_b_dec_to_input=False,  # the encoder's own bias does as much, for less
         normalize_activations="expected_average_only_in",
         rescale_acts_by_decoder_norm=True,
         decoder_init_norm=1.0,
