@@ -51,7 +51,9 @@ def write_gguf(folder: Path, file: Path) -> Path:
             _, _, block, part = stem.split(".", 3)
             named = f"blk.{block}.{NAMES[part]}"
         if named.endswith(("attn_q", "attn_k")):
-            heads = config.num_attention_heads if named.endswith("q") else config.num_key_value_heads
+            heads = (
+                config.num_attention_heads if named.endswith("q") else config.num_key_value_heads
+            )
             tensor = _permuted(tensor, heads)
         writer.add_tensor(f"{named}.{kind}", tensor.float().contiguous().numpy())
     writer.write_header_to_file()
@@ -77,7 +79,9 @@ def _add_tokenizer(writer: object, folder: Path) -> None:
     merges = [" ".join(pair) for pair in held["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list([token for token, _ in vocabulary])
-    kinds = [gguf.TokenType.CONTROL if at in special else gguf.TokenType.NORMAL for _, at in vocabulary]
+    kinds = [
+        gguf.TokenType.CONTROL if at in special else gguf.TokenType.NORMAL for _, at in vocabulary
+    ]
     writer.add_token_types(kinds)
     writer.add_token_merges(merges)
     writer.add_bos_token_id(0)
