@@ -66,8 +66,9 @@ def load(
 ) -> InstrumentedModel:
     """An `InstrumentedModel` from `demo`, `smollm2`, a Hugging Face model's name, or its folder.
 
-    A GGUF file serves as well: it is converted into a folder once, in the cache. `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
-    the bundled model and those in `releases.DEFAULTS` know theirs. `sae_pattern` says which SAE of
+    A GGUF file serves as well: it is converted into a folder once, in the cache. `saes` is a folder
+    with one sub-folder per SAE, a sae-lens release, or a repository on the hub; the bundled model,
+    `smollm2` and those in `releases.DEFAULTS` know theirs. `sae_pattern` says which SAE of
     each layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first
     and the last by label, such as `3:8`, so that no others are fetched and loaded. The model gets
     the weight processing that the SAEs' metadata names.
@@ -94,8 +95,7 @@ def load_model(
     memory: str | int | None = None,
     fetching: Fetching | None = None,
 ) -> LanguageModel:
-    """A `LanguageModel` without SAEs from `demo`, `smollm2`, a Hugging Face model's name, its folder,
-    or a GGUF file.
+    """A `LanguageModel` without SAEs, from all that `load` takes for a model.
 
     Its weights are as they are stored, and BOS is put before a prompt where the model's own
     tokenizer does so: GPT-2's does not. All else, and the options, are as in `load`.

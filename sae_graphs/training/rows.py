@@ -109,7 +109,7 @@ def save_rows(rows: Rows, file: Path) -> None:
 def _cut(
     texts: Iterable[tuple[str, str]], tokenizer: Any, length: int
 ) -> Iterator[tuple[str, list[int]]]:
-    """Pieces of `length` tokens, texts of a kind one after the other; what is left over is dropped."""
+    """Pieces of `length` tokens; texts of a kind follow each other, and what is left is dropped."""
     kind: str | None = None
     left: list[int] = []
     for of_kind, text in _pieces(texts):

@@ -10,20 +10,7 @@ import pytest
 from tests.support.commands import Commands
 from tests.support.models import CORPUS, save_model
 
-SMALL = [
-    "--tokens",
-    "3000",
-    "--held-out",
-    "300",
-    "--context",
-    "16",
-    "--features",
-    "48",
-    "--active",
-    "8",
-    "--passes",
-    "2",
-]
+SMALL = ("--tokens=3000", "--held-out=300", "--context=16", "--features=48", "--active=8")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def commands(
 def test_it_foretells_trains_measures_and_says_how_to_go_on(
     commands: Commands, model: str, tmp_path: Path
 ) -> None:
-    given = ["--model", model, "--layers", "0,2", "--text", "text.txt", *SMALL]
+    given = ["--model", model, "--layers", "0,2", "--text", "text.txt", *SMALL, "--passes=2"]
     answer = commands("train-saes", *given)
     assert answer.code == 0, answer.err
     assert answer.err.startswith("activations: 1MiB of the disk, about ")

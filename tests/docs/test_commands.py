@@ -17,7 +17,7 @@ from sae_graphs.graph.records import FeatureId
 from sae_graphs.pretrained.smollm2 import NAME, in_wheel, shipped_saes
 from tests.support.documents import EVERY, README, Page
 from tests.support.hub_cache import build, cache_in_use
-from tests.support.models import save_model_folder, save_sae_folder
+from tests.support.models import CORPUS, save_model_folder, save_sae_folder
 
 HUB_STACKS = ("gpt2-small", "gemma-2-2b")  # generated, under the names that the commands ask for
 
@@ -110,23 +110,7 @@ def test_the_documents_do_all_that_they_say(
 ) -> None:
     (tmp_path / "corpus.txt").write_text("the cat sat on the mat and the dog ran\n" * 30)
     (tmp_path / "prompts.txt").write_text("Copyright (C\nThe Bosworth manual. Copyright (C\n")
-    words = [
-        "the",
-        "cat",
-        "sat",
-        "on",
-        "the",
-        "mat",
-        "and",
-        "the",
-        "dog",
-        "ran",
-        "to",
-        "the",
-        "old",
-        "red",
-        "house",
-    ]
+    words = CORPUS.split()
     lines = [" ".join(random.Random(n).choices(words, k=12)) + "\n" for n in range(1000)]
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "text.txt").write_text("".join(lines))

@@ -64,7 +64,8 @@ def trained(
     model: LanguageModel, text: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any], list[str]]:
     """The folder of a whole training, its evaluation, and what it said."""
-    out, said = tmp_path_factory.mktemp("trained"), []
+    out = tmp_path_factory.mktemp("trained")
+    said: list[str] = []
     found = train_saes(model, PLAN, Texts(str(text)), out, told=Told(said.append))
     return out, found, said
 
@@ -125,7 +126,7 @@ def test_a_folder_of_another_training_is_refused(
 ) -> None:
     with pytest.raises(SaeGraphsError, match=r"different: seed\); choose another --out"):
         train_saes(model, replace(PLAN, seed=1), Texts(str(text)), trained[0])
-    with pytest.raises(SaeGraphsError, match="without blocks.1.hook_resid_post"):
+    with pytest.raises(SaeGraphsError, match=r"without blocks[.]1[.]hook_resid_post"):
         other = replace(PLAN, hook_names=(*NAMES, "blocks.1.hook_resid_post"))
         train_saes(model, other, Texts(str(text)), trained[0])
 
@@ -278,7 +279,7 @@ def test_the_numbers_of_an_sae_that_errs_by_a_known_part(
     for layer in loaded.stack.layers:
         stream = model.streams_at(kept, [layer.point])[0][:, 1:].flatten(0, 1)
         mean = stream.mean(0)
-        layer.sae.decode = lambda acts, mean=mean: mean.expand(*acts.shape[:-1], -1)  # type: ignore[method-assign]
+        layer.sae.decode = lambda acts, mean=mean: mean.expand(*acts.shape[:-1], -1)
     found = measure(model, loaded.stack.layers, rows, loss_rows=2)
     assert [layer["fvu"] for layer in found["layers"]] == pytest.approx([1.0, 1.0], abs=1e-4)
 

