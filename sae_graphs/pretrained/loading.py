@@ -203,7 +203,7 @@ def _fetched(
 def _converted(wanted: Wanted, fetching: Fetching | None) -> Wanted:
     """`smollm2` from where it can be had, and a GGUF file as the folder that is made of it."""
     from sae_graphs.pretrained.gguf import conversion_of, convert, is_converted, is_gguf
-    from sae_graphs.pretrained.smollm2 import NAME, smollm2_source
+    from sae_graphs.pretrained.smollm2 import NAME, SHA256, WHEEL, smollm2_source
 
     if wanted.model == NAME:
         source = smollm2_source()
@@ -211,6 +211,8 @@ def _converted(wanted: Wanted, fetching: Fetching | None) -> Wanted:
     if not is_gguf(wanted.model):
         return wanted
     conversion = conversion_of(wanted.model)
+    if wanted.called == NAME and conversion.digest != SHA256:
+        log.warning("%s holds another file than the one that SAEs were trained on", WHEEL)
     if not is_converted(conversion):
         if fetching is None:
             log.info(conversion.words)

@@ -59,8 +59,8 @@ class Texts:
         return [(path.name if alone else kind, at) for at, kind in kinds.items()]
 
     def facts(self) -> dict[str, Any]:
-        """What tells this text from others, and from what it was before."""
-        return dict(self._corpus.facts())
+        """What tells this text from others, and from what it was before; a folder may move."""
+        return {**self._corpus.facts(), "source": Path(self.source).name}
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Kinds and texts. Raises `SaeGraphsError` where a file is no text."""

@@ -265,9 +265,29 @@ def evaluate(
     model: LanguageModel, plan: Plan, rows: Rows, place: Place, told: Told | None = None
 ) -> dict[str, Any]:
     """Measure the SAEs in `saes` on the rows that are held out; written to `evaluation.json`."""
+    with locked(place.progress / "evaluation.lock", wait=True):
+        return _measured(place, plan) or _evaluated(model, plan, rows, place, told or Told())
+
+
+def _measured(place: Place, plan: Plan) -> dict[str, Any] | None:
+    """The evaluation of just these SAEs that another process, or an earlier run, has written."""
+    file = place.out / EVALUATION
+    if not file.is_file():
+        return None
+    written = file.stat().st_mtime_ns
+    if any(at.stat().st_mtime_ns > written for at in place.saes.rglob("*") if at.is_file()):
+        return None
+    held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    names = {path.name for path in place.saes.iterdir() if path.is_dir()}
+    same = {layer["hook_name"] for layer in held["layers"]} == names
+    return held if same and held["plan"] == plan.to_json() else None
+
+
+def _evaluated(
+    model: LanguageModel, plan: Plan, rows: Rows, place: Place, told: Told
+) -> dict[str, Any]:
     from sae_graphs.pretrained.find_saes import load_stack
 
-    told = told or Told()
     stack = load_stack(place.saes)
     with told.bar("measuring", "rows") as report:
         found = measure(model, stack.layers, rows, told=report)

@@ -30,7 +30,7 @@ from sae_graphs.training.store import Store
 
 SAVED_EVERY = 60.0  # seconds of training that a kill may cost
 WARM_UP, DECAY = 0.05, 0.5  # shares of the steps
-DEAD_STEPS = 200  # steps without firing after which a feature is revived
+DEAD_AFTER = 200_000  # positions without firing, after which a feature is revived
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"  # sae-lens's names
 
 
@@ -210,7 +210,7 @@ def _config(plan: Plan, device: str) -> Any:
             lr_scheduler_name="constant",
             lr_warm_up_steps=max(1, int(WARM_UP * steps)),
             lr_decay_steps=int(DECAY * steps),
-            dead_feature_window=min(DEAD_STEPS, max(1, steps // 4)),
+            dead_feature_window=max(1, min(DEAD_AFTER // plan.batch, steps // 4)),
             device=device,
             logger=LoggingConfig(log_to_wandb=False),
         )

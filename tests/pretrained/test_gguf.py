@@ -153,6 +153,14 @@ def test_without_a_wheel_it_is_the_hubs(monkeypatch: pytest.MonkeyPatch) -> None
     assert smollm2.smollm2_source() == smollm2.ON_HUB
 
 
+def test_another_file_in_the_wheel_is_told(
+    written: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(smollm2, "in_wheel", lambda: written)
+    assert sg.load_model("smollm2").name == "smollm2"
+    assert "another file than the one that SAEs were trained on" in caplog.text
+
+
 @pytest.mark.slow
 def test_the_wheels_model_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gguf", reason="the package gguf is not installed (sae-graphs[real])")
