@@ -116,7 +116,11 @@ def train_saes(
     say = Told(
         lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True), progress
     )
-    found = train(loaded, plan, texts, place, told=say)
+    try:
+        found = train(loaded, plan, texts, place, told=say)
+    except KeyboardInterrupt:
+        say.say("run the same command again to go on from there")
+        raise
     print_evaluation(found)
     _print_next(model, place)
 

@@ -23,7 +23,7 @@ from typing import Any
 from sae_graphs.errors import ModelLoadError, SaeGraphsError
 from sae_graphs.files import locked, write_atomically
 from sae_graphs.model.memory import format_size
-from sae_graphs.pretrained.fetching import Fetch
+from sae_graphs.pretrained.fetching import Fetch, Fetching
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,20 @@ def conversion_of(file: str | Path) -> Conversion:
         folder=cache_folder() / f"{at.stem}-{digest[:16]}",
         n_bytes=_bytes_in(at),
     )
+
+
+def made_folder(file: str | Path, fetching: Fetching | None = None) -> Conversion:
+    """A conversion that is done: now, or earlier. `fetching` is told of it first (see `load`)."""
+    conversion = conversion_of(file)
+    if is_converted(conversion):
+        return conversion
+    if fetching is None:
+        log.info(conversion.words)
+        convert(conversion)
+    else:
+        with fetching(conversion, None):
+            convert(conversion)
+    return conversion
 
 
 def is_converted(conversion: Conversion) -> bool:

@@ -202,25 +202,18 @@ def _fetched(
 
 def _converted(wanted: Wanted, fetching: Fetching | None) -> Wanted:
     """`smollm2` from where it can be had, and a GGUF file as the folder that is made of it."""
-    from sae_graphs.pretrained.gguf import conversion_of, convert, is_converted, is_gguf
-    from sae_graphs.pretrained.smollm2 import NAME, SHA256, WHEEL, smollm2_source
+    from sae_graphs.pretrained.gguf import is_gguf, made_folder
+    from sae_graphs.pretrained.smollm2 import NAME, check_file, smollm2_source
 
     if wanted.model == NAME:
         source = smollm2_source()
         wanted = wanted._replace(model=source, called=NAME if is_gguf(source) else source)
     if not is_gguf(wanted.model):
         return wanted
-    conversion = conversion_of(wanted.model)
-    if wanted.called == NAME and conversion.digest != SHA256:
-        log.warning("%s holds another file than the one that SAEs were trained on", WHEEL)
-    if not is_converted(conversion):
-        if fetching is None:
-            log.info(conversion.words)
-            convert(conversion)
-        else:
-            with fetching(conversion, None):
-                convert(conversion)
-    return wanted._replace(model=str(conversion.folder))
+    made = made_folder(wanted.model, fetching)
+    if wanted.called == NAME:
+        check_file(made.digest)
+    return wanted._replace(model=str(made.folder))
 
 
 def _check_width(model: str, sources: Sequence[SAESource]) -> None:

@@ -53,6 +53,12 @@ def smollm2_source() -> str:
     return ON_HUB
 
 
+def check_file(digest: str) -> None:
+    """Warn where the wheel's file is another than the one that the SAEs were trained on."""
+    if digest != SHA256:
+        log.warning("%s holds another file than the one that SAEs were trained on", WHEEL)
+
+
 def shipped_saes(model: str) -> Path | None:
     """The folder of SAEs for the model by one of its names, in a clone of the project."""
     if model not in (NAME, ON_HUB):

@@ -139,6 +139,11 @@ def model_facts(model: LanguageModel) -> dict[str, Any]:
     return {"d_model": int(model.model.cfg.d_model), "weights": [f"{at:.6g}" for at in weights]}
 
 
+def device_of(model: LanguageModel) -> str:
+    """Where the model's weights are: its SAEs are trained there, too."""
+    return str(next(model.model.parameters()).device)
+
+
 def rows_of(model: LanguageModel, plan: Plan, texts: Texts, place: Place, told: Told) -> Rows:
     """The rows of an earlier run, or new ones."""
     bos = model.tokenizer.bos_token_id if model.prepend_bos else None
@@ -182,7 +187,7 @@ def foretold(model: LanguageModel, plan: Plan, rows: Rows, place: Place) -> str:
         parts.append(f"activations: {format_size(needed)} of the disk, {_time(seconds)}")
     todo = [name for name in plan.hook_names if not (place.saes / name).is_dir()]
     if todo:
-        seconds = _seconds_of_a_step(plan, width) * plan.steps * len(todo)
+        seconds = _seconds_of_a_step(plan, width, device_of(model)) * plan.steps * len(todo)
         parts.append(f"{len(todo)} SAEs of {plan.features:,} features: {_time(seconds)}")
     return "; ".join(parts) or "all SAEs are trained"
 
@@ -194,15 +199,15 @@ def _seconds_of_a_batch(model: LanguageModel, plan: Plan, rows: Rows) -> float:
     return time.monotonic() - started
 
 
-def _seconds_of_a_step(plan: Plan, width: int) -> float:
+def _seconds_of_a_step(plan: Plan, width: int, device: str) -> float:
     """By a step's arithmetic, done on numbers that mean nothing."""
-    x = torch.randn(plan.batch, width)
-    weights = torch.randn(width, plan.features)
-    started = time.monotonic()
-    for _ in range(TRIED_STEPS):
-        for _ in range(3):  # encoding and decoding, each once forward and twice back
-            (x @ weights) @ weights.T
-        (x @ weights).topk(plan.active)
+    x = torch.ones(plan.batch, width, device=device)
+    weights = torch.ones(width, plan.features, device=device)
+    for number in range(1 + TRIED_STEPS):
+        if number == 1:  # the first is slower
+            started = time.monotonic()
+        (x @ weights).topk(plan.active)  # encoding
+        (x.T @ (x @ weights).relu()).sum().item()  # its gradient, and as much as the rest takes
     return (time.monotonic() - started) / TRIED_STEPS
 
 
@@ -248,7 +253,11 @@ def _train(
     checkpoint = place.checkpoint(name)
     with told.bar(name, "steps") as report:
         trainer: Trainer = train_sae(
-            store, plan, checkpoint, told=lambda done, total, fvu: report(done, total)
+            store,
+            plan,
+            checkpoint,
+            device=device_of(model),
+            told=lambda done, total, fvu: report(done, total),
         )
     about = {
         "model_name": model.name,
