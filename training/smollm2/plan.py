@@ -11,11 +11,11 @@ from sae_graphs.training.train import Place
 BLOCKS = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29)  # every third of thirty, the last included
 PLAN = Plan(
     hook_names=tuple(f"blocks.{block}.hook_resid_post" for block in BLOCKS),
-    tokens=2_350_000,
+    tokens=2_040_000,
     held_out=48_000,
     features=1920,
     active=32,
-    passes=3,
+    passes=3.5,
     rate=2e-3,
 )
 
