@@ -14,7 +14,7 @@ PLAN = Plan(
     tokens=2_040_000,
     held_out=48_000,
     features=1920,
-    active=32,
+    active=40,
     passes=3.5,
     rate=2e-3,
 )
