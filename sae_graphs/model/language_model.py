@@ -24,7 +24,7 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.model.head import Head
 from sae_graphs.model.memory import MemoryPlan
 from sae_graphs.model.plain import Compared, compare_with_plain, forward
-from sae_graphs.model.recording import entering, outputs_of, recording_calls
+from sae_graphs.model.recording import entering, leaving_after, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where, reached_rows
 from sae_graphs.model.run import Run
@@ -175,7 +175,10 @@ class LanguageModel:
 
     @torch.no_grad()
     def streams_at(self, tokens: Tensor, points: Sequence[StreamPoint]) -> list[Tensor]:
-        """The stream at some points for a batch of token ids `[B, T]`: `[B, T, D]` each."""
+        """The stream at some points for a batch of token ids `[B, T]`: `[B, T, D]` each.
+
+        What lies above the deepest of them is not run.
+        """
         with ExitStack() as hooks:
             recorded = hooks.enter_context(recording_calls(self.model.blocks))
             seen = {
@@ -183,11 +186,14 @@ class LanguageModel:
                 for point in points
                 if point.site == "mid"
             }
-            self._forward(tokens)
+            deepest = max(points, key=lambda point: point.depth, default=self.end).block
+            with leaving_after(self.model.blocks[deepest]) as left:
+                self._forward(tokens)
+        streams = [*recorded.inputs, *left]  # before every block that was run, and after the last
         return [
             seen[point][0].view(*tokens.shape, -1)
             if point in seen
-            else recorded.inputs[point.block + (point.site == "post")]
+            else streams[point.block + (point.site == "post")]
             for point in points
         ]
 
