@@ -30,7 +30,7 @@ from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where, reached_rows
 from sae_graphs.model.run import Run
 from sae_graphs.model.self_check import check_left_to_right, check_replay, rows_agree, same
 from sae_graphs.model.stream import StreamPoint
-from sae_graphs.model.vocabulary import Vocabulary
+from sae_graphs.model.vocabulary import Vocabulary, prepends_bos
 from sae_graphs.text import joined
 
 log = logging.getLogger(__name__)
@@ -394,19 +394,3 @@ class LanguageModel:
         elif not agrees:
             self.replay.rows_alone = False
             log.warning("%s does not show its keys and values: all rows are run", self.name)
-
-
-def prepends_bos(tokenizer: Any) -> bool:
-    """Whether a tokenizer puts BOS before a text when left to itself.
-
-    TransformerLens tells its copy to do so whatever the model's own does: asked is the one that is
-    stored where that copy came from; without it, the one given.
-    """
-    stored = tokenizer
-    if source := getattr(tokenizer, "name_or_path", None):
-        try:
-            stored = type(tokenizer).from_pretrained(source, local_files_only=True)
-        except (OSError, ValueError, TypeError):  # moved away since
-            log.debug("the tokenizer of %s is no longer there", source)
-    bos = stored.bos_token_id
-    return bos is not None and list(stored("a")["input_ids"])[:1] == [bos]
