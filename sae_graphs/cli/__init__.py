@@ -22,6 +22,7 @@ from sae_graphs.cli import (
     graph,
     models,
     neuronpedia,
+    train_saes,
     validate,
     view,
 )
@@ -70,6 +71,7 @@ for command in (
     validate.validate,
     models.models,
     neuronpedia.neuronpedia,
+    train_saes.train_saes,
     export.export,
     view.view,
 ):

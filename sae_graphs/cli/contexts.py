@@ -16,6 +16,7 @@ from sae_graphs.errors import SaeGraphsError
 if TYPE_CHECKING:
     from sae_graphs.pretrained.corpora import Corpus
 
+WITH_CONTEXTS = ("demo", "smollm2")  # models whose own SAEs have theirs
 TOKENS = 1_000_000  # read of a dataset, which may have no end
 
 
@@ -77,10 +78,10 @@ def contexts(
     foreign = [name for name, value in parts.items() if value is not None]
     if text is not None and foreign:
         raise SaeGraphsError(f"{foreign[0]} is for a --dataset, and {text} is a text file")
-    if model == "demo" and saes is None:
+    if model in WITH_CONTEXTS and saes is None:
         raise SaeGraphsError(
             "the bundled SAEs have their contexts, and these would replace them; copy "
-            "autoencoders/demo/saes and give the copy with --saes"
+            f"autoencoders/{model}/saes and give the copy with --saes"
         )
     from sae_graphs.pretrained.corpora import Corpus
 

@@ -17,7 +17,7 @@ from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
-    from sae_graphs.pretrained.fetching import Fetch
+    from sae_graphs.pretrained.fetching import Fetch, Fetching
 
 
 class Select(StrEnum):
@@ -88,7 +88,8 @@ compute = partial(typer.Option, rich_help_panel="Compute")
 Model = Annotated[
     str,
     basics(
-        help="`demo` (bundled), a Hugging Face name such as `gpt2-small`, or a local model folder."
+        help="`demo` (bundled), `smollm2`, a Hugging Face name such as `gpt2-small`, a local model "
+        "folder, or a GGUF file."
     ),
 ]
 Saes = Annotated[
@@ -323,6 +324,21 @@ def formats_of(text: str, known: Collection[str]) -> tuple[str, ...]:
     return wanted
 
 
+def fetching_under(status: Any) -> Fetching:
+    """What is said and shown while something is fetched, the line of `status` being away."""
+
+    @contextmanager
+    def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
+        status.stop()
+        memory = "" if least is None else f"; loaded, {format_size(least)} of memory"
+        err.print(f"{plan.words}{memory}", highlight=False, markup=False, soft_wrap=True)
+        with progress_of_bytes("fetching") as report:
+            yield report
+        status.start()
+
+    return fetching
+
+
 class Source(NamedTuple):
     """The model to load."""
 
@@ -339,15 +355,6 @@ class Source(NamedTuple):
         with err.status(f"loading {self.model}") as status:
             from sae_graphs.pretrained.loading import load
 
-            @contextmanager
-            def fetching(plan: Fetch, least: int | None) -> Iterator[Any]:
-                status.stop()
-                memory = "" if least is None else f"; loaded, {format_size(least)} of memory"
-                err.print(f"{plan.words}{memory}", highlight=False, markup=False, soft_wrap=True)
-                with progress_of_bytes("fetching") as report:
-                    yield report
-                status.start()
-
             return load(
                 self.model,
                 saes=self.saes,
@@ -356,5 +363,5 @@ class Source(NamedTuple):
                 device=self.device,
                 dtype=self.dtype,
                 memory=self.memory,
-                fetching=fetching,
+                fetching=fetching_under(status),
             )

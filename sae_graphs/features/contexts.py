@@ -63,7 +63,22 @@ def read_contexts(
         return [()] * len(features)
     with _opened(model, layer, weights=True) as store:
         tokens, activations = store.get_slice("tokens"), store.get_slice("activations")
-        return [_distinct(model, tokens[i], activations[i], limit) for i in features]
+        return [_distinct(model, widened(tokens[i]), activations[i], limit) for i in features]
+
+
+def narrowed(ids: Tensor, vocabulary: int) -> Tensor:
+    """Token ids in as few bytes as the vocabulary lets; -1, no token, is kept (`widened`)."""
+    if vocabulary < 2**15:
+        return ids.to(torch.int16)
+    return ids.remainder(2**16).to(torch.uint16) if vocabulary < 2**16 else ids
+
+
+def widened(ids: Tensor) -> Tensor:
+    """The ids that `narrowed` was given, -1 where there is no token."""
+    if ids.dtype != torch.uint16:
+        return ids
+    wide = ids.to(torch.int32)
+    return wide.where(wide != 2**16 - 1, -1)
 
 
 def corpora_of(model: InstrumentedModel) -> list[list[str]]:

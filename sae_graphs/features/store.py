@@ -28,7 +28,7 @@ from torch import Tensor
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.batches import ENCODED_AT_ONCE, Pace, encoded
 from sae_graphs.features.beside import write_tensors
-from sae_graphs.features.contexts import SCHEMA, store_file
+from sae_graphs.features.contexts import SCHEMA, narrowed, store_file
 from sae_graphs.features.layer_store import LayerStore
 from sae_graphs.features.partial import ContextsPartial, Kept, alone_with
 from sae_graphs.features.reference import reference_file, write_reference
@@ -221,10 +221,9 @@ def _write(
     model: InstrumentedModel, layer: SAELayer, store: LayerStore, seen: int, digest: str
 ) -> Path:
     """A layer's contexts into its file."""
-    small = len(model.tokenizer) < 2**15
-    ids = store.tokens.to(torch.int16) if small else store.tokens
+    ids = narrowed(store.tokens.transpose(0, 1), len(model.tokenizer))
     tensors = {
-        "tokens": ids.transpose(0, 1).contiguous(),  # [F, K, W]
+        "tokens": ids.contiguous(),  # [F, K, W]
         "activations": store.activations.transpose(0, 1).contiguous(),
         "fraction_active": (store.times_active.double() / seen).float(),  # [F]
         "max_activation": store.max_activation(),

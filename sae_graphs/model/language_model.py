@@ -24,13 +24,13 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.model.head import Head
 from sae_graphs.model.memory import MemoryPlan
 from sae_graphs.model.plain import Compared, compare_with_plain, forward
-from sae_graphs.model.recording import entering, outputs_of, recording_calls
+from sae_graphs.model.recording import entering, leaving_after, outputs_of, recording_calls
 from sae_graphs.model.replay import PACK_ROWS, Replay, Step, steps_between
 from sae_graphs.model.rows import ENCODED_ROWS, Rows, Where, reached_rows
 from sae_graphs.model.run import Run
 from sae_graphs.model.self_check import check_left_to_right, check_replay, rows_agree, same
 from sae_graphs.model.stream import StreamPoint
-from sae_graphs.model.vocabulary import Vocabulary
+from sae_graphs.model.vocabulary import Vocabulary, prepends_bos
 from sae_graphs.text import joined
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,10 @@ class LanguageModel:
 
     @torch.no_grad()
     def streams_at(self, tokens: Tensor, points: Sequence[StreamPoint]) -> list[Tensor]:
-        """The stream at some points for a batch of token ids `[B, T]`: `[B, T, D]` each."""
+        """The stream at some points for a batch of token ids `[B, T]`: `[B, T, D]` each.
+
+        What lies above the deepest of them is not run.
+        """
         with ExitStack() as hooks:
             recorded = hooks.enter_context(recording_calls(self.model.blocks))
             seen = {
@@ -183,11 +186,14 @@ class LanguageModel:
                 for point in points
                 if point.site == "mid"
             }
-            self._forward(tokens)
+            deepest = max(points, key=lambda point: point.depth, default=self.end).block
+            with leaving_after(self.model.blocks[deepest]) as left:
+                self._forward(tokens)
+        streams = [*recorded.inputs, *left]  # before every block that was run, and after the last
         return [
             seen[point][0].view(*tokens.shape, -1)
             if point in seen
-            else recorded.inputs[point.block + (point.site == "post")]
+            else streams[point.block + (point.site == "post")]
             for point in points
         ]
 
@@ -388,19 +394,3 @@ class LanguageModel:
         elif not agrees:
             self.replay.rows_alone = False
             log.warning("%s does not show its keys and values: all rows are run", self.name)
-
-
-def prepends_bos(tokenizer: Any) -> bool:
-    """Whether a tokenizer puts BOS before a text when left to itself.
-
-    TransformerLens tells its copy to do so whatever the model's own does: asked is the one that is
-    stored where that copy came from; without it, the one given.
-    """
-    stored = tokenizer
-    if source := getattr(tokenizer, "name_or_path", None):
-        try:
-            stored = type(tokenizer).from_pretrained(source, local_files_only=True)
-        except (OSError, ValueError, TypeError):  # moved away since
-            log.debug("the tokenizer of %s is no longer there", source)
-    bos = stored.bos_token_id
-    return bos is not None and list(stored("a")["input_ids"])[:1] == [bos]

@@ -69,6 +69,28 @@ def entering(block: nn.Module, streams: Tensor) -> Iterator[None]:
         handle.remove()
 
 
+class _Left(BaseException):
+    """The forward pass is left: no error, and not to be taken for one on its way out."""
+
+
+@contextmanager
+def leaving_after(block: nn.Module) -> Iterator[list[Tensor]]:
+    """The forward pass inside the context ends with a block, whose output is in the list."""
+    left: list[Tensor] = []
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        left.append(output[0] if isinstance(output, tuple) else output)
+        raise _Left
+
+    handle = block.register_forward_hook(leave)
+    try:
+        yield left
+    except _Left:
+        pass
+    finally:
+        handle.remove()
+
+
 @contextmanager
 def recording_calls(blocks: nn.ModuleList, *, keep: bool = False) -> Iterator[Recording]:
     """Record the call of every block, and the last one's output, while the context is open.

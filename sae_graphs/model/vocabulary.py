@@ -7,12 +7,15 @@ that the tokenizer does not know, or one of a model that has none, as `#50300`.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 from sae_graphs.text import bytes_shown, token, visible
+
+log = logging.getLogger(__name__)
 
 BYTE = "�"  # what a decoder makes of a byte that is no character
 SPACE_PIECE = "▁"  # the space of sentencepiece
@@ -182,3 +185,19 @@ def _byte_level(piece: str) -> bytes | None:
     if not all(letter in _BYTES for letter in piece):
         return None
     return bytes(_BYTES[letter] for letter in piece)
+
+
+def prepends_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts BOS before a text when left to itself.
+
+    TransformerLens tells its copy to do so whatever the model's own does: asked is the one that is
+    stored where that copy came from; without it, the one given.
+    """
+    stored = tokenizer
+    if source := getattr(tokenizer, "name_or_path", None):
+        try:
+            stored = type(tokenizer).from_pretrained(source, local_files_only=True)
+        except (OSError, ValueError, TypeError):  # moved away since
+            log.debug("the tokenizer of %s is no longer there", source)
+    bos = stored.bos_token_id
+    return bos is not None and list(stored("a")["input_ids"])[:1] == [bos]

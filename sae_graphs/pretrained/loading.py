@@ -19,6 +19,7 @@ from sae_graphs.keywords import checked
 from sae_graphs.model.memory import MemoryPlan, SAESize, format_size, memory_budget, parse_size
 from sae_graphs.model.stream import parse_layers
 from sae_graphs.pretrained.releases import DEFAULTS, default_saes
+from sae_graphs.pretrained.smollm2 import shipped_saes
 
 if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
@@ -63,10 +64,11 @@ def load(
     memory: str | int | None = None,
     fetching: Fetching | None = None,
 ) -> InstrumentedModel:
-    """An `InstrumentedModel` from `demo`, a Hugging Face model's name, or its local folder.
+    """An `InstrumentedModel` from `demo`, `smollm2`, a Hugging Face model's name, or its folder.
 
-    `saes` is a folder with one sub-folder per SAE, a sae-lens release, or a repository on the hub;
-    the bundled model and those in `releases.DEFAULTS` know theirs. `sae_pattern` says which SAE of
+    A GGUF file serves as well: it is converted into a folder once, in the cache. `saes` is a folder
+    with one sub-folder per SAE, a sae-lens release, or a repository on the hub; the bundled model,
+    `smollm2` and those in `releases.DEFAULTS` know theirs. `sae_pattern` says which SAE of
     each layer, where there are several: `layer_{layer}/width_16k/canonical`; `layers` the first
     and the last by label, such as `3:8`, so that no others are fetched and loaded. The model gets
     the weight processing that the SAEs' metadata names.
@@ -93,7 +95,7 @@ def load_model(
     memory: str | int | None = None,
     fetching: Fetching | None = None,
 ) -> LanguageModel:
-    """A `LanguageModel` without SAEs from `demo`, a Hugging Face model's name, or its local folder.
+    """A `LanguageModel` without SAEs, from all that `load` takes for a model.
 
     Its weights are as they are stored, and BOS is put before a prompt where the model's own
     tokenizer does so: GPT-2's does not. All else, and the options, are as in `load`.
@@ -167,6 +169,7 @@ def _fetched(
     from sae_graphs.pretrained.fetching import plan_fetch, run_fetch
     from sae_graphs.pretrained.models import official_name
 
+    wanted = _converted(wanted, fetching)
     local = Path(wanted.model).is_dir()
     if not local:
         wanted = wanted._replace(model=official_name(wanted.model))
@@ -195,6 +198,22 @@ def _fetched(
             at if at.size_here is None else replace(at, size=at.size_here()) for at in sources
         ]
     return wanted._replace(stack=wanted.stack or name), sources
+
+
+def _converted(wanted: Wanted, fetching: Fetching | None) -> Wanted:
+    """`smollm2` from where it can be had, and a GGUF file as the folder that is made of it."""
+    from sae_graphs.pretrained.gguf import is_gguf, made_folder
+    from sae_graphs.pretrained.smollm2 import NAME, check_file, smollm2_source
+
+    if wanted.model == NAME:
+        source = smollm2_source()
+        wanted = wanted._replace(model=source, called=NAME if is_gguf(source) else source)
+    if not is_gguf(wanted.model):
+        return wanted
+    made = made_folder(wanted.model, fetching)
+    if wanted.called == NAME:
+        check_file(made.digest)
+    return wanted._replace(model=str(made.folder))
 
 
 def _check_width(model: str, sources: Sequence[SAESource]) -> None:
@@ -295,6 +314,8 @@ def _source_of(model: str | Path, instead: str) -> str:
     if not name:
         raise ModelLoadError("no model given; expected `demo`, a Hugging Face name or a folder")
     folder = Path(name)
+    if name.lower().endswith(".gguf") and not folder.is_dir():
+        return name
     if name.startswith(("/", ".", "~")) and not folder.exists():
         raise ModelLoadError(
             f"there is no folder {name}; expected a Hugging Face model folder, the name of a model "
@@ -316,6 +337,9 @@ def _wanted(model: str | Path, saes: str | Path | None, pattern: str | None) -> 
     if name == BUNDLED:  # no one needs to know where it is installed
         stack = BUNDLED if pattern is None else ""
         return Wanted(name, source, bundled_folder() / "saes", pattern, stack=stack)
+    own = shipped_saes(name)
+    if own is not None:
+        return Wanted(name, source, own, pattern, stack=name if pattern is None else "")
     folder = Path(name)
     default = None if folder.exists() else default_saes(name)  # a folder may hold anything
     if default is None:

@@ -15,8 +15,10 @@ from sae_graphs.effects.exact import packs
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model import language_model
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.replay import PACK_ROWS, steps_between
 from sae_graphs.model.rows import Rows, Where
+from sae_graphs.model.stream import StreamPoint
 from tests.conftest import BridgeOf
 from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.linear_model import LinearModel, identity_sae, linear_model
@@ -250,3 +252,25 @@ def test_long_prompts_are_checked_anew(
     for words in (1, 2, 3, 1, 12, 13):
         model.clean_run(" cat" * words, prepend_bos=False)
     assert checked == [2, 12]
+
+
+def test_what_lies_above_the_deepest_place_is_not_run(bridge_of: BridgeOf) -> None:
+    """And the next run is whole again."""
+    model = LanguageModel(bridge_of("llama", "float64"))
+    clean = model.run(PROMPT)
+    tokens = torch.tensor([clean.token_ids])
+    called: list[str] = []
+    hooks = [
+        part.register_forward_hook(lambda *given, name=name: called.append(name))
+        for name, part in (("block 1", model.model.blocks[1]), ("head", model.model.unembed))
+    ]
+    first = model.streams_at(tokens, [StreamPoint(0, "post"), StreamPoint(0, "pre")])
+    assert called == []
+    last = model.streams_at(tokens, [StreamPoint(1, "post")])
+    assert called == ["block 1"]
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(first[0][0], clean.inputs[1])
+    assert torch.equal(first[1][0], clean.inputs[0])
+    assert torch.equal(last[0][0], clean.inputs[2])
+    assert torch.equal(model.run(PROMPT).logits, clean.logits)

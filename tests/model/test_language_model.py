@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.instrument import InstrumentedModel
-from sae_graphs.model.language_model import LanguageModel, prepends_bos
+from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.rows import Rows, Where
 from sae_graphs.model.run import Run
 from sae_graphs.model.stream import StreamPoint
+from sae_graphs.model.vocabulary import prepends_bos
 from tests.conftest import BridgeOf
 from tests.support.linear_model import LinearModel
 from tests.support.models import (

@@ -1,0 +1,1 @@
+"""SAEs for SmolLM2-135M-Instruct: texts, plan, evaluation and what ships."""
