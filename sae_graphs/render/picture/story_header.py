@@ -69,7 +69,11 @@ def story_header(
         cell(at_own_size(about), align="LEFT", width=room),
         cell(at_own_size(_next_tokens(graph)), width=ASIDE),
     )
-    warned = [row(cell(warnings_panel(run.warnings, WARNING_COLUMNS), colspan=2))] if run.warnings else []
+    warned = (
+        [row(cell(warnings_panel(run.warnings, WARNING_COLUMNS), colspan=2))]
+        if run.warnings
+        else []
+    )
     told = below(annotations, WIDTH)
     said = [row(cell(told, colspan=2, align="LEFT"))] if told else []
     return font(table(*warned, columns, *said, cellpadding=3), colour=INK)
@@ -193,7 +197,8 @@ def _side_by_side(items: Sequence[tuple[str, str]]) -> str:
         told = [row(cell(words(line, size=SMALL, colour=SOFT), align="LEFT")) for line in lines]
         inner = table(row(cell(sample, align="LEFT", cellpadding=2)), *told)
         cells.append(cell(at_own_size(inner), width=room, valign="TOP"))
-    return table(row(*cells), cellpadding=4)
+    title = words("How to read it", size=FACT, bold=True, colour=INK)
+    return table(row(cell(title, align="LEFT", colspan=len(items))), row(*cells), cellpadding=4)
 
 
 def _sample(peak: str, before: str, after: str) -> str:
