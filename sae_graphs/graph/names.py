@@ -127,6 +127,16 @@ def standing_words(node: Node, digits: int = 3) -> str | None:
     return f"{does} {signed(-node.effect_on_answer, digits)}"
 
 
+def does_words(node: Node) -> str:
+    """The same in words: `supports by 9.70 nats`; empty where that was not measured."""
+    if node.effect_on_answer is None:
+        return ""
+    if node.relay:
+        return f"relay, {plain(-node.effect_on_answer)} nats"
+    does = "opposes" if opposes(node) else "supports"
+    return f"{does} by {plain(abs(node.effect_on_answer))} nats"
+
+
 def opposes(node: Node) -> bool:
     """True where ablating the feature raises the answer's score."""
     return node.effect_on_answer is not None and node.effect_on_answer > 0

@@ -156,10 +156,10 @@ def test_pictures(graph: CausalGraph) -> None:
 
 def test_what_a_box_says_of_the_answer() -> None:
     drawn = said(answer_graph())
-    assert "supports +3.00" in drawn and "opposes −0.500" in drawn and "relay +1.00" in drawn
-    assert "log-odds 4.00" in drawn and "prompt" in drawn and "answer" in drawn
+    assert "supports by 3.00 nats" in drawn and "opposes by 0.500 nats" in drawn
+    assert "relay, 1.00 nats" in drawn and "log-odds 4.00" in drawn and "answer" in drawn
     assert "+2.00" in drawn and "−0.500" in drawn  # what flows along arrows: positive helps
-    assert "ROUNDED,DASHED" in render.dot(answer_graph())  # an opposer, whatever the hue
+    assert 'STYLE="DASHED"' in render.dot(answer_graph())  # an opposer, whatever the hue
     assert "logit difference" in said(answer_graph(contrast="]"))
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.meaning import meaning_of
 from sae_graphs.graph.names import (
+    does_words,
     largest_activation,
     number_words,
     output_words,
@@ -45,6 +47,7 @@ class Shape:
     contexts: int
     explained: bool
     prompt: bool
+    largest: float = 0.0  # |effect on the answer| of any box
 
     @classmethod
     def of(cls, graph: CausalGraph) -> Shape:
@@ -54,7 +57,9 @@ class Shape:
         )
         explained = is_explained(graph)
         mapped = contexts == 1
-        return cls(wide, 0 if mapped and explained else contexts, explained, not mapped)
+        largest = max((abs(node.effect_on_answer or 0.0) for node in graph.nodes), default=0.0)
+        shown = 0 if mapped and explained else contexts
+        return cls(wide, shown, explained, not mapped, largest)
 
     @property
     def width(self) -> float:
@@ -70,7 +75,11 @@ def box_lines(node: Node, run: RunRecord, shape: Shape) -> list[Markup]:
     if node.feature.is_token:
         return [draw.line(f"token {node.feature.position}", is_faint=True)]
     lines: list[Markup] = []
-    if shape.explained:
+    tells = node.effect_on_answer is not None
+    if node.effect_on_answer is not None:
+        share = abs(node.effect_on_answer) / shape.largest if shape.largest else 0.0
+        lines.append(draw.does(does_words(node), share))
+    elif shape.explained:
         lines.append(draw.means(page_words(node.page), not node.explanation))
     largest = largest_activation(node)
     if shape.prompt and node.activations:
@@ -82,10 +91,10 @@ def box_lines(node: Node, run: RunRecord, shape: Shape) -> list[Markup]:
             focus=node.feature.position,
         )
         lines.append(draw.strip(pieces, "prompt-strip"))
-    for context in node.contexts[: shape.contexts]:
+    for place, context in enumerate(node.contexts[: shape.contexts]):
         pieces = strip(context.tokens, context.activations, largest=largest, width=shape.columns)
         if pieces:
-            lines.append(draw.strip(pieces, ""))
+            lines.append(draw.strip(pieces, "first" if tells and not place else ""))
     for sign, effects in zip(("lowers", "raises"), split_by_sign(node), strict=True):
         lines += [draw.chips(sign, _changes(effects, shape))] if effects else []
     return lines
@@ -105,7 +114,8 @@ def heading(node: Node, run: RunRecord) -> Markup:
     state = standing_words(node) or state
     here = token_at(run, node.feature)
     place = None if here is None else shortened(here, 10)
-    found: Markup = macros(_BOXES).heading(word, node.feature, place, state)
+    meaning = None if node.effect_on_answer is None else meaning_of(node)
+    found: Markup = macros(_BOXES).heading(word, node.feature, place, state, meaning)
     return found
 
 

@@ -3,13 +3,15 @@
 const view = document.querySelector(".view");
 const stage = view.querySelector(".stage");
 const whole = { width: stage.offsetWidth, height: stage.offsetHeight };
-const FAR = 0.34; // below this scale boxes show their names alone
+const FAR = 0.34; // below this scale boxes show their names, or what they mean, alone
+const NEAR = 0.72; // below this one what they mean, what they do and one context; above it all
 const camera = { x: 0, y: 0, scale: 1 };
 let resting = null;
 
 function place() {
   stage.style.transform = `translate(${camera.x}px, ${camera.y}px) scale(${camera.scale})`;
   stage.classList.toggle("far", camera.scale < FAR);
+  stage.classList.toggle("mid", camera.scale >= FAR && camera.scale < NEAR);
 }
 
 // While it moves the browser moves pixels; once it rests it draws them again, sharp.

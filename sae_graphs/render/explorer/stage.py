@@ -24,9 +24,17 @@ from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.boxes import Shape, box_height, box_lines, heading
 from sae_graphs.render.picture.arrange import own_layer_words
 from sae_graphs.render.picture.header import total_words
-from sae_graphs.render.picture.layout import Box, LayerLine, Layout, Point, layout
+from sae_graphs.render.picture.layout import (
+    QUIET_LINES,
+    AxisToken,
+    Box,
+    LayerLine,
+    Layout,
+    Point,
+    layout,
+)
 from sae_graphs.render.style import EffectScale
-from sae_graphs.text import visible
+from sae_graphs.text import ELLIPSIS, shortened, token, visible
 from sae_graphs.words import plain, signed
 
 if TYPE_CHECKING:
@@ -36,6 +44,7 @@ NUMBERED = 120  # arrows up to which each carries its number
 REACHED = 1500  # arrows up to which the pointer need not be on the line
 SHARES = (0.5, 0.38, 0.62, 0.28, 0.72)  # of an arrow's way, where its number may stand
 NUMBER_SIZE = 38.0, 13.0  # CSS pixels
+AXIS_LETTERS = 15  # of a token below its column
 BOLD_ASPECT = 0.7  # a bold digit's width by its size
 
 
@@ -70,6 +79,7 @@ def stage(graph: CausalGraph) -> Stage:
         _name_size(graph, shape),
         [_frame(graph, number, box) for number, box in drawn.components.items()],
         [_layer(line) for line in drawn.layers],
+        [_axis(each) for each in drawn.axis],
         ours(drawing),
         [
             _box(node, number, graph.run, lines[node.feature], drawn)
@@ -178,6 +188,22 @@ class FrameWords(NamedTuple):
 def _frame(graph: CausalGraph, number: int, box: Box) -> FrameWords:
     nodes = [node for node in graph.nodes if node.component == number]
     return FrameWords(number, box, f"{counted_nodes(nodes)}{total_words(graph, number)}")
+
+
+class AxisWords(NamedTuple):
+    """A token of the prompt below its column, or a run of quiet ones."""
+
+    box: Box
+    kind: str
+    texts: list[str]
+
+
+def _axis(each: AxisToken) -> AxisWords:
+    texts = [shortened(token(text), AXIS_LETTERS) for text in each.texts]
+    if len(texts) > QUIET_LINES:
+        texts = [*texts[: QUIET_LINES // 2], ELLIPSIS, *texts[1 - QUIET_LINES // 2 :]]
+    kind = "quiet" if each.quiet else "read" if each.read else "busy"
+    return AxisWords(each.box, kind, texts)
 
 
 class LayerWords(NamedTuple):

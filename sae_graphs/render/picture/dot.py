@@ -28,7 +28,9 @@ from sae_graphs.render.picture.explained import explanation_lines
 from sae_graphs.render.picture.header import header, no_path_words, total_words
 from sae_graphs.render.picture.markup import at_own_size, cell, row, table, words
 from sae_graphs.render.picture.remarks import below, remarks_on
+from sae_graphs.render.picture.story import story
 from sae_graphs.render.picture.supernodes import Boxes, supernodes
+from sae_graphs.render.picture.token_columns import tells_a_story
 from sae_graphs.render.picture.tooltips import box_tooltip
 from sae_graphs.render.style import FAINT, INK, LINE, MONO_SIZE, PANEL, SANS, SOFT, EffectScale
 from sae_graphs.text import web_address
@@ -75,6 +77,8 @@ def dot(
 ) -> str:
     """DOT source of the picture, for Graphviz's `dot`: layers from the bottom to the top.
 
+    An answer graph with positions is laid out by token and layer, with all places in the source.
+
     `title` stands above the prompt, by default that of the annotations. `scale` is the scale of
     arrows, by default that of this graph; a component's own picture takes the whole graph's.
     `marks` say what ablation supports, `annotations` what a reader says. Of a graph with more boxes
@@ -86,6 +90,17 @@ def dot(
     scale = scale or EffectScale.of(graph)
     where = ALL_IN_PAGE if with_page else ALL_IN_JSON
     picture = _picture(graph, marks, annotations, limit, where)
+    if tells_a_story(graph) and not picture.boxes.supernodes:
+        return story(
+            picture.part,
+            header=with_header,
+            where=where,
+            title=annotations.title if title is None else title,
+            scale=scale,
+            boxes=picture.boxes,
+            marks=marks,
+            annotations=annotations,
+        )
     attributes = _graph_attributes(picture)
     drawing = graphviz.Digraph("sae_graphs", graph_attr=attributes)
     if with_header:

@@ -36,6 +36,7 @@ _MACHINE = (
 )
 
 
+PLACED = "layout=nop2"  # in the source: everything has its place already
 PNG_DPI = 144.0
 MAX_PNG_SIDE = 12_000
 MAX_PNG_PIXELS = 24_000_000
@@ -61,8 +62,11 @@ def draw(source: str, kinds: Iterable[str]) -> dict[str, bytes]:
     if not wanted:
         return drawn
     with bundled_fonts():
-        upwards, asides = set_aside(source)
-        ready = finished(_rendered(upwards, "dot").decode("utf-8"), asides)
+        if PLACED in source:
+            ready = finished(source)
+        else:
+            upwards, asides = set_aside(source)
+            ready = finished(_rendered(upwards, "dot").decode("utf-8"), asides)
         if wanted & {"svg", "png"}:
             raw = _rendered(ready, "svg", engine="nop2").decode("utf-8")
             if "svg" in wanted:

@@ -77,7 +77,7 @@ def header(
         cell(at_own_size(_next_tokens(run))),
         cell(at_own_size(legend(part, scale, marks, annotations))),
     ]
-    rows = [row(cell(_warnings(run.warnings), colspan=3))] if run.warnings else []
+    rows = [row(cell(warnings_panel(run.warnings), colspan=3))] if run.warnings else []
     rows.append(row(*columns_))
     return font(table(*rows, cellpadding=10), colour=INK)
 
@@ -301,14 +301,14 @@ def _next_tokens(run: RunRecord) -> str:
     return table(*rows, cellspacing=3, align="LEFT")
 
 
-def _warnings(texts: Sequence[str]) -> str:
-    """One panel, as wide as the header, that cannot be overlooked."""
+def warnings_panel(texts: Sequence[str], columns: int = WARNING_COLUMNS) -> str:
+    """One panel, about as wide as the header, that cannot be overlooked."""
     sign = words("⚠  ", size=14, colour=ALARM_LINE)
     entries = [
         row(
             cell(sign, valign="TOP"),
             cell(
-                wrapped(shortened(text, 400), WARNING_COLUMNS, size=11, colour=INK, bold=True),
+                wrapped(shortened(text, 400), columns, size=11, colour=INK, bold=True),
                 align="LEFT",
             ),
         )

@@ -18,6 +18,14 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import LayerReport
 from sae_graphs.render.picture.arrange import Group, groups_of
 from sae_graphs.render.picture.engine import placed
+from sae_graphs.render.picture.routing import Rectangle
+from sae_graphs.render.picture.token_columns import (
+    axis_name,
+    columns_of,
+    laid,
+    layer_rows,
+    tells_a_story,
+)
 
 MARGIN = 24.0
 CAPTION = 30.0  # above each component
@@ -25,6 +33,10 @@ NAMES = 108.0  # left of each component: the names of its layers
 ROW_GAP, SIDE_GAP = 14.0, 18.0  # between components, between boxes of a layer
 RANK_GAP, MAX_RANK_GAP = 78.0, 420.0  # between layers; more in wide graphs, for steeper arrows
 WIDE = 1.7  # width to height that components and their rows aim for
+HEAD = 6.0  # of an arrow, upright
+ACROSS = 6.5  # boxes of an answer graph side by side, where it may have more
+AXIS_LETTER, AXIS_LINE = 7.2, 24.0  # of a token at the bottom of its column
+MAX_QUIET, QUIET_LINES = 110.0, 4  # of a run of tokens with nothing above them
 STEPS = 8  # straight ones that a Bézier piece is measured in
 _INCH = 72.0
 
@@ -89,9 +101,21 @@ class LayerLine(NamedTuple):
     label: str
 
 
+class AxisToken(NamedTuple):
+    """Tokens of the prompt at the bottom of their column: one that is used, or a quiet run."""
+
+    texts: tuple[str, ...]
+    box: Box
+    quiet: bool
+    read: bool
+
+
 @dataclass(frozen=True)
 class Layout:
-    """All of a drawing: components and boxes with their places, arrows with their lines."""
+    """All of a drawing: components and boxes with their places, arrows with their lines.
+
+    Where columns are tokens, the `axis` at the bottom, and `bands` below the boxes of each.
+    """
 
     width: float
     height: float
@@ -99,13 +123,18 @@ class Layout:
     layers: tuple[LayerLine, ...]
     boxes: Mapping[FeatureId, Box]
     routes: Mapping[Ends, Route]
+    axis: tuple[AxisToken, ...] = ()
+    bands: tuple[Box, ...] = ()
 
 
 def layout(graph: CausalGraph, heights: Mapping[FeatureId, float], *, width: float) -> Layout:
     """The drawing of a graph whose boxes are `width` wide and `heights` high.
 
-    Boxes of a layer are level, and as high as the highest of them. Deterministic.
+    An answer graph is laid out by token and layer. Elsewhere boxes of a layer are level, and as
+    high as the highest of them. Deterministic.
     """
+    if tells_a_story(graph):
+        return _by_token(graph, heights, width)
     parts = [_part(graph, group, heights, width) for group in groups_of(graph)]
     total = sum(part.width * part.height for part in parts)
     room = max([part.width for part in parts] + [(total * WIDE) ** 0.5])
@@ -118,6 +147,80 @@ def layout(graph: CausalGraph, heights: Mapping[FeatureId, float], *, width: flo
         x += part.width + ROW_GAP
         row_height = max(row_height, part.height)
     return _joined(placed_parts)
+
+
+# -- by token and layer ----------------------------------------------------------------------------
+
+
+def _by_token(graph: CausalGraph, heights: Mapping[FeatureId, float], width: float) -> Layout:
+    """Columns are tokens, rows layers; one frame holds all components."""
+    columns, rows = columns_of(graph), layer_rows(graph)
+    sizes = {str(feature): (width, height) for feature, height in heights.items()}
+    for column in columns:
+        quiet = AXIS_LETTER * max(len(graph.run.tokens[it]) for it in column.positions)
+        size = (min(quiet, MAX_QUIET), AXIS_LINE * min(len(column.positions), QUIET_LINES))
+        sizes.setdefault(axis_name(graph, column), size if column.quiet else (width, AXIS_LINE))
+    found = laid(graph, columns, rows, sizes, room=ACROSS * width)
+    left, top = MARGIN + NAMES, MARGIN + CAPTION + found.height
+
+    def box(old: Rectangle) -> Box:
+        x, y = old.x - old.width / 2, old.y + old.height / 2
+        return Box(round(left + x, 1), round(top - y, 1), old.width, old.height)
+
+    boxes = {node.feature: box(found.boxes[str(node.feature)]) for node in graph.nodes}
+    reports = {layer.label: layer for layer in graph.run.layers}
+    number = min(graph.component_numbers)
+    name = Box(MARGIN + SIDE_GAP / 2, 0.0, NAMES - SIDE_GAP, NAMES / 2)
+    lines = [
+        LayerLine(
+            reports.get(label),
+            number,
+            name._replace(y=top - found.rows[at] - NAMES / 4),
+            label,
+        )
+        for label, at in rows.items()
+    ]
+    axis = tuple(
+        AxisToken(
+            tuple(graph.run.tokens[it] for it in column.positions),
+            box(found.boxes[axis_name(graph, column)]),
+            column.quiet,
+            graph.run.read_position in column.positions,
+        )
+        for column in columns
+        if axis_name(graph, column) not in graph
+    )
+    bands = tuple(
+        Box(left + band.left, MARGIN + CAPTION, band.right - band.left, found.height)
+        for band in found.bands
+        if not band.quiet
+    )
+    routes = {
+        (edge.source, edge.target): _upwards(
+            found.lines[str(edge.source), str(edge.target)], left, top
+        )
+        for edge in graph.edges
+    }
+    frame = Box(MARGIN, MARGIN, found.width + NAMES + SIDE_GAP, found.height + CAPTION + SIDE_GAP)
+    return Layout(
+        frame.width + 2 * MARGIN,
+        frame.height + 2 * MARGIN,
+        {number: frame},
+        tuple(lines),
+        boxes,
+        routes,
+        axis,
+        bands,
+    )
+
+
+def _upwards(points: Sequence[Point], left: float, top: float) -> Route:
+    """A line on the page, ending a little below its tip."""
+    *line, (x, y) = ((left + x, top - y) for x, y in points)
+    return Route((*line, (x, y + HEAD)), (x, y))
+
+
+# -- by layer --------------------------------------------------------------------------------------
 
 
 def _rank_gap(group: Group, high: Mapping[FeatureId, float], width: float) -> float:
