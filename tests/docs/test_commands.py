@@ -97,11 +97,11 @@ def test_the_readme_does_what_it_says(
     Reader(tmp_path, monkeypatch, capsys).follow(README, quickly=True)
     assert (tmp_path / "outputs" / "copyright-c" / "graph.png").stat().st_size > 10_000
     assert (tmp_path / "graph.json").is_file()
-    shown = CausalGraph.load(tmp_path / "outputs" / "copyright-c")
-    assert 'What the ")" after "Copyright (C" hangs on' in README.pictures[0][0]
-    assert shown.run.outputs[0].token == ")" and shown.run.answer is not None
-    tokens = {shown.run.tokens[node.feature.position or 0] for node in shown.nodes}
-    assert {" (", "C"} <= tokens
+    shown = CausalGraph.load(tmp_path / "outputs" / "mary")
+    assert README.pictures[0][0].startswith(f'What " Mary" hangs on after "{shown.prompt}"')
+    assert shown.run.outputs[0].token == " Mary" and shown.run.answer is not None
+    tokens = {shown.tokens[node.feature.position] for node in shown if node.feature.position}
+    assert tokens == {" Mary", " John", " to"}  # the columns of the picture
 
 
 @pytest.mark.slow
