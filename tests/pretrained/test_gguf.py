@@ -50,7 +50,12 @@ def test_it_is_the_model_that_was_written(written: Path, folder: Path) -> None:
 
 def test_it_is_converted_once(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, real = list[Path](), gguf._read
-    monkeypatch.setattr(gguf, "_read", lambda file: (read.append(file), real(file))[1])
+
+    def counted(file: Path) -> Any:
+        read.append(file)
+        return real(file)
+
+    monkeypatch.setattr(gguf, "_read", counted)
     for _ in range(2):
         sg.load_model(written)
     assert read == [written]
