@@ -41,6 +41,14 @@ def export(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write.", show_default="RUN/exports")
     ] = None,
+    viewer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for circuit-tracer's viewer, to which the graph is added; alone, no other "
+            "format is written.",
+            show_default=False,
+        ),
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -61,14 +69,34 @@ def export(
     """
     from sae_graphs.graph.export.formats import FORMATS
 
-    wanted = FORMATS if formats is None else formats_of(formats, FORMATS)
+    every = () if viewer is not None and out_folder is None else FORMATS
+    wanted = every if formats is None else formats_of(formats, FORMATS)
     graph = CausalGraph.load(run)
-    folder = exports_folder(run, out_folder)
     said = _annotations(run, annotations, graph)
+    if viewer is not None:
+        _add_to_viewer(viewer, graph, said)
+    if not wanted:
+        return
+    folder = exports_folder(run, out_folder)
     with err.status("writing"):
         files = _files(graph, wanted, said, strict=formats is not None)
         names = write_exports(folder, files, graph)
     print_files(out, folder, names)
+
+
+def _add_to_viewer(folder: Path, graph: CausalGraph, said: Annotations) -> None:
+    """Put a graph into a folder that circuit-tracer's viewer serves, its list of graphs last."""
+    from sae_graphs.graph.export.viewer import METADATA, listed_in, viewer_folder
+
+    with err.status("writing"):
+        made = viewer_folder(graph, annotations=said, others=listed_in(folder))
+        for name in sorted(made.files, key=lambda name: name == METADATA):
+            write_atomically(folder / name, made.files[name])
+    for line in made.warnings:
+        warn(line)
+    features = sum("/" in name for name in made.files)
+    out.print(f"wrote {folder}: the graph, and what {features} features fire on", highlight=False)
+    out.print(f"look at it: circuit-tracer start-server --graph_file_dir {folder}", highlight=False)
 
 
 def _annotations(run: Path, given: Path | None, graph: CausalGraph) -> Annotations:

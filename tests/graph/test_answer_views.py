@@ -265,7 +265,7 @@ def test_the_attribution_graph(graph: CausalGraph) -> None:
     kinds: dict[str, list[Any]] = {"embedding": [], "logit": []}
     for each in data["nodes"]:
         kinds.setdefault(each["feature_type"], []).append(each)
-    assert len(kinds["embedding"]) == len(tokens_of(graph))
+    assert len(kinds["embedding"]) == graph.run.read_position + 1  # every token, used or not
     (logit,) = kinds["logit"]
     assert logit["feature"] == graph.run.outputs[0].token_id and logit["is_target_logit"]
     assert logit["ctx_idx"] == graph.run.read_position

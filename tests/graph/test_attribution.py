@@ -52,7 +52,13 @@ def written(graph: CausalGraph, said: Annotations | None = None) -> dict[str, An
 
 
 def nodes_of(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {node["node_id"]: node for node in data["nodes"]}
+    return {node["node_id"]: node for node in of_graph(data)}
+
+
+def of_graph(data: Any) -> list[dict[str, Any]]:
+    """Those that the graph has, without the tokens and the logit that viewers need beside them."""
+    ends = {end for link in data["links"] for end in (link["source"], link["target"])}
+    return [node for node in data["nodes"] if node["node_id"] in ends]
 
 
 def labelled(*labels: str, **changes: Any) -> Any:
@@ -111,7 +117,11 @@ def test_exports_meet_every_rule(made: Callable[[], CausalGraph]) -> None:
     graph = made()
     data = written(graph)
     assert len(data["links"]) == len(graph.edges)
-    assert len(data["nodes"]) == len(graph.nodes)
+    assert len(of_graph(data)) == len(graph.nodes)
+    others = [node for node in data["nodes"] if node not in of_graph(data)]
+    tokens = [node["ctx_idx"] for node in others if node["feature_type"] == "embedding"]
+    assert tokens == list(range(graph.run.read_position + 1))
+    assert len(others) - len(tokens) == (not graph.run.outputs)  # a logit, where there is none
     assert {node["clerp"].strip() for node in data["nodes"]} - {""}
 
 
@@ -122,7 +132,7 @@ def test_a_link_weighs_minus_the_effect() -> None:
         {"source": "0_1_3", "target": "1_2_3", "weight": 8.0},
         {"source": "1_2_3", "target": "2_3_3", "weight": -2.0},
     ]
-    assert [(n["node_id"], n["feature"], n["layer"], n["ctx_idx"]) for n in data["nodes"]] == [
+    assert [(n["node_id"], n["feature"], n["layer"], n["ctx_idx"]) for n in of_graph(data)] == [
         ("0_1_3", 2, "0", 3),
         ("1_2_3", 8, "1", 3),
         ("2_3_3", 18, "2", 3),
@@ -164,7 +174,7 @@ def test_where_a_feature_without_position_stands(
     activations: tuple[float, ...], settings: dict[str, Any], place: int, activation: float
 ) -> None:
     graph = graph_of(("0.1", "1.2", -1.0), run=record(settings=settings), activations=activations)
-    [node, _] = written(graph)["nodes"]
+    [node, _] = of_graph(written(graph))
     assert (node["node_id"], node["ctx_idx"]) == (f"0_1_{place}", place)
     assert node["activation"] == activation
 
@@ -357,9 +367,9 @@ def test_features_are_called_by_label_explanation_or_context() -> None:
     page = FeaturePage("found", "copyright <signs>")
     explained = graph_of(("0.1", "1.2", -1.0), page=page)
     said = Annotations(labels={F("0.1"): "mine"})
-    clerps = [node["clerp"] for node in written(explained, said)["nodes"]]
+    clerps = [node["clerp"] for node in of_graph(written(explained, said))]
     assert clerps == ["mine", "copyright ‹signs›"]
-    [hint, _] = [node["clerp"] for node in written(graph_of(("0.1", "1.2", -1.0)))["nodes"]]
+    [hint, _] = [node["clerp"] for node in of_graph(written(graph_of(("0.1", "1.2", -1.0))))]
     assert hint == 'active on " rights" in "All rights reserved"'
 
 

@@ -49,9 +49,16 @@ def test_it_is_the_model_that_was_written(written: Path, folder: Path) -> None:
 
 
 def test_it_is_converted_once(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sg.load_model(written)
-    monkeypatch.setattr(gguf, "_read", lambda file: pytest.fail("converted again"))
-    sg.load_model(written)
+    read, real = list[Path](), gguf._read
+
+    def counted(file: Path) -> Any:
+        read.append(file)
+        return real(file)
+
+    monkeypatch.setattr(gguf, "_read", counted)
+    for _ in range(2):
+        sg.load_model(written)
+    assert read == [written]
 
 
 def test_what_it_takes_is_said_first(written: Path, cache: Path) -> None:

@@ -41,9 +41,9 @@ from sae_graphs.graph.export.attribution_nodes import (
     safe,
     too_frequent,
 )
-from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.feature_id import OUTPUT_LAYER, FeatureId
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.graph.records import Edge, Node
+from sae_graphs.graph.records import Edge, Node, OutputToken
 from sae_graphs.schema import plain
 
 SCHEMA_VERSION = 1  # features are numbered by Cantor's pairing of layer and index
@@ -66,10 +66,17 @@ class Attribution(NamedTuple):
 
     data: dict[str, Any]
     warnings: tuple[str, ...]
+    ids: Mapping[FeatureId, str]
 
 
-def attribution(graph: CausalGraph, *, annotations: Annotations = NO_ANNOTATIONS) -> Attribution:
+def attribution(
+    graph: CausalGraph, *, annotations: Annotations = NO_ANNOTATIONS, scan: str | None = None
+) -> Attribution:
     """The graph as attribution-graph JSON.
+
+    Every token of the prompt is an embedding, and where no logit was a target, the likeliest next
+    token is one without links: viewers draw an axis of tokens, and rows up to the logits, by these.
+    `scan` says where a viewer finds the features, by default Neuronpedia's model.
 
     Pins and groups become the saved view, labels the features' names there. Viewers drop features
     that are at more than two thirds of the positions, so of such a feature the positions with the
@@ -87,20 +94,24 @@ def attribution(graph: CausalGraph, *, annotations: Annotations = NO_ANNOTATIONS
     rows = _rows(graph, nodes)
     pages = _pages(nodes, rows)
     ids = {node.feature: _node_id(graph, node.feature, places, rows) for node in nodes}
+    if scan is not None:
+        pages = _Pages(None, None)
+    metadata = _metadata(graph, annotations, rows, pages)
     data = {
-        "metadata": _metadata(graph, annotations, rows, pages),
+        "metadata": metadata if scan is None else {**metadata, "scan": scan, "transcoder_list": []},
         "qParams": _saved_view(annotations, ids),
         "nodes": [
             _logit(graph, node, places[node.feature], rows, ids)
             if node.feature.is_output
-            else _embedding(node, ids)
+            else _embedding(places[node.feature], node.token or "")
             if node.feature.is_token
             else _feature(graph, node, places[node.feature], rows, ids, annotations)
             for node in nodes
-        ],
+        ]
+        + _others(graph, nodes, rows),
         "links": [_link(edge, ids) for edge in edges],
     }
-    return Attribution(data, (*warnings, *pages.warnings))
+    return Attribution(data, (*warnings, *pages.warnings), ids)
 
 
 def cantor(x: int, y: int) -> int:
@@ -199,17 +210,34 @@ def _node_id(
     return f"{rows.numbers[feature.layer]}_{feature.index}_{place}"
 
 
-def _embedding(node: Node, ids: Mapping[FeatureId, str]) -> dict[str, Any]:
+def _others(graph: CausalGraph, nodes: Sequence[Node], rows: _Rows) -> list[dict[str, Any]]:
+    """Tokens of the prompt that are no nodes of the graph, and a logit where it has none."""
+    run = graph.run
+    held = {node.feature.position for node in nodes if node.feature.is_token}
+    found = [
+        _embedding(place, token)
+        for place, token in enumerate(run.tokens[: run.read_position + 1])
+        if place not in held
+    ]
+    if not any(node.feature.is_output for node in nodes) and run.next_tokens:
+        text, probability = run.next_tokens[0]
+        output = OutputToken(0, text, 0.0, probability)  # a saved graph does not know its id
+        node = Node(FeatureId(OUTPUT_LAYER, 0), 0.0, token=text)
+        ids = {node.feature: f"{rows.logits}_0_{run.read_position}"}
+        found.append(_logit(graph, node, run.read_position, rows, ids, output))
+    return found
+
+
+def _embedding(place: int, token: str) -> dict[str, Any]:
     """A token of the prompt: its number is its position, as a saved graph has no ids of tokens."""
-    place = node.feature.position or 0
     return {
-        "node_id": ids[node.feature],
+        "node_id": f"E_{place}_{place}",
         "feature": place,
         "layer": "E",
         "ctx_idx": place,
         "feature_type": "embedding",
         "jsNodeId": f"E_{place}-{place}",
-        "clerp": f'Token "{safe(node.token or "")}"',
+        "clerp": f'Token "{safe(token)}"',
         "run_idx": 0,
         "reverse_ctx_idx": 0,
     }
@@ -242,10 +270,15 @@ def _feature(
 
 
 def _logit(
-    graph: CausalGraph, node: Node, place: int, rows: _Rows, ids: Mapping[FeatureId, str]
+    graph: CausalGraph,
+    node: Node,
+    place: int,
+    rows: _Rows,
+    ids: Mapping[FeatureId, str],
+    output: OutputToken | None = None,
 ) -> dict[str, Any]:
     feature, run = node.feature, graph.run
-    output = run.output(feature)
+    output = output or run.output(feature)
     here = place == run.read_position  # of other positions the probability is not known
     return {
         "node_id": ids[feature],
@@ -256,7 +289,7 @@ def _logit(
         "jsNodeId": f"L_{output.token_id}-{place}",
         "clerp": logit_words(output, None if here else place),
         **({"token_prob": output.probability} if here else {}),
-        "is_target_logit": here and output is run.outputs[0],
+        "is_target_logit": here and output is next(iter(run.outputs), output),
         "run_idx": 0,
         "reverse_ctx_idx": 0,
     }

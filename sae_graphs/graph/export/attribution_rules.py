@@ -17,6 +17,7 @@ SMALLEST, LARGEST = 1_000, 100_000_000  # bytes that Neuronpedia takes
 EXACT = 2**53 - 1  # the largest whole number that JavaScript does not round
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_SCAN = re.compile(r"[A-Za-z0-9_.-]+|\./[A-Za-z0-9_./-]+")  # a model, or a folder beside the page
 _PROBABILITY = re.compile(r"\(p=(0|1|[01]\.[0-9]+)\)")
 _FEATURE, _ERROR = "cross layer transcoder", "mlp reconstruction error"
 _TYPES = (_FEATURE, _ERROR, "embedding", "logit")
@@ -77,8 +78,8 @@ def _of_kind(
 
 
 def _of_metadata(values: dict[str, Any]) -> Iterator[str]:
-    for name in ("slug", "scan"):
-        if not isinstance(values.get(name), str) or not _NAME.fullmatch(values[name]):
+    for name, rule in (("slug", _NAME), ("scan", _SCAN)):
+        if not isinstance(values.get(name), str) or not rule.fullmatch(values[name]):
             yield f"{name} is {values.get(name)!r:.60}; letters, digits, _ . and - are allowed"
     yield from _of_kind(values, "prompt", str, "metadata")
     yield from _of_kind(values, "prompt_tokens", list, "metadata")

@@ -162,7 +162,7 @@ def box(
     return table(
         *rows,
         border=_frame(remarks, marked=marked),
-        color=INK if marked or remarks.pinned else _line_colour(node),
+        color=INK if marked or remarks.pinned else frame_colour(node),
         bgcolor=BAND if node.relay else WHITE,
         style="ROUNDED,DASHED" if opposes(node) else "ROUNDED",
         cellpadding=2,
@@ -170,7 +170,7 @@ def box(
     )
 
 
-def _line_colour(node: Node) -> str:
+def frame_colour(node: Node) -> str:
     """Of a box's frame: by what the feature does to the answer, where that is known."""
     if node.effect_on_answer is None or node.relay:
         return LINE

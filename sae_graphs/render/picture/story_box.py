@@ -8,6 +8,7 @@ from sae_graphs.graph.meaning import Meaning, meaning_of
 from sae_graphs.graph.names import does_words, largest_activation, opposes, output_words
 from sae_graphs.graph.records import Node, RunRecord
 from sae_graphs.render.marks import CHECK
+from sae_graphs.render.picture.boxes import frame_colour
 from sae_graphs.render.picture.markup import at_own_size, cell, font, in_label, row, table, words
 from sae_graphs.render.picture.remarks import PIN, Remarks, band_row, note_lines, note_row
 from sae_graphs.render.picture.strips import strip, strip_table
@@ -81,16 +82,12 @@ def story_box(
     return table(
         *rows,
         border=MARKED_FRAME if marked else PINNED_FRAME if remarks.pinned else 1,
-        color=INK if marked or remarks.pinned else _frame(node),
+        color=INK if marked or remarks.pinned else frame_colour(node),
         bgcolor=BAND if node.relay else WHITE,
         style="DASHED" if opposes(node) else "ROUNDED",
         cellpadding=1,
         cellspacing=1,
     )
-
-
-def _frame(node: Node) -> str:
-    return LINE if node.relay else effect_colour(node.effect_on_answer or 0.0)
 
 
 def _label(meaning: Meaning, signs: str, weight: Weight) -> str:
