@@ -6,7 +6,13 @@ knows nothing of drawing. Here is the one table of such names; nothing else impo
 
 from __future__ import annotations
 
+import gc
 import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 # What `sae_graphs` offers beside what it holds at once: a module and a name in it, or a module.
@@ -76,3 +82,44 @@ def found(place: str) -> Any:
     module, _, name = place.partition(":")
     held = importlib.import_module(module)
     return getattr(held, name) if name else held
+
+
+class Unloaded(ModuleType):
+    """A module that is loaded when something of it is used; what `inspect` asks of all is known."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def put_off(module: str) -> None:
+    """Have a module loaded when something of it is used, though others import it at their start.
+
+    Nothing where it is loaded, or is not there.
+    """
+    place = None if module in sys.modules else importlib.util.find_spec(module)
+    if place is not None:
+        held = Unloaded(module)
+        held.__spec__, held.__file__ = place, place.origin
+        held.__path__ = list(place.submodule_search_locations or ())
+        sys.modules[module] = held
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Inside, what is heavy is imported faster: no garbage is looked for, of which there is none.
+
+    `wandb`, for which sae-lens asks and which nothing here uses, is put off.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    put_off("wandb")
+    try:
+        yield
+    finally:
+        gc.freeze()  # what was imported stays
+        if collects:
+            gc.enable()

@@ -13,6 +13,7 @@ import typer
 
 from sae_graphs.cli.console import err, progress_of_bytes
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.late import quick_imports
 from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
@@ -353,7 +354,8 @@ class Source(NamedTuple):
     def load(self) -> InstrumentedModel:
         """Loaded, after fetching what is not here; torch is imported here."""
         with err.status(f"loading {self.model}") as status:
-            from sae_graphs.pretrained.loading import load
+            with quick_imports():
+                from sae_graphs.pretrained.loading import load
 
             return load(
                 self.model,

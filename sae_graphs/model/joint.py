@@ -11,7 +11,7 @@ SAE layers, `V` vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -288,6 +288,21 @@ def becoming_rows(rows: Rows) -> Edit:
         return streams
 
     return Edit(rows.where, change)
+
+
+def by_copy(kinds: Sequence[tuple[Tensor, Edit]]) -> Edit:
+    """Each copy has an edit of its own: those true in `[B]` the edit beside; others stay."""
+
+    def change(rows: Rows) -> Tensor:
+        streams = rows.streams.clone()
+        for mine, edit in kinds:
+            here = mine[rows.where.copies]
+            if here.any():
+                streams[here] = edit.change(rows.chosen(here))
+        return streams
+
+    copies, positions = zip(*(edit.where for _, edit in kinds), strict=True)
+    return Edit(Where(torch.cat(copies), torch.cat(positions)), change)
 
 
 def adding(deltas: Tensor) -> Edit:

@@ -22,12 +22,14 @@ from sae_graphs.model.joint import (
     Edit,
     Selected,
     becoming_rows,
+    by_copy,
     holding_features,
     holding_others,
     logits_of,
     packs,
     run_edits,
 )
+from sae_graphs.model.rows import Rows, Where
 
 PATHS = 3
 CANDIDATES = 64  # paths that are patched, of those that the narrowest edge promises most of
@@ -97,35 +99,44 @@ def _widest(way: tuple[float, Path]) -> tuple[float, Path]:
 
 @torch.no_grad()
 def flows_along(asked: Asked, table: Table, paths: Sequence[Path]) -> list[float]:
-    """What the ablation of each path's first feature does to the answer along the path alone."""
-    found = [0.0] * len(paths)
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, path in enumerate(paths):
-        groups.setdefault((path[0].depth, len(path)), []).append(number)
-    for numbers in groups.values():
-        flows = _along(asked, table, [paths[number] for number in numbers])
-        for number, flow in zip(numbers, flows, strict=True):
-            found[number] = flow
-    return found
+    """What the ablation of each path's first feature does to the answer along the path alone.
 
-
-def _along(asked: Asked, table: Table, paths: Sequence[Path]) -> list[float]:
-    """`flows_along` of paths that begin, and end, at the same layers."""
+    All paths are run at once, one a copy: at a layer each copy's edit is that of its own path.
+    """
     model, clean, answer, read = asked
-    start, length = paths[0][0].depth, len(paths[0])
-    before, found, stream = answer.score(clean.logits[read]), [], clean.streams[start]
+    before, found = answer.score(clean.logits[read]), []
     for first, stop in packs(model, clean, len(paths)):
         part = paths[first:stop]
-        ablations = table.of([path[0] for path in part])
-        edits: dict[int, Edit] = {start: becoming_rows(changed_rows(model, clean, ablations))}
-        for step in range(1, length):
-            free = selected([path[step : step + 1] for path in part], len(clean), stream.device)
-            edits[start + step] = holding_others(model, clean, start + step, free[start + step])
-        for depth in range(start + length, len(model.stack.layers)):
-            edits[depth] = holding_features(model, clean, depth)
+        edits = {
+            depth: _edit_at(asked, table, part, depth)
+            for depth in range(min(path[0].depth for path in part), len(model.stack.layers))
+        }
         ran = run_edits(model, clean, edits, len(part), read)
         found += (answer.score(logits_of(model, clean, ran, read)) - before).tolist()
     return found
+
+
+def _edit_at(asked: Asked, table: Table, paths: Sequence[Path], depth: int) -> Edit:
+    """The paths' first feature is ablated where it stands, their others are free, all else held."""
+    model, clean = asked.model, asked.clean
+    device = clean.streams[depth].device
+    step = [depth - path[0].depth for path in paths]
+    inside = [0 < at < len(path) for at, path in zip(step, paths, strict=True)]
+    past = [at >= len(path) for at, path in zip(step, paths, strict=True)]
+    kinds: list[tuple[list[bool], Edit]] = []
+    if begun := [copy for copy, at in enumerate(step) if at == 0]:
+        ablations = table.of([paths[copy][0] for copy in begun])
+        rows = changed_rows(model, clean, ablations)
+        copies = torch.tensor(begun, device=device)[rows.where.copies]
+        edit = becoming_rows(Rows(Where(copies, rows.where.positions), rows.streams))
+        kinds.append(([at == 0 for at in step], edit))
+    if any(inside):
+        spots = [path[at : at + 1] * go for at, path, go in zip(step, paths, inside, strict=True)]
+        free = selected(spots, len(clean), device)[depth]
+        kinds.append((inside, holding_others(model, clean, depth, free)))
+    if any(past):
+        kinds.append((past, holding_features(model, clean, depth)))
+    return by_copy([(torch.tensor(which, device=device), edit) for which, edit in kinds])
 
 
 def selected(
