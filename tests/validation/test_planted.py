@@ -210,7 +210,7 @@ def null_p_values() -> dict[str, list[float]]:
     Nine features of ten are active at a word, so few are active elsewhere alone: where there is no
     other one, a path has no controls.
     """
-    settings = ValidationSettings(controls=199, other_controls=1)
+    settings = ValidationSettings(controls=99, other_controls=1)
     found: dict[str, list[float]] = {"change": [], "divergence": []}
     for seed in range(N_NULLS):
         case = planted_null(seed)
