@@ -42,6 +42,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
+    ('a, b and c', 'a', '')
+    """
+    *first, last = names or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def percent(share: float) -> str:
     """A share as per cent, small ones with a decimal.
 

@@ -44,7 +44,7 @@ def test_numbers_of_a_row() -> None:
     assert unit.tested is not None
     assert (row["unit"], row["q"], row["ratio"]) == (unit.name, unit.tested.q, unit.tested.ratio)
     result = unit.results[0]
-    assert (row["before"], row["change"]) == (result.score, result.change)
+    assert (row["before"], row["effect"]) == (result.score, result.change)
     assert row["features"] == " ".join(map(str, unit.features))
 
 
@@ -57,7 +57,7 @@ def test_verdicts_of_answers(name: str, verdict: str) -> None:
     assert report.units[0].verdict == verdict
     table = report.to_pandas()
     assert table.loc[0, "verdict"] == verdict and table.loc[0, "reason"] == report.units[0].reason
-    assert table.loc[0, "change"] == report.units[0].ablated.nats - report.clean.nats
+    assert table.loc[0, "effect"] == report.units[0].ablated.nats - report.clean.nats
     written: Any = json.loads(record_json.to_bytes(report))["units"][0]
     assert (written["verdict"], written["reason"]) == (verdict, report.units[0].reason)
     assert record_json.from_json(record_json.to_json(report)) == report
