@@ -113,8 +113,18 @@ def _came_out(units: Sequence[tuple[UnitReport, Verdict, str]]) -> str:
     for kind in MEANINGS:
         names = [unit.name for unit, found, _ in units if found.kind == kind]
         if names:
-            told.append(f"{badge(kind).sign} {kind}: {listed(names)}")
+            told.append(f"{badge(kind).sign} {kind}{_IN_SHORT[kind]}: {listed(names)}")
     return f"What came out: {'; '.join(told)}."
+
+
+_IN_SHORT: dict[VerdictKind, str] = {
+    "supported": "",
+    "norm only": " (beats matched controls, but no other changes of its size)",
+    "not distinguishable": " (matched controls do about as much)",
+    "no effect": "",
+    "inactive": "",
+    "no controls": " (nothing can be said)",
+}
 
 
 def _trust(report: ValidationReport) -> str:
