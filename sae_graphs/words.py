@@ -206,11 +206,6 @@ def amount(value: float | None) -> str:
     return NONE if value is None or not math.isfinite(value) else plain(value)
 
 
-def score(value: float, *, in_nats: bool) -> str:
-    """A clean score: `99.2 %` or `3.21 nats`."""
-    return f"{amount(value)} nats" if in_nats else probability(value)
-
-
 def score_change(value: float, *, in_nats: bool) -> str:
     """A change of a score: `−96.1 points` or `−2.80 nats`."""
     return f"{nats(value)} nats" if in_nats else f"{points(value)} points"

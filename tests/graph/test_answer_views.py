@@ -130,8 +130,8 @@ def test_questions_of_the_hand_made_graph() -> None:
     assert score_sentence(graph.run) == words
     assert graph.run.answer is not None
     assert coverage_sentence(graph.run.answer.coverage) == (
-        "Of what all rarely-on features together contribute, ablating the kept ones takes 75% (as many "
-        "random ones 6.2%), and keeping them alone leaves 62% (random ones 6.2%)"
+        "Of what all rarely-on features together contribute, ablating the kept ones takes 75% "
+        "(as many random ones 6.2%), and keeping them alone leaves 62% (random ones 6.2%)"
     )
     assert words in share_words(graph)
     assert settings_words(graph.run.settings) == (

@@ -55,8 +55,8 @@ def test_every_dot_is_a_number_of_the_record() -> None:
     for found, row in zip(dots(root), STRIP.rows, strict=True):
         assert found == pytest.approx(sorted(row.values), abs=0.03)
     own = next(path for path in root.iter(f"{SVG}path") if path.get("class") == "own")
-    found = re.match(r"M([\d.]+) ", own.attrib["d"])
-    assert found and scale(root)(float(found[1])) == pytest.approx(8.0, abs=0.03)
+    place = re.match(r"M([\d.]+) ", own.attrib["d"])
+    assert place and scale(root)(float(place[1])) == pytest.approx(8.0, abs=0.03)
     needed = [path for path in root.iter(f"{SVG}path") if path.get("class") == "needed"]
     assert len(needed) == 1  # one row has a threshold
 

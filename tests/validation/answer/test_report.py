@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS
 from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.validation.answer.content import blocks
 from sae_graphs.validation.answer.outcomes import sentences
+from sae_graphs.validation.answer.record_json import from_json, to_json
 from sae_graphs.validation.answer.records import AnswerReport, Single
 from sae_graphs.validation.answer.report import findings_of, marks_of
 from sae_graphs.validation.answer.rows import OTHERS_HEAD, others
@@ -231,3 +233,15 @@ def test_a_table_of_other_prompts() -> None:
     words = str(list(blocks(report)))
     assert "In other prompts" in words and "The note [room 32" in words
     assert "In other prompts" not in str(list(blocks(answer_report())))
+
+
+def test_a_report_of_before_is_told_in_the_words_of_now() -> None:
+    """Its numbers decide; the words that it holds are of another version."""
+    data = to_json(answer_report())
+    for unit in data["units"]:
+        unit["outcome"]["words"] = "Necessary: without its 2 features it falls."
+    old = from_json(json.loads(json.dumps(data)))
+    page = report_files(old)["validation.html"].decode()
+    assert "✓ Necessary: ablating its 2 features together" in page and "it falls." not in page
+    assert "✓ Path mediates: 75 %" in old._repr_html_()
+    assert all(found.words.startswith("✓ Necessary: ablating") for found in findings_of(old))
