@@ -53,9 +53,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(made: Path, tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from sae_graphs.validation.answer import report as answer_report
     from sae_graphs.validation.answer import subject
 
     monkeypatch.setattr(subject, "references_of", few)
+    monkeypatch.setattr(answer_report, "marked_pictures", lambda *_, **__: ({}, "<svg/>"))
     shutil.copytree(made, tmp_path / "runs")
     return tmp_path / "runs"
 

@@ -33,7 +33,7 @@ def scale(root: ElementTree.Element) -> Any:
     labels = [
         (float(text.attrib["x"]), float(str(text.text).replace("−", "-").replace(",", "")))
         for text in root.iter(f"{SVG}text")
-        if re.fullmatch(r"[+−]?[\d.,]+", text.text or "")
+        if re.fullmatch(r"[+−]?[\d.,]+(e-?\d+)?", text.text or "")
     ]
     (x, a), *_, (y, b) = labels
     return lambda place: a + (place - x) * (b - a) / (y - x)

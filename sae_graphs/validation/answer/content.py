@@ -138,8 +138,9 @@ def _trust(report: AnswerReport) -> str:
             f"and q is p corrected for the {counted(len(report.units), 'unit')} tested."
         )
     told.append(
-        "Supported means that the answer hangs on these features more than on others, not that "
-        "they alone make it, and not that their labels are right."
+        "Supported is what is necessary and, if it is a path, mediates: the answer hangs on these "
+        "features more than on others. It does not say that they alone make it, nor that their "
+        "labels are right."
     )
     return " ".join(told)
 

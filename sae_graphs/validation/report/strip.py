@@ -123,7 +123,8 @@ class _Scale:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> _Scale:
-        room = 0.04 * (max(values) - min(values)) or 1.0
+        extent, size = max(values) - min(values), max(map(abs, values))
+        room = 0.04 * extent if extent > 1e-9 * max(size, 1.0) else 1.0 + size
         return cls(min(values) - room, max(values) + room)
 
     def at(self, value: float) -> float:
