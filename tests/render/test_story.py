@@ -10,7 +10,7 @@ import pytest
 
 from sae_graphs.graph.annotations import Annotations, Group
 from sae_graphs.graph.feature_id import FeatureId
-from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render import pictures as render
 from sae_graphs.render.marks import Marks, Standing
 from tests.support.answer_graphs import answer_graph, hostile_answers
@@ -138,3 +138,13 @@ def test_pictures_are_the_same_each_time(kind: str) -> None:
     if kind != "pdf":  # which holds the time
         assert first == second
     assert len(first) > 1000
+
+
+def test_the_header_names_the_tokens_of_support_and_what_is_left_out() -> None:
+    text = said(render.svg(answer_graph()))
+    assert "Strongest support, by a feature at “Copyright” (3.00 nats), “C” (2.00)" in text
+    assert "left out, since they fire on most text (dense):" in text and "3.5@3 +6.00" in text
+    graph = answer_graph()
+    assert graph.run.answer is not None
+    run = replace(graph.run, answer=replace(graph.run.answer, dense=()))
+    assert "dense" not in said(render.svg(assemble(run, graph.nodes, graph.edges)))

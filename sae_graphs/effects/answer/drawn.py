@@ -117,7 +117,7 @@ def _shape_warnings(answer: AnswerRecord, shape: Circuit) -> tuple[str, ...]:
     if shape.stranded:
         found.append(
             f"{len(shape.stranded)} of {len(shape.kept)} kept features lead nowhere that the SAEs "
-            "express, and are drawn apart"
+            "express: no arrow leaves them"
         )
     coverage = answer.coverage
     if coverage is None:

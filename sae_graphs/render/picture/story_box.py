@@ -34,6 +34,7 @@ SMALL_WIDTH = 88.0  # of one that does little
 LABEL, WORDS = 9, 8  # points; Graphviz takes whole ones
 BAR_HEIGHT = 4
 LETTER = 0.58  # of the type's size, a letter's width, about
+DIGIT = 0.64  # a digit's
 STRONG = 0.25  # of the largest effect: what does less has a small box
 MARKED_FRAME, PINNED_FRAME = 3, 2
 
@@ -137,7 +138,7 @@ def _effect(node: Node, weight: Weight) -> str:
 def _bar(node: Node, weight: Weight) -> str:
     """The effect as a bar, of the largest one's in the graph; the index small beside it."""
     index = f"{node.feature}" + (" ↗" if web_address(node.neuronpedia) else "")
-    longest = round(weight.width - WORDS * LETTER * len(index)) - 4
+    longest = round(weight.width - WORDS * DIGIT * len(index)) - 4
     length = max(1, round(longest * weight.share))
     colour = FAINT if node.relay else effect_colour(node.effect_on_answer or 0.0)
     ground = PANEL if node.relay else BAND

@@ -24,7 +24,6 @@ from sae_graphs.render.picture.remarks import below
 from sae_graphs.render.style import (
     BAND,
     BAR,
-    FAINT,
     INK,
     LINE,
     LOWERS,
@@ -36,13 +35,14 @@ from sae_graphs.render.style import (
     shade,
 )
 from sae_graphs.text import shortened, token, visible
-from sae_graphs.words import counted, probability_words
+from sae_graphs.words import counted, plain, probability_words, signed
 
 TITLE, PROMPT, FACT, SMALL = 19, 11, 9, 8  # points; Graphviz takes whole ones
 WIDTH = 740.0  # points, of the picture without its margins
 ASIDE = 170.0  # of the next tokens, at the right
 LETTER = 0.56  # of the type's size, a letter's width, in a sentence
 PROMPT_LINES = 4
+PLACES, CHIPS = 3, 4  # tokens that the header names, dense features
 NEXT, BAR_POINTS = 4, 56
 WARNING_COLUMNS = 90
 
@@ -60,7 +60,9 @@ def story_header(
     if not part.is_whole:
         rows.append(_sentence(part.words(where), room, bold=True, colour=INK))
     drawn = "" if part.is_whole else ", drawn or not"
+    rows += [_sentence(told, room, colour=INK) for told in where_words(graph)]
     rows.append(_sentence(f"{share_words(graph)}{drawn}.", room))
+    rows.append(_folded(graph))
     settings = settings_words(run.settings, n_tokens=len(run.tokens))
     rows.append(_sentence(f"model {run.model} · SAEs {run.saes} · {settings}", room, size=SMALL))
     rows += [_standing(graph, number, marks) for number in graph.component_numbers]
@@ -77,6 +79,38 @@ def story_header(
     told = below(annotations, WIDTH)
     said = [row(cell(told, colspan=2, align="LEFT"))] if told else []
     return font(table(*warned, columns, *said, cellpadding=3), colour=INK)
+
+
+def where_words(graph: CausalGraph) -> list[str]:
+    """At which tokens the answer is made, by the strongest supporter at each; nothing of none."""
+    strongest: dict[str, float] = {}
+    for node in graph.nodes:
+        at, helps = node.feature.position, -(node.effect_on_answer or 0.0)
+        if node.feature.is_feature and at is not None and helps > 0:
+            text = f"“{shortened(token(graph.tokens[at]), 18)}”"
+            strongest[text] = max(helps, strongest.get(text, 0.0))
+    first = sorted(strongest, key=lambda text: -strongest[text])[:PLACES]
+    if not first:
+        return []
+    shown = [f"{text} ({plain(strongest[text])}" for text in first]
+    told = ", ".join([f"{shown[0]} nats)", *(f"{each})" for each in shown[1:])])
+    return [f"Strongest support, by a feature at {told}."]
+
+
+def _folded(graph: CausalGraph) -> str:
+    """The strongest of the features that fire on any text, which are not drawn, in grey."""
+    dense = graph.run.answer.dense if graph.run.answer is not None else ()
+    if not dense:
+        return ""
+    told = "left out, since they fire on most text (dense):"
+    cells = [cell(words(told, size=SMALL, colour=SOFT))]
+    for each in dense[:CHIPS]:
+        chip = f"{each.feature} {signed(-each.effect_on_answer)}"
+        inner = row(cell(words(chip, size=SMALL, colour=SOFT)))
+        cells.append(
+            cell(table(inner, border=1, color=LINE, bgcolor=BAND, style="ROUNDED", cellpadding=2))
+        )
+    return at_own_size(table(row(*cells), cellspacing=3))
 
 
 def _sentence(
@@ -180,8 +214,8 @@ def story_footer(graph: CausalGraph, marks: Marks) -> str:
     items.append(
         (
             _arrow_sample(),
-            "what its source does to the answer through the arrow's end alone, in nats; dashed: "
-            "against the answer",
+            "its source strengthens what it points at; dashed, blue: weakens it. The number: what "
+            "that does to the answer, in nats; below 0: against it",
         )
     )
     if marks.features:
@@ -239,4 +273,4 @@ def _relay_sample() -> str:
 
 
 def _arrow_sample() -> str:
-    return words("↑ +5.6", size=10, colour=LOWERS) + words("  -0.7", size=10, colour=FAINT)
+    return words("↑ +5.6", size=10, colour=LOWERS) + words("  ⇡ +0.7", size=10, colour=RAISES)

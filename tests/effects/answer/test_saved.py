@@ -137,7 +137,7 @@ def test_other_settings_give_the_graph_of_a_new_run(
 
 @pytest.mark.slow
 def test_on_the_bundled_model(tmp_path: Path) -> None:
-    demo, prompt = sg.load("demo"), "When Mary and John went to the store, John gave a drink to"
+    demo, prompt = sg.load("demo"), "Copyright (C"
     graph = sg.causal_graph(demo, prompt, effects=tmp_path / EFFECTS)
     graph.save(tmp_path)
     assert replot(tmp_path) == graph
