@@ -20,6 +20,7 @@ What features do
 
 What to believe of it
     validate         paths ablated, beside controls that could have done as much
+    verdicts         what many validations found, in one table
     response_curve   how one feature follows another that is scaled
     discover         what the graphs of several prompts share, and prompts left to test it
     compare_methods  exact effects beside their estimates from gradients
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.pretrained.loading import load, load_model
     from sae_graphs.validation.evidence import ValidationReport
+    from sae_graphs.validation.report.tables import verdicts
     from sae_graphs.validation.responses import response_curve
     from sae_graphs.validation.validate import validate
 
@@ -88,6 +90,7 @@ __all__ = [
     "response_curve",
     "union",
     "validate",
+    "verdicts",
 ]
 
 

@@ -37,6 +37,7 @@ PUBLIC = {
     "response_curve": "sae_graphs.validation.responses:response_curve",
     "union": "sae_graphs.graph.combine:union",
     "validate": "sae_graphs.validation.validate:validate",
+    "verdicts": "sae_graphs.validation.report.tables:verdicts",
 }
 
 # How records show themselves, and leave for other programs: functions of the record.

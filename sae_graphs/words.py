@@ -42,6 +42,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
+    ('a, b and c', 'a', '')
+    """
+    *first, last = names or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def percent(share: float) -> str:
     """A share as per cent, small ones with a decimal.
 
@@ -194,11 +204,6 @@ def nats(value: float | None) -> str:
 def amount(value: float | None) -> str:
     """A number without a plus sign, three digits."""
     return NONE if value is None or not math.isfinite(value) else plain(value)
-
-
-def score(value: float, *, in_nats: bool) -> str:
-    """A clean score: `99.2 %` or `3.21 nats`."""
-    return f"{amount(value)} nats" if in_nats else probability(value)
 
 
 def score_change(value: float, *, in_nats: bool) -> str:

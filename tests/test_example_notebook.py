@@ -40,13 +40,13 @@ def test_every_part_shows_itself(executed: Any) -> None:
         for output in cell.outputs
         if output.get("name") == "stdout"
     )
-    assert "necessary" in shown(executed, "sg.validate(model, answer")["data"]["text/html"]
+    assert "Necessary" in shown(executed, "sg.validate(model, answer")["data"]["text/html"]
     assert shown(executed, 'select="effect", top_k=6')["data"]["image/svg+xml"].startswith("<svg")
     assert "<table" in shown(executed, "columns =")["data"]["text/html"]
     assert "ablating lowers" in shown(executed, "graph[strongest")["data"]["text/html"]
     assert "<iframe srcdoc=" in shown(executed, "explore(")["data"]["text/html"]
     assert "shared" in shown(executed, "sg.difference")["data"]["text/html"]
-    assert "verdict" in shown(executed, "sg.validate(model, graph")["data"]["text/html"]
+    assert "Verdict" in shown(executed, "sg.validate(model, graph")["data"]["text/html"]
     assert shown(executed, "response_curve")["data"]["image/svg+xml"].startswith("<svg")
     assert "graph.attribution.json" in shown(executed, ".export(")["text"]
 

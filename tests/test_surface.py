@@ -26,7 +26,7 @@ TYPES = {
 }
 VERBS = {
     *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "load"),
-    *("load_model", "replot", "response_curve", "union", "validate"),
+    *("load_model", "replot", "response_curve", "union", "validate", "verdicts"),
 }
 
 # What only one of the two has: Python takes objects, the command line files and how to print.
@@ -35,7 +35,7 @@ COMMANDS_ALONE = {
         *("prompt", "from_folder", "out_folder", "formats", "save_effects", "neuronpedia"),
         *("title", "caption", "annotations"),
     },
-    "validate": {"run", "prompt", "discover", "text", "out_folder"},
+    "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
 }

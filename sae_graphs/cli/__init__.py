@@ -79,7 +79,8 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: exit 0 done, 2 the user's mistake in one line, 130 stopped, 1 a bug."""
+    """Entry point: exit 0 done, 2 the user's mistake in one line, 130 stopped, 1 a bug, or runs
+    that failed among others."""
     if logging.lastResort is not None:  # what the library warns of, as the commands would say it
         logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
     for stream in (sys.stdout, sys.stderr):

@@ -44,9 +44,9 @@ def print_answer(console: Console, graph: CausalGraph) -> None:
         features = map(FeatureId.parse, path.features)
         chain = " → ".join([*(f"{f}{_at(graph, f)}" for f in features), "the answer"])
         told = f"path {number}: {chain}"
-        carries = f"carries {percent(max(path.share, 0.0))} of what {path.features[0]} does"
+        mediates = f"mediates {percent(max(path.share, 0.0))} of what {path.features[0]} does"
         console.print(Text(told, style="bold cyan"))
-        console.print(Text(f"  {carries} ({_plain(-path.flow)} of {_plain(-path.total)} nats)"))
+        console.print(Text(f"  {mediates} ({_plain(-path.flow)} of {_plain(-path.total)} nats)"))
 
 
 def _features(graph: CausalGraph, kept: list[Node]) -> Table:

@@ -243,7 +243,7 @@ def _print_provenance(console: Console, graph: CausalGraph, edges: Sequence[Edge
     nodes = [node for node in graph.nodes if node.feature in ends and _is_known(node)]
     if not nodes:
         return
-    table = Table("feature", "written by", "scrubbed by")
+    table = Table("feature", "written by", "erased by")
     for node in nodes:
         table.add_row(
             name_of(graph.run, node.feature),

@@ -6,12 +6,14 @@ from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from sae_graphs.text import visible
 from sae_graphs.validation.evidence import UnitReport, ValidationReport
-from sae_graphs.validation.judging import VerdictKind, deciding, pooled
+from sae_graphs.validation.judging import CONTRIBUTION, CONTROLS_TOLD, VerdictKind, deciding, pooled
+from sae_graphs.validation.sentences import mean_change
 from sae_graphs.validation.verdicts import Verdict, verdict
 from sae_graphs.words import (
     NONE,
@@ -49,8 +51,10 @@ def print_report(console: Console, report: ValidationReport) -> None:
     console.print(_table(rows, judged, names, gap), "", sep="\n")
     for unit, found in _told(judged, in_nats=report.in_nats):
         members = f" ({' → '.join(map(str, unit.features))})" if unit.kind == "path" else ""
-        line = Text(f"{visible(unit.name, space=' ')}{members}: ", style="bold")
-        console.print(line + Text(visible(found.words, space=" "), style=""))
+        line = f"{visible(unit.name, space=' ')}{members}: {found.kind}"
+        console.print(Text(line, style="bold"))
+        for words in found.sentences:
+            console.print(Padding(Text(visible(words, space=" ")), (0, 0, 0, 2)))
     for warning in report.warnings:
         console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))
     console.print(Text(_meaning(report, names), style="dim"))
@@ -69,10 +73,10 @@ def _told(
         if found.supported:
             return 1
         told = found.kind in ("norm only", "not distinguishable")
-        return 2 if told and abs(_mean_change(unit)) >= large else None
+        return 2 if told and abs(mean_change(unit)) >= large else None
 
     chosen = [(place, each) for each in judged if (place := group(each)) is not None]
-    chosen.sort(key=lambda pair: (pair[0], -abs(_mean_change(pair[1][0]))))
+    chosen.sort(key=lambda pair: (pair[0], -abs(mean_change(pair[1][0]))))
     return [each for _, each in chosen[:SENTENCES]]
 
 
@@ -110,7 +114,7 @@ def _fitting(rows: list[dict[str, str]], width: int) -> tuple[list[str], int]:
 
 def _row(unit: UnitReport, found: Verdict, *, in_nats: bool) -> dict[str, str]:
     results, tested, matched = deciding(unit), unit.tested, pooled(unit, "matched")
-    change, before = _mean_change(unit), fmean(each.score for each in results) if results else None
+    change, before = mean_change(unit), fmean(each.score for each in results) if results else None
     ends = [] if before is None else [before, before + change]
     shown = [amount(value) if in_nats else probability(value) for value in ends]
     match = matched.match if matched else None
@@ -118,19 +122,14 @@ def _row(unit: UnitReport, found: Verdict, *, in_nats: bool) -> dict[str, str]:
         _FIRST: visible(unit.name, space=" "),
         "features": str(len(unit.features)),
         _CLEAN: " → ".join(shown) or NONE,
-        "nats" if in_nats else "points": nats(change) if in_nats else points(change),
-        "carried": share(unit.mediation.fraction if unit.mediation else None),
+        "contribution": nats(-change) if in_nats else points(-change),
+        "mediated": share(unit.mediation.fraction if unit.mediation else None),
         "p": p_value(tested.p if tested else None),
         "q": p_value(tested.q if tested else None),
         "ratio": times(tested.ratio if tested else None),
         "norm": NONE if match is None else norm(match),
         "verdict": found.kind,
     }
-
-
-def _mean_change(unit: UnitReport) -> float:
-    changes = [result.change for result in deciding(unit)]
-    return fmean(changes) if changes else 0.0
 
 
 def _meaning(report: ValidationReport, names: list[str]) -> str:
@@ -140,15 +139,16 @@ def _meaning(report: ValidationReport, names: list[str]) -> str:
         _CLEAN: ("the log-odds" if report.contrast is None else "the difference of logits")
         if report.in_nats
         else "",
-        "ratio": "the change beside the median of matched controls",
+        "contribution": f"{CONTRIBUTION}, in {'nats' if report.in_nats else 'percentage points'}",
+        "ratio": "its size beside the median of matched controls",
         "norm": "how much of its norm those remove",
-        "carried": "how much of what its first feature (of a component, its sources) does flows "
+        "mediated": "how much of what its first feature (of a component, its sources) does flows "
         "along it, in the graph's own prompt",
     }
     told = "; ".join(
         f"{name}: {words}" for name, words in columns.items() if words and name in names
     )
     return (
-        f"{told}. Supported{where}: its features matter; q ≤ 0.05, a ratio of 2 or more, and other "
-        "changes of its norm rarely do as much. Whether it is a path is another question."
+        f"{told}. {CONTROLS_TOLD} Supported{where}: its features matter; q ≤ 0.05, a ratio of 2 or "
+        "more, and nulls of its norm rarely do as much. Whether it is a path is another question."
     )

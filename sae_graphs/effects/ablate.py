@@ -189,7 +189,7 @@ def _outcome(
         token_ids=clean.token_ids,
         contrast=None if other is None else model.token_string(other),
         warnings=tuple(
-            f"{change.feature} is silent at {_place_words(change.feature, read)}: "
+            f"{change.feature} is inactive at {_place_words(change.feature, read)}: "
             f"{change.words} changes nothing there, unless other changes wake it"
             for change in changes
             if change.takes_away and not _is_active(model, clean, change.feature, read)

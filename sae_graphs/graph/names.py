@@ -87,7 +87,7 @@ def coverage_sentence(coverage: Coverage | None) -> str:
     if lost is None or left is None or coverage.without_any >= coverage.clean:
         return "Ablating all rarely-on features together takes nothing from the score"
     told = (
-        f"Of what all rarely-on features together carry, ablating the kept ones takes "
+        f"Of what all rarely-on features together contribute, ablating the kept ones takes "
         f"{percent(max(lost, 0.0))}"
     )
     if coverage.random_lost is not None:

@@ -384,9 +384,9 @@ class ValidationReport:
         return f"ValidationReport({self.prompt!r}: {len(self.units)} tested in {n_prompts} prompts)"
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a component or path: its verdict and reason, the mean score before and after and
-        its change, p, q, times the controls' median, the share of its sources' effect it carries.
-        """
+        """One row a component or path: its verdict and reason, the mean score before and after, its
+        effect (ablated minus clean), p, q, times the controls' median, the share of what its
+        sources do that it mediates. `sg.verdicts` has a table of many reports."""
         found: pd.DataFrame = view("report_table")(self)
         return found
 

@@ -19,6 +19,20 @@ LEAST_RATIO = 2.0  # a supported change is at least this many times the controls
 LEAST_NATS = 0.1  # a smaller |change| of log-odds or a difference of logits is no effect
 LEAST_POINTS = 0.01  # the same for a probability, 0 to 1, in reports of before
 WELL_MATCHED = 0.8  # controls that remove less of the path's norm are told to be weak
+# Of an outcome: yes, no, not to be said.
+SIGNS: dict[bool | None, str] = {True: "✓", False: "✗", None: "?"}
+NULL_NAMES: dict[NullKind, str] = {
+    "matched": "matched controls",
+    "scaled": "controls scaled to its norm",
+    "directions": "random directions of its norm",
+    "shuffles": "other features of the graph",
+}
+CONTRIBUTION = "what is lost with it: the clean score minus the ablated one; positive helps"
+CONTROLS_TOLD = (
+    "A matched control: as many other active features of the same layers and tokens, ablated in "
+    "the same way. A null of equal norm: a change there of the unit's size, made of such features "
+    "scaled to it, or in random directions. Where these do as much, the unit is nothing special."
+)
 VerdictKind = Literal[
     "supported", "norm only", "not distinguishable", "no effect", "inactive", "no controls"
 ]

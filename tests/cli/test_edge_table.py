@@ -65,7 +65,7 @@ def test_anatomies_in_a_table() -> None:
     assert first == "2.5 3.6 -2 -2 -1 50% -0.75 38% -0.25 12% attention 2, head 0"
     assert line_with(text, "mlp 3") == '3.6 out.340 " )" -1.5 -1.5 -2 133% 0 +0.5 -33% mlp 3'
     assert "no anatomy from layer 3: it was not measured" in text
-    last = text[text.index("scrubbed by") :]
+    last = text[text.index("erased by") :]
     assert line_with(last, "2.5") == "2.5 attention 3 (62%), embedding (25%) mlp 5 (38%)"
     assert "out.340" not in last
 

@@ -139,7 +139,7 @@ def test_the_record(demo: sg.InstrumentedModel) -> None:
     assert "<table>" in found._repr_html_() and "log-odds of )" in found._repr_html_()
     assert "log-odds of )" in str(found) and "3.309=0" in repr(found)
     (warning,) = found.warnings
-    assert warning.startswith("5.1 is silent at tokens 1 to 3: x0.5 changes nothing there")
+    assert warning.startswith("5.1 is inactive at tokens 1 to 3: x0.5 changes nothing there")
     assert json.loads(json.dumps(found.to_json()))["changes"][0]["feature"] == "3.309"
 
 
@@ -237,7 +237,7 @@ def test_the_command(run: Commands) -> None:
     shown = run("ablate", "Copyright (C", "3.309=0", "4.34@3=2.0", "5.1=x0.5")
     assert shown.code == 0 and "log-odds of )" in shown.out
     assert "3.309=0, 4.34@3=2, 5.1=x0.5" in shown.out
-    assert "5.1 is silent" in shown.err
+    assert "5.1 is inactive" in shown.err
     printed = json.loads(run("ablate", "Copyright (C", "3.309=0", "--format", "json").out)
     assert printed["answer"] == ")" and printed["change"] < 0
 

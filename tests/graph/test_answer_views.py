@@ -130,8 +130,8 @@ def test_questions_of_the_hand_made_graph() -> None:
     assert score_sentence(graph.run) == words
     assert graph.run.answer is not None
     assert coverage_sentence(graph.run.answer.coverage) == (
-        "Of what all rarely-on features together carry, ablating the kept ones takes 75% (as many "
-        "random ones 6.2%), and keeping them alone leaves 62% (random ones 6.2%)"
+        "Of what all rarely-on features together contribute, ablating the kept ones takes 75% "
+        "(as many random ones 6.2%), and keeping them alone leaves 62% (random ones 6.2%)"
     )
     assert words in share_words(graph)
     assert settings_words(graph.run.settings) == (
@@ -197,7 +197,7 @@ def test_the_terminal(graph: CausalGraph) -> None:
         for feature in features_of(graph):
             if not graph[feature].relay:
                 assert str(feature) in told
-        assert "path 1: " in told and "carries" in told
+        assert "path 1: " in told and "mediates" in told
         assert "\x1b[31m" not in told
 
 
@@ -211,7 +211,7 @@ def test_the_terminal_tells_of_the_hand_made_graph() -> None:
     assert f"{RELAYS[0]} C supports" not in told
     assert "left out, as they are on in any text (--dense keeps them): 3.5@3 (+6.00) nats" in told
     assert "path 1: 0.1@1 Copyright → 1.2@1 Copyright → 2.3@3 C → the answer" in told
-    assert "carries 60% of what 0.1@1 does (+1.80 of +3.00 nats)" in told
+    assert "mediates 60% of what 0.1@1 does (+1.80 of +3.00 nats)" in told
     assert "40 features, each at one position, measured" in told
 
 

@@ -168,7 +168,7 @@ def test_odd_reports_show_themselves() -> None:
         evidence.report(units=[evidence.bare_unit()], settings={}),
         evidence.with_contrast(),
     ):
-        assert "verdict" in Shown(report._repr_html_()).text
+        assert "Verdict" in Shown(report._repr_html_()).text
 
 
 def test_a_comparison_is_a_table() -> None:

@@ -273,7 +273,7 @@ def test_bare_nodes_are_drawn() -> None:
         activation=0.0,
     )
     words = said(parsed(render.svg(graph)))
-    assert "0.1 silent" in words
+    assert "0.1 inactive" in words
     assert "ablating lowers" not in words
 
 

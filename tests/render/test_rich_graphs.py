@@ -70,7 +70,7 @@ def test_boxes_of_a_layer_follow_the_prompt(boxes: int, seed: int) -> None:
 def test_a_box_names_its_position_and_token() -> None:
     words = said(parsed(render.svg(graphs.resolved())))
     assert "1.2@1 ↗ Copyright active 0.500" in words
-    assert "1.2@2 ↗ ␣( silent" in words
+    assert "1.2@2 ↗ ␣( inactive" in words
     assert "0.1@1: feature 0.1 at token 1, counted from 0 and framed in its box" in words
     assert "change of the target's activation at its own token" in words
     assert "each feature ablated at one token at a time, never the first" in words
@@ -240,7 +240,7 @@ def test_tooltips_tell_who_wrote_and_who_scrubs() -> None:
     assert lines[:3] == [
         "1.2@1: activation 0.500 at token 1, Copyright",
         "written by attention 3 (62%), embedding (25%)",
-        "scrubbed by mlp 5 (38%)",
+        "erased by mlp 5 (38%)",
     ]
     assert "written by" not in "".join(titles(two_edges()))
 

@@ -17,27 +17,34 @@ from sae_graphs.render.document.blocks import Table, unfolded
 from sae_graphs.validation.report.content import blocks
 from sae_graphs.validation.report.files import report_files
 from sae_graphs.validation.report.marks import marks_of
-from sae_graphs.validation.report.plots import curve_plot, keep_only_plot, noise_plot, nulls_plot
+from sae_graphs.validation.report.plots import curve_plot, keep_only_plot, noise_plot
+from sae_graphs.validation.report.strips import strip_of
 from tests.support import evidence
 from tests.support.graphs import example
 from tests.support.report_page import page_of
 
 
-def test_plots_draw_every_control() -> None:
-    plain = nulls_plot(evidence.unit(), in_nats=False)
-    assert plain is not None and plain.count("<use ") >= 4 * 19
-    assert "path: lowered by 71.9 points" in plain
-    assert nulls_plot(evidence.refused(), in_nats=False) is None
+def test_strips_hold_every_control_of_the_record() -> None:
+    unit = evidence.unit()
+    strip = strip_of(unit, evidence.report(units=(unit,)))
+    assert strip.own == pytest.approx(71.9, abs=0.1)
+    assert strip.axis == 'contribution to ")", percentage points'
+    for row, null in zip(strip.rows, unit.of_discovery.nulls, strict=True):
+        assert row.values == pytest.approx([-100 * change for change in null.changes])
+    assert strip.rows[0].note == "0 of 19 as much, q = 0.050"
+    assert strip.rows[0].needed == pytest.approx(max(map(abs, strip.rows[0].values)))
+    assert strip_of(evidence.refused(), evidence.report()).rows == ()
 
 
-def test_a_plot_over_prompts_that_disagree_shows_the_mean_size() -> None:
+def test_a_strip_over_prompts_shows_the_mean_and_all_controls() -> None:
     results = [
         evidence.result(role="test", prompt=prompt, change=change)
         for prompt, change in (("a", -0.5), ("b", 0.25))
     ]
     unit = evidence.unit(results=tuple(results), tested=None)
-    told = nulls_plot(unit, in_nats=False)
-    assert told is not None and "path: mean |change| 37.5 points" in told
+    strip = strip_of(unit, evidence.report(units=(unit,)))
+    assert strip.own == 12.5 and len(strip.rows[0].values) == 2 * 19
+    assert "in each of 2 prompts" in strip.rows[0].note and strip.rows[0].needed is None
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import sae_graphs as sg
 from sae_graphs.validation import evidence_json
 from sae_graphs.validation.answer import record_json
 from sae_graphs.validation.answer.records import AnswerReport
@@ -44,7 +45,7 @@ def test_numbers_of_a_row() -> None:
     assert unit.tested is not None
     assert (row["unit"], row["q"], row["ratio"]) == (unit.name, unit.tested.q, unit.tested.ratio)
     result = unit.results[0]
-    assert (row["before"], row["change"]) == (result.score, result.change)
+    assert (row["before"], row["effect"]) == (result.score, result.change)
     assert row["features"] == " ".join(map(str, unit.features))
 
 
@@ -57,7 +58,7 @@ def test_verdicts_of_answers(name: str, verdict: str) -> None:
     assert report.units[0].verdict == verdict
     table = report.to_pandas()
     assert table.loc[0, "verdict"] == verdict and table.loc[0, "reason"] == report.units[0].reason
-    assert table.loc[0, "change"] == report.units[0].ablated.nats - report.clean.nats
+    assert table.loc[0, "effect"] == report.units[0].ablated.nats - report.clean.nats
     written: Any = json.loads(record_json.to_bytes(report))["units"][0]
     assert (written["verdict"], written["reason"]) == (verdict, report.units[0].reason)
     assert record_json.from_json(record_json.to_json(report)) == report
@@ -81,3 +82,24 @@ def test_files_without_verdicts_open() -> None:
         for name in evidence_json.DERIVED:
             del unit[name]
     assert evidence_json.from_json(data) == evidence.report()
+
+
+def test_one_table_of_both_kinds_of_reports() -> None:
+    effects = evidence.report(units=(evidence.unit(), evidence.refused()))
+    answers = answer_report(tests=(answer_report(prompt="The memo [room 32"),))
+    table = sg.verdicts([effects, answers])
+    assert list(table["graph"]) == ["effect"] * 2 + ["answer"] * 4
+    assert list(table["kind"]) == ["path", "path", *["graph", "path"] * 2]
+    assert list(table["prompt"][2:]) == ["The letter [room 32"] * 2 + ["The memo [room 32"] * 2
+    assert set(table["found_on"][2:]) == {"The letter [room 32"}
+    path, refused, graph, along = (table.iloc[place] for place in range(4))
+    assert (path["necessary"], path["mediates"], path["supported"]) == (True, True, True)
+    assert refused["necessary"] is None and not refused["supported"]
+    assert (graph["effect"], graph["effect_unit"]) == (-9.0, "nats")  # ablated minus clean
+    assert (graph["sufficient"], graph["mediates"]) == (True, None)
+    assert (along["sufficient"], along["mediates"]) == (None, True)
+    assert graph["q"] == answers.units[0].outcome.q and graph["p_equal_norm"] == 0.005
+    assert list(sg.verdicts(effects)["unit"]) == [unit.name for unit in effects.units]
+    assert sg.verdicts([]).empty
+    for name in table.columns:
+        assert f"`{name}`" in str(sg.verdicts.__doc__), name

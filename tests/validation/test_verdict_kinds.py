@@ -82,7 +82,7 @@ def test_layers_of_few_sets_are_told(narrowest: tuple[int | None, ...], told: in
     unit = over(*(evidence.null(narrowest=each) for each in narrowest))
     found = pooled(unit, "matched")
     assert found is not None and found.narrowest == told
-    words = verdict(unit, evidence.report(units=(unit,))).words
+    words = verdict(unit, evidence.report(units=(unit,))).more
     assert ("One layer allows only" in words) == (told is not None)
     if told == 9:
         expected = "One layer allows only 9 sets: if it alone does it, p is not below 0.100."
@@ -98,13 +98,13 @@ def test_words_of_several_prompts() -> None:
     found = verdict(unit, evidence.report(units=(unit,)))
     assert found.kind == "supported"
     assert (
-        "Beside 199 matched control sets (removing 0.94 of its norm) in each of 2 prompts, p is "
-        "0.005 to 0.015; together 0.020 (twice the mean), q = 0.020; the controls' median change "
-        "is 5.0 points, 14 times smaller."
+        "beside 199 matched controls in each of 2 prompts p is 0.005 to 0.015, together 0.020 "
+        "(twice the mean), q = 0.020."
     ) in found.words
+    assert "median change is 5.0 points, 14 times smaller, removing 0.94 of" in found.more
     alike = over(strong(), strong())
     words = verdict(alike, evidence.report(units=(alike,))).words
-    assert "p is 0.005; together 0.010 (twice the mean)" in words
+    assert "p is 0.005, together 0.010 (twice the mean)" in words
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,13 @@ def test_half_of_the_prompts_must_have_controls(controlled: tuple[int, ...], kin
     assert found.kind == kind
     if sum(controlled) == 1:
         assert (
-            "Of 199 matched control sets (removing 0.94 of its norm) in the one prompt that has "
-            "them 0 change it as much: p = 0.005"
-        ) in found.words
+            "none of 199 matched controls in the one prompt that has them does as much (p = 0.005"
+        ) in found.words or kind == "no controls"
     else:
         assert "in each of 2 prompts" in found.words
     none = over(None, None)
     words = verdict(none, evidence.report(units=(none,))).words
-    assert "No matched controls: layer 2 has too few." in words
+    assert "but there are no matched controls: layer 2 has too few." in words
 
 
 @pytest.mark.parametrize(
@@ -143,5 +142,5 @@ def test_half_of_the_prompts_must_be_active(active: tuple[int, ...], words: str 
     assert (found.kind == "inactive") == (words is not None)
     if words is not None:
         assert found.words == (
-            f"Inactive: none of its 4 features is active at the ablated positions of {words}."
+            f"? Inactive: none of its 4 features is active at the ablated positions of {words}."
         )

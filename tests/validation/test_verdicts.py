@@ -14,8 +14,9 @@ from sae_graphs.validation.judging import LEAST_NATS, LEAST_POINTS, MEANINGS, de
 from sae_graphs.validation.verdicts import short_words, verdict
 from tests.support import evidence
 
-CARRIED = "In the graph's own prompt it is carried along the path"
-NOT_SHOWN = "In the graph's own prompt that does not show a path"
+MEDIATES, NOT_SHOWN = "✓ Path mediates", "✗ Path does not mediate"
+ALONG = "of what its first feature does to the target flows along its edges"
+ASKED = "; 50 % to 150 % would show a path."
 
 
 def kind_of(unit: UnitReport, **changes: Any) -> str:
@@ -40,24 +41,28 @@ def test_a_change_that_controls_do_not_reach_is_supported() -> None:
     unit = evidence.unit()
     found = verdict(unit, evidence.report())
     assert found.supported and found.kind == "supported"
-    assert found.words == (
-        'Needed here: without its 4 features ")" falls from 75.0 % to 3.1 % (−71.9 points, −96 % '
-        "of 75.0 %; rank 1 to 9). Of 19 matched control sets (removing 0.94 of its norm) 0 change "
-        "it as much: p = 0.050, q = 0.050; the controls' median change is 5.0 points, 14 times "
-        "smaller. Controls scaled to its norm (1.00 of it): p = 0.050; random directions of its "
-        "norm: p = 0.050. Other nodes of the graph in its place do as much (p = 0.350). In the "
-        "graph's own prompt it is carried along the path: 81 % of what its first feature does "
-        "flows along its edges; 1.1 (69 %) and 3.5 (94 %) are each needed for half of the change "
-        "or more. There, zero ablation changes the logit difference by −3.18 nats, mean ablation "
-        "by −2.90 and resample ablation by −2.75."
+    assert found.sentences == (
+        '✓ Necessary: ablating its 4 features together lowers ")" by 71.9 points (75.0 % to 3.1 %; '
+        "−96 %; rank 1 to 9); none of 19 matched controls does as much (p = 0.050, q = 0.050).",
+        "✓ Path mediates: 81 % of what its first feature does to the target flows along its edges.",
     )
+    assert found.more == (
+        "The matched controls' median change is 5.0 points, 14 times smaller, removing 0.94 of its "
+        "norm. None of 19 controls scaled to its norm (1.00 of it) does as much (p = 0.050), none "
+        "of 19 random directions of its norm does as much (p = 0.050). In the graph's own prompt "
+        "1.1 (69 %) and 3.5 (94 %) are each needed for half of the change or more. Other nodes of "
+        "the graph in its place do as much (p = 0.350). In it, zero ablation changes the logit "
+        "difference by −3.18 nats, mean ablation by −2.90 and resample ablation by −2.75."
+    )
+    assert (found.necessary, found.mediates) == (True, True)
     assert short_words(unit, found) == "supported: its features matter, p = 0.050"
 
 
 def test_a_change_that_raises_is_supported_too() -> None:
     found = verdict(with_change(0.2), evidence.report())
-    assert found.supported and found.words.startswith("Holds it back here: without")
-    assert '")" rises from 75.0 % to 95.0 %' in found.words
+    assert found.supported and found.words.startswith("✓ Holds it back: ablating")
+    assert 'raises ")" by 20.0 points (75.0 % to 95.0 %;' in found.words
+    assert found.necessary is False
 
 
 @pytest.mark.parametrize(
@@ -89,15 +94,14 @@ def test_weak_controls_are_told_and_their_size_is_checked() -> None:
     assert kind_of(weak(scaled=0.05, directions=0.05)) == "supported"
     assert kind_of(weak(scaled=0.06, directions=0.05)) == "norm only"
     assert kind_of(weak(directions=0.2)) == "norm only"
-    words = verdict(weak(scaled=0.01, directions=0.2), evidence.report()).words
-    assert "(removing only 0.31 of its norm)" in words
-    assert (
-        "Controls scaled to its norm (0.94 of it): p = 0.010; random directions of its norm: "
-        "p = 0.200."
-    ) in words
-    assert words.startswith("Not more than other changes of its norm here: without")
-    bare = verdict(weak(), evidence.report()).words
-    assert "No controls of its norm were run." in bare
+    found = verdict(weak(scaled=0.01, directions=0.2), evidence.report())
+    assert "removing only 0.31 of its norm." in found.more
+    assert "random directions of its norm do as much (p = 0.200)." in found.more
+    assert found.words.startswith("✗ Not necessary: ablating")
+    assert "), but 3 of 19 random directions of its norm do as much (p = 0.200)." in found.words
+    assert "scaled" not in found.words and "ontrols scaled" in found.more
+    bare = verdict(weak(), evidence.report()).more
+    assert "No nulls of its norm were run." in bare
 
 
 @pytest.mark.parametrize("kind", ["scaled", "directions"])
@@ -111,21 +115,12 @@ def test_other_changes_of_its_norm_decide_however_well_matched_the_controls_are(
     )
 
 
-@pytest.mark.parametrize(
-    ("after", "opening"), [(0.375, "Needed here: "), (0.376, "Its features matter here: ")]
-)
-def test_features_are_needed_where_half_of_the_probability_is_lost(
-    after: float, opening: str
-) -> None:
-    result = evidence.result(target=evidence.token_change(before=0.75, after=after))
-    unit = evidence.unit(results=(result,))
-    assert verdict(unit, evidence.report()).words.startswith(opening)
-
-
 def test_refused_controls_support_nothing() -> None:
     found = verdict(evidence.refused(), evidence.report())
     assert found.kind == "no controls"
-    assert "No matched controls: only 4 features are active in its layers." in found.words
+    assert found.words.startswith("? Necessary or not cannot be said: ablating")
+    assert "but there are no matched controls: only 4 features are active in its " in found.words
+    assert found.necessary is None
     assert short_words(evidence.refused(), found) == "no fair controls"
 
 
@@ -133,13 +128,15 @@ def test_a_path_that_is_not_active_is_not_tested() -> None:
     unit = evidence.unit(results=(evidence.result(active=0),))
     found = verdict(unit, evidence.report())
     assert found.kind == "inactive"
-    assert found.words.startswith("Inactive: none of its 4 features is active")
+    assert found.words.startswith("? Inactive: none of its 4 features is active")
 
 
 def test_nothing_but_an_ablation_is_enough_for_words() -> None:
     found = verdict(evidence.bare_unit(), evidence.report())
     assert found.kind == "no controls"
-    assert found.words.endswith("rank 1 to 9). No matched controls.")
+    first, second = found.sentences
+    assert first.endswith("rank 1 to 9), but there are no matched controls.")
+    assert second == "? Whether its features act on each other was not measured."
 
 
 def test_test_prompts_decide_where_there_are_any() -> None:
@@ -147,9 +144,9 @@ def test_test_prompts_decide_where_there_are_any() -> None:
     assert [result.role for result in deciding(unit)] == ["test", "test"]
     words = verdict(unit, evidence.report(units=(unit,), test=("© (C", "(C"))).words
     assert words.startswith(
-        'Needed in 2 test prompts: without its 4 features ")" falls from 37.5 % to 9.4 % on '
-        "average (−28.1 points, −75 % of 37.5 %; −18.8 to −37.5 points in single prompts; 95 % "
-        "interval of |change| 18.8 to 37.5 points)."
+        '✓ Necessary in 2 test prompts: ablating its 4 features together lowers ")" by 28.1 points '
+        "on average (37.5 % to 9.4 %; −75 %; −18.8 to −37.5 points in single prompts; 95 % "
+        "interval of |change| 18.8 to 37.5 points); beside 19 matched controls"
     )
 
 
@@ -175,7 +172,8 @@ def test_every_unit_has_one_verdict(
 def test_a_rare_change_that_is_not_large_says_so() -> None:
     unit = evidence.unit(tested=evidence.tested(ratio=1.6))
     found = verdict(unit, evidence.report())
-    assert "1.6 times smaller. Its change is less than 2 times theirs" in found.words
+    assert ", which is less than 2 times what matched controls do; none of 19" in found.words
+    assert "1.6 times smaller" in found.more
     assert short_words(unit, found) == (
         "not distinguishable from controls, p = 0.050, 1.6 × their median"
     )
@@ -185,25 +183,24 @@ def test_the_share_of_next_to_nothing_is_not_told() -> None:
     small = replace(evidence.mediation(), total=-0.009, mediated=-0.009)
     words = verdict(evidence.unit(mediation=small), evidence.report()).words
     assert "flows" not in words
-    assert (
-        "In the graph's own prompt whether it is a path cannot be said: its first feature alone "
-        "does next to nothing; "
-    ) in words
+    assert words.endswith(
+        "? Whether the path mediates cannot be said: its first feature alone does next to nothing."
+    )
     component = evidence.unit("Graph 1", mediation=small)
     assert (
-        "whether its features work together cannot be said: its sources alone do next to nothing"
+        "? Whether its features act on each other cannot be said: its sources alone do next to"
     ) in verdict(component, evidence.report()).words
 
 
 @pytest.mark.parametrize(
     ("mediated", "words"),
     [
-        (-2.5, f"{CARRIED}: 100 % of what its first feature does flows along its edges; "),
-        (-1.25, f"{CARRIED}: 50 % of what its first feature does flows along its edges; "),
-        (-3.75, f"{CARRIED}: 150 % of what its first feature does flows along its edges; "),
-        (-1.2, f"{NOT_SHOWN}: 48 % of what its first feature does flows along its edges; "),
-        (0.0, f"{NOT_SHOWN}: 0 % of what its first feature does flows along its edges; "),
-        (-5.0, "200 % of what its first feature does flows along its edges; the rest works again"),
+        (-2.5, f"{MEDIATES}: 100 % {ALONG}."),
+        (-1.25, f"{MEDIATES}: 50 % {ALONG}."),
+        (-3.75, f"{MEDIATES}: 150 % {ALONG}."),
+        (-1.2, f"{NOT_SHOWN}: 48 % {ALONG}{ASKED}"),
+        (0.0, f"{NOT_SHOWN}: 0 % {ALONG}{ASKED}"),
+        (-5.0, f"200 % {ALONG}, and the rest works against it{ASKED}"),
         (2.5, f"{NOT_SHOWN}: what flows along its edges goes the other way (−100 % of what its "),
     ],
 )
@@ -214,8 +211,8 @@ def test_flow_is_told_with_its_sign(mediated: float, words: str) -> None:
 
 def test_components_are_carried_through_their_features() -> None:
     words = verdict(evidence.unit("Graph 1"), evidence.report()).words
-    assert "In the graph's own prompt it is carried through its features: 81 % of what its" in words
-    assert "of what its sources do flows through them" in words
+    told = "✓ Mediates: 81 % of what its sources do to the target flows through its features."
+    assert told in words
     assert "Other nodes of the graph" not in words
 
 
@@ -223,13 +220,13 @@ def test_a_feature_that_does_it_alone_is_named() -> None:
     a, b, c, d = evidence.features()
     joint = -3.178
     for without, told in (
-        ({a: 0.0, b: joint, c: joint, d: joint}, "; 0.1 alone accounts for 100 % of the change."),
-        (dict.fromkeys((a, b, c, d), joint / 2), "; each of 4 features is needed for half of"),
+        ({a: 0.0, b: joint, c: joint, d: joint}, " 0.1 alone accounts for 100 % of the change."),
+        (dict.fromkeys((a, b, c, d), joint / 2), " each of 4 features is needed for half of"),
     ):
         found = replace(evidence.mediation(), joint=joint, without=without)
-        assert told in verdict(evidence.unit(mediation=found), evidence.report()).words
+        assert told in verdict(evidence.unit(mediation=found), evidence.report()).more
     found = replace(evidence.mediation(), without=dict.fromkeys((a, b, c, d), joint))
-    words = verdict(evidence.unit(mediation=found), evidence.report()).words
+    words = verdict(evidence.unit(mediation=found), evidence.report()).full
     assert "alone accounts" not in words and "needed for half" not in words
 
 
@@ -237,26 +234,27 @@ def test_shuffles_tell_whether_other_nodes_do_as_much() -> None:
     for p, told in ((0.05, "do less (p = 0.050)"), (0.051, "do as much (p = 0.051)")):
         nulls = evidence.null(), evidence.null("shuffles", p=p)
         unit = evidence.unit(results=(evidence.result(nulls=nulls),))
-        words = verdict(unit, evidence.report()).words
+        words = verdict(unit, evidence.report()).more
         assert f"Other nodes of the graph in its place {told}." in words
 
 
 def test_what_has_no_effect_is_not_called_a_path() -> None:
     for unit in (with_change(-0.001), evidence.unit(results=(evidence.result(active=0),))):
-        assert "graph's own prompt" not in verdict(unit, evidence.report()).words
+        assert "graph's own prompt" not in verdict(unit, evidence.report()).full
+        assert len(verdict(unit, evidence.report()).sentences) == 1
 
 
 def test_ranks_and_kinds_are_told_where_they_mean_something() -> None:
     report = evidence.with_contrast()
-    words = verdict(report.units[0], report).words
+    words = verdict(report.units[0], report).full
     assert "rank" not in words
     assert "zero ablation" in words
-    assert "zero ablation" not in verdict(with_change(-0.5, q=0.2), evidence.report()).words
+    assert "zero ablation" not in verdict(with_change(-0.5, q=0.2), evidence.report()).full
 
 
 def test_what_hardly_moves_is_said_to() -> None:
     result = evidence.result(target=evidence.token_change(before=0.99991, after=0.9999))
     unit = evidence.unit(results=(result,))
     words = verdict(unit, evidence.report()).words
-    assert '")" hardly moves from >99.9 % (−0.001 points; rank 1 to 9)' in words
+    assert 'hardly moves ")" (>99.9 %, −0.001 points; rank 1 to 9)' in words
     assert "−0.0 %" not in words

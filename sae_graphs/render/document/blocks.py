@@ -60,10 +60,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A few sentences: plain, a verdict that stands out, or a small note."""
+    """A few sentences: plain, a verdict that stands out, a small note, or what leads a page."""
 
     text: str
-    style: Literal["plain", "verdict", "note"] = "plain"
+    style: Literal["plain", "verdict", "note", "lead"] = "plain"
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot: the file's name without folder, its `<svg>` and what it shows."""
+    """A plot: the file's name without folder, its `<svg>` and what it shows.
+
+    `alt` is what Markdown says of it in place of the caption. A `wide` one, such as a graph's
+    picture with its tooltips, has colours of its own and takes the width of the page.
+    """
 
     name: str
     svg: str
-    caption: str
+    caption: str = ""
+    alt: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,14 +115,27 @@ class Fold:
     is_open: bool = False
 
 
-Block = Part | Fold
+@dataclass(frozen=True)
+class Beside:
+    """Words on the left and a figure on the right, where the page is wide enough for both."""
+
+    blocks: tuple[Part | Fold, ...]
+    figure: Figure | None = None
+
+
+Block = Part | Fold | Beside
 
 
 def unfolded(parts: Iterable[Block]) -> Iterator[Part]:
-    """The parts one after another, those of folds among them."""
+    """The parts one after another, those of folds among them; a figure before the folds beside."""
     for part in parts:
         if isinstance(part, Fold):
             yield from part.blocks
+        elif isinstance(part, Beside):
+            yield from (block for block in part.blocks if not isinstance(block, Fold))
+            if part.figure is not None:
+                yield part.figure
+            yield from unfolded(block for block in part.blocks if isinstance(block, Fold))
         else:
             yield part
 

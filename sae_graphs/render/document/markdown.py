@@ -23,21 +23,14 @@ _SPECIAL = re.compile(r"([\\`*_\[\]{}|#$~!^@]|:(?=//)|(?<=www)\.)")
 _AT_START = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
 
 
-def markdown(cover: Cover, parts: Iterable[Block], *, picture: Figure | None = None) -> str:
-    """The report's `parts` as text; plots are referenced as files.
-
-    So is a large `picture`, after the first definitions: they say how to read it.
-    """
+def markdown(cover: Cover, parts: Iterable[Block]) -> str:
+    """The report's `parts` as text; plots are referenced as files."""
     written = [
         f'# {shown(cover.title)} "{shown(cover.quoted)}"',
         shown(cover.about),
         *(f"> **Warning:** {shown(text)}" for text in cover.warnings),
     ]
-    for block in unfolded(parts):
-        written.append(_block(block))
-        if picture and isinstance(block, Definitions):
-            written.append(_block(picture))
-            picture = None
+    written += map(_block, unfolded(parts))
     return "\n\n".join(written) + "\n"
 
 
@@ -58,7 +51,7 @@ def _block(block: Part) -> str:
         case Table():
             return _table(block)
         case Figure():
-            return f"![{shown(block.caption)}]({block.name})"
+            return f"![{shown(block.alt or block.caption)}]({block.name})"
         case Definitions():
             title = [f"**{shown(block.title)}**", ""] if block.title else []
             lines = [f"- {shown(name)}: {shown(words)}" for name, words in block.entries]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sae_graphs.render import style
 from sae_graphs.render.document.blocks import (
+    Beside,
     Block,
     Cover,
     Definitions,
@@ -30,14 +31,20 @@ if TYPE_CHECKING:
 STYLE = f"""body {{ font: 15px/1.5 system-ui, Helvetica, Arial, sans-serif; color: var(--ink);
   background: var(--paper); margin: 24px auto; max-width: 1160px; padding: 0 24px; }}
 h1 {{ font-size: 24px; margin: 0 0 4px; overflow-wrap: anywhere; }}
-h2 {{ font-size: 20px; margin: 44px 0 8px; padding-top: 16px; border-top: 1px solid var(--line);
+h2 {{ font-size: 18px; margin: 22px 0 6px; padding-top: 12px; border-top: 1px solid var(--line);
   overflow-wrap: anywhere; }}
 h3 {{ font-size: 15px; margin: 28px 0 6px; }}
 p {{ margin: 4px 0 10px; max-width: 86ch; overflow-wrap: anywhere; }}
 a {{ color: var(--raises); }} code {{ font-family: {MONO}; font-size: 13px; }}
 .about, .note, figcaption, caption, dd {{ color: var(--soft); }}
 .note {{ font-size: 14px; }}
-.verdict {{ font-size: 17px; border-left: 4px solid var(--bar); padding: 2px 0 2px 14px; }}
+.verdict {{ border-left: 4px solid var(--bar); padding: 1px 0 1px 12px; }}
+.lead {{ font-size: 17px; max-width: none; }}
+.beside {{ display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 32px;
+  align-items: start; }}
+.beside > div, .beside .plot {{ min-width: 0; }}
+.beside .plot {{ margin: 0 0 12px; }}
+@media (max-width: 1150px) {{ .beside {{ grid-template-columns: minmax(0, 1fr); }} }}
 .warning {{ background: {style.ALARM}; border: 1px solid {style.ALARM_LINE}; border-radius: 6px;
   color: {style.INK}; padding: 8px 12px; font-weight: 600; max-width: none; }}
 .badge {{ display: inline-block; font-size: 13px; font-weight: 600; line-height: 1.4;
@@ -48,7 +55,7 @@ td .badge {{ vertical-align: 0; }}
 .badge.norm-only {{ border-style: solid; }}
 .scroll {{ overflow-x: auto; margin: 12px 0 24px; }}
 .wide td {{ white-space: nowrap; }}
-details {{ margin: 8px 0 24px; }}
+details {{ margin: 4px 0 8px; }}
 summary {{ cursor: pointer; color: var(--raises); font-size: 14px; padding: 4px 0; }}
 table {{ border-collapse: collapse; font-size: 14px; }}
 caption {{ text-align: left; font-size: 13px; padding-bottom: 4px; }}
@@ -79,6 +86,7 @@ figure {{ margin: 16px 0 24px; }} figcaption {{ font-size: 13px; max-width: 86ch
   summary {{ display: none; }} .scroll {{ overflow: visible; }}
   .graph svg {{ min-width: 0; }} .wide td {{ white-space: normal; }}
   body {{ margin: 0; max-width: none; padding: 0; font-size: 11pt; }}
+  .beside {{ display: block; }}
   figure, tr {{ break-inside: avoid; }} h2, h3, caption {{ break-after: avoid; }}
   .badge.supported {{ background: none; color: var(--ink); }} }}
 """
@@ -89,18 +97,9 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _VARIABLE = {getattr(style, name): f"var(--{variable})" for variable, name in VARIABLES.items()}
 
 
-def page(cover: Cover, parts: Iterable[Block], *, picture: Figure | None = None) -> str:
-    """The report's `parts` as a page.
-
-    A large `picture`, an `<svg>` with tooltips, stands after the first definitions: they say how to
-    read it.
-    """
-    blocks: list[Markup] = []
-    for part in parts:
-        blocks.append(_block(part))
-        if picture and isinstance(part, Definitions):
-            blocks.append(macros(_BLOCKS).picture(picture, ours(picture.svg)))
-            picture = None
+def page(cover: Cover, parts: Iterable[Block]) -> str:
+    """The report's `parts` as a page."""
+    blocks = [_block(part) for part in parts]
     quoted = shortened(visible(cover.quoted, space=" "), 60)
     body = filled("render/document/page.html.j2", cover=cover, quoted=quoted, blocks=blocks)
     return shell(f"{cover.short}: {quoted}", body, style=STYLE, policy=POLICY)
@@ -115,8 +114,13 @@ def _block(block: Block) -> Markup:
             return draw.paragraph(block)
         case Table():
             return draw.table(block)
+        case Figure(wide=True):
+            return draw.picture(block, ours(block.svg))
         case Figure():
             return draw.figure(block, ours(inlined(block.svg)))
+        case Beside():
+            figure = None if block.figure is None else _block(block.figure)
+            return draw.beside([_block(part) for part in block.blocks], figure)
         case Definitions():
             return draw.definitions(block)
         case Fold():

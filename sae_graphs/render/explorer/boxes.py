@@ -110,7 +110,7 @@ def heading(node: Node, run: RunRecord) -> Markup:
     word = output_words(run.output(node.feature), 20) if node.feature.is_output else None
     if node.feature.is_token:
         word = shortened(token(node.token or ""), 20)
-    state = f"active {plain(node.activation)}" if node.activation else "silent"
+    state = f"active {plain(node.activation)}" if node.activation else "inactive"
     state = standing_words(node) or state
     here = token_at(run, node.feature)
     place = None if here is None else shortened(here, 10)

@@ -55,7 +55,7 @@ function nodePanel(number) {
   const group = groupOf(state, node.id);
   const facts = [node.own ? node.place : `layer ${node.layer}, ${node.place}`];
   if (node.at) facts.push(`at token ${node.at}`);
-  const active = node.active === "0" ? "silent" : `active ${node.active}`;
+  const active = node.active === "0" ? "inactive" : `active ${node.active}`;
   if (node.output) facts.push(`clean ${node.output} ${node.active}`);
   else if (node.active) facts.push(`${active} where it is read`);
   if (data.components.length > 1) facts.push(`Graph ${node.component}`);
@@ -77,7 +77,7 @@ function nodePanel(number) {
     edgesPanel("Comes from", into[number], "s"),
     edgesPanel("Leads to", outOf[number], "t"),
     section("Where it comes from", node.written ? make("p", { text: `written by ${node.written}` }) : null,
-      node.scrubbed ? make("p", { text: `scrubbed by ${node.scrubbed}` }) : null),
+      node.scrubbed ? make("p", { text: `erased by ${node.scrubbed}` }) : null),
   ];
 }
 

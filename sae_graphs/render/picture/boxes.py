@@ -283,7 +283,7 @@ def _heading(node: Node, run: RunRecord, shape: BoxShape, *, marked: bool, pinne
     name = words(str(node.feature), size=NAME_SIZE, colour=INK, bold=True) + mark
     if signs := f"{CHECK} " * marked + f"{PIN} " * pinned:
         name = words(signs, size=NAME_SIZE, colour=INK, bold=True) + name
-    state = f"active {plain(node.activation)}" if node.activation else "silent"
+    state = f"active {plain(node.activation)}" if node.activation else "inactive"
     does = standing_words(node)
     state = state if does is None else does
     if (here := token_at(run, node.feature)) is not None:

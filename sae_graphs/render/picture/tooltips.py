@@ -74,7 +74,7 @@ def answer_lines(node: Node) -> list[str]:
 def provenance(node: Node) -> tuple[tuple[str, tuple[BlockShare, ...]], ...]:
     """Which blocks wrote the feature, and which later ones scrub it; what is not known is left
     out."""
-    known = ("written by", node.written_by), ("scrubbed by", node.scrubbed_by)
+    known = ("written by", node.written_by), ("erased by", node.scrubbed_by)
     return tuple((what, shares) for what, shares in known if shares)
 
 

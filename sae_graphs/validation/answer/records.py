@@ -235,8 +235,9 @@ class AnswerReport:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for the graph and each path: its verdict and reason, the outcomes, the score
-        before and after in nats, the shares lost and left, p against matched sets, q, and the
-        larger p against changes of its norm."""
+        before and after and the effect (ablated minus clean) in nats, the shares lost, left and
+        mediated, p against matched controls, q, and the larger p against nulls of its norm.
+        `sg.verdicts` has a table of many reports."""
         found: pd.DataFrame = view("answer_report_table")(self)
         return found
 

@@ -11,6 +11,7 @@ from sae_graphs.render.document.blocks import (
     Cover,
     Definitions,
     Figure,
+    Fold,
     Heading,
     Paragraph,
     Part,
@@ -21,10 +22,18 @@ from sae_graphs.render.document.blocks import (
 )
 from sae_graphs.text import token
 from sae_graphs.validation.evidence import Null, UnitReport, ValidationReport
-from sae_graphs.validation.judging import MEANINGS, VerdictKind, deciding, pooled
+from sae_graphs.validation.judging import (
+    CONTRIBUTION,
+    CONTROLS_TOLD,
+    MEANINGS,
+    VerdictKind,
+    deciding,
+    pooled,
+)
 from sae_graphs.validation.report.marks import badge, judged
 from sae_graphs.validation.report.plots import noise_plot
 from sae_graphs.validation.report.reasons import curve_blocks, spread_cells
+from sae_graphs.validation.report.rows import row_head, unit_row
 from sae_graphs.validation.report.units import prompt_name, score_name, target_words, unit_blocks
 from sae_graphs.validation.verdicts import Verdict
 from sae_graphs.words import (
@@ -32,6 +41,7 @@ from sae_graphs.words import (
     amount,
     change_range,
     counted,
+    listed,
     norm,
     p_value,
     probability,
@@ -55,31 +65,35 @@ def cover(report: ValidationReport) -> Cover:
     )
 
 
-def blocks(report: ValidationReport) -> Iterator[Block]:
-    """All of the report below its title."""
+def blocks(report: ValidationReport, picture: Figure | None = None) -> Iterator[Block]:
+    """All of the report below its title; `picture` is the graph's, with ticks."""
     units = judged(report)
-    yield from opening(report)
+    yield Paragraph(_tested(report), "lead")
+    yield Paragraph(_came_out(units), "verdict")
     yield from _summary(report, units)
-    yield _meanings(report, {found.kind for _, found, _ in units})
-    yield from _clean_tokens(report)
+    yield Paragraph(CONTROLS_TOLD, "note")
+    yield Paragraph(_trust(report), "note")
     for unit, found, anchor in units:
         yield from unit_blocks(unit, found, anchor, report)
     yield from _whole_graph(report)
-    yield from _made_with(report)
+    yield Heading("More")
+    if picture is not None:
+        yield Fold("The graph's picture, with ticks where supported", (picture,))
+    numbers = (*_numbers(report, units), *_clean_tokens(report))
+    yield Fold("All numbers side by side, and the next tokens of each prompt", numbers)
+    meanings = _meanings(report, {found.kind for _, found, _ in units})
+    yield Fold("What the words and columns mean", (meanings,))
+    yield Fold("Made with", (_made_with(report),))
 
 
-def opening(report: ValidationReport) -> Iterator[Block]:
-    """What was tested, in which prompts, and what the numbers are not."""
+def _tested(report: ValidationReport) -> str:
+    """What was tested, in which prompts."""
     n_controls = max((len(null.changes) for null in _nulls(report)), default=0)
     how = f", beside up to {n_controls:,} controls each" if n_controls else ""
     what = target_words(report)
     kinds = [unit.kind for unit in report.units]
     counts = [counted(kinds.count(kind), kind) for kind in dict.fromkeys(kinds)]
-    verb = "is" if len(kinds) == 1 else "are"
-    yield Paragraph(
-        f"{' and '.join(counts)} of the graph {verb} ablated{how}, and {what} is read after the "
-        "prompt. Changes are ablated minus clean.",
-    )
+    verb = "was" if len(kinds) == 1 else "were"
     found = [said(prompt) for prompt in report.discovery]
     told = f"The graph was found on {', '.join(found)}."
     if len(found) > 1:
@@ -87,21 +101,61 @@ def opening(report: ValidationReport) -> Iterator[Block]:
             f"The graph was found on {len(found)} prompts: {', '.join(found)}. Its own prompt, in "
             f"which some things are measured alone, is {said(report.prompt)}."
         )
-    yield Paragraph(told, "note")
+    return (
+        f"What was tested: {' and '.join(counts)} of the graph {verb} ablated as a whole{how}, and "
+        f"{what} was read after the prompt. {told}"
+    )
+
+
+def _came_out(units: Sequence[tuple[UnitReport, Verdict, str]]) -> str:
+    """Every unit's verdict, those that are supported first."""
+    told = []
+    for kind in MEANINGS:
+        names = [unit.name for unit, found, _ in units if found.kind == kind]
+        if names:
+            told.append(f"{badge(kind).sign} {kind}{_IN_SHORT[kind]}: {listed(names)}")
+    return f"What came out: {'; '.join(told)}."
+
+
+_IN_SHORT: dict[VerdictKind, str] = {
+    "supported": "",
+    "norm only": " (beats matched controls, but no other changes of its size)",
+    "not distinguishable": " (matched controls do about as much)",
+    "no effect": "",
+    "inactive": "",
+    "no controls": " (nothing can be said)",
+}
+
+
+def _trust(report: ValidationReport) -> str:
+    """What the verdicts rest on, and what they do not say."""
+    where = (
+        "the prompt that the graph was made from: they say that the graph is right there, not that "
+        "it holds for other prompts. Give test prompts to find out"
+    )
     if report.test:
         n_tests = len(report.test)
         no_part = "which had no part" if n_tests == 1 else "none of which had a part"
-        where = counted(n_tests, "test prompt")
-        yield Paragraph(f"Verdicts rest on {where}, {no_part} in making the graph.", "note")
-    else:
-        yield Paragraph(
-            "Verdicts rest on the prompt that the graph was made from: they say that the graph is "
-            "right there, not that it holds for other prompts. Give test prompts to find out.",
-            "note",
-        )
+        where = f"{counted(n_tests, 'test prompt')}, {no_part} in making the graph"
+    return (
+        f"How far to trust it: verdicts rest on {where}. Supported means that the features matter "
+        "more than others do; whether what they do flows along the path is told beside it."
+    )
 
 
-def _clean_tokens(report: ValidationReport) -> Iterator[Block]:
+def _summary(
+    report: ValidationReport, units: Sequence[tuple[UnitReport, Verdict, str]]
+) -> Iterator[Part]:
+    """The outcomes, a row for each component and path."""
+    rows = []
+    for unit, found, anchor in units:
+        name, *numbers, necessary, mediates, kind = unit_row(unit, found, report)
+        cells = [Cell(name, link=anchor), *map(number, numbers), text(necessary), text(mediates)]
+        rows.append([*cells, Cell(kind, badge=badge(found.kind))])
+    yield from table("Components and paths, each ablated as a whole", row_head(report), rows)
+
+
+def _clean_tokens(report: ValidationReport) -> Iterator[Part]:
     """What the model says in each prompt before anything is ablated."""
     unit = max(report.units, key=lambda each: len(each.results), default=None)
     if unit is None:
@@ -124,16 +178,16 @@ def _nulls(report: ValidationReport) -> Iterator[Null]:
             yield from result.nulls
 
 
-def _summary(
+def _numbers(
     report: ValidationReport, units: Sequence[tuple[UnitReport, Verdict, str]]
-) -> Iterator[Block]:
+) -> Iterator[Part]:
     """One row for each component and path; over several prompts also how the change differs."""
     in_nats = report.in_nats
     several = any(len(deciding(unit)) > 1 for unit, _, _ in units)
-    head = ["", "Verdict", "Features", f"{score_name(report)}, before → after", "Change"]
+    head = ["", "Verdict", "Features", f"{score_name(report)}, before → after", "Contribution"]
     head += ["In single prompts"] if several else []
     patched = any(unit.mediation for unit, _, _ in units)
-    head += ["Carried"] if patched else []
+    head += ["Mediated"] if patched else []
     head += ["p", "q", "× controls' median", "Controls' norm"]
     rows = [
         _summary_row(*each, in_nats=in_nats, several=several, patched=patched) for each in units
@@ -156,9 +210,10 @@ def _summary_row(
         Cell(found.kind, badge=badge(found.kind)),
         number(str(len(unit.features))),
         number(" → ".join(ends)),
-        number(score_change(change, in_nats=in_nats), tone_of(change)),
+        number(score_change(-change, in_nats=in_nats), tone_of(change)),
     ]
-    cells += [number(change_range(changes, in_nats=in_nats) or NONE)] if several else []
+    each = [-change for change in changes]
+    cells += [number(change_range(each, in_nats=in_nats) or NONE)] if several else []
     carried = unit.mediation.fraction if unit.mediation else None
     cells += [number(share(carried))] if patched else []
     return [
@@ -174,14 +229,15 @@ def _meanings(report: ValidationReport, kinds: set[VerdictKind]) -> Definitions:
     """What the verdicts that occur, and the columns, mean."""
     entries = [(kind, words) for kind, words in MEANINGS.items() if kind in kinds]
     columns = {
+        "Contribution": CONTRIBUTION,
         "p": "how often controls change the target as much: (1 + those that do) / (1 + all)",
         "q": "p corrected for the number of units tested (Benjamini-Hochberg)",
-        "× controls' median": "the change as a multiple of the median |change| of matched controls",
+        "× controls' median": "|contribution| as a multiple of the median of matched controls",
         "Controls' norm": "how much matched controls take from the stream, as a share of what this "
         "takes (median)",
     }
     if any(unit.mediation for unit in report.units):
-        columns["Carried"] = (
+        columns["Mediated"] = (
             "whether it is a path is a question of its own: how much of what its first feature (of "
             "a component, its sources) does flows along it, in the graph's own prompt"
         )
@@ -190,7 +246,8 @@ def _meanings(report: ValidationReport, kinds: set[VerdictKind]) -> Definitions:
             "the target's logit minus that of the contrast, or without one minus that of the "
             "likeliest other token; in nats"
         )
-    return Definitions("How to read it", (*entries, *columns.items()))
+    columns["p, equal norm"] = "the larger p of the nulls of its norm that were run"
+    return Definitions("", (*entries, *columns.items()))
 
 
 def _whole_graph(report: ValidationReport) -> Iterator[Block]:
@@ -212,10 +269,10 @@ def _whole_graph(report: ValidationReport) -> Iterator[Block]:
         parts += table("Random ablations", names, rows)
     if parts:
         yield Heading("The whole graph")
-        yield from parts
+        yield Fold("All that was measured of the whole graph", tuple(parts))
 
 
-def _made_with(report: ValidationReport) -> Iterator[Block]:
+def _made_with(report: ValidationReport) -> Definitions:
     entries = [("model", report.model), ("SAEs", report.saes), ("prompt", report.prompt)]
     entries += _numbered("discovery prompt", report.discovery)
     entries += _numbered("test prompt", report.test)
@@ -225,8 +282,7 @@ def _made_with(report: ValidationReport) -> Iterator[Block]:
     entries += [("snippets from", report.corpus)] if report.corpus is not None else []
     entries += [(str(name), _setting(value)) for name, value in report.settings.items()]
     entries += [("time", f"{amount(report.seconds)} s of measuring, not of loading or writing")]
-    yield Heading("Made with")
-    yield Definitions("", tuple(entries))
+    return Definitions("", tuple(entries))
 
 
 def _numbered(name: str, prompts: Sequence[str]) -> list[tuple[str, str]]:

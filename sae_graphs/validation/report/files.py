@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
-from sae_graphs.render.document.blocks import Figure, unfolded
-from sae_graphs.render.document.markdown import markdown
-from sae_graphs.render.document.page import page
+from sae_graphs.render.document.blocks import Figure
+from sae_graphs.render.document.written import documents
 from sae_graphs.render.pictures import marked_pictures
 from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.answer.report import answer_files
@@ -37,13 +36,10 @@ def report_files(
         marks = marks_of(report)
         drawn, inline = marked_pictures(graph, marks, annotations=annotations)
         pictures = {f"{PICTURE}.{kind}": data for kind, data in drawn.items()}
-        picture = Figure(f"{PICTURE}.svg", inline, marks.caption)
-    title, parts = cover(report), tuple(blocks(report))
-    plots = {part.name: part.svg.encode() for part in unfolded(parts) if isinstance(part, Figure)}
+        picture = Figure(f"{PICTURE}.svg", inline, marks.caption, wide=True)
+    parts = tuple(blocks(report, picture))
     return {
         FILE_NAME: to_bytes(report),
-        "validation.html": page(title, parts, picture=picture).encode(),
-        "validation.md": markdown(title, parts, picture=picture).encode(),
+        **documents("validation", cover(report), parts),
         **pictures,
-        **plots,
     }

@@ -77,7 +77,7 @@ def findings_of(report: ValidationReport) -> tuple[Finding, ...]:
                 unit.features,
                 judgement.kind,
                 judgement.supported,
-                judgement.words,
+                judgement.full,
                 needed,
                 carried,
                 anchor,

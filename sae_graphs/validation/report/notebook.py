@@ -5,43 +5,20 @@ from __future__ import annotations
 from sae_graphs.render.document.templates import filled
 from sae_graphs.render.notebook import Picture, table_html
 from sae_graphs.validation.evidence import Curve, ValidationReport
-from sae_graphs.validation.judging import deciding
 from sae_graphs.validation.report.marks import judged
-from sae_graphs.words import p_value, probability, share, signed, times
+from sae_graphs.validation.report.rows import row_head, unit_row
 
 
 def report_html(report: ValidationReport) -> str:
-    """What validation found: a row for each component and path, then the verdicts in words."""
+    """What validation found: a row for each component and path, then two sentences each."""
     found = judged(report)
-    in_nats = report.in_nats
-    head = ("", "verdict", "features", "before → after", "carried", "p", "q", "× controls' median")
-    rows = []
-    for unit, judgement, _ in found:
-        results, tested = deciding(unit), unit.tested
-        n = max(len(results), 1)
-        before = sum(result.score for result in results) / n
-        after = before + sum(result.change for result in results) / n
-        ends = [signed(end) if in_nats else probability(end) for end in (before, after)]
-        carried = unit.mediation.fraction if unit.mediation else None
-        mark = "✓ " if judgement.supported else ""
-        rows.append(
-            (
-                unit.name,
-                mark + judgement.kind,
-                str(len(unit.features)),
-                " → ".join(ends),
-                share(carried),
-                p_value(tested.p if tested else None),
-                p_value(tested.q if tested else None),
-                times(tested.ratio if tested else None),
-            )
-        )
+    rows = [unit_row(unit, judgement, report) for unit, judgement, _ in found]
     verdicts = [
-        (unit.name, judgement.words)
+        (f"{unit.name}: {judgement.kind}", judgement.sentences)
         for unit, judgement, _ in found
         if unit.kind == "component" or judgement.supported
     ]
-    table = table_html("Components and paths, ablated", head, rows)
+    table = table_html("Components and paths, ablated", row_head(report), rows)
     name = "validation/report/notebook.html.j2"
     return str(filled(name, warnings=report.warnings, table=table, verdicts=verdicts))
 

@@ -7,10 +7,7 @@ told by hue alone.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
-from typing import Any
 
 from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.render.document.plot import look, new_figure, svg_of
@@ -33,78 +30,10 @@ from sae_graphs.validation.evidence import (
     Kept,
     Mediation,
     Noise,
-    NullKind,
-    UnitReport,
 )
-from sae_graphs.validation.judging import control_sizes, deciding, pooled
-from sae_graphs.words import counted, nats, norm, p_value, plain, probability, score_size, signed
+from sae_graphs.words import counted, nats, plain, probability, signed
 
-NULL_NAMES: dict[NullKind, str] = {
-    "matched": "matched controls",
-    "scaled": "controls scaled to its norm",
-    "directions": "random directions",
-    "shuffles": "other nodes of the graph",
-}
-_BINS = 72  # columns of dots across a null's row
 _LABEL = 46  # characters of a text that comes from outside
-
-
-def nulls_plot(unit: UnitReport, *, in_nats: bool) -> str | None:
-    """Every control as a dot at its |change|, a row a kind of null, and the unit's own as a line.
-
-    Over several prompts the dots are those of all, and the line is the mean. None where no null has
-    been drawn.
-    """
-    rows = [kind for kind in NULL_NAMES if control_sizes(unit, kind)]
-    if not rows:
-        return None
-    factor = 1.0 if in_nats else 100.0
-    changes = [result.change for result in deciding(unit)]
-    signed_change, own = fmean(changes), fmean(map(abs, changes)) * factor
-    sizes = {kind: [factor * size for size in control_sizes(unit, kind)] for kind in rows}
-    right = 1.08 * max(own, *(max(values) for values in sizes.values())) or 1.0
-    with look():
-        figure, axes = new_figure(0.75 + 0.72 * len(rows))
-        for row, kind in enumerate(rows):
-            dots(axes, sizes[kind], row, right)
-        axes.axvline(own, color=effect_colour(signed_change), linewidth=2)
-        side = "right" if own > right / 2 else "left"
-        lowers = f"{'lowered' if signed_change < 0 else 'raised'} by"
-        if len({change > 0 for change in changes}) > 1:
-            lowers = "mean |change|"
-        gap = -0.01 * right if side == "right" else 0.01 * right
-        told = f"{unit.kind}: {lowers} {score_size(own / factor, in_nats=in_nats)}"
-        axes.text(own + gap, -0.72, told, color=INK, ha=side, va="center", fontweight="bold")
-        axes.set(xlim=(0, right), ylim=(len(rows) - 0.45, -0.95), yticks=range(len(rows)))
-        axes.set_yticklabels([_null_words(unit, kind) for kind in rows])
-        axes.set_xlabel(f"|change| of the target, {'nats' if in_nats else 'percentage points'}")
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        return svg_of(figure)
-
-
-def dots(axes: Any, values: Sequence[float], row: int, right: float, left: float = 0.0) -> None:
-    """One dot a control, stacked where several fall together, on an axis from left to right."""
-    width = right - left
-    columns = [min(int((value - left) / width * _BINS), _BINS - 1) for value in values]
-    step = min(0.1, 0.62 / max(Counter(columns).values()))
-    height: Counter[int] = Counter()
-    xs, ys = [], []
-    for column in sorted(columns):
-        xs.append(left + (column + 0.5) / _BINS * width)
-        ys.append(row + 0.3 - step * height[column])
-        height[column] += 1
-    axes.axhline(row + 0.36, color=LINE, linewidth=0.5)
-    axes.scatter(xs, ys, s=14, color=BAR, edgecolors=WHITE, linewidths=0.3, clip_on=False)
-
-
-def _null_words(unit: UnitReport, kind: NullKind) -> str:
-    found = pooled(unit, kind)
-    if found is None:
-        return f"{NULL_NAMES[kind]}\nrefused"
-    match = "" if found.match is None else f", {norm(found.match)} of its norm"
-    several = f" in each of {found.n_prompts}" if found.n_prompts > 1 else " of them"
-    return f"{NULL_NAMES[kind]}: p = {p_value(found.p)}\n{found.n}{several}{match}"
 
 
 def curve_plot(curve: Curve, clean: float | None) -> str:
@@ -199,7 +128,7 @@ def _kept_words(kept: Kept) -> str:
 
 
 def leave_one_out_plot(found: Mediation, names: Sequence[FeatureId]) -> str:
-    """The joint change with each feature left in place, beside each feature's own; in nats."""
+    """What all but each feature contribute, beside each feature's own; in nats."""
     with look():
         figure, axes = new_figure(0.95 + 0.3 * len(names))
         for row, feature in enumerate(names):
@@ -207,7 +136,7 @@ def leave_one_out_plot(found: Mediation, names: Sequence[FeatureId]) -> str:
             filled = change < 0
             axes.barh(
                 row,
-                change,
+                -change,
                 height=0.5,
                 color=LOWERS if filled else WHITE,
                 edgecolor=effect_colour(change),
@@ -216,7 +145,7 @@ def leave_one_out_plot(found: Mediation, names: Sequence[FeatureId]) -> str:
             if single is not None:
                 label = "this feature alone ablated" if row == 0 else None
                 axes.plot(
-                    [single],
+                    [-single],
                     [row],
                     "D",
                     color=INK,
@@ -225,15 +154,15 @@ def leave_one_out_plot(found: Mediation, names: Sequence[FeatureId]) -> str:
                     linestyle="none",
                     label=label,
                 )
-        told = f"all {len(found.without)} ablated: {nats(found.joint)}"
-        axes.axvline(found.joint, color=INK, linestyle="--", linewidth=1.2, label=told)
+        told = f"all {len(found.without)} ablated: {nats(-found.joint)}"
+        axes.axvline(-found.joint, color=INK, linestyle="--", linewidth=1.2, label=told)
         axes.axvline(0, color=LINE, linewidth=0.8)
         axes.set_yticks(range(len(names)), [str(feature) for feature in names])
         axes.use_sticky_edges = False
         axes.margins(x=0.04)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("change of the metric, ablated − clean, nats")
+        axes.set_xlabel("contribution to the metric, nats")
         axes.grid(axis="x")
         figure.legend(frameon=False, fontsize=8, loc="outside upper left", ncols=3)
         return svg_of(figure)

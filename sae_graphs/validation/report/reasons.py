@@ -38,13 +38,13 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Part]:
         [
             text(f"{edge.source} → {edge.target}"),
             number(nats(edge.effect), tone_of(edge.effect)),
-            number(nats(edge.total)),
-            number(nats(edge.mediated)),
+            number(nats(-edge.total)),
+            number(nats(-edge.mediated)),
             number(share(edge.fraction)),
         ]
         for edge in edges
     ]
-    numbers = NONE, nats(found.total), nats(found.mediated)
+    numbers = NONE, nats(-found.total), nats(-found.mediated)
     rows.append(
         [
             text("all of it together"),
@@ -52,7 +52,13 @@ def mediation_blocks(unit: UnitReport, anchor: str) -> Iterator[Part]:
             number(share(found.fraction)),
         ]
     )
-    head = ("Edge", "Effect, activation", "Source's effect, nats", "Through the edge", "Share")
+    head = (
+        "Edge",
+        "Target's change",
+        "Source's contribution, nats",
+        "Through the edge",
+        "Share",
+    )
     caption = "Path patching: ablate the source, let only the target respond"
     yield from table(caption + _of_all(len(edges), len(found.edges), "edges"), head, rows)
     yield Paragraph(
@@ -75,8 +81,8 @@ def _minimality_blocks(found: Mediation, anchor: str) -> Iterator[Part]:
     rows = [
         [
             text(str(feature)),
-            number(nats(found.singles.get(feature))),
-            number(nats(found.without[feature])),
+            number(nats(_negative(found.singles.get(feature)))),
+            number(nats(-found.without[feature])),
             number(share(found.needed(feature))),
         ]
         for feature in kept
@@ -84,13 +90,13 @@ def _minimality_blocks(found: Mediation, anchor: str) -> Iterator[Part]:
     yield from table(
         "Minimality: what is gone when a feature is left in place"
         + _of_all(len(kept), len(found.without), "features"),
-        ("Feature", "Alone, nats", "All but it, nats", "Gone when it stays"),
+        ("Feature", "Contribution, nats", "Of all but it, nats", "Gone when it stays"),
         rows,
     )
     singles = math.fsum(found.singles.values())
     yield Paragraph(
-        f"All ablated together: {nats(found.joint)} nats; the sum of each alone: {nats(singles)} "
-        f"nats; interaction (the difference): {nats(found.interaction)} nats.",
+        f"Contribution of all together: {nats(-found.joint)} nats; the sum of each alone: "
+        f"{nats(-singles)} nats; interaction (the difference): {nats(-found.interaction)} nats.",
     )
 
 
@@ -99,6 +105,10 @@ def _most_needed(found: Mediation) -> tuple[FeatureId, ...]:
     return tuple(
         sorted(found.without, key=lambda name: -abs(found.joint - found.without[name]))[:MOST_ROWS]
     )
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _of_all(kept: int, whole: int, noun: str) -> str:
@@ -205,9 +215,9 @@ def kinds_blocks(unit: UnitReport) -> Iterator[Part]:
     """The change under each kind of ablation."""
     if not unit.kinds:
         return
-    rows = [[text(kind), number(nats(value))] for kind, value in unit.kinds.items()]
+    rows = [[text(kind), number(nats(-value))] for kind, value in unit.kinds.items()]
     yield Heading(f"Does the kind of ablation matter? {OWN}", 3)
-    yield from table("Change of the metric", ("Ablation", "Change, nats"), rows)
+    yield from table("To the metric", ("Ablation", "Contribution, nats"), rows)
 
 
 def background_blocks(unit: UnitReport) -> Iterator[Part]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from statistics import median
 
 from sae_graphs.render.document.blocks import (
+    Beside,
     Block,
     Cell,
-    Figure,
     Fold,
     Heading,
     Paragraph,
@@ -26,8 +26,8 @@ from sae_graphs.validation.evidence import (
     UnitReport,
     ValidationReport,
 )
+from sae_graphs.validation.judging import NULL_NAMES
 from sae_graphs.validation.report.marks import badge
-from sae_graphs.validation.report.plots import NULL_NAMES, nulls_plot
 from sae_graphs.validation.report.reasons import (
     background_blocks,
     curve_blocks,
@@ -35,6 +35,8 @@ from sae_graphs.validation.report.reasons import (
     kinds_blocks,
     mediation_blocks,
 )
+from sae_graphs.validation.report.strip import figure
+from sae_graphs.validation.report.strips import strip_of
 from sae_graphs.validation.verdicts import Verdict
 from sae_graphs.words import (
     NONE,
@@ -60,10 +62,10 @@ def unit_blocks(
 ) -> Iterator[Block]:
     """The section of one unit: the verdict first, then what it rests on."""
     yield Heading(unit.name, 2, anchor, badge(found.kind))
-    yield Paragraph(found.words, "verdict")
-    yield Paragraph(_members(unit), "note")
+    words: list[Part | Fold] = [Paragraph(told, "verdict") for told in found.sentences]
     details = (
-        *_nulls(unit, anchor, in_nats=report.in_nats),
+        *([Paragraph(found.more)] if found.more else []),
+        *_nulls(unit, in_nats=report.in_nats),
         *_prompts(unit, score_name(report) if report.in_nats else None),
         *mediation_blocks(unit, anchor),
         *keep_only_blocks(unit, anchor),
@@ -71,8 +73,10 @@ def unit_blocks(
         *kinds_blocks(unit),
         *background_blocks(unit),
     )
-    is_open = unit.kind == "component" or found.supported
-    yield Fold(f"All that was measured of {unit.name}", details, is_open)
+    words.append(Paragraph(_members(unit), "note"))
+    words.append(Fold(f"All that was measured of {unit.name}", details))
+    drawn = figure(strip_of(unit, report), f"plot-{anchor}-nulls.svg")
+    yield Beside(tuple(words), drawn[0] if drawn else None)
 
 
 def _members(unit: UnitReport) -> str:
@@ -102,10 +106,10 @@ def _prompts(unit: UnitReport, name: str | None) -> Iterator[Part]:
         ]
         if name is not None:
             row.append(number(amount(result.score)))
-            row.append(number(nats(result.change), tone_of(result.change)))
+            row.append(number(nats(-result.change), tone_of(result.change)))
         rows.append(row)
     head = ["Prompt", "Its text", "Active", "Target", *_CHANGE_HEAD, "Rank", "KL, nats"]
-    head += [] if name is None else [name, "Its change, nats"]
+    head += [] if name is None else [name, "Contribution, nats"]
     yield from table("The target in each prompt: all the features ablated together", head, rows)
     least = f"{LEAST_MOVED:g} points or more"
     moved = [
@@ -152,15 +156,7 @@ def prompt_name(result: PromptResult, unit: UnitReport) -> str:
     return result.role if len(same) == 1 else f"{result.role} {same.index(result.prompt) + 1}"
 
 
-def _nulls(unit: UnitReport, anchor: str, *, in_nats: bool) -> Iterator[Part]:
-    picture = nulls_plot(unit, in_nats=in_nats)
-    if picture:
-        yield Figure(
-            f"plot-{anchor}-nulls.svg",
-            picture,
-            f"{unit.name} beside its controls: each dot is one control, the line is the "
-            f"{unit.kind} itself. A real effect lies to the right of the dots.",
-        )
+def _nulls(unit: UnitReport, *, in_nats: bool) -> Iterator[Part]:
     rows = [
         [text(prompt_name(result, unit)), text(NULL_NAMES[null.kind]), *_null_cells(null, in_nats)]
         for result in unit.results
@@ -170,7 +166,7 @@ def _nulls(unit: UnitReport, anchor: str, *, in_nats: bool) -> Iterator[Part]:
     for result in unit.results:
         if (zero := result.feature_zero) is not None:
             active = f"feature 0 of the same layers ({zero.active} of {zero.n} active)"
-            change = score_change(zero.change, in_nats=in_nats)
+            change = score_change(-zero.change, in_nats=in_nats)
             numbers = ("1", NONE, NONE, NONE, change, amount(zero.kl), NONE, NONE)
             rows.append([text(prompt_name(result, unit)), text(active), *map(number, numbers)])
     head = [
@@ -181,7 +177,7 @@ def _nulls(unit: UnitReport, anchor: str, *, in_nats: bool) -> Iterator[Part]:
         "Fewest sets of a layer",
         "Norm removed, 5 / 50 / 95 %",
     ]
-    head += ["Median |change|", "Median KL, nats", "p", "p of KL"]
+    head += ["Median |contribution|", "Median KL, nats", "p", "p of KL"]
     yield from table("Controls, prompt by prompt", head, rows)
     if any(null.narrowest is not None for result in unit.results for null in result.nulls):
         yield Paragraph(

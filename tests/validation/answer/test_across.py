@@ -150,7 +150,7 @@ def test_what_flows_is_known_by_position_alone(made: Any) -> None:
     for unit in far.units:
         assert unit.mediates is None and unit.flow is None
         if unit.kind == "path":
-            assert "Mediates or not cannot be said" in unit.words
+            assert "? Whether the path mediates cannot be said" in unit.words
             assert all(feature.position is None for feature in unit.features)
 
 

@@ -7,20 +7,37 @@ from typing import Any
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.validation.answer.outcomes import names_of
-from sae_graphs.validation.answer.records import AnswerUnit, Flow, Null, Score
-from tests.support.answers import answer_report, graph_unit, path_unit
+from sae_graphs.validation.answer.outcomes import names_of, sentences
+from sae_graphs.validation.answer.records import AnswerUnit, Flow, KeepOnly, Null, Score
+from sae_graphs.validation.judging import SIGNS
+from tests.support.answers import answer_report, graph_unit, null, path_unit
 
 NECESSARY: dict[str, tuple[dict[str, Any], bool | None, str]] = {
-    "beats all": ({}, True, "rarely lower the score as much"),
+    "beats all": ({}, True, "of 200 matched controls does as much (q = 0.005), and none of 200"),
     "rises": ({"after": 7.0}, False, "does not fall"),
     "stays": ({"after": 6.0}, False, "does not fall"),
-    "matched as good": ({"p": (0.06, 0.01, 0.01)}, False, "matched sets lower"),
-    "scaled as good": ({"p": (0.01, 0.051, 0.01)}, False, "matched sets scaled to its norm lower"),
-    "directions as good": ({"p": (0.01, 0.05, 0.2)}, False, "random directions of its norm lower"),
+    "matched as good": (
+        {"p": (0.06, 0.01, 0.01)},
+        False,
+        "11 of 200 matched controls do",
+    ),
+    "scaled as good": (
+        {"p": (0.01, 0.051, 0.01)},
+        False,
+        "controls scaled to its norm do as",
+    ),
+    "directions as good": (
+        {"p": (0.01, 0.05, 0.2)},
+        False,
+        "random directions of its norm do as",
+    ),
     "just": ({"p": (0.05, 0.05, 0.05)}, True, "p = 0.050"),
-    "no matched": ({"p": (None, None, 0.01)}, None, "no matched sets: layer 3 has 1 other"),
-    "no scaled": ({"p": (0.01, None, 0.01)}, None, "no matched sets scaled to its norm"),
+    "no matched": (
+        {"p": (None, None, 0.01)},
+        None,
+        "no matched controls: layer 3 has 1 other",
+    ),
+    "no scaled": ({"p": (0.01, None, 0.01)}, None, "there are no controls scaled to its norm: "),
     "refused, but it rises": ({"after": 7.0, "p": (None, None, 0.01)}, False, "does not fall"),
 }
 
@@ -32,7 +49,9 @@ def test_necessary(case: str) -> None:
     assert unit.necessary is expected and unit.supported is bool(expected)
     assert words in unit.reason
     assert unit.sufficient is True and unit.mediates is None
-    assert unit.words.count(". ") == 1 and unit.words.endswith(".")
+    first, second = sentences(unit, answer_report(graph_unit(**options)))
+    assert unit.words == f"{first} {second}" and first.startswith(SIGNS[expected])
+    assert all(words.endswith(".") and ". " not in words for words in (first, second))
 
 
 @pytest.mark.parametrize(("p", "expected"), [(0.05, True), (0.06, False), (None, None)])
@@ -86,19 +105,38 @@ def test_q_is_over_all_units() -> None:
 def test_words() -> None:
     graph, path = answer_report().units
     assert graph.words == (
-        'Necessary: without its 2 features the log-odds of "]" fall from 6.00 to −3.00 nats '
-        "(probability 99.7 % to 5.0 %); matched sets, and other changes of its norm, rarely lower "
-        "the score as much (q = 0.005, p = 0.005). Sufficient: kept alone it leaves 1.00 nats, "
-        "50 % of what is lost with all; matched sets in its place rarely leave as much (p = 0.005)."
+        '✓ Necessary: ablating its 2 features together lowers the log-odds of "]" by 9.00 nats '
+        "(6.00 to −3.00; probability 99.7 % to 5.0 %); none of 200 matched controls does as much "
+        "(q = 0.005), and none of 200 controls scaled to its norm (p = 0.005). "
+        "✓ Sufficient beyond controls: kept alone, with all other rarely-on features ablated, it "
+        "leaves 1.00 nats, 50 % of the way from none kept (−4.00) to all (6.00); none of 200 "
+        "matched controls does as well in its place (p = 0.005)."
     )
-    assert path.words.endswith("Mediates: 75 % of what 0.1@2 does to the answer flows along it.")
+    assert path.words.endswith(
+        "✓ Path mediates: 75 % of what its first feature, 0.1@2, does to the answer flows along it."
+    )
     contrast = answer_report(graph_unit(after=7.0), contrast=")")
-    assert 'the logit difference of "]" over ")" rises from 6.00 to 7.00' in contrast.units[0].words
-    assert contrast.units[0].words.startswith("Not necessary: ")
+    told = contrast.units[0].words
+    assert 'does not lower the logit difference of "]" over ")" (6.00 to 7.00; ' in told
+    assert told.startswith("✗ Not necessary: ")
     unknown = answer_report(graph_unit(p=(None, None, 0.01), kept=None)).units[0]
-    assert unknown.words.startswith("Necessary or not cannot be said: ")
-    assert "Sufficient or not cannot be said" in unknown.words
+    assert unknown.words.startswith("? Necessary or not cannot be said: ")
+    assert "? Sufficient or not cannot be said" in unknown.words
     assert names_of(unknown) == "necessary: ?, sufficient: ?"
+    (other,) = answer_report(path_unit(0.0, 0.0)).units
+    assert "? Whether the path mediates cannot be said: its first feature, 0.1@2," in other.words
+
+
+def test_little_that_is_left_is_not_called_enough() -> None:
+    kept = KeepOnly(Score(-3.0, 0.05), null("matched", 0.005))
+    (unit,) = answer_report(graph_unit(keep_only=kept)).units
+    assert unit.sufficient
+    told = "it leaves only −3.00 nats, 10 % of the way from none kept (−4.00) to all (6.00), too "
+    assert told + "little for the answer, but none of 200 matched controls does as well" in (
+        unit.words
+    )
+    fails = answer_report(graph_unit(kept=0.5)).units[0].words
+    assert "✗ Not sufficient: kept alone" in fails and ", and 99 of 200 matched controls" in fails
 
 
 def test_records_check_themselves() -> None:
