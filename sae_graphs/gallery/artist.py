@@ -219,12 +219,14 @@ def explorer(run: Run, others: Iterable[Run]) -> Page:
         annotations=said,
         findings=() if report is None else all_findings(report),
         report=f"{VALIDATION}/{REPORT}" if has_report(run) else None,
+        asks=True,
     )
     bar = _bar(run, others, [text for text in (left_out, unread) if text])
     found = _BODY.search(html)
     assert found is not None, "the explorer is a page with a body"
     html = f"{html[: found.end()]}{bar}{html[found.end() :]}"
-    return Page(html, f"{policy(script())}; frame-ancestors 'none'")
+    allowed = policy(script(asks=True), asks=True)
+    return Page(html, f"{allowed}; frame-ancestors 'none'")
 
 
 def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:
