@@ -17,6 +17,7 @@ from sae_graphs.text import shortened, token
 from sae_graphs.words import plain, probability_words
 
 MOVED = 3  # tokens that are shown beside the answer: those that change most
+SHOWN = 8  # likeliest next tokens that are looked at, before and after
 LETTERS = 24  # of a token
 LEAST = 0.0005  # nats: a smaller change is none that anybody sees
 
