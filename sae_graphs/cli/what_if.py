@@ -40,6 +40,14 @@ class Ready(NamedTuple):
     references: Sequence[Reference] | None
 
 
+class Measured(NamedTuple):
+    """Next tokens, and the answer's score before and after a change, in nats."""
+
+    chances: list[Chance]
+    before: float
+    after: float
+
+
 class Models:
     """The model that was loaded last, and the run that it is ready for."""
 
@@ -114,8 +122,11 @@ def prepared(graph: CausalGraph, model: InstrumentedModel) -> Ready:
     return Ready(graph, scope, own.clean, own.read, answer, off, references)
 
 
-def changed(ready: Ready, changes: Mapping[str, str]) -> dict[str, Any]:
-    """The answer with features `off` or at a multiple, `x0.5`, together, as the page shows it."""
+def measured(ready: Ready, changes: Mapping[str, str]) -> Measured:
+    """The answer with features `off` or at a multiple, `x0.5`, all together.
+
+    Raises `SaeGraphsError` for what is no feature of the graph.
+    """
     import torch
 
     from sae_graphs.effects.ablate import changed_logits
@@ -130,15 +141,14 @@ def changed(ready: Ready, changes: Mapping[str, str]) -> dict[str, Any]:
     with torch.no_grad():
         after = changed_logits(model, clean, parse_changes(wanted), read, ready.references)
     ids = [answer.token_id, *([] if answer.contrast is None else [answer.contrast])]
-    ids += before.topk(min(SHOWN, len(before))).indices.tolist()
-    ids += after.topk(min(SHOWN, len(after))).indices.tolist()
+    for logits in (before, after):
+        ids += logits.topk(min(SHOWN, len(logits))).indices.tolist()
     first, last = (logits.double().softmax(-1) for logits in (before, after))
     chances = [
         Chance(model.token_string(token), float(first[token]), float(last[token]))
         for token in dict.fromkeys(ids)
     ]
-    scores = [float(answer.score(logits)) for logits in (before, after)]
-    return outcome_told(ready.graph.run.outputs[0], chances, scores[0], scores[1])
+    return Measured(chances, *(float(answer.score(logits)) for logits in (before, after)))
 
 
 def _given(run: Run) -> tuple[str | None, str | None]:
@@ -171,7 +181,7 @@ def answer(models: Models, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to a question, or its `problem` in one line."""
     try:
         ready = models.ready(Run(asked["name"], Path(asked["folder"])))
-        return changed(ready, asked["changes"])
+        return outcome_told(ready.graph.run.outputs[0], *measured(ready, asked["changes"]))
     except SaeGraphsError as problem:
         return {"problem": str(problem)}
     except MemoryError:
