@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from typing import Any
@@ -80,7 +80,7 @@ class Asker:
         future = self._future(run, changes)
         try:
             return future.result(timeout=PATIENCE)
-        except NotYet:
+        except (NotYet, CancelledError):  # another question came before it
             return {"waiting": self._doing(run)}
         except Exception as problem:  # our bug: say so, and go on
             return {"problem": f"this is a bug: {problem!r:.300}"}

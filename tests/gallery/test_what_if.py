@@ -168,6 +168,7 @@ def test_closing_ends_it_in_the_middle_of_its_work(runs: Path) -> None:
     assert process is not None and process.poll() is not None
 
 
+@pytest.mark.slow
 def test_only_a_page_from_here_may_ask(asking: Site, runs: Path) -> None:
     policy = asking.ask("/run/one/").headers["Content-Security-Policy"]
     assert "connect-src 'self';" in policy

@@ -31,7 +31,7 @@ def _to(mean: torch.Tensor) -> Change:
     return lambda acts, feature: torch.where(acts != 0, mean[feature].to(acts.dtype), acts)
 
 
-@pytest.mark.parametrize("architecture", only(ARCHITECTURES, "gpt2", "llama"))
+@pytest.mark.parametrize("architecture", only(ARCHITECTURES, "gpt2"))
 def test_distributions_are_those_of_full_passes(
     bridge_of: BridgeOf, record_property: Record, architecture: str
 ) -> None:
