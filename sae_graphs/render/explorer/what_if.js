@@ -36,6 +36,7 @@ function drawSet() {
 // -- the drawing -----------------------------------------------------------------------------------
 
 function drawSwitched() {
+  if (!switched().length && !stage.querySelector(".changed")) return;
   boxes.forEach((box, number) => {
     const value = state.set[nodes[number].id];
     box.classList.toggle("without", value === "off" || value === 0);
