@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ import torch
 from sae_graphs.effects.answer.build import graph_of
 from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.experiment import kept_of
+from sae_graphs.effects.replot import replot
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.node_link import to_bytes
 from sae_graphs.graph.what_if import Outcome, WhatIf
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.runs import EFFECTS
 from tests.conftest import BridgeOf
 from tests.support import measured_answers
 from tests.support.against_oracle import Record, case_of, kinds_for
@@ -146,3 +149,15 @@ def test_an_outcome_is_of_features(features: tuple[str, ...]) -> None:
 def test_an_outcome_has_a_score() -> None:
     with pytest.raises(SaeGraphsError, match="not finite"):
         Outcome(("0.1@1",), float("nan"), ())
+
+
+def test_a_graph_drawn_again_keeps_what_was_measured_of_its_features(
+    tiny_stack: InstrumentedModel, tmp_path: Path
+) -> None:
+    graph = measured_answers.graph_of(tiny_stack, nodes=6, effects=tmp_path / EFFECTS)
+    graph.save(tmp_path / "graph.json")
+    fewer = replot(tmp_path, nodes=3)
+    drawn = {str(node.feature) for node in fewer.nodes if node.feature.is_feature}
+    assert what_if(fewer) == what_if(graph).of(drawn)
+    assert {(name,) for name in drawn} >= {it.features for it in what_if(fewer).outcomes} != set()
+    assert what_if(replot(tmp_path, nodes=6)) == what_if(graph)
