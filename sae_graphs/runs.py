@@ -206,9 +206,7 @@ def folder_for(
 
     And those with saved effects from a run that does not save its own, which would delete them.
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "prompt"
-    if model != "demo":
-        slug = re.sub(r"[^a-z0-9.]+", "-", f"{Path(model).name}-{slug}".lower()).strip("-.")
+    slug = slug_of(prompt, model)
     mine = [prompt, model, saes, sae_pattern]
     digest = hashlib.sha256(json.dumps(mine).encode()).hexdigest()[:6]
     numbered = (f"{slug}-{digest}-{number}" for number in itertools.count(2))
@@ -221,6 +219,18 @@ def folder_for(
 
     names = itertools.chain([slug, f"{slug}-{digest}"], numbered)
     return next(root / name for name in names if free(root / name))
+
+
+def slug_of(prompt: str, model: str) -> str:
+    """What the folder of a prompt is called, where that name is free.
+
+    >>> slug_of("Copyright (C", "demo"), slug_of("Copyright (C", "models/gpt2-small")
+    ('copyright-c', 'gpt2-small-copyright-c')
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:48].strip("-") or "prompt"
+    if model != "demo":
+        slug = re.sub(r"[^a-z0-9.]+", "-", f"{Path(model).name}-{slug}".lower()).strip("-.")
+    return slug
 
 
 def replot_folder(folder: Path, changed: Mapping[str, object], *, otherwise: str = "again") -> Path:

@@ -37,14 +37,16 @@ def view(
 
     Example: `sae-graphs view outputs --open`
 
-    Served to this machine alone (127.0.0.1) until Ctrl-C; runs are read and never written to. On
-    another machine, reach it through a tunnel: `ssh -L 8765:127.0.0.1:8765 HOST`.
+    Served to this machine alone (127.0.0.1) until Ctrl-C; runs are read and never written to. A
+    run's page may ask what its answer would be with features off, or set to a multiple: then the
+    run's model is loaded, in a process of its own, and nothing is fetched for it. On another
+    machine, reach it through a tunnel: `ssh -L 8765:127.0.0.1:8765 HOST`.
     """
     from sae_graphs.gallery.runs import links_in
     from sae_graphs.gallery.server import address, gallery_server
 
     try:
-        with gallery_server(folder, port) as server:
+        with gallery_server(folder, port, model="sae_graphs.cli.what_if") as server:
             at = address(server)
             out.print(f"runs in {folder}: {at}", markup=False, highlight=False, soft_wrap=True)
             if links := links_in(folder):

@@ -17,7 +17,7 @@ from sae_graphs.effects.ablations import read_at
 from sae_graphs.effects.changes import Change, Changes, parse_changes
 from sae_graphs.effects.outcome import SHOWN, Ablation, NextToken
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
-from sae_graphs.features.reference import references_of
+from sae_graphs.features.reference import Reference, references_of
 from sae_graphs.graph.addresses import feature_at, is_address
 from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.keywords import with_model
@@ -73,11 +73,18 @@ def ablate(
 
 
 def changed_logits(
-    model: InstrumentedModel, clean: CleanRun, changes: Sequence[Change], read: int
+    model: InstrumentedModel,
+    clean: CleanRun,
+    changes: Sequence[Change],
+    read: int,
+    references: Sequence[Reference] | None = None,
 ) -> Tensor:
-    """The logits `[V]` at the position `read` of a prompt with the changes made together."""
-    by_mean = any(change.kind == "mean" for change in changes)
-    references = references_of(model) if by_mean else None
+    """The logits `[V]` at the position `read` of a prompt with the changes made together.
+
+    Means are those of the `references`, by depth; the stored ones where none are given.
+    """
+    if references is None and any(change.kind == "mean" for change in changes):
+        references = references_of(model)
     edits = {}
     for depth, layer in enumerate(model.stack.layers):
         own = [change for change in changes if change.feature.layer == layer.label]

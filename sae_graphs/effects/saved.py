@@ -74,6 +74,8 @@ def digest_of(run: RunRecord) -> str:
             run, settings={}, kept_abs_effect=0.0, warnings=(), layers=(), answer=answer
         )
     )
+    if facts["answer"] is not None:
+        del facts["answer"]["what_if"]  # runs from before it have none
     facts["settings"] = {k: v for k, v in run.settings.items() if k not in KEPT_SETTINGS}
     facts["layers"] = [(x.label, x.hook_point, x.fvu, x.total_abs_effect) for x in run.layers]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -6,15 +6,8 @@ half a minute would keep every other page waiting, whatever threads there are.
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +15,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.comparison import comparison
 from sae_graphs.gallery.runs import Run, annotations_of, graph_of, has_report, report_of, runs_in
 from sae_graphs.gallery.skeleton import PARTS, Page, compare_address, sheet
+from sae_graphs.gallery.worker import Worker, answering
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.page import page, policy, script
@@ -42,20 +36,17 @@ LEAST = 360.0, 200.0  # a small graph is not blown up
 
 
 Kind = Literal["explorer", "comparison", "thumbnail"]
-_PACKAGES = Path(__file__).parents[2]
-# No module is looked for in the folder that the user is in: runs of others' may lie there.
-# `concurrent.futures` looks there when it starts a worker, and cannot end one that is at work.
-_CODE = (
-    "import sys; sys.path.append(sys.argv[1]); from sae_graphs.gallery.artist import serve; serve()"
-)
 
 
-class Artist:
+class Artist(Worker):
     """A process that draws, one thing at a time; it starts when it is first asked."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(
+            "sae_graphs.gallery.artist",
+            "what draws graphs ended unexpectedly, perhaps for want of memory; try again, or "
+            "keep fewer edges",
+        )
 
     def draw(self, folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = False) -> Page:
         """A page, or a picture, of the runs with these names in a folder.
@@ -64,8 +55,7 @@ class Artist:
         `OSError` where a run is replaced while it is read.
         """
         asked = {"folder": str(folder), "kind": kind, "names": list(names), "summed": summed}
-        with self._lock:
-            answer = self._asked(asked)
+        answer = self.ask(asked)
         if "problem" in answer:
             raise SaeGraphsError(answer["problem"])
         if "unread" in answer:
@@ -74,65 +64,13 @@ class Artist:
             raise RuntimeError(answer["bug"])
         return Page(answer["html"], answer["policy"])
 
-    def _asked(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        process = self._running()
-        assert process.stdin is not None and process.stdout is not None
-        line = b""
-        with suppress(OSError):
-            process.stdin.write(json.dumps(asked).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        if not line.endswith(b"\n"):
-            self._end()
-            raise SaeGraphsError(
-                "what draws graphs ended unexpectedly, perhaps for want of memory; try again, or "
-                "keep fewer edges"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._end()
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CODE, str(_PACKAGES)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # Graphviz's remarks; what matters comes as an answer
-            )
-        return self._process
-
-    def close(self) -> None:
-        """End the process, also in the middle of a drawing."""
-        process = self._process
-        if process is not None:
-            process.kill()
-        with self._lock:
-            self._end()
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-
 
 # -- in the other process --------------------------------------------------------------------------
 
 
 def serve() -> None:
     """Answer requests, one a line, until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whoever prints spoils no answer
-    for line in sys.stdin.buffer:
-        answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
-        answers.flush()
+    answering(_answer)
 
 
 def _answer(asked: Mapping[str, Any]) -> dict[str, str]:
@@ -219,12 +157,14 @@ def explorer(run: Run, others: Iterable[Run]) -> Page:
         annotations=said,
         findings=() if report is None else all_findings(report),
         report=f"{VALIDATION}/{REPORT}" if has_report(run) else None,
+        asks=True,
     )
     bar = _bar(run, others, [text for text in (left_out, unread) if text])
     found = _BODY.search(html)
     assert found is not None, "the explorer is a page with a body"
     html = f"{html[: found.end()]}{bar}{html[found.end() :]}"
-    return Page(html, f"{policy(script())}; frame-ancestors 'none'")
+    allowed = policy(script(asks=True), asks=True)
+    return Page(html, f"{allowed}; frame-ancestors 'none'")
 
 
 def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:

@@ -1,4 +1,8 @@
-"""The server: loopback only, GET and HEAD only, everything it sends held by strict headers."""
+"""The server: loopback only, everything it sends held by strict headers.
+
+Everything is got, and nothing is written: what a run's page asks of its model is posted, by that
+page alone.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.gallery.asking import LARGEST, Asker
 from sae_graphs.gallery.library import Library
 from sae_graphs.gallery.runs import runs_in
-from sae_graphs.gallery.site import Answer, answered, told
+from sae_graphs.gallery.site import Answer, answered, asks_of, posted, told, told_page
 
 HOST = "127.0.0.1"
 PORT = 8765  # taken where it is free and none is asked for
@@ -45,20 +50,26 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def gallery_server(folder: Path, port: int | None = None) -> Iterator[ThreadingHTTPServer]:
+def gallery_server(
+    folder: Path, port: int | None = None, *, model: str | None = None
+) -> Iterator[ThreadingHTTPServer]:
     """A server of the runs in a folder, bound but not yet serving: call its `serve_forever`.
 
     It listens at 127.0.0.1 alone; `port` None is 8765, or any that is free where that is not.
+    `model` is the module whose `serve` runs runs' models in a process, where pages may ask them.
     Raises `SaeGraphsError` for a folder without runs, and for a port that cannot be had.
     """
     check_folder(folder)
     library = Library(folder)
-    server = _bound(partial(_Handler, library), port)
+    asker = None if model is None else Asker(model)
+    server = _bound(partial(_Handler, library, asker), port)
     try:
         yield server
     finally:
         server.server_close()
         library.close()
+        if asker is not None:
+            asker.close()
 
 
 def check_folder(folder: Path) -> None:
@@ -93,8 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = IDLE_SECONDS
 
-    def __init__(self, library: Library, *args: Any) -> None:
-        self.library = library
+    def __init__(self, library: Library, asker: Asker | None, *args: Any) -> None:
+        self.library, self.asker = library, asker
         super().__init__(*args)
 
     def log_message(self, *args: Any) -> None:
@@ -105,6 +116,36 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._send(self._answer())
+
+    def do_POST(self) -> None:
+        if asks_of(self.path) is None:
+            return self.send_error(HTTPStatus.NOT_IMPLEMENTED)
+        answer = self._refusal()
+        if answer is None:
+            try:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = posted(self.library, self.asker, self.path, body)
+            except SaeGraphsError as problem:
+                answer = told_page(str(problem))
+        else:
+            self.close_connection = True  # the body is not read
+        return self._send(answer)
+
+    def _refusal(self) -> Answer | None:
+        """Why a question is not taken: it must be a small one, from a page of this server."""
+        headers = self.headers
+        hosts, lengths = headers.get_all("Host", []), headers.get_all("Content-Length", [])
+        if not is_loopback(hosts):
+            return told_page("this gallery is for this machine alone", 403)
+        if not is_own(hosts[0], headers.get_all("Origin", []), headers.get("Sec-Fetch-Site")):
+            return told_page("only a page of this gallery may ask", 403)
+        if headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
+            return told_page("a question is JSON (Content-Type: application/json)", 415)
+        if len(lengths) != 1 or not lengths[0].isascii() or not lengths[0].isdigit():
+            return told_page("a question says how long it is (Content-Length)", 411)
+        if "Transfer-Encoding" in headers or len(lengths[0]) > 9 or int(lengths[0]) > LARGEST:
+            return told_page(f"a question has at most {LARGEST} bytes", 413)
+        return None
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Whatever the base class refuses, other methods too: with our page and our headers."""
@@ -203,6 +244,19 @@ def is_loopback(hosts: list[str]) -> bool:
     if not colon or hosts[0].rstrip().endswith("]"):
         name, port = hosts[0].strip().lower(), "0"
     return name in LOOPBACK and port.isascii() and port.isdigit()
+
+
+def is_own(host: str, origins: list[str], site: str | None) -> bool:
+    """True for what a page of this server sends: browsers name the page's origin.
+
+    >>> is_own("localhost:80", ["http://localhost:80"], "same-origin")
+    True
+    >>> is_own("localhost:80", ["http://localhost:81"], None), is_own("localhost:80", [], None)
+    (False, False)
+    """
+    if site not in (None, "same-origin"):
+        return False
+    return origins in ([f"http://{host.strip()}"], [f"https://{host.strip()}"])
 
 
 def address(server: ThreadingHTTPServer) -> str:

@@ -6,11 +6,14 @@ there: no text of an address ever becomes a path by itself.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.gallery.asking import Asker, changes_from
 from sae_graphs.gallery.cards import gallery
 from sae_graphs.gallery.library import Library
 from sae_graphs.gallery.runs import KINDS, plain_file
@@ -70,6 +73,41 @@ def answered(library: Library, target: str) -> Answer:
     except SaeGraphsError as problem:
         return told(422, "This cannot be shown", str(problem))
     return _missing()
+
+
+def posted(library: Library, asker: Asker | None, target: str, body: bytes) -> Answer:
+    """The answer to what a run's page asks: `/run/NAME/what-if`, with changes as JSON.
+
+    Problems are JSON too, of one line each, as the page shows them.
+    """
+    name = asks_of(target)
+    run = None if name is None else library.runs().get(name)
+    if run is None:
+        return told_page("there is no such run here; go back to all runs", 404)
+    try:
+        changes = changes_from(body)
+    except SaeGraphsError as problem:
+        return told_page(str(problem), 400)
+    if asker is None:
+        return told_page("this gallery runs no model: start it with `sae-graphs view`")
+    return _json(asker.answer(run, changes))
+
+
+def asks_of(target: str) -> str | None:
+    """The run that is asked about at an address; None where nothing can be asked."""
+    match [_decoded(part) for part in target.split("/")]:
+        case ["", "run", str(name), "what-if"]:
+            return name
+    return None
+
+
+def told_page(words: str, status: int = 200) -> Answer:
+    """What is wrong, as a page's script reads it."""
+    return _json({"problem": words}, status)
+
+
+def _json(told: Mapping[str, Any], status: int = 200) -> Answer:
+    return Answer(status, KINDS[".json"], json.dumps(told).encode("ascii"))
 
 
 def _decoded(part: str) -> str | None:

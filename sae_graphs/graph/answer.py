@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.what_if import WhatIf
 
 MEDIATES = 0.5, 1.5  # the shares of a source's effect that speak for a path along which they flow
 
@@ -108,7 +109,8 @@ class AnswerRecord:
     `exact` ones were ablated, the others estimated by gradients and passed over. `dense` are the
     strongest of those left out, `paths` those that carry most, `stranded` kept features from which
     no edge leads on. A graph of other nodes than its run's, drawn from saved effects, has neither
-    `coverage` nor `paths`: these need the model.
+    `coverage` nor `paths`: these need the model. `what_if` is what the next token would be without
+    drawn features; None where a run did not measure it.
     """
 
     score: float
@@ -119,6 +121,7 @@ class AnswerRecord:
     paths: tuple[AnswerPath, ...] = ()
     stranded: tuple[str, ...] = ()
     missed: float | None = None
+    what_if: WhatIf | None = None
 
     def __post_init__(self) -> None:
         _check_finite(self)

@@ -77,6 +77,7 @@ def _of_part(run: RunRecord, names: Collection[str]) -> RunRecord:
         coverage=None,
         paths=tuple(path for path in run.answer.paths if set(path.features) <= set(names)),
         stranded=tuple(name for name in run.answer.stranded if name in names),
+        what_if=run.answer.what_if and run.answer.what_if.of(names),
     )
     return replace(run, answer=answer)
 

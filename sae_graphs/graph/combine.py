@@ -197,6 +197,7 @@ def _common_answers(graphs: Sequence[CausalGraph], needed: int) -> CausalGraph:
         paths=(),
         dense=(),
         stranded=tuple(str(feature) for feature in stranded),
+        what_if=None,
     )
     settings = {**first.run.settings, "common_to": len(graphs), "aligned": aligned}
     return assemble(replace(first.run, settings=settings, answer=answer), drawn, links)

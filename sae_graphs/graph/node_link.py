@@ -33,7 +33,7 @@ _OLDER_LACK = frozenset(  # what files from before output tokens, anatomies and 
 ) | {*_SUMS, "blocks"}
 _OF_ANSWERS = ("effect_on_answer", "direct_effect", "density", "relay")  # of a node
 _OF_FLOWS = ("relative_effect", "flow")  # of an edge
-_MAY_LACK = _OLDER_LACK | {"answer", *_OF_ANSWERS, *_OF_FLOWS}
+_MAY_LACK = _OLDER_LACK | {"answer", "what_if", *_OF_ANSWERS, *_OF_FLOWS}
 
 
 def to_networkx(graph: GraphParts) -> nx.DiGraph:

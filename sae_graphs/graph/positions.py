@@ -59,9 +59,9 @@ def _summed_answer(graph: GraphParts, at: int | str | None) -> GraphParts:
             f"cannot sum an answer graph at {at!r}: what leads to the answer goes from token to "
             "token; give 'all', or nothing"
         )
-    _, nodes, edges = at_places(graph, {})
-    settings = {**graph.run.settings, "summed_at": "all"}
-    return GraphParts(replace(graph.run, settings=settings), nodes, edges)
+    run, nodes, edges = at_places(graph, {})
+    settings = {**run.settings, "summed_at": "all"}
+    return GraphParts(replace(run, settings=settings), nodes, edges)
 
 
 def at_places(graph: GraphParts, places: Mapping[int, int]) -> GraphParts:
@@ -80,7 +80,8 @@ def at_places(graph: GraphParts, places: Mapping[int, int]) -> GraphParts:
             pair = node, abs(node.effect_on_answer or 0.0)
             groups.setdefault(placed(node.feature, places), []).append(pair)
     nodes = [_node_on_answer(run, feature, same) for feature, same in groups.items()]
-    return GraphParts(run, tuple(nodes), tuple(edges))
+    answer = run.answer and replace(run.answer, what_if=None)  # that is of single tokens
+    return GraphParts(replace(run, answer=answer), tuple(nodes), tuple(edges))
 
 
 def _node_on_answer(run: RunRecord, feature: FeatureId, same: Sequence[tuple[Node, float]]) -> Node:

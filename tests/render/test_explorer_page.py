@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,11 +15,15 @@ import pytest
 from sae_graphs.graph.annotations import Annotations
 from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import OutputToken
+from sae_graphs.graph.what_if import Outcome, WhatIf
 from sae_graphs.render.explorer.boxes import SIZES, Shape
 from sae_graphs.render.explorer.data import in_script, set_ranks
-from sae_graphs.render.explorer.page import script
+from sae_graphs.render.explorer.page import policy, script
+from sae_graphs.render.explorer.what_if import Chance, outcome_told, score_told, what_if_data
 from sae_graphs.render.marks import Finding
 from sae_graphs.render.pictures import html
+from tests.support.answer_graphs import asked_graph
 from tests.support.rich_graphs import (
     HOSTILE,
     graph_of,
@@ -102,6 +107,56 @@ def test_the_policy_lets_this_script_run_and_no_other() -> None:
     assert "default-src 'none'" in policy
     assert "'unsafe-inline'" not in policy.replace("style-src 'unsafe-inline'", "")
     assert "unsafe-eval" not in policy
+
+
+def test_a_page_from_a_server_may_ask_it_and_nobody_else() -> None:
+    code = script(asks=True)
+    assert code.count("fetch(") == 1 and "XMLHttpRequest" not in code
+    assert "; connect-src 'self'; " in policy(code, asks=True)
+    assert "connect-src" not in policy(script())
+    page = html(two_edges())
+    assert "connect-src" not in page and "fetch(" not in page
+
+
+def test_changed_answers_stay_small() -> None:
+    tokens = tuple(f" token {number}" for number in range(40))
+    outcome = Outcome(("0.1@1",), 1.0, (0.025,) * 40)
+    features = [f"0.{number}@1" for number in range(128)]
+    known = WhatIf(
+        tokens,
+        tuple(range(40)),
+        (0.02,) * 40,
+        tuple(replace(outcome, features=(f,)) for f in features),
+    )
+    graph = asked_graph()
+    assert graph.run.answer is not None
+    run = replace(graph.run, answer=replace(graph.run.answer, what_if=known))
+    data = what_if_data(CausalGraph(run, graph.nodes, graph.edges))
+    assert data is not None and list(data["outcomes"]) == ["0.1@1"]  # of what is drawn alone
+    assert 128 * len(in_script(data["outcomes"])) < 50_000
+
+
+@pytest.mark.parametrize(
+    ("contrast", "after", "expected"),
+    [
+        (None, 1.0, "the log-odds of ) fall by 3.00 nats, from 4.00 to 1.00"),
+        (None, 4.25, "the log-odds of ) rise by 0.250 nats, from 4.00 to 4.25"),
+        (None, 4.0001, "the log-odds of ) do not change: 4.00 nats"),
+        ("]", 1.0, "the logit difference of ) - ] falls by 3.00 nats, from 4.00 to 1.00"),
+    ],
+)
+def test_a_changed_score_in_words(contrast: str | None, after: float, expected: str) -> None:
+    assert score_told(OutputToken(7, ")", 4.5, 0.9, contrast), 4.0, after) == expected
+
+
+def test_the_answer_and_its_contrast_come_first_then_what_changes_most() -> None:
+    chances = [
+        Chance("a", 0.1, 0.1), Chance(")", 0.9, 0.2), Chance("b", 0.0, 0.5),
+        Chance("c", 0.0, 0.1), Chance("d", 0.0, 0.05), Chance("]", 0.0, 0.01),
+    ]  # fmt: skip
+    told = outcome_told(OutputToken(7, ")", 4.5, 0.9, "]"), chances, 4.0, 1.0)
+    assert [row[0] for row in told["rows"]] == [")", "]", "b", "c", "d"]
+    assert told["rows"][0][1:] == [0.9, 0.2, "90%", "20%"]
 
 
 def test_no_text_ends_the_data() -> None:

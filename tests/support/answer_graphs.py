@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sae_graphs.graph.answer import AnswerPath, AnswerRecord, Coverage, FoldedFeature
 from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import Edge, Node, OutputToken, RunRecord
+from sae_graphs.graph.what_if import Outcome, WhatIf
 from tests.support.rich_graphs import HOSTILE, node, record
 
 SETTINGS = {"select": "answer", "nodes": 5, "dense": False, "top_k": 4, "ablate": "each"}
@@ -98,3 +100,30 @@ def hostile_answers() -> CausalGraph:
     """The same with hostile text for tokens, prompt and answer."""
     everything = "".join(HOSTILE)
     return answer_graph(HOSTILE, everything, contrast=HOSTILE[0], model=everything, saes=everything)
+
+
+def asked_graph(
+    tokens: Sequence[str] = (")", " the", "<img src=x onerror=alert(1)>", "\u202eabc\u200f", "d"),
+    **changes: Any,
+) -> CausalGraph:
+    """The first graph, whose run knows what comes next without each of its features, and all."""
+    graph = answer_graph(answer=tokens[0], **changes)
+    clean = (0.9, 0.05, *(0.01 for _ in tokens[2:]))
+    names = [str(node.feature) for node in graph.nodes if node.feature.is_feature]
+    outcomes = [
+        Outcome((name,), 4.0 + (graph[name].effect_on_answer or 0.0), _moved(clean, number))
+        for number, name in enumerate(names)
+    ]
+    outcomes.append(Outcome(tuple(names), -2.0, (0.1, 0.2, 0.6, *clean[3:])))
+    known = WhatIf(tuple(tokens), tuple(range(7, 7 + len(tokens))), clean, tuple(outcomes))
+    assert graph.run.answer is not None
+    run = replace(graph.run, answer=replace(graph.run.answer, what_if=known))
+    return CausalGraph(run, graph.nodes, graph.edges)
+
+
+def _moved(clean: Sequence[float], number: int) -> tuple[float, ...]:
+    """The answer falls to a tenth, another token takes the rest."""
+    moved = list(clean)
+    moved[0] = 0.1
+    moved[1 + number % (len(clean) - 1)] += 0.7
+    return tuple(moved)

@@ -86,6 +86,10 @@ class AnswerOracle:
 
     def without(self, places: Sequence[Place]) -> float:
         """The score after all of these are changed together, each layer as it is by then."""
+        return float(self._score(self.logits_without(places)))
+
+    def logits_without(self, places: Sequence[Place]) -> Tensor:
+        """The logits `[T, V]` after that."""
         edits: dict[int, Edit] = {}
         for layer in {place[0] for place in places}:
             chosen = torch.zeros_like(self.joint.activations[layer], dtype=torch.bool)
@@ -93,7 +97,7 @@ class AnswerOracle:
                 if at == layer:
                     chosen[:, position, feature] = True
             edits[layer] = self.joint.changed(layer, chosen, self._become(layer))
-        return self.clean + self._changed(edits)
+        return self.joint.run(edits).logits[0]
 
     # -- inside ------------------------------------------------------------------------------------
 

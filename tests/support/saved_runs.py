@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sae_graphs.gallery.server import gallery_server
@@ -143,13 +144,21 @@ class Site(NamedTuple):
     folder: Path
 
     def ask(
-        self, target: str, *, method: str = "GET", host: str | None = None, body: bytes = b""
+        self,
+        target: str,
+        *,
+        method: str = "GET",
+        host: str | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             if host != "":
                 connection.putheader("Host", host or f"127.0.0.1:{self.port}")
+            for name, value in headers.items():
+                connection.putheader(name, value)
             if body:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
@@ -160,9 +169,9 @@ class Site(NamedTuple):
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Site]:
-    """The gallery of a folder at a free port, until the block is left."""
-    with gallery_server(folder, 0) as server:
+def served(folder: Path, model: str | None = None) -> Iterator[Site]:
+    """The gallery of a folder at a free port, until the block is left; `model` answers what if."""
+    with gallery_server(folder, 0, model=model) as server:
         thread = threading.Thread(
             target=partial(server.serve_forever, poll_interval=0.02), daemon=True
         )

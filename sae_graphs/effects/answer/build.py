@@ -29,6 +29,7 @@ from sae_graphs.effects.answer.experiment import Measured, kept_of, measure_answ
 from sae_graphs.effects.answer.flows import best_paths
 from sae_graphs.effects.answer.probe import Probe
 from sae_graphs.effects.answer.saving import save_answer, strongest_dense, with_facts
+from sae_graphs.effects.answer.what_if import what_if_of
 from sae_graphs.effects.describe import Parts, described
 from sae_graphs.effects.experiment import ids_given
 from sae_graphs.effects.partial import Partial
@@ -149,6 +150,7 @@ def _answer_record(found: Measured, shape: Circuit, names: Names) -> AnswerRecor
         dense=tuple(folded),
         paths=tuple(paths),
         stranded=tuple(str(names.of(spot)) for spot in shape.stranded),
+        what_if=what_if_of(found, shape, names),
     )
 
 

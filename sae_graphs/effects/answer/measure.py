@@ -8,7 +8,7 @@ Letters: `S` ablations of a layer, `B` copies, `T` tokens, `F` features, `U` fea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,17 +58,26 @@ def effects_on_answer(
     asked: Asked, ablations: Ablations, *, rows: int | None = None, told: Told | None = None
 ) -> Tensor:
     """The effect `[S]` on the answer's score of each of a layer's ablations, alone, in nats."""
-    model, clean, answer, read = asked
-    start, before = clean.points[ablations.depth], asked.answer.score(clean.logits[read])
-    found = [before.new_zeros(0)]
+    answer, before = asked.answer, asked.answer.score(asked.clean.logits[asked.read])
+    parts = logits_after(asked, ablations, rows=rows, told=told)
+    found = [answer.score(part) - before for part in parts]
+    return above(torch.cat([before.new_zeros(0), *found]), asked.floor)
+
+
+@torch.no_grad()
+def logits_after(
+    asked: Asked, ablations: Ablations, *, rows: int | None = None, told: Told | None = None
+) -> Iterator[Tensor]:
+    """The answer's logits `[N, V]` after each of a layer's ablations, alone: part after part."""
+    model, clean, _, _ = asked
+    start = clean.points[ablations.depth]
     for first, pack in packs(model, clean, ablations, asked.places, model.end, rows):
         reads = reads_of(pack, asked.places)  # the answer's row of each
         after = model.advance(clean, start, model.end, changed_rows(model, clean, pack), reads)
-        parts = after.split(ENCODED_ROWS)
-        found += [answer.score(model.unembed(part)) - before for part in parts]
+        for part in after.split(ENCODED_ROWS):
+            yield model.unembed(part)
         if told is not None:
             told(first + len(pack))
-    return above(torch.cat(found), asked.floor)
 
 
 @torch.no_grad()

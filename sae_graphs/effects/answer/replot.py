@@ -105,6 +105,7 @@ def _answer(
 ) -> AnswerRecord:
     """The answer's record with what is kept now; see `AnswerRecord` for what is not known."""
     own, kept = facts.known.own, [str(names.of(spot)) for spot in shape.kept]
+    drawn = [*kept, *(str(names.of(spot)) for spot in shape.relays)]
     same = set(own.kept) == set(kept)
     return replace(
         answer,
@@ -112,4 +113,5 @@ def _answer(
         dense=tuple(feature for feature in facts.known.dense if feature.feature not in kept),
         paths=own.paths if same and own.top_k == top_k else (),
         stranded=tuple(str(names.of(spot)) for spot in shape.stranded),
+        what_if=own.what_if and own.what_if.of(drawn),
     )

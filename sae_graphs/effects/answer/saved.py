@@ -32,6 +32,7 @@ from sae_graphs.effects.tensors import damaged, opened, write_tensors
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.answer import AnswerPath, Coverage, FoldedFeature
 from sae_graphs.graph.records import Node, RunRecord
+from sae_graphs.graph.what_if import WhatIf
 from sae_graphs.schema import plain, rebuilt
 
 SCHEMA = "sae_graphs/answer-effects/1"
@@ -45,6 +46,7 @@ class Own:
     kept: tuple[str, ...]
     coverage: Coverage
     paths: tuple[AnswerPath, ...]
+    what_if: WhatIf | None = None  # of what it draws
 
 
 @dataclass(frozen=True)

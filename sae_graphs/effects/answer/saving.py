@@ -113,7 +113,7 @@ def _own(graph: CausalGraph, shape: Circuit, names: Names, top_k: int) -> Own:
     answer = graph.run.answer
     assert answer is not None and answer.coverage is not None
     kept = tuple(str(names.of(spot)) for spot in shape.kept)
-    return Own(top_k, kept, answer.coverage, answer.paths)
+    return Own(top_k, kept, answer.coverage, answer.paths, answer.what_if)
 
 
 def _relays(probe: Probe, spots: Iterable[Spot]) -> Relays:

@@ -80,6 +80,11 @@ function startControls() {
   for (const button of document.querySelectorAll("[data-zoom]")) {
     button.addEventListener("click", () => (Number(button.dataset.zoom) ? zoom(Number(button.dataset.zoom)) : fit()));
   }
+  by("more").addEventListener("click", (event) => {
+    const open = event.currentTarget.getAttribute("aria-expanded") !== "true";
+    event.currentTarget.setAttribute("aria-expanded", String(open));
+    measure();
+  });
   by("save").addEventListener("click", download);
   by("load").addEventListener("click", () => by("file").click());
   by("file").addEventListener("change", (event) => upload(event.target));
@@ -231,7 +236,11 @@ function onKey(event) {
     0: () => fit(),
     n: () => nextFound(1),
   };
-  if (what && what.node !== undefined) acts.p = () => { togglePin(nodes[what.node].id); changed(); };
+  if (what && what.node !== undefined) {
+    const { id } = nodes[what.node];
+    acts.p = () => { togglePin(id); changed(); };
+    if (features.includes(id)) acts.x = () => toggleOff(id);
+  }
   if (atBox) Object.assign(acts, { Enter: choose, " ": choose });
   if (event.key in PAN) acts[event.key] = () => (event.shiftKey ? pan(...PAN[event.key]) : follow(what, event.key));
   if (!(event.key in acts)) return;
@@ -242,7 +251,9 @@ function onKey(event) {
 function drawAll() {
   showControls();
   drawAnnotations();
+  drawSwitched();
   drawPanel();
+  drawResult();
 }
 
 // The drawing takes what the window has left below header and toolbar.

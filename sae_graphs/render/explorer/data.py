@@ -14,6 +14,7 @@ from sae_graphs.graph.annotations import Annotations, to_json
 from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.feature_page import FeaturePage
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.meaning import meaning_of
 from sae_graphs.graph.names import (
     anatomy_words,
     drawn_effect,
@@ -26,12 +27,14 @@ from sae_graphs.graph.names import (
     shares_words,
     signed_percent,
     split_by_sign,
+    standing_words,
     strongest_part,
     token_at,
 )
 from sae_graphs.graph.paths import FeaturePath
 from sae_graphs.graph.records import Edge, Node, RunRecord, TokenEffect
 from sae_graphs.render.explorer.stage import Stage
+from sae_graphs.render.explorer.what_if import what_if_data
 from sae_graphs.render.marks import Finding
 from sae_graphs.render.picture.arrange import own_layer_words
 from sae_graphs.render.picture.arrows import edge_lines
@@ -77,6 +80,7 @@ def explorer_data(
         "paths": _paths(graph, numbers),
         "findings": [_finding(found, numbers) for found in findings],
         "report": report,
+        "whatIf": what_if_data(graph),
         "annotations": to_json(annotations),
     }
 
@@ -125,6 +129,7 @@ def _node(node: Node, run: RunRecord, box: Box, places: Mapping[str, str]) -> di
         "output": number_words(run, feature) if feature.is_output else None,
         "active": None if feature.is_token else plain(node.activation),
         "answer": answer_lines(node),
+        **_standing(node),
         "component": node.component,
         "box": [box.x, box.y, box.width, box.height],
         "prompt": _shaded(run.tokens, node.activations, largest),
@@ -143,6 +148,17 @@ def _node(node: Node, run: RunRecord, box: Box, places: Mapping[str, str]) -> di
         "page": _page(node.page),
     }
     return {key: value for key, value in facts.items() if value not in (None, "", [], False)}
+
+
+def _standing(node: Node) -> dict[str, Any]:
+    """What a feature of an answer graph means and does, in a line each; `pull` is how much."""
+    if node.effect_on_answer is None:
+        return {}
+    return {
+        "meant": meaning_of(node).words,
+        "says": standing_words(node),
+        "pull": float(f"{abs(node.effect_on_answer):.4g}"),
+    }
 
 
 def _shaded(tokens: Sequence[str], values: Sequence[float], largest: float) -> list[list[Any]]:

@@ -173,7 +173,8 @@ function drawWords(number) {
   box.querySelectorAll(".label").forEach((old) => old.remove());
   if (label) box.querySelector(".head").prepend(make("span", { class: "label", text: label, title: label }));
   if (box.dataset.aloud === undefined) box.dataset.aloud = box.getAttribute("aria-label");
-  box.setAttribute("aria-label", label ? `${label}, ${box.dataset.aloud}` : box.dataset.aloud || name);
+  const value = state.set[id] === undefined ? "" : `, switched ${setWords(state.set[id])}`;
+  box.setAttribute("aria-label", (label ? `${label}, ${box.dataset.aloud}` : box.dataset.aloud || name) + value);
 }
 
 const heading = document.querySelector("h1");

@@ -14,6 +14,7 @@ from typing import Any
 from sae_graphs.graph.addresses import SITE
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations
 from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.document.shell import POLICY, allowed, script_of, shell
 from sae_graphs.render.document.templates import filled, ours
 from sae_graphs.render.explorer.data import explorer_data, in_script
@@ -34,7 +35,8 @@ from sae_graphs.render.style import EffectScale
 from sae_graphs.text import shortened, visible
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("model", "state", "camera", "drawing", "panel", "controls")
+SCRIPTS = ("model", "state", "camera", "drawing", "panel", "what_if", "controls")
+ASKING = "asking"  # the script's part that asks a server, where the page comes from one
 PAPER = 1040.0, 520.0  # CSS pixels of a landscape page that the drawing is shrunk to
 
 _KEYS = (
@@ -43,6 +45,7 @@ _KEYS = (
     ("shift arrows", "move the drawing"),
     ("Enter", "select the box that has the focus"),
     ("p", "pin it, or unpin it"),
+    ("x", "what if it were off: switch it off, or on again"),
     ("n", "next one found"),
     ("+ − 0", "zoom in, out, all of it"),
     ("Esc", "select nothing"),
@@ -57,8 +60,9 @@ def page(
     annotations: Annotations = NO_ANNOTATIONS,
     findings: Sequence[Finding] = (),
     report: str | None = None,
+    asks: bool = False,
 ) -> str:
-    """The page as text.
+    """The page as text; one that `asks` has a server to ask what it does not hold.
 
     `annotations` are what it starts with, `findings` what validation found, in the report at the
     address `report`, relative to the page. `title` stands above all, by default the annotations'.
@@ -82,15 +86,19 @@ def page(
         data=ours(in_script(data)),
         **_words(graph),
     )
-    code = script()
+    code = script(asks=asks)
     title = f"{visible(heading, space=' ')}: {shown}"
-    return shell(title, body, style=_style(), code=code, policy=policy(code))
+    return shell(title, body, style=_style(), code=code, policy=policy(code, asks=asks))
 
 
 @cache
-def script() -> str:
-    """The page's script, all parts in one function: nothing of it is global."""
-    return script_of(FOLDER / f"{name}.js" for name in SCRIPTS)
+def script(*, asks: bool = False) -> str:
+    """The page's script, all parts in one function: nothing of it is global.
+
+    That of a page in a file knows no network; one that `asks` may ask where it comes from.
+    """
+    names = (*SCRIPTS[:-1], ASKING, SCRIPTS[-1]) if asks else SCRIPTS
+    return script_of(FOLDER / f"{name}.js" for name in names)
 
 
 @cache
@@ -98,10 +106,14 @@ def _style() -> str:
     return (FOLDER / "explorer.css").read_text(encoding="utf-8")
 
 
-def policy(code: str) -> str:
-    """What the page may do: run this script and no other, and frame Neuronpedia on request."""
+def policy(code: str, *, asks: bool = False) -> str:
+    """What the page may do: run this script and no other, and frame Neuronpedia on request.
+
+    One that `asks` may ask where it comes from, and nobody else.
+    """
+    asking = "connect-src 'self'; " if asks else ""
     return (
-        f"{POLICY}; script-src {allowed(code)}; "
+        f"{POLICY}; script-src {allowed(code)}; {asking}"
         f"frame-src {SITE}; base-uri 'none'; form-action 'none'"
     )
 
@@ -118,6 +130,7 @@ def _words(graph: CausalGraph) -> dict[str, Any]:
     whole = isinstance(least, int) and least > 1
     return {
         "run": run,
+        "words": _words_of(run),
         "shares": share_words(graph),
         "likely": shown,
         "rare": f"{RARE_WORDS} {rare_names(rare)}" if rare else "",
@@ -127,3 +140,13 @@ def _words(graph: CausalGraph) -> dict[str, Any]:
         "paths": f"paths of {least}+ arrows" if whole else "whole paths",
         "nothing": "" if graph.nodes else no_path_words(run),
     }
+
+
+def _words_of(run: RunRecord) -> list[list[tuple[str, bool]]]:
+    """The prompt's tokens, those of a word together, and which one is read: no line breaks one."""
+    words: list[list[tuple[str, bool]]] = []
+    for position, text in enumerate(run.tokens):
+        if not words or not text[:1].isalnum() or not words[-1][-1][0][-1:].isalnum():
+            words.append([])
+        words[-1].append((text, position == run.read_position))
+    return words

@@ -35,11 +35,19 @@ function sign(edge) {
   return make("span", { class: `sign ${name}`, text: `${lowers(edge) ? "━▶" : "╌┫"} ${name}` });
 }
 
-// Tokens on their shade; hovering tells the activation.
+// Tokens on their shade; hovering tells the activation. Lines break between words alone: spaces are
+// hard ones, and a word, which may be many tokens, is a block of its own.
 function shaded(tokens, name) {
-  const spans = tokens.map(([text, shade, value]) =>
-    make("span", { class: shade ? `s${shade}` : null, title: value ? `${text}  ${value}` : null, text }));
-  return make("div", { class: `text ${name}` }, ...spans);
+  const words = [[]];
+  for (const [text, shade, value] of tokens) {
+    for (const piece of text.split(/(?=\u00a0)|(?<=\u21b5)/u)) {
+      const last = words.at(-1).at(-1);
+      if (piece.startsWith("\u00a0") || (last && last.textContent.endsWith("\u21b5"))) words.push([]);
+      words.at(-1).push(make("span", { class: shade ? `s${shade}` : null, title: value ? `${text}  ${value}` : null, text: piece }));
+    }
+  }
+  const blocks = words.filter((word) => word.length).map((word) => make("span", { class: "word" }, ...word));
+  return make("div", { class: `text ${name}` }, ...blocks);
 }
 
 // A box's name, the reader's own first.
@@ -62,6 +70,7 @@ function nodePanel(number) {
   return [
     make("div", { class: "title" }, make("h2", {}, nameOf(node)), pinButton(node.id)),
     make("p", { text: facts.join(" · ") }),
+    switchOf(node.id),
     ...(node.answer || []).map((text) => make("p", { text })),
     group ? make("p", {}, "in the group ", make("b", { text: visible(group.name) })) : null,
     ownWords(node.id),
@@ -279,6 +288,7 @@ function wholePanel() {
   return [
     make("h2", { text: "The whole graph" }),
     make("p", { text: "Hover over a box to see what leads to it and what it leads to; click it for all that is known of it." }),
+    whatIfPanel(),
     section("Tested by ablation", ...data.findings.map(findingPanel)),
     section("Strongest paths", ...pathRows),
     section("Your note", note),
@@ -353,9 +363,9 @@ function drawPanel() {
   const same = panel.dataset.of === String(state.on);
   const had = panel.contains(document.activeElement) ? focusName(document.activeElement) : null;
   panel.dataset.of = String(state.on);
-  panel.replaceChildren(...[...content(), ...yoursPanel()].filter((each) => each !== null));
+  panel.replaceChildren(...[result, ...content(), ...yoursPanel()].filter((each) => each !== null));
   panel.scrollTop = same ? old : 0;
   if (had === null) return;
-  const again = [...panel.querySelectorAll("button, input, textarea")].find((each) => focusName(each) === had);
+  const again = [...panel.querySelectorAll("button, input, select, textarea")].find((each) => focusName(each) === had);
   (again || panel).focus({ preventScroll: true });
 }

@@ -4,11 +4,13 @@
 const SCHEMA = "sae_graphs/annotations/1";
 const LONGEST = 2000;
 const VIEW = {
-  on: null, least: 0, top: null, sign: "both", whole: false, component: 0, query: "", camera: null,
+  on: null, least: 0, top: null, sign: "both", whole: false, component: 0, query: "", camera: null, set: {},
 };
 const WRITTEN = { title: null, caption: null, pins: [], groups: [], labels: {}, notes: {}, note: null };
 
 const isText = (value) => typeof value === "string" && [...value].length <= LONGEST;
+const MOST_TIMES = 100; // a feature may be set to so many times what it is
+const canSet = (id) => Boolean(data.whatIf) && numberOf.has(id) && !nodes[numberOf.get(id)].own;
 const known = (ids) => (Array.isArray(ids) ? [...new Set(ids.filter((id) => numberOf.has(id)))] : []);
 
 // A file's annotations as far as they fit this graph; `left` counts what does not: features that it
@@ -49,9 +51,10 @@ function annotationsFrom(file) {
   return found;
 }
 
-// `camera` is the point of the drawing in the middle of the view, and the scale.
+// `camera` is the point of the drawing in the middle of the view, and the scale; `set` holds the
+// features that are switched, each "off" or so many times what it is.
 function viewFrom(kept) {
-  const view = { ...VIEW };
+  const view = { ...VIEW, set: {} };
   if (!kept || typeof kept !== "object") return view;
   if (isText(kept.on)) view.on = kept.on;
   if (Number.isFinite(kept.least) && kept.least > 0) view.least = kept.least;
@@ -60,6 +63,10 @@ function viewFrom(kept) {
   view.whole = kept.whole === true;
   if (data.components.includes(kept.component)) view.component = kept.component;
   if (isText(kept.query)) view.query = kept.query;
+  for (const [id, value] of Object.entries(kept.set || {})) {
+    const fits = value === "off" || (Number.isFinite(value) && Math.abs(value) <= MOST_TIMES && value !== 1);
+    if (canSet(id) && fits) view.set[id] = value;
+  }
   const camera = kept.camera;
   if (Array.isArray(camera) && camera.length === 3 && camera.every(Number.isFinite) && camera[2] > 0) {
     view.camera = camera;
