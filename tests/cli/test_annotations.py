@@ -88,6 +88,7 @@ def oneline(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_a_file_is_drawn_and_words_on_the_line_take_its_place(
     run: Commands, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_bad_file_is_refused_before_the_model_is_loaded(run: Commands, tmp_pat
 # -- a saved graph, drawn again --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_any_saved_graph_is_drawn_again_with_annotations(run: Commands, tmp_path: Path) -> None:
     folder = saved(tmp_path / "plain")
     save(TOLD, tmp_path / "mine.json")

@@ -120,6 +120,7 @@ def test_blank_text_is_a_prompt(run: Commands, tmp_path: Path) -> None:
     assert CausalGraph.load(tmp_path / "outputs" / "prompt").run.prompt == "  "
 
 
+@pytest.mark.slow
 def test_another_prompt_in_its_folder_is_told(run: Commands, tmp_path: Path) -> None:
     options = ("--select", "effect", "--out", "mine", "--formats", "dot")
     assert "another prompt" not in run("graph", "one two", *options).err

@@ -48,6 +48,7 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["download_bytes"] is None
 
 
+@pytest.mark.slow
 def test_sizes_from_the_hub(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     build(tmp_path / "served", "gpt2-small")
     with fake_hub(tmp_path / "served") as hub, hub.in_use(tmp_path / "own"):

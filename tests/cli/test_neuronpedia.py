@@ -44,6 +44,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 # -- sae-graphs neuronpedia ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_saved_graph_is_annotated_in_place(
     run: Commands, neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 # -- sae-graphs graph ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_graph_asks_and_draws(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_the_bundled_model_asks_nothing(
     assert "Neuronpedia" not in answer.out + answer.err
 
 
+@pytest.mark.slow
 def test_what_was_said_survives_drawing_again(
     run: Commands, public: tuple[str, ...], neuronpedia: Neuronpedia, tmp_path: Path
 ) -> None:

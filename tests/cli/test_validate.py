@@ -78,6 +78,7 @@ def test_the_bundled_model(commands: Commands, tmp_path: Path) -> None:
     assert not list(run.glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", first(1, ["here", "here/graph.json"]))
 @pytest.mark.usefixtures("here")
 def test_a_run_is_its_folder_or_its_graph(commands: Commands, tmp_path: Path, given: str) -> None:

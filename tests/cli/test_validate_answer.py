@@ -79,6 +79,7 @@ def test_from_start_to_end(commands: Commands, here: Path) -> None:
     assert "Tested by ablation" in (here / "graph.html").read_text()
 
 
+@pytest.mark.slow
 def test_in_full_with_options(commands: Commands, here: Path, tmp_path: Path) -> None:
     words = ("--full", "--target", " cat", "--contrast", " dog", "--seed", "5", "--out", "there")
     answer = commands("validate", "here/graph.json", *QUICK, *words, "--intervention", "scale:0.5")
@@ -91,6 +92,7 @@ def test_in_full_with_options(commands: Commands, here: Path, tmp_path: Path) ->
     assert "was made with the intervention 'zero'" in answer.out
 
 
+@pytest.mark.slow
 def test_in_other_prompts(commands: Commands, here: Path, tmp_path: Path) -> None:
     """Each with its own answer, and how its tokens are aligned."""
     near = PROMPT.replace("cat", "dog")
@@ -108,6 +110,7 @@ def test_in_other_prompts(commands: Commands, here: Path, tmp_path: Path) -> Non
     assert words in (here / "validation" / "validation.html").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_is_done_to_go_on_from(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:

@@ -31,13 +31,12 @@ def has_smollm2() -> bool:
     return in_wheel() is not None and shipped_saes(NAME) is not None
 
 
-def less(command: str) -> str:
-    """Options for as few controls as a verdict needs, and no picture besides the first run's."""
+def less(command: str, *, quickly: bool) -> str:
+    """Options for fewer controls than a verdict needs; `quickly`, no picture but the first's."""
     if command.startswith("sae-graphs validate "):
-        return " --controls 20" if "--quick" in command else " --controls 20 --quick"
-    return (
-        " --formats dot" if command.startswith("sae-graphs graph ") and "--out " in command else ""
-    )
+        return " --controls 20"
+    drawn = command.startswith("sae-graphs graph ") and "--out " in command
+    return " --formats dot" if drawn and quickly else ""
 
 
 class Reader:
@@ -57,16 +56,16 @@ class Reader:
         monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
 
     def follow(self, document: Page, *, quickly: bool = False) -> None:
-        """Run a page's commands, then its code; `quickly`, with the `less` work of each."""
+        """Run a page's commands, then its code, with `less` work."""
         for command in document.commands:
-            command = f"{command}{less(command)}" if quickly else command
+            command = f"{command}{less(command, quickly=quickly)}"
             absent = f"--model {NAME}" in command and not has_smollm2()
             goes_on = command.startswith("sae-graphs view ")
             if command not in self.done and not (absent or goes_on):
                 self.run(command)
                 self.done.add(command)
         for block in document.python:
-            block = block.replace("controls=100", "controls=20") if quickly else block
+            block = block.replace("controls=100", "controls=20")
             exec(compile(block, str(document), "exec"), {})
 
     def run(self, command: str) -> None:

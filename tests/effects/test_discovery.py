@@ -85,6 +85,7 @@ def test_nothing_in_common() -> None:
 # -- discovery -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_prompts_are_split(tiny: InstrumentedModel) -> None:
     told: list[tuple[int, int]] = []
     found = discover(tiny, (*PROMPTS, PROMPT), progress=lambda *at: told.append(at))
@@ -143,6 +144,7 @@ def test_discovery_with_outputs(tiny: InstrumentedModel, tmp_path: Path) -> None
     validate(tiny, found.graph, found.test, controls=2, quick=True)
 
 
+@pytest.mark.slow
 def test_answer_graphs_are_discovered(tiny: InstrumentedModel, tmp_path: Path) -> None:
     """By name or by settings; what is found can be saved and tested, and says how it is aligned."""
     found = discover(tiny, PROMPTS, select="answer", nodes=6)

@@ -56,6 +56,7 @@ def test_what_does_not_go_with_several(tiny: sg.InstrumentedModel, tmp_path: Any
 # -- token ids -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["answer", "effect"])
 def test_ids_are_the_text(demo: sg.InstrumentedModel, select: str) -> None:
     options: dict[str, Any] = {"select": select}
@@ -67,6 +68,7 @@ def test_ids_are_the_text(demo: sg.InstrumentedModel, select: str) -> None:
         assert numbers(graph) == numbers(text) and graph.tokens == text.tokens
 
 
+@pytest.mark.slow
 def test_ids_that_no_text_gives_are_kept(demo: sg.InstrumentedModel, tmp_path: Any) -> None:
     ids = (*demo.tokenize("Copyright (C")[1:3], 128)  # no BOS, and half a character
     graph = sg.causal_graph(demo, ids, select="effect")
@@ -78,6 +80,7 @@ def test_ids_that_no_text_gives_are_kept(demo: sg.InstrumentedModel, tmp_path: A
     assert sg.validate(demo, again, controls=20, paths=1, quick=True).units[0].name == "Graph 1"
 
 
+@pytest.mark.slow
 def test_an_answer_graph_of_ids_is_validated(demo: sg.InstrumentedModel) -> None:
     ids = (*demo.tokenize("Copyright (C"), 128)
     graph = sg.causal_graph(demo, ids)
@@ -85,6 +88,7 @@ def test_an_answer_graph_of_ids_is_validated(demo: sg.InstrumentedModel) -> None
     assert sg.validate(demo, graph, controls=20, paths=1).units
 
 
+@pytest.mark.slow
 def test_text_keeps_no_ids(demo: sg.InstrumentedModel) -> None:
     assert "token_ids" not in sg.causal_graph(demo, "Copyright (C").run.settings
 

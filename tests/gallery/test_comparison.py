@@ -163,6 +163,7 @@ def touching(one: Box, other: Box, *, room: float = 1.0) -> bool:
     return wide > room and high > room
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize(
     "pair",

@@ -98,6 +98,7 @@ def test_one_heavy_page_keeps_no_other_waiting(
         assert [reply.result().status for reply in waiting] == [200, 200]
 
 
+@pytest.mark.slow
 def test_graphviz_runs_in_another_process(tmp_path: Path) -> None:
     """It holds Python's one lock: in this process, every thread would wait for it."""
     write_run(tmp_path / "one", two_edges())
@@ -125,6 +126,7 @@ def test_graphviz_runs_in_another_process(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_end_of_the_process_that_draws_is_told_and_it_starts_again(tmp_path: Path) -> None:
     write_run(tmp_path / "one", two_edges())
     shelf = Library(tmp_path)

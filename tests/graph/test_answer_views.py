@@ -88,6 +88,7 @@ def said(graph: CausalGraph) -> str:
 # -- files and questions ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_saved_answer_graph_opens_without_this_package(
     graph: CausalGraph, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_the_explorer(graph: CausalGraph) -> None:
     assert "<script>alert" not in text
 
 
+@pytest.mark.slow
 def test_cards_of_a_notebook(graph: CausalGraph) -> None:
     assert "active" not in node_html(graph["answer"]) and "score" in node_html(graph["answer"])
     for feature in tokens_of(graph):
@@ -277,6 +279,7 @@ def test_the_attribution_graph(graph: CausalGraph) -> None:
 # -- several graphs --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sums_over_tokens(graph: CausalGraph) -> None:
     plain = graph.summed()
     assert not plain.resolves_positions and not tokens_of(plain)
@@ -292,6 +295,7 @@ def test_sums_over_tokens(graph: CausalGraph) -> None:
         graph.summed(2)
 
 
+@pytest.mark.slow
 def test_unions_and_differences(graph: CausalGraph) -> None:
     assert union(graph, graph) == graph
     found = difference(graph, graph)
@@ -326,6 +330,7 @@ def test_pins_of_answer_graphs_are_joined() -> None:
     assert joined.run.total_abs_effect == left.run.total_abs_effect
 
 
+@pytest.mark.slow
 def test_the_gallery(graph: CausalGraph, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     write_run(folder / "one", graph)

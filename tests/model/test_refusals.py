@@ -147,6 +147,7 @@ def test_a_raw_transformer_with_saes_is_one_line(bridge_of: BridgeOf) -> None:
         InstrumentedModel(model, saes)
 
 
+@pytest.mark.slow
 def test_a_name_is_loaded() -> None:
     options: dict[str, Any] = {"select": "effect", "top_k": 2}
     by_name = sg.causal_graph("demo", "Copyright (C", **options)  # type: ignore[call-overload]

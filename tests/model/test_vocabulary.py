@@ -220,6 +220,7 @@ def test_bytes_of_a_tokenizer_that_holds_bytes() -> None:
 # -- in a graph ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_targets_of_a_graph() -> None:
     model = sg.load("demo")
     for target in ("<0xC3>", "#128"):

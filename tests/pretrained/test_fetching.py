@@ -81,6 +81,7 @@ class Watch:
 # -- the whole way ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
     watch = Watch()
     model = sg.load(MODEL, fetching=watch)
@@ -110,6 +111,7 @@ def test_a_model_by_name_is_fetched_once(hub: FakeHub, home: Path) -> None:
     assert effect_graph(again, "Copyright (C", **few).edges == graph.edges
 
 
+@pytest.mark.slow
 def test_a_model_alone_fetches_no_saes(hub: FakeHub) -> None:
     watch = Watch()
     model = sg.load_model(MODEL, fetching=watch)
@@ -219,6 +221,7 @@ def test_what_arrives_damaged_is_not_kept(hub: FakeHub, home: Path, large: HubFi
     assert cached(REPO, WEIGHTS) is not None
 
 
+@pytest.mark.slow
 def test_a_fetch_that_failed_keeps_what_is_whole(hub: FakeHub) -> None:
     hub.absent.add((REPO, WEIGHTS))
     with pytest.raises(HubError, match=f"{REPO} has no {WEIGHTS}") as caught:

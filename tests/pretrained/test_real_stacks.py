@@ -153,6 +153,7 @@ def token_ids(loaded: Loaded, bos: str | None, prompt: str = PROMPT) -> list[int
     return first + reads(prompt, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only(EXPECTED, *QUICK))
 def test_layers_are_called_as_on_neuronpedia(loaded: LoadedBy, name: str) -> None:
     layers = loaded(name).model.stack.layers
@@ -335,6 +336,7 @@ def test_a_hooked_transformer_gives_the_same_graph(gpt2: Loaded, hooked: Any) ->
 # -- as a user loads them --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpt2")
 def test_the_command_needs_no_more_than_the_models_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -287,6 +287,7 @@ def test_title_caption_and_note_frame_the_picture() -> None:
     assert "Ours" in said(parsed(render.svg(two_edges(), title="Ours", annotations=told)))
 
 
+@pytest.mark.slow
 def test_every_format_takes_annotations() -> None:
     told = Annotations(title="Our title", pins=(F("0.1"),))
     for name, data in render.files(two_components(), render.FORMATS, annotations=told).items():

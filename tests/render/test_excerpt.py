@@ -176,6 +176,7 @@ def test_never_more_than_there_is_room_for(limit: int, seed: int) -> None:
 # -- how it is drawn -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_large_picture_says_what_it_leaves_out() -> None:
     graph = large()
     root = parsed(render.svg(graph))
@@ -193,6 +194,7 @@ def test_a_large_picture_says_what_it_leaves_out() -> None:
     assert widest <= LAYER_BOXES
 
 
+@pytest.mark.slow
 def test_what_holds_the_rest_is_named_only_where_it_is_written() -> None:
     graph = large()
     tips = (

@@ -23,6 +23,7 @@ print(pictures.svg(two_edges()))
 """
 
 
+@pytest.mark.slow
 def test_a_machine_without_fonts_draws_the_same_picture() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT_SYSTEM_FONTS],

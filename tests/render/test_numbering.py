@@ -82,6 +82,7 @@ def test_the_size_of_a_number() -> None:
 # -- pictures --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", [two_components(), resolved(40), large(5, 6)])
 def test_numbers_cover_no_box_and_hardly_each_other(graph: CausalGraph) -> None:
     drawing = laid_out(graph)

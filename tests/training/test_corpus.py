@@ -53,6 +53,7 @@ def test_the_corpus_is_the_one_the_shipped_model_was_trained_on() -> None:
     assert hashlib.sha256(found).hexdigest()[:16] == "485769d8b45c5663"
 
 
+@pytest.mark.slow
 def test_all_phenomena_occur(text: str) -> None:
     assert {*SIGNS_OF, "withheld runs"} == set(PHENOMENA)
     for phenomenon, sign in SIGNS_OF.items():

@@ -48,6 +48,7 @@ def files() -> dict[str, bytes]:
     return report_files(evidence.report(), example())
 
 
+@pytest.mark.slow
 def test_the_files_of_a_full_report(files: dict[str, bytes], tmp_path: Path) -> None:
     report = evidence.report()
     names = {"validation.json", "validation.html", "validation.md"}

@@ -99,6 +99,7 @@ def test_a_stopped_run_tests_only_what_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     first(
@@ -143,6 +144,7 @@ def test_other_prompts_and_graphs_are_another_run(
     assert "Graph 1" in tested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", first(1, ["model", "decoder", "encoder"]))
 def test_other_weights_are_another_run(
     bridge_of: BridgeOf, graph: CausalGraph, tmp_path: Path, tested: list[str], changed: str

@@ -47,6 +47,7 @@ def metric_change(result: PromptResult) -> float:
 # -- the report ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_whole_report(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     report: ValidationReport = run(tiny, graph, OTHER_PROMPT, PROMPT, THIRD, OTHER_PROMPT)
     assert (report.model, report.saes, report.prompt) == ("tiny", "custom", PROMPT)
@@ -124,6 +125,7 @@ def test_given_paths_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     assert unit.tested is not None and unit.tested.q == unit.tested.p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     first(
@@ -216,6 +218,7 @@ def test_one_seed_gives_one_report(tiny: InstrumentedModel, graph: CausalGraph) 
         assert one.background.controls_active != two.background.controls_active
 
 
+@pytest.mark.slow
 def test_nothing_that_is_given_changes(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     before = to_bytes(graph.parts)
     weights = {name: tensor.clone() for name, tensor in weights_of(tiny)}

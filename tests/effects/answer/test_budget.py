@@ -85,6 +85,7 @@ def test_few_are_all_measured_and_of_many_what_time_allows(
     assert (short.exact, short.total) == (70, total) and short.missed is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradient", "integrated-gradients"])
 def test_estimates_rank_the_nodes_and_edges_stay_exact(
     tiny: InstrumentedModel, method: str

@@ -131,6 +131,7 @@ def test_another_run_measures_all(
     assert measured == [0]
 
 
+@pytest.mark.slow
 def test_what_a_run_could_afford_is_measured_again_where_it_is_less(
     tiny: InstrumentedModel, tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,7 @@ def test_what_a_run_could_afford_is_measured_again_where_it_is_less(
     assert again == graph_of(tiny)
 
 
+@pytest.mark.slow
 def test_effects_are_saved_from_a_stopped_run(
     tiny: InstrumentedModel, tmp_path: Path, measured: list[int]
 ) -> None:

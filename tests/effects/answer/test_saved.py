@@ -118,6 +118,7 @@ def test_the_same_settings_give_the_same_graph(
     assert {path.name for path in tmp_path.iterdir()} == {EFFECTS, "graph.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only(CASES, "plain"))
 def test_other_settings_give_the_graph_of_a_new_run(
     tiny: InstrumentedModel, tmp_path: Path, name: str
@@ -153,6 +154,7 @@ def test_on_the_bundled_model(tmp_path: Path) -> None:
             assert node.contexts == fresh[node.feature].contexts
 
 
+@pytest.mark.slow
 def test_coverage_and_paths_are_those_of_the_same_nodes(saved: Saved) -> None:
     graph, folder = saved
     answer = graph.run.answer

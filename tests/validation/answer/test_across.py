@@ -192,6 +192,7 @@ def planted_graph(case: Any, prompt: str) -> CausalGraph:
     return answer_graph(case.model, prompt, settings, references=references(case.model))
 
 
+@pytest.mark.slow
 def test_the_planted_route_holds_in_other_prompts(route: Any) -> None:
     """By position all of it; over tokens too, as it is at all of them."""
     case, graph = route
@@ -224,6 +225,7 @@ def test_where_nothing_is_active_there_is_no_verdict(route: Any) -> None:
     assert "no feature of Graph, Path 1, Path 2" in words and "nothing is said of them" in words
 
 
+@pytest.mark.slow
 def test_common_graphs_are_validated(route: Any) -> None:
     case, graph = route
     near = planted_graph(case, "one two three four five twelve")
@@ -247,6 +249,7 @@ def test_common_graphs_are_validated(route: Any) -> None:
         assert [one.feature for one in full.units[0].singles] == list(full.units[0].features)
 
 
+@pytest.mark.slow
 def test_resuming_with_other_prompts(
     route: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
