@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import OWN, Watched
+from tests.support.answer_graphs import answer_graph
 from tests.support.rich_graphs import graph_of
 from tests.support.saved_runs import HOSTILE_NAME, Site, make_runs, served, write_run
 
@@ -30,6 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = make_runs(tmp_path_factory.mktemp("gallery") / "runs")
     write_run(folder / "left", graph_of(*LEFT))
     write_run(folder / "right", graph_of(*RIGHT))
+    write_run(folder / "answer", answer_graph())
     with served(folder) as running:
         yield running
 
@@ -81,6 +83,21 @@ def test_what_is_lit_on_one_side_is_lit_on_the_other(visit: Callable[..., Any]) 
     page.wait_for_selector("html.ready, html.js")
     page.locator("#left .node", has_text="1.2").first.hover()
     assert {"1.2"} <= lit(page, "left") & lit(page, "right")
+
+
+@pytest.mark.parametrize("other", ["left", "answer"])
+def test_boxes_say_something_at_every_scale(visit: Callable[..., Any], other: str) -> None:
+    page = visit(f"/compare?a=answer&b={other}")
+    page.wait_for_selector("html.ready, html.js")
+    seen = set()
+    for _ in range(8):
+        seen.add(page.locator("#left .stage").get_attribute("class"))
+        empty = page.locator(".node:not(.ghost)").evaluate_all(
+            "all => all.filter(box => !box.innerText.replace(/lost|new/, '').trim()).length"
+        )
+        assert empty == 0, seen
+        page.locator("button", has_text="−").click()
+    assert {"stage mid", "stage far"} <= seen
 
 
 def test_a_run_opens_in_the_explorer_and_leads_back(visit: Callable[..., Any]) -> None:
