@@ -5,21 +5,18 @@ The hub is on this machine (tests/hub_server.py) and serves generated weights un
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 
 import sae_graphs as sg
-from sae_graphs.errors import HubError, SaeGraphsError, SAELoadError
-from sae_graphs.model.memory import SAESize
+from sae_graphs.errors import HubError, SaeGraphsError
 from sae_graphs.model.shelf import HubFile
 from sae_graphs.pretrained import download as resumable
 from sae_graphs.pretrained import fetching
@@ -30,36 +27,13 @@ from sae_graphs.pretrained.find_saes import find_saes
 from sae_graphs.pretrained.hub import MARGIN, cached, cached_files, check_disk, fetch
 from sae_graphs.pretrained.models import files_of_model
 from tests.support.effect_graphs import effect_graph
-from tests.support.hub_cache import STACKS, build, snapshot_of
+from tests.support.hub_cache import STACKS, snapshot_of
 from tests.support.hub_server import FakeHub, fake_hub
 from tests.support.stacks import one_line
 
 MODEL, RELEASE, REPO = "gpt2-small", "gpt2-small-res-jb", "jbloom/GPT2-Small-SAEs-Reformatted"
 FEATURES = STACKS[MODEL].n_features
 WEIGHTS = "blocks.5.hook_resid_pre/sae_weights.safetensors"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the hub serves."""
-    home = tmp_path_factory.mktemp("served")
-    build(home, MODEL)
-    build(home, "gemma-2-2b")
-    return home
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def hub(served: Path, home: Path) -> Iterator[FakeHub]:
-    """The hub, in use."""
-    with fake_hub(served) as found, found.in_use(home):
-        yield found
 
 
 class Watch:
@@ -389,133 +363,3 @@ def test_offline_with_half_a_cache(hub: FakeHub, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(HubError, match=r"blocks\.4\.hook_resid_pre of .* is not in the cache"):
         sg.load(MODEL)
     assert not hub.asked
-
-
-# -- repositories that sae-lens does not list, other models ----------------------------------------
-
-
-@pytest.mark.slow
-def test_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
-    """Folders with cfg.json; where each stands is told by its metadata alone."""
-    other = tmp_path / "served"
-    shutil.copytree(served, other)
-    mine = snapshot_of(other, "me/my-saes")
-    for number, block in enumerate((2, 3, 4)):
-        folder = snapshot_of(served, REPO) / f"blocks.{block}.hook_resid_pre"
-        shutil.copytree(folder, mine / "run" / "abc"[number])
-    with fake_hub(other) as hub, hub.in_use(home):
-        model = sg.load(MODEL, saes="me/my-saes")
-        assert [layer.point.block for layer in model.stack.layers] == [2, 3, 4]
-        assert model.stack.name == "me/my-saes"
-        few = sg.load(MODEL, saes="me/my-saes", sae_pattern="run/*")
-        assert len(few.stack.layers) == 3
-        asked = len(hub.asked)
-    with hub.in_use(home), mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", new=True):
-        again = sg.load(MODEL, saes="me/my-saes")
-        assert len(again.stack.layers) == 3
-    assert len(hub.asked) == asked
-
-
-@pytest.mark.slow
-def test_layers_of_a_repository_of_one_s_own(served: Path, home: Path, tmp_path: Path) -> None:
-    """Called alike whatever of it is here: the first SAE makes those after blocks count on."""
-    other = tmp_path / "served"
-    shutil.copytree(served, other)
-    mine = snapshot_of(other, "me/my-saes")
-    for block in range(5):
-        name = f"blocks.{block}.hook_resid_{'pre' if block == 0 else 'post'}"
-        folder = mine / name
-        shutil.copytree(snapshot_of(served, REPO) / "blocks.0.hook_resid_pre", folder)
-        cfg = json.loads((folder / "cfg.json").read_text())
-        key = "hook_name" if "hook_name" in cfg else "hook_point"
-        (folder / "cfg.json").write_text(json.dumps({**cfg, key: name}))
-    with fake_hub(other) as hub, hub.in_use(home):
-        for _ in range(2):
-            model = sg.load(MODEL, saes="me/my-saes", layers="2:4")
-            assert [layer.label for layer in model.stack.layers] == ["2", "3", "4"]
-            assert [layer.point.block for layer in model.stack.layers] == [1, 2, 3]
-        asked = len(hub.asked)
-        sg.load(MODEL, saes="me/my-saes", layers=(3, 4))
-        assert len(hub.asked) == asked
-
-
-@pytest.mark.slow
-def test_layers_where_names_tell_nothing(served: Path, home: Path, tmp_path: Path) -> None:
-    other = tmp_path / "served"
-    shutil.copytree(served, other)
-    for number, block in enumerate((2, 3, 4)):
-        folder = snapshot_of(served, REPO) / f"blocks.{block}.hook_resid_pre"
-        shutil.copytree(folder, snapshot_of(other, "me/my-saes") / "abc"[number])
-    with fake_hub(other) as hub, hub.in_use(home):
-        model = sg.load(MODEL, saes="me/my-saes", layers="3:4")
-        assert [layer.label for layer in model.stack.layers] == ["3", "4"]
-        with pytest.raises(SaeGraphsError, match="no SAE layer '99'"):
-            sg.load(MODEL, saes="me/my-saes", layers="3:99")
-
-
-@pytest.mark.slow
-def test_an_sae_that_is_not_where_its_release_puts_it(
-    served: Path, home: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "served"
-    shutil.copytree(served, other)
-    file = snapshot_of(other, REPO) / "blocks.5.hook_resid_pre" / "cfg.json"
-    file.write_text(file.read_text().replace("resid_pre", "resid_mid"))
-    with fake_hub(other) as hub, hub.in_use(home):
-        with pytest.raises(SAELoadError, match=r"says of itself .*\.hook_resid_mid") as caught:
-            sg.load(MODEL)
-        one_line(caught)
-
-
-def test_saes_of_another_model_are_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(SaeGraphsError, match="1MiB of memory is too little"):
-        sg.load(MODEL, saes=STACKS["gemma-2-2b"].release, sae_pattern="layer_{layer}/*16k/*",
-                memory="1MiB")  # fmt: skip
-    assert "these SAEs were trained on gemma-2-2b, not on gpt2" in caplog.text
-
-
-# -- the catalogue ---------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_sizes_in_the_catalogue(hub: FakeHub, served: Path) -> None:
-    (before,), problem = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
-    assert problem is None
-    assert (before.d_in, before.width) == (16, FEATURES)
-    files = [f for f in snapshot_of(served, REPO).rglob("*") if f.is_file()]
-    needed = sum(f.stat().st_size for f in files if f.name in ("cfg.json", WEIGHTS.split("/")[1]))
-    assert needed - 2000 < (before.download or 0) <= needed  # the first configuration is here now
-    sg.load(MODEL)
-    (after,), _ = with_sizes(listed_stacks("gpt2-small-res-jb")[:1])
-    assert after.download == 0
-    assert after.memory() == 13 * 4 * (2 * 16 * FEATURES + 16 + 2 * FEATURES)
-
-
-def test_what_the_hub_does_not_have_is_an_answer(hub: FakeHub) -> None:
-    """The first releases of Gemma are not there; sizes of GPT-2's are told all the same."""
-    names = ("gemma-2-2b-res-matryoshka-dc", "gemma-2-9b-res-matryoshka-dc", RELEASE)
-    stacks = [s for name in names for s in listed_stacks(name)[:1]]
-    for _ in range(3):
-        found, problem = with_sizes(stacks)
-        assert problem is None
-        assert [stack.download is None for stack in found] == [True, True, False]
-        assert found[2].width == FEATURES
-
-
-def test_the_catalogue_without_a_network(home: Path) -> None:
-    with fake_hub(home) as hub:
-        pass
-    with hub.in_use(home):
-        found, problem = with_sizes(listed_stacks("gpt2"))
-    assert problem is not None
-    assert "\n" not in problem
-    assert [stack.download for stack in found] == [None] * len(found)
-    assert found[1].width == 131072
-
-
-def test_the_size_that_is_foretold(hub: FakeHub) -> None:
-    """From the header of a file on the hub: as large as what is loaded then."""
-    _, sources = find_saes(RELEASE, device="cpu", dtype="bfloat16")
-    plan = plan_fetch("gpt2", RELEASE, sources, local=True)
-    n_weights = 2 * 16 * FEATURES + 16 + 2 * FEATURES  # with a scaling factor, as of old
-    assert plan.sae_size == SAESize(2 * n_weights, loading=4 * n_weights)

@@ -1,0 +1,36 @@
+"""A hub on this machine that serves generated weights under real names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.hub_cache import build
+from tests.support.hub_server import FakeHub, fake_hub
+
+MODEL = "gpt2-small"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the hub serves."""
+    home = tmp_path_factory.mktemp("served")
+    build(home, MODEL)
+    build(home, "gemma-2-2b")
+    return home
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def hub(served: Path, home: Path) -> Iterator[FakeHub]:
+    """The hub, in use."""
+    with fake_hub(served) as found, found.in_use(home):
+        yield found
