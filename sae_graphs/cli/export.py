@@ -90,8 +90,13 @@ def _add_to_viewer(folder: Path, graph: CausalGraph, said: Annotations) -> None:
 
     with err.status("writing"):
         made = viewer_folder(graph, annotations=said, others=listed_in(folder))
-        for name in sorted(made.files, key=lambda name: name == METADATA):
-            write_atomically(folder / name, made.files[name])
+        try:
+            for name in sorted(made.files, key=lambda name: name == METADATA):
+                write_atomically(folder / name, made.files[name])
+        except OSError as problem:
+            raise SaeGraphsError(
+                f"cannot write into {folder}: {problem.strerror or problem}; give another folder"
+            ) from problem
     for line in made.warnings:
         warn(line)
     features = sum("/" in name for name in made.files)

@@ -38,7 +38,7 @@ def validate(
         basics(
             "--all",
             metavar="DIR",
-            help="All runs in this folder that have no verdict yet, then a table of all.",
+            help="All runs in this folder that have no report yet, then a table of all.",
             show_default=False,
         ),
     ] = None,

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sae_graphs.cli.console import err, out, progress
 from sae_graphs.cli.options import Source
@@ -51,10 +51,11 @@ def check_alone(given: Mapping[str, object]) -> None:
 def validate_all(
     folder: Path, settings: ValidationSettings, device: str, dtype: str, memory: str | None
 ) -> int:
-    """Validate what has no verdict of these settings, print and write the table; the exit code.
+    """Validate what has no report yet, print and write the table; the exit code.
 
-    A run that fails is listed with its reason. What is done stays done: the same command again goes
-    on from there. Raises `SaeGraphsError` where the folder holds no run.
+    A report that is there is never replaced, however it was made: the table says with how many
+    controls. A run that fails is listed with its reason. What is done stays done: the same command
+    again goes on from there. Raises `SaeGraphsError` where the folder holds no run.
     """
     from sae_graphs.gallery.runs import runs_in
 
@@ -66,7 +67,7 @@ def validate_all(
     found: dict[str, Found] = {}
     todo: list[_Todo] = []
     for name, run in runs.items():
-        each = _before(run, settings, Source("", None, device, dtype, memory, None))
+        each = _before(run, Source("", None, device, dtype, memory, None))
         if isinstance(each, Found):
             found[name] = each
         else:
@@ -90,7 +91,7 @@ def validate_all(
 # -- what is to be done ----------------------------------------------------------------------------
 
 
-def _before(run: Run, settings: ValidationSettings, plain: Source) -> Found | _Todo:
+def _before(run: Run, plain: Source) -> Found | _Todo:
     """The report that a run has already, else what it takes to make one."""
     from sae_graphs.gallery.runs import graph_of, report_of
     from sae_graphs.runs import record_of
@@ -102,24 +103,12 @@ def _before(run: Run, settings: ValidationSettings, plain: Source) -> Found | _T
     except SaeGraphsError as problem:
         return Found(run.name, failed=str(problem))
     report, _ = report_of(run, graph)
-    if report is not None and _same(report.settings, settings, graph):
+    if report is not None:
         return Found(run.name, report)
     record = record_of(run.folder) or {}
     given, pattern = record.get("saes_given"), record.get("sae_pattern_given")
     source = plain._replace(model=graph.run.model, saes=given, sae_pattern=pattern)
     return _Todo(run, graph, source)
-
-
-def _same(held: Mapping[str, Any], settings: ValidationSettings, graph: CausalGraph) -> bool:
-    """Whether a report was made with these settings; what it does not hold has no part in it."""
-    asked = dict(json.loads(json.dumps(settings.to_json())))
-    is_answer = graph.run.answer is not None
-    asked["quick"] = settings.quick is not False if is_answer else bool(settings.quick)
-    if is_answer and not {"controls", "paths", "seed"} <= held.keys():
-        return False
-    if not is_answer and not held.keys() >= asked.keys():
-        return False
-    return all(asked.get(name) == value for name, value in json.loads(json.dumps(held)).items())
 
 
 # -- one after another -----------------------------------------------------------------------------

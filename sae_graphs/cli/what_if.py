@@ -140,6 +140,8 @@ def measured(ready: Ready, changes: Mapping[str, str]) -> Measured:
     before = clean.logits[read]
     with torch.no_grad():
         after = changed_logits(model, clean, parse_changes(wanted), read, ready.references)
+    if not after.isfinite().all():
+        raise SaeGraphsError("with these changes the model answers NaN; give smaller multiples")
     ids = [answer.token_id, *([] if answer.contrast is None else [answer.contrast])]
     for logits in (before, after):
         ids += logits.topk(min(SHOWN, len(logits))).indices.tolist()

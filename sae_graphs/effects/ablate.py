@@ -51,7 +51,7 @@ def ablate(
     end; its score is the log-odds of the `target`, the likeliest token where none is given, or with
     a `contrast` the difference of their logits.
 
-    A feature that is silent where it is scaled, or set to 0, is named in the `warnings`. Raises
+    A feature that is inactive where it is scaled, or set to 0, is named in the `warnings`. Raises
     `SaeGraphsError` for a feature, a token or a value that is none.
     """
     with_features = with_saes(model)

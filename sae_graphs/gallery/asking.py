@@ -13,7 +13,6 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import suppress
 from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
@@ -77,13 +76,18 @@ class Asker:
 
         Never raises: what is wrong is a `problem`, in one line.
         """
-        future = self._future(run, changes)
+        key = run.name, _stamp(run), tuple(sorted(changes.items()))
         try:
-            return future.result(timeout=PATIENCE)
+            found = self._future(key, run, changes).result(timeout=PATIENCE)
         except (NotYet, CancelledError):  # another question came before it
             return {"waiting": self._doing(run)}
         except Exception as problem:  # our bug: say so, and go on
-            return {"problem": f"this is a bug: {problem!r:.300}"}
+            closed = "the gallery is closed" if self._closed else f"this is a bug: {problem!r:.300}"
+            found = {"problem": closed}
+        if "problem" in found:  # told once; who asks again has it tried again
+            with self._lock:
+                self._asked.pop(key, None)
+        return found
 
     def close(self) -> None:
         """End the process, also in the middle of its work."""
@@ -97,11 +101,10 @@ class Asker:
         with self._lock:
             return "running the model ..." if run.name in self._ready else "loading the model ..."
 
-    def _future(self, run: Run, changes: Mapping[str, str]) -> Future[Told]:
-        key = run.name, _stamp(run), tuple(sorted(changes.items()))
+    def _future(self, key: Any, run: Run, changes: Mapping[str, str]) -> Future[Told]:
         with self._lock:
             held = self._asked.pop(key, None)
-            if held is None or held.cancelled() or (held.done() and "problem" in _result(held)):
+            if held is None or held.cancelled():
                 for other in self._asked.values():
                     other.cancel()  # whoever still wants it asks again
                 held = self._thread.submit(self._ask, run, dict(changes))
@@ -129,12 +132,6 @@ class Asker:
             with self._lock:
                 self._ready = {run.name}
         return found
-
-
-def _result(future: Future[Told]) -> Told:
-    with suppress(Exception):
-        return future.result(timeout=0)
-    return {"problem": ""}
 
 
 def _stamp(run: Run) -> tuple[int, int] | None:

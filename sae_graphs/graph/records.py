@@ -94,7 +94,7 @@ class Node:
     logit, in nats, for its activation; the `answer` its score. A token of the prompt has its text.
 
     In an answer graph a feature has its `effect_on_answer`, ablated minus clean, in nats, the
-    `direct_effect` that no feature of a later SAE layer carries, and its `density`, the share of
+    `direct_effect` that no feature of a later SAE layer mediates, and its `density`, the share of
     reference tokens on which it is on; `relay` where it is there for what another hands on by it.
     """
 

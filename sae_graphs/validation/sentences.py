@@ -296,5 +296,5 @@ def kind_words(unit: UnitReport) -> list[str]:
 
 
 def mean_change(unit: UnitReport) -> float:
-    """The mean change over the prompts that decide, ablated minus clean."""
-    return fmean(result.change for result in deciding(unit))
+    """The mean change over the prompts that decide, ablated minus clean; 0 where none was run."""
+    return fmean([result.change for result in deciding(unit)] or [0.0])

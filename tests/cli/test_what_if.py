@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sae_graphs as sg
 from sae_graphs.cli.what_if import Models, Ready, answer, measured, prepared
@@ -72,6 +73,18 @@ def test_multiples_are_those_of_ablate(ready: Ready, tiny: InstrumentedModel) ->
     told = {chance.token: chance.after for chance in found.chances}
     for token in wanted.next_tokens:
         assert told[token.token] == pytest.approx(token.after, abs=EXACT)
+
+
+def test_an_answer_that_is_not_finite_is_refused(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sae_graphs.effects.ablate.changed_logits",
+        lambda model, clean, *rest: torch.full_like(clean.logits[-1], torch.nan),
+    )
+    name = str(next(node.feature for node in ready.graph.nodes if node.feature.is_feature))
+    with pytest.raises(SaeGraphsError, match="answers NaN"):
+        measured(ready, {name: "x100"})
 
 
 def test_what_is_no_feature_of_the_graph_is_refused(ready: Ready) -> None:

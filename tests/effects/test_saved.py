@@ -172,8 +172,7 @@ CHOICES = ((1, 1), (5, 2), (40, 1), (10**6, 2))  # top-k, shortest path
 PER = ("layer", "source", "graph")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", only(CASES, "all", "outputs"))
+@pytest.mark.parametrize("name", only(CASES, "all"))
 def test_other_settings_give_the_graph_of_a_new_run(
     tiny: InstrumentedModel, tmp_path: Path, name: str
 ) -> None:

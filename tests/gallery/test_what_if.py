@@ -50,6 +50,7 @@ def answer_to(site: Site, changes: Any, seconds: float = 20) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(post(site, changes).body)
         if "waiting" not in found:
             return found
+        time.sleep(0.4)  # as the page does
     raise AssertionError(f"no answer: {found}")
 
 

@@ -224,6 +224,14 @@ def test_sizes_that_neuronpedia_takes(size: int, fits: bool) -> None:
     assert (broken_rules(by_hand(), size=size) == ()) is fits
 
 
+def test_a_folder_is_a_scan_for_the_viewer_alone() -> None:
+    data = by_hand()
+    data["metadata"]["scan"] = "./data/features/one"
+    assert broken_rules(data) == ()
+    (broken,) = broken_rules(data, size=5_000)
+    assert broken.startswith("scan is './data/features/one'")
+
+
 @pytest.mark.parametrize("data", [None, [], "x", 5, {"metadata": 1}])
 def test_what_is_no_graph_at_all_is_said(data: Any) -> None:
     assert broken_rules(data)

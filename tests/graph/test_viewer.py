@@ -77,3 +77,5 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SaeGraphsError, match="is no list of graphs"):
         listed_in(tmp_path)
     assert listed_in(tmp_path / "new") == []
+    with pytest.raises(SaeGraphsError, match=r"mine\.txt is no folder"):
+        listed_in(tmp_path / "mine.txt")

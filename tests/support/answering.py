@@ -19,13 +19,14 @@ def serve() -> None:
 
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """`x3` takes long, `x9` ends the process each time, `x8` once, `x7` is a problem."""
+    """`x3` takes long, `x9` ends the process each time, `x8` once; `x7` is a problem, late."""
     values = set(asked["changes"].values())
     flag = Path(asked["folder"]) / "ended"
     if "x9" in values or ("x8" in values and not flag.exists()):
         flag.touch()
         os._exit(1)
     if "x7" in values:
+        time.sleep(SECONDS)
         return {"problem": "the run's model cannot be loaded: <b>none</b>"}
     if "x3" in values:
         time.sleep(SECONDS)

@@ -79,6 +79,14 @@ def test_odd_reports_are_told_too(report: ValidationReport) -> None:
     assert not re.search(r"\bnan\b|None(?! of)", found.text)
 
 
+def test_a_report_of_nothing_says_so() -> None:
+    nothing = replace(evidence.report(), units=())
+    text = Page(report_files(nothing)["validation.html"].decode()).text
+    assert "What was tested: nothing" in text and "What came out: nothing" in text
+    untold = replace(evidence.report(), units=(evidence.bare_unit(results=()),))
+    assert report_files(untold)["validation.md"]
+
+
 def without_numbers(data: Any) -> Any:
     """The same data with every number that has a fraction lost, as where it was not finite."""
     if isinstance(data, dict):

@@ -43,7 +43,7 @@ def broken_rules(data: Any, *, size: int | None = None) -> tuple[str, ...]:
     for name, kind in (("metadata", dict), ("qParams", dict), ("nodes", list), ("links", list)):
         damaged += _of_kind(data, name, kind, "the file")
     if not damaged:
-        damaged += _of_metadata(data["metadata"])
+        damaged += _of_metadata(data["metadata"], uploaded=size is not None)
         damaged += (line for i, node in enumerate(data["nodes"]) for line in _shape(node, i))
     if damaged:  # the rest can be asked only of what has the right kinds
         return (*found, *damaged)
@@ -77,8 +77,8 @@ def _of_kind(
 # -- metadata --------------------------------------------------------------------------------------
 
 
-def _of_metadata(values: dict[str, Any]) -> Iterator[str]:
-    for name, rule in (("slug", _NAME), ("scan", _SCAN)):
+def _of_metadata(values: dict[str, Any], *, uploaded: bool) -> Iterator[str]:
+    for name, rule in (("slug", _NAME), ("scan", _NAME if uploaded else _SCAN)):
         if not isinstance(values.get(name), str) or not rule.fullmatch(values[name]):
             yield f"{name} is {values.get(name)!r:.60}; letters, digits, _ . and - are allowed"
     yield from _of_kind(values, "prompt", str, "metadata")

@@ -68,6 +68,8 @@ def viewer_folder(
 def listed_in(folder: Path) -> list[dict[str, Any]]:
     """The graphs that a folder of the viewer lists; raises where it holds something else."""
     file = folder / METADATA
+    if folder.exists() and not folder.is_dir():
+        raise SaeGraphsError(f"{folder} is no folder; give one for the viewer's files")
     if not file.is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise SaeGraphsError(

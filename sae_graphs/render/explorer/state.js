@@ -64,7 +64,7 @@ function viewFrom(kept) {
   if (data.components.includes(kept.component)) view.component = kept.component;
   if (isText(kept.query)) view.query = kept.query;
   for (const [id, value] of Object.entries(kept.set || {})) {
-    const fits = value === "off" || (Number.isFinite(value) && Math.abs(value) <= MOST_TIMES && value !== 1);
+    const fits = value === "off" || (Number.isFinite(value) && Math.abs(value) <= MOST_TIMES && value !== 1 && Number(value.toFixed(6)) === value);
     if (canSet(id) && fits) view.set[id] = value;
   }
   const camera = kept.camera;

@@ -98,11 +98,11 @@ def where_words(graph: CausalGraph) -> list[str]:
 
 
 def _folded(graph: CausalGraph) -> str:
-    """The strongest of the features that fire on any text, which are not drawn, in grey."""
+    """The strongest of the dense features, which are not drawn, in grey."""
     dense = graph.run.answer.dense if graph.run.answer is not None else ()
     if not dense:
         return ""
-    told = "left out, since they fire on most text (dense):"
+    told = "left out, since they are on at many tokens of any text (dense):"
     cells = [cell(words(told, size=SMALL, colour=SOFT))]
     for each in dense[:CHIPS]:
         chip = f"{each.feature} {signed(-each.effect_on_answer)}"

@@ -101,6 +101,8 @@ def _tested(report: ValidationReport) -> str:
             f"The graph was found on {len(found)} prompts: {', '.join(found)}. Its own prompt, in "
             f"which some things are measured alone, is {said(report.prompt)}."
         )
+    if not kinds:
+        return f"What was tested: nothing; the graph has no part to ablate. {told}"
     return (
         f"What was tested: {' and '.join(counts)} of the graph {verb} ablated as a whole{how}, and "
         f"{what} was read after the prompt. {told}"
@@ -109,6 +111,8 @@ def _tested(report: ValidationReport) -> str:
 
 def _came_out(units: Sequence[tuple[UnitReport, Verdict, str]]) -> str:
     """Every unit's verdict, those that are supported first."""
+    if not units:
+        return "What came out: nothing, for nothing could be tested."
     told = []
     for kind in MEANINGS:
         names = [unit.name for unit, found, _ in units if found.kind == kind]
@@ -158,7 +162,7 @@ def _summary(
 def _clean_tokens(report: ValidationReport) -> Iterator[Part]:
     """What the model says in each prompt before anything is ablated."""
     unit = max(report.units, key=lambda each: len(each.results), default=None)
-    if unit is None:
+    if unit is None or not unit.results:
         return
     rows = []
     widest = min(max(len(result.top) for result in unit.results), TOP)

@@ -50,6 +50,7 @@ def verdicts(
       `reason`: what decides;
     - `q`: against matched controls, corrected for all units of its report; `p_equal_norm`: the
       larger p of nulls of its norm;
+    - `controls`: how many of a kind; `intervention`: what an answer graph's features became;
     - `graph`: `answer` or `effect`; `model`, `saes`.
 
     Raises `SaeGraphsError` for what is no report.
@@ -84,6 +85,8 @@ def _of_answer(unit: AnswerUnit, report: AnswerReport, found_on: str) -> dict[st
         **{name: full[name] for name in ("unit", "kind", "features", "n_features", "effect")},
         "effect_unit": "nats",
         **{name: full[name] for name in (*_OUTCOMES, "verdict", "reason", "q", "p_equal_norm")},
+        "controls": report.settings.get("controls"),
+        "intervention": report.intervention,
         "graph": "answer",
         "model": report.model,
         "saes": report.saes,
@@ -106,6 +109,8 @@ def _of_effects(unit: UnitReport, report: ValidationReport) -> dict[str, Any]:
         "supported": found.supported,
         **{name: full[name] for name in ("verdict", "reason", "q")},
         "p_equal_norm": worst_of_effects(unit),
+        "controls": report.settings.get("controls"),
+        "intervention": None,
         "graph": "effect",
         "model": report.model,
         "saes": report.saes,
