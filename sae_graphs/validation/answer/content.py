@@ -229,7 +229,7 @@ def _meanings() -> Definitions:
         "(Benjamini-Hochberg); p is (1 + those that do) / (1 + all)",
         "p, equal norm": "the larger p of the two nulls of exactly its norm",
         "left": "kept alone, how far the score is from none of the rarely-on features kept to all",
-        "rarely-on": "features that are on at less than 30 % of ordinary tokens; others are left out",
+        "rarely-on": "features on at less than 30 % of ordinary tokens; others are left out",
     }
     return Definitions("", (*MEANINGS.items(), *columns.items()))
 
