@@ -13,7 +13,8 @@ Letters: `T` tokens, `B` copies of the prompt, `R` rows of all copies together, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -193,7 +194,20 @@ def _call_of_rows(
 
 def _parameters(block: nn.Module) -> list[str]:
     inner = getattr(block, "original_component", None)
-    return list(inspect.signature(inner.forward).parameters) if inner is not None else []
+    if inner is None:
+        return []
+    own = getattr(inner.forward, "__func__", None)  # None where it was put in place by hand
+    return _names(inner.forward) if own is None else _names_of_method(own)
+
+
+@cache
+def _names_of_method(forward: Callable[..., Any]) -> list[str]:
+    """Asked at every step of every block, and dear to find."""
+    return _names(forward)[1:]  # without self
+
+
+def _names(forward: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(forward).parameters)
 
 
 def _cache_name(block: nn.Module) -> str | None:
