@@ -162,7 +162,7 @@ def read(trace: Trace) -> Reading:
         shape, size = each.shape[1:], each[0].size
         stands = np.abs(found.t[start : start + size]).reshape(shape) > found.critical
         half = (found.critical * found.error[start : start + size]).reshape(shape)
-        sites += _sites(trace, sweep.name, each.mean(axis=0), half, stands, lost)
+        sites += _sites(trace, sweep.name, each.mean(axis=0), half, stands)
         start += size
     sites.sort(key=lambda site: -abs(site.effect))
     reading = Reading(lost, found.critical, tuple(sites), None)
@@ -196,7 +196,7 @@ def _sites(
     """The groups of connected cells of one sweep, helpful ones and harmful ones apart."""
     from scipy.ndimage import label
 
-    sites = []
+    sites, lost = [], loss(trace)
     for sign in (1.0, -1.0):
         size = sign * effect
         peaks = np.where(stands, size, 0.0).max(axis=1, keepdims=True)

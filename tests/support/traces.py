@@ -11,6 +11,9 @@ from sae_graphs.tracing.settings import SweepName, TraceSettings
 
 TOKENS = ("The", " E", "iff", "el", " Tower", " is", " in")
 HOSTILE = (
+    *("<script>alert(1)</script>", " $x_1$", "\u202e\n", "[bold red]"),
+    *(" \uffff\ud83d", " &amp;", "*`|"),
+)
     "<script>alert(1)</script>",
     " $x_1$",
     "\u202e\n",
