@@ -14,14 +14,6 @@ HOSTILE = (
     *("<script>alert(1)</script>", " $x_1$", "\u202e\n", "[bold red]"),
     *(" \uffff\ud83d", " &amp;", "*`|"),
 )
-    "<script>alert(1)</script>",
-    " $x_1$",
-    "\u202e\n",
-    "[bold red]",
-    " ￿\ud83d",
-    " &amp;",
-    "*`|",
-)
 CLEAN, CORRUPTED = 2.0, -4.0  # log-odds
 PLANTED: dict[SweepName, float] = {
     "state": 1.0,
