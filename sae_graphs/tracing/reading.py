@@ -186,12 +186,7 @@ def _problem(trace: Trace, lost: float) -> str | None:
 
 
 def _sites(
-    trace: Trace,
-    name: SweepName,
-    effect: Drawn,
-    half: Drawn,
-    stands: NDArray[np.bool_],
-    lost: float,
+    trace: Trace, name: SweepName, effect: Drawn, half: Drawn, stands: NDArray[np.bool_]
 ) -> list[Site]:
     """The groups of connected cells of one sweep, helpful ones and harmful ones apart."""
     from scipy.ndimage import label
