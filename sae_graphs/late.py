@@ -57,6 +57,7 @@ VIEWS = {
     "report_table": "sae_graphs.validation.report.tables:report_table",
     "svg": "sae_graphs.render.pictures:svg",
     "table": "sae_graphs.graph.export.tables:to_pandas",
+    "trace_html": "sae_graphs.tracing.report:trace_html",
     "unit_kind": "sae_graphs.validation.verdicts:kind_in",
     "unit_reason": "sae_graphs.validation.verdicts:reason",
 }

@@ -12,7 +12,7 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.text import shortened, token
 from sae_graphs.tracing.reading import means
 from sae_graphs.tracing.records import Sweep, Trace
-from sae_graphs.words import plain, probability
+from sae_graphs.words import probability
 
 Measure = Literal["probability", "normalised", "log", "log-odds", "kl", "share"]
 MEASURES: dict[Measure, str] = {
@@ -109,12 +109,12 @@ def ends_words(trace: Trace) -> str:
 
 
 def corruption_words(trace: Trace) -> str:
-    """How the starred tokens were corrupted: `noise of 0.3 (3 s), 10 runs`."""
+    """How the starred tokens were corrupted: `noise of 0.3 (3 standard deviations), 10 runs`."""
     settings = trace.settings
     if trace.noise is not None:
-        size = plain(trace.noise)
+        size = f"{trace.noise:.3g}"
         if trace.embedding_std:
-            size += f" ({trace.noise / trace.embedding_std:.2g} s)"
+            size += f" ({trace.noise / trace.embedding_std:.2g} standard deviations)"
         runs = len(trace.corrupted)
         return f"noise of {size}, {runs} run{'' if runs == 1 else 's'}"
     if settings.corruption == "interchange":

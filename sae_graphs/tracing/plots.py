@@ -105,8 +105,8 @@ def difference_maps(found: Difference) -> Figure:
     ends = (1.0, 0.0)
     scale = max(float(np.abs([found.left, found.right]).max()), 1.0)
     panels = [
-        _Panel(shortened(found.names[0], 30), Values(found.left, None, *ends), HUES["state"], ""),
-        _Panel(shortened(found.names[1], 30), Values(found.right, None, *ends), HUES["state"], ""),
+        _Panel(shortened(found.names[0], 30), Values(found.left, None, *ends), HUES["state"], "layer"),
+        _Panel(shortened(found.names[1], 30), Values(found.right, None, *ends), HUES["state"], "layer"),
         _Panel("the first minus the second", Values(found.change, None, *ends), BOTH, "layer"),
     ]
     labels = list(found.rows)
@@ -205,7 +205,7 @@ def _colours(hues: Hues, low: float, high: float, drawn: Values, reach: float) -
 
 def _blend(pale: NDArray[np.float64], dark: NDArray[np.float64], share: float) -> Any:
     """From pale to dark by way of a clear middle, which a plain mixture would turn grey."""
-    middle = pale + (np.clip(dark * 1.6 + 0.12, 0, 1) - pale) * 0.62
+    middle = pale + (np.clip(dark * 1.35 + 0.14, 0, 1) - pale) * 0.62
     if share < 0.5:
         return pale + (middle - pale) * 2 * share
     return middle + (dark - middle) * (2 * share - 1)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.late import view
 from sae_graphs.tracing.settings import SweepName, TraceSettings
 
 SCHEMA = "sae_graphs.trace/1"
@@ -105,6 +106,9 @@ class Trace:
                 )
         if not self.subject or not all(0 <= at <= self.read for at in self.subject):
             raise SaeGraphsError(f"the subject stands at {self.subject}, the answer at {self.read}")
+
+    def _repr_html_(self) -> str:
+        return str(view("trace_html")(self))
 
     def sweep(self, name: str) -> Sweep:
         """One of its sweeps; raises `SaeGraphsError` where it was not made."""
