@@ -12,7 +12,7 @@ from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.text import shortened, token
 from sae_graphs.tracing.reading import means
 from sae_graphs.tracing.records import Sweep, Trace
-from sae_graphs.words import probability
+from sae_graphs.words import probability, said
 
 Measure = Literal["probability", "normalised", "log", "log-odds", "kl", "share"]
 MEASURES: dict[Measure, str] = {
@@ -87,7 +87,7 @@ def measure_words(trace: Trace, measure: Measure) -> str:
 
 def target_words(trace: Trace, limit: int = 24) -> str:
     """The answer, or the group of tokens asked about, as pictures show it."""
-    return shortened(" or ".join(f"“{token(text)}”" for text in trace.targets), limit)
+    return shortened(" or ".join(map(said, trace.targets)), limit)
 
 
 def token_words(trace: Trace, position: int, limit: int = 18) -> str:

@@ -40,25 +40,28 @@ ROW = 0.205  # inches of a token's row
 ABREAST = 3  # panels beside each other
 ROWS = 40  # tokens that are drawn at most
 SMALL = 7.5  # points: ten pixels
-_LEVELS = 96  # steps of a colour scale
+_LEVELS = 48  # steps of a colour scale: from 50 on, matplotlib draws its bar as an image
+_MARK = "#222222"  # on colours that are the same in the dark
 _PALE = (0.975, 0.97, 0.98)  # never white itself: pages turn that with their theme
 
 
 class Hues(NamedTuple):
-    """The colours of a sweep: what restoring brings back, and what it takes further away."""
+    """The colours of a sweep: what restoring brings back, what it takes further away, and of a
+    line, which is read on a light page and on a dark one."""
 
     helps: str
     harms: str
+    line: str
 
 
 HUES = {
-    "state": Hues("#4a1486", "#c2670f"),
-    "mlp": Hues("#005a32", "#1d4fa3"),
-    "attention": Hues("#99000d", "#1d4fa3"),
-    "state-mlp-severed": Hues("#7a4a9e", "#c2670f"),
-    "state-attention-severed": Hues("#7a4a9e", "#c2670f"),
+    "state": Hues("#4a1486", "#c2670f", "#8a5cd0"),
+    "mlp": Hues("#005a32", "#1d4fa3", "#2c9658"),
+    "attention": Hues("#99000d", "#1d4fa3", "#d8473f"),
+    "state-mlp-severed": Hues("#7a4a9e", "#c2670f", "#a57bc4"),
+    "state-attention-severed": Hues("#7a4a9e", "#c2670f", "#a57bc4"),
 }
-BOTH = Hues("#4a1486", "#0f6b5c")  # of a difference: more here, more there
+BOTH = Hues("#4a1486", "#0f6b5c", "#8a5cd0")  # of a difference: more here, more there
 
 
 # -- heat maps -------------------------------------------------------------------------------------
@@ -105,8 +108,12 @@ def difference_maps(found: Difference) -> Figure:
     ends = (1.0, 0.0)
     scale = max(float(np.abs([found.left, found.right]).max()), 1.0)
     panels = [
-        _Panel(shortened(found.names[0], 30), Values(found.left, None, *ends), HUES["state"], "layer"),
-        _Panel(shortened(found.names[1], 30), Values(found.right, None, *ends), HUES["state"], "layer"),
+        _Panel(
+            shortened(found.names[0], 30), Values(found.left, None, *ends), HUES["state"], "layer"
+        ),
+        _Panel(
+            shortened(found.names[1], 30), Values(found.right, None, *ends), HUES["state"], "layer"
+        ),
         _Panel("the first minus the second", Values(found.change, None, *ends), BOTH, "layer"),
     ]
     labels = list(found.rows)
@@ -168,7 +175,9 @@ def _map(
     low, high = _limits(drawn, cells)
     reach = scale or max(high - drawn.corrupted, drawn.corrupted - low)
     colours = _colours(panel.hues, low, high, drawn, reach)
-    mesh = axes.pcolormesh(cells, cmap=colours, vmin=low, vmax=high, linewidth=0, antialiased=False)
+    mesh = axes.pcolormesh(
+        cells, cmap=colours, vmin=low, vmax=high, edgecolors="face", linewidth=0.8
+    )
     axes.set_ylim(len(rows), 0)
     axes.set_title(panel.title, fontsize=9)
     axes.set_xlabel(panel.across, fontsize=SMALL)
@@ -183,7 +192,7 @@ def _map(
     bar.ax.xaxis.set_major_formatter(FuncFormatter(_powers if measure == "log" else _number))
     bar.set_label(shortened(words, 44), fontsize=SMALL, color=SOFT)
     if low < drawn.corrupted < high:
-        bar.ax.axvline(drawn.corrupted, color=INK, linewidth=0.9)
+        bar.ax.axvline(drawn.corrupted, color=_MARK, linewidth=0.9)
 
 
 def _limits(drawn: Values, cells: NDArray[np.float64]) -> tuple[float, float]:
@@ -246,7 +255,7 @@ def lines(
 def _lines_of(axes: Any, trace: Trace, sweep: Sweep, measure: Measure) -> None:
     drawn = values(trace, sweep, measure)
     layers = np.arange(trace.n_layers)
-    kinds = {trace.subject[-1]: (HUES[sweep.name].helps, "-", "o"), trace.read: (INK, "--", "s")}
+    kinds = {trace.subject[-1]: (HUES[sweep.name].line, "-", "o"), trace.read: (INK, "--", "s")}
     for at, (colour, style, marker) in kinds.items():
         row = drawn.mean[at]
         name = "last corrupted token" if at == trace.subject[-1] else "token that is read"

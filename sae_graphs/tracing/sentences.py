@@ -32,7 +32,7 @@ def question(trace: Trace) -> str:
 
 
 def findings(trace: Trace, reading: Reading) -> Iterator[str]:
-    """What it says: sites, the strongest of each sweep first, then the handover."""
+    """What it says: the handover, then the sites, those of the state first."""
     if reading.problem is not None:
         yield f"No site is claimed: {reading.problem}."
         return
@@ -42,11 +42,15 @@ def findings(trace: Trace, reading: Reading) -> Iterator[str]:
             "more than chance allows among so many."
         )
         return
-    for site in reading.sites:
-        yield site_words(trace, site)
     told = handover_words(trace, reading)
     if told:
         yield told
+    for site in sorted(reading.sites, key=_order):
+        yield site_words(trace, site)
+
+
+def _order(site: Site) -> tuple[int, bool, int]:
+    return list(RESTORED).index(site.sweep), site.is_harmful, site.layers[0]
 
 
 def site_words(trace: Trace, site: Site) -> str:
@@ -94,18 +98,18 @@ def handover_words(trace: Trace, reading: Reading) -> str | None:
         return None
     names = (said(trace.tokens[trace.subject[-1]]), said(trace.tokens[trace.read]))
     return (
-        f"Handover: {names[1]} overtakes {names[0]} in block {found.block} "
-        f"({layer_words(found, 'crosses')}); what restoring {names[0]} brings back has halved by "
-        f"layer {layer_words(found, 'leaves')}, and {names[1]} has half of its best from layer "
+        f"Handover: {names[1]} overtakes {names[0]} in block {found.block} (layer "
+        f"{layer_words(found, 'crosses')}). {names[0]} has lost half of what it brings back by "
+        f"layer {layer_words(found, 'leaves')}, and {names[1]} has half of its own from layer "
         f"{layer_words(found, 'enters')} on."
     )
 
 
 def layer_words(found: Handover, name: str) -> str:
-    """A layer with its interval: `13.4, 95 % interval 13.1 to 13.8`."""
+    """A layer with its 95 % interval: `13.4, 13.1 to 13.8`."""
     told = f"{getattr(found, name):.1f}"
     ends = found.interval(name)
-    return told if ends is None else f"{told}, 95 % interval {ends[0]:.1f} to {ends[1]:.1f}"
+    return told if ends is None else f"{told}, {ends[0]:.1f} to {ends[1]:.1f}"
 
 
 def site_row(trace: Trace, site: Site) -> tuple[str, ...]:
