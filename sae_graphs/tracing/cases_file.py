@@ -140,6 +140,7 @@ REASONS = (
     ("the likeliest next token", "another next token"),
     ("the corrupted token is the first", "the first token"),
     ("the corrupted token is the last", "the last token"),
+    ("the subject is the last token", "the last token"),
 )
 
 
