@@ -66,7 +66,8 @@ def many_files(traces: Traces, formats: Collection[str]) -> dict[str, bytes]:
 def _cover(traces: Traces) -> Cover:
     count = len(traces.traced) + len(traces.left_out)
     about = f"model {traces.model} · {len(traces.traced)} of {counted(count, 'case')} traced"
-    return Cover("Causal traces of", "Traces", f"{counted(count, 'prompt')}", about)
+    name = str(traces.settings.get("cases", counted(count, "prompt")))
+    return Cover("Causal traces of the prompts of", "Traces", name, about)
 
 
 def _blocks(traces: Traces, drawn: dict[str, str]) -> Iterator[Block]:
@@ -252,8 +253,8 @@ def _meanings() -> Definitions:
             ("leaves", "the corrupted token's row falls below half of its best, for good"),
             ("overtakes", "the read token's row exceeds the corrupted token's, for good"),
             ("enters", "the read token's row rises above half of its best, for good"),
-            ("starts, ends", "the transition layers: where it rises above a quarter of its best, and "
-             "above three quarters"),
+            ("starts, ends", "the transition layers: where it rises above a quarter of its best, "
+             "and above three quarters"),
             ("filters", "the likeliest next token begins the target; one token is corrupted, "
              "neither the first nor the last"),
             ("adjusted", "least squares of each prompt's own crossing on category, distance and "
