@@ -35,8 +35,9 @@ def with_settings(
 
     What is given of them is made into its parameter `settings`; `settings` given whole stay as they
     are. Those in `own` the function reads itself; those in `usual` are so unless given. A `model`
-    given by name or folder is loaded, by `load` or the public `loader` named. Raises `SaeGraphsError` where both are given, and for a name
-    that is no option; `renamed` are old spellings, which still do.
+    given by name or folder is loaded, by the public function `loader`. Raises `SaeGraphsError`
+    where both are given, and for a name that is no option; `renamed` are old spellings, which still
+    do.
     """
     own_names = {field.name for field in fields(kind)} - set(own)
 

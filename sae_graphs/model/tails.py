@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sae_graphs.model.replay import Replay, Step
 from sae_graphs.model.rows import (
@@ -160,7 +160,7 @@ class _After:
 
 
 def _joined(before: KeysAndValues, own: KeysAndValues) -> KeysAndValues:
-    """Keys and values of `R` runs `[R, heads, P, d]` in front of their copies' `[B, heads, n, d]`."""
+    """Those of `R` runs `[R, heads, P, d]` in front of their copies' `[B, heads, n, d]`."""
     return KeysAndValues(*(_in_front(one, two) for one, two in zip(before, own, strict=True)))
 
 
