@@ -33,9 +33,10 @@ class TraceSettings:
 
     `strength` is, for noise, its standard deviation: `"0.5"` absolute, `"3s"` in standard
     deviations of the model's token embeddings, `"auto"` the smallest at which the answer keeps at
-    most a tenth of its clean probability. For `nearest` it is k of the k-th nearest token's
-    embedding; for `blend` the share of the way there (0 to 1); for `norm` the factor. Strength 0,
-    and a factor of 1, change nothing, exactly.
+    most a tenth of its clean probability. For `blend` it is the share of the way to another
+    token's embedding (0 to 1), for `norm` the factor; strength 0, and a factor of 1, change
+    nothing, exactly. `nearest` and `interchange` take none: it stays `"auto"`. That other token is
+    the `rank`-th nearest. A number is taken for its text.
 
     The same `noise_runs` draws serve every cell; `seed` draws them. `other` is the prompt of an
     interchange. `window` None is ten blocks of 48, scaled to the depth.
@@ -51,6 +52,11 @@ class TraceSettings:
     rank: int = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.sweeps, str):
+            object.__setattr__(self, "sweeps", (self.sweeps,))
+        object.__setattr__(self, "sweeps", tuple(self.sweeps))
+        if isinstance(self.strength, int | float) and not isinstance(self.strength, bool):
+            object.__setattr__(self, "strength", format(self.strength, "f").rstrip("0"))
         if not self.sweeps or len(set(self.sweeps)) < len(self.sweeps):
             raise SaeGraphsError(f"sweeps are {self.sweeps!r}; expected some of {quoted(SWEEPS)}")
         for name in self.sweeps:
@@ -60,7 +66,7 @@ class TraceSettings:
             raise SaeGraphsError(
                 f"corruption {self.corruption!r:.40}: expected one of {quoted(CORRUPTIONS)}"
             )
-        if not _SIZE.fullmatch(self.strength):
+        if not isinstance(self.strength, str) or not _SIZE.fullmatch(self.strength):
             raise SaeGraphsError(
                 f"strength {self.strength!r:.40}: expected auto, a number such as 0.5, or 3s for "
                 "three standard deviations of the embeddings"

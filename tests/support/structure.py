@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "render": {"graph"},
     "effects": {"model", "graph", "features"},
     "validation": {"model", "graph", "features", "effects", "render"},
+    "tracing": {"model", "graph", "effects", "render"},
     "gallery": {"graph", "render", "validation"},
     "cli": {
         "model",
@@ -37,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "render",
         "effects",
         "validation",
+        "tracing",
         "gallery",
     },
 }

@@ -1,0 +1,140 @@
+"""All cells of a trace, measured: walks that fit the memory, one after the other.
+
+Letters: `S` sweeps, `R` noise runs, `T` tokens, `L` layers, `C` copies of a group, `D` d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae_graphs.model.rows import ENCODED_ROWS
+from sae_graphs.tracing.cells import Group, groups
+from sae_graphs.tracing.partial import TracePartial
+from sae_graphs.tracing.records import Score
+from sae_graphs.tracing.scores import Asked
+from sae_graphs.tracing.settings import TraceSettings
+from sae_graphs.tracing.walk import ROWS_AT_ONCE, Ground, walk
+
+COPIES_SHARE = 0.5  # of the working memory, for the streams of the copies; blocks take the rest
+
+Progress = Callable[[int, int], None]
+
+
+def answers(ground: Ground, embeddings: Tensor) -> Tensor:
+    """The logits `[R, V]` of corrupted runs at the read token."""
+    step = 1 if not ground.model.replay.together else max(1, ROWS_AT_ONCE // len(ground.clean))
+    ends = [walk(ground, part)[0] for part in embeddings.split(step)]
+    return ground.model.unembed(torch.cat(ends))
+
+
+def measure(
+    ground: Ground,
+    asked: Asked,
+    settings: TraceSettings,
+    embeddings: Tensor,
+    corrupted: Sequence[Score],
+    *,
+    progress: Progress | None = None,
+    partial: TracePartial | None = None,
+) -> NDArray[np.float64]:
+    """Log-odds, probability and divergence of every cell: `[S, 3, R, T, L]`.
+
+    Cells that have no copy (see `cells`) are the corrupted run's `corrupted` scores, exactly.
+    """
+    changed = (embeddings != ground.clean.inputs[0]).any(-1).any(0).tolist()
+    n_blocks, sweeps = ground.n_blocks, settings.sweeps
+    every = groups(sweeps, changed, ground.read, n_blocks, settings.window_of(n_blocks))
+    found = np.empty((len(sweeps), 3, len(corrupted), len(ground.clean), n_blocks))
+    for run, score in enumerate(corrupted):
+        for number, value in enumerate((score.log_odds, score.probability, score.kl)):
+            found[:, number, run] = value
+    walks = list(_walks(ground, every, len(corrupted), embeddings.element_size()))
+    total = sum(_steps(some, n_blocks) * len(runs) for runs, parts in walks for some in parts)
+    done = 0
+
+    def told(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress(done, total)
+
+    for runs, parts in walks:
+        kept = [None if partial is None else partial.read(run) for run in runs]
+        if partial is not None and all(cells is not None for cells in kept):
+            found[:, :, list(runs)] = np.stack([cells for cells in kept if cells is not None], 2)
+            told(sum(_steps(some, n_blocks) for some in parts) * len(runs))
+            continue
+        for some in parts:
+            ends = walk(ground, embeddings[runs.start : runs.stop], some, told)[1]
+            for group, streams in zip(some, ends, strict=True):
+                cells = _scored(ground, asked, streams)  # [3, C, R]
+                for number, copy in enumerate(group.copies):
+                    at = sweeps.index(copy.sweep)
+                    found[at, :, runs.start : runs.stop, group.token, copy.layer] = cells[:, number]
+        for run in runs:
+            if partial is not None:
+                partial.write(run, found[:, :, run])
+    return found
+
+
+def _scored(ground: Ground, asked: Asked, streams: Tensor) -> NDArray[np.float64]:
+    """The scores `[3, C, R]` of last streams `[C, R, D]`."""
+    n_copies, n_runs = streams.shape[:2]
+    scores = [
+        asked.scores(ground.model.unembed(rows)).cpu()
+        for rows in streams.flatten(0, 1).split(ENCODED_ROWS)
+    ]
+    return torch.cat(scores, 1).unflatten(1, (n_copies, n_runs)).numpy()
+
+
+def _steps(some: Sequence[Group], n_blocks: int) -> int:
+    """How many blocks the copies of some groups pass, all together."""
+    return sum(n_blocks - copy.birth for group in some for copy in group.copies)
+
+
+def _walks(
+    ground: Ground, every: Sequence[Group], n_runs: int, size: int
+) -> Iterator[tuple[range, list[list[Group]]]]:
+    """Noise runs that are walked together, and the groups of each walk of theirs.
+
+    As many runs as the memory holds; where it does not hold one, its copies in several walks.
+    """
+    if not every:
+        return
+    room = COPIES_SHARE * ground.model.working_memory
+    row = size * int(ground.clean.inputs[0].shape[-1])
+    if not ground.tails.alone:
+        row *= 2  # whole copies are made of tails
+
+    def bytes_of(group: Group) -> int:
+        return len(group.copies) * (ground.read + 1 - group.token) * row
+
+    at_once = max(1, int(room // sum(map(bytes_of, every))))
+    if not ground.model.replay.together:
+        at_once = 1
+    parts: list[list[Group]] = [[]]
+    taken = 0.0
+    for group in _split(every, lambda group: max(1, int(room // (bytes_of(group) or 1)))):
+        if taken and taken + bytes_of(group) > room:
+            parts.append([])
+            taken = 0.0
+        parts[-1].append(group)
+        taken += bytes_of(group)
+    for first in range(0, n_runs, at_once):
+        yield range(first, min(first + at_once, n_runs)), parts
+
+
+def _split(every: Sequence[Group], fits: Callable[[Group], int]) -> Iterator[Group]:
+    """The groups, those whose copies do not fit by themselves in pieces."""
+    for group in every:
+        whole = len(group.copies)
+        one = fits(replace(group, copies=group.copies[:1]))
+        step = min(whole, one)
+        for first in range(0, whole, step):
+            yield replace(group, copies=group.copies[first : first + step])
