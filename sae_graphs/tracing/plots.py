@@ -228,9 +228,12 @@ def lines(
 ) -> Figure:
     """The rows of the subject's last token and of the read token over layers, one panel a sweep.
 
+    With a `reading`, of the token that hands over in place of the last, should that be another.
     Bands are one standard error to either side; the dashed lines the clean and the corrupted run.
     A handover of the `reading` is shaded over its interval, in the panel of states.
     """
+    source = None if reading is None else reading.source
+    source = trace.subject[-1] if source is None else source
     abreast = min(len(trace.sweeps), ABREAST)
     down = -(-len(trace.sweeps) // abreast)
     with look():
@@ -238,7 +241,7 @@ def lines(
         axes = figure.subplots(down, abreast, sharey=True, squeeze=False)
         _head(figure, _title(trace), f"{ends_words(trace)}; bands: one standard error")
         for number, (sweep, each) in enumerate(zip(trace.sweeps, axes.flat, strict=False)):
-            _lines_of(each, trace, sweep, measure)
+            _lines_of(each, trace, sweep, measure, source)
             if sweep.name == "state" and reading is not None:
                 _handover_of(each, reading)
             if number % abreast == 0:
@@ -252,13 +255,14 @@ def lines(
         return figure
 
 
-def _lines_of(axes: Any, trace: Trace, sweep: Sweep, measure: Measure) -> None:
+def _lines_of(axes: Any, trace: Trace, sweep: Sweep, measure: Measure, source: int) -> None:
     drawn = values(trace, sweep, measure)
     layers = np.arange(trace.n_layers)
-    kinds = {trace.subject[-1]: (HUES[sweep.name].line, "-", "o"), trace.read: (INK, "--", "s")}
+    kinds = {source: (HUES[sweep.name].line, "-", "o"), trace.read: (INK, "--", "s")}
     for at, (colour, style, marker) in kinds.items():
         row = drawn.mean[at]
-        name = "last corrupted token" if at == trace.subject[-1] else "token that is read"
+        name = "last corrupted token" if at == trace.subject[-1] else "corrupted token"
+        name = "token that is read" if at == trace.read else name
         if drawn.error is not None:
             band = row - drawn.error[at], row + drawn.error[at]
             axes.fill_between(layers, *band, color=colour, alpha=0.18, linewidth=0)

@@ -85,13 +85,15 @@ class Reading:
     """What a trace says. `problem` tells why no site is claimed, where none can be.
 
     `lost` is what the corruption takes from the answer's log-odds, in nats; `critical` the |t| that
-    a cell must exceed. Sites stand with the strongest first.
+    a cell must exceed. Sites stand with the strongest first. `source` is the token of the subject
+    that hands over: its last, or the one of the strongest site where the last has none.
     """
 
     lost: float
     critical: float | None
     sites: tuple[Site, ...]
     handover: Handover | None
+    source: int | None = None
     problem: str | None = None
 
     def first(self, sweep: str, role: Role) -> Site | None:
@@ -141,7 +143,7 @@ def loss(trace: Trace) -> float:
 
 
 def read(trace: Trace) -> Reading:
-    """Notable sites, and the handover from the subject's last token to the read one.
+    """Notable sites, and the handover from the subject to the read token.
 
     A cell counts where its difference to the corrupted run, over noise runs, stands out from all
     cells of all sweeps together: signs of whole noise runs are turned, in all ways or in many, and
@@ -152,7 +154,7 @@ def read(trace: Trace) -> Reading:
     """
     lost = loss(trace)
     if problem := _problem(trace, lost):
-        return Reading(lost, None, (), None, problem)
+        return Reading(lost, None, (), None, problem=problem)
     runs = [differences(trace, sweep) for sweep in trace.sweeps]
     flat = np.concatenate([each.reshape(len(each), -1) for each in runs], axis=1)
     found = signed_differences(flat, seed=trace.settings.seed, level=LEVEL)
@@ -166,7 +168,7 @@ def read(trace: Trace) -> Reading:
         start += size
     sites.sort(key=lambda site: -abs(site.effect))
     reading = Reading(lost, found.critical, tuple(sites), None)
-    return Reading(lost, found.critical, tuple(sites), _handover(trace, reading))
+    return Reading(lost, found.critical, tuple(sites), *_handover(trace, reading))
 
 
 def _problem(trace: Trace, lost: float) -> str | None:
@@ -223,21 +225,24 @@ def _role(trace: Trace, token: int) -> Role:
     return "subject" if token in trace.subject else "other"
 
 
-def _handover(trace: Trace, reading: Reading) -> Handover | None:
-    """Where there is a site at the subject's last token and one at the read token."""
-    if all(sweep.name != "state" for sweep in trace.sweeps):
-        return None
+def _handover(trace: Trace, reading: Reading) -> tuple[Handover | None, int | None]:
+    """The handover, and the token that hands over: where there is a site at a token of the subject,
+    its last one before others, and one at the read token."""
+    late = reading.first("state", "read") if _has_states(trace) else None
+    helpful = [it for it in reading.sites if it.sweep == "state" and not it.is_harmful]
     last = trace.subject[-1]
-    late = reading.first("state", "read")
-    early = [
-        site
-        for site in reading.sites
-        if site.sweep == "state" and site.tokens[0] <= last <= site.tokens[1]
-    ]
-    if late is None or last == trace.read or not any(not site.is_harmful for site in early):
-        return None
+    sources = [it.at[0] for it in helpful if it.role == "subject"]
+    if any(it.tokens[0] <= last <= it.tokens[1] for it in helpful):
+        sources = [last, *sources]
+    if late is None or not sources or sources[0] == trace.read:
+        return None, None
     shares = restored_runs(trace, "state")
-    return handover_of(shares[:, last], shares[:, trace.read], seed=trace.settings.seed)
+    found = handover_of(shares[:, sources[0]], shares[:, trace.read], seed=trace.settings.seed)
+    return found, sources[0]
+
+
+def _has_states(trace: Trace) -> bool:
+    return any(sweep.name == "state" for sweep in trace.sweeps)
 
 
 def tokens_of(site: Site) -> Sequence[int]:

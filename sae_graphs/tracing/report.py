@@ -105,7 +105,7 @@ def _blocks(
     yield Figure(f"{LINES}.svg", drawn[LINES], _lines_caption(reading), f"Lines: {_alt(trace)}")
     yield from site_table(trace, reading)
     yield Heading("More")
-    yield Fold("The two rows, layer by layer", tuple(_rows(trace, measure)))
+    yield Fold("The two rows, layer by layer", tuple(_rows(trace, reading, measure)))
     yield Fold("What comes next, clean and corrupted", tuple(_next(trace)))
     yield Fold("What the words mean", (_meanings(reading),))
     yield Fold("How it was made", (_made(trace),))
@@ -135,15 +135,19 @@ def _heat_caption(trace: Trace) -> str:
 
 
 def _lines_caption(reading: Reading) -> str:
-    told = "The rows of the last corrupted token and of the token that is read."
+    told = (
+        "The rows of a corrupted token, the last or the one that hands over, and of the token "
+        "that is read."
+    )
     if reading.handover is not None:
         told += " The upright line is the handover, shaded over its interval."
     return told
 
 
-def _rows(trace: Trace, measure: Measure) -> list[Part]:
+def _rows(trace: Trace, reading: Reading, measure: Measure) -> list[Part]:
     """What is drawn as lines, in numbers."""
-    places = list(dict.fromkeys((trace.subject[-1], trace.read)))
+    source = trace.subject[-1] if reading.source is None else reading.source
+    places = list(dict.fromkeys((source, trace.read)))
     drawn = [(sweep, values(trace, sweep, measure)) for sweep in trace.sweeps]
     head = ["Layer"]
     head += [f"{sweep_words(it)}, {token(trace.tokens[at])}" for it, _ in drawn for at in places]

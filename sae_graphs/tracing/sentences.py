@@ -90,13 +90,13 @@ def interval_words(site: Site) -> str:
 
 def handover_words(trace: Trace, reading: Reading) -> str | None:
     """Where what is known of the subject goes over to the read token; None where it is not told."""
-    found = reading.handover
-    if found is None:
+    found, source = reading.handover, reading.source
+    if found is None or source is None:
         early, late = (reading.first("state", role) for role in ("subject", "read"))
         if early and late:
             return "No handover is claimed: the two rows do not cross once and for good."
         return None
-    names = (said(trace.tokens[trace.subject[-1]]), said(trace.tokens[trace.read]))
+    names = (said(trace.tokens[source]), said(trace.tokens[trace.read]))
     return (
         f"Handover: {names[1]} overtakes {names[0]} in block {found.block} (layer "
         f"{layer_words(found, 'crosses')}). {names[0]} has lost half of what it brings back by "
