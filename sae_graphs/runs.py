@@ -25,6 +25,7 @@ from sae_graphs.files import locked
 # The names of the files in a run's folder, and in the folder of its validation.
 RECORD = "run.json"
 GRAPH = "graph.json"
+TRACE = "trace.json"
 EFFECTS = "effects.safetensors"
 ANNOTATIONS = "annotations.json"
 PAGE = "graph.html"

@@ -190,7 +190,7 @@ def trace(
             "no subject; give the part of the prompt that is corrupted, such as --subject "
             '"Eiffel Tower"'
         )
-    if subject is not None and subject.strip() not in text and subject.isascii():
+    if subject and subject.isascii() and subject.strip().lower() not in text.lower():
         raise SaeGraphsError(
             f"the subject {said(subject)} is not in the prompt {said(text)}; give a part of its "
             "text"

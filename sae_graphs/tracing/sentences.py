@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sae_graphs.text import joined
-from sae_graphs.tracing.drawn import corruption_words, ends_words, target_words
+from sae_graphs.tracing.drawn import NAMES, corruption_words, ends_words, target_words
 from sae_graphs.tracing.handover import Handover
 from sae_graphs.tracing.reading import Reading, Site, tokens_of
 from sae_graphs.tracing.records import Trace
-from sae_graphs.words import listed, nats, plain, said, share
+from sae_graphs.words import counted, listed, nats, plain, said, share
 
 RESTORED = {
     "state": "the state",
@@ -51,6 +51,17 @@ def findings(trace: Trace, reading: Reading) -> Iterator[str]:
 
 def _order(site: Site) -> tuple[int, bool, int]:
     return list(RESTORED).index(site.sweep), site.is_harmful, site.layers[0]
+
+
+def in_short(reading: Reading) -> str:
+    """What a trace says in a few words, for a card."""
+    if reading.problem is not None:
+        return "no site is claimed"
+    count = len(reading.sites)
+    told = f"{counted(count, 'site')}" if count else "no site stands out"
+    if reading.handover is not None:
+        told += f" · handover in block {reading.handover.block}"
+    return told
 
 
 def site_words(trace: Trace, site: Site) -> str:
@@ -117,7 +128,7 @@ def site_row(trace: Trace, site: Site) -> tuple[str, ...]:
     first, last = site.layers
     at, layer = site.at
     return (
-        RESTORED[site.sweep].rstrip(","),
+        NAMES[site.sweep],
         site_tokens(trace, site),
         str(first) if first == last else f"{first} to {last}",
         share(site.share),

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "effects": {"model", "graph", "features"},
     "validation": {"model", "graph", "features", "effects", "render"},
     "tracing": {"model", "graph", "effects", "render"},
-    "gallery": {"graph", "render", "validation"},
+    "gallery": {"graph", "render", "validation", "tracing"},
     "cli": {
         "model",
         "graph",
