@@ -105,9 +105,7 @@ def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = Fals
         raise SaeGraphsError("the run is gone; go back to all runs")
     first = runs[names[0]]
     if kind == "comparison" and any(runs[name].is_trace for name in names):
-        raise SaeGraphsError(
-            "a causal trace is no graph, and is compared with none; tick two graphs"
-        )
+        raise SaeGraphsError("a causal trace is compared with nothing; tick two graphs")
     if first.is_trace:
         return traced(first) if kind == "explorer" else Page(cells(trace_of(first)), "")
     if kind == "comparison":

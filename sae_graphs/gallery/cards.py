@@ -34,9 +34,9 @@ class Badge(NamedTuple):
 class CardWords(NamedTuple):
     """What a card says and where it leads; all is text but `prompt`.
 
-    `run` is what is known of it, None where the run cannot be opened, and `problem` says why. `sent` is the name that a
-    form sends, None where it cannot; `folder` is the folder's name where a title stands in its
-    place.
+    `run` is what is known of it, None where the run cannot be opened, and `problem` says why.
+    `sent` is the name that a form sends, None where it cannot; `folder` is the folder's name where
+    a title stands in its place.
     """
 
     searched: str
