@@ -137,9 +137,7 @@ def timed(case: Case, options: dict[str, Any], budget: float) -> dict[str, Any]:
     from benchmarks.measure import Method, interleaved
 
     def ours() -> Trace:
-        return sg.trace(
-            case.model, case.prompt, subject=case.subject, strength=STRENGTH, **options
-        )
+        return sg.trace(case.model, case.prompt, subject=case.subject, strength=STRENGTH, **options)
 
     with watched() as work:
         trace = ours()
@@ -214,7 +212,7 @@ def watched() -> Iterator[list[Ran]]:
             raise RuntimeError("whole copies were run; the floor is for tails")
         rows = streams.shape[1]
         read = 1 if last else rows
-        if self.checked:
+        if before[0].shape[0] <= len(streams):
             seen.append(Ran(block, len(streams), rows - read, read, start + rows))
         return through(self, block, streams, start, before, last=last)
 
@@ -271,9 +269,7 @@ def floor_of(model: LanguageModel, work: list[Ran], n_read: int) -> Callable[[],
     most = max(ran.copies * (ran.read + ran.aside) for ran in work)
     rows = {n_in: random(most, n_in) for n_in, _ in shapes}
     unembedding, ends = random(width, int(cfg.d_vocab)), random(ENCODED_ROWS, width)
-    keys = {
-        (ran.copies, ran.seen): random(ran.copies * heads, ran.seen, depth) for ran in work
-    }
+    keys = {(ran.copies, ran.seen): random(ran.copies * heads, ran.seen, depth) for ran in work}
 
     def run() -> None:
         for ran in work:
@@ -281,7 +277,9 @@ def floor_of(model: LanguageModel, work: list[Ran], n_read: int) -> Callable[[],
                 n = ran.copies * (ran.read + (ran.aside if attended else 0))
                 torch.mm(rows[n_in][:n], weights[n_in, n_out])
             held = keys[ran.copies, ran.seen]
-            queries = rows[width][: ran.copies * ran.read].reshape(-1)[: ran.copies * ran.read * heads * depth]
+            queries = rows[width][: ran.copies * ran.read].reshape(-1)[
+                : ran.copies * ran.read * heads * depth
+            ]
             scores = torch.bmm(queries.view(ran.copies * heads, ran.read, depth), held.mT)
             torch.bmm(scores, held)
         for _ in range(0, n_read, ENCODED_ROWS):
