@@ -48,7 +48,7 @@ def trace(
     subject: str | Sequence[int] | None = None,
     target: str | Sequence[str] | None = None,
     read: int | None = None,
-    sweeps: Sequence[SweepName] = ("state", "mlp", "attention"),
+    sweeps: SweepName | Sequence[SweepName] = ("state", "mlp", "attention"),
     corruption: Corruption = "noise",
     strength: str | float = "auto",
     noise_runs: int = 10,

@@ -311,7 +311,7 @@ def test_a_linear_model_by_hand() -> None:
         sweeps=SWEEPS,
     )
     corrupted_, clean = (2, 3, -3), (0.5, 3, 3)
-    expected = {  # sweep: answers by token and layer
+    expected: dict[str, list[list[tuple[float, ...]]]] = {  # sweep: answers by token and layer
         "state": [[clean, (0.5, 3, 1)], [corrupted_, (2, 3, -1)]],
         "mlp": [[(0.5, 3, -1), corrupted_], [corrupted_, corrupted_]],
         "attention": [[corrupted_, corrupted_], [(2, 3, -1), (0.5, 3, 1)]],
