@@ -18,6 +18,7 @@ Letters: `B` copies, `n` rows of each, `D` d_model, `V` vocabulary.
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import json
 import logging
@@ -43,6 +44,8 @@ PEER, PEER_VERSION = "causal_tracer", "1.1.0"
 BUDGET = 60.0  # seconds for all rounds of a case
 SAMPLE = 6  # full passes in a round
 STRENGTH = "3s"
+JOINT = ("qkv", "c_attn", "query_key_value")  # matrices of queries, keys and values together
+ATTENDED = (*JOINT, "k", "v", "k_proj", "v_proj")  # of which attention reads
 
 
 class Which(StrEnum):
@@ -112,9 +115,9 @@ def case_of(which: Which) -> Case | None:
 
     if which in (Which.GPT2_SMALL, Which.TINY):
         sizes = GPT2_SMALL if which is Which.GPT2_SMALL else TINY
-        prompt = prompt_of(12, sizes)
+        text = prompt_of(12, sizes).text
         model = LanguageModel(make_shapes(sizes).bridge, name=which.value)
-        return Case(which.value, model, prompt.text, " ".join(prompt.text.split()[2:4]))
+        return Case(which.value, model, text, " ".join(text.split()[2:4]))
     if which is Which.BUNDLED:
         prompt, subject = "When Mary and John went to the store, John gave a drink to", "Mary"
         from sae_graphs.files import bundled_folder
@@ -137,9 +140,7 @@ def timed(case: Case, options: dict[str, Any], budget: float) -> dict[str, Any]:
     from benchmarks.measure import Method, interleaved
 
     def ours() -> Trace:
-        return sg.trace(
-            case.model, case.prompt, subject=case.subject, strength=STRENGTH, **options
-        )
+        return sg.trace(case.model, case.prompt, subject=case.subject, strength=STRENGTH, **options)
 
     with watched() as work:
         trace = ours()
@@ -199,7 +200,7 @@ def watched() -> Iterator[list[Ran]]:
     from sae_graphs.model.tails import Context, Tail, Tails
 
     seen: list[Ran] = []
-    through = Tails.through
+    through, agree = Tails.through, Tails._agree
 
     def watching(
         self: Tails,
@@ -214,11 +215,16 @@ def watched() -> Iterator[list[Ran]]:
             raise RuntimeError("whole copies were run; the floor is for tails")
         rows = streams.shape[1]
         read = 1 if last else rows
-        if self.checked:
-            seen.append(Ran(block, len(streams), rows - read, read, start + rows))
+        seen.append(Ran(block, len(streams), rows - read, read, start + rows))
         return through(self, block, streams, start, before, last=last)
 
-    with patch.object(Tails, "through", watching):
+    def agreeing(self: Tails) -> bool:
+        before = len(seen)
+        found = agree(self)
+        del seen[before:]
+        return found
+
+    with patch.object(Tails, "through", watching), patch.object(Tails, "_agree", agreeing):
         yield seen
 
 
@@ -227,17 +233,17 @@ def matrices(model: LanguageModel, block: int) -> list[tuple[int, int, bool]]:
     import torch
 
     inner = model.model.blocks[block].original_component
-    found = []
+    found: list[tuple[str, int, int]] = []
     for name, module in inner.named_modules():
-        leaf = name.rpartition(".")[2]
-        if leaf == "_original_component":
-            leaf = name.split(".")[-2]
+        leaf = name.removesuffix("._original_component").rpartition(".")[2]
         weight = getattr(module, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.ndim == 2 and not list(module.children()):
             n_in, n_out = weight.shape if "Conv1D" in type(module).__name__ else weight.shape[::-1]
-            attended = leaf in ("k_proj", "v_proj", "c_attn", "query_key_value", "k", "v", "qkv")
-            found.append((int(n_in), int(n_out), attended))
-    return found
+            found.append((leaf, int(n_in), int(n_out)))
+    names = {leaf for leaf, _, _ in found}
+    if {"q", "k", "v"} <= names:  # the bridge's parts of one matrix, which is kept and not used
+        found = [each for each in found if each[0] not in JOINT]
+    return [(n_in, n_out, leaf in ATTENDED) for leaf, n_in, n_out in found]
 
 
 def operations(model: LanguageModel, work: list[Ran], n_read: int) -> int:
@@ -270,10 +276,9 @@ def floor_of(model: LanguageModel, work: list[Ran], n_read: int) -> Callable[[],
     weights = {shape: random(*shape) for shape in shapes}
     most = max(ran.copies * (ran.read + ran.aside) for ran in work)
     rows = {n_in: random(most, n_in) for n_in, _ in shapes}
+    flat = random(most * heads * depth)
     unembedding, ends = random(width, int(cfg.d_vocab)), random(ENCODED_ROWS, width)
-    keys = {
-        (ran.copies, ran.seen): random(ran.copies * heads, ran.seen, depth) for ran in work
-    }
+    keys = {(ran.copies, ran.seen): random(ran.copies * heads, ran.seen, depth) for ran in work}
 
     def run() -> None:
         for ran in work:
@@ -281,7 +286,7 @@ def floor_of(model: LanguageModel, work: list[Ran], n_read: int) -> Callable[[],
                 n = ran.copies * (ran.read + (ran.aside if attended else 0))
                 torch.mm(rows[n_in][:n], weights[n_in, n_out])
             held = keys[ran.copies, ran.seen]
-            queries = rows[width][: ran.copies * ran.read].reshape(-1)[: ran.copies * ran.read * heads * depth]
+            queries = flat[: ran.copies * ran.read * heads * depth]
             scores = torch.bmm(queries.view(ran.copies * heads, ran.read, depth), held.mT)
             torch.bmm(scores, held)
         for _ in range(0, n_read, ENCODED_ROWS):
@@ -335,13 +340,14 @@ def peer_of(case: Case, trace: Trace) -> float | str:
     if case.plain is None:
         return "no transformers model of it"
     import torch
-    from causal_tracer import CausalTracer
     from transformers import AutoModelForCausalLM
 
     from benchmarks.measure import seconds_of
 
     plain = AutoModelForCausalLM.from_pretrained(case.plain, dtype=torch.float32).eval()
-    tracer = CausalTracer(plain, case.model.tokenizer, noise=trace.noise)
+    tracer = importlib.import_module(PEER).CausalTracer(
+        plain, case.model.tokenizer, noise=trace.noise
+    )
     kinds = {"state": "hidden", "mlp": "mlp", "attention": "attention"}
 
     def run() -> None:

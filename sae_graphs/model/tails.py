@@ -51,11 +51,11 @@ class Tails:
 
     def __init__(self, replay: Replay, run: Run, read: int) -> None:
         self.replay, self.run, self.stop = replay, run, read + 1
-        self.alone = replay.rows_alone and replay.together and None not in run.kept
-        self.checked = False
-        if self.alone:
-            self.alone = self._agree()
-        self.checked = True
+        able = replay.rows_alone and replay.together and None not in run.kept
+        self.alone = able and replay.tails_alone
+        if self.alone and len(run) > replay.tails_checked:  # some look at how long their input is
+            self.alone = replay.tails_alone = self._agree()
+            replay.tails_checked = len(run)
 
     def of_run(self, block: int, start: int) -> Context:
         """What attention needs of the run's own rows before `start`."""

@@ -42,6 +42,11 @@ class Copy:
     held: range = range(0)
     severed: bool = False
 
+    @property
+    def parts(self) -> set[Part]:
+        """The parts of blocks that it asks for."""
+        return {part for part in (self.part, self.holds) if part}
+
 
 @dataclass(frozen=True)
 class Group:

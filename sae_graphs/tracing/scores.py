@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sae_graphs.tracing.records import Score
@@ -38,8 +40,14 @@ class Asked(NamedTuple):
         kl = ((clean.exp() * clean).sum() - expected + everything).clamp(min=0)
         return torch.stack([odds, odds.sigmoid(), kl])
 
-    def score(self, logits: Tensor) -> Score:
-        """Of logits `[V]`."""
-        same = torch.equal(logits, self.logits)
-        odds, probability, kl = self.scores(logits[None])[:, 0].tolist()
-        return Score(odds, probability, 0.0 if same else kl)
+    def every(self, logits: Tensor) -> NDArray[np.float64]:
+        """`scores` of corrupted runs `[R, V]`, `[3, R]`; no divergence where they are clean."""
+        found = self.scores(logits)
+        found[2] = torch.where((logits == self.logits).all(-1), 0.0, found[2])
+        cells: NDArray[np.float64] = found.cpu().numpy()
+        return cells
+
+    @property
+    def clean(self) -> Score:
+        """That of the clean run."""
+        return Score(*self.every(self.logits[None])[:, 0].tolist())

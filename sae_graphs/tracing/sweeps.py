@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,20 +17,27 @@ from torch import Tensor
 from sae_graphs.model.rows import ENCODED_ROWS
 from sae_graphs.tracing.cells import Group, groups
 from sae_graphs.tracing.partial import TracePartial
-from sae_graphs.tracing.records import Score
 from sae_graphs.tracing.scores import Asked
 from sae_graphs.tracing.settings import TraceSettings
-from sae_graphs.tracing.walk import ROWS_AT_ONCE, Ground, walk
+from sae_graphs.tracing.walk import ROWS_AT_ONCE, Ground, carry, climb
 
 COPIES_SHARE = 0.5  # of the working memory, for the streams of the copies; blocks take the rest
 
 Progress = Callable[[int, int], None]
 
 
+class Measured(NamedTuple):
+    """Log-odds, probability and divergence of every cell, and of the corrupted runs."""
+
+    cells: NDArray[np.float64]  # [S, 3, R, T, L]
+    corrupted: NDArray[np.float64]  # [3, R]
+    logits: Tensor  # [R, V]
+
+
 def answers(ground: Ground, embeddings: Tensor) -> Tensor:
     """The logits `[R, V]` of corrupted runs at the read token."""
     step = 1 if not ground.model.replay.together else max(1, ROWS_AT_ONCE // len(ground.clean))
-    ends = [walk(ground, part)[0] for part in embeddings.split(step)]
+    ends = [climb(ground, part).ends for part in embeddings.split(step)]
     return ground.model.unembed(torch.cat(ends))
 
 
@@ -38,49 +46,58 @@ def measure(
     asked: Asked,
     settings: TraceSettings,
     embeddings: Tensor,
-    corrupted: Sequence[Score],
     *,
     progress: Progress | None = None,
     partial: TracePartial | None = None,
-) -> NDArray[np.float64]:
-    """Log-odds, probability and divergence of every cell: `[S, 3, R, T, L]`.
+) -> Measured:
+    """Every cell of a trace, with the corrupted `embeddings` `[R, T, D]`.
 
-    Cells that have no copy (see `cells`) are the corrupted run's `corrupted` scores, exactly.
+    Cells that have no copy (see `cells`) are the corrupted run's scores, exactly.
     """
     changed = (embeddings != ground.clean.inputs[0]).any(-1).any(0).tolist()
-    n_blocks, sweeps = ground.n_blocks, settings.sweeps
+    n_blocks, sweeps, n_runs = ground.n_blocks, settings.sweeps, len(embeddings)
     every = groups(sweeps, changed, ground.read, n_blocks, settings.window_of(n_blocks))
-    found = np.empty((len(sweeps), 3, len(corrupted), len(ground.clean), n_blocks))
-    for run, score in enumerate(corrupted):
-        for number, value in enumerate((score.log_odds, score.probability, score.kl)):
-            found[:, number, run] = value
-    walks = list(_walks(ground, every, len(corrupted), embeddings.element_size()))
-    total = sum(_steps(some, n_blocks) * len(runs) for runs, parts in walks for some in parts)
-    done = 0
-
-    def told(n: int) -> None:
-        nonlocal done
-        done += n
-        if progress is not None:
-            progress(done, total)
-
+    found = np.empty((len(sweeps), 3, n_runs, len(ground.clean), n_blocks))
+    logits, corrupted = list[Tensor](), list[NDArray[np.float64]]()
+    walks = list(_walks(ground, every, n_runs, embeddings.element_size()))
+    told = _Told(progress, sum(_steps(every, n_blocks) * len(runs) for runs, _ in walks))
     for runs, parts in walks:
+        some_runs = slice(runs.start, runs.stop)
         kept = [None if partial is None else partial.read(run) for run in runs]
-        if partial is not None and all(cells is not None for cells in kept):
-            found[:, :, list(runs)] = np.stack([cells for cells in kept if cells is not None], 2)
-            told(sum(_steps(some, n_blocks) for some in parts) * len(runs))
+        cells = [each for each in kept if each is not None]
+        whole = len(cells) == len(runs)
+        logits.append(ground.clean.logits[ground.read].repeat(len(runs), 1))  # to the last digit
+        if every:
+            climbed = climb(ground, embeddings[some_runs], every)
+            logits[-1] = ground.model.unembed(climbed.ends)
+        corrupted.append(asked.every(logits[-1]))
+        found[:, :, some_runs] = corrupted[-1][None, :, :, None, None]
+        if whole:
+            found[:, :, some_runs] = np.stack(cells, 2)
+            told(_steps(every, n_blocks) * len(runs))
             continue
         for some in parts:
-            ends = walk(ground, embeddings[runs.start : runs.stop], some, told)[1]
-            for group, streams in zip(some, ends, strict=True):
-                cells = _scored(ground, asked, streams)  # [3, C, R]
+            for group, streams in zip(some, carry(climbed, some, told), strict=True):
+                scores = _scored(ground, asked, streams)  # [3, C, R]
                 for number, copy in enumerate(group.copies):
                     at = sweeps.index(copy.sweep)
-                    found[at, :, runs.start : runs.stop, group.token, copy.layer] = cells[:, number]
-        for run in runs:
-            if partial is not None:
+                    found[at, :, some_runs, group.token, copy.layer] = scores[:, number]
+        if partial is not None:
+            for run in runs:
                 partial.write(run, found[:, :, run])
-    return found
+    return Measured(found, np.concatenate(corrupted, 1), torch.cat(logits))
+
+
+class _Told:
+    """Adds up how many blocks copies have passed, for whoever is told of `total`."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, n: int) -> None:
+        self._done += n
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
 
 def _scored(ground: Ground, asked: Asked, streams: Tensor) -> NDArray[np.float64]:
@@ -106,6 +123,7 @@ def _walks(
     As many runs as the memory holds; where it does not hold one, its copies in several walks.
     """
     if not every:
+        yield range(n_runs), []
         return
     room = COPIES_SHARE * ground.model.working_memory
     row = size * int(ground.clean.inputs[0].shape[-1])
@@ -115,7 +133,9 @@ def _walks(
     def bytes_of(group: Group) -> int:
         return len(group.copies) * (ground.read + 1 - group.token) * row
 
-    at_once = max(1, int(room // sum(map(bytes_of, every))))
+    # What corrupted runs leave in every block: stream, keys and values, what the parts write.
+    climbed = 5 * ground.n_blocks * (ground.read + 1 - ground.start) * row
+    at_once = max(1, int(room // (sum(map(bytes_of, every)) + climbed)))
     if not ground.model.replay.together:
         at_once = 1
     parts: list[list[Group]] = [[]]

@@ -8,6 +8,7 @@ Method: Meng et al., "Locating and Editing Factual Associations in GPT" (2022).
 
 from __future__ import annotations
 
+import functools
 import operator
 import time
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from sae_graphs.model.run import Run
 from sae_graphs.schema import plain
 from sae_graphs.tracing.corrupt import corrupted, differing, embedding_scale
 from sae_graphs.tracing.partial import TracePartial
-from sae_graphs.tracing.records import Sweep, Trace
+from sae_graphs.tracing.records import Score, Sweep, Trace
 from sae_graphs.tracing.scores import Asked
 from sae_graphs.tracing.settings import Corruption, SweepName, TraceSettings
 from sae_graphs.tracing.subject import Subject, find_subject
@@ -47,7 +48,7 @@ def trace(
     subject: str | Sequence[int] | None = None,
     target: str | Sequence[str] | None = None,
     read: int | None = None,
-    sweeps: Sequence[SweepName] = ("state", "mlp", "attention"),
+    sweeps: SweepName | Sequence[SweepName] = ("state", "mlp", "attention"),
     corruption: Corruption = "noise",
     strength: str | float = "auto",
     noise_runs: int = 10,
@@ -84,7 +85,7 @@ def trace(
     at = _read(read, len(clean))
     found = _subject(model, clean, subject, at, settings)
     asked = Asked(clean.logits[at], _targets(model, clean.logits[at], target))
-    score = asked.score(clean.logits[at])
+    score = asked.clean
     scale = embedding_scale(model, clean)
 
     ground = Ground(model, clean, at, found.positions[0])
@@ -97,25 +98,15 @@ def trace(
         probability=score.probability,
         answered=lambda those: float(asked.scores(answers(ground, those))[1].mean()),
     )
-    if torch.equal(fed.embeddings, clean.inputs[0].expand_as(fed.embeddings)):
-        logits = clean.logits[at].repeat(len(fed.embeddings), 1)  # to the last digit
-    else:
-        logits = answers(ground, fed.embeddings)
-    scores = tuple(asked.score(each) for each in logits)
-
     partial = None if resume is None else TracePartial(resume)
     if partial is not None:
         facts = _facts(model, clean, found.positions, at, asked, settings, fed.noise)
-        partial.begin(lambda: run_key(facts, model.model.named_parameters()), range(len(scores)))
-    cells = measure(
-        ground,
-        asked,
-        settings,
-        fed.embeddings,
-        scores,
-        progress=heard(progress),
-        partial=partial,
+        key = functools.partial(run_key, facts, model.model.named_parameters())
+        partial.begin(key, range(len(fed.embeddings)))
+    measured = measure(
+        ground, asked, settings, fed.embeddings, progress=heard(progress), partial=partial
     )
+    scores = tuple(Score(*values) for values in measured.corrupted.T.tolist())
     size = settings.window_of(ground.n_blocks)
     return Trace(
         settings=settings,
@@ -133,10 +124,10 @@ def trace(
         corrupted=scores,
         sweeps=tuple(
             Sweep(name, size if name in ("mlp", "attention") else 1, *values)
-            for name, values in zip(settings.sweeps, cells, strict=True)
+            for name, values in zip(settings.sweeps, measured.cells, strict=True)
         ),
         next_tokens=next_tokens(model, clean, at),
-        corrupted_next_tokens=_likeliest(model, logits),
+        corrupted_next_tokens=_likeliest(model, measured.logits),
         warnings=tuple(
             filter(None, (found.note, scale.note, *_remarks(model, asked, score, scores)))
         ),

@@ -1,11 +1,10 @@
-"""One walk up the model that carries the corrupted runs and the copies of all cells.
+"""The corrupted runs climb the model; then one walk carries the copies of all cells after them.
 
 The corrupted runs differ from the clean run from the first corrupted token on: these rows alone are
-run. At each block's input the copies that are born there leave them (see `cells`); then the block
-runs the corrupted runs, beside a clean one whose parts are heard where they are needed, and every
-group of copies, as tails that begin at the group's token. A copy's rows before that are its
-corrupted run's, whose keys and values all its copies share. In the last block only the row that is
-read is run to the end.
+run, beside the clean run's where what its parts write is asked for. Then, at each block's input,
+the copies that are born there leave them (see `cells`), and the block runs every group of copies as
+tails that begin at the group's token. A copy's rows before that are its corrupted run's, whose keys
+and values all its copies share. In the last block only the row that is read is run to the end.
 
 Letters: `R` noise runs, `C` copies of a group, `T` tokens, `n` rows of a tail, `D` d_model.
 """
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,32 +73,47 @@ class Ground:
         return part_hook(self.model.name, self.hooks, block, _HOOKS[part])
 
 
-@torch.no_grad()
-def walk(
-    ground: Ground, embeddings: Tensor, groups: Sequence[Group] = (), told: Told | None = None
-) -> tuple[Tensor, list[Tensor]]:
-    """The last stream at the read token of corrupted runs `[R, D]`, and of their copies.
+class Climbed(NamedTuple):
+    """Corrupted runs in every block, and their last stream `[R, D]` at the read token."""
 
-    `embeddings` `[R, T, D]` are the corrupted runs' streams before the first block. Of each group,
-    `[C, R, D]`, in the order of its copies. Raises `CannotSplitError` where the model does not show
-    what attention and MLP write, and that is asked for.
+    levels: tuple[_Level, ...]
+    ends: Tensor
+
+
+@torch.no_grad()
+def climb(ground: Ground, embeddings: Tensor, groups: Sequence[Group] = ()) -> Climbed:
+    """Corrupted runs on their way up, with all that copies of these groups need of them.
+
+    `embeddings` `[R, T, D]` are their streams before the first block. Raises `CannotSplitError`
+    where the model does not show what attention and MLP write, and that is asked for.
     """
-    stop = ground.read + 1
-    runs = embeddings[:, ground.start : stop]  # [R, n, D]
-    herds = [_Herd(ground, group, runs) for group in groups]
-    parts = tuple(part for part in PARTS if any(part in herd.parts for herd in herds))
-    given: dict[Part, Tensor] = {}
+    wanted = {part for group in groups for copy in group.copies for part in copy.parts}
+    parts = tuple(part for part in PARTS if part in wanted)
+    runs = embeddings[:, ground.start : ground.read + 1]  # [R, n, D]
+    levels = []
     for block in range(ground.n_blocks):
+        levels.append(_Level(ground, block, runs, parts))
+        runs = levels[-1].after
+    return Climbed(tuple(levels) if groups else (), runs[:, -1])
+
+
+@torch.no_grad()
+def carry(climbed: Climbed, groups: Sequence[Group], told: Told | None = None) -> list[Tensor]:
+    """The last stream at the read token of the copies of some groups: `[C, R, D]` each."""
+    if not groups:
+        return []
+    herds = [_Herd(climbed.levels[0].ground, group, climbed.levels[0].runs) for group in groups]
+    given: dict[Part, Tensor] = {}
+    for level in climbed.levels:
+        taken = {part for herd in herds for part in herd.taken_over_in(level.block)}
         for herd in herds:
-            herd.bear(block, runs, given)
-        level = _Level(ground, block, runs, parts)
-        given = level.with_clean_parts({part for herd in herds for part in herd.born_at(block + 1)})
+            herd.bear(level.block, level.runs, given)
+        given = level.with_clean_parts(taken)
         for herd in herds:
             herd.advance(level, told)
-        runs = level.after
     for herd in herds:
-        herd.bear(ground.n_blocks, runs, given)
-    return runs[:, -1], [herd.ends for herd in herds]
+        herd.bear(len(climbed.levels), climbed.levels[-1].after, given)
+    return [herd.ends for herd in herds]
 
 
 class _Level:
@@ -219,13 +233,12 @@ class _Herd:
         n_runs, n_rows, width = len(runs), ground.read + 1 - group.token, runs.shape[-1]
         self.states = runs.new_empty(len(group.copies), n_runs, n_rows, width)
         self.ends = runs.new_empty(len(group.copies), n_runs, width)
-        self.parts = {part for copy in group.copies for part in (copy.part, copy.holds) if part}
         self._born = 0
 
-    def born_at(self, block: int) -> set[Part]:
-        """The parts of the block below that copies which are born at this one take over."""
-        copies = self.group.copies[self.group.born_by(block - 1) : self.group.born_by(block)]
-        return {copy.part for copy in copies if copy.part}
+    def taken_over_in(self, block: int) -> set[Part]:
+        """The parts of a block that copies take over, which are born at the next."""
+        born = slice(self.group.born_by(block), self.group.born_by(block + 1))
+        return {copy.part for copy in self.group.copies[born] if copy.part}
 
     def bear(self, block: int, runs: Tensor, given: Mapping[Part, Tensor]) -> None:
         """Copies that are born at a block's input leave the corrupted `runs` as they are there."""
