@@ -38,6 +38,8 @@ HEAD = ("Category", "Prompts", "Leaves", "Overtakes", "Enters", "Starts", "Ends"
 
 def many_files(traces: Traces, formats: Collection[str]) -> dict[str, bytes]:
     """The page, its Markdown and the figures, by name; the same traces give the same bytes."""
+    if not set(formats) - {"json"}:
+        return {}
     figures = {f"{STEM}-transitions": transitions(traces)}
     for sweep in traces.sweeps:
         figures[STEM if sweep == "state" else f"{STEM}-{sweep}"] = mean_rows(traces, sweep)
