@@ -143,11 +143,13 @@ def _similarity(left: Shares, right: Shares, seed: int) -> tuple[float | None, f
         return None, None
     rng = np.random.default_rng(seed)
     rows, layers = right.shape
-    drawn: list[float] = []
-    for _ in range(PERMUTATIONS):
-        turned = np.roll(right[rng.permutation(rows)], int(rng.integers(layers)), axis=1)
-        drawn.append(_correlation(left, turned) or 0.0)
-    return observed, p_value(observed, drawn)
+    one, other = (each - each.mean() for each in (left, right))
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))  # another order does not change it
+    drawn = [
+        float((one * np.roll(other[rng.permutation(rows)], rng.integers(layers), axis=1)).sum())
+        for _ in range(PERMUTATIONS)
+    ]
+    return observed, p_value(observed, np.array(drawn) / size)
 
 
 def _correlation(left: Shares, right: Shares) -> float | None:

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
 from sae_graphs.render.style import FAINT, INK, LINE, SOFT
 
@@ -88,14 +89,25 @@ def written(figure: Figure, kind: str) -> bytes:
 def _escaped(figure: Figure) -> Iterator[None]:
     """Within it, letters that our font lacks stand as escapes: no box says nothing in a PNG."""
     known = get_font(findfont("DejaVu Sans")).get_charmap()
-    held = [(text, text.get_text()) for text in figure.findobj(Text)]
-    for text, words in held:
-        text.set_text("".join(it if ord(it) in known or it == "\n" else _code(it) for it in words))
+
+    def shown(words: str) -> str:
+        return "".join(it if ord(it) in known or it == "\n" else _code(it) for it in words)
+
+    texts = [(text, text.get_text()) for text in figure.findobj(Text)]
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    formatters = [axis.get_major_formatter() for axis in axes]
+    ticks = [(it, it.seq) for it in formatters if isinstance(it, FixedFormatter)]
+    for text, words in texts:
+        text.set_text(shown(words))
+    for formatter, labels in ticks:
+        formatter.seq = [shown(words) for words in labels]
     try:
         yield
     finally:
-        for text, words in held:
+        for text, words in texts:
             text.set_text(words)
+        for formatter, labels in ticks:
+            formatter.seq = labels
 
 
 def _code(letter: str) -> str:
