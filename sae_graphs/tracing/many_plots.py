@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sae_graphs.render.document.plot import bare_figure, look
+from sae_graphs.render.document.plot import bare_figure, label_rows, look
 from sae_graphs.render.style import FAINT, INK, LINE, SOFT
 from sae_graphs.text import shortened, visible
 from sae_graphs.tracing.drawn import NAMES
@@ -94,10 +94,9 @@ def transitions(traces: Traces) -> Figure | None:
             _transition(
                 axes, row, each, [own[at] for at, it in enumerate(names) if it == each.category]
             )
-        axes.set_yticks(range(len(shown)), [_named(it.category) for it in shown], fontsize=8.5)
+        label_rows(axes, range(len(shown)), [_named(it.category) for it in shown], 8.5)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(-0.5, traces.n_layers - 0.5)
-        axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=SMALL, length=2.5, width=0.5)
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         axes.set_xlabel(

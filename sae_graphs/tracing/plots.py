@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from sae_graphs.render.document.plot import bare_figure, look
+from sae_graphs.render.document.plot import bare_figure, label_rows, look
 from sae_graphs.render.style import FAINT, INK, LINE, SOFT
 from sae_graphs.text import shortened, visible
 from sae_graphs.tracing.difference import Difference
@@ -327,10 +327,9 @@ def _across(sweep: Sweep) -> str:
 
 
 def _row_labels(axes: Any, labels: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(labels)) + 0.5, labels, fontsize=8.5)
-    axes.tick_params(axis="y", length=0)
-    for label in axes.get_yticklabels():
-        label.set_fontweight("bold" if label.get_text().endswith(" *") else "normal")
+    label_rows(axes, np.arange(len(labels)) + 0.5, labels, 8.5)
+    for tick, words in zip(axes.yaxis.get_major_ticks(), labels, strict=True):
+        tick.label1.set_fontweight("bold" if words.endswith(" *") else "normal")
 
 
 def _layer_ticks(axes: Any, n_layers: int, *, middle: float) -> None:

@@ -144,9 +144,10 @@ def test_alike_traces_are_alike_and_others_are_not() -> None:
     alike = difference_of(planted(seed=0), planted(seed=1))
     assert alike.aligned == "place" and (alike.similarity or 0) > 0.9 and (alike.p or 1) < 0.01
     assert np.abs(alike.change).max() < 0.3
-    chance = [difference_of(nothing(n), nothing(n + 50)).p or 0 for n in range(8)]
-    assert np.mean(np.array(chance) <= 0.05) <= 0.25
-    found = texts(difference_maps(alike))
+    chance = [difference_of(nothing(n), nothing(n + 50)).p or 0 for n in range(3)]
+    assert np.median(chance) > 0.05
+    small = difference_of(*(trace_of(planted_shares(n, n_layers=3)) for n in (0, 1)))
+    found = texts(difference_maps(small))
     assert "the first minus the second" in found and "rows aligned by place" in found
 
 

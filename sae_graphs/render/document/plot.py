@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,6 +71,13 @@ def bare_figure(height: float, *, width: float = WIDTH) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
     return figure
+
+
+def label_rows(axes: Any, at: Sequence[float], labels: Sequence[str], size: float) -> None:
+    """Ticks of the rows at these heights, with texts in so many points, which `written` escapes."""
+    axes.set_yticks(at)
+    axes.yaxis.set_major_formatter(FixedFormatter(list(labels)))
+    axes.tick_params(axis="y", length=0, labelsize=size)
 
 
 def written(figure: Figure, kind: str) -> bytes:
