@@ -64,9 +64,14 @@ class Tails:
             return kept.keys[:, :, :start], kept.values[:, :, :start]
         return (self.run.inputs[block][None, None, :start],)
 
-    def row(self, start: int) -> int:
-        """Where the first row of a tail stands in what passes a hook while it is run."""
-        return 0 if self.alone else start
+    def row(self, position: int, start: int, *, last: bool) -> int:
+        """Where a position stands in what passes a hook while tails from `start` on are run.
+
+        With `last`, the row that is read alone passes, and is asked for.
+        """
+        if not self.alone:
+            return position
+        return 0 if last else position - start
 
     def through(
         self, block: int, streams: Tensor, start: int, before: Context, *, last: bool = False

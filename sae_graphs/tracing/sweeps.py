@@ -19,8 +19,9 @@ from sae_graphs.tracing.cells import Group, groups
 from sae_graphs.tracing.partial import TracePartial
 from sae_graphs.tracing.scores import Asked
 from sae_graphs.tracing.settings import TraceSettings
-from sae_graphs.tracing.walk import ROWS_AT_ONCE, Ground, carry, climb
+from sae_graphs.tracing.walk import Ground, carry, climb
 
+SCORED = 40  # bytes that one logit takes while it is scored, in double precision
 COPIES_SHARE = 0.5  # of the working memory, for the streams of the copies; blocks take the rest
 
 Progress = Callable[[int, int], None]
@@ -36,7 +37,9 @@ class Measured(NamedTuple):
 
 def answers(ground: Ground, embeddings: Tensor) -> Tensor:
     """The logits `[R, V]` of corrupted runs at the read token."""
-    step = 1 if not ground.model.replay.together else max(1, ROWS_AT_ONCE // len(ground.clean))
+    step = (
+        1 if not ground.model.replay.together else max(1, ground.rows_at_once // len(ground.clean))
+    )
     ends = [climb(ground, part).ends for part in embeddings.split(step)]
     return ground.model.unembed(torch.cat(ends))
 
@@ -103,9 +106,11 @@ class _Told:
 def _scored(ground: Ground, asked: Asked, streams: Tensor) -> NDArray[np.float64]:
     """The scores `[3, C, R]` of last streams `[C, R, D]`."""
     n_copies, n_runs = streams.shape[:2]
+    bytes_of_row = SCORED * ground.clean.logits.shape[-1]
+    at_once = max(1, min(ENCODED_ROWS, int(ground.model.working_memory // (4 * bytes_of_row))))
     scores = [
         asked.scores(ground.model.unembed(rows)).cpu()
-        for rows in streams.flatten(0, 1).split(ENCODED_ROWS)
+        for rows in streams.flatten(0, 1).split(at_once)
     ]
     return torch.cat(scores, 1).unflatten(1, (n_copies, n_runs)).numpy()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -32,9 +33,12 @@ from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.recording import outputs_of
 from sae_graphs.model.run import Run
 from sae_graphs.model.tails import Context, Tails
-from sae_graphs.tracing.cells import PARTS, Copy, Group, Part
+from sae_graphs.tracing.cells import PARTS, Group, Part
 
 ROWS_AT_ONCE = 2048  # token rows in one call of a block: more gain nothing on a CPU
+CALL_WORTH = (
+    5e7  # floating point operations in the time of one call's overhead, 2 ms of a slow core
+)
 _HOOKS: Mapping[Part, Sequence[str]] = {"attention": ATTENTION_HOOKS, "mlp": MLP_HOOKS}
 
 Told = Callable[[int], None]
@@ -67,6 +71,19 @@ class Ground:
     def n_blocks(self) -> int:
         """The model's blocks, each a layer of the trace."""
         return len(self.clean.calls)
+
+    @cached_property
+    def rows_at_once(self) -> int:
+        """Token rows that go through a block together, in a quarter of the working memory."""
+        cfg = self.model.model.cfg
+        n_floats = 30 * int(cfg.d_model) + 4 * int(getattr(cfg, "n_heads", 1)) * len(self.clean)
+        room = self.model.working_memory // (4 * n_floats * self.clean.logits.element_size())
+        return max(1, min(ROWS_AT_ONCE, room))
+
+    @cached_property
+    def rows_a_call(self) -> int:
+        """Token rows whose multiplications take about as long as a call of a block by itself."""
+        return int(CALL_WORTH / (24 * int(self.model.model.cfg.d_model) ** 2))
 
     def hook(self, block: int, part: Part) -> nn.Module:
         """Where a part of a block is seen as it enters the stream."""
@@ -109,8 +126,10 @@ def carry(climbed: Climbed, groups: Sequence[Group], told: Told | None = None) -
         for herd in herds:
             herd.bear(level.block, level.runs, given)
         given = level.with_clean_parts(taken)
-        for herd in herds:
-            herd.advance(level, told)
+        for batch in _batches(level, herds):
+            _advance(level, batch)
+            if told is not None:
+                told(sum(some.n for some in batch))
     for herd in herds:
         herd.bear(len(climbed.levels), climbed.levels[-1].after, given)
     return [herd.ends for herd in herds]
@@ -226,14 +245,17 @@ class _Level:
 
 
 class _Herd:
-    """The copies of one group on their way up: `states` `[C, R, n, D]`, `ends` `[C, R, D]`."""
+    """The copies of one group on their way up: `states` `[C, R, n, D]`, `ends` `[C, R, D]`.
+
+    The first `n_born` of them are not the corrupted run any more.
+    """
 
     def __init__(self, ground: Ground, group: Group, runs: Tensor) -> None:
         self.ground, self.group = ground, group
         n_runs, n_rows, width = len(runs), ground.read + 1 - group.token, runs.shape[-1]
         self.states = runs.new_empty(len(group.copies), n_runs, n_rows, width)
         self.ends = runs.new_empty(len(group.copies), n_runs, width)
-        self._born = 0
+        self.n_born = 0
 
     def taken_over_in(self, block: int) -> set[Part]:
         """The parts of a block that copies take over, which are born at the next."""
@@ -243,8 +265,8 @@ class _Herd:
     def bear(self, block: int, runs: Tensor, given: Mapping[Part, Tensor]) -> None:
         """Copies that are born at a block's input leave the corrupted `runs` as they are there."""
         token, ground = self.group.token, self.ground
-        born = slice(self._born, self.group.born_by(block))
-        for number, copy in enumerate(self.group.copies[born], self._born):
+        born = slice(self.n_born, self.group.born_by(block))
+        for number, copy in enumerate(self.group.copies[born], self.n_born):
             if block == ground.n_blocks:
                 assert copy.part is not None, "a state is restored before a block"
                 self.ends[number] = given[copy.part][:, -1]
@@ -255,46 +277,110 @@ class _Herd:
                 ground.clean.inputs[block][token] if copy.part is None else given[copy.part][:, at]
             )
             self.states[number, :, 0] = row
-        self._born = born.stop
+        self.n_born = born.stop
 
-    def advance(self, level: _Level, told: Told | None) -> None:
-        """The copies that are born go through a block."""
-        token, (_, n_runs, n_rows, _) = self.group.token, self.states.shape
-        before = tuple(part[:, :, :token] for part in level.context)
-        at_once = max(1, ROWS_AT_ONCE // (n_runs * n_rows)) if level.together else 1
-        for first in range(0, self._born, at_once):
-            some = slice(first, min(first + at_once, self._born))
-            copies = self.group.copies[some]
-            streams = self.states[some].flatten(0, 1)
-            with ExitStack() as hooks:
-                for part in PARTS:
-                    hooks.enter_context(level.putting(part, self._held(level, copies, part)))
-                out = level.ground.tails.through(
-                    level.block, streams, token, before, last=level.last
-                ).streams.unflatten(0, (len(copies), n_runs))
-            if level.last:
-                self.ends[some] = out[:, :, 0]
-            else:
-                self.states[some] = out
-            if told is not None:
-                told(len(copies) * n_runs)
+    def tails(self, some: slice, level: _Level, start: int) -> Tensor:
+        """Some copies from the row `start` on, `[C R, n, D]`: rows before the group's token are
+        those of the corrupted runs."""
+        states = self.states[some]
+        if start < self.group.token:
+            first = level.ground.start
+            rows = level.runs[None, :, start - first : self.group.token - first]
+            states = torch.cat([rows.expand(len(states), -1, -1, -1), states], 2)
+        return states.flatten(0, 1)
 
-    def _held(self, level: _Level, copies: Sequence[Copy], part: Part) -> list[tuple[Any, Tensor]]:
-        """Where some copies hold a part in this block, and what it is there."""
+    def take(self, some: slice, out: Tensor, *, last: bool) -> None:
+        """What a block made of some copies `[C R, n, D]`; after the last, of the row that is
+        read."""
+        found = out.unflatten(0, (-1, self.states.shape[1]))
+        if last:
+            self.ends[some] = found[:, :, -1]
+        else:
+            self.states[some] = found[:, :, -self.states.shape[2] :]
+
+    def held(
+        self, some: slice, level: _Level, part: Part, *, row: int, first: int
+    ) -> list[tuple[Any, Tensor]]:
+        """Where some copies hold a part in this block, and what it is there.
+
+        They stand at `first` and after it in the batch, their token at `row`.
+        """
         token, n_runs = self.group.token, self.states.shape[1]
         if level.last and token != level.ground.read:
             return []  # only the row that is read is run to the end
         puts: list[tuple[Any, Tensor]] = []
-        row = level.ground.tails.row(token)
         for clean in (True, False):
             held = [
                 number
-                for number, copy in enumerate(copies)
+                for number, copy in enumerate(self.group.copies[some])
                 if copy.holds == part and level.block in copy.held and copy.severed != clean
             ]
             if held:
                 value = level.at(part, token, clean=clean).expand(n_runs, -1)
-                index = torch.tensor(held, device=value.device)[:, None] * n_runs
+                index = torch.tensor(held, device=value.device)[:, None] * n_runs + first
                 index = (index + torch.arange(n_runs, device=value.device)).flatten()
                 puts.append(((index, row), value.repeat(len(held), 1)))
         return puts
+
+
+class _Some(NamedTuple):
+    """Some of a herd's copies."""
+
+    herd: _Herd
+    which: slice
+
+    @property
+    def n(self) -> int:
+        """How many they are, over all noise runs."""
+        return (self.which.stop - self.which.start) * self.herd.states.shape[1]
+
+
+def _batches(level: _Level, herds: Sequence[_Herd]) -> Iterator[list[_Some]]:
+    """The copies that are born, in batches that go through the block in one call each.
+
+    Tails of a batch begin at its first token. Groups of later tokens join it where the rows that
+    are run in vain cost less than another call.
+    """
+    ground, batch = level.ground, list[_Some]()
+    for herd in herds:
+        n_runs, n_rows = herd.states.shape[1:3]
+        step = max(1, ground.rows_at_once // (n_runs * n_rows)) if level.together else 1
+        for first in range(0, herd.n_born, step):
+            some = _Some(herd, slice(first, min(first + step, herd.n_born)))
+            if batch and level.together:
+                start = batch[0].herd.group.token
+                rows = (some.n + sum(it.n for it in batch)) * (ground.read + 1 - start)
+                in_vain = some.n * (herd.group.token - start)
+                if in_vain <= ground.rows_a_call and rows <= ground.rows_at_once:
+                    batch.append(some)
+                    continue
+            if batch:
+                yield batch
+            batch = [some]
+    if batch:
+        yield batch
+
+
+def _advance(level: _Level, batch: Sequence[_Some]) -> None:
+    """A batch of copies goes through a block."""
+    tails, start = level.ground.tails, batch[0].herd.group.token
+    streams = torch.cat([some.herd.tails(some.which, level, start) for some in batch])
+    before = tuple(part[:, :, :start] for part in level.context)
+    firsts = [0, *accumulate(some.n for some in batch)]
+    with ExitStack() as hooks:
+        for part in PARTS:
+            puts = [
+                put
+                for some, first in zip(batch, firsts, strict=False)
+                for put in some.herd.held(
+                    some.which,
+                    level,
+                    part,
+                    row=tails.row(some.herd.group.token, start, last=level.last),
+                    first=first,
+                )
+            ]
+            hooks.enter_context(level.putting(part, puts))
+        out = tails.through(level.block, streams, start, before, last=level.last).streams
+    for some, first in zip(batch, firsts, strict=False):
+        some.herd.take(some.which, out[first : first + some.n], last=level.last)
