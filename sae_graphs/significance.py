@@ -171,8 +171,9 @@ def _turned(runs: int, seed: int) -> NDArray[np.float64]:
     """Signs of the runs, the first way as they are; turning all of them changes no |t|."""
     if 2 ** (runs - 1) <= RESAMPLES:
         bits = np.arange(2 ** (runs - 1))[:, None] >> np.arange(runs) & 1
-        return 1.0 - 2.0 * bits
-    drawn = np.random.default_rng(seed).choice((-1.0, 1.0), (RESAMPLES, runs))
+        return (1 - 2 * bits).astype(np.float64)
+    drawn: NDArray[np.float64]
+    drawn = np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), (RESAMPLES, runs))
     drawn[0] = 1.0
     return drawn
 

@@ -56,7 +56,7 @@ def handover_of(subject: Rows, read: Rows, *, seed: int) -> Handover | None:
         return None
     count = len(subject)
     if count < 3:
-        return Handover(*map(float, found))
+        return _handover(found)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
     drawn = layers_of(weights @ subject, weights @ read)  # [B, 5]
@@ -65,7 +65,14 @@ def handover_of(subject: Rows, read: Rows, *, seed: int) -> Handover | None:
         return None
     ends = np.quantile(drawn[whole], (0.025, 0.975), axis=0)
     intervals = tuple((float(low), float(high)) for low, high in ends.T)
-    return Handover(*map(float, found), intervals)
+    return _handover(found, intervals)
+
+
+def _handover(
+    layers: NDArray[np.float64], intervals: tuple[tuple[float, float], ...] | None = None
+) -> Handover:
+    leaves, crosses, enters, starts, ends = map(float, layers)
+    return Handover(leaves, crosses, enters, starts, ends, intervals)
 
 
 def layers_of(subject: Rows, read: Rows) -> NDArray[np.float64]:

@@ -86,7 +86,8 @@ class Traces:
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories of all cases, in the file's order."""
-        return tuple(dict.fromkeys(it.case.category for it in (*self.traced, *self.left_out)))
+        cases = [*(it.case for it in self.traced), *(it.case for it in self.left_out)]
+        return tuple(dict.fromkeys(case.category for case in cases))
 
     def of(self, category: str) -> tuple[TracedCase, ...]:
         """The traced cases of one."""
@@ -163,7 +164,7 @@ def _traced(
 def traced_case(case: Case, looked: Looked, trace: Trace) -> TracedCase:
     """What averages need of a trace; raises `SaeGraphsError` where the corruption took nothing."""
     last = trace.subject[-1]
-    rows = {}
+    rows: dict[str, TwoRows] = {}
     for sweep in trace.sweeps:
         mean = restored_runs(trace, sweep).mean(axis=0)
         rows[sweep.name] = TwoRows(*(tuple(map(float, mean[at])) for at in (last, trace.read)))
@@ -252,8 +253,8 @@ def averaged(traces: Traces, category: str, sweep: str = "state") -> Averaged | 
     subject = np.array([it.rows[sweep].subject for it in cases])
     read = np.array([it.rows[sweep].read for it in cases])
     found = handover_of(subject, read, seed=traces.seed) if sweep == "state" else None
-    bands = (_band(rows, traces.seed) for rows in (subject, read))
-    return Averaged(category, sweep, len(cases), *bands, found)
+    one, other = (_band(rows, traces.seed) for rows in (subject, read))
+    return Averaged(category, sweep, len(cases), one, other, found)
 
 
 def _band(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

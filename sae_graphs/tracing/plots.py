@@ -186,7 +186,8 @@ def _map(
         side.set_visible(False)
     bar = figure.colorbar(mesh, ax=axes, location="bottom", aspect=26, pad=0.02, shrink=0.96)
     bar.outline.set_visible(False)
-    bar.solids.set(edgecolor="face", linewidth=0.2)
+    if bar.solids is not None:
+        bar.solids.set(edgecolor="face", linewidth=0.2)
     bar.ax.tick_params(labelsize=SMALL, length=2.5, width=0.5, labelcolor=SOFT)
     bar.ax.xaxis.set_major_locator(MaxNLocator(4))
     bar.ax.xaxis.set_major_formatter(FuncFormatter(_powers if measure == "log" else _number))
@@ -327,7 +328,7 @@ def _across(sweep: Sweep) -> str:
 
 
 def _row_labels(axes: Any, labels: Sequence[str]) -> None:
-    label_rows(axes, np.arange(len(labels)) + 0.5, labels, 8.5)
+    label_rows(axes, [row + 0.5 for row in range(len(labels))], labels, 8.5)
     for tick, words in zip(axes.yaxis.get_major_ticks(), labels, strict=True):
         tick.label1.set_fontweight("bold" if words.endswith(" *") else "normal")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from sae_graphs.tracing.cases_file import Case
@@ -50,6 +53,7 @@ def traces(
     middles: dict[str, float] | None = None,
     by_distance: float = 0.0,
     spread: float = 0.7,
+    sweeps: Sequence[str] = ("state", "mlp"),
 ) -> Traces:
     """`n` prompts a category; `by_distance` layers later for each token of distance, which the
     second category has more of."""
@@ -59,9 +63,9 @@ def traces(
         for _ in range(n):
             distance = int(rng.integers(2, 5)) + 3 * number * (by_distance > 0)
             at = middle + by_distance * distance + spread * rng.standard_normal()
-            found.append(
-                traced(name, at, distance=distance, confidence=float(rng.standard_normal()))
-            )
+            confidence = float(rng.standard_normal())
+            one = traced(name, at, distance=distance, confidence=confidence)
+            found.append(replace(one, rows={it: one.rows[it] for it in sweeps}))
     left_out = (
         LeftOut(Case("To be", "be", "cached"), 'the likeliest next token is " x" (3.0 %), not "y"'),
         LeftOut(Case("<b>$x$", "<b>", "semantic"), "RuntimeError: <script>", failed=True),

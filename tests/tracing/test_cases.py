@@ -224,12 +224,12 @@ def test_confounds_alone_leave_no_category_in_nineteen_of_twenty_cases() -> None
 
 
 def test_the_page_of_many_prompts() -> None:
-    made = traces(n=6)
+    made = traces(n=6, sweeps=("state",))
     shown = many_files(made, ("html", "md"))
     page, told = shown["traces.html"].decode(), shown["traces.md"].decode()
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "| cached | 7 | 6 | 1 | 0 |" in told and "Layers later for one more" in told
-    assert {"traces.svg", "traces-mlp.svg", "traces-transitions.svg"} <= shown.keys()
+    assert {"traces.svg", "traces-transitions.svg"} <= shown.keys()
     assert "Categories differ in it" in list(findings(made, confounds(made)))[1]
 
 

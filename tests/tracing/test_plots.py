@@ -110,7 +110,7 @@ def test_worse_than_corrupted_has_a_hue_of_its_own() -> None:
     shares["state"][5, 3] = -1.0
     mesh = heat_maps(trace_of(shares, noise=0.0), "log-odds").axes[0].collections[0]
     mesh.update_scalarmappable()
-    colours = mesh.get_facecolor().reshape(7, 8, 4)
+    colours = np.asarray(mesh.get_facecolor()).reshape(7, 8, 4)
     helps, harms, neither = colours[4, 0], colours[5, 3], colours[0, 0]
     assert helps[2] > helps[0] + 0.1, "purple"
     assert harms[0] > harms[2] + 0.3, "orange"

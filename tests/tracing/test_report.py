@@ -52,6 +52,7 @@ def test_markdown_keeps_tokens_from_being_marks(shown: dict[str, bytes]) -> None
     assert "](trace.svg)" in told and {"trace.svg", "trace-lines.svg"} <= shown.keys()
 
 
+@pytest.mark.slow
 def test_the_same_trace_gives_the_same_page(shown: dict[str, bytes]) -> None:
     assert trace_files(hostile(), ("html",))["trace.html"] == shown["trace.html"]
 
