@@ -153,4 +153,6 @@ def kind_of(reason: str) -> str:
     for start, words in REASONS:
         if reason.startswith(start):
             return words
+    if "does not hang on this subject" in reason:
+        return "does not hang on it"
     return "more than one token" if "would be corrupted" in reason else "other"
