@@ -16,10 +16,11 @@ from torch import Tensor
 
 from sae_graphs.model.rows import ENCODED_ROWS
 from sae_graphs.tracing.cells import Group, groups
+from sae_graphs.tracing.climb import Ground, climb
 from sae_graphs.tracing.partial import TracePartial
 from sae_graphs.tracing.scores import Asked
 from sae_graphs.tracing.settings import TraceSettings
-from sae_graphs.tracing.walk import Ground, carry, climb
+from sae_graphs.tracing.walk import carry
 
 SCORED = 40  # bytes that one logit takes while it is scored, in double precision
 COPIES_SHARE = 0.5  # of the working memory, for the streams of the copies; blocks take the rest

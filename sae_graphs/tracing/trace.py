@@ -28,6 +28,7 @@ from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.next_token import NEXT_TOKENS, next_tokens, token_id
 from sae_graphs.model.run import Run
 from sae_graphs.schema import plain
+from sae_graphs.tracing.climb import Ground
 from sae_graphs.tracing.corrupt import corrupted, differing, embedding_scale
 from sae_graphs.tracing.partial import TracePartial
 from sae_graphs.tracing.records import Score, Sweep, Trace
@@ -35,7 +36,6 @@ from sae_graphs.tracing.scores import Asked
 from sae_graphs.tracing.settings import Corruption, SweepName, TraceSettings
 from sae_graphs.tracing.subject import Subject, find_subject
 from sae_graphs.tracing.sweeps import answers, measure
-from sae_graphs.tracing.walk import Ground
 
 
 @with_bar("restoring states")
