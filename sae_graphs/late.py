@@ -23,6 +23,7 @@ PUBLIC = {
     "InstrumentedModel": "sae_graphs.model.instrument:InstrumentedModel",
     "LanguageModel": "sae_graphs.model.language_model:LanguageModel",
     "Node": "sae_graphs.graph.records:Node",
+    "Trace": "sae_graphs.tracing.records:Trace",
     "ValidationReport": "sae_graphs.validation.evidence:ValidationReport",
     "ablate": "sae_graphs.effects.ablate:ablate",
     "annotate": "sae_graphs.features.neuronpedia.annotate:annotate",
@@ -35,6 +36,7 @@ PUBLIC = {
     "load_model": "sae_graphs.pretrained.loading:load_model",
     "replot": "sae_graphs.effects.replot:replot",
     "response_curve": "sae_graphs.validation.responses:response_curve",
+    "trace": "sae_graphs.tracing.trace:trace",
     "union": "sae_graphs.graph.combine:union",
     "validate": "sae_graphs.validation.validate:validate",
     "verdicts": "sae_graphs.validation.report.tables:verdicts",
@@ -57,6 +59,7 @@ VIEWS = {
     "report_table": "sae_graphs.validation.report.tables:report_table",
     "svg": "sae_graphs.render.pictures:svg",
     "table": "sae_graphs.graph.export.tables:to_pandas",
+    "trace_html": "sae_graphs.tracing.report:trace_html",
     "unit_kind": "sae_graphs.validation.verdicts:kind_in",
     "unit_reason": "sae_graphs.validation.verdicts:reason",
 }

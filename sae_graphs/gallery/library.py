@@ -15,6 +15,7 @@ from sae_graphs.gallery.artist import Artist, Kind
 from sae_graphs.gallery.runs import (
     Card,
     Run,
+    TraceSummary,
     annotations_of,
     brief,
     graph_of,
@@ -22,9 +23,12 @@ from sae_graphs.gallery.runs import (
     readable_file,
     report_of,
     runs_in,
+    trace_of,
 )
 from sae_graphs.gallery.skeleton import Page
-from sae_graphs.runs import ANNOTATIONS, GRAPH, RECORD, REPORT, VALIDATION
+from sae_graphs.runs import ANNOTATIONS, GRAPH, RECORD, REPORT, TRACE, VALIDATION
+from sae_graphs.tracing.reading import read
+from sae_graphs.tracing.sentences import in_short
 from sae_graphs.validation import evidence_json
 from sae_graphs.validation.report.marks import kinds_in
 
@@ -109,6 +113,7 @@ class Library:
 _DAMAGE = (ValueError, TypeError, RecursionError)
 _PARTS = (
     Path(GRAPH),
+    Path(TRACE),
     Path(RECORD),
     Path(ANNOTATIONS),
     Path(VALIDATION) / evidence_json.FILE_NAME,
@@ -140,6 +145,8 @@ def _card(run: Run) -> Card:
 
 
 def _full_card(run: Run, created: float) -> Card:
+    if run.is_trace:
+        return Card(run, created, trace=_summary(run))
     graph = graph_of(run)
     report, unread = report_of(run, graph)
     said, _ = annotations_of(run, graph)
@@ -160,11 +167,24 @@ def _full_card(run: Run, created: float) -> Card:
     )
 
 
+def _summary(run: Run) -> TraceSummary:
+    trace = trace_of(run)
+    return TraceSummary(
+        trace.prompt,
+        trace.tokens,
+        trace.read,
+        trace.next_tokens,
+        trace.model,
+        in_short(read(trace)),
+        trace.warnings,
+    )
+
+
 def _created(run: Run) -> float:
-    """When the run was made: as its record says, else when its graph was written."""
+    """When the run was made: as its record says, else when its graph, or trace, was written."""
     with suppress(SaeGraphsError, OSError, ArithmeticError, LookupError, *_DAMAGE):
         record = json.loads(readable_file(run, (RECORD,)).read_text(encoding="utf-8"))
         made = datetime.fromisoformat(record["created"])
         return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
-    stamp = _stamp(run.folder / GRAPH)
+    stamp = _stamp(run.folder / GRAPH) or _stamp(run.folder / TRACE)
     return stamp[0] / 1e9 if stamp else 0.0

@@ -16,7 +16,9 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
 from sae_graphs.graph.annotations import load as load_annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.runs import ANNOTATIONS, GRAPH, REPORT, VALIDATION
+from sae_graphs.runs import ANNOTATIONS, GRAPH, REPORT, TRACE, VALIDATION
+from sae_graphs.tracing import record_json
+from sae_graphs.tracing.records import Trace
 from sae_graphs.validation import evidence_json, saved
 from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
@@ -43,15 +45,35 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with a `graph.json`; `name` is what addresses call it."""
+    """A folder with a `graph.json`, or with a `trace.json`; `name` is what addresses call it."""
 
     name: str
     folder: Path
 
+    @property
+    def is_trace(self) -> bool:
+        """Whether it is a causal trace, and no graph."""
+        return not _holds(self.folder, GRAPH) and _holds(self.folder, TRACE)
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """What a card shows of a causal trace; `found` are its sites and its handover, in words."""
+
+    prompt: str
+    tokens: tuple[str, ...]
+    read_position: int
+    next_tokens: tuple[tuple[str, float], ...]
+    model: str
+    found: str
+    warnings: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Card:
-    """What the gallery shows of a run. `problem` says why there is no record, where there is none.
+    """What the gallery shows of a run: of a graph its record, or the `trace`.
+
+    `problem` says why there is neither, where that is so.
 
     `created` is in seconds since 1970. `verdicts` counts what validation found by kind, None where
     there is no validation; `unread` says why one that is there could not be used.
@@ -60,6 +82,7 @@ class Card:
     run: Run
     created: float
     record: RunRecord | None = None
+    trace: TraceSummary | None = None
     features: int = 0
     outputs: int = 0
     edges: int = 0
@@ -105,9 +128,14 @@ def _is_seen(child: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
-    """True where something called `graph.json` is there; whether it can be read is told later."""
+    """True where something called `graph.json`, or `trace.json`, is there; whether it can be read
+    is told later."""
+    return _holds(folder, GRAPH) or _holds(folder, TRACE)
+
+
+def _holds(folder: Path, name: str) -> bool:
     try:
-        return not stat.S_ISDIR((folder / GRAPH).lstat().st_mode)
+        return not stat.S_ISDIR((folder / name).lstat().st_mode)
     except PermissionError:
         return True
     except OSError:
@@ -144,6 +172,15 @@ def graph_of(run: Run) -> CausalGraph:
     file = readable_file(run, (GRAPH,))
     try:
         return CausalGraph.load(file)
+    except SaeGraphsError as problem:
+        raise GraphFileError(brief(problem, run)) from problem
+
+
+def trace_of(run: Run) -> Trace:
+    """The run's causal trace; raises `SaeGraphsError` where it cannot be read."""
+    file = readable_file(run, (TRACE,))
+    try:
+        return record_json.load(file)
     except SaeGraphsError as problem:
         raise GraphFileError(brief(problem, run)) from problem
 

@@ -1,21 +1,26 @@
-"""One plot: a matplotlib figure of our own look, and its SVG, the same bytes every time."""
+"""One plot: a matplotlib figure of our own look, written the same way every time."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
 from sae_graphs.render.style import FAINT, INK, LINE, SOFT
 
 WIDTH = 7.2  # inches: a column of text in print
+PNG_DPI = 192  # twice what a screen has
+_OF_PDF = ("Creator", "Producer", "CreationDate")
 _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "sae_graphs",
     "svg.fonttype": "none",  # text stays text: it can be read, searched and found
@@ -55,11 +60,65 @@ def look() -> Iterator[None]:
 
 def new_figure(height: float, *, width: float = WIDTH) -> tuple[Figure, Any]:
     """A figure of this size in inches, and its axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
+    figure = bare_figure(height, width=width)
     axes = figure.add_subplot()
     axes.tick_params(length=3, width=0.5)
     return figure, axes
+
+
+def bare_figure(height: float, *, width: float = WIDTH) -> Figure:
+    """A figure of this size in inches, without axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def label_rows(axes: Any, at: Sequence[float], labels: Sequence[str], size: float) -> None:
+    """Ticks of the rows at these heights, with texts in so many points, which `written` escapes."""
+    axes.set_yticks(at)
+    axes.yaxis.set_major_formatter(FixedFormatter(list(labels)))
+    axes.tick_params(axis="y", length=0, labelsize=size)
+
+
+def written(figure: Figure, kind: str) -> bytes:
+    """The figure as a file: `svg`, `png` or `pdf`."""
+    with look():
+        if kind == "svg":
+            return svg_of(figure).encode()
+        about = {"Software": None} if kind == "png" else dict.fromkeys(_OF_PDF)
+        file = io.BytesIO()
+        with _escaped(figure):
+            figure.savefig(file, format=kind, dpi=PNG_DPI, metadata=about)
+        return file.getvalue()
+
+
+@contextmanager
+def _escaped(figure: Figure) -> Iterator[None]:
+    """Within it, letters that our font lacks stand as escapes: no box says nothing in a PNG."""
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+
+    def shown(words: str) -> str:
+        return "".join(it if ord(it) in known or it == "\n" else _code(it) for it in words)
+
+    texts = [(text, text.get_text()) for text in figure.findobj(Text)]
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    formatters = [axis.get_major_formatter() for axis in axes]
+    ticks = [(it, it.seq) for it in formatters if isinstance(it, FixedFormatter)]
+    for text, words in texts:
+        text.set_text(shown(words))
+    for formatter, labels in ticks:
+        formatter.seq = [shown(words) for words in labels]
+    try:
+        yield
+    finally:
+        for text, words in texts:
+            text.set_text(words)
+        for formatter, labels in ticks:
+            formatter.seq = labels
+
+
+def _code(letter: str) -> str:
+    return letter.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def svg_of(figure: Figure) -> str:
