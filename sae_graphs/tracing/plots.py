@@ -1,4 +1,4 @@
-"""The figures of a trace: heat maps as in the sources, lines, noise levels, differences.
+"""The heat maps of a trace, as in the sources: its sweeps, noise levels, differences.
 
 Tokens run down, layers across, corrupted tokens are starred. A colour's strength is a cell's
 distance from the corrupted run, on one scale to either side: what harms has a hue of its own, and
@@ -17,10 +17,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from sae_graphs.render.document.plot import bare_figure, label_rows, look
-from sae_graphs.render.style import FAINT, INK, LINE, SOFT
+from sae_graphs.render.style import INK, SOFT
 from sae_graphs.text import shortened, visible
 from sae_graphs.tracing.difference import Difference
 from sae_graphs.tracing.drawn import (
+    MEASURES,
     Measure,
     Values,
     corruption_words,
@@ -31,7 +32,6 @@ from sae_graphs.tracing.drawn import (
     token_words,
     values,
 )
-from sae_graphs.tracing.reading import Reading
 from sae_graphs.tracing.records import Sweep, Trace
 from sae_graphs.words import MINUS
 
@@ -72,16 +72,16 @@ def heat_maps(
 ) -> Figure:
     """One panel a sweep, in the sources' colours: purple state, green MLP, red attention."""
     shown = [trace.sweep(name) for name in sweeps] if sweeps else list(trace.sweeps)
-    rows = rows_drawn(trace)
+    rows, words = rows_drawn(trace), measure_words(trace, measure)
     panels = [
-        _Panel(sweep_words(it), values(trace, it, measure), HUES[it.name], _across(it))
+        Panel(sweep_words(it), values(trace, it, measure), HUES[it.name], across(it), words)
         for it in shown
     ]
     left_out = len(trace.tokens) - len(rows)
     told = f"{ends_words(trace)}; * {corruption_words(trace)}"
     told += f"; {left_out} tokens that restore least are not drawn" if left_out else ""
     labels = [token_words(trace, at) for at in rows]
-    return _maps(panels, rows, labels, _title(trace), told, measure_words(trace, measure), measure)
+    return maps(panels, rows, labels, title_of(trace), told, measure=measure)
 
 
 def noise_levels(
@@ -89,59 +89,59 @@ def noise_levels(
 ) -> Figure:
     """One sweep of the same prompt at several strengths of the corruption, side by side."""
     first = traces[0]
-    rows = rows_drawn(first)
+    rows, words = rows_drawn(first), measure_words(first, measure)
     panels = []
     for trace in traces:
         found = trace.sweep(sweep)
         title = f"{corruption_words(trace).partition(',')[0]}\n{ends_words(trace)}"
         drawn = values(trace, found, measure)
-        panels.append(_Panel(title, drawn, HUES[found.name], _across(found)))
+        panels.append(Panel(title, drawn, HUES[found.name], across(found), words))
     labels = [token_words(first, at) for at in rows]
     told = f"{sweep_words(first.sweep(sweep))}; tokens with a star are corrupted"
-    words = measure_words(first, measure)
-    return _maps(panels, rows, labels, _title(first), told, words, measure)
+    return maps(panels, rows, labels, title_of(first), told, measure=measure)
 
 
 def difference_maps(found: Difference) -> Figure:
     """Two traces, aligned, and the one minus the other: shares of what was lost, in log-odds."""
     rows = list(range(len(found.rows)))
-    ends = (1.0, 0.0)
     scale = max(float(np.abs([found.left, found.right]).max()), 1.0)
-    panels = [
-        _Panel(
-            shortened(found.names[0], 30), Values(found.left, None, *ends), HUES["state"], "layer"
-        ),
-        _Panel(
-            shortened(found.names[1], 30), Values(found.right, None, *ends), HUES["state"], "layer"
-        ),
-        _Panel("the first minus the second", Values(found.change, None, *ends), BOTH, "layer"),
-    ]
-    labels = list(found.rows)
-    told = found.words
-    title = "Two traces: what restoring the state restores of the answer"
-    return _maps(
-        panels, rows, labels, title, told, "log-odds, 0 corrupted, 1 clean", "share", scale
+    shown = (
+        (shortened(found.names[0], 30), found.left, HUES["state"]),
+        (shortened(found.names[1], 30), found.right, HUES["state"]),
+        ("the first minus the second", found.change, BOTH),
     )
+    panels = [
+        Panel(name, Values(shares, None, 1.0, 0.0), hues, "layer", MEASURES["share"])
+        for name, shares, hues in shown
+    ]
+    title = "Two traces: what restoring the state restores of the answer"
+    return maps(panels, rows, list(found.rows), title, found.words, measure="share", scale=scale)
 
 
-class _Panel(NamedTuple):
+class Panel(NamedTuple):
+    """One heat map: its title, what is drawn, its colours, and the words below it."""
+
     title: str
     drawn: Values
     hues: Hues
     across: str
+    words: str
 
 
-def _maps(
-    panels: Sequence[_Panel],
+def maps(
+    panels: Sequence[Panel],
     rows: Sequence[int],
     labels: Sequence[str],
     title: str,
     told: str,
-    words: str,
+    *,
     measure: Measure,
     scale: float | None = None,
 ) -> Figure:
-    """Panels of these rows beside and below each other, a colour bar under each."""
+    """Panels of these rows beside and below each other, a colour bar under each.
+
+    Cells that are no number are left empty.
+    """
     abreast = min(len(panels), ABREAST)
     lines = -(-len(panels) // abreast)
     lines_of_title = max(panel.title.count("\n") for panel in panels)
@@ -149,9 +149,9 @@ def _maps(
     with look():
         figure = bare_figure(high, width=WIDE)
         axes = figure.subplots(lines, abreast, sharey=True, squeeze=False)
-        _head(figure, title, told)
+        head(figure, title, told)
         for number, (panel, each) in enumerate(zip(panels, axes.flat, strict=False)):
-            _map(figure, each, panel, rows, words, measure, scale)
+            _map(figure, each, panel, rows, measure, scale)
             if number % abreast == 0:
                 _row_labels(each, labels)
             else:
@@ -164,9 +164,8 @@ def _maps(
 def _map(
     figure: Figure,
     axes: Any,
-    panel: _Panel,
+    panel: Panel,
     rows: Sequence[int],
-    words: str,
     measure: Measure,
     scale: float | None,
 ) -> None:
@@ -190,15 +189,16 @@ def _map(
         bar.solids.set(edgecolor="face", linewidth=0.2)
     bar.ax.tick_params(labelsize=SMALL, length=2.5, width=0.5, labelcolor=SOFT)
     bar.ax.xaxis.set_major_locator(MaxNLocator(4))
-    bar.ax.xaxis.set_major_formatter(FuncFormatter(_powers if measure == "log" else _number))
-    bar.set_label(shortened(words, 44), fontsize=SMALL, color=SOFT)
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(powers if measure == "log" else _number))
+    bar.set_label(shortened(panel.words, 44), fontsize=SMALL, color=SOFT)
     if low < drawn.corrupted < high:
         bar.ax.axvline(drawn.corrupted, color=_MARK, linewidth=0.9)
 
 
 def _limits(drawn: Values, cells: NDArray[np.float64]) -> tuple[float, float]:
     """The ends of a colour scale: those of the cells, and the corrupted run's value."""
-    low, high = min(float(cells.min()), drawn.corrupted), max(float(cells.max()), drawn.corrupted)
+    known = np.append(cells[np.isfinite(cells)], drawn.corrupted)
+    low, high = float(known.min()), float(known.max())
     return (low, high) if high > low else (low, low + 1e-9)
 
 
@@ -221,82 +221,6 @@ def _blend(pale: NDArray[np.float64], dark: NDArray[np.float64], share: float) -
     return middle + (dark - middle) * (2 * share - 1)
 
 
-# -- lines -----------------------------------------------------------------------------------------
-
-
-def lines(
-    trace: Trace, measure: Measure = "probability", *, reading: Reading | None = None
-) -> Figure:
-    """The rows of the subject's last token and of the read token over layers, one panel a sweep.
-
-    With a `reading`, of the token that hands over in place of the last, should that be another.
-    Bands are one standard error to either side; the dashed lines the clean and the corrupted run.
-    A handover of the `reading` is shaded over its interval, in the panel of states.
-    """
-    source = None if reading is None else reading.source
-    source = trace.subject[-1] if source is None else source
-    abreast = min(len(trace.sweeps), ABREAST)
-    down = -(-len(trace.sweeps) // abreast)
-    with look():
-        figure = bare_figure(0.95 + 2.25 * down, width=WIDE)
-        axes = figure.subplots(down, abreast, sharey=True, squeeze=False)
-        _head(figure, _title(trace), f"{ends_words(trace)}; bands: one standard error")
-        for number, (sweep, each) in enumerate(zip(trace.sweeps, axes.flat, strict=False)):
-            _lines_of(each, trace, sweep, measure, source)
-            if sweep.name == "state" and reading is not None:
-                _handover_of(each, reading)
-            if number % abreast == 0:
-                each.set_ylabel(shortened(measure_words(trace, measure), 40), fontsize=SMALL)
-        for spare in axes.flat[len(trace.sweeps) :]:
-            spare.set_visible(False)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL
-        )
-        return figure
-
-
-def _lines_of(axes: Any, trace: Trace, sweep: Sweep, measure: Measure, source: int) -> None:
-    drawn = values(trace, sweep, measure)
-    layers = np.arange(trace.n_layers)
-    kinds = {source: (HUES[sweep.name].line, "-", "o"), trace.read: (INK, "--", "s")}
-    for at, (colour, style, marker) in kinds.items():
-        row = drawn.mean[at]
-        name = "last corrupted token" if at == trace.subject[-1] else "corrupted token"
-        name = "token that is read" if at == trace.read else name
-        if drawn.error is not None:
-            band = row - drawn.error[at], row + drawn.error[at]
-            axes.fill_between(layers, *band, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(
-            layers,
-            row,
-            color=colour,
-            linestyle=style,
-            marker=marker,
-            markersize=2.5,
-            linewidth=1.5,
-            label=f"{name}, {token_words(trace, at)}",
-        )
-    for end, style, name in ((drawn.clean, "-", "clean"), (drawn.corrupted, ":", "corrupted")):
-        axes.axhline(end, color=FAINT, linewidth=1, linestyle=style, label=name, zorder=0)
-    if measure == "log":
-        axes.yaxis.set_major_formatter(FuncFormatter(_powers))
-    axes.set_title(sweep_words(sweep), fontsize=9)
-    axes.set_xlabel(_across(sweep), fontsize=SMALL)
-    axes.tick_params(labelsize=SMALL, length=2.5, width=0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-    axes.grid(axis="y")
-
-
-def _handover_of(axes: Any, reading: Reading) -> None:
-    found = reading.handover
-    if found is None:
-        return
-    low, high = found.interval("crosses") or (found.crosses, found.crosses)
-    axes.axvspan(low, high, color=LINE, alpha=0.7, linewidth=0, zorder=0)
-    axes.axvline(found.crosses, color=SOFT, linewidth=1, zorder=0, label="handover")
-
-
 # -- what they share -------------------------------------------------------------------------------
 
 
@@ -312,16 +236,19 @@ def rows_drawn(trace: Trace, limit: int = ROWS) -> list[int]:
     return sorted(np.argsort(-size, kind="stable")[:limit].tolist())
 
 
-def _title(trace: Trace) -> str:
+def title_of(trace: Trace) -> str:
+    """The prompt and its answer."""
     prompt = shortened(visible(trace.prompt, space=" "), 84)
     return f"{prompt} → {target_words(trace)}"
 
 
-def _head(figure: Figure, title: str, told: str) -> None:
+def head(figure: Figure, title: str, told: str) -> None:
+    """Two lines above all panels."""
     figure.suptitle(f"{title}\n{told}", x=0.005, ha="left", fontsize=9, color=INK, linespacing=1.5)
 
 
-def _across(sweep: Sweep) -> str:
+def across(sweep: Sweep) -> str:
+    """What layers are counted by, below a panel."""
     if sweep.name.startswith("state"):
         return "layer whose input is restored"
     return "middle of the restored window" if sweep.window > 1 else "layer that is restored"
@@ -344,6 +271,6 @@ def _number(value: float, _: Any = None) -> str:
     return f"{value:.3g}".replace("-", MINUS)
 
 
-def _powers(value: float, _: Any = None) -> str:
+def powers(value: float, _: Any = None) -> str:
     """A probability from its logarithm: `0.1`, `3e-5`."""
     return f"{10**value:.1g}"

@@ -34,7 +34,8 @@ from sae_graphs.tracing.drawn import (
     target_words,
     values,
 )
-from sae_graphs.tracing.plots import heat_maps, lines
+from sae_graphs.tracing.lines_plot import lines
+from sae_graphs.tracing.plots import heat_maps
 from sae_graphs.tracing.reading import FEWEST_RUNS, Reading, read
 from sae_graphs.tracing.records import Trace
 from sae_graphs.tracing.sentences import (

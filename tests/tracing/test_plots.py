@@ -15,7 +15,8 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.render.document.plot import written
 from sae_graphs.tracing.difference import difference_of, roles
 from sae_graphs.tracing.drawn import MEASURES, check_measure, values
-from sae_graphs.tracing.plots import difference_maps, heat_maps, lines, noise_levels, rows_drawn
+from sae_graphs.tracing.lines_plot import lines
+from sae_graphs.tracing.plots import difference_maps, heat_maps, noise_levels, rows_drawn
 from sae_graphs.tracing.reading import read
 from sae_graphs.tracing.records import Trace
 from tests.support.traces import (
