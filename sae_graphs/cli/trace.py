@@ -6,7 +6,8 @@ Nothing slow is imported before the arguments have been checked.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from sae_graphs.cli.options import (
     Device,
@@ -24,6 +25,9 @@ from sae_graphs.cli.options import (
     some_text,
 )
 from sae_graphs.errors import SaeGraphsError, quoted
+
+if TYPE_CHECKING:
+    from sae_graphs.cli.tracing import Beside
 
 
 class CorruptionOption(StrEnum):
@@ -122,6 +126,15 @@ def trace(
         ),
     ] = None,
     rank: Annotated[int, measured(help="For `nearest` and `blend`: the k-th nearest token.")] = 1,
+    graph: Annotated[
+        Path | None,
+        output(
+            "--graph",
+            help="Folder of this prompt's answer graph, to be laid over the trace: does where "
+            "restoring helps agree with where its features stand? The prompt may be left out.",
+            show_default=False,
+        ),
+    ] = None,
     measure: Annotated[
         MeasureOption,
         output(
@@ -154,6 +167,8 @@ def trace(
 
     A true fact beside another: `sae-graphs trace "..." --corruption interchange --other "..."`
 
+    Beside its answer graph: `sae-graphs trace --graph outputs/copyright-c --subject Copyright`
+
     Many prompts, averages by category: `sae-graphs trace --cases demo`
     """
     from sae_graphs.tracing.settings import TraceSettings
@@ -179,12 +194,13 @@ def trace(
         _check_changes(each.corruption, each.strength)
     source = Source(model, None, device, dtype, memory)
     if cases is not None:
-        _check_alone(prompt, subject, target, other, len(sizes))
+        _check_alone(prompt, subject, target, other, len(sizes), graph)
         from sae_graphs.cli.tracing_cases import trace_many
 
         trace_many(cases, settings[0], source, out_folder, kinds, prepend_bos)
         return
-    text = some_text(prompt)
+    beside = None if graph is None else _beside(graph, prompt, names)
+    text = some_text(prompt if beside is None else beside.graph.prompt)
     if subject is None and other is None:
         raise SaeGraphsError(
             "no subject; give the part of the prompt that is corrupted, such as --subject "
@@ -198,7 +214,26 @@ def trace(
     from sae_graphs.cli.tracing import Asked, trace_one
 
     asked = Asked(text, subject, tuple(target or ()), prepend_bos)
-    trace_one(asked, settings, source, out_folder, kinds, measure.value)
+    trace_one(asked, settings, source, out_folder, kinds, measure.value, beside)
+
+
+def _beside(folder: Path, prompt: str | None, sweeps: tuple[str, ...]) -> Beside:
+    """The answer graph of a run's folder; raises where it cannot be laid over such a trace."""
+    from sae_graphs.cli.tracing import Beside
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.runs import holds_effects, run_folder
+    from sae_graphs.tracing.overlay import check_answers
+    from sae_graphs.words import said
+
+    graph, held = CausalGraph.load(folder), run_folder(folder)
+    check_answers(graph)
+    if prompt is not None and prompt != graph.prompt:
+        raise SaeGraphsError(
+            f"the graph in {folder} is of {said(graph.prompt)}; leave out the prompt, or give that"
+        )
+    if "state" not in sweeps:
+        raise SaeGraphsError("--graph is laid over the state; give it among the --sweeps")
+    return Beside(graph, held if holds_effects(held) else None)
 
 
 def _sizes(noise: str) -> tuple[str, ...]:
@@ -228,7 +263,12 @@ def _check_changes(corruption: str, strength: str) -> None:
 
 
 def _check_alone(
-    prompt: str | None, subject: str | None, target: list[str] | None, other: str | None, sizes: int
+    prompt: str | None,
+    subject: str | None,
+    target: list[str] | None,
+    other: str | None,
+    sizes: int,
+    graph: Path | None,
 ) -> None:
     given = {
         "a prompt": prompt,
@@ -236,6 +276,7 @@ def _check_alone(
         "--target": target,
         "--other": other,
         "several sizes of --noise": sizes > 1,
+        "--graph": graph,
     }
     unfit = [name for name, value in given.items() if value]
     if unfit:

@@ -13,6 +13,7 @@ from sae_graphs.tracing.confounds import confounds
 from sae_graphs.tracing.drawn import corruption_words, ends_words, target_words
 from sae_graphs.tracing.many import Traces
 from sae_graphs.tracing.many_report import HEAD, findings, transition_rows
+from sae_graphs.tracing.overlay import Overlay
 from sae_graphs.tracing.reading import Reading, read
 from sae_graphs.tracing.records import Trace
 from sae_graphs.tracing.sentences import SITE_HEAD, handover_words, site_row
@@ -22,7 +23,9 @@ from sae_graphs.words import counted
 NUMBERS = frozenset({"Layers", "Restores", "Log-odds", "Interval"})
 
 
-def print_trace(console: Console, traces: Sequence[Trace], *, seconds: float) -> None:
+def print_trace(
+    console: Console, traces: Sequence[Trace], *, seconds: float, overlay: Overlay | None = None
+) -> None:
     """The first of these traces; of others, which are at other strengths, one line each."""
     trace, reading = traces[0], read(traces[0])
     console.print(_prompt(trace))
@@ -37,6 +40,8 @@ def print_trace(console: Console, traces: Sequence[Trace], *, seconds: float) ->
     else:
         for sentence in found_in(trace, reading):
             console.print(Text(sentence))
+    if overlay is not None:
+        console.print(Text(f"beside the answer graph, {overlay.about}: {overlay.words}"))
     for warning in trace.warnings:
         console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))
     console.print(Text(f"traced in {seconds:.2f} s", style="dim"))

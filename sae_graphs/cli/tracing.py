@@ -17,8 +17,10 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.late import quick_imports
 
 if TYPE_CHECKING:
+    from sae_graphs.graph.graph import CausalGraph
     from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.tracing.drawn import Measure
+    from sae_graphs.tracing.overlay import Overlay
     from sae_graphs.tracing.records import Trace
     from sae_graphs.tracing.settings import TraceSettings
 
@@ -32,6 +34,14 @@ class Asked(NamedTuple):
     subject: str | None
     target: tuple[str, ...]
     prepend_bos: bool | None
+    read: int | None = None
+
+
+class Beside(NamedTuple):
+    """The answer graph that is laid over a trace, and the folder of its effects, if it has them."""
+
+    graph: CausalGraph
+    effects: Path | None
 
 
 def trace_one(
@@ -41,6 +51,7 @@ def trace_one(
     out_folder: Path | None,
     formats: Sequence[str],
     measure: Measure,
+    beside: Beside | None = None,
 ) -> None:
     """One prompt at one strength or several, the first of which is the folder's trace."""
     from sae_graphs.runs import check_writable, folder_for, writing
@@ -52,15 +63,18 @@ def trace_one(
     check_holds_no_graph(folder)
     with writing(folder):
         model = loaded(source)
+        if beside is not None:
+            asked = _asked_as(model, asked, beside.graph)
         started = time.perf_counter()
         traces = [_traced(model, asked, each, folder) for each in settings]
         seconds = time.perf_counter() - started
+        overlay = None if beside is None else _laid_over(traces[0], beside)
         with err.status("drawing"):
-            names = write_trace(folder, traces, formats, measure, seconds, source.model)
+            names = write_trace(folder, traces, formats, measure, seconds, source.model, overlay)
         forget_partial(folder)
     from sae_graphs.cli.trace_table import print_trace
 
-    print_trace(out, traces, seconds=seconds)
+    print_trace(out, traces, seconds=seconds, overlay=overlay)
     print_files(out, folder, names)
 
 
@@ -106,11 +120,36 @@ def _traced(model: LanguageModel, asked: Asked, settings: TraceSettings, folder:
             asked.prompt,
             subject=asked.subject,
             target=asked.target or None,
+            read=asked.read,
             prepend_bos=bos_of(model, asked.prepend_bos),
             settings=settings,
             resume=partial_folder(folder),
             progress=report,
         )
+
+
+def _asked_as(model: LanguageModel, asked: Asked, graph: CausalGraph) -> Asked:
+    """What the graph asks, too: its answer, read where it is, with BOS if it has one.
+
+    Raises `SaeGraphsError` where the model reads other tokens, or is another.
+    """
+    from sae_graphs.tracing.overlay import check_model
+
+    check_model(model.name, graph)
+    answer = graph.run.outputs[0].token
+    asked = asked._replace(target=asked.target or (answer,), read=graph.run.read_position)
+    if asked.prepend_bos is None:
+        for bos in (bos_of(model, None), False, True):
+            ids = model.tokenize(asked.prompt, prepend_bos=bos)
+            if len(ids) == len(graph.tokens):
+                return asked._replace(prepend_bos=bos)
+    return asked
+
+
+def _laid_over(trace: Trace, beside: Beside) -> Overlay:
+    from sae_graphs.tracing.overlay import overlay_of
+
+    return overlay_of(trace, beside.graph, effects=beside.effects, seed=trace.settings.seed)
 
 
 def forget_partial(folder: Path) -> None:
@@ -128,6 +167,7 @@ def write_trace(
     measure: Measure,
     seconds: float,
     model: str,
+    overlay: Overlay | None = None,
 ) -> tuple[str, ...]:
     """Put all files of a trace in place at once; returns their names."""
     from sae_graphs.render.document.plot import written
@@ -139,7 +179,7 @@ def write_trace(
 
     trace = traces[0]
     files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(trace)}
-    files |= trace_files(trace, formats, measure)
+    files |= trace_files(trace, formats, measure, overlay=overlay)
     for each in traces[1:]:
         files[f"trace-{each.settings.strength}.json"] = to_bytes(each)
     for kind in ("png", "svg", "pdf"):
@@ -155,6 +195,7 @@ def write_trace(
         "settings": plain(trace.settings),
         "seconds": round(seconds, 4),
         **made_with(),
+        **({} if overlay is None else {"beside_graph": overlay.numbers}),
         "files": list(names),
     }
     files[RECORD] = (json.dumps(record, indent=1) + "\n").encode()

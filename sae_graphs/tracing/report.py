@@ -35,6 +35,8 @@ from sae_graphs.tracing.drawn import (
     values,
 )
 from sae_graphs.tracing.lines_plot import lines
+from sae_graphs.tracing.overlay import Overlay
+from sae_graphs.tracing.overlay_plot import overlay_maps
 from sae_graphs.tracing.plots import heat_maps
 from sae_graphs.tracing.reading import FEWEST_RUNS, Reading, read
 from sae_graphs.tracing.records import Trace
@@ -51,14 +53,19 @@ FORMATS = ("png", "svg", "pdf", "html", "md", "json")
 STEM = "trace"
 PAGE = "trace.html"
 LINES = f"{STEM}-lines"
+GRAPH = f"{STEM}-graph"
 
 
 def trace_files(
-    trace: Trace, formats: Collection[str], measure: Measure = "probability"
+    trace: Trace,
+    formats: Collection[str],
+    measure: Measure = "probability",
+    *,
+    overlay: Overlay | None = None,
 ) -> dict[str, bytes]:
     """The pictures, the page and its Markdown, by name; the record itself is written apart.
 
-    The same trace gives the same bytes.
+    With an `overlay`, the answer graph beside it as well. The same trace gives the same bytes.
     """
     if not set(formats) - {"json"}:
         return {}
@@ -67,6 +74,8 @@ def trace_files(
         STEM: heat_maps(trace, measure),
         LINES: lines(trace, measure, reading=reading),
     }
+    if overlay is not None:
+        figures[GRAPH] = overlay_maps(trace, overlay)
     found: dict[str, bytes] = {}
     for kind in ("png", "svg", "pdf"):
         if kind in formats:
@@ -77,7 +86,7 @@ def trace_files(
     for name, figure in figures.items():
         svg = found.get(f"{name}.svg") or written(figure, "svg")
         drawn[name] = svg.decode()
-    parts = list(_blocks(trace, reading, drawn, measure))
+    parts = list(_blocks(trace, reading, drawn, measure, overlay))
     if "html" in formats:
         found[PAGE] = page(cover(trace), parts).encode()
     if "md" in formats:
@@ -98,7 +107,11 @@ def cover(trace: Trace) -> Cover:
 
 
 def _blocks(
-    trace: Trace, reading: Reading, drawn: dict[str, str], measure: Measure
+    trace: Trace,
+    reading: Reading,
+    drawn: dict[str, str],
+    measure: Measure,
+    overlay: Overlay | None,
 ) -> Iterator[Block]:
     yield Paragraph(question(trace), "lead")
     for sentence in findings(trace, reading):
@@ -107,6 +120,11 @@ def _blocks(
     yield Figure(f"{STEM}.svg", drawn[STEM], _heat_caption(trace), f"Heat maps: {_alt(trace)}")
     yield Figure(f"{LINES}.svg", drawn[LINES], _lines_caption(reading), f"Lines: {_alt(trace)}")
     yield from site_table(trace, reading)
+    if overlay is not None:
+        yield Heading("Beside the answer graph")
+        yield Paragraph(f"{overlay.sentence}.")
+        told = f"Features: {_alt(trace)}, and features that contribute to it"
+        yield Figure(f"{GRAPH}.svg", drawn[GRAPH], OVERLAY_CAPTION, told)
     yield Heading("More")
     yield Fold("The two rows, layer by layer", tuple(_rows(trace, reading, measure)))
     yield Fold("What comes next, clean and corrupted", tuple(_next(trace)))
@@ -135,6 +153,13 @@ def _heat_caption(trace: Trace) -> str:
         "marked on each scale; a second hue is worse than that. Tokens with a star are corrupted. "
         "Each panel has a scale of its own."
     )
+
+
+OVERLAY_CAPTION = (
+    "Left, what restoring the state restores, with a dot where the graph has features: its area is "
+    "what they contribute together, pale where they oppose the answer. Right, the sum over "
+    "features of |contribution|: the answer's log-odds minus those with the feature alone ablated."
+)
 
 
 def _lines_caption(reading: Reading) -> str:
