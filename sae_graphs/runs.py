@@ -26,6 +26,7 @@ from sae_graphs.files import locked
 RECORD = "run.json"
 GRAPH = "graph.json"
 TRACE = "trace.json"
+TRACES = "traces.json"  # of many prompts
 EFFECTS = "effects.safetensors"
 ANNOTATIONS = "annotations.json"
 PAGE = "graph.html"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.comparison import comparison
@@ -23,6 +24,7 @@ from sae_graphs.gallery.runs import (
     report_of,
     runs_in,
     trace_of,
+    traces_of,
 )
 from sae_graphs.gallery.skeleton import PARTS, Page, compare_address, sheet
 from sae_graphs.gallery.worker import Worker, answering
@@ -35,6 +37,7 @@ from sae_graphs.render.palette import DARK, LIGHT
 from sae_graphs.render.picture.layout import Box, layout
 from sae_graphs.render.style import EffectScale
 from sae_graphs.runs import REPORT, VALIDATION
+from sae_graphs.tracing.many import Traces, averaged
 from sae_graphs.tracing.reading import differences, loss
 from sae_graphs.tracing.records import Trace
 from sae_graphs.validation.report.marks import all_findings
@@ -107,7 +110,7 @@ def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = Fals
     if kind == "comparison" and any(runs[name].is_trace for name in names):
         raise SaeGraphsError("a causal trace is compared with nothing; tick two graphs")
     if first.is_trace:
-        return traced(first) if kind == "explorer" else Page(cells(trace_of(first)), "")
+        return traced(first) if kind == "explorer" else Page(_small(first), "")
     if kind == "comparison":
         return comparison(first, runs[names[1]], list(runs.values()), summed=summed)
     if kind == "explorer":
@@ -189,13 +192,44 @@ def explorer(run: Run, others: Iterable[Run]) -> Page:
 
 def traced(run: Run) -> Page:
     """A trace's page, drawn from its record; raises `SaeGraphsError` where that cannot be read."""
-    from sae_graphs.tracing.report import trace_page  # matplotlib, where there is a trace
+    from sae_graphs.tracing.many_report import PAGE, many_files  # matplotlib, where there is one
+    from sae_graphs.tracing.report import trace_page
 
-    html = trace_page(trace_of(run))
+    if run.is_many:
+        html = many_files(traces_of(run), ("html",))[PAGE].decode()
+    else:
+        html = trace_page(trace_of(run))
     found = _BODY.search(html)
     assert found is not None, "a report is a page with a body"
     html = f"{html[: found.end()]}{_bar(run, [], [])}{html[found.end() :]}"
     return Page(html, f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+
+
+def _small(run: Run) -> str:
+    return rows(traces_of(run)) if run.is_many else cells(trace_of(run))
+
+
+def rows(traces: Traces) -> str:
+    """A small picture of many prompts: each category's mean rows over the layers.
+
+    That of the corrupted token falls, that of the read one, dashed, rises.
+    """
+    lines = []
+    for name in traces.categories if traces.traced else ():
+        found = averaged(traces, name, traces.sweeps[0])
+        if found is not None:
+            lines += [_line(found.subject[1], "subject"), _line(found.read[1], "read")]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEAST[0]:.0f} {LEAST[1]:.0f}">'
+        f"<style>{_CELLS}</style>{''.join(lines)}</svg>"
+    )
+
+
+def _line(shares: NDArray[np.float64], kind: str) -> str:
+    across = np.linspace(MARGIN, LEAST[0] - MARGIN, len(shares))
+    up = LEAST[1] - MARGIN - (LEAST[1] - 2 * MARGIN) * np.clip(shares, 0, 1)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+    return f'<polyline class="{kind}" points="{points}"/>'
 
 
 def cells(trace: Trace) -> str:
@@ -219,7 +253,8 @@ def cells(trace: Trace) -> str:
 
 
 _CELLS = (
-    ".feature{fill:#5b2a9c}.harms{fill:#c2670f}"
+    ".feature{fill:#5b2a9c}.harms{fill:#c2670f}polyline{fill:none;stroke-width:4}"
+    ".subject{stroke:#8a5cd0}.read{stroke:#777b88;stroke-dasharray:9 6}"
     "@media (prefers-color-scheme: dark){.feature{fill:#b08cf0}.harms{fill:#f0a850}}"
 )
 

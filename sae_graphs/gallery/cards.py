@@ -95,13 +95,14 @@ def _words(card: Card) -> CardWords:
 
 
 def _of_trace(card: Card, trace: TraceSummary) -> CardWords:
-    """A causal trace: it opens its page, and is compared with none."""
+    """A causal trace, or those of many prompts: it opens its page, and is compared with none."""
     name = card.run.name
+    kind = "causal trace" if trace.tokens else "causal traces"
     words = (
         name,
         trace.prompt,
         trace.model,
-        "causal trace",
+        kind,
         *(it for it, _ in trace.next_tokens[:1]),
     )
     warned = [f"{counted(len(trace.warnings), 'warning')} in this run"] if trace.warnings else []
@@ -112,10 +113,12 @@ def _of_trace(card: Card, trace: TraceSummary) -> CardWords:
         trace,
         address=run_address(name),
         picture=f"/thumbnail/{quoted_name(name)}.svg",
-        prompt=prompt_html(trace),
-        counts=trace.found,
+        prompt=prompt_html(trace) if trace.tokens else "",
+        counts=visible(
+            trace.found if trace.tokens else f"{trace.prompt} · {trace.found}", space=" "
+        ),
         made_of=_made_of(trace.model),
-        badges=(Badge("causal trace", "faint", "which states bring the corrupted answer back"),),
+        badges=(Badge(kind, "faint", "which states bring the corrupted answer back"),),
         told=tuple(warned),
     )
 

@@ -16,8 +16,9 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
 from sae_graphs.graph.annotations import load as load_annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.runs import ANNOTATIONS, GRAPH, REPORT, TRACE, VALIDATION
-from sae_graphs.tracing import record_json
+from sae_graphs.runs import ANNOTATIONS, GRAPH, REPORT, TRACE, TRACES, VALIDATION
+from sae_graphs.tracing import many, record_json
+from sae_graphs.tracing.many import Traces
 from sae_graphs.tracing.records import Trace
 from sae_graphs.validation import evidence_json, saved
 from sae_graphs.validation.answer.records import AnswerReport
@@ -45,20 +46,29 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with a `graph.json`, or with a `trace.json`; `name` is what addresses call it."""
+    """A folder with a `graph.json`, a `trace.json` or a `traces.json`; addresses call it `name`."""
 
     name: str
     folder: Path
 
     @property
     def is_trace(self) -> bool:
-        """Whether it is a causal trace, and no graph."""
-        return not _holds(self.folder, GRAPH) and _holds(self.folder, TRACE)
+        """Whether it is a causal trace, or those of many prompts, and no graph."""
+        return not _holds(self.folder, GRAPH) and (_holds(self.folder, TRACE) or self.is_many)
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is the causal traces of many prompts."""
+        others = _holds(self.folder, GRAPH) or _holds(self.folder, TRACE)
+        return not others and _holds(self.folder, TRACES)
 
 
 @dataclass(frozen=True)
 class TraceSummary:
-    """What a card shows of a causal trace; `found` are its sites and its handover, in words."""
+    """What a card shows of a causal trace; `found` are its sites and its handover, in words.
+
+    That of many prompts has no tokens, and `prompt` says which they are.
+    """
 
     prompt: str
     tokens: tuple[str, ...]
@@ -128,9 +138,8 @@ def _is_seen(child: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
-    """True where something called `graph.json`, or `trace.json`, is there; whether it can be read
-    is told later."""
-    return _holds(folder, GRAPH) or _holds(folder, TRACE)
+    """True where something of such a name is there; whether it can be read is told later."""
+    return any(_holds(folder, name) for name in (GRAPH, TRACE, TRACES))
 
 
 def _holds(folder: Path, name: str) -> bool:
@@ -181,6 +190,15 @@ def trace_of(run: Run) -> Trace:
     file = readable_file(run, (TRACE,))
     try:
         return record_json.load(file)
+    except SaeGraphsError as problem:
+        raise GraphFileError(brief(problem, run)) from problem
+
+
+def traces_of(run: Run) -> Traces:
+    """The run's traces of many prompts; raises `SaeGraphsError` where they cannot be read."""
+    file = readable_file(run, (TRACES,))
+    try:
+        return many.load(file)
     except SaeGraphsError as problem:
         raise GraphFileError(brief(problem, run)) from problem
 

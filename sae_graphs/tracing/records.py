@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,17 @@ class Trace:
 
     def _repr_html_(self) -> str:
         return str(view("trace_html")(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the trace as `trace.json` into a folder, or to a file; returns the file."""
+        written: Path = view("save_trace")(self, path)
+        return written
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace from its file or its run's folder; raises `GraphFileError`."""
+        found: Trace = view("load_trace")(path)
+        return found
 
     def sweep(self, name: str) -> Sweep:
         """One of its sweeps; raises `SaeGraphsError` where it was not made."""

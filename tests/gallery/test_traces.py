@@ -13,11 +13,12 @@ import pytest
 
 from sae_graphs.gallery.artist import cells
 from sae_graphs.gallery.runs import runs_in
-from sae_graphs.tracing import record_json
+from sae_graphs.tracing import many, record_json
 from sae_graphs.tracing.records import Trace
 from tests.support.commands import Commands
 from tests.support.rich_graphs import two_edges
 from tests.support.saved_runs import Site, served, write_run
+from tests.support.traced_cases import traces as many_traces
 from tests.support.traces import hostile, planted, planted_shares, trace_of
 
 RECTANGLE = "{http://www.w3.org/2000/svg}rect"
@@ -37,14 +38,23 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "broken" / "trace.json").write_text("{")
     write_run(folder / "graph", two_edges())
     write_run(folder / "both", two_edges())
-    record_json.save(planted(), folder / "both")
+    planted().save(folder / "both")
+    (folder / "many").mkdir()
+    (folder / "many" / "traces.json").write_bytes(many.to_bytes(many_traces(n=6)))
     with served(folder) as running:
         yield running
 
 
 def test_a_folder_with_a_graph_is_the_graphs(traced: Site) -> None:
     found = {name: run.is_trace for name, run in runs_in(traced.folder).items()}
-    assert found == {"both": False, "broken": True, "eiffel": True, "graph": False, "wild": True}
+    assert found == {
+        "both": False,
+        "broken": True,
+        "eiffel": True,
+        "graph": False,
+        "many": True,
+        "wild": True,
+    }
 
 
 def test_cards_tell_what_was_found(traced: Site) -> None:
@@ -66,6 +76,22 @@ def test_a_card_opens_the_page(traced: Site) -> None:
     assert "compare with" not in reply.text
     assert traced.ask("/run/eiffel/trace.json").status == 200
     assert traced.ask("/run/broken/").status == 422
+
+
+def test_many_prompts_have_a_card_a_page_and_a_picture(traced: Site) -> None:
+    page = traced.ask("/").text
+    (card,) = [it for it in re.findall("<article.*?</article>", page) if 'run/many/"' in it]
+    said = html.unescape(re.sub("<[^>]+>", " ", card))
+    assert "causal traces" in said and "12 of 14 prompts · cached: block " in said
+    assert "checkbox" not in card
+    root = ET.fromstring(traced.ask("/thumbnail/many.svg").body)
+    assert len(root.findall("{http://www.w3.org/2000/svg}polyline")) == 4
+
+
+@pytest.mark.slow
+def test_the_page_of_many_prompts(traced: Site) -> None:
+    reply = traced.ask("/run/many/")
+    assert reply.status == 200 and "← all runs" in reply.text and "<script>" not in reply.text
 
 
 def test_a_trace_is_compared_with_nothing(traced: Site) -> None:
