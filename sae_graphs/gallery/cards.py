@@ -97,14 +97,10 @@ def _words(card: Card) -> CardWords:
 def _of_trace(card: Card, trace: TraceSummary) -> CardWords:
     """A causal trace, or those of many prompts: it opens its page, and is compared with none."""
     name = card.run.name
-    kind = "causal trace" if trace.tokens else "causal traces"
-    words = (
-        name,
-        trace.prompt,
-        trace.model,
-        kind,
-        *(it for it, _ in trace.next_tokens[:1]),
-    )
+    kind, found = "causal trace", trace.found
+    if not trace.tokens:
+        kind, found = "causal traces", f"{trace.prompt} · {trace.found}"
+    words = (name, trace.prompt, trace.model, kind, *(it for it, _ in trace.next_tokens[:1]))
     warned = [f"{counted(len(trace.warnings), 'warning')} in this run"] if trace.warnings else []
     return CardWords(
         visible(" ".join(words), space=" ").lower(),
@@ -114,9 +110,7 @@ def _of_trace(card: Card, trace: TraceSummary) -> CardWords:
         address=run_address(name),
         picture=f"/thumbnail/{quoted_name(name)}.svg",
         prompt=prompt_html(trace) if trace.tokens else "",
-        counts=visible(
-            trace.found if trace.tokens else f"{trace.prompt} · {trace.found}", space=" "
-        ),
+        counts=visible(found, space=" "),
         made_of=_made_of(trace.model),
         badges=(Badge(kind, "faint", "which states bring the corrupted answer back"),),
         told=tuple(warned),

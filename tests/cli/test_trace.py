@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sae_graphs.cli import tracing_cases
@@ -13,6 +14,7 @@ from sae_graphs.tracing import many, record_json
 from tests.support.commands import Commands
 from tests.support.graphs import example
 from tests.support.models import save_model_folder
+from tests.support.traces import graph_beside
 
 PROMPT = "the cat sat on the old mat"
 LITTLE = ("--noise", "0.5", "--noise-runs", "2", "--sweeps", "state")
@@ -50,6 +52,36 @@ def test_a_trace_leaves_its_files(commands: Commands, model: str, tmp_path: Path
     assert again.code == 0 and {it.name for it in folder.iterdir()} == {"trace.json", "run.json"}
 
 
+@pytest.mark.slow
+def test_an_answer_graph_is_laid_over_a_trace(
+    commands: Commands, model: str, tmp_path: Path
+) -> None:
+    asked = ("--subject", "cat", "--model", model, *LITTLE, "--formats", "svg,md")
+    assert commands("trace", PROMPT, *asked, "--out", "alone").code == 0
+    trace = record_json.load(tmp_path / "alone")
+    shares = np.abs(trace.sweeps[0].kl.mean(axis=0))
+    graph_beside(shares, of=trace, prompt=PROMPT).save(tmp_path / "graph")
+    graph_beside(shares, of=trace, prompt=PROMPT, model="other").save(tmp_path / "other")
+    answer = commands("trace", "--graph", "graph", *asked, "--out", "both")
+    assert answer.code == 0, answer.err
+    assert "beside the answer graph, the graph's " in answer.out
+    assert (tmp_path / "both" / "trace-graph.svg").is_file()
+    assert "## Beside the answer graph" in (tmp_path / "both" / "trace.md").read_text()
+    told = json.loads((tmp_path / "both" / "run.json").read_text())["beside_graph"]
+    assert told["measured"] is None and told["cells"] > 6
+    both = record_json.load(tmp_path / "both")
+    np.testing.assert_array_equal(both.sweeps[0].log_odds, trace.sweeps[0].log_odds)
+    for wrong, line in (
+        (("the dog sat", "--graph", "graph"), "leave out the prompt"),
+        (("--graph", "graph", "--sweeps", "mlp"), "is laid over the state"),
+        (("--graph", "graph", "--target", "dog"), "name the same target"),
+        (("--graph", "other"), 'of the model "other"'),
+        (("--graph", "nowhere"), "cannot read nowhere"),
+    ):
+        answer = commands("trace", *asked, *wrong)
+        assert answer.code == 2 and line in answer.err and answer.err.count("\n") == 1, answer.err
+
+
 def test_several_strengths_stand_side_by_side(
     commands: Commands, model: str, tmp_path: Path
 ) -> None:
@@ -83,6 +115,7 @@ WRONG = {
     "runs": ((PROMPT, "--subject", "cat", "--noise-runs", "0"), "expected 1 or more"),
     "other": ((PROMPT, "--subject", "cat", "--other", "x"), "takes another prompt"),
     "cases": ((PROMPT, "--cases", "demo"), "a prompt is for one prompt"),
+    "graph": (("--cases", "demo", "--graph", "x"), "--graph is for one prompt"),
     "no cases": (("--cases", "none.csv"), "cannot read none.csv"),
 }
 
@@ -103,9 +136,17 @@ def test_wrong_input_is_one_line_before_anything_is_loaded(
 
 
 def test_what_the_model_alone_can_refuse(commands: Commands, model: str, tmp_path: Path) -> None:
-    for subject, told in (("mat", "the subject is the last token"), ("Cat", "did you mean 'cat'")):
-        answer = commands("trace", PROMPT, "--subject", subject, "--model", model, *LITTLE)
-        assert answer.code == 2 and told in answer.err and answer.err.count("\n") == 1
+    other = ("--corruption", "interchange", "--other")
+    for wrong, told in (
+        ((PROMPT, "--subject", "mat"), "the subject is the last token"),
+        ((PROMPT, "--subject", "Cat"), "did you mean 'cat'"),
+        (("mat", "--subject", "mat", "--no-prepend-bos"), "the prompt is one token"),
+        ((PROMPT, *other, "the cat"), "the other prompt has"),
+        ((PROMPT, *other, PROMPT), "the other prompt is the prompt itself"),
+        ((PROMPT, "--subject", "cat", "--target", "no such token"), "token"),
+    ):
+        answer = commands("trace", *wrong, "--model", model, "--sweeps", "state")
+        assert answer.code == 2 and told in answer.err and answer.err.count("\n") == 1, answer.err
     assert not (tmp_path / "outputs").exists()
     example().save(tmp_path / "graph")
     (tmp_path / "graph" / "run.json").write_text('{"files": ["graph.json"]}')

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from sae_graphs.graph.feature_id import ANSWER, FeatureId
+from sae_graphs.graph.graph import CausalGraph, assemble
+from sae_graphs.graph.records import LayerReport, Node, OutputToken
 from sae_graphs.tracing.records import Score, Sweep, Trace
 from sae_graphs.tracing.settings import SweepName, TraceSettings
+from tests.support.answer_graphs import answer_run
 
 TOKENS = ("The", " E", "iff", "el", " Tower", " is", " in")
 HOSTILE = (
@@ -120,3 +125,28 @@ def nothing(seed: int, *, runs: int = 10, n_layers: int = 8, noise: float = 1.0)
 def hostile() -> Trace:
     """A trace whose every token is one that somebody forgets to escape."""
     return trace_of(planted_shares(2, n_layers=4), tokens=HOSTILE)
+
+
+def graph_beside(
+    shares: np.ndarray, *, of: Trace | None = None, hook: str = "pre", **changes: Any
+) -> CausalGraph:
+    """An answer graph of a trace's prompt whose features contribute these shares `[T, L]`."""
+    trace = of or planted()
+    layers = tuple(
+        LayerReport(str(at), f"blocks.{at}.hook_resid_{hook}", 4, 4.0, 0.1)
+        for at in range(trace.n_layers)
+    )
+    values = {
+        "layers": layers,
+        "read_position": trace.read,
+        "model": trace.model,
+        "outputs": (OutputToken(trace.target_ids[0], trace.targets[0], 4.5, 0.9),),
+        **changes,
+    }
+    nodes = [
+        Node(FeatureId(str(layer), 1, at), 1.0, effect_on_answer=-float(shares[at, layer]))
+        for at, layer in np.ndindex(*shares.shape)
+        if shares[at, layer]
+    ]
+    answer = Node(ANSWER, 4.0, token=trace.targets[0])
+    return assemble(answer_run(trace.tokens, trace.targets[0], **values), [*nodes, answer], [])

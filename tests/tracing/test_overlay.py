@@ -11,57 +11,31 @@ import numpy as np
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.feature_id import ANSWER, FeatureId
-from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.graph.records import LayerReport, Node
 from sae_graphs.render.document.plot import written
 from sae_graphs.tracing.overlay import Overlay, overlay_of
 from sae_graphs.tracing.overlay_plot import overlay_maps
 from sae_graphs.tracing.records import Trace
 from sae_graphs.tracing.report import trace_files
-from tests.support.answer_graphs import answer_graph, answer_run
+from tests.support.answer_graphs import answer_graph
 from tests.support.graphs import example
-from tests.support.traces import TOKENS, hostile, planted, planted_shares, trace_of
+from tests.support.traces import TOKENS, graph_beside, hostile, planted, planted_shares, trace_of
 
 N_LAYERS = 8
 
 
-def beside(
-    shares: np.ndarray, *, of: Trace | None = None, hook: str = "pre", **changes: Any
-) -> CausalGraph:
-    """An answer graph of the planted prompt whose features contribute these shares `[T, L]`."""
-    trace = of or planted()
-    layers = tuple(
-        LayerReport(str(at), f"blocks.{at}.hook_resid_{hook}", 4, 4.0, 0.1)
-        for at in range(trace.n_layers)
-    )
-    values = {"layers": layers, "read_position": trace.read, "model": trace.model, **changes}
-    run = answer_run(trace.tokens, trace.targets[0], **values)
-    nodes = [
-        Node(
-            FeatureId(str(layer), 1, at),
-            1.0,
-            effect_on_answer=-float(shares[at, layer]),
-        )
-        for at, layer in np.ndindex(*shares.shape)
-        if shares[at, layer]
-    ]
-    return assemble(run, [*nodes, Node(ANSWER, 4.0, token=trace.targets[0])], [])
-
-
 def test_the_same_places_agree_and_others_do_not() -> None:
     trace, shares = planted(), planted_shares()["state"]
-    found = overlay_of(trace, beside(shares))
+    found = overlay_of(trace, graph_beside(shares))
     assert found.measured is None and len(found.kept) == int((shares > 0).sum())
     assert (found.correlation or 0) > 0.6 and (found.p or 1) < 0.01
     assert found.inside == pytest.approx(1) and found.inside_cells < 0.3
-    away = overlay_of(trace, beside(np.roll(shares, 3, axis=0)))
+    away = overlay_of(trace, graph_beside(np.roll(shares, 3, axis=0)))
     assert (away.correlation or 0) < 0.3 and (away.p or 0) > 0.05
     assert "rank correlation" in found.words and found.sentence.startswith("Of the graph's 8 ")
 
 
 def test_the_cells_that_are_compared() -> None:
-    found = overlay_of(planted(), beside(planted_shares()["state"]))
+    found = overlay_of(planted(), graph_beside(planted_shares()["state"]))
     expected = np.ones((len(TOKENS), N_LAYERS), dtype=bool)
     expected[0] = False  # before the subject, and the first
     expected[5:, 0] = False  # beside the subject, where its embeddings are the clean ones
@@ -70,18 +44,18 @@ def test_the_cells_that_are_compared() -> None:
 
 def test_an_sae_after_a_block_stands_at_the_next_one() -> None:
     shares = planted_shares()["state"]
-    found = overlay_of(planted(), beside(shares, hook="post"))
+    found = overlay_of(planted(), graph_beside(shares, hook="post"))
     assert np.isnan(found.contributed[:, 0]).all()
     np.testing.assert_allclose(found.contributed[:, 1:], shares[:, :-1])
     assert not found.compared[:, 0].any()
     with pytest.raises(SaeGraphsError, match="no SAE of the graph stands at the input"):
-        overlay_of(planted(), beside(shares, hook="mid"))
+        overlay_of(planted(), graph_beside(shares, hook="mid"))
 
 
 def test_contributions_are_summed_whatever_their_sign() -> None:
     shares = planted_shares()["state"]
     shares[4, 0] = -2.0
-    found = overlay_of(planted(), beside(shares))
+    found = overlay_of(planted(), graph_beside(shares))
     assert found.contributed[4, 0] == 2.0
     assert min(each.contribution for each in found.kept) == -2.0
 
@@ -94,17 +68,17 @@ def test_chance_agrees_in_one_case_of_twenty() -> None:
         trace = trace_of(
             {"state": rng.permutation(planted_shares()["state"])}, seed=seed, noise=0.5
         )
-        p.append(overlay_of(trace, beside(np.abs(smooth)), seed=seed).p or 0)
+        p.append(overlay_of(trace, graph_beside(np.abs(smooth)), seed=seed).p or 0)
     assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 60)
 
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "effects": (example, "one of effects"),
-    "model": (lambda: beside(np.ones((7, 8)), model="other"), 'of the model "other"'),
+    "model": (lambda: graph_beside(np.ones((7, 8)), model="other"), 'of the model "other"'),
     "tokens": (lambda: answer_graph(model="made by hand"), "has other tokens"),
-    "read": (lambda: beside(np.ones((7, 8)), read_position=5), "is read at token 5"),
+    "read": (lambda: graph_beside(np.ones((7, 8)), read_position=5), "is read at token 5"),
     "summed": (
-        lambda: beside(np.ones((7, 8)), settings={"select": "answer", "summed_at": "all"}),
+        lambda: graph_beside(np.ones((7, 8)), settings={"select": "answer", "summed_at": "all"}),
         "summed over tokens",
     ),
     "none": (lambda: None, "is no graph"),
@@ -120,7 +94,7 @@ def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
 
 
 def test_another_answer_and_nothing_lost_are_refused() -> None:
-    graph = beside(planted_shares()["state"])
+    graph = graph_beside(planted_shares()["state"])
     with pytest.raises(SaeGraphsError, match="name the same target"):
         overlay_of(replace(planted(), target_ids=(8,)), graph)
     with pytest.raises(SaeGraphsError, match="takes nothing"):
@@ -132,7 +106,7 @@ def test_another_answer_and_nothing_lost_are_refused() -> None:
 
 def wild() -> tuple[Trace, Overlay]:
     trace = hostile()
-    return trace, overlay_of(trace, beside(planted_shares(2, n_layers=4)["state"], of=trace))
+    return trace, overlay_of(trace, graph_beside(planted_shares(2, n_layers=4)["state"], of=trace))
 
 
 def test_the_figure_has_a_dot_in_each_cell_with_features() -> None:

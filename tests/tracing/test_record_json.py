@@ -84,7 +84,7 @@ def small() -> Trace:
 
 
 def test_a_file_in_a_folder(tmp_path: Path) -> None:
-    file = save(small(), tmp_path / "outputs")
+    file = small().save(tmp_path / "outputs")
     assert file == tmp_path / "outputs" / FILE_NAME
     assert load(file).sweep("state").log_odds.tolist() == [[[0.123457, -2.0]]]
     assert load(file.parent).clean == small().clean
