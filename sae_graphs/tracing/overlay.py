@@ -147,9 +147,9 @@ def overlay_of(
 
 def check_same(trace: Trace, graph: CausalGraph) -> None:
     """Raise `SaeGraphsError` unless both are of one model, prompt and answer."""
-    run = graph.run
     check_answers(graph)
     check_model(trace.model, graph)
+    run = graph.run
     if trace.tokens != run.tokens:
         ours, theirs = len(trace.tokens), len(run.tokens)
         raise SaeGraphsError(

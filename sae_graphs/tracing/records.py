@@ -108,6 +108,11 @@ class Trace:
         if not self.subject or not all(0 <= at <= self.read for at in self.subject):
             raise SaeGraphsError(f"the subject stands at {self.subject}, the answer at {self.read}")
 
+    def __repr__(self) -> str:
+        made = ", ".join(sweep.name for sweep in self.sweeps)
+        size = f"{len(self.tokens)} tokens, {self.n_layers} layers, {len(self.corrupted)} runs"
+        return f"<Trace of {self.prompt!r:.60} by {self.model!r:.40}: {size}; {made}>"
+
     def _repr_html_(self) -> str:
         return str(view("trace_html")(self))
 

@@ -60,6 +60,7 @@ def test_contributions_are_summed_whatever_their_sign() -> None:
     assert min(each.contribution for each in found.kept) == -2.0
 
 
+@pytest.mark.slow
 def test_chance_agrees_in_one_case_of_twenty() -> None:
     p = []
     for seed in range(60):
