@@ -158,8 +158,8 @@ def signed_differences(values: NDArray[np.float64], *, seed: int, level: float =
         error = np.sqrt(np.maximum(spread, TIE**2 * squares / runs) / runs)
         return np.divide(means, error, out=np.zeros_like(means), where=error > 0), error
 
-    t, error = t_of(values.mean(axis=0))
     ways = _turned(runs, seed)
+    t, error = t_of(ways[0] @ values / runs)  # to the last digit as among the ways
     largest = np.array([np.abs(t_of(way @ values / runs)[0]).max(initial=0.0) for way in ways])
     rank = math.ceil((1 - level) * len(largest)) - 1  # so many of the ways are at or below it
     beyond = len(largest) * level < 1  # not even the whole of what was found is rare enough

@@ -99,8 +99,8 @@ def climb(ground: Ground, embeddings: Tensor, groups: Sequence[Group] = ()) -> C
     `embeddings` `[R, T, D]` are their streams before the first block. Raises `CannotSplitError`
     where the model does not show what attention and MLP write, and that is asked for.
     """
-    wanted = {part for group in groups for copy in group.copies for part in copy.parts}
-    parts = tuple(part for part in PARTS if part in wanted)
+    wanted = any(copy.parts for group in groups for copy in group.copies)
+    parts = PARTS if wanted else ()  # both: that they are all which is added can be checked
     runs = embeddings[:, ground.start : ground.read + 1]  # [R, n, D]
     levels = []
     for block in range(ground.n_blocks):
@@ -131,7 +131,7 @@ class Level:
             for one, two in zip(self._before, done.context, strict=True)
         )
         self.written = {part: self._rows(value, len(every)) for part, value in heard.items()}
-        if parts == PARTS:
+        if parts:
             entered = every[:, -done.streams.shape[1] :]
             written = Written(self.written["attention"], self.written["mlp"], None)
             check_sum(ground.model.name, block, entered, written, done.streams)

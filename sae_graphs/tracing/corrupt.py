@@ -10,7 +10,6 @@ Letters: `R` noise runs, `S` tokens of the subject, `T` tokens, `D` d_model, `V`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from sae_graphs.model.stream import StreamPoint
 from sae_graphs.tracing.settings import TraceSettings
 
 KEPT = 0.1  # of its clean probability is what the answer keeps at most under `auto`
-LEAST, MOST = 0.25, 64.0  # standard deviations between which `auto` looks
+FIRST, LEAST, MOST = 0.25, 2.0**-12, 64.0  # standard deviations: where `auto` looks
 STEPS = 8  # of the grid from one size to its double: `auto` is right to a factor of 2 ** (1 / 8)
 LINEAR = 1e-3  # of its norm: how far the stream may be from a multiple of the token embeddings
 
@@ -61,8 +60,7 @@ def corrupted(
 
     Noise has one draw a noise run; other corruptions are the same each time, and have one run.
     `std` is that of the token embeddings, `probability` the clean answer's. Strength 0, for a norm
-    1, gives the clean embeddings, exactly. Raises `SaeGraphsError` for a strength that the
-    corruption does not take, and where `auto` finds none.
+    1, gives the clean embeddings, exactly. Raises `SaeGraphsError` where `auto` finds none.
     """
     rows = clean.inputs[0][list(subject)]  # [S, D]
     match settings.corruption:
@@ -77,15 +75,14 @@ def corrupted(
                 size = _smallest(lambda it: answered(noised(it)), KEPT * probability, std)
             return Corrupted(noised(size), size)
         case "norm":
-            became = rows * _number(settings, 0, math.inf)
+            became = rows * float(settings.strength)
         case "interchange":
             became = _of_other(model, clean, settings)[list(subject)]
         case "nearest":
-            _number(settings, 1, 1) if settings.strength != "auto" else None
             became = _nearest(model, clean, subject, settings.rank)
         case "blend":
-            share = _number(settings, 0, 1)
-            became = torch.lerp(rows, _nearest(model, clean, subject, settings.rank), share)
+            other = _nearest(model, clean, subject, settings.rank)
+            became = torch.lerp(rows, other, float(settings.strength))
     return Corrupted(_with_rows(clean, subject, became[None]))
 
 
@@ -144,24 +141,28 @@ def _noise(strength: str, std: float) -> float | None:
 
 
 def _smallest(probability: Callable[[float], float], most: float, std: float) -> float:
-    """The smallest size on the grid at which the answer's mean probability is at most `most`.
+    """A size at which the answer's mean probability is at most `most`, and is not at
+    `2 ** (1 / STEPS)` times less.
 
-    Sizes are doubled until one does it; then those between it and the one before are halved, again
-    and again. The first crossing from below is found, to a factor of `2 ** (1 / STEPS)`.
+    From `FIRST` on, sizes are doubled until one does it, or halved while one does; then the grid
+    between the last two is bisected. Where the probability falls with the size, as it does but for
+    chance, that is the smallest.
     """
-    size, kept = LEAST, math.inf
-    while size <= MOST:
-        kept = probability(size * std)
-        if kept <= most:
-            break
-        size *= 2
+    size, kept = FIRST, probability(FIRST * std)
+    if kept <= most:
+        while size > LEAST and probability(size / 2 * std) <= most:
+            size /= 2
     else:
-        raise SaeGraphsError(
-            f"under noise of {MOST:g} standard deviations the answer still has {kept:.2g} of "
-            "probability, more than a tenth of its clean one: it does not hang on this subject; "
-            "give another subject, or a strength such as 3s"
-        )
-    below, above = (-STEPS if size > LEAST else 0), 0  # steps of the grid, from `size` on
+        while kept > most:
+            size *= 2
+            if size > MOST:
+                raise SaeGraphsError(
+                    f"under noise of {MOST:g} standard deviations the answer still has {kept:.2g} "
+                    "of probability, more than a tenth of its clean one: it does not hang on this "
+                    "subject; give another subject, or a strength such as 3s"
+                )
+            kept = probability(size * std)
+    below, above = -STEPS, 0  # steps of the grid, from `size` on
     while above - below > 1:
         middle = (below + above) // 2
         if probability(size * std * 2 ** (middle / STEPS)) <= most:
@@ -169,22 +170,6 @@ def _smallest(probability: Callable[[float], float], most: float, std: float) ->
         else:
             below = middle
     return size * std * 2 ** (above / STEPS)
-
-
-def _number(settings: TraceSettings, least: float, most: float) -> float:
-    """The strength as a number of the corruption's own; raises where it is none."""
-    text = settings.strength
-    value = math.nan if text == "auto" or text.endswith("s") else float(text)
-    if not least <= value <= most:
-        expected = {
-            "norm": "the factor of the embeddings' norm, such as 0.5",
-            "blend": "the share of the way to another token's embedding, 0 to 1",
-            "nearest": "none, as the whole embedding is taken; blend takes a share of it",
-        }[settings.corruption]
-        raise SaeGraphsError(
-            f"strength {text!r} with corruption {settings.corruption}; expected {expected}"
-        )
-    return value
 
 
 # -- other embeddings ------------------------------------------------------------------------------

@@ -119,9 +119,10 @@ def corruption_words(trace: Trace) -> str:
         return f"noise of {size}, {runs} run{'' if runs == 1 else 's'}"
     if settings.corruption == "interchange":
         return "those of another prompt"
+    near = "nearest" if settings.rank == 1 else f"{settings.rank}-th nearest"
     told = {
-        "nearest": f"nearest token, number {settings.strength}",
-        "blend": f"a blend of {settings.strength} towards the nearest token",
+        "nearest": f"those of the {near} token",
+        "blend": f"{settings.strength} of the way to the {near} token",
         "norm": f"norm times {settings.strength}",
     }
     return told.get(settings.corruption, settings.corruption)

@@ -23,15 +23,17 @@ class Handover:
     `leaves`: the subject's last token falls below half of its best, for good; `crosses`: the read
     token overtakes it, for good; `enters`: the read token rises above half of its best, for good.
     `starts` and `ends` are where it rises above a quarter and above three quarters of it: the
-    transition layers. Intervals stand in the same order; None where there is but one row.
+    transition layers. But for `crosses`, None where a row does not do it inside the model: it is
+    above a quarter in the first layer already, say. Intervals stand in the same order, None where
+    there are fewer than three rows, or fewer than 95 % of the resampled ones do it.
     """
 
-    leaves: float
+    leaves: float | None
     crosses: float
-    enters: float
-    starts: float
-    ends: float
-    intervals: tuple[tuple[float, float], ...] | None = None
+    enters: float | None
+    starts: float | None
+    ends: float | None
+    intervals: tuple[tuple[float, float] | None, ...] = (None,) * 5
 
     @property
     def block(self) -> int:
@@ -40,19 +42,20 @@ class Handover:
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """That of one of the five layers."""
-        return None if self.intervals is None else self.intervals[NAMES.index(name)]
+        return self.intervals[NAMES.index(name)]
 
 
 NAMES = ("leaves", "crosses", "enters", "starts", "ends")
+_CROSSES = NAMES.index("crosses")
 
 
 def handover_of(subject: Rows, read: Rows, *, seed: int) -> Handover | None:
     """The handover between the mean of the subject's rows and that of the read token's.
 
-    None where the curves do not cross, or fewer than 95 % of the bootstrap's do.
+    None where the curves do not cross for good, or fewer than 95 % of the bootstrap's do.
     """
     found = layers_of(subject.mean(axis=0)[None], read.mean(axis=0)[None])[0]
-    if not np.isfinite(found).all():
+    if not np.isfinite(found[_CROSSES]):
         return None
     count = len(subject)
     if count < 3:
@@ -60,18 +63,26 @@ def handover_of(subject: Rows, read: Rows, *, seed: int) -> Handover | None:
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
     drawn = layers_of(weights @ subject, weights @ read)  # [B, 5]
-    whole = np.isfinite(drawn).all(axis=1)
-    if whole.mean() < CLAIMED:
+    intervals = tuple(map(_interval, drawn.T))
+    return None if intervals[_CROSSES] is None else _handover(found, intervals)
+
+
+def _interval(layers: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Of one layer over the resampled rows; None where too few have one."""
+    there = np.isfinite(layers)
+    if there.mean() < CLAIMED:
         return None
-    ends = np.quantile(drawn[whole], (0.025, 0.975), axis=0)
-    intervals = tuple((float(low), float(high)) for low, high in ends.T)
-    return _handover(found, intervals)
+    low, high = np.quantile(layers[there], (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _handover(
-    layers: NDArray[np.float64], intervals: tuple[tuple[float, float], ...] | None = None
+    layers: NDArray[np.float64], intervals: tuple[tuple[float, float] | None, ...] = (None,) * 5
 ) -> Handover:
-    leaves, crosses, enters, starts, ends = map(float, layers)
+    leaves, crosses, enters, starts, ends = (
+        float(layer) if np.isfinite(layer) else None for layer in layers
+    )
+    assert crosses is not None
     return Handover(leaves, crosses, enters, starts, ends, intervals)
 
 

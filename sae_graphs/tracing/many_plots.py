@@ -112,14 +112,9 @@ def _transition(axes: Any, row: int, found: Averaged, own: Sequence[float]) -> N
     handover = found.handover
     assert handover is not None
     colour = HUES["state"].line
-    axes.barh(
-        row,
-        handover.ends - handover.starts,
-        left=handover.starts,
-        height=0.3,
-        color=colour,
-        alpha=0.3,
-    )
+    first, last = handover.starts, handover.ends
+    if first is not None and last is not None:
+        axes.barh(row, last - first, left=first, height=0.3, color=colour, alpha=0.3)
     low, high = handover.interval("crosses") or (handover.crosses,) * 2
     axes.plot([low, high], [row, row], color=INK, linewidth=1.6)
     axes.plot([handover.crosses], [row], "D", color=INK, markersize=5)

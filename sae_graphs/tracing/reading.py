@@ -7,7 +7,7 @@ layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -191,16 +191,12 @@ def _sites(
     trace: Trace, name: SweepName, effect: Drawn, half: Drawn, stands: NDArray[np.bool_]
 ) -> list[Site]:
     """The groups of connected cells of one sweep, helpful ones and harmful ones apart."""
-    from scipy.ndimage import label
-
     sites, lost = [], loss(trace)
     for sign in (1.0, -1.0):
         size = sign * effect
         peaks = np.where(stands, size, 0.0).max(axis=1, keepdims=True)
         inside = stands & (size >= LEAST * lost) & (size >= OF_PEAK * peaks)
-        groups, count = label(inside)
-        for number in range(1, count + 1):
-            tokens, layers = np.nonzero(groups == number)
+        for tokens, layers in _groups(trace, inside):
             best = int(size[tokens, layers].argmax())
             at = int(tokens[best]), int(layers[best])
             sites.append(
@@ -217,6 +213,20 @@ def _sites(
                 )
             )
     return sites
+
+
+def _groups(
+    trace: Trace, inside: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """The tokens and layers of each group of connected cells; those of the subject, of the read
+    token and of others apart, also where they stand side by side."""
+    from scipy.ndimage import label
+
+    roles = np.array([_role(trace, token) for token in range(len(inside))])
+    for role in ("subject", "read", "other"):
+        groups, count = label(inside & (roles == role)[:, None])
+        for number in range(1, count + 1):
+            yield np.nonzero(groups == number)
 
 
 def _role(trace: Trace, token: int) -> Role:

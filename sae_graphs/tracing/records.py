@@ -36,7 +36,8 @@ class Score:
     kl: float
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.log_odds) or not 0 <= self.probability <= 1:
+        known = math.isfinite(self.log_odds) and math.isfinite(self.kl)
+        if not known or not 0 <= self.probability <= 1:
             raise SaeGraphsError(f"no score: {self!r:.80}")
 
 
@@ -59,6 +60,12 @@ class Sweep:
             self.log_odds.shape == self.probability.shape == self.kl.shape
         ):
             raise SaeGraphsError(f"sweep {self.name} has arrays of different shapes")
+        for measure in MEASURES:
+            if not np.isfinite(self.of(measure)).all():
+                raise SaeGraphsError(
+                    f"with a part restored the model answers what is no number ({measure} of "
+                    f"{self.name}); take another dtype, such as float32"
+                )
 
     def of(self, measure: str) -> Cells:
         """Its cells of one of `MEASURES`."""
@@ -105,6 +112,11 @@ class Trace:
                 raise SaeGraphsError(
                     f"sweep {sweep.name} has shape {sweep.log_odds.shape}, expected {shape}"
                 )
+        if not self.corrupted or not 0 <= self.read < len(self.tokens):
+            raise SaeGraphsError(
+                f"a trace has corrupted runs, read at one of its {len(self.tokens)} tokens; got "
+                f"{len(self.corrupted)}, read at {self.read}"
+            )
         if not self.subject or not all(0 <= at <= self.read for at in self.subject):
             raise SaeGraphsError(f"the subject stands at {self.subject}, the answer at {self.read}")
 

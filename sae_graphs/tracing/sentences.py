@@ -9,7 +9,7 @@ from sae_graphs.tracing.drawn import NAMES, corruption_words, ends_words, target
 from sae_graphs.tracing.handover import Handover
 from sae_graphs.tracing.reading import Reading, Site, tokens_of
 from sae_graphs.tracing.records import Trace
-from sae_graphs.words import counted, listed, nats, plain, said, share
+from sae_graphs.words import NONE, counted, listed, nats, plain, said, share
 
 RESTORED = {
     "state": "the state",
@@ -105,20 +105,27 @@ def handover_words(trace: Trace, reading: Reading) -> str | None:
     if found is None or source is None:
         early, late = (reading.first("state", role) for role in ("subject", "read"))
         if early and late:
-            return "No handover is claimed: the two rows do not cross once and for good."
+            return "No handover is claimed: the two rows do not cross for good."
         return None
     names = (said(trace.tokens[source]), said(trace.tokens[trace.read]))
-    return (
+    told = [
         f"Handover: {names[1]} overtakes {names[0]} in block {found.block} (layer "
-        f"{layer_words(found, 'crosses')}). {names[0]} has lost half of what it brings back by "
-        f"layer {layer_words(found, 'leaves')}, and {names[1]} has half of its own from layer "
-        f"{layer_words(found, 'enters')} on."
-    )
+        f"{layer_words(found, 'crosses')})."
+    ]
+    if found.leaves is not None:
+        by = layer_words(found, "leaves")
+        told.append(f"{names[0]} has lost half of what it brings back by layer {by}.")
+    if found.enters is not None:
+        told.append(f"{names[1]} has half of its own from layer {layer_words(found, 'enters')} on.")
+    return " ".join(told)
 
 
 def layer_words(found: Handover, name: str) -> str:
     """A layer with its 95 % interval: `13.4, 13.1 to 13.8`."""
-    told = f"{getattr(found, name):.1f}"
+    layer = getattr(found, name)
+    if layer is None:
+        return NONE
+    told = f"{layer:.1f}"
     ends = found.interval(name)
     return told if ends is None else f"{told}, {ends[0]:.1f} to {ends[1]:.1f}"
 

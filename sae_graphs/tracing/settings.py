@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,11 @@ Corruption = Literal["noise", "interchange", "nearest", "blend", "norm"]
 CORRUPTIONS: tuple[Corruption, ...] = ("noise", "interchange", "nearest", "blend", "norm")
 WINDOW, WINDOW_OF = 10, 48  # blocks whose MLPs are restored at once, of so many (Meng et al. 2022)
 
-_SIZE = re.compile(r"auto|\d+(\.\d*)?s?|\.\d+s?")
+_SIZE = re.compile(r"auto|(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?s?")
+_SIZES: dict[Corruption, tuple[float, float, str]] = {
+    "norm": (0.0, math.inf, "the factor of the embeddings' norm, such as 0.5"),
+    "blend": (0.0, 1.0, "the share of the way to another token's embedding, 0 to 1"),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class TraceSettings:
             object.__setattr__(self, "sweeps", (self.sweeps,))
         object.__setattr__(self, "sweeps", tuple(self.sweeps))
         if isinstance(self.strength, int | float) and not isinstance(self.strength, bool):
-            object.__setattr__(self, "strength", format(self.strength, "f").rstrip("0"))
+            object.__setattr__(self, "strength", f"{self.strength:.12g}")
         if not self.sweeps or len(set(self.sweeps)) < len(self.sweeps):
             raise SaeGraphsError(f"sweeps are {self.sweeps!r}; expected some of {quoted(SWEEPS)}")
         for name in self.sweeps:
@@ -71,14 +76,35 @@ class TraceSettings:
                 f"strength {self.strength!r:.40}: expected auto, a number such as 0.5, or 3s for "
                 "three standard deviations of the embeddings"
             )
-        if self.noise_runs < 1 or self.rank < 1:
-            raise SaeGraphsError(
-                f"noise_runs {self.noise_runs}, rank {self.rank}: expected 1 or more"
-            )
-        if self.window is not None and self.window < 1:
-            raise SaeGraphsError(f"window is {self.window}; expected 1 block or more")
+        for name, least in (("noise_runs", 1), ("rank", 1), ("window", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if name == "window" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+                raise SaeGraphsError(f"{name} is {value!r:.40}; expected {least} or more, whole")
+        self._check_strength()
         if (self.corruption == "interchange") != (self.other is not None):
             raise SaeGraphsError("an interchange takes another prompt, and nothing else does")
+
+    def _check_strength(self) -> None:
+        """Raise where the corruption does not take the strength."""
+        if self.corruption == "noise":
+            return
+        if self.corruption not in _SIZES:
+            if self.strength != "auto":
+                raise SaeGraphsError(
+                    f"strength {self.strength!r} (--noise) with corruption {self.corruption}, "
+                    "which takes none; leave it out, or choose blend"
+                )
+            return
+        least, most, expected = _SIZES[self.corruption]
+        text = self.strength
+        value = math.nan if text == "auto" or text.endswith("s") else float(text)
+        if not least <= value <= most:
+            raise SaeGraphsError(
+                f"strength {text!r} (--noise) with corruption {self.corruption}; expected "
+                f"{expected}"
+            )
 
     def window_of(self, n_blocks: int) -> int:
         """The blocks that are restored at once in a model of so many: at least one."""

@@ -23,6 +23,7 @@ from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.tracing.walk import carry
 
 SCORED = 40  # bytes that one logit takes while it is scored, in double precision
+SAVED = 5  # times that noise runs are kept on the way, where they are
 COPIES_SHARE = 0.5  # of the working memory, for the streams of the copies; blocks take the rest
 
 Progress = Callable[[int, int], None]
@@ -63,7 +64,8 @@ def measure(
     every = groups(sweeps, changed, ground.read, n_blocks, settings.window_of(n_blocks))
     found = np.empty((len(sweeps), 3, n_runs, len(ground.clean), n_blocks))
     logits, corrupted = list[Tensor](), list[NDArray[np.float64]]()
-    walks = list(_walks(ground, every, n_runs, embeddings.element_size()))
+    most = n_runs if partial is None else -(-n_runs // SAVED)
+    walks = list(_walks(ground, every, n_runs, embeddings.element_size(), most))
     told = _Told(progress, sum(_steps(every, n_blocks) * len(runs) for runs, _ in walks))
     for runs, parts in walks:
         some_runs = slice(runs.start, runs.stop)
@@ -122,11 +124,12 @@ def _steps(some: Sequence[Group], n_blocks: int) -> int:
 
 
 def _walks(
-    ground: Ground, every: Sequence[Group], n_runs: int, size: int
+    ground: Ground, every: Sequence[Group], n_runs: int, size: int, most: int
 ) -> Iterator[tuple[range, list[list[Group]]]]:
     """Noise runs that are walked together, and the groups of each walk of theirs.
 
-    As many runs as the memory holds; where it does not hold one, its copies in several walks.
+    As many runs as the memory holds, `most` at most; where it does not hold one, its copies in
+    several walks.
     """
     if not every:
         yield range(n_runs), []
@@ -141,7 +144,7 @@ def _walks(
 
     # What corrupted runs leave in every block: stream, keys and values, what the parts write.
     climbed = 5 * ground.n_blocks * (ground.read + 1 - ground.start) * row
-    at_once = max(1, int(room // (sum(map(bytes_of, every)) + climbed)))
+    at_once = min(most, max(1, int(room // (sum(map(bytes_of, every)) + climbed))))
     if not ground.model.replay.together:
         at_once = 1
     parts: list[list[Group]] = [[]]

@@ -193,7 +193,9 @@ def test_categories_hand_over_where_they_were_planted() -> None:
         assert found is not None and found.handover is not None
         low, high = found.handover.interval("crosses") or (0.0, 0.0)
         assert low - 0.2 < middle < high + 0.2 and high - low < 1.5
-        assert found.handover.starts < found.handover.crosses < found.handover.ends
+        starts, ends = found.handover.starts, found.handover.ends
+        assert starts is not None and ends is not None
+        assert starts < found.handover.crosses < ends
         assert (found.subject[0] <= found.subject[1] + 1e-12).all()
     assert averaged(made, "nobody") is None
     few = averaged(traces(n=2), "cached")

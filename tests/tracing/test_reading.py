@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -140,7 +142,29 @@ def test_an_interval_covers_what_varies() -> None:
     assert low < middles.mean() < high and high - low < 1.5
     assert handover_of(reader, 1 - reader, seed=0) is None
     single = handover_of(1 - reader[:1], reader[:1], seed=0)
-    assert single is not None and single.intervals is None
+    assert single is not None and single.intervals == (None,) * 5
+
+
+def test_a_crossing_is_told_where_a_row_begins_high() -> None:
+    """The read token has three tenths of its best from the start: it never rises to a quarter."""
+    reader = np.array([[0.3, 0.3, 0.4, 0.9, 1.0]] * 4)
+    found = handover_of(1 - reader, reader, seed=0)
+    assert found is not None and found.starts is None and found.interval("starts") is None
+    assert found.crosses == pytest.approx(2.2) and found.ends is not None
+
+
+def test_neighbours_keep_their_roles() -> None:
+    """The subject's last token and the read one stand side by side, and hold the same layer."""
+    trace = planted()
+    sweep = trace.sweep("state")
+    moved = {name: getattr(sweep, name).copy() for name in ("log_odds", "probability", "kl")}
+    for cells in moved.values():
+        cells[:, 5] = cells[:, 4]  # beside the read token 6
+        cells[:, 6, 2] = cells[:, 4, 2]
+        cells[:, 4] = cells[:, 0]
+    beside = replace(trace, subject=(5,), sweeps=(replace(sweep, **moved),))
+    roles = {site.role: site.tokens for site in read(beside).sites}
+    assert roles["subject"] == (5, 5) and roles["read"] == (6, 6)
 
 
 # -- many cells at once ----------------------------------------------------------------------------

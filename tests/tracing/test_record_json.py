@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from hypothesis import strategies as st
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.schema import plain
-from sae_graphs.tracing.record_json import FILE_NAME, from_json, load, save, to_bytes, to_json
+from sae_graphs.tracing.record_json import FILE_NAME, from_json, load, to_bytes, to_json
 from sae_graphs.tracing.records import SCHEMA, Score, Sweep, Trace
 from sae_graphs.tracing.settings import CORRUPTIONS, SWEEPS, TraceSettings
 from tests.support.stacks import one_line
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 scores = st.builds(Score, finite, st.floats(0, 1), st.floats(0, 50))
+SIZES = {"noise": ["auto", "0.5", "3s", ".5"], "norm": ["1.5"], "blend": [".5"]}
 odd_text = st.text(max_size=8)  # newlines, halves of characters, emoji
 
 
@@ -36,7 +38,7 @@ def traces(draw: st.DrawFn) -> Trace:
         settings=TraceSettings(
             sweeps=tuple(names),
             corruption=corruption,
-            strength=draw(st.sampled_from(["auto", "0.5", "3s", ".5"])),
+            strength=draw(st.sampled_from(SIZES.get(corruption, ["auto"]))),
             window=draw(st.none() | st.integers(1, 9)),
             other=draw(odd_text) if corruption == "interchange" else None,
         ),
@@ -122,15 +124,18 @@ def test_cells_must_be_numbers(cells: Any) -> None:
     one_line(caught)
 
 
-def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:
-    cells = np.array([[[np.nan, 1.0]]])
-    wrong = Trace(
-        *(TraceSettings(), "m", "p", ("a",), (0,), 0, ("b",), (1,), 2, 0.5, 0.1),
-        *(small().clean, small().corrupted),
-        sweeps=(Sweep("state", 1, cells, cells, cells),),
-    )
-    with pytest.raises(SaeGraphsError, match="no number"):
-        save(wrong, tmp_path)
-    with pytest.raises(GraphFileError, match="cannot read"):
-        load(tmp_path)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_no_number_is_no_trace(wrong: float) -> None:
+    cells, fine = np.array([[[wrong, 1.0]]]), np.zeros((1, 1, 2))
+    for values in ((cells, fine, fine), (fine, cells, fine), (fine, fine, cells)):
+        with pytest.raises(SaeGraphsError, match="no number"):
+            Sweep("state", 1, *values)
+    with pytest.raises(SaeGraphsError, match="no score"):
+        Score(0.0, 0.5, wrong)
     assert SCHEMA.endswith("/1")
+
+
+@pytest.mark.parametrize("change", [{"read": 9}, {"read": -1}, {"corrupted": ()}, {"subject": ()}])
+def test_a_trace_is_read_at_one_of_its_tokens(change: dict[str, Any]) -> None:
+    with pytest.raises(SaeGraphsError):
+        replace(small(), sweeps=(), **change)

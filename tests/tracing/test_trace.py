@@ -345,9 +345,11 @@ def test_an_interrupted_trace_goes_on(
     gpt2: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TracePartial, "patience", 0.0)
-    monkeypatch.setattr(gpt2, "working_memory", 2**16)  # two noise runs at once
     options: dict[str, Any] = {"subject": "the (", "strength": "1s", "noise_runs": 4}
-    whole = sg.trace(gpt2, PROMPT, **options)
+    whole = sg.trace(gpt2, PROMPT, resume=tmp_path / "whole", **options)
+    at_once = sg.trace(gpt2, PROMPT, **options)
+    assert np.abs(whole.sweeps[0].log_odds - at_once.sweeps[0].log_odds).max() < 1e-12
+    tmp_path /= "stopped"
 
     def stop(done: int, total: int) -> None:
         if done > 0.7 * total:
@@ -407,13 +409,17 @@ def n_hooks(model: Any) -> int:
         ),
         (PROMPT, {"subject": "cat", "corruption": "blend"}, "the share of the way"),
         (PROMPT, {"subject": "cat", "corruption": "norm", "strength": "3s"}, "the factor"),
-        (PROMPT, {"subject": "cat", "corruption": "nearest", "strength": "2"}, "expected none"),
+        (PROMPT, {"subject": "cat", "corruption": "nearest", "strength": "2"}, "takes none"),
         (PROMPT, {"subject": "cat", "corruption": "nearest", "rank": 999}, "other tokens"),
         (PROMPT, {"subject": "cat", "corruption": "swap"}, "corruption 'swap'"),
         (PROMPT, {"subject": "cat", "sweeps": ("states",)}, "sweep 'states'"),
         (PROMPT, {"subject": "cat", "sweeps": ()}, "sweeps are"),
         (PROMPT, {"subject": "cat", "window": 0}, "window is 0"),
-        (PROMPT, {"subject": "cat", "noise_runs": 0}, "noise_runs 0"),
+        (PROMPT, {"subject": "cat", "noise_runs": 0}, "noise_runs is 0"),
+        (PROMPT, {"subject": "cat", "noise_runs": 2.5}, "noise_runs is 2.5"),
+        (PROMPT, {"subject": "cat", "seed": -1}, "seed is -1"),
+        (PROMPT, {"subject": "cat", "rank": "1"}, "rank is '1'"),
+        (PROMPT, {"subject": "cat", "strength": float("inf")}, "strength 'inf'"),
         (PROMPT, {"subject": "cat", "other": "x"}, "an interchange takes another prompt"),
         (PROMPT, {"corruption": "interchange", "other": "the cat"}, "tokens, the prompt 10"),
         (PROMPT, {"corruption": "interchange", "other": PROMPT}, "is the prompt itself"),
