@@ -99,9 +99,9 @@ def fact_rows(model: LanguageModel, fact: dict[str, Any], noise_runs: int) -> It
     if not isinstance(trace, str):
         corrupted = float(np.mean([score.probability for score in trace.corrupted]))
         ends = {"clean": trace.clean.probability, "corrupted": corrupted}
-        for name, ours in ends.items():
-            near = abs(ours - fact[name]) <= NEAR
-            yield Row(f"{what}: {name}", probability(fact[name]), probability(ours), near)
+        for name, found in ends.items():
+            near = abs(found - fact[name]) <= NEAR
+            yield Row(f"{what}: {name}", probability(fact[name]), probability(found), near)
         reading = read(trace)
         early, late = (reading.first("state", role) for role in ("subject", "read"))
         first, last = fact["early"]

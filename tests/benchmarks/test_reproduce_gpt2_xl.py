@@ -29,8 +29,8 @@ def test_it_runs_offline_and_says_that_it_was_not_run_on_the_weights(
     cases = tmp_path / "cases.csv"
     cases.write_text(
         "prompt,subject,category\n"
-        "the cat sat on the old mat,cat,semantic\n"
-        "the dog sat on the old mat,dog,semantic\n"
+        "xqzvkjw,z,semantic\n"  # a token each
+        "qxvzjkw,v,semantic\n"
     )
     with cache_in_use(tmp_path / "home"):
         main(noise_runs=2, cases=str(cases), count=2, json_file=tmp_path / "found.json")

@@ -71,10 +71,11 @@ def test_an_answer_graph_is_laid_over_a_trace(
     assert told["measured"] is None and told["cells"] > 6
     both = record_json.load(tmp_path / "both")
     np.testing.assert_array_equal(both.sweeps[0].log_odds, trace.sweeps[0].log_odds)
+    another = next(piece for piece in (" cat", " sat") if piece not in trace.targets)
     for wrong, line in (
         (("the dog sat", "--graph", "graph"), "leave out the prompt"),
         (("--graph", "graph", "--sweeps", "mlp"), "is laid over the state"),
-        (("--graph", "graph", "--target", "dog"), "name the same target"),
+        (("--graph", "graph", "--target", another), "name the same target"),
         (("--graph", "other"), 'of the model "other"'),
         (("--graph", "nowhere"), "cannot read nowhere"),
     ):

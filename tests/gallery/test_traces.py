@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs.gallery.artist import cells
+from sae_graphs.gallery.artist import cells, drawn, rows
 from sae_graphs.gallery.runs import runs_in
 from sae_graphs.tracing import many, record_json
 from sae_graphs.tracing.records import Trace
@@ -84,14 +84,16 @@ def test_many_prompts_have_a_card_a_page_and_a_picture(traced: Site) -> None:
     said = html.unescape(re.sub("<[^>]+>", " ", card))
     assert "causal traces" in said and "12 of 14 prompts · cached: block " in said
     assert "checkbox" not in card
-    root = ET.fromstring(traced.ask("/thumbnail/many.svg").body)
+    root = ET.fromstring(rows(many_traces(n=6)))
     assert len(root.findall("{http://www.w3.org/2000/svg}polyline")) == 4
+    assert "polyline" not in rows(many_traces(n=0)).partition("</style>")[2]
 
 
 @pytest.mark.slow
 def test_the_page_of_many_prompts(traced: Site) -> None:
-    reply = traced.ask("/run/many/")
-    assert reply.status == 200 and "← all runs" in reply.text and "<script>" not in reply.text
+    page = drawn(traced.folder, "explorer", ["many"])
+    assert "← all runs" in page.html and "<script>" not in page.html
+    assert drawn(traced.folder, "thumbnail", ["many"]).html.startswith("<svg")
 
 
 def test_a_trace_is_compared_with_nothing(traced: Site) -> None:
@@ -105,9 +107,9 @@ def test_a_picture_has_the_cells_that_restore(traced: Site) -> None:
     assert len(root.findall(RECTANGLE)) >= 8
     shares = planted_shares(sweeps=("state",))
     shares["state"][5, 3] = -0.5
-    drawn = cells(trace_of(shares, noise=0.0))
-    assert drawn.count('class="feature"') == 8 and drawn.count('class="harms"') == 1
-    assert "prefers-color-scheme: dark" in drawn
+    small = cells(trace_of(shares, noise=0.0))
+    assert small.count('class="feature"') == 8 and small.count('class="harms"') == 1
+    assert "prefers-color-scheme: dark" in small
     assert cells(planted(clean=-9.0)).count("<rect") == 0, "nothing was lost"
 
 
