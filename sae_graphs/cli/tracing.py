@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.cli.console import err, out, print_files, progress
+from sae_graphs.cli.drawing import told_of_another
 from sae_graphs.cli.options import Source, fetching_under
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.late import quick_imports
@@ -61,6 +62,7 @@ def trace_one(
     )
     check_writable(folder)
     check_holds_no_graph(folder)
+    told_of_another(folder, asked.prompt)
     with writing(folder):
         model = loaded(source)
         if beside is not None:
@@ -112,20 +114,32 @@ def bos_of(model: LanguageModel, given: bool | None) -> bool | None:
 
 def _traced(model: LanguageModel, asked: Asked, settings: TraceSettings, folder: Path) -> Trace:
     from sae_graphs.runs import partial_folder
+    from sae_graphs.tracing.partial import TracePartial
     from sae_graphs.tracing.trace import trace
 
-    with progress("restoring states", unit="blocks") as report:
-        return trace(
-            model,
-            asked.prompt,
-            subject=asked.subject,
-            target=asked.target or None,
-            read=asked.read,
-            prepend_bos=bos_of(model, asked.prepend_bos),
-            settings=settings,
-            resume=partial_folder(folder),
-            progress=report,
-        )
+    partial = TracePartial(partial_folder(folder), strength=settings.strength, told=_resumed)
+    try:
+        with progress("restoring states", unit="blocks") as report:
+            return trace(
+                model,
+                asked.prompt,
+                subject=asked.subject,
+                target=asked.target or None,
+                read=asked.read,
+                prepend_bos=bos_of(model, asked.prepend_bos),
+                settings=settings,
+                resume=partial,
+                progress=report,
+            )
+    except KeyboardInterrupt:
+        if partial.n_kept:
+            done = f"{partial.n_kept} of {partial.n_parts} noise runs"
+            err.print(f"{done} are restored; run the same command again to go on from there")
+        raise
+
+
+def _resumed(done: int, runs: int) -> None:
+    err.print(f"resumed: {done} of {runs} noise runs were restored before", highlight=False)
 
 
 def _asked_as(model: LanguageModel, asked: Asked, graph: CausalGraph) -> Asked:

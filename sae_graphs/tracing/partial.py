@@ -5,6 +5,7 @@ Torch-free. Letters: `S` sweeps, `T` tokens, `L` layers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,26 @@ Measured = NDArray[np.float64]  # [S, 3, T, L] of one noise run
 
 
 class TracePartial(Checkpoint[int, Measured]):
-    """The noise runs of one trace that are done, by number."""
+    """The noise runs of one trace that are done, by number.
+
+    `strength` is that of the corruption, where traces of several share a folder.
+    """
 
     pattern = "noise-run-*.safetensors*"
 
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        strength: str = "",
+        told: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__(folder, told=told)
+        self._strength = f"{strength}-" if strength else ""
+
     def file(self, run: int) -> Path:
         """Where the cells of one noise run lie."""
-        return self.folder / f"noise-run-{run}.safetensors"
+        return self.folder / f"noise-run-{self._strength}{run}.safetensors"
 
     def key_in(self, run: int) -> str | None:
         """The key that a noise run's file carries."""

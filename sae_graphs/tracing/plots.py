@@ -85,10 +85,11 @@ def heat_maps(
 
 
 def noise_levels(
-    traces: Sequence[Trace], measure: Measure = "probability", *, sweep: str = "state"
+    traces: Sequence[Trace], measure: Measure = "probability", *, sweep: str | None = None
 ) -> Figure:
-    """One sweep of the same prompt at several strengths of the corruption, side by side."""
+    """One sweep, by default the first, of the same prompt at several strengths, side by side."""
     first = traces[0]
+    sweep = sweep or first.sweeps[0].name
     rows, words = rows_drawn(first), measure_words(first, measure)
     panels = []
     for trace in traces:

@@ -226,7 +226,8 @@ def _groups(
     for role in ("subject", "read", "other"):
         groups, count = label(inside & (roles == role)[:, None])
         for number in range(1, count + 1):
-            yield np.nonzero(groups == number)
+            tokens, layers = np.nonzero(groups == number)
+            yield tokens, layers
 
 
 def _role(trace: Trace, token: int) -> Role:

@@ -76,12 +76,12 @@ class TraceSettings:
                 f"strength {self.strength!r:.40}: expected auto, a number such as 0.5, or 3s for "
                 "three standard deviations of the embeddings"
             )
-        for name, least in (("noise_runs", 1), ("rank", 1), ("window", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if name == "window" and value is None:
+        for field, least in (("noise_runs", 1), ("rank", 1), ("window", 1), ("seed", 0)):
+            value = getattr(self, field)
+            if field == "window" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-                raise SaeGraphsError(f"{name} is {value!r:.40}; expected {least} or more, whole")
+                raise SaeGraphsError(f"{field} is {value!r:.40}; expected {least} or more, whole")
         self._check_strength()
         if (self.corruption == "interchange") != (self.other is not None):
             raise SaeGraphsError("an interchange takes another prompt, and nothing else does")

@@ -58,7 +58,7 @@ def trace(
     rank: int = 1,
     prepend_bos: bool | None = None,
     settings: TraceSettings | None = None,
-    resume: str | Path | None = None,
+    resume: TracePartial | str | Path | None = None,
     progress: Progress | bool | None = None,
 ) -> Trace:
     """The causal trace of one prompt: what restoring each state does to the corrupted answer.
@@ -98,7 +98,7 @@ def trace(
         probability=score.probability,
         answered=lambda those: float(asked.scores(answers(ground, those))[1].mean()),
     )
-    partial = None if resume is None else TracePartial(resume)
+    partial = TracePartial(resume) if isinstance(resume, str | Path) else resume
     if partial is not None:
         facts = _facts(model, clean, found.positions, at, asked, settings, fed.noise)
         key = functools.partial(run_key, facts, model.model.named_parameters())

@@ -88,7 +88,7 @@ def test_several_strengths_stand_side_by_side(
 ) -> None:
     answer = commands(
         *("trace", PROMPT, "--subject", "cat", "--model", model, "--out", "here"),
-        *("--noise", "0.5,2s", "--noise-runs", "2", "--sweeps", "state", "--formats", "svg"),
+        *("--noise", "0.5,2s", "--noise-runs", "2", "--sweeps", "mlp", "--formats", "svg"),
     )
     assert answer.code == 0, answer.err
     assert (tmp_path / "here" / "trace-levels.svg").is_file()
