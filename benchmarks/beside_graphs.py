@@ -75,7 +75,7 @@ def measured(model: InstrumentedModel, case: Case) -> Found:
     """The trace and the graph of one case, beside each other."""
     import sae_graphs as sg
 
-    trace = sg.trace(model, case.prompt, subject=case.subject, sweeps=["state"], prepend_bos=True)
+    trace = sg.trace(model, case.prompt, subject=case.subject, sweeps=["state"])
     with tempfile.TemporaryDirectory() as folder:
         effects = Path(folder) / "effects.safetensors"
         graph = sg.causal_graph(model, case.prompt, effects=effects)

@@ -105,13 +105,6 @@ def loaded(source: Source) -> LanguageModel:
         )
 
 
-def bos_of(model: LanguageModel, given: bool | None) -> bool | None:
-    """Whether BOS comes first, where it was not said: the bundled model has never been without."""
-    from sae_graphs.pretrained.loading import BUNDLED
-
-    return True if given is None and model.name == BUNDLED else given
-
-
 def _traced(model: LanguageModel, asked: Asked, settings: TraceSettings, folder: Path) -> Trace:
     from sae_graphs.runs import partial_folder
     from sae_graphs.tracing.partial import TracePartial
@@ -126,7 +119,7 @@ def _traced(model: LanguageModel, asked: Asked, settings: TraceSettings, folder:
                 subject=asked.subject,
                 target=asked.target or None,
                 read=asked.read,
-                prepend_bos=bos_of(model, asked.prepend_bos),
+                prepend_bos=asked.prepend_bos,
                 settings=settings,
                 resume=partial,
                 progress=report,
@@ -153,7 +146,7 @@ def _asked_as(model: LanguageModel, asked: Asked, graph: CausalGraph) -> Asked:
     answer = graph.run.outputs[0].token
     asked = asked._replace(target=asked.target or (answer,), read=graph.run.read_position)
     if asked.prepend_bos is None:
-        for bos in (bos_of(model, None), False, True):
+        for bos in (None, False, True):
             ids = model.tokenize(asked.prompt, prepend_bos=bos)
             if len(ids) == len(graph.tokens):
                 return asked._replace(prepend_bos=bos)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs.cli.console import err, out, print_files, progress
 from sae_graphs.cli.options import Source
-from sae_graphs.cli.tracing import bos_of, check_holds_no_graph, loaded
+from sae_graphs.cli.tracing import check_holds_no_graph, loaded
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.words import counted
 
@@ -55,7 +55,7 @@ def trace_many(
         partial.begin(lambda: _key(model, facts), range(len(cases)))
         started = time.perf_counter()
         try:
-            found = _all(model, cases, settings, bos_of(model, prepend_bos), partial)
+            found = _all(model, cases, settings, prepend_bos, partial)
         except KeyboardInterrupt:
             if partial.n_kept:
                 told = f"{partial.n_kept} of {partial.n_parts} prompts"
