@@ -98,7 +98,8 @@ def load_model(
     """A `LanguageModel` without SAEs, from all that `load` takes for a model.
 
     Its weights are as they are stored, and BOS is put before a prompt where the model's own
-    tokenizer does so: GPT-2's does not. The bundled model always has it. All else, and the options, are as in `load`.
+    tokenizer does so: GPT-2's does not. The bundled model always has it. All else, and the options,
+    are as in `load`.
     Raises `SaeGraphsError` where the model cannot be had or loaded, or the budget cannot hold it.
     """
     wanted = Wanted(str(model), _source_of(model, "LanguageModel(model)"))
