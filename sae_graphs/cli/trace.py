@@ -167,7 +167,7 @@ def trace(
 
     A true fact beside another: `sae-graphs trace "..." --corruption interchange --other "..."`
 
-    Beside its answer graph: `sae-graphs trace --graph outputs/copyright-c --subject Copyright`
+    Beside its answer graph: `sae-graphs trace --graph outputs/needle --subject Space`
 
     Many prompts, averages by category: `sae-graphs trace --cases demo`
     """
