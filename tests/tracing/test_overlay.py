@@ -121,6 +121,7 @@ def test_the_figure_has_a_dot_in_each_cell_with_features() -> None:
     assert "rank correlation" in told and "sum of |contribution|" in told
 
 
+@pytest.mark.slow
 def test_the_page_has_it_where_there_is_a_graph() -> None:
     trace, overlay = wild()
     shown = trace_files(trace, ("md",), overlay=overlay)
