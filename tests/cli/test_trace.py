@@ -83,6 +83,7 @@ def test_an_answer_graph_is_laid_over_a_trace(
         assert answer.code == 2 and line in answer.err and answer.err.count("\n") == 1, answer.err
 
 
+@pytest.mark.slow
 def test_several_strengths_stand_side_by_side(
     commands: Commands, model: str, tmp_path: Path
 ) -> None:

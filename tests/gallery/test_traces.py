@@ -68,6 +68,7 @@ def test_cards_tell_what_was_found(traced: Site) -> None:
     assert page.count("This run cannot be opened.") == 1
 
 
+@pytest.mark.slow
 def test_a_card_opens_the_page(traced: Site) -> None:
     reply = traced.ask("/run/wild/")
     assert reply.status == 200 and "script-src" not in reply.headers["Content-Security-Policy"]
@@ -96,6 +97,7 @@ def test_the_page_of_many_prompts(traced: Site) -> None:
     assert drawn(traced.folder, "thumbnail", ["many"]).html.startswith("<svg")
 
 
+@pytest.mark.slow
 def test_a_trace_is_compared_with_nothing(traced: Site) -> None:
     reply = traced.ask("/compare?a=graph&b=eiffel")
     assert reply.status == 422 and "compared with nothing" in reply.text
@@ -103,7 +105,7 @@ def test_a_trace_is_compared_with_nothing(traced: Site) -> None:
 
 
 def test_a_picture_has_the_cells_that_restore(traced: Site) -> None:
-    root = ET.fromstring(traced.ask("/thumbnail/eiffel.svg").body)
+    root = ET.fromstring(drawn(traced.folder, "thumbnail", ["eiffel"]).html)
     assert len(root.findall(RECTANGLE)) >= 8
     shares = planted_shares(sweeps=("state",))
     shares["state"][5, 3] = -0.5

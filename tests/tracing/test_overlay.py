@@ -114,13 +114,14 @@ def test_the_figure_has_a_dot_in_each_cell_with_features() -> None:
     trace, overlay = wild()
     figure = overlay_maps(trace, overlay)
     dots = figure.axes[0].collections[-1]
-    assert len(dots.get_offsets()) == len({(it.token, it.layer) for it in overlay.kept})
+    assert len(np.asarray(dots.get_offsets())) == len({(it.token, it.layer) for it in overlay.kept})
     svg = written(figure, "svg")
     assert b"<image" not in svg and b"<script>" not in svg
     told = "".join(ET.fromstring(svg).itertext())
     assert "rank correlation" in told and "sum of |contribution|" in told
 
 
+@pytest.mark.slow
 def test_the_page_has_it_where_there_is_a_graph() -> None:
     trace, overlay = wild()
     shown = trace_files(trace, ("md",), overlay=overlay)

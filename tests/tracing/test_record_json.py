@@ -64,6 +64,7 @@ def traces(draw: st.DrawFn) -> Trace:
     )
 
 
+@pytest.mark.slow
 @given(traces())
 def test_there_and_back(trace: Trace) -> None:
     data = to_bytes(trace)
