@@ -96,10 +96,10 @@ def _all(
     partial: Any,
 ) -> list[TracedCase | LeftOut]:
     from sae_graphs.tracing.many import trace_cases
-    from sae_graphs.tracing.trace import trace
+    from sae_graphs.tracing.trace import trace_ends
 
     def traced(case: Case) -> Trace:
-        return trace(
+        return trace_ends(
             model, case.prompt, subject=case.subject, settings=settings, prepend_bos=prepend_bos
         )
 
