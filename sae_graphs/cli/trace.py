@@ -84,8 +84,9 @@ def trace(
             "--noise",
             metavar="<size>",
             help="Standard deviation: `0.5`, `3s` in those of the embeddings, or `auto`: the "
-            "answer keeps a tenth of its probability. Several, `1s,3s`, stand side by side. For "
-            "`blend` the share of the way, for `norm` the factor.",
+            "answer keeps a tenth of its probability. Several, `1s,3s`, stand side by side; with "
+            "`--cases`, how far they move what the first shows. For `blend` the share of the way, "
+            "for `norm` the factor.",
         ),
     ] = "auto",
     noise_runs: Annotated[int, measured(help="Draws of the noise, the same for each cell.")] = 10,
@@ -179,10 +180,11 @@ def trace(
         _check_changes(each.corruption, each.strength)
     source = Source(model, None, device, dtype, memory)
     if cases is not None:
-        _check_alone(prompt, subject, target, other, len(sizes))
+        _check_alone(prompt, subject, target, other)
+        _check_compared(sizes, names)
         from sae_graphs.cli.tracing_cases import trace_many
 
-        trace_many(cases, settings[0], source, out_folder, kinds, prepend_bos)
+        trace_many(cases, settings, source, out_folder, kinds, prepend_bos)
         return
     text = some_text(prompt)
     if subject is None and other is None:
@@ -227,16 +229,19 @@ def _check_changes(corruption: str, strength: str) -> None:
         )
 
 
+def _check_compared(sizes: tuple[str, ...], sweeps: tuple[str, ...]) -> None:
+    """Raises where strengths could not be compared: that takes the layers where states cross."""
+    if len(sizes) > 1 and "state" not in sweeps:
+        raise SaeGraphsError(
+            f"several sizes of --noise with --cases compare where states hand over, and --sweeps "
+            f"has {quoted(sweeps)}; add state, or give one size"
+        )
+
+
 def _check_alone(
-    prompt: str | None, subject: str | None, target: list[str] | None, other: str | None, sizes: int
+    prompt: str | None, subject: str | None, target: list[str] | None, other: str | None
 ) -> None:
-    given = {
-        "a prompt": prompt,
-        "--subject": subject,
-        "--target": target,
-        "--other": other,
-        "several sizes of --noise": sizes > 1,
-    }
+    given = {"a prompt": prompt, "--subject": subject, "--target": target, "--other": other}
     unfit = [name for name, value in given.items() if value]
     if unfit:
         raise SaeGraphsError(

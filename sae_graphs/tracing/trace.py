@@ -78,27 +78,20 @@ def trace(
     Every number is what a full forward pass with hooks would give. Raises `SaeGraphsError` where
     the subject is not in the prompt, or what is asked does not fit it.
     """
+    begun = time.perf_counter()
     settings = settings or TraceSettings()
     _check_model(model)
     clean = model.run(prompt, prepend_bos=prepend_bos)
     given = _Given(clean, subject, target, read, settings)
-    return _traced(model, given, resume=resume, progress=progress)
+    return _traced(model, given, begun=begun, resume=resume, progress=progress)
 
 
 @torch.no_grad()
-def trace_ends(
-    model: LanguageModel,
-    prompt: str,
-    *,
-    subject: str,
-    settings: TraceSettings,
-    prepend_bos: bool | None = None,
-) -> Trace:
+def trace_ends(model: LanguageModel, clean: Run, *, subject: str, settings: TraceSettings) -> Trace:
     """A trace of the subject's last token and of the read one alone; cells of others are NaN.
 
     All that averages over many prompts need, in a fraction of the time where they are far apart.
     """
-    clean = model.run(prompt, prepend_bos=prepend_bos)
     return _traced(model, _Given(clean, subject, None, None, settings), ends=True)
 
 
@@ -117,10 +110,11 @@ def _traced(
     given: _Given,
     *,
     ends: bool = False,
+    begun: float | None = None,
     resume: str | Path | None = None,
     progress: Progress | bool | None = None,
 ) -> Trace:
-    begun = time.perf_counter()
+    begun = time.perf_counter() if begun is None else begun
     clean, subject, target, read, settings = given
     at = _read(read, len(clean))
     found = _subject(model, clean, subject, at, settings)
