@@ -64,14 +64,14 @@ def attention_maps(tokens: Tokens) -> Figure:
 def motion(tokens: Tokens) -> Figure:
     """Four panels, a line a category with its 95 % interval: entropy, norm, cosine, velocity."""
     names: tuple[Looked | Moved, ...] = ("entropy", "norm", "cosine", "velocity")
+    titles: dict[str, str] = {**LOOKED, **MOVED, "entropy": f"{LOOKED['entropy']}, 1 for even"}
     with look():
         figure = bare_figure(4.9, width=WIDE)
         axes = figure.subplots(2, 2)
         for panel, name in zip(axes.flat, names, strict=True):
             for number, (category, those) in enumerate(tokens.items()):
                 _line(panel, by_layer(those, name), number, category)
-            told = {**LOOKED, **MOVED}[name]
-            panel.set_title(f"{told}, 1 evenly spread" if name == "entropy" else told, fontsize=9)
+            panel.set_title(titles[name], fontsize=9)
             panel.set_xlabel("layer", fontsize=SMALL)
             panel.tick_params(labelsize=SMALL, length=2.5, width=0.5)
             panel.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -94,7 +94,7 @@ def first_token_map(found: FirstToken) -> Figure:
         figure = bare_figure(1.3 + 0.2 * len(shares), width=WIDE)
         axes = figure.subplots()
         mesh = _map(axes, shares)
-        label_rows(axes, np.arange(len(shares)) + 0.5, list(found.stretches), SMALL)
+        label_rows(axes, [at + 0.5 for at in range(len(shares))], found.stretches, SMALL)
         axes.set_ylabel("position of the token that looks", fontsize=SMALL)
         axes.set_xlabel("layer", fontsize=SMALL)
         _bar(figure, axes, mesh, "share of attention that goes to the first token, mean over heads")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from sae_graphs.errors import CannotSplitError
 from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.tracing.attention import first_token, last_token, long_text, patterns
-from sae_graphs.tracing.last_token import by_head, by_layer, diffuse_layers, starts_of
+from sae_graphs.tracing.last_token import Looked, by_head, by_layer, diffuse_layers, starts_of
 from tests.conftest import BridgeOf
 from tests.support.models import ARCHITECTURES, PROMPT
 
@@ -40,7 +40,8 @@ def test_attention_and_motion_are_those_of_the_plain_model(
         out = plain.eval()(ids, output_attentions=True, output_hidden_states=True)
     found = last_token(model, run, 2, read)
     rows = torch.stack([each[0, :, read] for each in out.attentions]).numpy()  # [L, H, T]
-    for name, at in (("first", 0), ("corrupted", 2), ("own", read)):
+    places: tuple[tuple[Looked, int], ...] = (("first", 0), ("corrupted", 2), ("own", read))
+    for name, at in places:
         np.testing.assert_allclose(by_head([found], name), rows[:, :, at], atol=1e-5)
     safe = np.where(rows > 0, rows, 1.0)
     entropy = -(rows * np.log(safe)).sum(-1) / np.log(len(run))

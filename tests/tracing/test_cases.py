@@ -69,7 +69,7 @@ def test_a_wrong_file_is_one_line(name: str, text: str, told: str, tmp_path: Pat
 
 
 def test_a_file_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(SaeGraphsError, match="one of demo, smollm2"):
+    with pytest.raises(SaeGraphsError, match="one of demo, pairs, smollm2"):
         read_cases("no such file")
 
 
@@ -77,7 +77,7 @@ def test_a_file_that_is_not_there_names_those_that_are() -> None:
 def test_bundled_cases(name: str) -> None:
     found = read_cases(name)
     counts = Counter(case.category for case in found)
-    assert bundled() == ("demo", "smollm2") and min(counts.values()) >= 20
+    assert bundled() == ("demo", "pairs", "smollm2") and min(counts.values()) >= 20
     assert all(case.target for case in found)
     assert len(set(found)) == len(found)
     if name == "smollm2":
@@ -248,7 +248,7 @@ def test_stability_over_strengths() -> None:
     page = many_files(replace(made, traced=tuple(shifted)), ("md",))["traces.md"].decode()
     assert "Other strengths" in page and "| 1s | all categories | 24 of 24 |" in page
     few = replace(made, traced=tuple(shifted[:2]))
-    assert [it.moved for it in stability(few)][0] is None and not list(stability(made))
+    assert next(stability(few)).moved is None and not list(stability(made))
 
 
 def test_the_read_token_is_shown_by_category(tmp_path: Path) -> None:
