@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from sae_graphs.render.document.plot import bare_figure, label_rows, look
@@ -64,7 +64,8 @@ def attention_maps(tokens: Tokens) -> Figure:
 def motion(tokens: Tokens) -> Figure:
     """Four panels, a line a category with its 95 % interval: entropy, norm, cosine, velocity."""
     names: tuple[Looked | Moved, ...] = ("entropy", "norm", "cosine", "velocity")
-    titles: dict[str, str] = {**LOOKED, **MOVED, "entropy": f"{LOOKED['entropy']}, 1 for even"}
+    titles = dict[str, str]([*LOOKED.items(), *MOVED.items()])
+    titles["entropy"] += ", 1 for even"
     with look():
         figure = bare_figure(4.9, width=WIDE)
         axes = figure.subplots(2, 2)
@@ -80,6 +81,8 @@ def motion(tokens: Tokens) -> Figure:
         axes.flat[0].set_ylim(0, 1)
         for panel in (axes.flat[1], axes.flat[3]):
             panel.set_yscale("log")
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.yaxis.set_minor_formatter(NullFormatter())
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL

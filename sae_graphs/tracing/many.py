@@ -25,11 +25,13 @@ from sae_graphs.tracing.handover import Handover, handover_of, layers_of
 from sae_graphs.tracing.last_token import FirstToken, LastToken
 from sae_graphs.tracing.reading import loss, restored_runs
 from sae_graphs.tracing.records import Trace
+from sae_graphs.words import probability
 
 SCHEMA = "sae_graphs.traces/1"
 FILE_NAME = "traces.json"
 RESAMPLES = 1000
 FEWEST = 3  # prompts of a category, for an interval
+LEFT = 0.5  # of its clean probability: an answer that keeps more does not hang on the subject
 _REMEDY = "run the same command again"
 
 
@@ -180,7 +182,17 @@ def _traced(
 
 
 def traced_case(case: Case, looked: Looked, trace: Trace) -> TracedCase:
-    """What averages need of a trace; raises `SaeGraphsError` where the corruption took nothing."""
+    """What averages need of a trace.
+
+    Raises `SaeGraphsError` where the corruption leaves the answer more than half of its clean
+    probability: shares of so little would outweigh all others.
+    """
+    corrupted = float(np.mean([score.probability for score in trace.corrupted]))
+    if corrupted > LEFT * trace.clean.probability:
+        raise SaeGraphsError(
+            f"corrupted, the answer still has {probability(corrupted)} of "
+            f"{probability(trace.clean.probability)}: it does not hang on this subject"
+        )
     return TracedCase(
         case,
         looked.top,
@@ -188,7 +200,7 @@ def traced_case(case: Case, looked: Looked, trace: Trace) -> TracedCase:
         trace.subject[-1],
         trace.read,
         trace.clean.probability,
-        float(np.mean([score.probability for score in trace.corrupted])),
+        corrupted,
         trace.clean.log_odds,
         loss(trace),
         trace.noise,

@@ -57,7 +57,7 @@ def _of(cases: tuple[TracedCase, ...], strength: str, category: str, seed: int) 
     known = np.isfinite(here) & np.isfinite(there)
     layers = np.stack([here[known], there[known]], axis=1)
     count = len(layers)
-    means = layers.mean(axis=0) if count else (None, None)
+    means = layers.mean(axis=0).tolist() if count else [None, None]
     moved = rank = None
     if count >= FEWEST:
         rng = np.random.default_rng(seed)
@@ -66,9 +66,7 @@ def _of(cases: tuple[TracedCase, ...], strength: str, category: str, seed: int) 
         moved = _estimate(change.mean(), change[draws].mean(axis=1))
         if count > FEWEST:
             rank = _rank(layers, draws)
-    return Stability(
-        strength, category, count, len(cases), *map(_number, means), moved=moved, rank=rank
-    )
+    return Stability(strength, category, count, len(cases), means[0], means[1], moved, rank)
 
 
 def _rank(layers: Layers, draws: NDArray[np.int64]) -> Estimate | None:
@@ -96,7 +94,3 @@ def _correlation(layers: NDArray[np.float64]) -> NDArray[np.float64]:
 def _estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Estimate(float(value), float(low), float(high))
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None else float(value)
