@@ -64,8 +64,8 @@ def trace(
         str | None,
         basics(
             metavar="FILE",
-            help="Many prompts: CSV or JSONL with prompt, subject, category, target; `demo` and "
-            "`smollm2` are bundled. Averages by category.",
+            help="Many prompts: CSV or JSONL with prompt, subject, category, target; `demo`, "
+            "`smollm2` and `pairs` are bundled. Averages by category.",
             show_default=False,
         ),
     ] = None,
