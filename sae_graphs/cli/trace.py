@@ -68,8 +68,8 @@ def trace(
         str | None,
         basics(
             metavar="FILE",
-            help="Many prompts: CSV or JSONL with prompt, subject, category, target; `demo` and "
-            "`smollm2` are bundled. Averages by category.",
+            help="Many prompts: CSV or JSONL with prompt, subject, category, target; `demo`, "
+            "`smollm2` and `pairs` are bundled. Averages by category.",
             show_default=False,
         ),
     ] = None,
@@ -88,8 +88,9 @@ def trace(
             "--noise",
             metavar="<size>",
             help="Standard deviation: `0.5`, `3s` in those of the embeddings, or `auto`: the "
-            "answer keeps a tenth of its probability. Several, `1s,3s`, stand side by side. For "
-            "`blend` the share of the way, for `norm` the factor.",
+            "answer keeps a tenth of its probability. Several, `1s,3s`, stand side by side; with "
+            "`--cases`, how far they move what the first shows. For `blend` the share of the way, "
+            "for `norm` the factor.",
         ),
     ] = "auto",
     noise_runs: Annotated[int, measured(help="Draws of the noise, the same for each cell.")] = 10,
@@ -194,10 +195,11 @@ def trace(
         _check_changes(each.corruption, each.strength)
     source = Source(model, None, device, dtype, memory)
     if cases is not None:
-        _check_alone(prompt, subject, target, other, len(sizes), graph)
+        _check_alone(prompt, subject, target, other, graph)
+        _check_compared(sizes, names)
         from sae_graphs.cli.tracing_cases import trace_many
 
-        trace_many(cases, settings[0], source, out_folder, kinds, prepend_bos)
+        trace_many(cases, settings, source, out_folder, kinds, prepend_bos)
         return
     beside = None if graph is None else _beside(graph, prompt, names)
     text = some_text(prompt if beside is None else beside.graph.prompt)
@@ -262,12 +264,20 @@ def _check_changes(corruption: str, strength: str) -> None:
         )
 
 
+def _check_compared(sizes: tuple[str, ...], sweeps: tuple[str, ...]) -> None:
+    """Raises where strengths could not be compared: that takes the layers where states cross."""
+    if len(sizes) > 1 and "state" not in sweeps:
+        raise SaeGraphsError(
+            f"several sizes of --noise with --cases compare where states hand over, and --sweeps "
+            f"has {quoted(sweeps)}; add state, or give one size"
+        )
+
+
 def _check_alone(
     prompt: str | None,
     subject: str | None,
     target: list[str] | None,
     other: str | None,
-    sizes: int,
     graph: Path | None,
 ) -> None:
     given = {
@@ -275,7 +285,6 @@ def _check_alone(
         "--subject": subject,
         "--target": target,
         "--other": other,
-        "several sizes of --noise": sizes > 1,
         "--graph": graph,
     }
     unfit = [name for name, value in given.items() if value]

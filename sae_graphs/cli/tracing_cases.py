@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_graphs.cli.console import err, out, print_files, progress
 from sae_graphs.cli.options import Source
 from sae_graphs.cli.tracing import check_holds_no_graph, loaded
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import CannotSplitError, SaeGraphsError
 from sae_graphs.words import counted
 
 if TYPE_CHECKING:
     from sae_graphs.model.language_model import LanguageModel
+    from sae_graphs.model.run import Run
     from sae_graphs.tracing.cases_file import Case, Looked
+    from sae_graphs.tracing.last_token import FirstToken
     from sae_graphs.tracing.many import LeftOut, TracedCase
     from sae_graphs.tracing.records import Trace
     from sae_graphs.tracing.settings import TraceSettings
@@ -27,13 +31,16 @@ if TYPE_CHECKING:
 
 def trace_many(
     file: str,
-    settings: TraceSettings,
+    settings: Sequence[TraceSettings],
     source: Source,
     out_folder: Path | None,
     formats: Sequence[str],
     prepend_bos: bool | None,
 ) -> None:
-    """Read the cases, trace those that pass the filters, write, print."""
+    """Read the cases, trace those that pass the filters, write, print.
+
+    The first settings are those of the traces; others say how far strengths move them.
+    """
     from sae_graphs.runs import check_writable, partial_folder, slug_of, writing
     from sae_graphs.tracing.cases_file import read_cases
     from sae_graphs.tracing.many import CasesPartial, gathered
@@ -49,13 +56,14 @@ def trace_many(
         partial = CasesPartial(partial_folder(folder), told=_resumed)
         facts = {
             "cases": [[it.prompt, it.subject, it.category, it.target] for it in cases],
-            "settings": repr(settings),
+            "settings": repr(list(settings)),
             "prepend_bos": prepend_bos,
         }
         partial.begin(lambda: _key(model, facts), range(len(cases)))
         started = time.perf_counter()
         try:
             found = _all(model, cases, settings, prepend_bos, partial)
+            long = _first_token(model, cases, prepend_bos)
         except KeyboardInterrupt:
             if partial.n_kept:
                 told = f"{partial.n_kept} of {partial.n_parts} prompts"
@@ -63,7 +71,8 @@ def trace_many(
             raise
         seconds = time.perf_counter() - started
         shown = {
-            **{name: value for name, value in vars(settings).items() if value is not None},
+            **{name: value for name, value in vars(settings[0]).items() if value is not None},
+            "strength": tuple(each.strength for each in settings),
             "cases": Path(file).name,
         }
         traces = gathered(
@@ -71,7 +80,8 @@ def trace_many(
             model=source.model,
             n_layers=len(model.model.blocks),
             settings={name: _plain(value) for name, value in shown.items()},
-            seed=settings.seed,
+            seed=settings[0].seed,
+            first_token=long,
         )
         with err.status("drawing"):
             names = _write(folder, traces, formats, seconds)
@@ -91,34 +101,64 @@ def _key(model: LanguageModel, facts: dict[str, Any]) -> str:
 def _all(
     model: LanguageModel,
     cases: Sequence[Case],
-    settings: TraceSettings,
+    settings: Sequence[TraceSettings],
     prepend_bos: bool | None,
     partial: Any,
 ) -> list[TracedCase | LeftOut]:
     from sae_graphs.tracing.many import trace_cases
-    from sae_graphs.tracing.trace import trace
 
-    def traced(case: Case) -> Trace:
-        return trace(
-            model, case.prompt, subject=case.subject, settings=settings, prepend_bos=prepend_bos
-        )
-
+    tracer = _Tracer(model, settings, prepend_bos)
     with progress("tracing", unit="prompts") as report:
         return trace_cases(
-            cases,
-            lambda case: looked_at(model, case, prepend_bos),
-            traced,
-            partial=partial,
-            progress=report,
+            cases, tracer.look, tracer.trace, more=tracer.more, partial=partial, progress=report
         )
 
 
-def looked_at(model: LanguageModel, case: Case, prepend_bos: bool | None) -> Looked:
-    """One clean run of a case's prompt; raises `SaeGraphsError` where its subject is not found."""
+class _Tracer:
+    """Everything that is asked of a case, from one clean run of it."""
+
+    def __init__(
+        self, model: LanguageModel, settings: Sequence[TraceSettings], prepend_bos: bool | None
+    ) -> None:
+        self.model, self.settings, self.prepend_bos = model, settings, prepend_bos
+        self._held: tuple[Case, Run] | None = None
+
+    def look(self, case: Case) -> Looked:
+        return looked_at(self.model, case, self._run(case))
+
+    def trace(self, case: Case) -> Trace:
+        return self._trace(case, self.settings[0])
+
+    def more(self, traced: TracedCase) -> TracedCase:
+        """The other strengths, where they take something, and what the read token looks at."""
+        from sae_graphs.tracing.attention import last_token
+        from sae_graphs.tracing.many import two_rows
+
+        others = {}
+        for each in self.settings[1:]:
+            with suppress(SaeGraphsError):
+                others[each.strength] = two_rows(self._trace(traced.case, each), "state")
+        seen = None
+        with suppress(CannotSplitError):
+            seen = last_token(self.model, self._run(traced.case), traced.at, traced.read)
+        return replace(traced, others=others, last_token=seen)
+
+    def _trace(self, case: Case, settings: TraceSettings) -> Trace:
+        from sae_graphs.tracing.trace import trace_ends
+
+        return trace_ends(self.model, self._run(case), subject=case.subject, settings=settings)
+
+    def _run(self, case: Case) -> Run:
+        if self._held is None or self._held[0] is not case:
+            self._held = case, self.model.run(case.prompt, prepend_bos=self.prepend_bos)
+        return self._held[1]
+
+
+def looked_at(model: LanguageModel, case: Case, run: Run) -> Looked:
+    """What a clean run makes of a case; raises `SaeGraphsError` where its subject is not found."""
     from sae_graphs.tracing.cases_file import Looked
     from sae_graphs.tracing.subject import find_subject
 
-    run = model.run(case.prompt, prepend_bos=prepend_bos)
     read = len(run) - 1
     if read < 1:
         raise SaeGraphsError("the prompt is one token, in which nothing is handed on")
@@ -126,6 +166,19 @@ def looked_at(model: LanguageModel, case: Case, prepend_bos: bool | None) -> Loo
     chances = run.logits[read].double().softmax(-1)
     top = int(chances.argmax())
     return Looked(run.tokens, subject, read, model.token_string(top), float(chances[top]))
+
+
+def _first_token(
+    model: LanguageModel, cases: Sequence[Case], prepend_bos: bool | None
+) -> FirstToken | None:
+    """Of the prompts as one text; None where the model does not show its attention."""
+    from sae_graphs.tracing.attention import first_token, long_text
+
+    texts = [case.prompt for case in cases]
+    try:
+        return first_token(model, long_text(model, texts, prepend_bos=prepend_bos))
+    except CannotSplitError:
+        return None
 
 
 def _resumed(done: int, cases: int) -> None:

@@ -16,7 +16,7 @@ Nothing after the read token, or before the first corrupted one, has a copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,12 +75,18 @@ def groups(
     read: int,
     n_blocks: int,
     window_size: int,
+    tokens: Container[int] | None = None,
 ) -> tuple[Group, ...]:
-    """The copies of a trace by token; `changed` tells which tokens' embeddings are corrupted."""
+    """The copies of a trace by token; `changed` tells which tokens' embeddings are corrupted.
+
+    Given `tokens`, those of these alone.
+    """
     if True not in changed[: read + 1]:
         return ()
     found = []
     for token in range(list(changed).index(True), read + 1):
+        if tokens is not None and token not in tokens:
+            continue
         copies = [
             copy
             for name in sweeps

@@ -22,13 +22,16 @@ from sae_graphs.files import write_atomically
 from sae_graphs.schema import plain, read_json, rebuilt
 from sae_graphs.tracing.cases_file import Case, Looked, kind_of, refusal
 from sae_graphs.tracing.handover import Handover, handover_of, layers_of
+from sae_graphs.tracing.last_token import FirstToken, LastToken
 from sae_graphs.tracing.reading import loss, restored_runs
 from sae_graphs.tracing.records import Trace
+from sae_graphs.words import probability
 
 SCHEMA = "sae_graphs.traces/1"
 FILE_NAME = "traces.json"
 RESAMPLES = 1000
 FEWEST = 3  # prompts of a category, for an interval
+LEFT = 0.5  # of its clean probability: an answer that keeps more does not hang on the subject
 _REMEDY = "run the same command again"
 
 
@@ -42,7 +45,11 @@ class TwoRows:
 
 @dataclass(frozen=True)
 class TracedCase:
-    """One case's trace, as far as averages need it. Log-odds in nats."""
+    """One case's trace, as far as averages need it. Log-odds in nats.
+
+    `others` has the rows of states at other strengths of the noise, where these take something;
+    `last_token` is None where the model does not show its attention.
+    """
 
     case: Case
     top: str
@@ -55,6 +62,8 @@ class TracedCase:
     lost: float
     noise: float | None
     rows: Mapping[str, TwoRows]
+    others: Mapping[str, TwoRows] = field(default_factory=dict)
+    last_token: LastToken | None = None
 
     @property
     def distance(self) -> int:
@@ -73,7 +82,10 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Traces:
-    """The traces of many prompts of one model. `settings` as they were asked for."""
+    """The traces of many prompts of one model. `settings` as they were asked for.
+
+    `first_token` is of the prompts as one text; None where the model does not show its attention.
+    """
 
     model: str
     n_layers: int
@@ -81,6 +93,7 @@ class Traces:
     left_out: tuple[LeftOut, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    first_token: FirstToken | None = None
     schema: str = SCHEMA
 
     @property
@@ -129,15 +142,19 @@ def trace_cases(
     look: Callable[[Case], Looked],
     trace: Callable[[Case], Trace],
     *,
+    more: Callable[[TracedCase], TracedCase] = lambda it: it,
     partial: CasesPartial | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[TracedCase | LeftOut]:
-    """Every case looked at, filtered and traced; one that fails is told, and the others go on."""
+    """Every case looked at, filtered and traced; one that fails is told, and the others go on.
+
+    `more` adds to a traced case what is not in its trace.
+    """
     found: list[TracedCase | LeftOut] = []
     for number, case in enumerate(cases):
         held = None if partial is None else partial.read(number)
         if held is None:
-            held = _traced(case, look, trace)
+            held = _traced(case, look, trace, more)
             if partial is not None:
                 partial.write(number, held)
         found.append(held)
@@ -147,14 +164,17 @@ def trace_cases(
 
 
 def _traced(
-    case: Case, look: Callable[[Case], Looked], trace: Callable[[Case], Trace]
+    case: Case,
+    look: Callable[[Case], Looked],
+    trace: Callable[[Case], Trace],
+    more: Callable[[TracedCase], TracedCase],
 ) -> TracedCase | LeftOut:
     try:
         looked = look(case)
         reason = refusal(case, looked)
         if reason is not None:
             return LeftOut(case, reason)
-        return traced_case(case, looked, trace(case))
+        return more(traced_case(case, looked, trace(case)))
     except SaeGraphsError as problem:
         return LeftOut(case, " ".join(str(problem).split()))
     except Exception as problem:  # whatever it is, the other cases are not to blame
@@ -162,25 +182,36 @@ def _traced(
 
 
 def traced_case(case: Case, looked: Looked, trace: Trace) -> TracedCase:
-    """What averages need of a trace; raises `SaeGraphsError` where the corruption took nothing."""
-    last = trace.subject[-1]
-    rows: dict[str, TwoRows] = {}
-    for sweep in trace.sweeps:
-        mean = restored_runs(trace, sweep).mean(axis=0)
-        rows[sweep.name] = TwoRows(*(tuple(map(float, mean[at])) for at in (last, trace.read)))
+    """What averages need of a trace.
+
+    Raises `SaeGraphsError` where the corruption leaves the answer more than half of its clean
+    probability: shares of so little would outweigh all others.
+    """
+    corrupted = float(np.mean([score.probability for score in trace.corrupted]))
+    if corrupted > LEFT * trace.clean.probability:
+        raise SaeGraphsError(
+            f"corrupted, the answer still has {probability(corrupted)} of "
+            f"{probability(trace.clean.probability)}: it does not hang on this subject"
+        )
     return TracedCase(
         case,
         looked.top,
         len(trace.tokens),
-        last,
+        trace.subject[-1],
         trace.read,
         trace.clean.probability,
-        float(np.mean([score.probability for score in trace.corrupted])),
+        corrupted,
         trace.clean.log_odds,
         loss(trace),
         trace.noise,
-        rows,
+        {sweep.name: two_rows(trace, sweep.name) for sweep in trace.sweeps},
     )
+
+
+def two_rows(trace: Trace, sweep: str) -> TwoRows:
+    """The rows of the subject's last token and of the read one, means over noise runs."""
+    mean = restored_runs(trace, sweep).mean(axis=0)
+    return TwoRows(*(tuple(map(float, mean[at])) for at in (trace.subject[-1], trace.read)))
 
 
 def gathered(
@@ -190,11 +221,12 @@ def gathered(
     n_layers: int,
     settings: Mapping[str, Any],
     seed: int,
+    first_token: FirstToken | None = None,
 ) -> Traces:
     """All of it as one record."""
     traced = tuple(it for it in found if isinstance(it, TracedCase))
     left_out = tuple(it for it in found if isinstance(it, LeftOut))
-    return Traces(model, n_layers, traced, left_out, dict(settings), seed)
+    return Traces(model, n_layers, traced, left_out, dict(settings), seed, first_token)
 
 
 class CasesPartial(Checkpoint[int, "TracedCase | LeftOut"]):
@@ -253,11 +285,12 @@ def averaged(traces: Traces, category: str, sweep: str = "state") -> Averaged | 
     subject = np.array([it.rows[sweep].subject for it in cases])
     read = np.array([it.rows[sweep].read for it in cases])
     found = handover_of(subject, read, seed=traces.seed) if sweep == "state" else None
-    one, other = (_band(rows, traces.seed) for rows in (subject, read))
+    one, other = (band(rows, traces.seed) for rows in (subject, read))
     return Averaged(category, sweep, len(cases), one, other, found)
 
 
-def _band(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def band(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Low, mean and high `[3, L]` of prompts' rows `[N, L]`: 95 % bootstrap over prompts."""
     mean = rows.mean(axis=0)
     if len(rows) < FEWEST:
         return np.stack([mean, mean, mean])
@@ -267,9 +300,22 @@ def _band(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return np.stack([low, mean, high])
 
 
+def last_tokens(traces: Traces) -> dict[str, list[LastToken]]:
+    """What the read token looks at and how it moves, by category, where the model shows it."""
+    held = {
+        name: [it.last_token for it in traces.of(name) if it.last_token is not None]
+        for name in traces.categories
+    }
+    return {name: those for name, those in held.items() if those}
+
+
 def crossings(traces: Traces) -> NDArray[np.float64]:
     """Where the read token overtakes the corrupted one, prompt by prompt: `[N]`, NaN for never."""
-    rows = [it.rows["state"] for it in traces.traced]
+    return crossings_of([it.rows["state"] for it in traces.traced])
+
+
+def crossings_of(rows: Sequence[TwoRows]) -> NDArray[np.float64]:
+    """The same of pairs of rows."""
     if not rows:
         return np.empty(0)
     both = (np.array([getattr(it, name) for it in rows]) for name in ("subject", "read"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure as Drawn
 
 from sae_graphs.render.document.blocks import (
     Block,
@@ -27,8 +28,16 @@ from sae_graphs.tracing.confounds import COVARIATES, Confounds, Estimate, confou
 from sae_graphs.tracing.drawn import NAMES
 from sae_graphs.tracing.handover import NAMES as LAYERS
 from sae_graphs.tracing.handover import Handover
-from sae_graphs.tracing.many import Averaged, Traces, averaged, crossings
+from sae_graphs.tracing.last_token_plots import attention_maps, first_token_map, motion
+from sae_graphs.tracing.last_token_report import (
+    MEANINGS,
+    first_token_table,
+    token_table,
+    told_of_tokens,
+)
+from sae_graphs.tracing.many import Averaged, Traces, averaged, crossings, last_tokens
 from sae_graphs.tracing.many_plots import mean_rows, transitions
+from sae_graphs.tracing.stability import Stability, stability
 from sae_graphs.words import NONE, amount, counted, listed, p_value, probability, said, share
 
 STEM = "traces"
@@ -40,7 +49,7 @@ def many_files(traces: Traces, formats: Collection[str]) -> dict[str, bytes]:
     """The page, its Markdown and the figures, by name; the same traces give the same bytes."""
     if not set(formats) - {"json"}:
         return {}
-    figures = {f"{STEM}-transitions": transitions(traces)}
+    figures = {f"{STEM}-transitions": transitions(traces)} | _of_tokens(traces)
     for sweep in traces.sweeps:
         figures[STEM if sweep == "state" else f"{STEM}-{sweep}"] = mean_rows(traces, sweep)
     drawn = {name: it for name, it in figures.items() if it is not None}
@@ -65,6 +74,15 @@ def many_files(traces: Traces, formats: Collection[str]) -> dict[str, bytes]:
     return found
 
 
+def _of_tokens(traces: Traces) -> dict[str, Drawn | None]:
+    tokens, first = last_tokens(traces), traces.first_token
+    return {
+        f"{STEM}-attention": attention_maps(tokens) if tokens else None,
+        f"{STEM}-motion": motion(tokens) if tokens else None,
+        f"{STEM}-first-token": first_token_map(first) if first and first.shares else None,
+    }
+
+
 def _cover(traces: Traces) -> Cover:
     count = len(traces.traced) + len(traces.left_out)
     about = f"model {traces.model} · {len(traces.traced)} of {counted(count, 'case')} traced"
@@ -84,7 +102,13 @@ def _blocks(traces: Traces, drawn: dict[str, str]) -> Iterator[Block]:
         yield Paragraph(sentence, "verdict")
     yield from transition_table(traces)
     for name, svg in drawn.items():
-        yield Figure(f"{name}.svg", svg, _CAPTIONS.get(name, _OTHERS), f"Figure {name}")
+        if name not in _LATER:
+            yield _figure(name, svg)
+    moved = list(stability(traces))
+    if moved:
+        yield Heading("Other strengths", 2)
+        yield from stability_table(moved)
+    yield from _token_blocks(traces, drawn)
     if found is not None:
         yield Heading("Confounds", 2)
         yield from _confound_blocks(found)
@@ -99,7 +123,34 @@ _CAPTIONS = {
     f"{STEM}-transitions": "Where each category hands over; intervals are bootstraps over prompts.",
     STEM: "States: bands are 95 % bootstrap intervals over prompts; the handover is shaded.",
 }
+_LATER = {
+    f"{STEM}-attention": "Attention of the read token in the clean run, means over prompts.",
+    f"{STEM}-motion": "The read token in the clean run; bands are 95 % bootstrap intervals over "
+    "prompts.",
+    f"{STEM}-first-token": "The prompts as one text, without corruption.",
+}
 _OTHERS = "Bands are 95 % bootstrap intervals over prompts."
+
+
+def _figure(name: str, svg: str) -> Figure:
+    caption = _CAPTIONS.get(name) or _LATER.get(name, _OTHERS)
+    return Figure(f"{name}.svg", svg, caption, f"Figure {name}")
+
+
+def _token_blocks(traces: Traces, drawn: dict[str, str]) -> Iterator[Part]:
+    """The read token in the clean run: what it looks at, how its state moves."""
+    tokens = last_tokens(traces)
+    if not tokens:
+        return
+    yield Heading("The token that is read, undisturbed", 2)
+    for sentence in told_of_tokens(tokens):
+        yield Paragraph(sentence)
+    yield from token_table(tokens)
+    for name, svg in drawn.items():
+        if name in _LATER:
+            yield _figure(name, svg)
+    if traces.first_token is not None:
+        yield from first_token_table(traces.first_token)
 
 
 # -- in words --------------------------------------------------------------------------------------
@@ -173,6 +224,25 @@ def transition_table(traces: Traces) -> list[Part]:
 
 
 # -- tables ----------------------------------------------------------------------------------------
+
+
+def stability_table(moved: Sequence[Stability]) -> list[Part]:
+    """How far crossing layers move with the strength of the noise."""
+    head = ("Strength", "Category", "Prompts", "Overtakes", "There", "Later", "Rank correlation")
+    rows = [
+        [
+            text(it.strength),
+            text(it.category),
+            number(f"{it.n} of {it.of}"),
+            number(NONE if it.here is None else f"{it.here:.1f}"),
+            number(NONE if it.there is None else f"{it.there:.1f}"),
+            number(NONE if it.moved is None else _estimate(it.moved)),
+            number(NONE if it.rank is None else _estimate(it.rank)),
+        ]
+        for it in moved
+    ]
+    caption = "Crossing layers at other strengths: of prompts that cross at both, means over them"
+    return table(caption, head, rows)
 
 
 def _confound_blocks(found: Confounds) -> Iterator[Part]:
@@ -261,6 +331,7 @@ def _meanings() -> Definitions:
              "neither the first nor the last"),
             ("adjusted", "least squares of each prompt's own crossing on category, distance and "
              "clean confidence; intervals are bootstraps over prompts within categories"),
+            *MEANINGS,
         ),
     )  # fmt: skip
 

@@ -54,14 +54,16 @@ def measure(
     *,
     progress: Progress | None = None,
     partial: TracePartial | None = None,
+    tokens: Sequence[int] | None = None,
 ) -> Measured:
     """Every cell of a trace, with the corrupted `embeddings` `[R, T, D]`.
 
-    Cells that have no copy (see `cells`) are the corrupted run's scores, exactly.
+    Cells that have no copy (see `cells`) are the corrupted run's scores, exactly. Given `tokens`,
+    their cells alone are measured; those of others are NaN.
     """
     changed = (embeddings != ground.clean.inputs[0]).any(-1).any(0).tolist()
     n_blocks, sweeps, n_runs = ground.n_blocks, settings.sweeps, len(embeddings)
-    every = groups(sweeps, changed, ground.read, n_blocks, settings.window_of(n_blocks))
+    every = groups(sweeps, changed, ground.read, n_blocks, settings.window_of(n_blocks), tokens)
     found = np.empty((len(sweeps), 3, n_runs, len(ground.clean), n_blocks))
     logits, corrupted = list[Tensor](), list[NDArray[np.float64]]()
     most = n_runs if partial is None else -(-n_runs // SAVED)
@@ -91,6 +93,8 @@ def measure(
         if partial is not None:
             for run in runs:
                 partial.write(run, found[:, :, run])
+    if tokens is not None:
+        found[:, :, :, np.setdiff1d(np.arange(len(ground.clean)), tokens)] = np.nan
     return Measured(found, np.concatenate(corrupted, 1), torch.cat(logits))
 
 

@@ -118,6 +118,10 @@ WRONG = {
     "other": ((PROMPT, "--subject", "cat", "--other", "x"), "takes another prompt"),
     "cases": ((PROMPT, "--cases", "demo"), "a prompt is for one prompt"),
     "graph": (("--cases", "demo", "--graph", "x"), "--graph is for one prompt"),
+    "compared": (
+        ("--cases", "demo", "--noise", "1s,3s", "--sweeps", "mlp"),
+        "compare where states hand over",
+    ),
     "no cases": (("--cases", "none.csv"), "cannot read none.csv"),
 }
 
@@ -173,11 +177,11 @@ def test_many_prompts_and_the_rest_after_a_stop(
     look = tracing_cases.looked_at
     seen: list[str] = []
 
-    def stopped(model: Any, case: Any, bos: bool | None) -> Any:
+    def stopped(model: Any, case: Any, run: Any) -> Any:
         if seen == ["sat"]:
             raise KeyboardInterrupt
         seen.append(case.subject)
-        return look(model, case, bos)
+        return look(model, case, run)
 
     monkeypatch.setattr(tracing_cases, "looked_at", stopped)
     answer = commands(*asked)

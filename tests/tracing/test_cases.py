@@ -13,6 +13,7 @@ import pytest
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.tracing.cases_file import Case, Looked, bundled, kind_of, read_cases, refusal
 from sae_graphs.tracing.confounds import confounds
+from sae_graphs.tracing.last_token import FirstToken, LastToken
 from sae_graphs.tracing.many import (
     CasesPartial,
     LeftOut,
@@ -25,7 +26,8 @@ from sae_graphs.tracing.many import (
     trace_cases,
 )
 from sae_graphs.tracing.many_report import findings, many_files
-from tests.support.traced_cases import traces
+from sae_graphs.tracing.stability import stability
+from tests.support.traced_cases import traced, traces
 from tests.support.traces import planted
 
 # -- files -----------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ def test_a_wrong_file_is_one_line(name: str, text: str, told: str, tmp_path: Pat
 
 
 def test_a_file_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(SaeGraphsError, match="one of demo, smollm2"):
+    with pytest.raises(SaeGraphsError, match="one of demo, pairs, smollm2"):
         read_cases("no such file")
 
 
@@ -75,7 +77,7 @@ def test_a_file_that_is_not_there_names_those_that_are() -> None:
 def test_bundled_cases(name: str) -> None:
     found = read_cases(name)
     counts = Counter(case.category for case in found)
-    assert bundled() == ("demo", "smollm2") and min(counts.values()) >= 20
+    assert bundled() == ("demo", "pairs", "smollm2") and min(counts.values()) >= 20
     assert all(case.target for case in found)
     assert len(set(found)) == len(found)
     if name == "smollm2":
@@ -233,6 +235,43 @@ def test_the_page_of_many_prompts() -> None:
     assert "| cached | 7 | 6 | 1 | 0 |" in told and "Layers later for one more" in told
     assert {"traces.svg", "traces-transitions.svg"} <= shown.keys()
     assert "Categories differ in it" in list(findings(made, confounds(made)))[1]
+
+
+def test_stability_over_strengths() -> None:
+    made = traces(n=12, sweeps=("state",))
+    shifted = [
+        replace(it, others={"1s": traced(it.case.category, at + 1.5).rows["state"]})
+        for it, at in zip(made.traced, crossings(made), strict=True)
+    ]
+    one, other, both = stability(replace(made, traced=tuple(shifted)))
+    assert (one.category, other.category, both.n) == ("cached", "semantic", 24)
+    assert both.moved is not None and both.moved.low < 1.5 < both.moved.high + 0.1
+    assert both.rank is not None and both.rank.value > 0.98
+    page = many_files(replace(made, traced=tuple(shifted)), ("md",))["traces.md"].decode()
+    assert "Other strengths" in page and "| 1s | all categories | 24 of 24 |" in page
+    few = replace(made, traced=tuple(shifted[:2]))
+    assert next(stability(few)).moved is None and not list(stability(made))
+
+
+def test_the_read_token_is_shown_by_category(tmp_path: Path) -> None:
+    row = ((0.5, 0.1), (0.2, 0.9))
+    seen = LastToken(
+        row, ((0.1, 0.0), (0.0, 0.7)), row, row, (1.0, 2.0, 9.0), (0.9, 0.1), (2.0, 8.0)
+    )
+    made = traces(n=3, sweeps=("state",))
+    made = replace(
+        made,
+        traced=tuple(replace(it, last_token=seen) for it in made.traced),
+        first_token=FirstToken(3, (1, 2), ((0.5, 0.25), (0.1, 0.2))),
+    )
+    (tmp_path / "traces.json").write_bytes(to_bytes(made))
+    assert load(tmp_path) == made
+    shown = many_files(made, ("md",))
+    assert {"traces-attention.svg", "traces-motion.svg", "traces-first-token.svg"} <= shown.keys()
+    told = shown["traces.md"].decode()
+    assert "most with head 1 of layer 1 (70%); its attention is diffuse in layers 1." in told
+    assert "| cached | 3 | 42% | head 1 of layer 1 (70%) | 1 | layer 1 | layer 1 |" in told
+    assert "| 2 | 15% | 20% in layer 1 |" in told
 
 
 def test_nothing_left_is_told() -> None:
