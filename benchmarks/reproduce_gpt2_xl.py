@@ -148,7 +148,7 @@ def category_rows(
             same = [case for case in cases if case.category == name][:count]
             number, found = transition(model, same, name, str(std), noise_runs)
             what = f"{name}, noise of {std}: transition, {number} prompts left"
-            if found is None:
+            if found is None or found.starts is None or found.ends is None:
                 yield Row(what, f"{first} to {last}", "no transition", None)
                 continue
             meets = found.starts <= last and first <= found.ends
@@ -161,12 +161,12 @@ def transition(
 ) -> tuple[int, Handover | None]:
     """How many prompts are left, and the average's handover, if it has one."""
     import sae_graphs as sg
-    from sae_graphs.cli.tracing_cases import looked_at
     from sae_graphs.tracing.many import averaged, gathered, trace_cases
+    from sae_graphs.tracing.subject import looked_at
 
     found = trace_cases(
         cases,
-        lambda case: looked_at(model, case, None),
+        lambda case: looked_at(model, case, model.run(case.prompt)),
         lambda case: sg.trace(
             model,
             case.prompt,

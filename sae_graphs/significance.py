@@ -137,6 +137,12 @@ class Signed(NamedTuple):
     critical: float
 
 
+def resampled(count: int, seed: int, times: int = RESAMPLES) -> NDArray[np.float64]:
+    """Weights of `count` values in so many bootstrap samples, `[times, count]`; each sums to 1."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, np.full(count, 1 / count), size=times) / count
+
+
 def signed_differences(values: NDArray[np.float64], *, seed: int, level: float = 0.05) -> Signed:
     """Which of many cells differ from 0 over runs, all cells at once: `[R, C]` differences.
 

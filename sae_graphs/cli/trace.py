@@ -178,6 +178,8 @@ def trace(
     kinds = formats_of(formats, ("png", "svg", "pdf", "html", "md", "json"))
     sizes = _sizes(noise)
     names = _sweeps(sweeps) or (ALONE if cases else ("state", "mlp", "attention"))
+    if cases is not None and "state" not in names:
+        names = ("state", *names)  # where it hands over is what prompts are compared by
     settings = [
         TraceSettings(
             sweeps=names,  # type: ignore[arg-type]  # checked by the settings
@@ -196,7 +198,6 @@ def trace(
     source = Source(model, None, device, dtype, memory)
     if cases is not None:
         _check_alone(prompt, subject, target, other, graph)
-        _check_compared(sizes, names)
         from sae_graphs.cli.tracing_cases import trace_many
 
         trace_many(cases, settings, source, out_folder, kinds, prepend_bos)
@@ -261,15 +262,6 @@ def _check_changes(corruption: str, strength: str) -> None:
         raise SaeGraphsError(
             f"{corruption} of {strength} changes nothing, so nothing can be restored; give more, "
             f"such as {more}"
-        )
-
-
-def _check_compared(sizes: tuple[str, ...], sweeps: tuple[str, ...]) -> None:
-    """Raises where strengths could not be compared: that takes the layers where states cross."""
-    if len(sizes) > 1 and "state" not in sweeps:
-        raise SaeGraphsError(
-            f"several sizes of --noise with --cases compare where states hand over, and --sweeps "
-            f"has {quoted(sweeps)}; add state, or give one size"
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_graphs._version import __version__
 from sae_graphs.cli.console import err, out, print_files, progress
 from sae_graphs.cli.options import Source
 from sae_graphs.cli.tracing import check_holds_no_graph, loaded
@@ -55,6 +56,9 @@ def trace_many(
         model = loaded(source)
         partial = CasesPartial(partial_folder(folder), told=_resumed)
         facts = {
+            "sae_graphs": __version__,
+            "device": source.device,
+            "dtype": source.dtype,
             "cases": [[it.prompt, it.subject, it.category, it.target] for it in cases],
             "settings": repr(list(settings)),
             "prepend_bos": prepend_bos,
@@ -124,6 +128,8 @@ class _Tracer:
         self._held: tuple[Case, Run] | None = None
 
     def look(self, case: Case) -> Looked:
+        from sae_graphs.tracing.subject import looked_at
+
         return looked_at(self.model, case, self._run(case))
 
     def trace(self, case: Case) -> Trace:
@@ -152,20 +158,6 @@ class _Tracer:
         if self._held is None or self._held[0] is not case:
             self._held = case, self.model.run(case.prompt, prepend_bos=self.prepend_bos)
         return self._held[1]
-
-
-def looked_at(model: LanguageModel, case: Case, run: Run) -> Looked:
-    """What a clean run makes of a case; raises `SaeGraphsError` where its subject is not found."""
-    from sae_graphs.tracing.cases_file import Looked
-    from sae_graphs.tracing.subject import find_subject
-
-    read = len(run) - 1
-    if read < 1:
-        raise SaeGraphsError("the prompt is one token, in which nothing is handed on")
-    subject = find_subject(model, run.token_ids, case.subject, read).positions
-    chances = run.logits[read].double().softmax(-1)
-    top = int(chances.argmax())
-    return Looked(run.tokens, subject, read, model.token_string(top), float(chances[top]))
 
 
 def _first_token(

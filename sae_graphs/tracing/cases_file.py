@@ -2,7 +2,7 @@
 
 A CSV file with the columns `prompt`, `subject`, `category`, `target`, or JSONL with the same keys;
 `category` and `target` may be missing. The filters are those of the sources: the likeliest next
-token begins the target, and one token is corrupted, which is neither the first nor the last.
+token is the target's first, and one token is corrupted, which is neither the first nor the last.
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a model makes of a case's prompt, before anything is corrupted."""
+    """What a model makes of a case's prompt, before anything is corrupted.
+
+    `wanted` is the first token of the target; None where none is named.
+    """
 
     tokens: tuple[str, ...]
     subject: tuple[int, ...]
     read: int
     top: str
     probability: float
+    wanted: str | None = None
 
 
 def bundled() -> tuple[str, ...]:
@@ -73,7 +77,8 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
             f"cannot read {file}: {reason}; give a CSV or JSONL file of cases, or one of "
             f"{quoted(bundled())}"
         ) from problem
-    rows = _json_lines(text, path) if path.suffix.lower() in (".jsonl", ".json") else _csv(text)
+    reader = _json_lines if path.suffix.lower() in (".jsonl", ".json") else _csv
+    rows = reader(text, path)
     found = []
     for line, row in rows:
         try:
@@ -102,14 +107,19 @@ def _case(row: Mapping[str, object]) -> Case:
     return Case(**texts)
 
 
-def _csv(text: str) -> Iterable[tuple[int, Mapping[str, object]]]:
+def _csv(text: str, path: Path) -> Iterable[tuple[int, Mapping[str, object]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        yield reader.line_num, {name or "an unnamed column": it for name, it in row.items()}
+    try:
+        for row in reader:
+            yield reader.line_num, {name or "an unnamed column": it for name, it in row.items()}
+    except csv.Error as problem:
+        raise SaeGraphsError(
+            f"{path}, line {reader.line_num} is no CSV ({problem}); give a CSV or JSONL file"
+        ) from problem
 
 
 def _json_lines(text: str, path: Path) -> Iterable[tuple[int, Mapping[str, object]]]:
-    for line, words in enumerate(text.splitlines(), start=1):
+    for line, words in enumerate(text.split("\n"), start=1):  # other ends of lines are text
         if not words.strip():
             continue
         try:
@@ -123,7 +133,7 @@ def _json_lines(text: str, path: Path) -> Iterable[tuple[int, Mapping[str, objec
 
 def refusal(case: Case, looked: Looked) -> str | None:
     """Why a case is left out; None where it passes all filters."""
-    if case.target is not None and not (looked.top and case.target.startswith(looked.top)):
+    if case.target is not None and looked.top != looked.wanted:
         told = f"{said(looked.top)} ({probability(looked.probability)})"
         return f"the likeliest next token is {told}, not {said(case.target)}"
     if len(looked.subject) != 1:

@@ -6,17 +6,15 @@ token from the read one, and on the clean log-odds of the answer. Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.tracing.many import Traces, crossings
+from sae_graphs.tracing.handover import RESAMPLES
+from sae_graphs.tracing.many import FEWEST, Traces, crossings
 
-RESAMPLES = 1000
-FEWEST = 3  # prompts of a category
 COVARIATES = ("distance, tokens", "clean confidence, nats of log-odds")
 Numbers = NDArray[np.float64]
 
@@ -82,13 +80,13 @@ def confounds(traces: Traces) -> Confounds | None:
             Adjusted(
                 name,
                 int(inside.sum()),
-                _estimate(value[place], drawn[:, place]),
-                _estimate(value[size + place], drawn[:, size + place]),
+                estimate(value[place], drawn[:, place]),
+                estimate(value[size + place], drawn[:, size + place]),
                 *(float(it) for it in covariates[inside].mean(axis=0)),
             )
         )
     slopes = tuple(
-        _estimate(value[at], drawn[:, at]) for at in range(2 * size, 2 * size + len(COVARIATES))
+        estimate(value[at], drawn[:, at]) for at in range(2 * size, 2 * size + len(COVARIATES))
     )
     one = np.ones((len(y), 1))
     centred = covariates - covariates.mean(axis=0)
@@ -122,7 +120,8 @@ def _bootstrap(y: Numbers, mine: Numbers, covariates: Numbers, seed: int) -> Num
     return np.array(drawn)
 
 
-def _estimate(value: float, drawn: Sequence[float] | Numbers) -> Estimate:
+def estimate(value: float, drawn: Numbers) -> Estimate:
+    """A number beside its bootstrap draws."""
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Estimate(float(value), float(low), float(high))
 

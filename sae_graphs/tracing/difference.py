@@ -7,7 +7,6 @@ and last, what follows it, the rest, and the token that is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,11 +155,3 @@ def _correlation(left: Shares, right: Shares) -> float | None:
     if left.size < 3 or not left.std() or not right.std():
         return None
     return float(np.corrcoef(left.ravel(), right.ravel())[0, 1])
-
-
-def rows_of(found: Difference) -> Sequence[tuple[str, float, float]]:
-    """Each row's best share in either trace, for a table."""
-    return [
-        (name, float(one.max()), float(other.max()))
-        for name, one, other in zip(found.rows, found.left, found.right, strict=True)
-    ]

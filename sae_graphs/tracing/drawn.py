@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.text import shortened, token
 from sae_graphs.tracing.reading import means
 from sae_graphs.tracing.records import Sweep, Trace
@@ -51,14 +50,6 @@ class Values:
     def helps(self) -> NDArray[np.float64]:
         """Above 0 where restoring helps, below where it harms, in the measure's own unit."""
         return self.sign * (self.mean - self.corrupted)
-
-
-def check_measure(name: str) -> Measure:
-    """The measure of that name; raises `SaeGraphsError` where there is none."""
-    for known in MEASURES:
-        if known == name:
-            return known
-    raise SaeGraphsError(f"measure {name!r:.40}: expected one of {quoted(MEASURES)}")
 
 
 def values(trace: Trace, sweep: str | Sweep, measure: Measure) -> Values:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sae_graphs.significance import resampled
+
 RESAMPLES = 1000
 CLAIMED = 0.95  # of the resampled curves must cross
 Rows = NDArray[np.float64]  # [N, L]: what restoring the state restores, 0 corrupted, 1 clean
@@ -60,8 +62,7 @@ def handover_of(subject: Rows, read: Rows, *, seed: int) -> Handover | None:
     count = len(subject)
     if count < 3:
         return _handover(found)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    weights = resampled(count, seed, RESAMPLES)
     drawn = layers_of(weights @ subject, weights @ read)  # [B, 5]
     intervals = tuple(map(_interval, drawn.T))
     return None if intervals[_CROSSES] is None else _handover(found, intervals)

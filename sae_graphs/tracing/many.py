@@ -20,8 +20,9 @@ from sae_graphs.checkpoint import Checkpoint
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.schema import plain, read_json, rebuilt
+from sae_graphs.significance import resampled
 from sae_graphs.tracing.cases_file import Case, Looked, kind_of, refusal
-from sae_graphs.tracing.handover import Handover, handover_of, layers_of
+from sae_graphs.tracing.handover import RESAMPLES, Handover, handover_of, layers_of
 from sae_graphs.tracing.last_token import FirstToken, LastToken
 from sae_graphs.tracing.reading import loss, restored_runs
 from sae_graphs.tracing.records import Trace
@@ -29,7 +30,6 @@ from sae_graphs.words import probability
 
 SCHEMA = "sae_graphs.traces/1"
 FILE_NAME = "traces.json"
-RESAMPLES = 1000
 FEWEST = 3  # prompts of a category, for an interval
 LEFT = 0.5  # of its clean probability: an answer that keeps more does not hang on the subject
 _REMEDY = "run the same command again"
@@ -155,7 +155,8 @@ def trace_cases(
         held = None if partial is None else partial.read(number)
         if held is None:
             held = _traced(case, look, trace, more)
-            if partial is not None:
+            failed = isinstance(held, LeftOut) and held.failed  # to be tried again
+            if partial is not None and not failed:
                 partial.write(number, held)
         found.append(held)
         if progress is not None:
@@ -284,7 +285,9 @@ def averaged(traces: Traces, category: str, sweep: str = "state") -> Averaged | 
         return None
     subject = np.array([it.rows[sweep].subject for it in cases])
     read = np.array([it.rows[sweep].read for it in cases])
-    found = handover_of(subject, read, seed=traces.seed) if sweep == "state" else None
+    found = None
+    if sweep == "state" and len(cases) >= FEWEST:
+        found = handover_of(subject, read, seed=traces.seed)
     one, other = (band(rows, traces.seed) for rows in (subject, read))
     return Averaged(category, sweep, len(cases), one, other, found)
 
@@ -294,9 +297,7 @@ def band(rows: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     mean = rows.mean(axis=0)
     if len(rows) < FEWEST:
         return np.stack([mean, mean, mean])
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES)
-    low, high = np.quantile(weights @ rows / len(rows), (0.025, 0.975), axis=0)
+    low, high = np.quantile(resampled(len(rows), seed, RESAMPLES) @ rows, (0.025, 0.975), axis=0)
     return np.stack([low, mean, high])
 
 

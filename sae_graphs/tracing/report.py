@@ -49,7 +49,6 @@ from sae_graphs.tracing.sentences import (
 )
 from sae_graphs.words import amount, counted, listed, probability
 
-FORMATS = ("png", "svg", "pdf", "html", "md", "json")
 STEM = "trace"
 PAGE = "trace.html"
 LINES = f"{STEM}-lines"

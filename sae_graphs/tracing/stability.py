@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.tracing.confounds import Estimate
-from sae_graphs.tracing.many import TracedCase, Traces, crossings_of
+from sae_graphs.tracing.confounds import Estimate, estimate
+from sae_graphs.tracing.handover import RESAMPLES
+from sae_graphs.tracing.many import FEWEST, TracedCase, Traces, crossings_of
 
-RESAMPLES = 1000
-FEWEST = 3  # prompts, for an interval; one more for a correlation
 ALL = "all categories"
 Layers = NDArray[np.float64]  # [N, 2]: crossing at the trace's own strength, at the other
 
@@ -63,8 +62,8 @@ def _of(cases: tuple[TracedCase, ...], strength: str, category: str, seed: int) 
         rng = np.random.default_rng(seed)
         draws = rng.integers(count, size=(RESAMPLES, count))
         change = layers[:, 1] - layers[:, 0]
-        moved = _estimate(change.mean(), change[draws].mean(axis=1))
-        if count > FEWEST:
+        moved = estimate(change.mean(), change[draws].mean(axis=1))
+        if count > FEWEST:  # one more for a correlation
             rank = _rank(layers, draws)
     return Stability(strength, category, count, len(cases), means[0], means[1], moved, rank)
 
@@ -74,7 +73,7 @@ def _rank(layers: Layers, draws: NDArray[np.int64]) -> Estimate | None:
     if not np.isfinite(value):
         return None
     drawn = _correlation(layers[draws])
-    return _estimate(value, drawn[np.isfinite(drawn)])
+    return estimate(value, drawn[np.isfinite(drawn)])
 
 
 def _correlation(layers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,8 +88,3 @@ def _correlation(layers: NDArray[np.float64]) -> NDArray[np.float64]:
         size > 0, (one * other).sum(axis=1) / np.where(size > 0, size, 1), np.nan
     )
     return found
-
-
-def _estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(float(value), float(low), float(high))

@@ -16,7 +16,9 @@ from typing import Literal, NamedTuple, cast
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
+from sae_graphs.model.run import Run
 from sae_graphs.text import bytes_of, joined
+from sae_graphs.tracing.cases_file import Case, Looked
 
 FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
 
@@ -166,3 +168,17 @@ def _not_there(text: str, subject: str) -> str:
             f"{text[at : at + len(shown)]!r:.60}?"
         )
     return f"the subject {shown!r:.60} is not in the prompt; give a part of its text"
+
+
+def looked_at(model: LanguageModel, case: Case, run: Run) -> Looked:
+    """What a clean run makes of a case; raises `SaeGraphsError` where its subject is not found."""
+    read = len(run) - 1
+    if read < 1:
+        raise SaeGraphsError("the prompt is one token, in which nothing is handed on")
+    subject = find_subject(model, run.token_ids, case.subject, read).positions
+    chances = run.logits[read].double().softmax(-1)
+    top = int(chances.argmax())
+    wanted = None
+    if case.target is not None:
+        wanted = model.token_string(model.tokenize(case.target, prepend_bos=False)[0])
+    return Looked(run.tokens, subject, read, model.token_string(top), float(chances[top]), wanted)

@@ -111,7 +111,7 @@ def _traced(
     *,
     ends: bool = False,
     begun: float | None = None,
-    resume: str | Path | None = None,
+    resume: TracePartial | str | Path | None = None,
     progress: Progress | bool | None = None,
 ) -> Trace:
     begun = time.perf_counter() if begun is None else begun

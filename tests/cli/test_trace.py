@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_graphs.cli import tracing_cases
-from sae_graphs.tracing import many, record_json
+from sae_graphs.tracing import many, record_json, subject
 from tests.support.commands import Commands
 from tests.support.graphs import example
 from tests.support.models import save_model_folder
@@ -118,10 +117,6 @@ WRONG = {
     "other": ((PROMPT, "--subject", "cat", "--other", "x"), "takes another prompt"),
     "cases": ((PROMPT, "--cases", "demo"), "a prompt is for one prompt"),
     "graph": (("--cases", "demo", "--graph", "x"), "--graph is for one prompt"),
-    "compared": (
-        ("--cases", "demo", "--noise", "1s,3s", "--sweeps", "mlp"),
-        "compare where states hand over",
-    ),
     "no cases": (("--cases", "none.csv"), "cannot read none.csv"),
 }
 
@@ -134,7 +129,7 @@ def test_wrong_input_is_one_line_before_anything_is_loaded(
         raise AssertionError("loaded")
 
     monkeypatch.setattr("sae_graphs.cli.tracing.loaded", unloaded)
-    monkeypatch.setattr(tracing_cases, "loaded", unloaded)
+    monkeypatch.setattr("sae_graphs.cli.tracing_cases.loaded", unloaded)
     arguments, told = WRONG[name]
     answer = commands("trace", *arguments)
     assert answer.code == 2 and answer.out == ""
@@ -174,7 +169,7 @@ def test_many_prompts_and_the_rest_after_a_stop(
     (tmp_path / "cases.csv").write_text(CASES.rpartition("the dog sat on the cat")[0])
     monkeypatch.setattr("sae_graphs.checkpoint.PATIENCE", 0.0)
     asked = ("trace", "--cases", "cases.csv", "--model", model, *LITTLE, "--formats", "md")
-    look = tracing_cases.looked_at
+    look = subject.looked_at
     seen: list[str] = []
 
     def stopped(model: Any, case: Any, run: Any) -> Any:
@@ -183,7 +178,7 @@ def test_many_prompts_and_the_rest_after_a_stop(
         seen.append(case.subject)
         return look(model, case, run)
 
-    monkeypatch.setattr(tracing_cases, "looked_at", stopped)
+    monkeypatch.setattr(subject, "looked_at", stopped)
     answer = commands(*asked)
     assert answer.code == 130 and "1 of 3 prompts are done" in answer.err
     seen.append("and on")

@@ -87,14 +87,15 @@ def test_bundled_cases(name: str) -> None:
 # -- filters ---------------------------------------------------------------------------------------
 
 CASE = Case("The capital of France is", "France", "semantic", " Paris")
-LOOKED = Looked(("The", " capital", " of", " France", " is"), (3,), 4, " Paris", 0.8)
+LOOKED = Looked(("The", " capital", " of", " France", " is"), (3,), 4, " Paris", 0.8, " Paris")
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({}, None),
-        ({"top": " P"}, None),
+        ({"top": " P"}, "another next token"),
+        ({"top": " P", "wanted": " P"}, None),
         ({"top": " Lyon"}, "another next token"),
         ({"top": ""}, "another next token"),
         ({"subject": (2, 3)}, "more than one token"),
@@ -118,7 +119,7 @@ def look(case: Case) -> Looked:
     if case.prompt == "not there a":
         raise SaeGraphsError("the subject is not there")
     tokens = tuple(planted().tokens)
-    return Looked(tokens, (4,), 6, " Paris" if case.target != "no" else " Rome", 0.8)
+    return Looked(tokens, (4,), 6, " Paris", 0.8, case.target and f" {case.target}")
 
 
 CASES = [
@@ -168,9 +169,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
     assert partial("another").n_kept == 0
     held = partial("a")
-    assert held.n_kept == 3
+    assert held.n_kept == 2  # the one that failed is tried again
     found = trace_cases(CASES, again, lambda _: planted(3), partial=held)
-    assert asked == CASES[3:]
+    assert asked == [CASES[1], *CASES[3:]]
     assert found == trace_cases(CASES, look, lambda _: planted(3))
     held.remove()
     assert not (tmp_path / "partial").exists()

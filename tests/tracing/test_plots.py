@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.render.document.plot import written
 from sae_graphs.tracing.difference import difference_of, roles
-from sae_graphs.tracing.drawn import MEASURES, check_measure, values
+from sae_graphs.tracing.drawn import MEASURES, Measure, values
 from sae_graphs.tracing.lines_plot import lines
 from sae_graphs.tracing.plots import difference_maps, heat_maps, noise_levels, rows_drawn
 from sae_graphs.tracing.reading import read
@@ -94,14 +94,14 @@ def test_letters_that_the_font_lacks_are_escaped_in_pictures_of_dots_alone() -> 
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_nothing_is_clipped(measure: str) -> None:
+def test_nothing_is_clipped(measure: Measure) -> None:
     shares = planted_shares()
     shares["state"][5, 3] = -0.5
     shares["state"][5, 4] = 1.4
     trace = trace_of(shares)
-    drawn = values(trace, "state", check_measure(measure))
+    drawn = values(trace, "state", measure)
     assert drawn.helps[5, 3] < 0 < drawn.helps[5, 4]
-    mesh = heat_maps(trace, check_measure(measure)).axes[0].collections[0]
+    mesh = heat_maps(trace, measure).axes[0].collections[0]
     low, high = mesh.get_clim()
     assert low <= drawn.mean.min() and drawn.mean.max() <= high
 
@@ -131,11 +131,6 @@ def test_five_sweeps_stand_below_each_other() -> None:
     figure = heat_maps(trace_of(planted_shares(3, sweeps=tuple(PLANTED))))
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
     assert "State, MLPs severed" in titles and "State, attention severed" in titles
-
-
-def test_a_measure_that_is_none_is_refused() -> None:
-    with pytest.raises(SaeGraphsError, match="expected one of probability, normalised"):
-        check_measure("logits")
 
 
 # -- two traces ------------------------------------------------------------------------------------
