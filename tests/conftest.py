@@ -15,6 +15,7 @@ from tests.support.once import done_once, search_less
 from tests.support.slow import FULL_EXAMPLES
 
 if TYPE_CHECKING:
+    from tests.support.commands import Commands
     from tests.support.neuronpedia_server import Neuronpedia
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
@@ -33,6 +34,16 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     search_less()
+
+
+@pytest.fixture
+def commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Commands:
+    """The command line, in an empty folder."""
+    from tests.support.commands import Commands
+
+    return Commands(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,7 @@ from sae_graphs.words import NONE, amount, nats, p_value, probability, said, sha
 
 _MEANING = (
     f"Contribution, in nats: {CONTRIBUTION}. {CONTROLS_TOLD} q: against matched controls, "
-    "corrected for all units; equal norm: the larger p of the two nulls. Supported: necessary and, "
+    "corrected for all units; equal norm: the larger p of these nulls. Supported: necessary and, "
     "of a path, mediates."
 )
 WIDE = 86  # columns: with fewer, those of the table stand closer

@@ -93,8 +93,7 @@ def validate_all(
 
 def _before(run: Run, plain: Source) -> Found | _Todo:
     """The report that a run has already, else what it takes to make one."""
-    from sae_graphs.gallery.runs import graph_of, report_of
-    from sae_graphs.runs import record_of
+    from sae_graphs.gallery.runs import graph_of, report_of, saes_given
 
     try:
         graph = graph_of(run)
@@ -105,8 +104,7 @@ def _before(run: Run, plain: Source) -> Found | _Todo:
     report, _ = report_of(run, graph)
     if report is not None:
         return Found(run.name, report)
-    record = record_of(run.folder) or {}
-    given, pattern = record.get("saes_given"), record.get("sae_pattern_given")
+    given, pattern = saes_given(run)
     source = plain._replace(model=graph.run.model, saes=given, sae_pattern=pattern)
     return _Todo(run, graph, source)
 

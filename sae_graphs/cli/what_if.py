@@ -5,18 +5,16 @@ It holds one model, that of the run last asked about. Nothing slow is imported b
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae_graphs.errors import SaeGraphsError, quoted
-from sae_graphs.gallery.runs import Run, graph_of, plain_file, readable_file
+from sae_graphs.gallery.runs import Run, graph_of, saes_given
 from sae_graphs.gallery.worker import answering
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.render.explorer.what_if import SHOWN, Chance, outcome_told
-from sae_graphs.runs import RECORD
 
 if TYPE_CHECKING:
     from sae_graphs.features.reference import Reference
@@ -65,7 +63,7 @@ class Models:
         return self._ready
 
     def _of(self, run: Run, graph: CausalGraph) -> InstrumentedModel:
-        given, pattern = _given(run)
+        given, pattern = saes_given(run)
         dtype = str(graph.run.settings.get("dtype") or "float32")
         key = graph.run.model, given, pattern, dtype
         if self._model is None or key != self._key:
@@ -151,22 +149,6 @@ def measured(ready: Ready, changes: Mapping[str, str]) -> Measured:
         for token in dict.fromkeys(ids)
     ]
     return Measured(chances, *(float(answer.score(logits)) for logits in (before, after)))
-
-
-def _given(run: Run) -> tuple[str | None, str | None]:
-    """The SAEs that the run was given, and which of several; what its record says."""
-    if plain_file(run, (RECORD,)) is None:
-        return None, None
-    try:
-        held = json.loads(readable_file(run, (RECORD,)).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None, None
-    found = [
-        held.get(name) if isinstance(held, dict) else None
-        for name in ("saes_given", "sae_pattern_given")
-    ]
-    given, pattern = (name if isinstance(name, str) else None for name in found)
-    return given, pattern
 
 
 # -- the process -----------------------------------------------------------------------------------

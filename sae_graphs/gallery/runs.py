@@ -16,7 +16,16 @@ from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
 from sae_graphs.graph.annotations import load as load_annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.runs import ANNOTATIONS, GRAPH, REPORT, TRACE, TRACES, VALIDATION
+from sae_graphs.runs import (
+    ANNOTATIONS,
+    GRAPH,
+    RECORD,
+    REPORT,
+    TRACE,
+    TRACES,
+    VALIDATION,
+    record_of,
+)
 from sae_graphs.tracing import many, record_json
 from sae_graphs.tracing.many import Traces
 from sae_graphs.tracing.records import Trace
@@ -229,6 +238,18 @@ def report_of(
     if not is_of(report, graph):
         return None, "the validation is left out: it is of another graph; validate this one again"
     return report, None
+
+
+def saes_given(run: Run) -> tuple[str | None, str | None]:
+    """The SAEs that the run's command was given, and which of several, as its record has them."""
+    if plain_file(run, (RECORD,)) is None:
+        return None, None
+    held = record_of(run.folder) or {}
+    given, pattern = (held.get(name) for name in ("saes_given", "sae_pattern_given"))
+    return (
+        given if isinstance(given, str) else None,
+        pattern if isinstance(pattern, str) else None,
+    )
 
 
 def has_report(run: Run) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -56,6 +56,7 @@ MEANINGS: dict[VerdictKind, str] = {
     "said",
 }
 SAME_NORM: tuple[NullKind, ...] = ("scaled", "directions")
+EQUAL_NORM = "the larger p of the nulls of exactly its norm, of those that were run"
 
 
 def judged(units: Sequence[UnitReport], seed: int) -> tuple[UnitReport, ...]:
@@ -181,6 +182,11 @@ def kind_of(unit: UnitReport, *, in_nats: bool) -> VerdictKind:
     if any(null is not None and null.p > SIGNIFICANT for null in same_norm):
         return "norm only"
     return "supported"
+
+
+def largest(p_values: Iterable[float | None]) -> float | None:
+    """The largest p that was found; None where none was."""
+    return max((p for p in p_values if p is not None), default=None)
 
 
 def corrected(tested: Tested) -> float:

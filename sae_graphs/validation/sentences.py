@@ -90,7 +90,9 @@ def _opening(kind: VerdictKind, change: float) -> str:
     if outcome is None:
         return f"{SIGNS[None]} Necessary or not cannot be said"
     if outcome:
-        return f"{SIGNS[True]} {'Holds it back' if change > 0 else 'Necessary'}"
+        if change > 0:
+            return f"{SIGNS[False]} Not necessary, but holds it back"
+        return f"{SIGNS[True]} Necessary"
     return f"{SIGNS[False]} Not necessary"
 
 

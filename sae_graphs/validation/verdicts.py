@@ -17,6 +17,7 @@ from sae_graphs.validation.judging import (
     VerdictKind,
     corrected,
     kind_of,
+    largest,
     pooled,
 )
 from sae_graphs.validation.sentences import (
@@ -106,8 +107,7 @@ def short_words(unit: UnitReport, found: Verdict) -> str:
     p = tested.p if tested else None
     shown = "" if p is None else f"p = {p_value(p)}"
     if kind == "norm only":
-        nulls = [null for each in SAME_NORM if (null := pooled(unit, each))]
-        worst = max((null.p for null in nulls), default=None)
+        worst = largest(null.p for each in SAME_NORM if (null := pooled(unit, each)))
         beaten = f" ({shown})" if shown else ""
         return (
             f"beats its matched controls{beaten}, but not other changes of its norm "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import typer
@@ -23,13 +22,6 @@ PANELS = {
     "contexts": ("Basics", "Compute"),
 }
 TALLEST = 6  # lines that an option takes, its default aside
-
-
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
 
 
 def shown(commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str) -> list[str]:

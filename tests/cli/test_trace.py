@@ -25,13 +25,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_model_folder(tmp_path_factory.mktemp("trace") / "model"))
 
 
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
-
-
 def test_a_trace_leaves_its_files(commands: Commands, model: str, tmp_path: Path) -> None:
     asked = ("trace", PROMPT, "--subject", "cat sat", "--model", model, *LITTLE)
     answer = commands(*asked, "--formats", "svg,html", "--measure", "share")

@@ -21,13 +21,6 @@ SMALL = ("--controls", "19", "--paths", "1", "--snippets", "2")
 QUICK = ("--controls", "3", "--paths", "1", "--quick")
 
 
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
-
-
 @pytest.fixture(scope="module")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     root = tmp_path_factory.mktemp("tiny")

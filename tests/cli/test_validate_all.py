@@ -14,35 +14,22 @@ from sae_graphs.cli import validating
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.validation import saved
 from sae_graphs.validation.settings import ValidationSettings
-from tests.cli.test_validate_answer import few
 from tests.support import evidence
 from tests.support.commands import Commands
-from tests.support.models import PROMPT, save_model_folder, save_sae_folder
 from tests.support.saved_runs import over, write_run
 
 QUICK = ("--controls", "5", "--paths", "1", "--quick")
 SETTINGS = ValidationSettings(controls=5, paths=1, quick=True).to_json()
 
 
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of three runs: an answer graph, one of effects with its verdict, a damaged one."""
     from sae_graphs.cli.outputs import write_run as write
-    from sae_graphs.effects.answer.build import answer_graph
-    from sae_graphs.effects.settings import GraphSettings
-    from sae_graphs.pretrained.loading import load
+    from tests.support.answers import tiny_answer_graph
 
     root = tmp_path_factory.mktemp("tiny")
-    saes = str(save_sae_folder(root / "saes"))
-    model = load(str(save_model_folder(root / "model")), saes=saes)
-    answer = answer_graph(model, PROMPT, GraphSettings(nodes=4), "zero", references=few(model))
+    answer, saes = tiny_answer_graph(root)
     for name in ("answer", "second"):
         write(root / "runs" / name, answer, formats=("dot",), seconds=1.0, saes=saes)
     write_run(root / "runs" / "effects", over(), report=evidence.report(settings=SETTINGS))
@@ -55,8 +42,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(made: Path, tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Path:
     from sae_graphs.validation.answer import report as answer_report
     from sae_graphs.validation.answer import subject
+    from tests.support.answers import references
 
-    monkeypatch.setattr(subject, "references_of", few)
+    monkeypatch.setattr(subject, "references_of", references)
     monkeypatch.setattr(answer_report, "marked_pictures", lambda *_, **__: ({}, "<svg/>"))
     shutil.copytree(made, tmp_path / "runs")
     return tmp_path / "runs"

@@ -9,50 +9,33 @@ from typing import Any
 
 import pytest
 
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.validation import saved
 from sae_graphs.validation.answer import run
 from sae_graphs.validation.answer.records import AnswerReport
 from tests.support.commands import Commands
-from tests.support.models import OTHER_PROMPT, PROMPT, save_model_folder, save_sae_folder
+from tests.support.models import OTHER_PROMPT, PROMPT
 
 QUICK = ("--controls", "5", "--paths", "1")
-
-
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `graph` writes it, of a tiny model, made by zero-ablation."""
     from sae_graphs.cli.outputs import write_run
-    from sae_graphs.effects.answer.build import answer_graph
-    from sae_graphs.pretrained.loading import load
+    from tests.support.answers import tiny_answer_graph
 
     root = tmp_path_factory.mktemp("tiny")
-    saes = str(save_sae_folder(root / "saes"))
-    model = load(str(save_model_folder(root / "model")), saes=saes)
-    graph = answer_graph(model, PROMPT, GraphSettings(nodes=4), "zero", references=few(model))
+    graph, saes = tiny_answer_graph(root)
     write_run(root / "run", graph, formats=("dot", "html"), seconds=1.0, saes=saes)
     return root / "run"
-
-
-def few(model: Any, **_: Any) -> Any:
-    """References that take no time: every feature is rarely on."""
-    from tests.support.answers import references
-
-    return references(model)
 
 
 @pytest.fixture(autouse=True)
 def _no_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from sae_graphs.validation.answer import subject
+    from tests.support.answers import references
 
-    monkeypatch.setattr(subject, "references_of", few)
+    monkeypatch.setattr(subject, "references_of", references)
 
 
 @pytest.fixture

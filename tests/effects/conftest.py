@@ -1,4 +1,4 @@
-"""A run with saved effects, and the command line."""
+"""A run with saved effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sae_graphs.model.instrument import InstrumentedModel
-from tests.support.commands import Commands
 from tests.support.models import PROMPT
 from tests.support.saved_effects import Saved, saved_run
 
@@ -23,10 +22,3 @@ def made(tiny: InstrumentedModel, tmp_path_factory: pytest.TempPathFactory) -> S
 def saved(made: Saved, tmp_path: Path) -> Saved:
     """A run and a copy of its folder."""
     return made[0], Path(shutil.copytree(made[1], tmp_path / "run"))
-
-
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)

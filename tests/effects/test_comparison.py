@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,13 +184,6 @@ def test_it_is_public() -> None:
 
 
 # -- the command -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
 
 
 def test_compare_prints_verdicts(commands: Commands) -> None:

@@ -325,13 +325,6 @@ def test_a_kill_leaves_a_whole_layer_or_none(tmp_path: Path, delay: float) -> No
 # -- the command -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("effects", [(), ("--save-effects",)], ids=["plain", "with effects"])

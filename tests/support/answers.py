@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from sae_graphs.effects.ablations import ablations_of
 from sae_graphs.effects.answer.circuit import Spot
 from sae_graphs.effects.answer.measure import Asked
 from sae_graphs.effects.answer.probe import Table
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.features.reference import Reference, mean_intervention
 from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.answer import Answer
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import ZERO, Intervention
@@ -31,6 +34,7 @@ from sae_graphs.validation.answer.records import (
 from sae_graphs.validation.answer.subject import Prepared, Unit, rarely_on
 from sae_graphs.validation.evidence import Match
 from sae_graphs.validation.settings import ValidationSettings
+from tests.support.models import PROMPT, save_model_folder, save_sae_folder
 
 
 def references(model: InstrumentedModel, mean: float = 0.0) -> list[Reference]:
@@ -45,6 +49,20 @@ def references(model: InstrumentedModel, mean: float = 0.0) -> list[Reference]:
         )
         for layer in model.stack.layers
     ]
+
+
+def tiny_answer_graph(root: Path) -> tuple[CausalGraph, str]:
+    """An answer graph of four nodes, made by zero-ablation, and the folder of its SAEs.
+
+    Model and SAEs are written below `root`.
+    """
+    from sae_graphs.effects.answer.build import answer_graph
+    from sae_graphs.pretrained.loading import load
+
+    saes = str(save_sae_folder(root / "saes"))
+    model = load(str(save_model_folder(root / "model")), saes=saes)
+    settings = GraphSettings(nodes=4)
+    return answer_graph(model, PROMPT, settings, "zero", references=references(model)), saes
 
 
 def ready(

@@ -60,7 +60,9 @@ def test_a_change_that_controls_do_not_reach_is_supported() -> None:
 
 def test_a_change_that_raises_is_supported_too() -> None:
     found = verdict(with_change(0.2), evidence.report())
-    assert found.supported and found.words.startswith("✓ Holds it back: ablating")
+    assert found.supported and found.words.startswith(
+        "✗ Not necessary, but holds it back: ablating"
+    )
     assert 'raises ")" by 20.0 points (75.0 % to 95.0 %;' in found.words
     assert found.necessary is False
 

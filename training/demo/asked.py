@@ -110,8 +110,11 @@ class Asked:
         return next(found for found in self.rules if found.rule == rule)
 
 
-def ask(model: InstrumentedModel, question: Question) -> Asked:
-    """Every rule's strongest features in one prompt, and the default graph."""
+def ask(
+    model: InstrumentedModel, question: Question, rules: Sequence[str] = RULES
+) -> tuple[Asked, AnswerReport]:
+    """The strongest features in one prompt by some rules, the first among them, and the default
+    graph; and what validation says of it."""
     import torch
 
     from sae_graphs.effects.answer.build import graph_of
@@ -129,14 +132,14 @@ def ask(model: InstrumentedModel, question: Question) -> Asked:
         graph = graph_of(found, spots[:NODES])
         report = validated(model, graph, SETTINGS)
         drawn = drawn_of(graph, report, asked.read)
-        rules = [ruled(found, question, "answer", spots, report.units[0])]
-        for rule in RULES[1:]:
+        by_rule = [ruled(found, question, "answer", spots, report.units[0])]
+        for rule in rules[1:]:
             spots = ranked(model, found, rule)
             other = without_edges(found, graph, spots[:NODES])
             unit = validated(model, other, OTHERS).units[0] if spots else None
-            rules.append(ruled(found, question, rule, spots, unit))
+            by_rule.append(ruled(found, question, rule, spots, unit))
     eligible, n = question.deciding, question.tokens
-    return Asked(
+    found_here = Asked(
         prompt=question.prompt,
         token=model.token_string(question.token_id),
         probability=float(asked.answer.probability(asked.clean.logits[asked.read])),
@@ -148,8 +151,9 @@ def ask(model: InstrumentedModel, question: Question) -> Asked:
         without_any=without_any,
         seconds=round(time.perf_counter() - started, 2),
         drawn=drawn,
-        rules=tuple(rules),
+        rules=tuple(by_rule),
     )
+    return found_here, report
 
 
 def ranked(model: InstrumentedModel, found: Measured, rule: str) -> list[Spot]:

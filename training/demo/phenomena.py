@@ -91,10 +91,10 @@ def measure(
             told(f"{name}, {which}" if which else name, done, total)
         if key not in kept.found:
             if which is None:
-                found_here: Any = ask(model, question)
+                found_here: Any = ask(model, question)[0]
             else:
                 found_here = null_models.nulled(model, question, which, SEED)
-            kept.keep(key, _rounded(plain(found_here)))
+            kept.keep(key, rounded(plain(found_here)))
     results = []
     for name in questions:
         own = [(kept.found[key], which) for part, key, _, which in jobs if part == name]
@@ -246,10 +246,10 @@ def _key(out: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six digits are kept: what is made of them is the same for every reader."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {name: rounded(item) for name, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value

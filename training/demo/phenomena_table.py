@@ -47,10 +47,15 @@ def found_in(report: dict[str, Any]) -> list[Found]:
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def hit_rows(found: Sequence[Found]) -> list[list[str]]:
-    """Header and one row per phenomenon: do the strongest stand where the answer is decided?"""
+def hit_rows(
+    found: Sequence[Found], others: Sequence[str] = ("gradients", "effect")
+) -> list[list[str]]:
+    """Header and one row per phenomenon: do the strongest stand where the answer is decided?
+
+    By their effect on the answer, and by other rules.
+    """
     head = ["phenomenon", "prompts", "first", "chance", "of three", "chance "]
-    head += [f"{RULE_WORDS[rule]}: first, of three" for rule in ("gradients", "effect")]
+    head += [f"{RULE_WORDS[rule]}: first, of three" for rule in others]
     rows = [head]
     for name, prompts, _ in _with_all(found, lambda prompt: bool(prompt.deciding)):
         row = [name, str(len(prompts))]
@@ -59,14 +64,14 @@ def hit_rows(found: Sequence[Found]) -> list[list[str]]:
             _share(p.by("answer").hit_of_three for p in prompts),
             _mean(p.chance_of_three for p in prompts),
         ]
-        for rule in ("gradients", "effect"):
+        for rule in others:
             first = _share(p.by(rule).hit for p in prompts)
             row.append(f"{first}, {_share(p.by(rule).hit_of_three for p in prompts)}")
         rows.append(row)
     return rows
 
 
-def necessity_rows(found: Sequence[Found]) -> list[list[str]]:
+def necessity_rows(found: Sequence[Found], rules: Sequence[str] = RULES) -> list[list[str]]:
     """Header and one row per phenomenon and rule: what is left of the answer without them."""
     rows = [
         [
@@ -82,12 +87,12 @@ def necessity_rows(found: Sequence[Found]) -> list[list[str]]:
         ]
     ]
     for name, prompts, _ in _with_all(found):
-        for rule in RULES:
+        for rule in rules:
             ruled = [prompt.by(rule) for prompt in prompts]
             controls = [it.controls_below for it in ruled if it.controls_below is not None]
             rows.append(
                 [
-                    name if rule == RULES[0] else "",
+                    name if rule == rules[0] else "",
                     RULE_WORDS[rule],
                     _share(it.without_few < 0 for it in ruled),
                     _mean(controls),

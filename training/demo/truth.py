@@ -6,7 +6,7 @@ Eligible is every position but the first, where the marker stands, and the last,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -23,10 +23,18 @@ def deciding_positions(tokenizer: Tokenizer, case: Case) -> tuple[int, ...]:
     holds the space that it begins with.
     """
     offsets = tokenizer.encode(case.prompt).offsets
+    return positions_at(enumerate(offsets[:-1], 1), case.deciding)
+
+
+def positions_at(
+    offsets: Iterable[tuple[int, tuple[int, int]]], spans: Sequence[tuple[int, int]]
+) -> tuple[int, ...]:
+    """Of positions with the characters that their tokens stand for, those that share one with
+    `spans`."""
     return tuple(
         position
-        for position, (start, end) in enumerate(offsets[:-1], 1)
-        if any(start < last and first < end for first, last in case.deciding)
+        for position, (start, end) in offsets
+        if any(start < last and first < end for first, last in spans)
     )
 
 

@@ -83,6 +83,29 @@ def ship(
     typer.echo(f"{len(manifest['files'])} files, {manifest['total_bytes'] / 1e6:.1f} MB in {out}")
 
 
+@app.command()
+def truth(
+    work: WorkOption = WORK,
+    out: Annotated[Path, typer.Option(help="Folder of the SAEs, and of what is found.")] = Path(
+        "autoencoders/smollm2"
+    ),
+    memory: Annotated[str | None, typer.Option(help="At most so much, such as 4GiB.")] = None,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Validate the graphs of prompts whose deciding tokens are marked; print and save a table."""
+    from sae_graphs.cli.console import progress
+    from sae_graphs.pretrained.loading import load
+    from sae_graphs.pretrained.smollm2 import NAME
+    from training.smollm2.truth import marked, measure
+    from training.smollm2.truth_table import print_tables
+
+    _prepare(threads)
+    model = load(NAME, saes=str(out / "saes"), memory=memory)
+    with progress("prompts", "prompts") as bar:
+        report = measure(model, marked(), work / ".progress", out, told=bar)
+    print_tables(report)
+
+
 def _load(threads: int, device: str) -> Any:
     from sae_graphs.pretrained.loading import load_model
     from sae_graphs.pretrained.smollm2 import NAME

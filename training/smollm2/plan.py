@@ -15,7 +15,7 @@ PLAN = Plan(
     held_out=48_000,
     features=1920,
     active=40,
-    passes=3.5,
+    passes=2,
     rate=2e-3,
 )
 

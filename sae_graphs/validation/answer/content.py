@@ -33,7 +33,7 @@ from sae_graphs.validation.answer.rows import (
     summary,
 )
 from sae_graphs.validation.answer.strips import kept_strip_of, strip_of
-from sae_graphs.validation.judging import CONTRIBUTION, CONTROLS_TOLD, NULL_NAMES, SIGNS
+from sae_graphs.validation.judging import CONTRIBUTION, CONTROLS_TOLD, EQUAL_NORM, NULL_NAMES, SIGNS
 from sae_graphs.validation.report.strip import figure
 from sae_graphs.words import (
     NONE,
@@ -236,7 +236,7 @@ def _meanings() -> Definitions:
         "Contribution": CONTRIBUTION,
         "q": "how often matched controls do as much, corrected for all units "
         "(Benjamini-Hochberg); p is (1 + those that do) / (1 + all)",
-        "p, equal norm": "the larger p of the two nulls of exactly its norm",
+        "p, equal norm": EQUAL_NORM,
         "left": "kept alone, how far the score is from none of the rarely-on features kept to all",
         "relay": "on a path, but not among the graph's features: it hands on what one of them does",
         "rarely-on": "features on at less than 30 % of ordinary tokens; others are left out",

@@ -11,10 +11,9 @@ from dataclasses import replace
 from sae_graphs.graph.answer import MEDIATES
 from sae_graphs.significance import TIE, adjusted
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit, Null, NullKind, Outcome
-from sae_graphs.validation.judging import NULL_NAMES, SIGNIFICANT, SIGNS
+from sae_graphs.validation.judging import NULL_NAMES, SAME_NORM, SIGNIFICANT, SIGNS
 from sae_graphs.words import amount, counted, p_value, probability, share, target_said
 
-SAME_NORM: tuple[NullKind, ...] = ("scaled", "directions")
 HALF = 0.5  # of the way from none kept to all: with less it is said to be only that
 KINDS: tuple[NullKind, ...] = ("matched", *SAME_NORM)  # those that decide
 MEANINGS = {

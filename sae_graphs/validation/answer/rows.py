@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sae_graphs.validation.answer.outcomes import SAME_NORM
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit
 from sae_graphs.validation.answer.strips import contribution_of
-from sae_graphs.validation.judging import SIGNS
+from sae_graphs.validation.judging import SAME_NORM, SIGNS, largest
 from sae_graphs.words import NONE, nats, p_value, said, share, target_said
 
 
@@ -19,10 +18,8 @@ def summary(
 
 
 def worst_equal_norm(unit: AnswerUnit) -> float | None:
-    """The larger p of the two nulls of exactly its norm; None where one was refused."""
-    nulls = [unit.null(kind) for kind in SAME_NORM]
-    known = [null.p for null in nulls if null is not None and null.p is not None]
-    return max(known) if len(known) == len(SAME_NORM) else None
+    """The larger p of the nulls of exactly its norm that were run; None where none was."""
+    return largest(null.p for kind in SAME_NORM if (null := unit.null(kind)) is not None)
 
 
 def yes_or_no(outcome: bool | None, *, asked: bool) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sae_graphs.significance import adjusted
 from sae_graphs.validation.answer.outcomes import beaten_by, score_words
 from sae_graphs.validation.answer.records import AnswerReport, AnswerUnit, Null
 from sae_graphs.validation.judging import NULL_NAMES, SIGNIFICANT
-from sae_graphs.validation.report.strip import Row, Strip, allowed, needed_for
+from sae_graphs.validation.report.strip import Row, Strip, allowed, allowed_corrected, needed_for
 from sae_graphs.words import p_value
 
 
@@ -54,19 +53,11 @@ def _note(null: Null, unit: AnswerUnit | None, does: str) -> str:
 def _needed(null: Null, unit: AnswerUnit, report: AnswerReport) -> float | None:
     """The contribution beyond which the unit would beat these controls, all else as it is."""
     values = [report.clean.nats - score for score in null.scores]
-    most = allowed(len(values), SIGNIFICANT)
     if null.kind == "shuffles":
         return None
+    most = allowed(len(values), SIGNIFICANT)
     if null.kind == "matched":
         matched = [each.null("matched") for each in report.units]
-        p_values = [None if found is None else found.p for found in matched]
-        place = report.units.index(unit)
-        while most >= 0 and _q_with(p_values, place, (1 + most) / (1 + len(values))) > SIGNIFICANT:
-            most -= 1
+        p = [None if found is None else found.p for found in matched]
+        most = allowed_corrected(len(values), SIGNIFICANT, p, report.units.index(unit))
     return needed_for(values, most)
-
-
-def _q_with(p_values: list[float | None], place: int, p: float) -> float:
-    """The q of one unit, were its p another."""
-    found = adjusted([*p_values[:place], p, *p_values[place + 1 :]])[place]
-    return 1.0 if found is None else found

@@ -25,6 +25,7 @@ from sae_graphs.validation.evidence import Null, UnitReport, ValidationReport
 from sae_graphs.validation.judging import (
     CONTRIBUTION,
     CONTROLS_TOLD,
+    EQUAL_NORM,
     MEANINGS,
     VerdictKind,
     deciding,
@@ -250,7 +251,7 @@ def _meanings(report: ValidationReport, kinds: set[VerdictKind]) -> Definitions:
             "the target's logit minus that of the contrast, or without one minus that of the "
             "likeliest other token; in nats"
         )
-    columns["p, equal norm"] = "the larger p of the nulls of its norm that were run"
+    columns["p, equal norm"] = EQUAL_NORM
     return Definitions("", (*entries, *columns.items()))
 
 

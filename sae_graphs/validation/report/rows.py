@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sae_graphs.validation.evidence import UnitReport, ValidationReport
-from sae_graphs.validation.judging import SAME_NORM, SIGNS, pooled
+from sae_graphs.validation.judging import SAME_NORM, SIGNS, largest, pooled
 from sae_graphs.validation.sentences import mean_change
 from sae_graphs.validation.verdicts import Verdict
 from sae_graphs.words import p_value, score_change, share
@@ -33,6 +33,5 @@ def unit_row(unit: UnitReport, found: Verdict, report: ValidationReport) -> tupl
 
 
 def worst_equal_norm(unit: UnitReport) -> float | None:
-    """The larger p of the nulls of its norm that were run; None where none was."""
-    known = [null.p for kind in SAME_NORM if (null := pooled(unit, kind)) is not None]
-    return max(known, default=None)
+    """The larger p of the nulls of exactly its norm that were run; None where none was."""
+    return largest(null.p for kind in SAME_NORM if (null := pooled(unit, kind)) is not None)

@@ -14,6 +14,7 @@ from statistics import median
 
 from sae_graphs.render.document.blocks import Figure
 from sae_graphs.render.style import BAND, BAR, INK, LINE, SANS, SOFT, WHITE, effect_colour
+from sae_graphs.significance import adjusted
 from sae_graphs.text import in_page, shortened, visible
 from sae_graphs.words import counted, nats
 
@@ -69,6 +70,18 @@ def allowed(n_controls: int, level: float) -> int:
     (9, 0, -1)
     """
     return math.floor(level * (1 + n_controls) + 1e-9) - 1
+
+
+def allowed_corrected(n_controls: int, level: float, p: Sequence[float | None], place: int) -> int:
+    """The same for the q of the unit at `place`, where the others keep their `p`."""
+    most = allowed(n_controls, level)
+    while most >= 0:
+        with_most = [*p[:place], (1 + most) / (1 + n_controls), *p[place + 1 :]]
+        q = adjusted(with_most)[place]
+        if q is not None and q <= level:
+            break
+        most -= 1
+    return most
 
 
 def strip_words(strip: Strip) -> str:

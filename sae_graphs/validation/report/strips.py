@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from sae_graphs.significance import adjusted
 from sae_graphs.validation.evidence import NullKind, UnitReport, ValidationReport
 from sae_graphs.validation.judging import NULL_NAMES, SIGNIFICANT, deciding, pooled, with_null
-from sae_graphs.validation.report.strip import Row, Strip, allowed, needed_for
+from sae_graphs.validation.report.strip import Row, Strip, allowed, allowed_corrected, needed_for
 from sae_graphs.validation.sentences import mean_change
 from sae_graphs.words import p_value, target_said
 
@@ -53,13 +52,6 @@ def _needed(
         return None
     most = allowed(len(values), SIGNIFICANT)
     if kind == "matched" and unit.tested is not None and unit.tested.q is not None:
-        p_values = [each.tested.p if each.tested else None for each in report.units]
-        place = report.units.index(unit)
-
-        def q_of(n: int) -> float:
-            p = (1 + n) / (1 + len(values))
-            return adjusted([*p_values[:place], p, *p_values[place + 1 :]])[place] or 1.0
-
-        while most >= 0 and q_of(most) > SIGNIFICANT:
-            most -= 1
+        p = [each.tested.p if each.tested else None for each in report.units]
+        most = allowed_corrected(len(values), SIGNIFICANT, p, report.units.index(unit))
     return needed_for([abs(value) for value in values], most)

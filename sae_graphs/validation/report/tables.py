@@ -49,7 +49,7 @@ def verdicts(
     - `supported`: whether the verdict is `supported`; `verdict`: all that it can be, by name;
       `reason`: what decides;
     - `q`: against matched controls, corrected for all units of its report; `p_equal_norm`: the
-      larger p of nulls of its norm;
+      larger p of the nulls of exactly its norm, of those that were run;
     - `controls`: how many of a kind; `intervention`: what an answer graph's features became;
     - `graph`: `answer` or `effect`; `model`, `saes`.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,13 +78,6 @@ def test_the_table_says_what_it_is_of(tiny: InstrumentedModel) -> None:
     ):
         assert words in text, words
     assert json.loads(json.dumps(found.to_json()))["settings"]["select"] == "answer"
-
-
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
 
 
 def test_the_command(commands: Commands) -> None:

@@ -64,13 +64,6 @@ def saved(made: Saved, tmp_path: Path) -> Saved:
     return made[0], Path(shutil.copytree(made[1], tmp_path / "run"))
 
 
-@pytest.fixture
-def commands(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Commands:
-    return Commands(monkeypatch, capsys, tmp_path)
-
-
 def assert_drawn_alike(one: CausalGraph, two: CausalGraph, rounding: float = 1e-9) -> None:
     """The same nodes and edges, their numbers but for rounding, the same record."""
     assert [node.feature for node in one.nodes] == [node.feature for node in two.nodes]

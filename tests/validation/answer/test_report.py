@@ -118,7 +118,7 @@ def test_the_table_says_yes_and_no() -> None:
         "%",
     ]
     unknown = printed(REPORTS["refused"]).splitlines()[3]
-    assert unknown.split() == ["?", "Graph", "2", "+9.00", "–", "–", "?", "?", "50", "%", "–"]
+    assert unknown.split() == ["?", "Graph", "2", "+9.00", "–", "0.010", "?", "?", "50", "%", "–"]
 
 
 def test_hostile_text() -> None:
