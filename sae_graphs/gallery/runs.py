@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
@@ -34,6 +35,7 @@ from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.report.marks import is_of
 
+Record = TypeVar("Record")
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
 # The kinds of files that are handed out, by suffix. Anything that a browser could run as a page
 # of its own is plain text; pages are held by their policy.
@@ -187,27 +189,23 @@ def _is_harmless(name: str) -> bool:
 
 def graph_of(run: Run) -> CausalGraph:
     """The run's graph; raises `SaeGraphsError` where it cannot be read, whatever is there."""
-    file = readable_file(run, (GRAPH,))
-    try:
-        return CausalGraph.load(file)
-    except SaeGraphsError as problem:
-        raise GraphFileError(brief(problem, run)) from problem
+    return _read(run, GRAPH, CausalGraph.load)
 
 
 def trace_of(run: Run) -> Trace:
     """The run's causal trace; raises `SaeGraphsError` where it cannot be read."""
-    file = readable_file(run, (TRACE,))
-    try:
-        return record_json.load(file)
-    except SaeGraphsError as problem:
-        raise GraphFileError(brief(problem, run)) from problem
+    return _read(run, TRACE, record_json.load)
 
 
 def traces_of(run: Run) -> Traces:
     """The run's traces of many prompts; raises `SaeGraphsError` where they cannot be read."""
-    file = readable_file(run, (TRACES,))
+    return _read(run, TRACES, many.load)
+
+
+def _read(run: Run, name: str, load: Callable[[Path], Record]) -> Record:
+    file = readable_file(run, (name,))
     try:
-        return many.load(file)
+        return load(file)
     except SaeGraphsError as problem:
         raise GraphFileError(brief(problem, run)) from problem
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure as Drawn
@@ -21,13 +21,10 @@ from sae_graphs.render.document.blocks import (
     table,
     text,
 )
-from sae_graphs.render.document.markdown import markdown
-from sae_graphs.render.document.page import page
-from sae_graphs.render.document.plot import written
+from sae_graphs.render.document.plot import with_figures
 from sae_graphs.tracing.confounds import COVARIATES, Confounds, Estimate, confounds
 from sae_graphs.tracing.drawn import NAMES
 from sae_graphs.tracing.handover import NAMES as LAYERS
-from sae_graphs.tracing.handover import Handover
 from sae_graphs.tracing.last_token_plots import attention_maps, first_token_map, motion
 from sae_graphs.tracing.last_token_report import (
     MEANINGS,
@@ -37,6 +34,7 @@ from sae_graphs.tracing.last_token_report import (
 )
 from sae_graphs.tracing.many import Averaged, Traces, averaged, crossings, last_tokens
 from sae_graphs.tracing.many_plots import mean_rows, transitions
+from sae_graphs.tracing.sentences import layer_words
 from sae_graphs.tracing.stability import Stability, stability
 from sae_graphs.words import NONE, amount, counted, listed, p_value, probability, said, share
 
@@ -53,25 +51,7 @@ def many_files(traces: Traces, formats: Collection[str]) -> dict[str, bytes]:
     for sweep in traces.sweeps:
         figures[STEM if sweep == "state" else f"{STEM}-{sweep}"] = mean_rows(traces, sweep)
     drawn = {name: it for name, it in figures.items() if it is not None}
-    found = {
-        f"{name}.{kind}": written(figure, kind)
-        for kind in ("png", "svg", "pdf")
-        if kind in formats
-        for name, figure in drawn.items()
-    }
-    if not {"html", "md"} & set(formats):
-        return found
-    svgs = {
-        name: (found.get(f"{name}.svg") or written(figure, "svg")).decode()
-        for name, figure in drawn.items()
-    }
-    parts = list(_blocks(traces, svgs))
-    if "html" in formats:
-        found[PAGE] = page(_cover(traces), parts).encode()
-    if "md" in formats:
-        found[f"{STEM}.md"] = markdown(_cover(traces), parts).encode()
-        found |= {f"{name}.svg": svg.encode() for name, svg in svgs.items()}
-    return found
+    return with_figures(STEM, formats, drawn, _cover(traces), lambda svgs: _blocks(traces, svgs))
 
 
 def _of_tokens(traces: Traces) -> dict[str, Drawn | None]:
@@ -90,7 +70,7 @@ def _cover(traces: Traces) -> Cover:
     return Cover("Causal traces of the prompts of", "Traces", name, about)
 
 
-def _blocks(traces: Traces, drawn: dict[str, str]) -> Iterator[Block]:
+def _blocks(traces: Traces, drawn: Mapping[str, str]) -> Iterator[Block]:
     yield Paragraph(
         "At which layers does what is known of the corrupted token go over to the token that is "
         f"read, and does that hang on the kind of prompt? {counted(len(traces.traced), 'prompt')} "
@@ -137,7 +117,7 @@ def _figure(name: str, svg: str) -> Figure:
     return Figure(f"{name}.svg", svg, caption, f"Figure {name}")
 
 
-def _token_blocks(traces: Traces, drawn: dict[str, str]) -> Iterator[Part]:
+def _token_blocks(traces: Traces, drawn: Mapping[str, str]) -> Iterator[Part]:
     """The read token in the clean run: what it looks at, how its state moves."""
     tokens = last_tokens(traces)
     if not tokens:
@@ -164,7 +144,7 @@ def findings(traces: Traces, found: Confounds | None) -> Iterator[str]:
         return
     known.sort(key=_crossing)
     told = [
-        f"{said(it.category)} at layer {_layer(it.handover, 'crosses')}"
+        f"{said(it.category)} at layer {layer_words(it.handover, 'crosses')}"
         for it in known
         if it.handover is not None
     ]
@@ -201,18 +181,12 @@ def _averages(traces: Traces) -> list[Averaged]:
     return [it for it in found if it is not None]
 
 
-def _layer(found: Handover, name: str) -> str:
-    ends = found.interval(name)
-    told = f"{getattr(found, name):.1f}"
-    return told if ends is None else f"{told} ({ends[0]:.1f} to {ends[1]:.1f})"
-
-
 def transition_rows(traces: Traces) -> list[tuple[str, ...]]:
     """One row a category, as the cells of `HEAD`."""
     rows = []
     for it in _averages(traces):
         found = it.handover
-        layers = (NONE if found is None else _layer(found, name) for name in LAYERS)
+        layers = (NONE if found is None else layer_words(found, name) for name in LAYERS)
         rows.append((it.category, str(it.n), *layers))
     return rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from sae_graphs.render.document.blocks import (
     Block,
@@ -19,9 +19,7 @@ from sae_graphs.render.document.blocks import (
     text,
     tone_of,
 )
-from sae_graphs.render.document.markdown import markdown
-from sae_graphs.render.document.page import page
-from sae_graphs.render.document.plot import written
+from sae_graphs.render.document.plot import with_figures, written
 from sae_graphs.render.document.templates import filled, ours
 from sae_graphs.render.notebook import table_html
 from sae_graphs.text import token, visible
@@ -75,23 +73,13 @@ def trace_files(
     }
     if overlay is not None:
         figures[GRAPH] = overlay_maps(trace, overlay)
-    found: dict[str, bytes] = {}
-    for kind in ("png", "svg", "pdf"):
-        if kind in formats:
-            found |= {f"{name}.{kind}": written(it, kind) for name, it in figures.items()}
-    if not {"html", "md"} & set(formats):
-        return found
-    drawn = {}
-    for name, figure in figures.items():
-        svg = found.get(f"{name}.svg") or written(figure, "svg")
-        drawn[name] = svg.decode()
-    parts = list(_blocks(trace, reading, drawn, measure, overlay))
-    if "html" in formats:
-        found[PAGE] = page(cover(trace), parts).encode()
-    if "md" in formats:
-        found[f"{STEM}.md"] = markdown(cover(trace), parts).encode()
-        found |= {f"{name}.svg": svg.encode() for name, svg in drawn.items()}
-    return found
+    return with_figures(
+        STEM,
+        formats,
+        figures,
+        cover(trace),
+        lambda drawn: _blocks(trace, reading, drawn, measure, overlay),
+    )
 
 
 def trace_page(trace: Trace, measure: Measure = "probability") -> str:
@@ -108,7 +96,7 @@ def cover(trace: Trace) -> Cover:
 def _blocks(
     trace: Trace,
     reading: Reading,
-    drawn: dict[str, str],
+    drawn: Mapping[str, str],
     measure: Measure,
     overlay: Overlay | None,
 ) -> Iterator[Block]:

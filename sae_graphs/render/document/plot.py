@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,9 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
 
+from sae_graphs.render.document.blocks import Block, Cover
+from sae_graphs.render.document.markdown import markdown
+from sae_graphs.render.document.page import page
 from sae_graphs.render.style import FAINT, INK, LINE, SOFT
 
 WIDTH = 7.2  # inches: a column of text in print
@@ -133,3 +136,36 @@ def svg_of(figure: Figure) -> str:
     text = text.replace("'DejaVu Sans'", _FONTS)
     corners = 'style="stroke-linejoin: round; stroke-linecap: butt" role="img" '
     return text.replace("<svg ", f"<svg {corners}", 1)
+
+
+def with_figures(
+    stem: str,
+    formats: Collection[str],
+    figures: Mapping[str, Figure],
+    cover: Cover,
+    parts: Callable[[Mapping[str, str]], Iterable[Block]],
+) -> dict[str, bytes]:
+    """Figures by name in those `formats` that pictures have, and a page of them and its Markdown
+    where these are asked for.
+
+    `parts` makes the page's blocks of the figures as SVG text.
+    """
+    found = {
+        f"{name}.{kind}": written(figure, kind)
+        for kind in ("png", "svg", "pdf")
+        if kind in formats
+        for name, figure in figures.items()
+    }
+    if not {"html", "md"} & set(formats):
+        return found
+    drawn = {
+        name: (found.get(f"{name}.svg") or written(figure, "svg")).decode()
+        for name, figure in figures.items()
+    }
+    blocks = list(parts(drawn))
+    if "html" in formats:
+        found[f"{stem}.html"] = page(cover, blocks).encode()
+    if "md" in formats:
+        found[f"{stem}.md"] = markdown(cover, blocks).encode()
+        found |= {f"{name}.svg": svg.encode() for name, svg in drawn.items()}
+    return found
