@@ -138,12 +138,14 @@ class _Tracer:
     def more(self, traced: TracedCase) -> TracedCase:
         """The other strengths, where they take something, and what the read token looks at."""
         from sae_graphs.tracing.attention import last_token
-        from sae_graphs.tracing.many import two_rows
+        from sae_graphs.tracing.many import check_taken, two_rows
 
         others = {}
         for each in self.settings[1:]:
             with suppress(SaeGraphsError):
-                others[each.strength] = two_rows(self._trace(traced.case, each), "state")
+                found = self._trace(traced.case, each)
+                check_taken(found)
+                others[each.strength] = two_rows(found, "state")
         seen = None
         with suppress(CannotSplitError):
             seen = last_token(self.model, self._run(traced.case), traced.at, traced.read)

@@ -188,12 +188,7 @@ def traced_case(case: Case, looked: Looked, trace: Trace) -> TracedCase:
     Raises `SaeGraphsError` where the corruption leaves the answer more than half of its clean
     probability: shares of so little would outweigh all others.
     """
-    corrupted = float(np.mean([score.probability for score in trace.corrupted]))
-    if corrupted > LEFT * trace.clean.probability:
-        raise SaeGraphsError(
-            f"corrupted, the answer still has {probability(corrupted)} of "
-            f"{probability(trace.clean.probability)}: it does not hang on this subject"
-        )
+    corrupted = check_taken(trace)
     return TracedCase(
         case,
         looked.top,
@@ -207,6 +202,17 @@ def traced_case(case: Case, looked: Looked, trace: Trace) -> TracedCase:
         trace.noise,
         {sweep.name: two_rows(trace, sweep.name) for sweep in trace.sweeps},
     )
+
+
+def check_taken(trace: Trace) -> float:
+    """The corrupted answer's probability; raises `SaeGraphsError` where that is over half."""
+    corrupted = float(np.mean([score.probability for score in trace.corrupted]))
+    if corrupted > LEFT * trace.clean.probability:
+        raise SaeGraphsError(
+            f"corrupted, the answer still has {probability(corrupted)} of "
+            f"{probability(trace.clean.probability)}: it does not hang on this subject"
+        )
+    return corrupted
 
 
 def two_rows(trace: Trace, sweep: str) -> TwoRows:
