@@ -18,6 +18,9 @@ From a prompt to a graph
 What features do
     ablate           features set to something, all together: the next tokens before and after
 
+Where an answer comes from
+    trace            causal tracing: the subject corrupted, every state restored in turn
+
 What to believe of it
     validate         paths ablated, beside controls that could have done as much
     verdicts         what many validations found, in one table
@@ -33,6 +36,7 @@ Several graphs
 Types
     CausalGraph        its `Node`s and `Edge`s, named by `FeatureId`
     InstrumentedModel  of a model and SAEs that you have; without these a `LanguageModel`
+    Trace              what `trace` found
     ValidationReport   what `validate` found
     SaeGraphsError     raised for every mistake of the user, in one line
 
@@ -62,6 +66,8 @@ if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
     from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.pretrained.loading import load, load_model
+    from sae_graphs.tracing.records import Trace
+    from sae_graphs.tracing.trace import trace
     from sae_graphs.validation.evidence import ValidationReport
     from sae_graphs.validation.report.tables import verdicts
     from sae_graphs.validation.responses import response_curve
@@ -75,6 +81,7 @@ __all__ = [
     "LanguageModel",
     "Node",
     "SaeGraphsError",
+    "Trace",
     "ValidationReport",
     "__version__",
     "ablate",
@@ -88,6 +95,7 @@ __all__ = [
     "load_model",
     "replot",
     "response_curve",
+    "trace",
     "union",
     "validate",
     "verdicts",

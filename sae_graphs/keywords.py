@@ -29,13 +29,15 @@ def with_settings(
     own: Collection[str] = (),
     renamed: Mapping[str, str] = NONE,
     usual: Mapping[str, Any] = NONE,
+    loader: str = "load",
 ) -> Callable[[Function], Function]:
     """For a function whose options are the fields of the dataclass `kind`.
 
     What is given of them is made into its parameter `settings`; `settings` given whole stay as they
     are. Those in `own` the function reads itself; those in `usual` are so unless given. A `model`
-    given by name or folder is loaded. Raises `SaeGraphsError` where both are given, and for a name
-    that is no option; `renamed` are old spellings, which still do.
+    given by name or folder is loaded, by the public function `loader`. Raises `SaeGraphsError`
+    where both are given, and for a name that is no option; `renamed` are old spellings, which still
+    do.
     """
     own_names = {field.name for field in fields(kind)} - set(own)
 
@@ -56,7 +58,7 @@ def with_settings(
                 raise SaeGraphsError(f"give settings, or {quoted(sorted(chosen))}, not both")
             if chosen:
                 bound.arguments["settings"] = kind(**{**usual, **chosen})
-            _load_named(bound)
+            _load_named(bound, loader)
             return function(*bound.args, **bound.kwargs)
 
         return cast(Function, called)
@@ -89,10 +91,10 @@ def with_model(function: Function) -> Function:
     return cast(Function, called)
 
 
-def _load_named(bound: inspect.BoundArguments) -> None:
+def _load_named(bound: inspect.BoundArguments, loader: str = "load") -> None:
     """The model in place of its name, where a name or a folder is given."""
     if isinstance(bound.arguments.get("model"), str | Path):
-        bound.arguments["model"] = named("load")(bound.arguments["model"])
+        bound.arguments["model"] = named(loader)(bound.arguments["model"])
 
 
 def spelled(

@@ -25,6 +25,8 @@ from sae_graphs.files import locked
 # The names of the files in a run's folder, and in the folder of its validation.
 RECORD = "run.json"
 GRAPH = "graph.json"
+TRACE = "trace.json"
+TRACES = "traces.json"  # of many prompts
 EFFECTS = "effects.safetensors"
 ANNOTATIONS = "annotations.json"
 PAGE = "graph.html"
@@ -201,12 +203,14 @@ def folder_for(
     sae_pattern: str | None = None,
     *,
     save_effects: bool = False,
+    ending: str = "",
 ) -> Path:
     """`outputs/copyright-c` for "Copyright (C"; a suffix keeps other prompts' folders apart.
 
     And those with saved effects from a run that does not save its own, which would delete them.
+    `ending` is put behind the name, of another kind of run.
     """
-    slug = slug_of(prompt, model)
+    slug = slug_of(prompt, model) + ending
     mine = [prompt, model, saes, sae_pattern]
     digest = hashlib.sha256(json.dumps(mine).encode()).hexdigest()[:6]
     numbered = (f"{slug}-{digest}-{number}" for number in itertools.count(2))

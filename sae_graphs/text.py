@@ -76,6 +76,18 @@ def bytes_shown(data: bytes) -> str:
     )
 
 
+def bytes_of(shown: str) -> bytes:
+    """The inverse of `bytes_shown`.
+
+    >>> bytes_of(" \u20ac <0xE2><0x80>")
+    b' \xe2\x82\xac \xe2\x80'
+    """
+    return b"".join(
+        bytes([int(part, 16)]) if place % 2 else part.encode("utf-8", "surrogatepass")
+        for place, part in enumerate(_BYTE.split(shown))
+    )
+
+
 def joined(tokens: Iterable[str]) -> str:
     """Tokens as one text, the bytes among them joined to characters where they are some.
 

@@ -1,4 +1,4 @@
-"""The notebook in `examples/` runs from start to end, and shows what it is there to show."""
+"""The notebooks in `examples/` run from start to end, and show what they are there to show."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-FILE = Path(__file__).resolve().parent.parent / "examples" / "copyright.ipynb"
+FOLDER = Path(__file__).resolve().parent.parent / "examples"
+# Cells that show nothing: the page of the explorer is large, and no host of notebooks shows it.
+SILENT = {"copyright.ipynb": ["graph.explore(height=640)"], "tracing.ipynb": []}
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    notebook = nbformat.read(FILE, as_version=4)
+    return run("copyright.ipynb", tmp_path_factory.mktemp("elsewhere"))
+
+
+def run(name: str, folder: Path) -> Any:
+    """The notebook, executed in another folder."""
+    notebook = nbformat.read(FOLDER / name, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
-    place = {"metadata": {"path": str(tmp_path_factory.mktemp("elsewhere"))}}
+    place = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
     return notebook
 
@@ -51,12 +58,23 @@ def test_every_part_shows_itself(executed: Any) -> None:
     assert "graph.attribution.json" in shown(executed, ".export(")["text"]
 
 
-def test_what_is_saved_was_run_and_holds_no_machine() -> None:
-    notebook = nbformat.read(FILE, as_version=4)
+@pytest.mark.slow
+def test_a_trace_shows_itself(tmp_path: Path) -> None:
+    notebook = run("tracing.ipynb", tmp_path)
+    card = shown(notebook, "sg.trace")["data"]["text/html"]
+    assert "Handover: " in card and "<svg" in card and "<table" in card
+    assert "Handover(" in shown(notebook, "means(trace")["data"]["text/plain"]
+    told = next(cell for cell in notebook.cells if "overlay_of" in cell.source).outputs
+    assert any("rank correlation" in output.get("text", "") for output in told)
+    assert told[-1]["data"]["image/svg+xml"].startswith("<svg")
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_is_saved_was_run_and_holds_no_machine(name: str) -> None:
+    notebook = nbformat.read(FOLDER / name, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    # the page of the explorer is left out: it is large, and no host of notebooks shows it
-    assert [cell.source for cell in cells if not cell.outputs] == ["graph.explore(height=640)"]
-    text = FILE.read_text(encoding="utf-8")
+    assert [cell.source for cell in cells if not cell.outputs] == SILENT[name]
+    text = (FOLDER / name).read_text(encoding="utf-8")
     assert not re.findall(r"/(?:home|root|Users)/|site-packages|\"stderr\"", text)

@@ -32,6 +32,10 @@ TORCH_FREE = {
         *("sae_graphs.validation.judging", "sae_graphs.validation.verdicts"),
         *("sae_graphs.validation.settings", "sae_graphs.validation.report.*"),
     ),
+    "records of tracing": (
+        *("sae_graphs.tracing.cells", "sae_graphs.tracing.partial", "sae_graphs.tracing.records"),
+        *("sae_graphs.tracing.record_json", "sae_graphs.tracing.settings"),
+    ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),
         "sae_graphs.effects.replot",

@@ -18,15 +18,16 @@ from sae_graphs import cli, late
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked, with_settings
+from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.validation.settings import ValidationSettings
 
 TYPES = {
     *("CausalGraph", "Edge", "FeatureId", "InstrumentedModel", "LanguageModel", "Node"),
-    *("SaeGraphsError", "ValidationReport"),
+    *("SaeGraphsError", "Trace", "ValidationReport"),
 }
 VERBS = {
     *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "load"),
-    *("load_model", "replot", "response_curve", "union", "validate", "verdicts"),
+    *("load_model", "replot", "response_curve", "trace", "union", "validate", "verdicts"),
 }
 
 # What only one of the two has: Python takes objects, the command line files and how to print.
@@ -120,6 +121,7 @@ def test_options_have_names_and_types(name: str) -> None:
         (sg.causal_graph, GraphSettings),
         (sg.discover, GraphSettings),
         (sg.compare_methods, GraphSettings),
+        (sg.trace, TraceSettings),
         (sg.validate, ValidationSettings),
     ],
     ids=lambda value: value.__name__,
@@ -129,7 +131,7 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
     if function is sg.discover:  # of effects, unless asked
         defaults["select"] = "effect"
     shared = words(function).keys() & defaults.keys()
-    if function in (sg.causal_graph, sg.validate):
+    if function in (sg.causal_graph, sg.trace, sg.validate):
         assert shared == defaults.keys()
     own = {"steps"} if function is sg.compare_methods else set()
     assert {it: words(function)[it].default for it in shared - own} == {
@@ -164,6 +166,7 @@ def test_python_has_the_words_of_the_command_line(command: str, function: Any) -
         (sg.discover, "min_path_edge", "min_path_edges"),
         (sg.compare_methods, "step", "steps"),
         (sg.replot, "pins", "pin"),
+        (sg.trace, "noise_run", "noise_runs"),
         (sg.validate, "control", "controls"),
         (sg.ablate, "targt", "target"),
         (sg.load, "sae", "saes"),

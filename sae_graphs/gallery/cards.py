@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.gallery.runs import Card
+from sae_graphs.gallery.runs import Card, TraceSummary
 from sae_graphs.gallery.skeleton import Page, page, prompt_html, quoted_name, run_address
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.document.templates import filled
@@ -34,16 +34,17 @@ class Badge(NamedTuple):
 class CardWords(NamedTuple):
     """What a card says and where it leads; all is text but `prompt`.
 
-    `run` is None where the run cannot be opened, and `problem` says why. `sent` is the name that a
-    form sends, None where it cannot; `folder` is the folder's name where a title stands in its
-    place.
+    `run` is what is known of it, None where the run cannot be opened, and `problem` says why.
+    `sent` is the name that a form sends, None where it cannot; `folder` is the folder's name where
+    a title stands in its place.
     """
 
     searched: str
     heading: str
     created: datetime | None
-    run: RunRecord | None = None
+    run: RunRecord | TraceSummary | None = None
     problem: str = ""
+    made_of: str = ""
     address: str = ""
     picture: str = ""
     report: str = ""
@@ -70,6 +71,8 @@ def gallery(cards: Sequence[Card], *, folder: str) -> Page:
 
 def _words(card: Card) -> CardWords:
     run, name, when = card.record, card.run.name, _date(card.created)
+    if card.trace is not None:
+        return _of_trace(card, card.trace)
     if run is None:
         text = visible(f"{name} {card.problem}", space=" ").lower()
         return CardWords(text, name, when, problem=card.problem or "")
@@ -85,9 +88,39 @@ def _words(card: Card) -> CardWords:
         sent=name if _is_unicode(name) else None,
         prompt=prompt_html(run),
         counts=_counts(card, run),
+        made_of=_made_of(run.model, run.saes),
         badges=tuple(_badges(card)),
         told=tuple(_told(card)),
     )
+
+
+def _of_trace(card: Card, trace: TraceSummary) -> CardWords:
+    """A causal trace, or those of many prompts: it opens its page, and is compared with none."""
+    name = card.run.name
+    kind, found = "causal trace", trace.found
+    if not trace.tokens:
+        kind, found = "causal traces", f"{trace.prompt} · {trace.found}"
+    words = (name, trace.prompt, trace.model, kind, *(it for it, _ in trace.next_tokens[:1]))
+    warned = [f"{counted(len(trace.warnings), 'warning')} in this run"] if trace.warnings else []
+    return CardWords(
+        visible(" ".join(words), space=" ").lower(),
+        name,
+        _date(card.created),
+        trace,
+        address=run_address(name),
+        picture=f"/thumbnail/{quoted_name(name)}.svg",
+        prompt=prompt_html(trace) if trace.tokens else "",
+        counts=visible(found, space=" "),
+        made_of=_made_of(trace.model),
+        badges=(Badge(kind, "faint", "which states bring the corrupted answer back"),),
+        told=tuple(warned),
+    )
+
+
+def _made_of(model: str, saes: str | None = None) -> str:
+    """Which model, and which SAEs."""
+    cut = [shortened(visible(it, space=" "), NAME_LENGTH) for it in (model, saes) if it]
+    return " · SAEs ".join([f"model {cut[0]}", *cut[1:]]) if cut else ""
 
 
 def _is_unicode(name: str) -> bool:

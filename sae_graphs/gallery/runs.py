@@ -7,21 +7,35 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.annotations import NO_ANNOTATIONS, Annotations, fitting
 from sae_graphs.graph.annotations import load as load_annotations
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.runs import ANNOTATIONS, GRAPH, RECORD, REPORT, VALIDATION, record_of
+from sae_graphs.runs import (
+    ANNOTATIONS,
+    GRAPH,
+    RECORD,
+    REPORT,
+    TRACE,
+    TRACES,
+    VALIDATION,
+    record_of,
+)
+from sae_graphs.tracing import many, record_json
+from sae_graphs.tracing.many import Traces
+from sae_graphs.tracing.records import Trace
 from sae_graphs.validation import evidence_json, saved
 from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.report.marks import is_of
 
+Record = TypeVar("Record")
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
 # The kinds of files that are handed out, by suffix. Anything that a browser could run as a page
 # of its own is plain text; pages are held by their policy.
@@ -43,15 +57,44 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with a `graph.json`; `name` is what addresses call it."""
+    """A folder with a `graph.json`, a `trace.json` or a `traces.json`; addresses call it `name`."""
 
     name: str
     folder: Path
 
+    @property
+    def is_trace(self) -> bool:
+        """Whether it is a causal trace, or those of many prompts, and no graph."""
+        return not _holds(self.folder, GRAPH) and (_holds(self.folder, TRACE) or self.is_many)
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is the causal traces of many prompts."""
+        others = _holds(self.folder, GRAPH) or _holds(self.folder, TRACE)
+        return not others and _holds(self.folder, TRACES)
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """What a card shows of a causal trace; `found` are its sites and its handover, in words.
+
+    That of many prompts has no tokens, and `prompt` says which they are.
+    """
+
+    prompt: str
+    tokens: tuple[str, ...]
+    read_position: int
+    next_tokens: tuple[tuple[str, float], ...]
+    model: str
+    found: str
+    warnings: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Card:
-    """What the gallery shows of a run. `problem` says why there is no record, where there is none.
+    """What the gallery shows of a run: of a graph its record, or the `trace`.
+
+    `problem` says why there is neither, where that is so.
 
     `created` is in seconds since 1970. `verdicts` counts what validation found by kind, None where
     there is no validation; `unread` says why one that is there could not be used.
@@ -60,6 +103,7 @@ class Card:
     run: Run
     created: float
     record: RunRecord | None = None
+    trace: TraceSummary | None = None
     features: int = 0
     outputs: int = 0
     edges: int = 0
@@ -105,9 +149,13 @@ def _is_seen(child: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
-    """True where something called `graph.json` is there; whether it can be read is told later."""
+    """True where something of such a name is there; whether it can be read is told later."""
+    return any(_holds(folder, name) for name in (GRAPH, TRACE, TRACES))
+
+
+def _holds(folder: Path, name: str) -> bool:
     try:
-        return not stat.S_ISDIR((folder / GRAPH).lstat().st_mode)
+        return not stat.S_ISDIR((folder / name).lstat().st_mode)
     except PermissionError:
         return True
     except OSError:
@@ -141,9 +189,23 @@ def _is_harmless(name: str) -> bool:
 
 def graph_of(run: Run) -> CausalGraph:
     """The run's graph; raises `SaeGraphsError` where it cannot be read, whatever is there."""
-    file = readable_file(run, (GRAPH,))
+    return _read(run, GRAPH, CausalGraph.load)
+
+
+def trace_of(run: Run) -> Trace:
+    """The run's causal trace; raises `SaeGraphsError` where it cannot be read."""
+    return _read(run, TRACE, record_json.load)
+
+
+def traces_of(run: Run) -> Traces:
+    """The run's traces of many prompts; raises `SaeGraphsError` where they cannot be read."""
+    return _read(run, TRACES, many.load)
+
+
+def _read(run: Run, name: str, load: Callable[[Path], Record]) -> Record:
+    file = readable_file(run, (name,))
     try:
-        return CausalGraph.load(file)
+        return load(file)
     except SaeGraphsError as problem:
         raise GraphFileError(brief(problem, run)) from problem
 

@@ -81,8 +81,8 @@ def check_folder(folder: Path) -> None:
         )
     if not runs_in(folder):
         raise SaeGraphsError(
-            f"{folder} holds no runs (folders with a graph.json), and is none; make one first: "
-            'sae-graphs graph "Copyright (C"'
+            f"{folder} holds no runs (folders with a graph.json or a trace.json), and is none; "
+            'make one first: sae-graphs graph "Copyright (C"'
         )
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import quote
 
-from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.document.shell import POLICY, allowed, script_of, shell
 from sae_graphs.render.document.templates import macros
 from sae_graphs.render.explorer.page import FOLDER as EXPLORER
@@ -98,7 +97,21 @@ class Word(NamedTuple):
     is_cut: bool = False
 
 
-def prompt_html(run: RunRecord) -> Markup:
+class Prompted(Protocol):
+    """Whatever has a prompt, as tokens, one of which is read."""
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """The tokens."""
+        ...
+
+    @property
+    def read_position(self) -> int:
+        """Which of them is read."""
+        ...
+
+
+def prompt_html(run: Prompted) -> Markup:
     """The prompt's tokens, the one that was read marked; a long prompt cut around it."""
     read = run.read_position
     first = max(read - TOKENS_BEFORE, 0)

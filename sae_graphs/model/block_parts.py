@@ -9,7 +9,7 @@ Letters: `T` tokens, `R` rows that are run, `N` rows that are read, `H` heads, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -96,7 +96,7 @@ class CleanWrites(Generic[ModelT, RunT]):
         with _listening(self, [block]) as ears:
             for step, out in self.model.walk(self.clean, start, stop, rows, where):
                 written = ears[block].heard(where, step)
-                _check_sum(self.model, block, rows.streams, written, out.streams)
+                check_sum(self.model.name, block, rows.streams, written, out.streams)
         return written
 
 
@@ -123,7 +123,7 @@ def changes_by_block(
         for step, out in model.walk(clean, start, stop, change, reads):
             written = ears[step.block].heard(out.where, step)
             entered = rows.at(out.where, _kept(clean, at))
-            _check_sum(model, step.block, entered, written, out.streams)
+            check_sum(model.name, step.block, entered, written, out.streams)
             found.append(_change(writes, step, written, out.where, reads))
             rows, at = out, StreamPoint(step.block, "mid" if step.part == "to mid" else "post")
     streams = rows.at(reads, clean_stop)
@@ -136,6 +136,36 @@ def changes_by_block(
             "the change of the stream"
         )
     return Changes(skip, found, streams)
+
+
+def part_hook(
+    name: str, hooks: Mapping[str, nn.Module], block: int, names: Sequence[str]
+) -> nn.Module:
+    """The first of these hook points that a block has, among the `hooks` of the model `name`.
+
+    Raises `CannotSplitError` where it has none.
+    """
+    for each in names:
+        if (full := f"blocks.{block}.{each}") in hooks:
+            return hooks[full]
+    raise CannotSplitError(
+        f"{name} has no hook point blocks.{block}.{names[-1]}, where what is written there could "
+        "be read"
+    )
+
+
+def check_sum(name: str, block: int, entered: Tensor, written: Written, left: Tensor) -> None:
+    """What enters a block and what its parts write must add up to what leaves it, `[..., D]` each.
+
+    Raises `CannotSplitError` where it does not.
+    """
+    missed = (entered + written.attention + written.mlp - left).norm(dim=-1)
+    sizes = sum(part.norm(dim=-1) for part in (entered, written.attention, written.mlp))
+    if not (missed <= _tolerance(left) * sizes).all():
+        raise CannotSplitError(
+            f"attention and MLP of block {block} of {name} do not add up to what it writes into "
+            "the stream"
+        )
 
 
 # -- inside ----------------------------------------------------------------------------------------
@@ -178,7 +208,9 @@ def _listening(writes: AnyWrites, blocks: Iterable[int]) -> Iterator[dict[int, _
     with ExitStack() as hooks:
 
         def listen(block: int, names: Sequence[str]) -> list[Tensor]:
-            return hooks.enter_context(outputs_of(_hook(writes, block, names)))
+            return hooks.enter_context(
+                outputs_of(part_hook(writes.model.name, writes.hooks, block, names))
+            )
 
         yield {
             block: _Ears(
@@ -188,17 +220,6 @@ def _listening(writes: AnyWrites, blocks: Iterable[int]) -> Iterator[dict[int, _
             )
             for block in blocks
         }
-
-
-def _hook(writes: AnyWrites, block: int, names: Sequence[str]) -> nn.Module:
-    """The first of these hook points that the block has."""
-    for name in names:
-        if (full := f"blocks.{block}.{name}") in writes.hooks:
-            return writes.hooks[full]
-    raise CannotSplitError(
-        f"{writes.model.name} has no hook point blocks.{block}.{names[-1]}, where what is written "
-        "there could be read"
-    )
 
 
 def _rows_of(heard: list[Tensor], where: Where) -> Tensor:
@@ -212,18 +233,6 @@ def _rows_of(heard: list[Tensor], where: Where) -> Tensor:
     if value.shape[:2] == (1, len(where)):
         return value[0]
     return value[where.copies, where.positions]
-
-
-def _check_sum(
-    model: LanguageModel, block: int, entered: Tensor, written: Written, left: Tensor
-) -> None:
-    missed = (entered + written.attention + written.mlp - left).norm(dim=-1)
-    sizes = sum(part.norm(dim=-1) for part in (entered, written.attention, written.mlp))
-    if not (missed <= _tolerance(left) * sizes).all():
-        raise CannotSplitError(
-            f"attention and MLP of block {block} of {model.name} do not add up to what it writes "
-            "into the stream"
-        )
 
 
 def _tolerance(like: Tensor) -> float:

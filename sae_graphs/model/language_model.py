@@ -45,11 +45,15 @@ class LanguageModel:
 
     `working_memory` is what activations and batches may take, in bytes; `memory_plan`, of a model
     that `sae_graphs.load` made, how its memory is shared out. `name` is what errors and
-    records call the model, by default as its configuration does. `compared` says how far it is
+    records call the model, by default as its configuration does. `prepend_bos` says whether BOS is
+    put before a prompt, unless told otherwise; by default it is the tokenizer's own habit.
+    `compared` says how far it is
     from the plain transformers model, None before the first run of one that was not loaded here.
     """
 
-    def __init__(self, model: Any, *, name: str | None = None) -> None:
+    def __init__(
+        self, model: Any, *, name: str | None = None, prepend_bos: bool | None = None
+    ) -> None:
         lacking = [part for part in PARTS if not hasattr(model, part)]
         if lacking:
             raise SaeGraphsError(
@@ -65,6 +69,7 @@ class LanguageModel:
             )
         self.model = model
         self.name = name or str(getattr(model.cfg, "model_name", None) or "custom")
+        self._prepend_bos = prepend_bos
         self.replay = Replay(model)
         self.head = Head(model)
         self.compared: Compared | None = None
@@ -86,8 +91,8 @@ class LanguageModel:
 
     @property
     def prepend_bos(self) -> bool:
-        """Whether BOS is put before a prompt, unless told otherwise: the tokenizer's own habit."""
-        return self._tokenizer_prepends_bos
+        """Whether BOS is put before a prompt, unless told otherwise."""
+        return self._tokenizer_prepends_bos if self._prepend_bos is None else self._prepend_bos
 
     @cached_property
     def _tokenizer_prepends_bos(self) -> bool:

@@ -47,13 +47,17 @@ class Replay:
     """The blocks of a model, to be run again one by one.
 
     `rows_alone`: whether blocks can be run on some rows of the prompt; else all rows are run.
-    `together`: whether several copies of the prompt can be run as one batch.
+    `together`: whether several copies of the prompt can be run as one batch. `tails_alone`: whether
+    the last rows of copies can be run without those before them; asked of prompts of up to
+    `tails_checked` tokens.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.rows_alone = hasattr(model, "original_model")  # a bridge
         self.together = True
+        self.tails_alone = True
+        self.tails_checked = 0
 
     def stream_at(self, run: Run, point: StreamPoint) -> Tensor:
         """The stream `[T, D]` that the run had at a point."""

@@ -13,7 +13,8 @@ Letters: `T` tokens, `B` copies of the prompt, `R` rows of all copies together, 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -128,7 +129,7 @@ def with_cache(
     block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], cache: object
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """A block's call, the stream aside, with this cache in it; None where it takes none."""
-    names, name = _parameters(block)[1:], _cache_name(block)
+    names, name = _parameters(block)[1:], cache_name(block)
     if name is None:
         return None
     at = names.index(name)
@@ -151,13 +152,13 @@ def run_rows(
     given are as in the clean run. None where the clean call had an argument that is not known to
     go by rows.
     """
-    named = _named_arguments(block, args, kwargs)
-    name = _cache_name(block)
+    named = named_arguments(block, args, kwargs)
+    name = cache_name(block)
     if named is None or name is None:
         return None
     n_tokens = clean.keys.shape[2]
     if named.get("attention_mask") is None:
-        named["attention_mask"] = _causal_mask(n_tokens, rows.streams)
+        named["attention_mask"] = causal_mask(n_tokens, rows.streams)
     held = [clean]
     run, order = rows, rows.where
     if wanted is not None and not bool(wanted.all()):
@@ -165,16 +166,27 @@ def run_rows(
         call = _call_of_rows(named, aside.where, aside.where, n_tokens)
         if call is None:
             return None
-        try:
-            block(aside.streams[None], **call, **{name: _Peek()})
-        except _Seen as seen:
-            held.append(seen.found)
+        held.extend(keys_and_values(block, aside.streams[None], call))
         order = Where(*(torch.cat(ends) for ends in zip(aside.where, run.where, strict=True)))
     call = _call_of_rows(named, run.where, order, n_tokens)
     if call is None or (run is not rows and len(held) == 1):
         return None
     out = block(run.streams[None], **call, **{name: _Kept(*held)})
     return (out[0] if isinstance(out, tuple) else out)[0]
+
+
+def keys_and_values(
+    block: nn.Module, streams: Tensor, call: Mapping[str, Any]
+) -> list[KeysAndValues]:
+    """What a block's attention makes of streams `[B, n, D]`, which are run no further.
+
+    One, or none where the block does not ask a cache; `call` are its other arguments by name.
+    """
+    try:
+        block(streams, **call, **{cache_name(block) or "": _Peek()})
+    except _Seen as seen:
+        return [seen.found]
+    return []
 
 
 def _call_of_rows(
@@ -193,17 +205,32 @@ def _call_of_rows(
 
 def _parameters(block: nn.Module) -> list[str]:
     inner = getattr(block, "original_component", None)
-    return list(inspect.signature(inner.forward).parameters) if inner is not None else []
+    if inner is None:
+        return []
+    own = getattr(inner.forward, "__func__", None)  # None where it was put in place by hand
+    return _names(inner.forward) if own is None else _names_of_method(own)
 
 
-def _cache_name(block: nn.Module) -> str | None:
+@cache
+def _names_of_method(forward: Callable[..., Any]) -> list[str]:
+    """Asked at every step of every block, and dear to find."""
+    return _names(forward)[1:]  # without self
+
+
+def _names(forward: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(forward).parameters)
+
+
+def cache_name(block: nn.Module) -> str | None:
+    """The argument by which a block takes a cache; None where it takes none."""
     names = _parameters(block)
     return next((name for name in _CACHE_NAMES if name in names), None)
 
 
-def _named_arguments(
+def named_arguments(
     block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any] | None:
+    """A block's arguments, the stream aside, by name; None where there are more than it takes."""
     names = _parameters(block)[1:]  # the stream comes first
     if len(args) > len(names):
         return None
@@ -245,7 +272,7 @@ def _mask_by_rows(mask: Tensor, run: Where, attended: Where) -> Tensor:
     return seen.masked_fill_(hidden, lowest)
 
 
-def _causal_mask(n_tokens: int, like: Tensor) -> Tensor:
+def causal_mask(n_tokens: int, like: Tensor) -> Tensor:
     """0 where a row may look, the lowest number elsewhere: `[1, 1, T, T]`."""
     lowest = torch.finfo(like.dtype).min
     mask = torch.full((n_tokens, n_tokens), lowest, dtype=like.dtype, device=like.device)

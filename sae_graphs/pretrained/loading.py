@@ -98,7 +98,8 @@ def load_model(
     """A `LanguageModel` without SAEs, from all that `load` takes for a model.
 
     Its weights are as they are stored, and BOS is put before a prompt where the model's own
-    tokenizer does so: GPT-2's does not. All else, and the options, are as in `load`.
+    tokenizer does so: GPT-2's does not. The bundled model always has it. All else, and the options,
+    are as in `load`.
     Raises `SaeGraphsError` where the model cannot be had or loaded, or the budget cannot hold it.
     """
     wanted = Wanted(str(model), _source_of(model, "LanguageModel(model)"))
@@ -136,7 +137,8 @@ def _loaded(
             model_bytes = size_of_loaded(booted.bridge)
         if wanted.saes is None:
             plan = MemoryPlan(total, model_bytes, ())
-            loaded = LanguageModel(booted.bridge, name=wanted.called)
+            bos = True if wanted.called == BUNDLED else None  # it has never been without
+            loaded = LanguageModel(booted.bridge, name=wanted.called, prepend_bos=bos)
         else:
             loaded, plan = _with_saes(booted, wanted, sources, total, model_bytes)
         loaded.compared = booted.compared

@@ -18,6 +18,7 @@ PANELS = {
         *("Output", "Compute"),
     ),
     "compare": ("Basics", "What is measured", "Output", "Compute"),
+    "trace": ("Basics", "What is measured", "Output", "Compute"),
     "contexts": ("Basics", "Compute"),
 }
 TALLEST = 6  # lines that an option takes, its default aside

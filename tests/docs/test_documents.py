@@ -52,7 +52,7 @@ def test_the_readme_is_one_page_with_commands_and_code() -> None:
     assert len(README.text.splitlines()) <= 120
     assert len(README.commands) >= 8
     assert len(README.python) == 1
-    assert len(README.pictures) == 1
+    assert len(README.pictures) == 2
     first_screen = README.text.splitlines()[:16]
     assert any(line.startswith("make demo") for line in first_screen)
     assert any(line.startswith("make test") for line in first_screen)
@@ -92,7 +92,7 @@ def test_every_command_has_its_row_and_every_option_its_place() -> None:
     assert re.findall(r"^\| `([a-z][a-z-]*)` \|", text, flags=re.MULTILINE) == sorted(
         COMMANDS, key=lambda name: text.index(f"| `{name}` |")
     )
-    for command in ("graph", "validate"):
+    for command in ("graph", "trace", "validate"):
         flags = {flag for flag in COMMANDS[command] if flag.startswith("--")} - {"--help"}
         missing = {flag for flag in flags if f"`{flag}" not in text}
         assert not missing, f"{command}: {sorted(missing)}"

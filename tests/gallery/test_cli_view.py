@@ -144,7 +144,10 @@ def test_ctrl_c_before_it_serves_ends_it_as_well(
     [
         ("missing", "error: missing is not there; give a folder that holds runs"),
         ("file", "error: file is a file; give a folder that holds runs"),
-        ("empty", "error: empty holds no runs (folders with a graph.json), and is none"),
+        (
+            "empty",
+            "error: empty holds no runs (folders with a graph.json or a trace.json)",
+        ),
     ],
 )
 def test_nothing_to_show_is_one_line(commands: Commands, folder: str, words: str) -> None:

@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "render": {"graph"},
     "effects": {"model", "graph", "features"},
     "validation": {"model", "graph", "features", "effects", "render"},
-    "gallery": {"graph", "render", "validation"},
+    "tracing": {"model", "graph", "effects", "render"},
+    "gallery": {"graph", "render", "validation", "tracing"},
     "cli": {
         "model",
         "graph",
@@ -37,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "render",
         "effects",
         "validation",
+        "tracing",
         "gallery",
     },
 }

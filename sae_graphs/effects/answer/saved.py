@@ -12,7 +12,7 @@ activation is `edges.before` and `edges.after` the source's ablation, and `edges
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_graphs.effects.answer.circuit import Change, Spot
+from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.saved import (
     SavedEffects,
     SavedLayer,
@@ -108,6 +109,16 @@ class SavedAnswer(SavedEffects):
         """So many of the strongest features at tokens, and those that are pinned."""
         strongest = self.known.every if dense else self.known.rare
         return [self._spots[n] for n in dict.fromkeys((*strongest[:nodes], *self.known.pinned))]
+
+    def on_answer(self, depth: int, *, dense: bool) -> Iterator[Effects]:
+        """All effects of a layer on the answer, those of `dense` features among them or not."""
+        ablated = self.layers[depth].ablated
+        with opened(self.file) as held:
+            is_dense = held.get_tensor(f"{depth}.dense").astype(bool)
+        if is_dense.shape != ablated.shape:
+            raise damaged(self.file, "what is dense does not fit what was ablated")
+        for block in self.blocks([depth]):
+            yield block if dense else block.chosen(~np.isin(block.sources, ablated[is_dense]))
 
     # -- the facts ---------------------------------------------------------------------------------
 

@@ -94,10 +94,11 @@ def _tested(report: AnswerReport) -> str:
         tested.append("those of each of its strongest paths")
     what = "log-odds" if report.contrast is None else "logit difference"
     how = report.intervention.partition(" (")[0]
+    means = ", each put to its mean over ordinary text" if how == "mean" else ""
     return (
         f"What was tested: {claim}, {answer} ({what} {amount(report.clean.nats)} nats, probability "
         f"{probability(report.clean.probability)}). So {listed(tested)} were ablated "
-        f"({how}-ablation), beside controls."
+        f"({how}-ablation{means}), beside controls."
     )
 
 
@@ -151,8 +152,7 @@ def _trust(report: AnswerReport) -> str:
 def _unit_blocks(unit: AnswerUnit, anchor: str, report: AnswerReport) -> Iterator[Block]:
     """The verdict, its two sentences beside the plot, and what they rest on, folded."""
     yield Heading(unit.name, 2, anchor, Badge(unit.verdict, SIGNS[of_verdict(unit)]))
-    between = " → " if unit.kind == "path" else ", "
-    members = f"{counted(len(unit.features), 'feature')}: {between.join(map(str, unit.features))}"
+    members = f"{counted(len(unit.features), 'feature')}: {_members(unit, report)}"
     kept = kept_strip_of(unit, report)
     rows = [
         [
@@ -173,6 +173,15 @@ def _unit_blocks(unit: AnswerUnit, anchor: str, report: AnswerReport) -> Iterato
     words.append(Fold(f"All that was measured of {unit.name}", details))
     drawn = figure(strip_of(unit, report), f"plot-{anchor}.svg")
     yield Beside(tuple(words), drawn[0] if drawn else None)
+
+
+def _members(unit: AnswerUnit, report: AnswerReport) -> str:
+    """Its features; those of a path in their order, and which of them are relays."""
+    if unit.kind != "path":
+        return ", ".join(map(str, unit.features))
+    kept = {feature for each in report.units if each.kind == "graph" for feature in each.features}
+    relays = set(unit.features) - kept if kept else set()
+    return " → ".join(f"{it} (a relay)" if it in relays else str(it) for it in unit.features)
 
 
 def _null_table(unit: AnswerUnit, report: AnswerReport) -> list[Part]:
@@ -229,6 +238,7 @@ def _meanings() -> Definitions:
         "(Benjamini-Hochberg); p is (1 + those that do) / (1 + all)",
         "p, equal norm": EQUAL_NORM,
         "left": "kept alone, how far the score is from none of the rarely-on features kept to all",
+        "relay": "on a path, but not among the graph's features: it hands on what one of them does",
         "rarely-on": "features on at less than 30 % of ordinary tokens; others are left out",
     }
     return Definitions("", (*MEANINGS.items(), *columns.items()))

@@ -124,7 +124,7 @@ def _came_out(units: Sequence[tuple[UnitReport, Verdict, str]]) -> str:
 
 _IN_SHORT: dict[VerdictKind, str] = {
     "supported": "",
-    "norm only": " (beats matched controls, but no other changes of its size)",
+    "norm only": " (beats matched controls, but not every other kind of change of its size)",
     "not distinguishable": " (matched controls do about as much)",
     "no effect": "",
     "inactive": "",

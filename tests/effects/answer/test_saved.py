@@ -344,3 +344,16 @@ def test_from_says_in_one_line_what_it_cannot(
     answer = commands("graph", "--from", str(saved[1]), *words, "--formats", "dot")
     assert answer.code == 2 and len(answer.err.strip().splitlines()) == 1
     assert words[0] in answer.err
+
+
+def test_effects_on_the_answer_without_dense_features(saved: Saved) -> None:
+    facts = SavedAnswer(saved[1], saved[0].run)
+    left_out = 0
+    for depth, label in enumerate(facts.labels):
+        (every,), (rare,) = (facts.on_answer(depth, dense=dense) for dense in (True, False))
+        held = load_file(facts.file)
+        dense = held[f"{depth}.ablated"][held[f"{depth}.dense"].astype(bool)]
+        assert len(every) - len(rare) == int(np.isin(every.sources, dense).sum()), label
+        assert not np.isin(rare.sources, dense).any()
+        left_out += len(every) - len(rare)
+    assert left_out > 0
