@@ -17,7 +17,8 @@ from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.tracing.corrupt import corrupted, embedding_scale
 from sae_graphs.tracing.partial import TracePartial
 from sae_graphs.tracing.records import Trace
-from sae_graphs.tracing.settings import SWEEPS
+from sae_graphs.tracing.settings import SWEEPS, TraceSettings
+from sae_graphs.tracing.trace import trace_ends
 from tests.conftest import BridgeOf
 from tests.support.linear_model import LinearModel
 from tests.support.models import OTHER_PROMPT, PROMPT
@@ -444,3 +445,13 @@ def test_what_does_not_hang_on_the_subject_has_no_auto_strength(gpt2: LanguageMo
     one_line(caught)
     with pytest.raises(SaeGraphsError, match="is no language model"):
         sg.trace(3, PROMPT, subject="cat")  # type: ignore[arg-type]
+
+
+def test_the_two_rows_alone_are_those_of_the_whole_trace(gpt2: LanguageModel) -> None:
+    settings = TraceSettings(sweeps=("state", "mlp"), strength="3s", noise_runs=RUNS)
+    whole = sg.trace(gpt2, PROMPT, subject=SUBJECT, settings=settings)
+    ends = trace_ends(gpt2, gpt2.run(PROMPT), subject=SUBJECT, settings=settings)
+    rows = [whole.subject[-1], whole.read]
+    for one, other in zip(whole.sweeps, ends.sweeps, strict=True):
+        np.testing.assert_allclose(other.log_odds[:, rows], one.log_odds[:, rows], atol=1e-9)
+        assert np.isnan(np.delete(other.log_odds, rows, axis=1)).all()
