@@ -41,4 +41,4 @@ def test_it_runs_offline_and_says_that_it_was_not_run_on_the_weights(
     names = [row["what"] for row in found["rows"]]
     assert sum("transition" in name for name in names) == 9
     assert sum("starts" in name for name in names) == 4
-    assert "semantic, noise of 0.5: transition, 2 prompts left" in names
+    assert any(name.startswith("semantic, noise of 0.5: transition, ") for name in names)

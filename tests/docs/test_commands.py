@@ -32,9 +32,11 @@ def has_smollm2() -> bool:
 
 
 def less(command: str, *, quickly: bool) -> str:
-    """Options for fewer controls than a verdict needs; `quickly`, no picture but the first's."""
+    """Options for fewer controls and noise runs than claims need; `quickly`, no picture but the first's."""
     if command.startswith("sae-graphs validate "):
         return " --controls 20"
+    if command.startswith("sae-graphs trace "):
+        return " --noise-runs 1"
     drawn = command.startswith("sae-graphs graph ") and "--out " in command
     return " --formats dot" if drawn and quickly else ""
 

@@ -91,7 +91,7 @@ def assert_is_oracle(
                     kl = float((log_clean.exp() * (log_clean - logs)).sum())
                     assert sweep.kl[at] == pytest.approx(kl, abs=1e3 * tolerance)
     assert worst <= tolerance
-    return worst
+    return float(worst)
 
 
 @pytest.mark.parametrize(
