@@ -32,7 +32,7 @@ def has_smollm2() -> bool:
 
 
 def less(command: str, *, quickly: bool) -> str:
-    """Options for fewer controls and noise runs than claims need; `quickly`, no picture but the first's."""
+    """Options for fewer controls and runs than claims need; `quickly`, no picture but the first."""
     if command.startswith("sae-graphs validate "):
         return " --controls 20"
     if command.startswith("sae-graphs trace "):
