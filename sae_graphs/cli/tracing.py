@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.cli.console import err, out, print_files, progress
+from sae_graphs.cli.console import err, out, print_files, progress, warn
 from sae_graphs.cli.drawing import told_of_another
 from sae_graphs.cli.options import Source, fetching_under
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.late import quick_imports
+from sae_graphs.words import said
 
 if TYPE_CHECKING:
     from sae_graphs.graph.graph import CausalGraph
@@ -144,6 +145,11 @@ def _asked_as(model: LanguageModel, asked: Asked, graph: CausalGraph) -> Asked:
 
     check_model(model.name, graph)
     answer = graph.run.outputs[0].token
+    if asked.target not in ((), (answer,)):
+        raise SaeGraphsError(
+            f"the graph's answer is {said(answer)}, that asked for "
+            f"{' or '.join(map(said, asked.target))}; name the same target"
+        )
     asked = asked._replace(target=asked.target or (answer,), read=graph.run.read_position)
     if asked.prepend_bos is None:
         for bos in (None, False, True):
@@ -153,10 +159,15 @@ def _asked_as(model: LanguageModel, asked: Asked, graph: CausalGraph) -> Asked:
     return asked
 
 
-def _laid_over(trace: Trace, beside: Beside) -> Overlay:
+def _laid_over(trace: Trace, beside: Beside) -> Overlay | None:
+    """The graph laid over it; None, and a warning, where that cannot be: the trace is kept."""
     from sae_graphs.tracing.overlay import overlay_of
 
-    return overlay_of(trace, beside.graph, effects=beside.effects, seed=trace.settings.seed)
+    try:
+        return overlay_of(trace, beside.graph, effects=beside.effects, seed=trace.settings.seed)
+    except SaeGraphsError as problem:
+        warn(f"the graph is not laid over the trace: {problem}")
+        return None
 
 
 def forget_partial(folder: Path) -> None:

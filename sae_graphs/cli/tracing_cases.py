@@ -165,13 +165,13 @@ class _Tracer:
 def _first_token(
     model: LanguageModel, cases: Sequence[Case], prepend_bos: bool | None
 ) -> FirstToken | None:
-    """Of the prompts as one text; None where the model does not show its attention."""
+    """Of the prompts as one text; None where the model reads none, or shows no attention."""
     from sae_graphs.tracing.attention import first_token, long_text
 
     texts = [case.prompt for case in cases]
     try:
         return first_token(model, long_text(model, texts, prepend_bos=prepend_bos))
-    except CannotSplitError:
+    except SaeGraphsError:
         return None
 
 

@@ -7,12 +7,13 @@ tokens, `L` layers, `D` d_model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sae_graphs.errors import CannotSplitError
+from sae_graphs.errors import CannotSplitError, SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.recording import outputs_of
 from sae_graphs.model.replay import Step
@@ -21,7 +22,7 @@ from sae_graphs.tracing.last_token import FirstToken, LastToken, starts_of
 
 HOOK = "blocks.{block}.attn.hook_pattern"
 LONG = 512  # tokens of the text on which attention to the first token is seen
-MORE_THAN_ALL = 1e-3  # by which attention may exceed 1 in half precision
+MORE_THAN_ALL = 1e-3  # by which rounding may take a row of attention beyond 1
 DIGITS = 5
 
 
@@ -42,7 +43,8 @@ def patterns(model: LanguageModel, run: Run) -> Iterator[Tensor]:
         if len(seen) != 1 or seen[0].ndim != 4 or tuple(seen[0].shape[-2:]) != shape:
             raise CannotSplitError(f"{model.name} does not show its attention in block {block}")
         pattern = seen[0][0].float()
-        if not bool((pattern.sum(-1) <= 1 + MORE_THAN_ALL).all() and (pattern >= 0).all()):
+        more = max(MORE_THAN_ALL, 4 * torch.finfo(seen[0].dtype).eps)
+        if not bool((pattern.sum(-1) <= 1 + more).all() and (pattern >= 0).all()):
             raise CannotSplitError(f"what {model.name} shows in block {block} is no attention")
         yield pattern
 
@@ -69,12 +71,18 @@ def last_token(model: LanguageModel, run: Run, corrupted: int, read: int) -> Las
 def long_text(
     model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool | None
 ) -> tuple[int, ...]:
-    """Token ids of some texts, a line each, as many as the model reads, at most `LONG`."""
+    """Token ids of some texts, a line each, as many as the model reads, at most `LONG`.
+
+    Texts that the model does not read are left out.
+    """
     ids: list[int] = []
+    most = min(LONG, int(model.model.cfg.n_ctx))
     for text in texts:
-        first = None if ids else prepend_bos
-        ids += model.tokenize(f"{text}\n", prepend_bos=first if not ids else False)
-    return tuple(ids[: min(LONG, int(model.model.cfg.n_ctx))])
+        with suppress(SaeGraphsError):
+            ids += model.tokenize(f"{text}\n", prepend_bos=False if ids else prepend_bos)
+        if len(ids) >= most:
+            break
+    return tuple(ids[:most])
 
 
 def first_token(model: LanguageModel, token_ids: Sequence[int]) -> FirstToken:

@@ -128,7 +128,8 @@ def _bar(figure: Figure, axes: Any, mesh: Any, words: str) -> None:
 
 def _line(axes: Any, curves: NDArray[np.float64], number: int, category: str) -> None:
     low, mean, high = band(curves, 0)
-    colour, style = _COLOURS[number % len(_COLOURS)], _STYLES[number % len(_STYLES)]
+    colour = _COLOURS[number % len(_COLOURS)]
+    style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
     layers = np.arange(len(mean))
     axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(layers, mean, color=colour, linestyle=style, linewidth=1.4, label=_named(category))

@@ -120,12 +120,13 @@ def _figure(name: str, svg: str) -> Figure:
 def _token_blocks(traces: Traces, drawn: Mapping[str, str]) -> Iterator[Part]:
     """The read token in the clean run: what it looks at, how its state moves."""
     tokens = last_tokens(traces)
-    if not tokens:
+    if not tokens and traces.first_token is None:
         return
     yield Heading("The token that is read, undisturbed", 2)
-    for sentence in told_of_tokens(tokens):
-        yield Paragraph(sentence)
-    yield from token_table(tokens)
+    if tokens:
+        for sentence in told_of_tokens(tokens):
+            yield Paragraph(sentence)
+        yield from token_table(tokens)
     for name, svg in drawn.items():
         if name in _LATER:
             yield _figure(name, svg)

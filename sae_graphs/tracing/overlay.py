@@ -187,6 +187,11 @@ def check_answers(graph: CausalGraph) -> None:
             "the graph is one of effects, which says nothing of the answer; make an answer graph "
             "(--select answer)"
         )
+    if graph.run.outputs[0].contrast is not None:
+        raise SaeGraphsError(
+            "the graph is of a difference of two logits, the trace of one answer; make the graph "
+            "without --contrast"
+        )
     if graph.run.summed_at is not None:
         raise SaeGraphsError("the graph is summed over tokens; give the one that it was made from")
 

@@ -46,7 +46,7 @@ class Sweep:
     """What restoring does, cell by cell: `[R, T, L]`, values with that state restored.
 
     Layer `l` of `state` is the input of block `l`; of `mlp` and `attention` the middle of a window
-    of `window` blocks, cut at the model's ends.
+    of `window` blocks, cut at the model's ends. Tokens that were not asked for are NaN throughout.
     """
 
     name: SweepName
@@ -61,10 +61,11 @@ class Sweep:
         ):
             raise SaeGraphsError(f"sweep {self.name} has arrays of different shapes")
         for measure in MEASURES:
-            if not np.isfinite(self.of(measure)).all():
+            cells = self.of(measure)
+            measured = ~np.isnan(cells).all(axis=(0, 2))  # tokens; of others nothing was asked
+            if not np.isfinite(cells[:, measured]).all():
                 raise SaeGraphsError(
-                    f"with a part restored the model answers what is no number ({measure} of "
-                    f"{self.name}); take another dtype, such as float32"
+                    f"{measure} of {self.name} holds what is no number; restore and measure again"
                 )
 
     def of(self, measure: str) -> Cells:

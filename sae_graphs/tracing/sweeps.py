@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.rows import ENCODED_ROWS
 from sae_graphs.tracing.cells import Group, groups
 from sae_graphs.tracing.climb import Ground, climb
@@ -93,6 +94,11 @@ def measure(
         if partial is not None:
             for run in runs:
                 partial.write(run, found[:, :, run])
+    if not np.isfinite(found).all():
+        raise SaeGraphsError(
+            "with a part restored the model answers what is no number; take another dtype, such as "
+            "float32"
+        )
     if tokens is not None:
         found[:, :, :, np.setdiff1d(np.arange(len(ground.clean)), tokens)] = np.nan
     return Measured(found, np.concatenate(corrupted, 1), torch.cat(logits))

@@ -17,6 +17,7 @@ from tests.support.traces import graph_beside
 
 PROMPT = "the cat sat on the old mat"
 LITTLE = ("--noise", "0.5", "--noise-runs", "2", "--sweeps", "state")
+LOUD = ("--noise", "20s", *LITTLE[2:])  # the answer hangs on any subject
 NAME = "model-the-cat-sat-on-the-old-mat-trace"
 
 
@@ -161,7 +162,7 @@ def test_many_prompts_and_the_rest_after_a_stop(
 ) -> None:
     (tmp_path / "cases.csv").write_text(CASES.rpartition("the dog sat on the cat")[0])
     monkeypatch.setattr("sae_graphs.checkpoint.PATIENCE", 0.0)
-    asked = ("trace", "--cases", "cases.csv", "--model", model, *LITTLE, "--formats", "md")
+    asked = ("trace", "--cases", "cases.csv", "--model", model, *LOUD, "--formats", "md")
     look = subject.looked_at
     seen: list[str] = []
 
@@ -180,7 +181,8 @@ def test_many_prompts_and_the_rest_after_a_stop(
     assert "resumed: 1 of 3 prompts" in answer.err and seen == ["sat", "and on", "old", "mat"]
     folder = tmp_path / "outputs" / "model-cases-traces"
     found = many.load(folder)
-    assert found.categories == ("a", "b") and len(found.of("a") + found.of("b")) <= 2
+    assert found.categories == ("a", "b") and len(found.of("a")) == 2
+    assert all(it.last_token is not None for it in found.traced)
     assert found.reasons("b") == {"the last token": 1}
     assert "# Causal traces" in (folder / "traces.md").read_text()
     assert not list((tmp_path / "outputs").glob(".*"))

@@ -146,6 +146,5 @@ def test_without_a_handover_hardly_any_site_is_claimed(count: int) -> None:
     for seed in range(count):
         _, trace, reading = traced(seed, hears=False)
         assert len({score.log_odds for score in trace.corrupted}) > 5
-        assert reading.handover is None or reading.sites
         claimed.append(bool(reading.sites))
     assert sum(claimed) <= 0.05 * count
