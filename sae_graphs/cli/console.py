@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sae_graphs.checkpoint import Checkpoint
 from sae_graphs.runs import PAGE
 from sae_graphs.text import visible
 from sae_graphs.words import counted
@@ -58,6 +59,23 @@ def _bar(what: str, *amount: ProgressColumn) -> Iterator[Any]:
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def resumable(done: Callable[[], str]) -> Iterator[None]:
+    """Say after Ctrl-C what is `done`, unless that is "", and how to go on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if told := done():
+            line = f"{told}; run the same command again to go on from there"
+            err.print(line, highlight=False, markup=False, soft_wrap=True)
+        raise
+
+
+def parts_kept(partial: Checkpoint[Any, Any], what: str) -> str:
+    """ "3 of 12 layers are measured", `what` being "layers are measured"; "" where none is kept."""
+    return f"{partial.n_kept} of {partial.n_parts} {what}" if partial.n_kept else ""
 
 
 def prompt_line(tokens: Sequence[str], read_position: int) -> Text:

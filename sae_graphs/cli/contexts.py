@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from sae_graphs.cli.console import err, out, progress
+from sae_graphs.cli.console import err, out, progress, resumable
 from sae_graphs.cli.options import Device, Dtype, Memory, Model, SaePattern, Saes, Source, basics
 from sae_graphs.errors import SaeGraphsError
 
@@ -119,27 +119,22 @@ def find_and_print(corpus: Corpus, tokens: int | None, source: Source) -> None:
             soft_wrap=True,
         )
 
-    try:
-        with progress("reading", unit="bytes" if tokens is None else "tokens") as report:
-            files = stream_store(
-                instrumented,
-                _counted(corpus, report) if tokens is None else corpus.texts,
-                tokens=tokens,
-                corpus=corpus.facts(),
-                told=Told(
-                    lambda done: None if tokens is None else report(min(done, tokens), tokens),
-                    resumed,
-                    refused,
-                    note,
-                ),
-            )
-    except KeyboardInterrupt:
-        if kept:
-            err.print(
-                f"{kept:,} tokens are done; run the same command again to go on from there",
-                highlight=False,
-            )
-        raise
+    with (
+        resumable(lambda: f"{kept:,} tokens are done" if kept else ""),
+        progress("reading", unit="bytes" if tokens is None else "tokens") as report,
+    ):
+        files = stream_store(
+            instrumented,
+            _counted(corpus, report) if tokens is None else corpus.texts,
+            tokens=tokens,
+            corpus=corpus.facts(),
+            told=Told(
+                lambda done: None if tokens is None else report(min(done, tokens), tokens),
+                resumed,
+                refused,
+                note,
+            ),
+        )
     for file in files:
         out.print(str(file), highlight=False, markup=False, soft_wrap=True)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.cli.console import err, out, print_files, progress, warn
+from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable, warn
 from sae_graphs.cli.options import Source
 from sae_graphs.errors import SaeGraphsError
 
@@ -113,7 +113,7 @@ def _measure_and_write(
     partial = Partial(partial_folder(folder), told=_resumed)
     effects = partial.folder / EFFECTS if wanted.save_effects else None
     started = time.perf_counter()
-    try:
+    with resumable(lambda: parts_kept(partial, "layers are measured")):
         with _measuring(settings) as report:
             result = causal_graph(
                 instrumented,
@@ -139,11 +139,6 @@ def _measure_and_write(
                 effects=effects,
                 annotations=annotations,
             )
-    except KeyboardInterrupt:
-        if partial.n_kept:
-            layers = f"{partial.n_kept} of {partial.n_parts} layers"
-            err.print(f"{layers} are measured; run the same command again to go on from there")
-        raise
     partial.remove()
     from sae_graphs.cli.graph_table import print_graph
 

@@ -18,6 +18,7 @@ from sae_graphs.model.memory import format_size
 
 if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
+    from sae_graphs.model.language_model import LanguageModel
     from sae_graphs.pretrained.fetching import Fetch, Fetching
 
 
@@ -350,6 +351,20 @@ class Source(NamedTuple):
     memory: str | None = None
     sae_pattern: str | None = None
     layers: tuple[str, str] | None = None
+
+    def load_model(self) -> LanguageModel:
+        """The model alone, after fetching what is not here; torch is imported here."""
+        with err.status(f"loading {self.model}") as status:
+            with quick_imports():
+                from sae_graphs.pretrained.loading import load_model
+
+            return load_model(
+                self.model,
+                device=self.device,
+                dtype=self.dtype,
+                memory=self.memory,
+                fetching=fetching_under(status),
+            )
 
     def load(self) -> InstrumentedModel:
         """Loaded, after fetching what is not here; torch is imported here."""

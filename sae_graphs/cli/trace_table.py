@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -72,11 +73,16 @@ def _sites(trace: Trace, reading: Reading) -> Table:
 
 def print_traces(console: Console, traces: Traces, *, seconds: float) -> None:
     """How many prompts were left in each category, and where each hands over."""
-    table = Table(title="layers, with 95 % intervals over prompts")
+    table = Table(
+        title="layers, with 95 % intervals over prompts",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),  # seven columns, as narrow as can be
+    )
     for place, name in enumerate(HEAD):
         table.add_column(name.lower(), justify="right" if place else "left", overflow="fold")
-    for row in transition_rows(traces):
-        table.add_row(*(Text(visible(cell, space=" ")) for cell in row))
+    for category, *cells in transition_rows(traces):
+        under = (cell.replace(", ", "\n").replace(" to ", "–") for cell in cells)
+        table.add_row(Text(visible(category, space=" ")), *map(Text, under))
     console.print(table)
     for sentence in findings(traces, confounds(traces)):
         console.print(Text(sentence))

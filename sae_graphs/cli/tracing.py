@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.cli.console import err, out, print_files, progress, warn
+from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable, warn
 from sae_graphs.cli.drawing import told_of_another
-from sae_graphs.cli.options import Source, fetching_under
+from sae_graphs.cli.options import Source
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.late import quick_imports
 from sae_graphs.words import said
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def trace_one(
     check_holds_no_graph(folder)
     told_of_another(folder, asked.prompt)
     with writing(folder):
-        model = loaded(source)
+        model = source.load_model()
         if beside is not None:
             asked = _asked_as(model, asked, beside.graph)
         started = time.perf_counter()
@@ -91,45 +90,27 @@ def check_holds_no_graph(folder: Path) -> None:
         )
 
 
-def loaded(source: Source) -> LanguageModel:
-    """The model alone; torch is imported here."""
-    with err.status(f"loading {source.model}") as status:
-        with quick_imports():
-            from sae_graphs.pretrained.loading import load_model
-
-        return load_model(
-            source.model,
-            device=source.device,
-            dtype=source.dtype,
-            memory=source.memory,
-            fetching=fetching_under(status),
-        )
-
-
 def _traced(model: LanguageModel, asked: Asked, settings: TraceSettings, folder: Path) -> Trace:
     from sae_graphs.runs import partial_folder
     from sae_graphs.tracing.partial import TracePartial
     from sae_graphs.tracing.trace import trace
 
     partial = TracePartial(partial_folder(folder), strength=settings.strength, told=_resumed)
-    try:
-        with progress("restoring states", unit="blocks") as report:
-            return trace(
-                model,
-                asked.prompt,
-                subject=asked.subject,
-                target=asked.target or None,
-                read=asked.read,
-                prepend_bos=asked.prepend_bos,
-                settings=settings,
-                resume=partial,
-                progress=report,
-            )
-    except KeyboardInterrupt:
-        if partial.n_kept:
-            done = f"{partial.n_kept} of {partial.n_parts} noise runs"
-            err.print(f"{done} are restored; run the same command again to go on from there")
-        raise
+    with (
+        resumable(lambda: parts_kept(partial, "noise runs are restored")),
+        progress("restoring states", unit="blocks") as report,
+    ):
+        return trace(
+            model,
+            asked.prompt,
+            subject=asked.subject,
+            target=asked.target or None,
+            read=asked.read,
+            prepend_bos=asked.prepend_bos,
+            settings=settings,
+            resume=partial,
+            progress=report,
+        )
 
 
 def _resumed(done: int, runs: int) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_graphs._version import __version__
-from sae_graphs.cli.console import err, out, print_files, progress
+from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable
 from sae_graphs.cli.options import Source
-from sae_graphs.cli.tracing import check_holds_no_graph, loaded
+from sae_graphs.cli.tracing import check_holds_no_graph
 from sae_graphs.errors import CannotSplitError, SaeGraphsError
 from sae_graphs.words import counted
 
@@ -53,7 +53,7 @@ def trace_many(
     check_writable(folder)
     check_holds_no_graph(folder)
     with writing(folder):
-        model = loaded(source)
+        model = source.load_model()
         partial = CasesPartial(partial_folder(folder), told=_resumed)
         facts = {
             "sae_graphs": __version__,
@@ -65,14 +65,9 @@ def trace_many(
         }
         partial.begin(lambda: _key(model, facts), range(len(cases)))
         started = time.perf_counter()
-        try:
+        with resumable(lambda: parts_kept(partial, "prompts are done")):
             found = _all(model, cases, settings, prepend_bos, partial)
             long = _first_token(model, cases, prepend_bos)
-        except KeyboardInterrupt:
-            if partial.n_kept:
-                told = f"{partial.n_kept} of {partial.n_parts} prompts"
-                err.print(f"{told} are done; run the same command again to go on from there")
-            raise
         seconds = time.perf_counter() - started
         shown = {
             **{name: value for name, value in vars(settings[0]).items() if value is not None},

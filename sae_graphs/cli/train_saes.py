@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from sae_graphs.cli.console import err, out, progress
+from sae_graphs.cli.console import err, out, progress, resumable
 from sae_graphs.cli.options import (
     Device,
     Memory,
@@ -116,11 +116,8 @@ def train_saes(
     say = Told(
         lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True), progress
     )
-    try:
+    with resumable(lambda: "what is done is kept"):
         found = train(loaded, plan, texts, place, told=say)
-    except KeyboardInterrupt:
-        say.say("run the same command again to go on from there")
-        raise
     print_evaluation(found)
     _print_next(model, place)
 

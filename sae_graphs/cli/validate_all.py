@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sae_graphs.cli.console import err, out, progress
+from sae_graphs.cli.console import err, out, progress, resumable
 from sae_graphs.cli.options import Source
 from sae_graphs.cli.verdicts_table import Found, print_verdicts
 from sae_graphs.errors import SaeGraphsError
@@ -73,14 +73,10 @@ def validate_all(
         else:
             todo.append(each)
     todo.sort(key=lambda each: (each.source.model, str(each.source.saes), each.run.name))
-    if done := sum(each.report is not None for each in found.values()):
+    if done := _reports(found):
         err.print(f"{counted(done, 'run')} validated before", highlight=False)
-    try:
+    with resumable(lambda: f"{_reports(found)} of {len(runs)} runs are validated"):
         _validated(todo, settings, found)
-    except KeyboardInterrupt:
-        told = f"{sum(each.report is not None for each in found.values())} of {len(runs)} runs"
-        err.print(f"{told} are validated; run the same command again to go on from there")
-        raise
     ordered = [found[name] for name in runs]
     _write(folder, ordered, settings)
     print_verdicts(out, ordered)
@@ -89,6 +85,11 @@ def validate_all(
 
 
 # -- what is to be done ----------------------------------------------------------------------------
+
+
+def _reports(found: Mapping[str, Found]) -> int:
+    """How many runs have a report."""
+    return sum(each.report is not None for each in found.values())
 
 
 def _before(run: Run, plain: Source) -> Found | _Todo:

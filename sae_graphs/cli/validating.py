@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sae_graphs.cli.console import err, out, print_files, progress
+from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable
 from sae_graphs.cli.options import Source
 from sae_graphs.errors import SaeGraphsError
 
@@ -87,7 +87,7 @@ def tested(
     kind = ValidationPartial if found.graph.run.answer is None else AnswerPartial
     partial = kind(partial_folder(found.folder), told=_resumed)
     started = time.perf_counter()
-    try:
+    with resumable(lambda: parts_kept(partial, "paths are tested")):
         own = progress("ablating paths and controls", unit="copies")
         with nullcontext(bar) if bar is not None else own as report:
             result = validate(
@@ -103,11 +103,6 @@ def tested(
                 foretold=_foretold if settings.quick is False and bar is None else None,
                 resume=partial,
             )
-    except KeyboardInterrupt:
-        if partial.n_kept:
-            done = f"{partial.n_kept} of {partial.n_parts} paths"
-            err.print(f"{done} are tested; run the same command again to go on from there")
-        raise
     seconds = time.perf_counter() - started
     with nullcontext() if bar is not None else err.status("drawing"):
         written = write_validation(found.folder, result, found.graph, seconds=seconds)

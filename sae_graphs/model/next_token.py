@@ -50,27 +50,37 @@ class Scores(NamedTuple):
     kl: Tensor
 
 
-def log_odds(logits: Tensor, token: int) -> Tensor:
+def log_odds(logits: Tensor, *tokens: int) -> Tensor:
     """A token's log-odds `[...]`, in nats, of logits `[..., V]`: `logit - logsumexp(all others)`.
+
+    Of several tokens those of the group: the `logsumexp` of its logits takes the logit's place.
 
     >>> round(float(log_odds(torch.tensor([2.0, 1.0]), 0)), 6)
     1.0
     """
-    others = logits.clone()
-    others[..., token] = -torch.inf
-    return logits[..., token] - others.logsumexp(-1)
+    group, others = list(tokens), logits.clone()
+    others[..., group] = -torch.inf
+    return logits[..., group].logsumexp(-1) - others.logsumexp(-1)
+
+
+def divergence(clean: Tensor, logits: Tensor) -> Tensor:
+    """Of the clean distribution from those of some logits `[B, V]`: `[B]`, in nats, not negative.
+
+    `sum p_clean (log p_clean - log p)`, the clean logits being `[V]`; 0 where the logits are equal.
+    """
+    expected = clean.log_softmax(-1)
+    weights = expected.exp()
+    found = weights @ expected - logits @ weights + logits.logsumexp(-1)
+    return torch.where((logits == clean).all(-1), 0.0, found.clamp(min=0))
 
 
 def scores(question: Question, logits: Tensor) -> Scores:
     """The scores of some logits `[B, V]`."""
-    clean = question.logits.double().log_softmax(-1)
-    ablated = logits.double().log_softmax(-1)
-    probability = ablated[:, question.target].exp()
-    metric = logits[:, question.target].double() - logits[:, question.rival].double()
-    score = log_odds(logits.double(), question.target) if question.contrast is None else metric
-    same = (logits == question.logits).all(-1)
-    kl = (clean.exp() * (clean - ablated)).sum(-1).clamp(min=0)
-    return Scores(score, metric, probability, torch.where(same, 0.0, kl))
+    clean, ablated = question.logits.double(), logits.double()
+    probability = ablated.log_softmax(-1)[:, question.target].exp()
+    metric = ablated[:, question.target] - ablated[:, question.rival]
+    score = log_odds(ablated, question.target) if question.contrast is None else metric
+    return Scores(score, metric, probability, divergence(clean, ablated))
 
 
 def clean_scores(question: Question) -> Scores:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_graphs.text import shortened, token
+from sae_graphs.text import shortened, token, visible
 from sae_graphs.tracing.reading import means
 from sae_graphs.tracing.records import Sweep, Trace
 from sae_graphs.words import probability, said
@@ -79,6 +79,11 @@ def measure_words(trace: Trace, measure: Measure) -> str:
 def target_words(trace: Trace, limit: int = 24) -> str:
     """The answer, or the group of tokens asked about, as pictures show it."""
     return shortened(" or ".join(map(said, trace.targets)), limit)
+
+
+def category_words(category: str, limit: int = 34) -> str:
+    """A category's name as figures have it, in so many characters at most."""
+    return shortened(visible(category, space=" "), limit)
 
 
 def token_words(trace: Trace, position: int, limit: int = 18) -> str:

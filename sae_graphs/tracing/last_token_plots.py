@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sae_graphs.render.document.plot import bare_figure, label_rows, look
 from sae_graphs.render.style import INK, LINE
-from sae_graphs.text import shortened, visible
+from sae_graphs.tracing.drawn import category_words
 from sae_graphs.tracing.last_token import (
     DIFFUSE,
     LOOKED,
@@ -34,7 +34,6 @@ from sae_graphs.tracing.plots import HUES, SMALL, WIDE
 Tokens = Mapping[str, Sequence[LastToken]]
 """Those of each category."""
 
-_LABEL = 22  # characters of a category's name
 _STYLES = ("-", "--", ":", "-.")
 _COLOURS = (HUES["state"].line, INK, HUES["mlp"].line, HUES["attention"].line)
 _SHADES = LinearSegmentedColormap.from_list(
@@ -54,7 +53,7 @@ def attention_maps(tokens: Tokens) -> Figure:
                 mesh = _map(panel, by_head(those, name).T)
                 if row == 0:
                     panel.set_title(LOOKED[name], fontsize=9)
-            axes[row][0].set_ylabel(f"{_named(category)}\nhead", fontsize=SMALL)
+            axes[row][0].set_ylabel(f"{category_words(category, 22)}\nhead", fontsize=SMALL)
         for panel in axes[-1]:
             panel.set_xlabel("layer", fontsize=SMALL)
         _bar(figure, axes, mesh, "share of the read token's attention, mean over prompts")
@@ -70,8 +69,10 @@ def motion(tokens: Tokens) -> Figure:
         figure = bare_figure(4.9, width=WIDE)
         axes = figure.subplots(2, 2)
         for panel, name in zip(axes.flat, names, strict=True):
-            for number, (category, those) in enumerate(tokens.items()):
-                _line(panel, by_layer(those, name), number, category)
+            lines = [
+                _line(panel, by_layer(those, name), number)
+                for number, those in enumerate(tokens.values())
+            ]
             panel.set_title(titles[name], fontsize=9)
             panel.set_xlabel("layer", fontsize=SMALL)
             panel.tick_params(labelsize=SMALL, length=2.5, width=0.5)
@@ -83,9 +84,13 @@ def motion(tokens: Tokens) -> Figure:
             panel.set_yscale("log")
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
-        handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL
+            lines,
+            [category_words(name, 22) for name in tokens],
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+            fontsize=SMALL,
         )
         return figure
 
@@ -126,14 +131,10 @@ def _bar(figure: Figure, axes: Any, mesh: Any, words: str) -> None:
     bar.set_label(words, fontsize=SMALL)
 
 
-def _line(axes: Any, curves: NDArray[np.float64], number: int, category: str) -> None:
+def _line(axes: Any, curves: NDArray[np.float64], number: int) -> Any:
     low, mean, high = band(curves, 0)
     colour = _COLOURS[number % len(_COLOURS)]
     style = _STYLES[number // len(_COLOURS) % len(_STYLES)]
     layers = np.arange(len(mean))
     axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(layers, mean, color=colour, linestyle=style, linewidth=1.4, label=_named(category))
-
-
-def _named(category: str) -> str:
-    return shortened(visible(category, space=" "), _LABEL)
+    return axes.plot(layers, mean, color=colour, linestyle=style, linewidth=1.4)[0]

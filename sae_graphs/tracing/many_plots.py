@@ -11,14 +11,12 @@ from matplotlib.ticker import MaxNLocator
 
 from sae_graphs.render.document.plot import bare_figure, label_rows, look
 from sae_graphs.render.style import FAINT, INK, LINE, SOFT
-from sae_graphs.text import shortened, visible
-from sae_graphs.tracing.drawn import NAMES
+from sae_graphs.tracing.drawn import NAMES, category_words
 from sae_graphs.tracing.many import Averaged, Traces, averaged, crossings
 from sae_graphs.tracing.plots import HUES, SMALL, WIDE
 from sae_graphs.words import counted
 
 ABREAST = 3
-_LABEL = 34  # characters of a category's name
 
 
 def mean_rows(traces: Traces, sweep: str = "state") -> Figure | None:
@@ -41,7 +39,8 @@ def mean_rows(traces: Traces, sweep: str = "state") -> Figure | None:
                 panel.set_ylabel("log-odds, 0 corrupted, 1 clean", fontsize=SMALL)
         for spare in axes.flat[len(shown) :]:
             spare.set_visible(False)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
+        found_in = [panel.get_legend_handles_labels() for panel in axes.flat[: len(shown)]]
+        entries = {name: line for both in found_in for line, name in zip(*both, strict=True)}
         figure.suptitle(
             f"{NAMES[sweep]}: what restoring it brings back, means over prompts",
             x=0.005,
@@ -49,7 +48,12 @@ def mean_rows(traces: Traces, sweep: str = "state") -> Figure | None:
             fontsize=9,
         )
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+            fontsize=SMALL,
         )
         return figure
 
@@ -71,7 +75,7 @@ def _rows_of(axes: Any, found: Averaged) -> None:
         axes.axvline(found.handover.crosses, color=SOFT, linewidth=1, zorder=0, label="handover")
     for end in (0.0, 1.0):
         axes.axhline(end, color=FAINT, linewidth=0.8, zorder=0)
-    axes.set_title(f"{_named(found.category)} ({counted(found.n, 'prompt')})", fontsize=9)
+    axes.set_title(f"{category_words(found.category)} ({counted(found.n, 'prompt')})", fontsize=9)
     axes.set_xlabel("layer", fontsize=SMALL)
     axes.tick_params(labelsize=SMALL, length=2.5, width=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
@@ -94,7 +98,7 @@ def transitions(traces: Traces) -> Figure | None:
             _transition(
                 axes, row, each, [own[at] for at, it in enumerate(names) if it == each.category]
             )
-        label_rows(axes, range(len(shown)), [_named(it.category) for it in shown], 8.5)
+        label_rows(axes, range(len(shown)), [category_words(it.category) for it in shown], 8.5)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(-0.5, traces.n_layers - 0.5)
         axes.tick_params(axis="x", labelsize=SMALL, length=2.5, width=0.5)
@@ -121,7 +125,3 @@ def _transition(axes: Any, row: int, found: Averaged, own: Sequence[float]) -> N
     known = [it for it in own if np.isfinite(it)]
     shifts = 0.27 + 0.05 * (np.arange(len(known)) % 3)
     axes.plot(known, row + shifts, ".", color=SOFT, markersize=3, alpha=0.8)
-
-
-def _named(category: str) -> str:
-    return shortened(visible(category, space=" "), _LABEL)

@@ -36,8 +36,9 @@ class Stability:
 
 
 def strengths(traces: Traces) -> tuple[str, ...]:
-    """The other strengths, in order."""
-    return tuple(dict.fromkeys(name for it in traces.traced for name in it.others))
+    """The other strengths, in order: those asked for, of which some may take nothing anywhere."""
+    asked = str(traces.settings.get("strength", "")).split(", ")[1:]
+    return tuple(dict.fromkeys([*asked, *(name for it in traces.traced for name in it.others)]))
 
 
 def stability(traces: Traces) -> Iterator[Stability]:

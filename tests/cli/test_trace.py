@@ -122,8 +122,7 @@ def test_wrong_input_is_one_line_before_anything_is_loaded(
     def unloaded(_: Any) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("sae_graphs.cli.tracing_cases.loaded", unloaded)
-    monkeypatch.setattr("sae_graphs.cli.tracing.loaded", unloaded)
+    monkeypatch.setattr("sae_graphs.cli.options.Source.load_model", unloaded)
     arguments, told = WRONG[name]
     answer = commands("trace", *arguments)
     assert answer.code == 2 and answer.out == ""

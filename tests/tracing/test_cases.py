@@ -250,6 +250,8 @@ def test_stability_over_strengths() -> None:
     assert both.rank is not None and both.rank.value > 0.98
     page = many_files(replace(made, traced=tuple(shifted)), ("md",))["traces.md"].decode()
     assert "Other strengths" in page and "| 1s | all categories | 24 of 24 |" in page
+    asked = replace(made, settings={"strength": "3s, 1s"})
+    assert [(it.n, it.of, it.here) for it in stability(asked)][-1] == (0, 24, None)
     few = replace(made, traced=tuple(shifted[:2]))
     assert next(stability(few)).moved is None and not list(stability(made))
 
