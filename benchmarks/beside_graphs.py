@@ -23,7 +23,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import rank_correlation, spread
 from sae_graphs.tracing.cases_file import Case, read_cases
 from sae_graphs.tracing.overlay import FEWEST, Overlay, overlay_of
-from sae_graphs.words import amount, percent
+from sae_graphs.words import NONE, amount, percent
 
 if TYPE_CHECKING:
     from sae_graphs.model.instrument import InstrumentedModel
@@ -130,15 +130,22 @@ def _row(name: str, same: Sequence[Found], found: Sequence[Found]) -> list[str]:
         str(significant),
         _mean([it.without_read for it in every]),
         _mean([it.kept.correlation for it in same]),
-        percent(float(np.mean([it.inside for it in every if it.inside is not None]))),
-        percent(float(np.mean([it.inside_cells for it in every]))),
+        _share([it.inside for it in every]),
+        _share([it.inside_cells for it in every]),
         f"{_mean(own.tolist())} ({len(own)})",
         _mean(other.tolist()),
     ]
 
 
+def _share(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return percent(float(np.mean(known))) if known else NONE
+
+
 def _mean(values: Sequence[float | None], *, interval: bool = False) -> str:
     known = [value for value in values if value is not None]
+    if not known:
+        return NONE
     told = spread(known, 0)
     if not interval or told.low is None:
         return amount(told.mean)

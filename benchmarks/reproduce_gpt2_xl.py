@@ -119,6 +119,8 @@ def start_rows(
     model: LanguageModel, starts: Sequence[dict[str, Any]], noise_runs: int
 ) -> Iterator[Row]:
     """From where on restoring the last token's state brings the answer back: a quarter of it."""
+    import numpy as np
+
     from sae_graphs.tracing.handover import last_rise
     from sae_graphs.tracing.reading import restored_runs
 
@@ -132,7 +134,8 @@ def start_rows(
             continue
         row = restored_runs(trace, "state").mean(axis=0)[trace.read]
         (found,) = last_rise((row - row.max() / 4)[None])
-        yield Row(what, range_of, amount(float(found)), bool(first <= found <= last))
+        ours = amount(float(found)) if np.isfinite(found) else "nowhere"
+        yield Row(what, range_of, ours, bool(first <= found <= last))
 
 
 def category_rows(
