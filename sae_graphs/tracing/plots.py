@@ -107,13 +107,13 @@ def difference_maps(found: Difference) -> Figure:
     rows = list(range(len(found.rows)))
     scale = max(float(np.abs([found.left, found.right]).max()), 1.0)
     shown = (
-        (shortened(found.names[0], 30), found.left, HUES["state"]),
-        (shortened(found.names[1], 30), found.right, HUES["state"]),
-        ("the first minus the second", found.change, BOTH),
+        (shortened(found.names[0], 30), found.left, HUES["state"], MEASURES["share"]),
+        (shortened(found.names[1], 30), found.right, HUES["state"], MEASURES["share"]),
+        ("the first minus the second", found.change, BOTH, "difference of the two"),
     )
     panels = [
-        Panel(name, Values(shares, None, 1.0, 0.0), hues, "layer", MEASURES["share"])
-        for name, shares, hues in shown
+        Panel(name, Values(shares, None, 1.0, 0.0), hues, "layer", words)
+        for name, shares, hues, words in shown
     ]
     title = "Two traces: what restoring the state restores of the answer"
     return maps(panels, rows, list(found.rows), title, found.words, measure="share", scale=scale)
