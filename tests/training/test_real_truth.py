@@ -13,7 +13,7 @@ import pytest
 from sae_graphs.pretrained.loading import load
 from sae_graphs.schema import plain
 from tests.training.test_phenomena import asked, report_of
-from training.smollm2.truth import LEAST, Seen, marked, measure, question_of, unmarked
+from training.smollm2.truth import LEAST, Seen, in_turn, marked, measure, question_of, unmarked
 from training.smollm2.truth_table import by_category, lowered_rows, section, tables
 
 
@@ -43,6 +43,11 @@ def test_what_is_asked_is_what_the_model_answers() -> None:
     assert found.tokens == len(strings) and model.token_string(found.token_id) == ")"
     other, why = question_of(model, unmarked("bracket", "Copyright «(»C", " no"))
     assert other is None and why == "another token is likelier"
+
+
+def test_categories_take_turns() -> None:
+    prompts = [unmarked(name, text, "") for name, text in ("a1", "a2", "b1", "c1", "b2")]
+    assert [it.category + it.prompt for it in in_turn(prompts)] == ["a1", "b1", "c1", "a2", "b2"]
 
 
 @pytest.mark.slow
@@ -79,10 +84,10 @@ def test_how_often_the_answer_falls() -> None:
 
 def test_the_bundled_model_stands_beside(tmp_path: Path) -> None:
     (tmp_path / "phenomena.json").write_text(json.dumps(report_of(closings=[asked()])))
-    report = {"skipped": {"below 0.3": 2}, "prompts": [plain(each) for each in seen()]}
+    report = {"skipped": {"below 0.3": 2}, "left": 3, "prompts": [plain(each) for each in seen()]}
     _, *beside = tables(report, tmp_path)
     for _, rows in beside:
         assert [row[0] for row in rows[1:]] == ["fact", "list", "all", "bundled model, all"]
         assert len({len(row) for row in rows}) == 1
     assert len(by_category(seen())) == 2
-    assert "2 (below 0.3)" in section(report)
+    assert section(report).endswith("not asked: 2 (below 0.3). 3 more are still to be asked.")

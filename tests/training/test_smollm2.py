@@ -172,7 +172,7 @@ def test_the_readme_is_made_of_what_lies_beside_it(
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     shipping.write_readme(tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"10 TopK SAEs (k = {PLAN.active}, 1,920 features)" in text
+    assert f"8 TopK SAEs (k = {PLAN.active}, 1,920 features)" in text
     assert "| prose | anarchism | 15.3-3 |" in text
     monkeypatch.setattr(shipping, "WEIGHT_BYTES", 1)
     with pytest.raises(sg.SaeGraphsError, match="may ship"):

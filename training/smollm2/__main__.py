@@ -96,6 +96,7 @@ def truth(
     from sae_graphs.cli.console import progress
     from sae_graphs.pretrained.loading import load
     from sae_graphs.pretrained.smollm2 import NAME
+    from training.smollm2.shipping import write_readme
     from training.smollm2.truth import marked, measure
     from training.smollm2.truth_table import print_tables
 
@@ -103,6 +104,7 @@ def truth(
     model = load(NAME, saes=str(out / "saes"), memory=memory)
     with progress("prompts", "prompts") as bar:
         report = measure(model, marked(), work / ".progress", out, told=bar)
+    write_readme(out)
     print_tables(report)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sae_graphs.training.plan import Plan
 from sae_graphs.training.train import Place
 
-BLOCKS = (2, 5, 8, 11, 14, 17, 20, 23, 26, 29)  # every third of thirty, the last included
+BLOCKS = (2, 5, 8, 11, 17, 23, 26, 29)  # of thirty, the last included, gaps of three and of six
 PLAN = Plan(
     hook_names=tuple(f"blocks.{block}.hook_resid_post" for block in BLOCKS),
     tokens=2_040_000,

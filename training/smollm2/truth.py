@@ -109,25 +109,39 @@ def measure(
 ) -> dict[str, Any]:
     """What is found of every prompt that can be asked; saved as `<out>/truth.json`.
 
-    An interrupted run goes on at the prompt where it stopped.
+    One of each category in turn, and saved after each: `left` is how many of them are still to
+    come. An interrupted run goes on at the prompt where it stopped.
     """
     kept = Kept(work, _key(model, prompts))
-    chosen = [(given, *question_of(model, given)) for given in prompts]
+    chosen = [(given, *question_of(model, given)) for given in in_turn(prompts)]
     asked = [(given, question) for given, question, _ in chosen if question is not None]
-    for done, (given, question) in enumerate(asked):
-        told(done, len(asked))
+    skipped = dict(Counter(why for _, question, why in chosen if question is None))
+    report: dict[str, Any] = {}
+    for done, (given, question) in enumerate(asked, 1):
+        told(done - 1, len(asked))
         if given.prompt not in kept.found:
             kept.keep(given.prompt, rounded(plain(seen(model, given.category, question))))
+        report = {
+            "schema": SCHEMA,
+            "command": "python -m training.smollm2 truth",
+            "skipped": skipped,
+            "left": len(asked) - done,
+            "prompts": [kept.found[given.prompt] for given, _ in asked[:done]],
+        }
+        write_atomically(out / FILE_NAME, (json.dumps(report, indent=1) + "\n").encode("ascii"))
     told(len(asked), len(asked))
-    report = {
-        "schema": SCHEMA,
-        "command": "python -m training.smollm2 truth",
-        "skipped": dict(Counter(why for _, question, why in chosen if question is None)),
-        "prompts": [kept.found[given.prompt] for given, _ in asked],
-    }
-    write_atomically(out / FILE_NAME, (json.dumps(report, indent=1) + "\n").encode("ascii"))
     kept.remove()
     return report
+
+
+def in_turn(prompts: Sequence[Marked]) -> list[Marked]:
+    """The first of each category, then the second of each, and so on."""
+    counts: Counter[str] = Counter()
+    places = []
+    for each in prompts:
+        places.append(counts[each.category])
+        counts[each.category] += 1
+    return [each for _, each in sorted(zip(places, prompts, strict=True), key=lambda it: it[0])]
 
 
 def seen(model: InstrumentedModel, category: str, question: Question) -> Seen:

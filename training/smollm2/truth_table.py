@@ -87,8 +87,11 @@ def print_tables(report: dict[str, Any]) -> None:
 def section(report: dict[str, Any]) -> str:
     """The tables as Markdown, for the README of the SAEs."""
     skipped = ", ".join(f"{number} ({why})" for why, number in report["skipped"].items())
-    parts = [markdown(rows) for _, rows in tables(report)]
-    return "\n\n".join([*parts, GOALS, f"Prompts that were not asked: {skipped or 'none'}."])
+    parts = [f"{title}:\n\n{markdown(rows)}" for title, rows in tables(report)]
+    asked = f"Prompts that were not asked: {skipped or 'none'}."
+    left = report["left"]
+    still = f" {left} more are still to be asked." if left else ""
+    return "\n\n".join([*parts, GOALS, asked + still])
 
 
 # -- inside ----------------------------------------------------------------------------------------
