@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help:
 	@echo "make demo      install, draw what the answer to 'Copyright (C' hangs on, and validate it"
-	@echo "make real      install a real language model, SmolLM2 (93 MB, then 540 MB of the disk)"
+	@echo "make real      a real language model, SmolLM2 (93 MB, then 540 MB of the disk): draw, validate"
 	@echo "make test      install, and run the checks: style, types and the quick tests"
 	@echo "make test-all  the same with every test: all combinations, long runs, calibrations"
 	@echo "make lint      only the style and type checks"
@@ -45,7 +45,8 @@ demo: $(READY)
 	$(BIN)/sae-graphs validate outputs/copyright-c
 
 real: $(REAL)
-	$(BIN)/python -c "import sae_graphs as sg; print(sg.load_model('smollm2'))"
+	$(BIN)/sae-graphs graph "The Eiffel Tower is located in the city of" --model smollm2 --out outputs/eiffel
+	$(BIN)/sae-graphs validate outputs/eiffel
 
 lint: $(READY)
 	$(BIN)/ruff check .
