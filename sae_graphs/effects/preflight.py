@@ -16,6 +16,7 @@ from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 
 WORST_FVU = 0.5
+NAMED = 2  # gaps between SAEs that are told by name
 CENTRED = 1e-3  # mean of a stream's entries by their size; rounding leaves far less, a model more
 # Measured on the bundled model against float64, by `python -m benchmarks --precision`.
 LOW_PRECISION = {
@@ -85,16 +86,16 @@ def processing_warnings(model: InstrumentedModel, clean: CleanRun) -> tuple[str,
 def stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
     """What a reader should know of the stack: layers passed over, numbers of low precision."""
     points = [layer.point for layer in model.stack.layers]
-    gaps = [
-        f"{below.hook_name} to {above.hook_name}"
-        for below, above in pairwise(points)
-        if above.depth - below.depth > 2
-    ]
+    gaps = [(low, high) for low, high in pairwise(points) if high.depth - low.depth > 2]
     found: list[str] = []
     if model.compared is not None and model.compared.warning:
         found.append(model.compared.warning)
-    if gaps:
-        found.append(f"no SAE stands between {quoted(gaps)}: edges there span several blocks")
+    if len(gaps) > NAMED:
+        widest = max(high.block - low.block for low, high in gaps)
+        found.append(f"SAEs stand up to {widest} blocks apart: edges span several blocks")
+    elif gaps:
+        named = quoted([f"{low.hook_name} to {high.hook_name}" for low, high in gaps])
+        found.append(f"no SAE stands between {named}: edges there span several blocks")
     dtype = next(model.model.parameters()).dtype
     if dtype in LOW_PRECISION:
         name = str(dtype).removeprefix("torch.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ import torch
 import sae_graphs as sg
 from sae_graphs.effects.ablations import ablations_of, places_of
 from sae_graphs.effects.exact import measure
+from sae_graphs.effects.preflight import stack_warnings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import resample, scale
+from sae_graphs.model.stream import StreamPoint
 from tests.conftest import BridgeOf
 from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.models import OTHER_PROMPT, PROMPT, STACKS, in_dtype, random_stack
@@ -226,6 +229,14 @@ def test_a_layer_that_is_passed_over_is_said_to_be(bridge_of: BridgeOf) -> None:
     gapped = InstrumentedModel(bridge, random_stack(bridge, STACKS["gap"], ["standard"]))
     warnings = effect_graph(gapped, PROMPT, min_path_edges=1).run.warnings
     assert any("no SAE stands between" in warning for warning in warnings)
+
+
+def test_many_layers_that_are_passed_over_are_told_as_one() -> None:
+    points = [StreamPoint.parse(f"blocks.{block}.hook_resid_post") for block in (2, 5, 8, 14)]
+    stack = SimpleNamespace(layers=[SimpleNamespace(point=point) for point in points])
+    gapped = SimpleNamespace(stack=stack, compared=None, model=torch.nn.Linear(1, 1))
+    (told,) = stack_warnings(cast(InstrumentedModel, gapped))
+    assert told == "SAEs stand up to 6 blocks apart: edges span several blocks"
 
 
 def test_saes_that_mix_tokens_are_refused(bridge_of: BridgeOf) -> None:

@@ -23,7 +23,7 @@ PLAN = Plan(
 MEDIAN_FVU, MOST_FVU, LEAST_RECOVERED, MOST_DEAD, MOST_L0 = 0.15, 0.25, 0.9, 2.0, 40.0
 WEIGHT_BYTES, SHIPPED_BYTES = 45_000_000, 60_000_000
 
-CONTEXT_ROWS = 7_000  # of the rows trained on, from which contexts and means are taken
+CONTEXT_ROWS = 2_000  # of the rows trained on, from which contexts and means are taken
 
 
 @dataclass(frozen=True)
