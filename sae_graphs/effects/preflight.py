@@ -61,9 +61,9 @@ def fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
         return ()
     worst = max(layer.fvu for layer in layers)
     return (
-        f"the SAEs do not fit this model's stream: at layers {quoted(bad, 20)} they leave up to "
-        f"{worst:.0%} of the variance unexplained; check the model, the hooks and the weights' "
-        "processing before believing this graph",
+        f"the SAEs fit this prompt badly: at layers {quoted(bad, 20)} they leave up to {worst:.0%} "
+        "of the variance unexplained, which flows on unseen; where other prompts fare no better, "
+        "check the model, the hooks and the weights' processing",
     )
 
 

@@ -288,7 +288,7 @@ def test_a_stack_one_hook_away_is_warned_about(bridge_of: BridgeOf) -> None:
     assert good.run.warnings == ()
     bad = effect_graph(fitted(bridge, right, wrong), PROMPT)
     assert max(layer.fvu for layer in bad.run.layers) > 0.5
-    assert any("do not fit" in warning for warning in bad.run.warnings)
+    assert any("fit this prompt badly" in warning for warning in bad.run.warnings)
 
 
 def test_one_token_repeated_has_a_finite_fit(bridge_of: BridgeOf, tmp_path: Path) -> None:
