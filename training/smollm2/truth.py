@@ -117,16 +117,17 @@ def measure(
     asked = [(given, question) for given, question, _ in chosen if question is not None]
     skipped = dict(Counter(why for _, question, why in chosen if question is None))
     report: dict[str, Any] = {}
-    for done, (given, question) in enumerate(asked, 1):
-        told(done - 1, len(asked))
+    for done, (given, question) in enumerate(asked):
+        told(done, len(asked))
         if given.prompt not in kept.found:
             kept.keep(given.prompt, rounded(plain(seen(model, given.category, question))))
+        found = [kept.found[each.prompt] for each, _ in asked if each.prompt in kept.found]
         report = {
             "schema": SCHEMA,
             "command": "python -m training.smollm2 truth",
             "skipped": skipped,
-            "left": len(asked) - done,
-            "prompts": [kept.found[given.prompt] for given, _ in asked[:done]],
+            "left": len(asked) - len(found),
+            "prompts": found,
         }
         write_atomically(out / FILE_NAME, (json.dumps(report, indent=1) + "\n").encode("ascii"))
     told(len(asked), len(asked))
