@@ -52,7 +52,7 @@ def test_the_readme_is_one_page_with_commands_and_code() -> None:
     assert len(README.text.splitlines()) <= 120
     assert len(README.commands) >= 8
     assert len(README.python) == 1
-    assert len(README.pictures) == 2
+    assert len(README.pictures) == 3
     first_screen = README.text.splitlines()[:16]
     assert any(line.startswith("make demo") for line in first_screen)
     assert any(line.startswith("make test") for line in first_screen)

@@ -179,6 +179,20 @@ def test_the_readme_is_made_of_what_lies_beside_it(
         shipping.manifest_of(tmp_path)
 
 
+def test_what_ships_is_what_its_manifest_says() -> None:
+    out = Path("autoencoders/smollm2")
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert {str(at.relative_to(out)) for at in shipping.shipped_files(out)} == {*manifest["files"]}
+    for name, said in manifest["files"].items():
+        assert (out / name).stat().st_size == said["bytes"], name
+        assert shipping.checksum(out / name) == said["sha256"], name
+    assert manifest["recipe"] == PLAN.to_json()
+    assert manifest["weight_bytes"] < WEIGHT_BYTES and manifest["total_bytes"] < SHIPPED_BYTES
+    report = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    assert all(f"- {missed}\n" in readme for missed in shortfalls(report))
+
+
 def test_a_tensor_is_its_own_key() -> None:
     row: Tensor = torch.tensor([1, 2, 3])
     assert shipping._key(row) == shipping._key(row.int())

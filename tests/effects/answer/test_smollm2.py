@@ -9,14 +9,16 @@ import torch
 
 import sae_graphs as sg
 from sae_graphs.features.reference import references_of
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.validation.answer.records import AnswerReport
+from sae_graphs.validation.settings import ValidationSettings
 from tests.support.answer_oracle import AnswerOracle, Place
 from tests.support.oracle import Change, Oracle, zero
-from tests.support.real_model import PROMPT, real_folder
+from tests.support.real_model import real_folder
 
-RELATIVE = 1e-5
+PROMPT, RELATIVE = "The capital of France is", 1e-5
 
 
 class Real(NamedTuple):
@@ -25,7 +27,7 @@ class Real(NamedTuple):
     model: InstrumentedModel
     graph: CausalGraph
     slow: AnswerOracle
-    places: list[Place]
+    places: dict[FeatureId, Place]
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +46,27 @@ def real() -> Real:
 
     slow.change_of = to_the_mean
     labels = [layer.label for layer in model.stack.layers]
-    features = [node.feature for node in graph.nodes]
-    places = [(labels.index(it.layer), it.index, it.position or 0) for it in features]
+    found = {node.feature: node for node in graph.nodes if node.feature.is_feature}
+    places = {it: (labels.index(it.layer), it.index, it.position or 0) for it in found}
     return Real(model, graph, slow, places)
 
 
 @pytest.mark.slow
 def test_each_feature_does_what_full_passes_say(real: Real) -> None:
     assert real.graph.run.outputs[0].token == " Paris" and len(real.places) >= 8
-    for node, place in zip(real.graph.nodes, real.places, strict=True):
+    for feature, place in real.places.items():
         effect = real.slow.without([place]) - real.slow.clean
-        assert node.effect_on_answer == pytest.approx(effect, rel=RELATIVE, abs=1e-9), place
+        ours = real.graph[feature].effect_on_answer
+        assert ours == pytest.approx(effect, rel=RELATIVE, abs=1e-9), feature
 
 
 @pytest.mark.slow
 def test_the_whole_graph_does_what_a_full_pass_says(real: Real) -> None:
-    settings = sg.ValidationSettings(quick=True, controls=20, paths=0)
+    settings = ValidationSettings(quick=True, controls=20, paths=0)
     report = sg.validate(real.model, real.graph, settings=settings)
     assert isinstance(report, AnswerReport)
     (unit,) = report.units
-    nodes = zip(real.graph.nodes, real.places, strict=True)
-    kept = [place for node, place in nodes if node.feature in unit.features]
-    assert len(kept) == len(unit.features) >= 8
+    kept = [real.places[feature] for feature in unit.features]
     assert report.clean.nats == pytest.approx(real.slow.clean, rel=RELATIVE)
     assert unit.ablated.nats == pytest.approx(real.slow.without(kept), rel=RELATIVE)
     assert unit.ablated.nats < report.clean.nats
