@@ -61,7 +61,7 @@ def validate_all(
 
     if not folder.is_dir():
         raise SaeGraphsError(f"{folder} is no folder; give one that holds runs, such as outputs")
-    runs = {name: run for name, run in runs_in(folder).items() if not run.is_trace}
+    runs = {name: run for name, run in runs_in(folder).items() if run.is_graph}
     if not runs:
         raise SaeGraphsError(f"{folder} holds no runs; give a folder of runs, such as outputs")
     found: dict[str, Found] = {}

@@ -60,10 +60,11 @@ def fit_warnings(layers: Sequence[LayerReport]) -> tuple[str, ...]:
     if not bad:
         return ()
     worst = max(layer.fvu for layer in layers)
+    where = f"{'layer' if len(bad) == 1 else 'layers'} {quoted(bad, 20)}"
     return (
-        f"the SAEs fit this prompt badly: at layers {quoted(bad, 20)} they leave up to {worst:.0%} "
-        "of the variance unexplained, which flows on unseen; where other prompts fare no better, "
-        "they are not this stream's: check the model, the hooks and the weights' processing",
+        f"the SAEs fit this prompt badly: at {where} they leave up to {worst:.0%} of the variance "
+        "unexplained, which flows on unseen; where other prompts fare no better, they are not this "
+        "stream's: check the model, the hooks and the weights' processing",
     )
 
 

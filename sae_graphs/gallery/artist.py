@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.comparison import comparison
+from sae_graphs.gallery.kinds import kind_of
 from sae_graphs.gallery.runs import (
     Run,
     annotations_of,
@@ -23,10 +21,11 @@ from sae_graphs.gallery.runs import (
     has_report,
     report_of,
     runs_in,
-    trace_of,
-    traces_of,
 )
 from sae_graphs.gallery.skeleton import PARTS, Page, compare_address, sheet
+from sae_graphs.gallery.small import HEIGHT as LEAST_HEIGHT
+from sae_graphs.gallery.small import MARGIN
+from sae_graphs.gallery.small import WIDTH as LEAST_WIDTH
 from sae_graphs.gallery.worker import Worker, answering
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.render.document.shell import POLICY
@@ -37,9 +36,6 @@ from sae_graphs.render.palette import DARK, LIGHT
 from sae_graphs.render.picture.layout import Box, layout
 from sae_graphs.render.style import EffectScale
 from sae_graphs.runs import REPORT, VALIDATION
-from sae_graphs.tracing.many import Traces, averaged
-from sae_graphs.tracing.reading import differences, loss
-from sae_graphs.tracing.records import Trace
 from sae_graphs.validation.report.marks import all_findings
 
 LISTED = 200  # other runs in the bar's list
@@ -47,8 +43,7 @@ _BODY = re.compile(r"<body\b[^>]*>")
 
 WIDTH, HEIGHT = 46.0, 14.0  # of a bar
 EDGES = 150  # the strongest are drawn
-MARGIN = 8.0
-LEAST = 360.0, 200.0  # a small graph is not blown up
+LEAST = LEAST_WIDTH, LEAST_HEIGHT  # a small graph is not blown up
 
 
 Kind = Literal["explorer", "comparison", "thumbnail"]
@@ -107,14 +102,15 @@ def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = Fals
     if not set(names) <= runs.keys():
         raise SaeGraphsError("the run is gone; go back to all runs")
     first = runs[names[0]]
-    if kind == "comparison" and any(runs[name].is_trace for name in names):
-        raise SaeGraphsError("a causal trace is compared with nothing; tick two graphs")
-    if first.is_trace:
-        return traced(first) if kind == "explorer" else Page(_small(first), "")
+    others = [kind_of(runs[name]).words for name in names if not runs[name].is_graph]
+    if kind == "comparison" and others:
+        raise SaeGraphsError(f"only graphs can be compared, no {others[0]}; tick two graphs")
+    if not first.is_graph:
+        return told(first) if kind == "explorer" else Page(kind_of(first).small(first), "")
     if kind == "comparison":
         return comparison(first, runs[names[1]], list(runs.values()), summed=summed)
     if kind == "explorer":
-        return explorer(first, [run for run in runs.values() if run != first and not run.is_trace])
+        return explorer(first, [run for run in runs.values() if run != first and run.is_graph])
     return Page(thumbnail(graph_of(first)), "")
 
 
@@ -180,83 +176,21 @@ def explorer(run: Run, others: Iterable[Run]) -> Page:
         asks=True,
     )
     bar = _bar(run, others, [text for text in (left_out, unread) if text])
-    found = _BODY.search(html)
-    assert found is not None, "the explorer is a page with a body"
-    html = f"{html[: found.end()]}{bar}{html[found.end() :]}"
+    html = _with_bar(html, bar)
     allowed = policy(script(asks=True), asks=True)
     return Page(html, f"{allowed}; frame-ancestors 'none'")
 
 
-# -- causal traces ---------------------------------------------------------------------------------
-
-
-def traced(run: Run) -> Page:
-    """A trace's page, drawn from its record; raises `SaeGraphsError` where that cannot be read."""
-    from sae_graphs.tracing.many_report import PAGE, many_files  # matplotlib, where there is one
-    from sae_graphs.tracing.report import trace_page
-
-    if run.is_many:
-        html = many_files(traces_of(run), ("html",))[PAGE].decode()
-    else:
-        html = trace_page(trace_of(run))
-    found = _BODY.search(html)
-    assert found is not None, "a report is a page with a body"
-    html = f"{html[: found.end()]}{_bar(run, [], [])}{html[found.end() :]}"
+def told(run: Run) -> Page:
+    """The page of a run that is no graph; raises `SaeGraphsError` where it cannot be read."""
+    html = _with_bar(kind_of(run).page(run), _bar(run, [], []))
     return Page(html, f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
-def _small(run: Run) -> str:
-    return rows(traces_of(run)) if run.is_many else cells(trace_of(run))
-
-
-def rows(traces: Traces) -> str:
-    """A small picture of many prompts: each category's mean rows over the layers.
-
-    That of the corrupted token falls, that of the read one, dashed, rises.
-    """
-    lines = []
-    for name in traces.categories if traces.traced else ():
-        found = averaged(traces, name, traces.sweeps[0])
-        if found is not None:
-            lines += [_line(found.subject[1], "subject"), _line(found.read[1], "read")]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEAST[0]:.0f} {LEAST[1]:.0f}">'
-        f"<style>{_CELLS}</style>{''.join(lines)}</svg>"
-    )
-
-
-def _line(shares: NDArray[np.float64], kind: str) -> str:
-    across = np.linspace(MARGIN, LEAST[0] - MARGIN, len(shares))
-    up = LEAST[1] - MARGIN - (LEAST[1] - 2 * MARGIN) * np.clip(shares, 0, 1)
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
-    return f'<polyline class="{kind}" points="{points}"/>'
-
-
-def cells(trace: Trace) -> str:
-    """A small heat map of the first sweep, each cell's share of what the corruption took."""
-    lost = loss(trace)
-    mean = differences(trace, trace.sweeps[0]).mean(axis=0)
-    shares = mean / lost if lost > 0 else 0 * mean
-    rows, layers = shares.shape
-    wide, high = LEAST[0] / layers, LEAST[1] / rows
-    drawn = "".join(
-        f'<rect class="{"feature" if share >= 0 else "harms"}" x="{layer * wide:.1f}" '
-        f'y="{row * high:.1f}" width="{wide:.1f}" height="{high:.1f}" '
-        f'opacity="{min(abs(share), 1):.2f}"/>'
-        for (row, layer), share in np.ndenumerate(shares)
-        if abs(share) >= 0.01
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEAST[0]:.0f} {LEAST[1]:.0f}">'
-        f"<style>{_CELLS}</style>{drawn}</svg>"
-    )
-
-
-_CELLS = (
-    ".feature{fill:#5b2a9c}.harms{fill:#c2670f}polyline{fill:none;stroke-width:4}"
-    ".subject{stroke:#8a5cd0}.read{stroke:#777b88;stroke-dasharray:9 6}"
-    "@media (prefers-color-scheme: dark){.feature{fill:#b08cf0}.harms{fill:#f0a850}}"
-)
+def _with_bar(html: str, bar: str) -> str:
+    found = _BODY.search(html)
+    assert found is not None, "what is drawn is a page with a body"
+    return f"{html[: found.end()]}{bar}{html[found.end() :]}"
 
 
 def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:

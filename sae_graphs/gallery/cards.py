@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sae_graphs.gallery.runs import Card, TraceSummary
+from sae_graphs.gallery.kinds import kind_of
+from sae_graphs.gallery.runs import Card, Summary
 from sae_graphs.gallery.skeleton import Page, page, prompt_html, quoted_name, run_address
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.render.document.templates import filled
@@ -42,7 +43,7 @@ class CardWords(NamedTuple):
     searched: str
     heading: str
     created: datetime | None
-    run: RunRecord | TraceSummary | None = None
+    run: RunRecord | Summary | None = None
     problem: str = ""
     made_of: str = ""
     address: str = ""
@@ -71,8 +72,8 @@ def gallery(cards: Sequence[Card], *, folder: str) -> Page:
 
 def _words(card: Card) -> CardWords:
     run, name, when = card.record, card.run.name, _date(card.created)
-    if card.trace is not None:
-        return _of_trace(card, card.trace)
+    if card.summary is not None:
+        return _of_other(card, card.summary)
     if run is None:
         text = visible(f"{name} {card.problem}", space=" ").lower()
         return CardWords(text, name, when, problem=card.problem or "")
@@ -94,25 +95,23 @@ def _words(card: Card) -> CardWords:
     )
 
 
-def _of_trace(card: Card, trace: TraceSummary) -> CardWords:
-    """A causal trace, or those of many prompts: it opens its page, and is compared with none."""
-    name = card.run.name
-    kind, found = "causal trace", trace.found
-    if not trace.tokens:
-        kind, found = "causal traces", f"{trace.prompt} · {trace.found}"
-    words = (name, trace.prompt, trace.model, kind, *(it for it, _ in trace.next_tokens[:1]))
-    warned = [f"{counted(len(trace.warnings), 'warning')} in this run"] if trace.warnings else []
+def _of_other(card: Card, found: Summary) -> CardWords:
+    """A run that is no graph: it opens its page, and is compared with none."""
+    name, kind = card.run.name, kind_of(card.run)
+    said = found.found if found.tokens else f"{found.prompt} · {found.found}"
+    words = (name, found.prompt, found.model, kind.words, *(it for it, _ in found.next_tokens[:1]))
+    warned = [f"{counted(len(found.warnings), 'warning')} in this run"] if found.warnings else []
     return CardWords(
         visible(" ".join(words), space=" ").lower(),
         name,
         _date(card.created),
-        trace,
+        found,
         address=run_address(name),
         picture=f"/thumbnail/{quoted_name(name)}.svg",
-        prompt=prompt_html(trace) if trace.tokens else "",
-        counts=visible(found, space=" "),
-        made_of=_made_of(trace.model),
-        badges=(Badge(kind, "faint", "which states bring the corrupted answer back"),),
+        prompt=prompt_html(found) if found.tokens else "",
+        counts=visible(said, space=" "),
+        made_of=_made_of(found.model),
+        badges=(Badge(kind.words, "faint", kind.meaning),),
         told=tuple(warned),
     )
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.artist import Artist, Kind
+from sae_graphs.gallery.kinds import kind_of
 from sae_graphs.gallery.runs import (
+    FILES,
     Card,
     Run,
-    TraceSummary,
     annotations_of,
     brief,
     graph_of,
@@ -23,17 +24,11 @@ from sae_graphs.gallery.runs import (
     readable_file,
     report_of,
     runs_in,
-    trace_of,
-    traces_of,
 )
 from sae_graphs.gallery.skeleton import Page
-from sae_graphs.runs import ANNOTATIONS, GRAPH, RECORD, REPORT, TRACE, TRACES, VALIDATION
-from sae_graphs.tracing.many import averaged
-from sae_graphs.tracing.reading import read
-from sae_graphs.tracing.sentences import in_short
+from sae_graphs.runs import ANNOTATIONS, RECORD, REPORT, VALIDATION
 from sae_graphs.validation import evidence_json
 from sae_graphs.validation.report.marks import kinds_in
-from sae_graphs.words import counted, listed
 
 KEPT = 2**26  # characters of pages and pictures that are kept
 
@@ -115,9 +110,7 @@ class Library:
 
 _DAMAGE = (ValueError, TypeError, RecursionError)
 _PARTS = (
-    Path(GRAPH),
-    Path(TRACE),
-    Path(TRACES),
+    *map(Path, FILES),
     Path(RECORD),
     Path(ANNOTATIONS),
     Path(VALIDATION) / evidence_json.FILE_NAME,
@@ -149,8 +142,8 @@ def _card(run: Run) -> Card:
 
 
 def _full_card(run: Run, created: float) -> Card:
-    if run.is_trace:
-        return Card(run, created, trace=_of_many(run) if run.is_many else _summary(run))
+    if not run.is_graph:
+        return Card(run, created, summary=kind_of(run).summary(run))
     graph = graph_of(run)
     report, unread = report_of(run, graph)
     said, _ = annotations_of(run, graph)
@@ -171,39 +164,11 @@ def _full_card(run: Run, created: float) -> Card:
     )
 
 
-def _summary(run: Run) -> TraceSummary:
-    trace = trace_of(run)
-    return TraceSummary(
-        trace.prompt,
-        trace.tokens,
-        trace.read,
-        trace.next_tokens,
-        trace.model,
-        in_short(read(trace)),
-        trace.warnings,
-    )
-
-
-def _of_many(run: Run) -> TraceSummary:
-    traces = traces_of(run)
-    means = [averaged(traces, name) for name in traces.categories] if traces.traced else []
-    told = [
-        f"{it.category}: block {it.handover.block}"
-        for it in means
-        if it is not None and it.handover is not None
-    ]
-    count = len(traces.traced) + len(traces.left_out)
-    prompt = f"{len(traces.traced)} of {counted(count, 'prompt')}"
-    found = listed(told) if told else "no category hands over"
-    return TraceSummary(prompt, (), 0, (), traces.model, found, ())
-
-
 def _created(run: Run) -> float:
-    """When the run was made: as its record says, else when its graph, or trace, was written."""
+    """When the run was made: as its record says, else when its file was written."""
     with suppress(SaeGraphsError, OSError, ArithmeticError, LookupError, *_DAMAGE):
         record = json.loads(readable_file(run, (RECORD,)).read_text(encoding="utf-8"))
         made = datetime.fromisoformat(record["created"])
         return (made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()
-    stamps = (_stamp(run.folder / name) for name in (GRAPH, TRACE, TRACES))
-    stamp = next((it for it in stamps if it is not None), None)
+    stamp = _stamp(run.folder / run.file)
     return stamp[0] / 1e9 if stamp else 0.0

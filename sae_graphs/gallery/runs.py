@@ -27,15 +27,14 @@ from sae_graphs.runs import (
     VALIDATION,
     record_of,
 )
-from sae_graphs.tracing import many, record_json
-from sae_graphs.tracing.many import Traces
-from sae_graphs.tracing.records import Trace
 from sae_graphs.validation import evidence_json, saved
 from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
 from sae_graphs.validation.report.marks import is_of
 
 Record = TypeVar("Record")
+# The files of which one makes a folder a run, and says of what kind: the first that is there.
+FILES = (GRAPH, TRACE, TRACES)
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
 # The kinds of files that are handed out, by suffix. Anything that a browser could run as a page
 # of its own is plain text; pages are held by their policy.
@@ -57,42 +56,41 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with a `graph.json`, a `trace.json` or a `traces.json`; addresses call it `name`."""
+    """A folder with one of the `FILES`; addresses call it `name`."""
 
     name: str
     folder: Path
 
     @property
-    def is_trace(self) -> bool:
-        """Whether it is a causal trace, or those of many prompts, and no graph."""
-        return not _holds(self.folder, GRAPH) and (_holds(self.folder, TRACE) or self.is_many)
+    def file(self) -> str:
+        """The first of the `FILES` that is there, which says of what kind the run is."""
+        return next((name for name in FILES if _holds(self.folder, name)), GRAPH)
 
     @property
-    def is_many(self) -> bool:
-        """Whether it is the causal traces of many prompts."""
-        others = _holds(self.folder, GRAPH) or _holds(self.folder, TRACE)
-        return not others and _holds(self.folder, TRACES)
+    def is_graph(self) -> bool:
+        """Whether it is a graph, whatever else was saved beside it."""
+        return self.file == GRAPH
 
 
 @dataclass(frozen=True)
-class TraceSummary:
-    """What a card shows of a causal trace; `found` are its sites and its handover, in words.
+class Summary:
+    """What a card shows of a run that is no graph; `found` is what it found, in words.
 
     That of many prompts has no tokens, and `prompt` says which they are.
     """
 
     prompt: str
-    tokens: tuple[str, ...]
-    read_position: int
-    next_tokens: tuple[tuple[str, float], ...]
     model: str
     found: str
-    warnings: tuple[str, ...]
+    tokens: tuple[str, ...] = ()
+    read_position: int = 0
+    next_tokens: tuple[tuple[str, float], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the gallery shows of a run: of a graph its record, or the `trace`.
+    """What the gallery shows of a run: of a graph its record, of other kinds the `summary`.
 
     `problem` says why there is neither, where that is so.
 
@@ -103,7 +101,7 @@ class Card:
     run: Run
     created: float
     record: RunRecord | None = None
-    trace: TraceSummary | None = None
+    summary: Summary | None = None
     features: int = 0
     outputs: int = 0
     edges: int = 0
@@ -150,7 +148,7 @@ def _is_seen(child: Path) -> bool:
 
 def _is_run(folder: Path) -> bool:
     """True where something of such a name is there; whether it can be read is told later."""
-    return any(_holds(folder, name) for name in (GRAPH, TRACE, TRACES))
+    return any(_holds(folder, name) for name in FILES)
 
 
 def _holds(folder: Path, name: str) -> bool:
@@ -189,20 +187,11 @@ def _is_harmless(name: str) -> bool:
 
 def graph_of(run: Run) -> CausalGraph:
     """The run's graph; raises `SaeGraphsError` where it cannot be read, whatever is there."""
-    return _read(run, GRAPH, CausalGraph.load)
+    return record_in(run, GRAPH, CausalGraph.load)
 
 
-def trace_of(run: Run) -> Trace:
-    """The run's causal trace; raises `SaeGraphsError` where it cannot be read."""
-    return _read(run, TRACE, record_json.load)
-
-
-def traces_of(run: Run) -> Traces:
-    """The run's traces of many prompts; raises `SaeGraphsError` where they cannot be read."""
-    return _read(run, TRACES, many.load)
-
-
-def _read(run: Run, name: str, load: Callable[[Path], Record]) -> Record:
+def record_in(run: Run, name: str, load: Callable[[Path], Record]) -> Record:
+    """What a file of the run holds; raises `SaeGraphsError` where it cannot be read."""
     file = readable_file(run, (name,))
     try:
         return load(file)

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.asking import LARGEST, Asker
 from sae_graphs.gallery.library import Library
-from sae_graphs.gallery.runs import runs_in
+from sae_graphs.gallery.runs import FILES, runs_in
 from sae_graphs.gallery.site import Answer, answered, asks_of, posted, told, told_page
 
 HOST = "127.0.0.1"
@@ -81,7 +81,7 @@ def check_folder(folder: Path) -> None:
         )
     if not runs_in(folder):
         raise SaeGraphsError(
-            f"{folder} holds no runs (folders with a graph.json or a trace.json), and is none; "
+            f"{folder} holds no runs (folders with one of {', '.join(FILES)}), and is none; "
             'make one first: sae-graphs graph "Copyright (C"'
         )
 

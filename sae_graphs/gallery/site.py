@@ -164,7 +164,7 @@ def _policy(suffix: str) -> str:
 def _thumbnail(library: Library, name: str) -> Answer:
     run = library.runs().get(name)
     card = None if run is None else library.card(run)
-    if card is None or (card.record is None and card.trace is None):
+    if card is None or (card.record is None and card.summary is None):
         return _missing()
     picture = library.drawn("thumbnail", [name]).html
     return Answer(200, KINDS[".svg"], picture.encode(), _POLICIES[".svg"])

@@ -146,7 +146,7 @@ def test_ctrl_c_before_it_serves_ends_it_as_well(
         ("file", "error: file is a file; give a folder that holds runs"),
         (
             "empty",
-            "error: empty holds no runs (folders with a graph.json or a trace.json)",
+            "error: empty holds no runs (folders with one of graph.json, trace.json",
         ),
     ],
 )

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sae_graphs.gallery.artist import cells, drawn, rows
+from sae_graphs.gallery.artist import drawn
 from sae_graphs.gallery.runs import runs_in
+from sae_graphs.gallery.traces import cells, rows
 from sae_graphs.tracing import many, record_json
 from sae_graphs.tracing.records import Trace
 from tests.support.commands import Commands
@@ -46,14 +47,14 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def test_a_folder_with_a_graph_is_the_graphs(traced: Site) -> None:
-    found = {name: run.is_trace for name, run in runs_in(traced.folder).items()}
+    found = {name: run.file for name, run in runs_in(traced.folder).items()}
     assert found == {
-        "both": False,
-        "broken": True,
-        "eiffel": True,
-        "graph": False,
-        "many": True,
-        "wild": True,
+        "both": "graph.json",
+        "broken": "trace.json",
+        "eiffel": "trace.json",
+        "graph": "graph.json",
+        "many": "traces.json",
+        "wild": "trace.json",
     }
 
 
@@ -100,7 +101,7 @@ def test_the_page_of_many_prompts(traced: Site) -> None:
 @pytest.mark.slow
 def test_a_trace_is_compared_with_nothing(traced: Site) -> None:
     reply = traced.ask("/compare?a=graph&b=eiffel")
-    assert reply.status == 422 and "compared with nothing" in reply.text
+    assert reply.status == 422 and "only graphs can be compared" in reply.text
     assert "eiffel" not in traced.ask("/run/graph/").text
 
 

@@ -9,11 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.pretrained.loading import load
+from sae_graphs.pretrained.smollm2 import NAME, shipped_saes
 from sae_graphs.schema import plain
 from tests.training.test_phenomena import asked, report_of
-from training.smollm2.truth import LEAST, Seen, in_turn, marked, measure, question_of, unmarked
+from training.smollm2.plan import PLAN
+from training.smollm2.truth import (
+    LEAST,
+    Seen,
+    digest,
+    in_turn,
+    marked,
+    measure,
+    prompts_of,
+    question_of,
+    unmarked,
+)
 from training.smollm2.truth_table import by_category, lowered_rows, section, tables
 
 
@@ -58,9 +72,30 @@ def test_a_run_is_kept_and_goes_on(tmp_path: Path) -> None:
     report = measure(model, prompts, tmp_path / "w", tmp_path, lambda *at: told.append(at))
     assert told == [(0, 1), (1, 1)] and report["skipped"] == {"another token is likelier": 1}
     assert json.loads((tmp_path / "truth.json").read_text()) == report
+    assert report["saes"] == digest([layer.sae.W_dec for layer in model.stack.layers])
     (only,) = report["prompts"]
     assert only["asked"]["rules"][0]["hit"] is True
     assert only["asked"]["probability"] >= LEAST and only["controls_lower"] <= 0.1
+
+
+def test_prompts_of_which_none_can_be_asked_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SaeGraphsError, match=r"1 prompts were given.*none of them as asked"):
+        measure(load("demo"), [unmarked("x", "Copyright (C", " no")], tmp_path, tmp_path)
+    assert not (tmp_path / "truth.json").exists()
+
+
+def test_what_ships_is_of_the_saes_that_ship() -> None:
+    """The table was made with these SAEs, of every prompt that could be asked."""
+    folder = shipped_saes(NAME)
+    if folder is None:
+        pytest.skip("this copy has no SAEs of SmolLM2")
+    report = json.loads((folder.parent / "truth.json").read_text())
+    weights = [folder / name / "sae_weights.safetensors" for name in PLAN.hook_names]
+    assert report["saes"] == digest([load_file(file)["W_dec"] for file in weights])
+    assert report["left"] == 0 and len(report["prompts"]) >= 60
+    known = {each.prompt for each in marked()}
+    assert all(each.asked.prompt in known for each in prompts_of(report))
+    assert section(report) in (folder.parent / "README.md").read_text()
 
 
 def seen(**changes: Any) -> list[Seen]:

@@ -1,1 +1,1 @@
-"""SAEs for SmolLM2-135M-Instruct: texts, plan, evaluation and what ships."""
+"""SAEs for SmolLM2-135M-Instruct: texts, plan, evaluation, what ships, and what graphs find."""

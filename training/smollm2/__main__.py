@@ -1,4 +1,4 @@
-"""`python -m training.smollm2 train`, `... evaluate` and `... ship`."""
+"""`python -m training.smollm2 train`, `... evaluate`, `... ship` and `... truth`."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.schema import plain, rebuilt
 from training.demo.asked import Asked, Question, ask
@@ -25,6 +26,8 @@ from training.demo.phenomena import Kept, rounded
 from training.demo.truth import positions_at
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sae_graphs.model.instrument import InstrumentedModel
 
 PROMPTS = Path(__file__).with_name("prompts.csv")
@@ -49,8 +52,9 @@ class Marked(NamedTuple):
 class Seen:
     """What was found of one prompt.
 
-    `controls_lower`: the share of matched controls of the default graph that take `NATS` or more;
-    None where none could be drawn.
+    `controls_lower`: the share of matched controls that take `NATS` or more; None where none could
+    be drawn. They are matched to the boxes of the default graph, the 16 strongest by |effect|, of
+    which some may oppose the answer; `lowered` is of the 16 strongest supporters.
     """
 
     category: str
@@ -109,13 +113,21 @@ def measure(
 ) -> dict[str, Any]:
     """What is found of every prompt that can be asked; saved as `<out>/truth.json`.
 
+    Raises SaeGraphsError where none can be.
+
     One of each category in turn, and saved after each: `left` is how many of them are still to
     come. An interrupted run goes on at the prompt where it stopped.
     """
-    kept = Kept(work, _key(model, prompts))
+    saes = digest([layer.sae.W_dec for layer in model.stack.layers])
+    kept = Kept(work, _key(saes, prompts))
     chosen = [(given, *question_of(model, given)) for given in in_turn(prompts)]
     asked = [(given, question) for given, question, _ in chosen if question is not None]
     skipped = dict(Counter(why for _, question, why in chosen if question is None))
+    if not asked:
+        raise SaeGraphsError(
+            f"{len(prompts)} prompts were given, and the model answers none of them as asked with "
+            f"{LEAST:g} or more; give others"
+        )
     report: dict[str, Any] = {}
     for done, (given, question) in enumerate(asked):
         told(done, len(asked))
@@ -125,6 +137,7 @@ def measure(
         report = {
             "schema": SCHEMA,
             "command": "python -m training.smollm2 truth",
+            "saes": saes,
             "skipped": skipped,
             "left": len(asked) - len(found),
             "prompts": found,
@@ -153,6 +166,16 @@ def seen(model: InstrumentedModel, category: str, question: Question) -> Seen:
     return Seen(category, found, sum(lowers) / len(lowers) if lowers else None)
 
 
+def digest(decoders: Sequence[Tensor]) -> str:
+    """Tells SAEs apart by their decoders `[F, D]`, in half precision as they ship."""
+    import torch
+
+    found = hashlib.sha256()
+    for decoder in decoders:
+        found.update(decoder.detach().to(torch.float16).cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 def prompts_of(report: dict[str, Any]) -> list[Seen]:
     """The prompts of a report."""
     return [rebuilt(Seen, prompt, "a prompt", remedy=REMEDY) for prompt in report["prompts"]]
@@ -173,14 +196,10 @@ def _offsets(tokens: Sequence[str], prompt: str) -> list[tuple[int, int]]:
     return found
 
 
-def _key(model: InstrumentedModel, prompts: Sequence[Marked]) -> str:
+def _key(saes: str, prompts: Sequence[Marked]) -> str:
     """Tells apart runs that would find something else of a prompt."""
-    import torch
-
     from sae_graphs._version import __version__
     from training.demo.asked import SETTINGS
 
-    digest = hashlib.sha256(json.dumps([__version__, dict(SETTINGS.to_json())]).encode())
-    for layer in model.stack.layers:
-        digest.update(layer.sae.W_dec.detach().to(torch.float16).cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    told = [__version__, dict(SETTINGS.to_json()), saes, [list(each) for each in prompts]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -24,7 +24,8 @@ DEMO = Path("autoencoders/demo")
 GOALS = (
     f"Goals, set before: without the {NODES} strongest supporters the log-odds fall by {NATS:g} "
     "nats or more in 0.70 of the prompts, with matched controls in their place in 0.10; one of "
-    "the three strongest features stands at a deciding token in 0.80."
+    "the three strongest features stands at a deciding token in 0.80. Controls are matched to the "
+    "boxes of the default graph, the strongest by size, opposers among them."
 )
 _BUNDLED = "bundled model, all"
 
