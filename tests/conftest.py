@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from sae_graphs.late import put_off
 from tests.support.once import done_once, search_less
 from tests.support.slow import FULL_EXAMPLES
 
@@ -30,6 +31,7 @@ settings.load_profile("quick")  # `--hypothesis-profile=full` takes its place
 
 def pytest_configure() -> None:
     gc.disable()  # while a thousand modules are imported, none of which is garbage
+    put_off("wandb")  # as the commands do
 
 
 def pytest_collection_finish() -> None:
