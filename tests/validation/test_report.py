@@ -96,6 +96,7 @@ def without_numbers(data: Any) -> Any:
     return None if isinstance(data, float) else data
 
 
+@pytest.mark.slow
 def test_numbers_that_were_not_finite_break_nothing() -> None:
     for full in (evidence.report(), evidence.with_contrast()):
         report = from_json(without_numbers(to_json(full)))
@@ -104,6 +105,7 @@ def test_numbers_that_were_not_finite_break_nothing() -> None:
         assert printed(report, 100)
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_and_nothing_runs(files: dict[str, bytes]) -> None:
     text = files["validation.html"].decode()
     assert not list(active_parts(Page(text)))
