@@ -78,6 +78,7 @@ def here(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "here"))
 
 
+@pytest.mark.slow
 def test_graph_writes_a_complete_folder(run: Commands, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C", *EFFECT)
     assert answer.code == 0, answer.err
