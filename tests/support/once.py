@@ -2,25 +2,27 @@
 
 The commands' parser, a model that is loaded from a folder, the names of a bridge's hooks, whether
 it is its plain model and can be run again, and whether its rows agree, asked of one prompt: again
-where the folder, the bridge, its weights or the replay are others. What Graphviz makes of a source.
-And fewer searches for garbage.
+where the folder, the bridge, its weights or the replay are others. What Graphviz makes of a source,
+and what arguments a block of transformers takes. And fewer searches for garbage.
 """
 
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
 from weakref import WeakKeyDictionary
 
 import typer.main
 
-OBJECTS = 20_000  # made between two searches for garbage, instead of 700
+OBJECTS = 50_000  # made between two searches for garbage, instead of 700
 
 T = TypeVar("T")
 _pictures: dict[tuple[str, ...], bytes] = {}
@@ -30,6 +32,7 @@ _pictures: dict[tuple[str, ...], bytes] = {}
 def done_once() -> Iterator[None]:
     """While it is entered, what is the same for every test of this process is done once."""
     from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.generalized_components import block
 
     from sae_graphs.model import language_model
     from sae_graphs.pretrained import bridge
@@ -39,6 +42,7 @@ def done_once() -> Iterator[None]:
         mock.patch.object(engine, "_rendered", _drawn(engine._rendered)),
         mock.patch.object(typer.main, "get_command", cache(typer.main.get_command)),
         mock.patch.object(bridge, "load_bridge", _loaded(bridge.load_bridge)),
+        mock.patch.object(block, "inspect", _inspected()),
         mock.patch.object(TransformerBridge, "hook_dict", _named(TransformerBridge.hook_dict)),
         mock.patch.object(language_model, "rows_agree", _asked(language_model.rows_agree)),
         mock.patch.object(
@@ -92,6 +96,19 @@ def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
         return bridges[key]
 
     return loaded
+
+
+def _inspected() -> SimpleNamespace:
+    """`inspect` as a bridge's block wants it at every call, a tenth of what a small one takes."""
+    known: dict[tuple[Any, bool], inspect.Signature] = {}
+
+    def signature(of: Any) -> inspect.Signature:
+        key = getattr(of, "__func__", of), hasattr(of, "__self__")
+        if key not in known:
+            known[key] = inspect.signature(of)
+        return known[key]
+
+    return SimpleNamespace(signature=signature, Parameter=inspect.Parameter)
 
 
 def _named(hook_dict: property) -> property:
