@@ -24,6 +24,8 @@ import typer.main
 
 OBJECTS = 50_000  # made between two searches for garbage, instead of 700
 
+LARGEST = 500_000  # bytes of a picture that is kept
+
 T = TypeVar("T")
 _pictures: dict[tuple[str, ...], bytes] = {}
 
@@ -69,9 +71,10 @@ def _drawn(render: Callable[..., bytes]) -> Callable[..., bytes]:
         fonts = os.environ.get("FONTCONFIG_FILE", "")
         fonts = "ours" if "sae_graphs_fonts_" in fonts else fonts
         asked = source, kind, arguments, engine, fonts
-        if asked not in _pictures:
-            _pictures[asked] = render(source, kind, arguments, engine=engine)
-        return _pictures[asked]
+        picture = _pictures.get(asked) or render(source, kind, arguments, engine=engine)
+        if len(picture) <= LARGEST:
+            _pictures[asked] = picture
+        return picture
 
     return drawn
 
