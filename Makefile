@@ -52,8 +52,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One process: another would import the libraries and make the tests' models once more.
 test: lint
-	$(BIN)/pytest -n 2 --dist worksteal -rs -m "not slow"
+	$(BIN)/pytest -p no:xdist -rs -m "not slow"
 
 test-all: lint $(DOCS)
 	$(BIN)/pytest -n 2 --dist worksteal -rs --hypothesis-profile=full

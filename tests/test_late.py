@@ -62,5 +62,4 @@ def test_garbage_is_collected_afterwards_as_before(collects: bool) -> None:
             raise KeyError
         assert gc.isenabled() == collects
     finally:
-        gc.unfreeze()
         (gc.enable if before else gc.disable)()

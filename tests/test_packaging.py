@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 from sae_graphs.files import bundled_folder
+from tests.support.structure import statements
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,7 +65,7 @@ def imported_by(package: Path) -> set[str]:
     ours = {"sae_graphs", "training", "tests", "benchmarks"}
     found: set[str] = set()
     for file in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in statements(file):
             names = [it.name for it in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found |= {name.partition(".")[0] for name in names}

@@ -20,7 +20,8 @@ from sae_graphs.render.marks import Finding
 from tests.browser.conftest import Opened
 from tests.browser.reading import arrows, box, boxes, kept, named, slide
 from tests.support.rich_graphs import graph_of, large, record, resolved, two_components
-from tests.support.slow import first
+
+pytestmark = pytest.mark.slow
 
 FEATURE = FeatureId.parse
 
@@ -65,7 +66,6 @@ def test_hovering_lights_what_leads_to_a_box_and_what_it_leads_to(opened: Opened
     assert boxes(page, graph, "on") == set()
 
 
-@pytest.mark.slow
 def test_a_large_graph_is_lit_as_the_graph_says(opened: Opened) -> None:
     graph = large(6, 8)
     page = opened(graph)
@@ -157,7 +157,7 @@ def test_the_slider_of_effects_keeps_what_is_as_large(opened: Opened) -> None:
     assert "0.90" in boxes(page, graph, "off")  # none of its arrows is left
 
 
-@pytest.mark.parametrize("per", first(1, ["layer", "source", "graph"]))
+@pytest.mark.parametrize("per", ["layer", "source", "graph"])
 def test_the_slider_of_top_k_counts_in_each_set(opened: Opened, per: str) -> None:
     graph = large(4, 6)
     run = record(settings={"per": per, "min_path_edges": 2}, layers=graph.run.layers)
@@ -195,7 +195,6 @@ SEARCHES = {
 }
 
 
-@pytest.mark.slow
 def test_search_by_index_meaning_token_and_label(opened: Opened) -> None:
     graph = diamond()
     page = opened(graph, page={"annotations": Annotations(labels={FEATURE("3.48"): "Tail end"})})
@@ -226,7 +225,6 @@ def _written(page: Any, graph: CausalGraph) -> None:
     page.get_by_label("note of 0.12").fill('it "begins"')
 
 
-@pytest.mark.slow
 def test_pins_groups_labels_and_notes_come_back_from_the_address(opened: Opened) -> None:
     graph = diamond()
     page = opened(graph)
@@ -244,7 +242,6 @@ def test_pins_groups_labels_and_notes_come_back_from_the_address(opened: Opened)
     assert boxes(page, graph, "pinned") == {"1.24", "1.25"}
 
 
-@pytest.mark.slow
 def test_what_is_saved_is_an_annotations_file_and_loads_back(
     opened: Opened, tmp_path: Path
 ) -> None:
@@ -273,7 +270,7 @@ def test_what_is_saved_is_an_annotations_file_and_loads_back(
 
 
 @pytest.mark.parametrize(
-    "text", first(1, ["[]", "{}", "nonsense", '{"schema": "sae_graphs/annotations/2"}', "null"])
+    "text", ["[]", "{}", "nonsense", '{"schema": "sae_graphs/annotations/2"}', "null"]
 )
 def test_a_file_of_something_else_is_refused(opened: Opened, tmp_path: Path, text: str) -> None:
     page = opened(diamond())
@@ -330,16 +327,13 @@ def test_the_arrow_keys_follow_the_strongest_arrows(opened: Opened) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    first(
-        1,
-        [
-            "#nonsense",
-            "#%",
-            "#%7B%22on%22%3A%22zzz%22%2C%22least%22%3A%22x%22%2C%22pins%22%3A%5B%229.9%22%2C4%5D%7D",
-            "#null",
-            "#%7B%22groups%22%3A%5B%7B%7D%2Cnull%5D%2C%22labels%22%3A5%2C%22camera%22%3A%5B0%2C0%2C0%5D%7D",
-        ],
-    ),
+    [
+        "#nonsense",
+        "#%",
+        "#%7B%22on%22%3A%22zzz%22%2C%22least%22%3A%22x%22%2C%22pins%22%3A%5B%229.9%22%2C4%5D%7D",
+        "#null",
+        "#%7B%22groups%22%3A%5B%7B%7D%2Cnull%5D%2C%22labels%22%3A5%2C%22camera%22%3A%5B0%2C0%2C0%5D%7D",
+    ],
 )
 def test_a_spoilt_address_opens_the_page_as_it_was_made(opened: Opened, address: str) -> None:
     graph = diamond()

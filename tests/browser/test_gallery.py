@@ -14,6 +14,8 @@ from tests.support.answer_graphs import answer_graph
 from tests.support.rich_graphs import graph_of
 from tests.support.saved_runs import HOSTILE_NAME, Site, make_runs, served, write_run
 
+pytestmark = pytest.mark.slow
+
 LEFT: tuple[tuple[str, str, float], ...] = (
     ("0.1", "1.2", -8.0),
     ("1.2", "2.3", 2.0),

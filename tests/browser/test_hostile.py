@@ -15,6 +15,8 @@ from tests.browser.conftest import Opened
 from tests.browser.reading import box
 from tests.support.rich_graphs import HOSTILE, hostile, resolved, two_edges
 
+pytestmark = pytest.mark.slow
+
 ATTACK = (
     "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
     '<svg onload=window.hacked=1>" onmouseover="window.hacked=1" \''

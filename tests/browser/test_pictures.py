@@ -14,6 +14,8 @@ from sae_graphs.graph.records import Context
 from sae_graphs.render import pictures as render
 from tests.support.rich_graphs import graph_of, resolved
 
+pytestmark = pytest.mark.slow
+
 # Every text of the picture: where it starts, where the browser ends it, and its line.
 _TEXTS = """texts => texts.map(text => ({
     line: text.getAttribute("y"),

@@ -18,6 +18,8 @@ from tests.browser.conftest import Watched
 from tests.support import evidence
 from tests.support.answers import answer_report, graph_unit, null, path_unit
 
+pytestmark = pytest.mark.slow
+
 SCREENS = 3 * 900
 SIZE = """all => Math.min(
   ...all.map(text => text.getScreenCTM().a * parseFloat(getComputedStyle(text).fontSize)))"""
@@ -74,7 +76,6 @@ def test_a_default_report_is_three_screens(shown: Callable[..., Any]) -> None:
     assert page.locator(".beside > .plot text").evaluate_all(SIZE) >= 9
 
 
-@pytest.mark.slow
 def test_a_strip_is_read_in_the_dark(shown: Callable[..., Any]) -> None:
     colour = "it => getComputedStyle(it)"
     page = shown(report(), color_scheme="dark")
@@ -83,7 +84,6 @@ def test_a_strip_is_read_in_the_dark(shown: Callable[..., Any]) -> None:
     assert (ground, ink) == ("rgb(15, 23, 42)", "rgb(163, 177, 198)")
 
 
-@pytest.mark.slow
 def test_hostile_text_in_a_report_does_nothing(shown: Callable[..., Any]) -> None:
     hostile = evidence.HOSTILE
     page = shown(report(prompt=hostile, target=hostile, contrast=hostile, warnings=(hostile,)))

@@ -18,6 +18,8 @@ from sae_graphs.graph.export.viewer import viewer_folder
 from sae_graphs.graph.graph import CausalGraph
 from tests.support.answer_graphs import answer_graph, hostile_answers
 
+pytestmark = pytest.mark.slow
+
 HOST = "http://viewer.test"
 PAGE = """<!doctype html><meta charset="utf-8"><script src="https://cdn.test/d3.js"></script>
 <ol></ol><script type="module">

@@ -19,7 +19,8 @@ from tests.browser.reading import box, kept
 from tests.support.answer_graphs import answer_graph, asked_graph
 from tests.support.rich_graphs import HOSTILE, two_edges
 from tests.support.saved_runs import Site, served, write_run
-from tests.support.slow import first
+
+pytestmark = pytest.mark.slow
 
 BIDI = "\u202eabc\u200f"
 
@@ -114,17 +115,14 @@ def test_by_the_keyboard_alone(opened: Opened) -> None:
 
 @pytest.mark.parametrize(
     ("state", "words"),
-    first(
-        2,
-        [
-            ({"0.1@1": "off"}, "fall by 3.00 nats"),
-            ({"9.9@9": "off", "answer": "off", "token@1": 2}, ""),
-            ({"0.1@1": "mean"}, ""),
-            ({"0.1@1": 1e9, "1.2@1": None, "__proto__": "off"}, ""),
-            ("off", ""),
-            ({"0.1@1": 0.25}, "with 0.1@1 ×0.25"),
-        ],
-    ),
+    [
+        ({"0.1@1": "off"}, "fall by 3.00 nats"),
+        ({"9.9@9": "off", "answer": "off", "token@1": 2}, ""),
+        ({"0.1@1": "mean"}, ""),
+        ({"0.1@1": 1e9, "1.2@1": None, "__proto__": "off"}, ""),
+        ("off", ""),
+        ({"0.1@1": 0.25}, "with 0.1@1 ×0.25"),
+    ],
 )
 def test_an_address_says_what_is_off(opened: Opened, state: Any, words: str) -> None:
     address = f"#{quote(json.dumps({'set': state}))}"
@@ -132,7 +130,6 @@ def test_an_address_says_what_is_off(opened: Opened, state: Any, words: str) -> 
     assert words in text and bool(text) == bool(words)
 
 
-@pytest.mark.slow
 def test_a_run_without_outcomes_says_so_and_a_graph_of_effects_nothing(opened: Opened) -> None:
     page = opened(without(asked_graph()))
     tick(page, "0.1@1").uncheck()
@@ -192,7 +189,6 @@ def test_what_the_page_does_not_hold_is_asked_of_its_server(visit: Callable[...,
     assert box(page, graph, "1.2@1").locator(".switched").inner_text() == "×2"
 
 
-@pytest.mark.slow
 def test_while_it_loads_the_page_says_so_and_shows_no_old_answer(visit: Callable[..., Any]) -> None:
     page = visit(set={"0.1@1": 3})
     status = page.locator(".what-if [role=status]")
@@ -202,7 +198,6 @@ def test_while_it_loads_the_page_says_so_and_shows_no_old_answer(visit: Callable
     assert "x3" in said(page)
 
 
-@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_one_line(visit: Callable[..., Any]) -> None:
     page = visit(set={"0.1@1": 7})
     status = page.locator(".what-if [role=status]")

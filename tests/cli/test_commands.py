@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,18 +20,26 @@ from sae_graphs.runs import writing
 from tests.support.commands import Commands
 from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.models import save_model_folder, save_sae_folder
+from tests.support.slow import slow
 
+# Each command with what it must not load, in one process: what loads least comes first.
 WITHOUT_TORCH = """
 import sys
 from sae_graphs import cli
 helps = [[*name.split(), "--help"] for name in ("", "graph", "edges", "contexts")]
-for command in (*helps, ["edges", "here"]):
+drawn = {"torch", "pandas", "matplotlib", "pyarrow"}
+for command, slow in (
+    *((command, drawn) for command in helps),
+    (["export", "x", "--formats", "png"], drawn),  # a mistake, which is told at once
+    (["edges", "here"], {"torch"}),
+    (["export", "here"], {"torch"}),
+):
     sys.argv = ["sae-graphs", *command]
     try:
         cli.main()
     except SystemExit as ended:
         print("ended:", ended.code)
-    assert "torch" not in sys.modules, f"{command} loads torch"
+    assert not slow & sys.modules.keys(), f"{command} loads {slow & sys.modules.keys()}"
 """
 
 
@@ -69,6 +78,7 @@ def here(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "here"))
 
 
+@pytest.mark.slow
 def test_graph_writes_a_complete_folder(run: Commands, tmp_path: Path) -> None:
     answer = run("graph", "Copyright (C", *EFFECT)
     assert answer.code == 0, answer.err
@@ -300,9 +310,9 @@ BEGUN, NOT_BEGUN = "stopped; no half-written file is left\n", "stopped; nothing 
 @pytest.mark.parametrize(
     ("module", "raised", "told"),
     [
-        ("typer", "KeyboardInterrupt", NOT_BEGUN),
+        slow(("typer", "KeyboardInterrupt", NOT_BEGUN)),
         ("networkx", "KeyboardInterrupt", NOT_BEGUN),
-        ("torch", "KeyboardInterrupt", BEGUN),
+        slow(("torch", "KeyboardInterrupt", BEGUN)),
         ("torch", "ModuleNotFoundError('lost') from KeyboardInterrupt()", BEGUN),
     ],
 )
@@ -374,7 +384,7 @@ def test_hostile_prompt_draws_and_prints(run: Commands, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_help_and_edges_of_a_saved_graph_do_not_load_torch(tmp_path: Path) -> None:
+def test_help_mistakes_edges_and_exports_do_not_load_torch(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH],
         capture_output=True,
@@ -383,7 +393,8 @@ def test_help_and_edges_of_a_saved_graph_do_not_load_torch(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    printed = done.stdout.split("ended: 0\n")
-    assert len(printed) == 6 and not printed[-1]
-    assert all("Example" in text for text in printed[1:4])
-    assert str(CausalGraph.load(tmp_path / "here").edges[0].source) in printed[4]
+    *helps, mistake, edges, exported, last = re.split(r"ended: (?=\d)", done.stdout)
+    assert len(helps) == 4 and all("Example" in text for text in helps[1:])
+    assert mistake == "0\n" and edges.startswith("2\n")
+    assert str(CausalGraph.load(tmp_path / "here").edges[0].source) in edges
+    assert exported.startswith("0\n") and "wrote here/exports/" in exported and last == "0\n"

@@ -70,6 +70,7 @@ def test_a_dataset_gives_what_the_same_text_gives(
         assert stores(tmp_path) == of_text
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(
     commands: Commands, folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

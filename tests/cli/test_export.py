@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -183,29 +181,6 @@ def test_help_has_an_example(run: Commands) -> None:
     assert "sae-graphs export outputs/copyright-c --formats" in done.out
     words = " ".join(done.out.replace("│", " ").split())
     assert 'read_csv(file, dtype={"source": str, "target": str, "feature": str})' in words
-
-
-def test_arguments_are_checked_before_anything_slow_is_imported() -> None:
-    code = (
-        "import sys; sys.argv = ['sae-graphs', 'export', 'x', '--formats', 'png']\n"
-        "from sae_graphs import cli\n"
-        "try:\n    cli.main()\nexcept SystemExit as ended:\n    code = ended.code\n"
-        "print(code, {'torch', 'pandas', 'matplotlib', 'pyarrow'} & sys.modules.keys())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "2 set()"
-
-
-def test_an_export_needs_no_torch(saved: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['sae-graphs', 'export', sys.argv[1]]\n"
-        "from sae_graphs import cli\n"
-        "try:\n    cli.main()\nexcept SystemExit as ended:\n    code = ended.code\n"
-        "sys.exit(code or ('torch' in sys.modules and 3) or 0)"
-    )
-    command = [sys.executable, "-c", code, str(saved)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_full_disk_leaves_the_old_exports(

@@ -156,6 +156,7 @@ the dog sat on the cat sat,nowhere the dog,b
 """
 
 
+@pytest.mark.slow
 def test_many_prompts_and_the_rest_after_a_stop(
     commands: Commands, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

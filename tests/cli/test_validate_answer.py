@@ -44,6 +44,7 @@ def here(made: Path, tmp_path: Path, commands: Commands) -> Path:
     return tmp_path / "here"
 
 
+@pytest.mark.slow
 def test_from_start_to_end(commands: Commands, here: Path) -> None:
     answer = commands("validate", "here", *QUICK)
     assert answer.code == 0, answer.err

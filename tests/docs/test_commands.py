@@ -34,7 +34,7 @@ def has_smollm2() -> bool:
 def less(command: str, *, quickly: bool) -> str:
     """Options for fewer controls and runs than claims need; `quickly`, no picture but the first."""
     if command.startswith("sae-graphs validate "):
-        return " --controls 20"
+        return f" --controls {10 if quickly else 20}"
     if command.startswith("sae-graphs trace "):
         return " --noise-runs 1"
     drawn = command.startswith("sae-graphs graph ") and "--out " in command
@@ -68,7 +68,7 @@ class Reader:
                 self.run(command)
                 self.done.add(command)
         for block in document.python:
-            block = block.replace("controls=100", "controls=20")
+            block = block.replace("controls=100", f"controls={10 if quickly else 20}")
             exec(compile(block, str(document), "exec"), {})
 
     def run(self, command: str) -> None:

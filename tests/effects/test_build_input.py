@@ -14,6 +14,7 @@ from sae_graphs.model.stream import parse_layers
 from tests.conftest import BridgeOf
 from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.models import CONTEXT, PROMPT, STACKS, random_stack
+from tests.support.slow import first
 
 # -- options ---------------------------------------------------------------------------------------
 
@@ -102,16 +103,19 @@ def test_longest_prompt(tiny: InstrumentedModel) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [
-        "\ud83d half an emoji",
-        "\udc00",
-        "a\x00b",
-        " ",
-        "\n\t",
-        "שלום \u202e<script>",
-        "😀 'quotes' & \"more\"",
-    ],
-    ids=["half", "other half", "NUL", "space", "newline", "right to left", "emoji"],
+    first(
+        3,
+        [
+            "\ud83d half an emoji",
+            "a\x00b",
+            "שלום \u202e<script>",
+            "\udc00",
+            " ",
+            "\n\t",
+            "😀 'quotes' & \"more\"",
+        ],
+    ),
+    ids=["half", "NUL", "right to left", "other half", "space", "newline", "emoji"],
 )
 def test_hostile_prompts(tiny: InstrumentedModel, prompt: str, tmp_path: Path) -> None:
     graph = effect_graph(tiny, prompt, min_path_edges=1)

@@ -231,6 +231,7 @@ def test_mistakes_in_one_line(commands: Commands, arguments: list[str], said: st
     assert answer.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_graph_of_estimates(commands: Commands) -> None:
     chosen = ("--method", "integrated-gradients", "--steps", "3", "--formats", "dot")
     answer = commands("graph", "Copyright (C", *EFFECT, *chosen, "--out", "run")

@@ -137,6 +137,7 @@ def test_outputs_of_other_graphs() -> None:
     assert common([leading_to(own)] * 2).run.outputs == (own,)
 
 
+@pytest.mark.slow
 def test_discovery_with_outputs(tiny: InstrumentedModel, tmp_path: Path) -> None:
     """What is drawn of other prompts' next tokens can be saved, and tested."""
     found = discover(tiny, PROMPTS, part=0.75, settings=effect_settings(outputs=1, top_k=20))

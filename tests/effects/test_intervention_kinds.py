@@ -107,6 +107,7 @@ def test_not_with_saved_effects(commands: Commands) -> None:
     assert "--intervention" in answer.err
 
 
+@pytest.mark.slow
 def test_mean_on_the_bundled_model(commands: Commands, tmp_path: Path) -> None:
     answer = commands(
         "graph", "Copyright (C", *EFFECT, "--intervention", "mean", "--formats", "html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -73,7 +74,8 @@ def test_each_position_read_everywhere(
 
 
 @pytest.mark.parametrize(
-    ("architecture", "dtype"), crossed(["gpt2", "neox"], ["float64", "float32"])
+    ("architecture", "dtype"),
+    only(product(["gpt2", "neox"], ["float64", "float32"]), ("gpt2", "float64")),
 )
 def test_each_position_read_at_one(
     bridge_of: BridgeOf, record_property: Record, architecture: str, dtype: str
@@ -105,7 +107,10 @@ def test_each_position_adds_up_where_all_is_one_position(bridge_of: BridgeOf) ->
     assert largest_deviation([effects(single, each)], [effects(whole, together)]) < 1e-9
 
 
-@pytest.mark.parametrize(("stack", "architecture"), crossed(["pre", "post"], ARCHITECTURES))
+@pytest.mark.parametrize(
+    ("stack", "architecture"),
+    only(product(["pre", "post"], ARCHITECTURES), ("pre", "gpt2"), ("post", "llama")),
+)
 def test_output_tokens(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str
 ) -> None:

@@ -164,6 +164,7 @@ def test_windows_hold_the_text_around_the_peak(model: InstrumentedModel) -> None
     (store, *_) = stored(build_store(model, [rows]))
     layer = model.stack.layers[0]
     texts = ["".join(map(chr, row)) for row in rows.tolist()]
+    every = [layer.encode(model.streams_of(row[None])[0][0]) for row in rows]
     checked = 0
     for feature in range(N_FEATURES):
         for tokens, values in zip(
@@ -173,10 +174,10 @@ def test_windows_hold_the_text_around_the_peak(model: InstrumentedModel) -> None
             if not inside.any():
                 continue
             piece = "".join(map(chr, tokens[inside].tolist()))
-            row = next(row for row, text in zip(rows, texts, strict=True) if piece in text)
-            acts = layer.encode(model.streams_of(row[None])[0][0])[:, feature]
+            row = next(number for number, text in enumerate(texts) if piece in text)
+            acts = every[row][:, feature].clone()
             acts[0] = 0
-            start = texts[rows.tolist().index(row.tolist())].index(piece)
+            start = texts[row].index(piece)
             found = acts[start : start + len(piece)]
             assert torch.allclose(values[inside].float(), found, rtol=2e-3, atol=1e-3)
             assert float(found.max()) == pytest.approx(float(values[BEFORE]), rel=2e-3, abs=1e-3)

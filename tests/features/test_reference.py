@@ -27,6 +27,7 @@ from tests.support.effect_graphs import effect_graph
 from tests.support.linear_model import linear_model
 from tests.support.loaded import TEXTS, files_of, same
 from tests.support.models import CORPUS, N_FEATURES, PROMPT
+from tests.support.slow import first
 from tests.support.stacks import one_line
 
 
@@ -131,7 +132,7 @@ def test_only_what_is_active_is_moved(dtype: torch.dtype) -> None:
     assert len(kind.also(layer.point)) == 0
 
 
-@pytest.mark.parametrize("ablate", ["all", "each"])
+@pytest.mark.parametrize("ablate", first(1, ["all", "each"]))
 def test_a_mean_of_nothing_is_zero_ablation(model: InstrumentedModel, ablate: Any) -> None:
     nothing = [
         Reference(torch.zeros(N_FEATURES), torch.zeros(N_FEATURES), 9, "abc", "")

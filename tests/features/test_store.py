@@ -27,7 +27,7 @@ from tests.support.streamed import TEXTS, Heard, Stopped, contents, left_over, u
 # -- going on --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stops", first(2, [[6], [20], [59], [6, 7, 30], [60], [*range(8, 60, 9)]]))
+@pytest.mark.parametrize("stops", first(1, [[20], [6], [59], [6, 7, 30], [60], [*range(8, 60, 9)]]))
 @pytest.mark.usefixtures("small_batches")
 def test_a_resumed_run_gives_the_same_store_to_the_last_bit(
     model: InstrumentedModel, stops: list[int]
@@ -173,9 +173,7 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize(
-    "how", only(SPOILED, "empty", "nothing in it", "tensors cut", "another step's tensors")
-)
+@pytest.mark.parametrize("how", only(SPOILED, "empty", "tensors cut"))
 @pytest.mark.usefixtures("small_batches")
 def test_a_damaged_state_is_not_used(model: InstrumentedModel, how: str) -> None:
     with pytest.raises(Stopped):

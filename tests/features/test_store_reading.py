@@ -96,6 +96,7 @@ def test_reading_goes_on_at_a_place(tiny: InstrumentedModel, taken: int) -> None
     assert passed(iter([]), Place())
 
 
+@pytest.mark.slow
 def test_one_long_text_is_cut_in_good_time(tiny: InstrumentedModel) -> None:
     reader = TokenRows(tiny, [CORPUS * 4000], length=9)  # 120,000 tokens
     rows = 0

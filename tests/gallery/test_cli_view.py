@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import threading
 import urllib.request
 import webbrowser
@@ -171,13 +169,3 @@ def test_a_busy_port_is_one_line(commands: Commands, tmp_path: Path) -> None:
 @pytest.mark.parametrize("port", ["70000", "-1", "x"])
 def test_a_port_that_is_none(commands: Commands, port: str) -> None:
     assert commands("view", ".", "--port", port).code == 2
-
-
-def test_it_starts_without_torch_and_what_draws_plots() -> None:
-    code = (
-        "import sys, sae_graphs.cli, sae_graphs.gallery.server\n"
-        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'}\n"
-        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

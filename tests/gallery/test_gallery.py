@@ -257,6 +257,7 @@ def test_verdicts_are_counted_in_words(site: Site) -> None:
     assert "Graph 1, path 1" in explorer  # the findings
 
 
+@pytest.mark.usefixtures("drawn_here")
 def test_what_was_found_of_an_answer_graph_is_counted_and_shown(tmp_path: Path) -> None:
     """One unit is supported; another is of features that are not necessary."""
     features = (FeatureId("0", 1, 1), FeatureId("1", 2, 1))
@@ -310,6 +311,7 @@ def compared() -> str:
     return f"/compare?a={name}&b={name}"
 
 
+@pytest.mark.usefixtures("drawn_here")
 def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     try:
@@ -328,6 +330,7 @@ def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
     shelf.close()
 
 
+@pytest.mark.usefixtures("drawn_here")
 @pytest.mark.parametrize(
     "name", first(2, ["tab\t%2f", "up\\..\\outside", "back\\slash", "new\nline", "a:b"])
 )

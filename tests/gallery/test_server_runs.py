@@ -70,6 +70,7 @@ def test_a_failure_of_one_page_is_told_and_ends_nothing(
     assert site.ask("/run/plain/graph.json").status == 200
 
 
+@pytest.mark.usefixtures("drawn_here")
 def test_one_heavy_page_keeps_no_other_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_end_of_the_process_that_draws_is_told_and_it_starts_again(tmp_path:
     assert last is not None and last.poll() is not None
 
 
+@pytest.mark.usefixtures("drawn_here")
 @pytest.mark.parametrize(
     ("problem", "status"),
     [(SaeGraphsError("a mistake"), 422), (OSError(5, "gone"), 503), (ZeroDivisionError("x"), 500)],
@@ -158,7 +160,6 @@ def test_what_goes_wrong_while_drawing_is_told(
 
     write_run(tmp_path / "one", two_edges())
     monkeypatch.setattr(drawing, "drawn", fails)
-    monkeypatch.setattr(Artist, "_asked", lambda self, asked: drawing._answer(asked))
     with served(tmp_path) as site:
         reply = site.ask("/run/one/")
     assert reply.status == status
@@ -171,6 +172,7 @@ def test_many_readers_at_once(site: Site) -> None:
         assert [reply.status for reply in readers.map(site.ask, targets)] == [200] * 16
 
 
+@pytest.mark.usefixtures("drawn_here")
 def test_a_run_by_itself(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine", two_edges())
     with served(run) as site:
@@ -180,6 +182,7 @@ def test_a_run_by_itself(tmp_path: Path) -> None:
         assert "Compare" not in site.ask("/").text
 
 
+@pytest.mark.usefixtures("drawn_here")
 def test_runs_come_and_go_while_it_serves(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     write_run(folder / "first", two_edges())
@@ -195,6 +198,7 @@ def test_runs_come_and_go_while_it_serves(tmp_path: Path) -> None:
         assert site.ask("/run/first/").status == 404
 
 
+@pytest.mark.usefixtures("drawn_here")
 def test_nothing_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     write_run(folder / "first", two_edges())

@@ -7,6 +7,7 @@ import html
 import io
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from sae_graphs.graph.feature_id import ANSWER, FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.names import counted_nodes, coverage_sentence, name_of, score_sentence
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.pretrained.loading import load
 from sae_graphs.render import pictures as render
 from sae_graphs.render.explorer.page import page
 from sae_graphs.render.notebook import node_html
@@ -43,31 +45,27 @@ from tests.support.effect_graphs import effect_graph
 from tests.support.models import PROMPT
 from tests.support.rich_graphs import two_edges
 from tests.support.saved_runs import write_run
+from tests.support.slow import first
 
 KINDS = ("by hand", "hostile", "random", "bundled")
 IOI = "When Mary and John went to the store, John gave a drink to"
 
 
 @pytest.fixture(scope="module")
-def made(tiny: InstrumentedModel, demo: InstrumentedModel) -> dict[str, CausalGraph]:
-    return {
-        "by hand": answer_graph(),
-        "hostile": hostile_answers(),
-        "random": causal_graph(tiny, PROMPT, nodes=6),
-        "bundled": causal_graph(demo, IOI),
+def made(tiny: InstrumentedModel) -> Callable[[str], CausalGraph]:
+    """A graph by its kind, made once."""
+    making: dict[str, Callable[[], CausalGraph]] = {
+        "by hand": answer_graph,
+        "hostile": hostile_answers,
+        "random": lambda: causal_graph(tiny, PROMPT, nodes=6),
+        "bundled": lambda: causal_graph(load("demo"), IOI),
     }
+    return cache(lambda kind: making[kind]())
 
 
-@pytest.fixture(scope="module")
-def demo() -> InstrumentedModel:
-    import sae_graphs
-
-    return sae_graphs.load("demo")
-
-
-@pytest.fixture(params=KINDS)
-def graph(request: pytest.FixtureRequest, made: dict[str, CausalGraph]) -> CausalGraph:
-    return made[request.param]
+@pytest.fixture(params=first(3, KINDS))
+def graph(request: pytest.FixtureRequest, made: Callable[[str], CausalGraph]) -> CausalGraph:
+    return made(request.param)
 
 
 def features_of(graph: CausalGraph) -> list[FeatureId]:

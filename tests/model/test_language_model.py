@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tests.support.models import (
     random_stack,
     tokenizer,
 )
-from tests.support.slow import crossed
+from tests.support.slow import only
 from tests.support.stacks import one_line
 
 EVERY = (*ARCHITECTURES, "gpt_neo", "bloom")
@@ -41,7 +42,13 @@ EXACT = dict.fromkeys(EVERY, 1e-10)
 EXACT["gpt_neo"] = 1e-6  # its attention is in float32, whatever the model's precision
 
 
-@pytest.mark.parametrize(("architecture", "dtype"), crossed(EVERY, ["float32", "float64"]))
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    only(
+        product(EVERY, ["float32", "float64"]),
+        *[("gpt2", "float32"), ("llama", "float64"), ("gemma3", "float32")],
+    ),
+)
 def test_a_run_is_the_plain_model_s(
     model_folder: Callable[[str], Path], bridge_of: BridgeOf, architecture: str, dtype: str
 ) -> None:
@@ -88,7 +95,7 @@ def corrupted_run(model: LanguageModel, clean: Run) -> tuple[Run, Tensor, Tensor
     return model.run(clean.token_ids, embeddings=noisy), positions, noisy[positions]
 
 
-@pytest.mark.parametrize("architecture", EVERY)
+@pytest.mark.parametrize("architecture", only(EVERY, "gpt2", "gemma2", "bloom"))
 def test_a_corrupted_run_is_a_forward_pass_with_a_hook(
     bridge_of: BridgeOf, architecture: str
 ) -> None:
@@ -105,7 +112,13 @@ def test_a_corrupted_run_is_a_forward_pass_with_a_hook(
     assert torch.equal(again.logits, clean.logits)
 
 
-@pytest.mark.parametrize(("architecture", "corrupt"), crossed(EVERY, [False, True]))
+@pytest.mark.parametrize(
+    ("architecture", "corrupt"),
+    only(
+        product(EVERY, [False, True]),
+        *[("gpt2", False), ("llama", True), ("gpt_neo", False), ("neox", True)],
+    ),
+)
 def test_replays_are_full_forward_passes_with_hooks(
     bridge_of: BridgeOf, architecture: str, corrupt: bool
 ) -> None:

@@ -23,7 +23,7 @@ from tests.support.against_oracle import (
 )
 from tests.support.effect_graphs import effect_settings
 from tests.support.models import KINDS, PROMPT, STACKS, random_stack
-from tests.support.slow import crossed
+from tests.support.slow import crossed, only
 
 HALF = 2  # one feature in two is near: tiny SAEs have a quarter of theirs active
 
@@ -61,7 +61,9 @@ def test_shorter_changes_wake_no_other_feature(bridge_of: BridgeOf, kind: str, d
     assert torch.allclose(near.encode(row + short), layer.encode(row + short)[:, near.features])
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"standard", "jumprelu"}))
+@pytest.mark.parametrize(
+    "kind", only(sorted(set(KINDS) - {"standard", "jumprelu"}), "topk", "layer_norm", "abstopk")
+)
 @pytest.mark.usefixtures("for_tiny_saes")
 def test_other_kinds_are_encoded_whole(bridge_of: BridgeOf, kind: str) -> None:
     assert nearby.nearby(*layer_and_row(bridge_of, kind, "float64")) is None

@@ -13,13 +13,24 @@ from tests.support.hub_server import FakeHub, fake_hub
 MODEL = "gpt2-small"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the hub serves."""
+    """What the hub serves; tests that want it otherwise change a copy."""
     home = tmp_path_factory.mktemp("served")
     build(home, MODEL)
-    build(home, "gemma-2-2b")
     return home
+
+
+@pytest.fixture(scope="session")
+def served_gemma(served: Path) -> None:
+    """Gemma 2 as well, with two SAEs a layer."""
+    build(served, "gemma-2-2b")
+
+
+@pytest.fixture(scope="session")
+def served_pythia(served: Path) -> None:
+    """Pythia as well."""
+    build(served, "pythia-70m-deduped")
 
 
 @pytest.fixture

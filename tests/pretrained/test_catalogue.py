@@ -100,11 +100,11 @@ def test_an_sae_that_is_not_where_its_release_puts_it(
         one_line(caught)
 
 
+@pytest.mark.usefixtures("served_pythia")
 def test_saes_of_another_model_are_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SaeGraphsError, match="1MiB of memory is too little"):
-        sg.load(MODEL, saes=STACKS["gemma-2-2b"].release, sae_pattern="layer_{layer}/*16k/*",
-                memory="1MiB")  # fmt: skip
-    assert "these SAEs were trained on gemma-2-2b, not on gpt2" in caplog.text
+        sg.load(MODEL, saes=STACKS["pythia-70m-deduped"].release, memory="1MiB")
+    assert "these SAEs were trained on pythia-70m-deduped, not on gpt2" in caplog.text
 
 
 # -- the catalogue ---------------------------------------------------------------------------------

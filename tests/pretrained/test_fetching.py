@@ -118,6 +118,8 @@ def test_only_the_layers_asked_for_are_fetched(hub: FakeHub) -> None:
     assert part.edges == whole.edges
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("served_gemma")
 def test_only_the_saes_chosen_are_fetched(hub: FakeHub) -> None:
     stack = STACKS["gemma-2-2b"]
     _, sources = find_saes(stack.release, stack.pattern, device="cpu", dtype="float32")
@@ -309,10 +311,10 @@ def test_a_missing_sae_of_a_release(served: Path, home: Path, tmp_path: Path) ->
 
 def test_a_gated_model(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "")
-    hub.gated.add("google/gemma-2-2b")
+    hub.gated.add("gpt2")
     with pytest.raises(HubError, match=r"is gated; accept its terms on .* HF_TOKEN") as caught:
-        sg.load("gemma-2-2b")
-    assert "https://huggingface.co/google/gemma-2-2b" in one_line(caught)
+        sg.load(MODEL)
+    assert "https://huggingface.co/gpt2" in one_line(caught)
     assert hub.sent < 10_000
 
 

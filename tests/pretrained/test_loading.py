@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sae_graphs.pretrained import sizes as model_size
 from sae_graphs.pretrained.find_saes import load_stack
 from tests.support.effect_graphs import effect_graph
 from tests.support.models import ARCHITECTURES, STACKS, load_bridge, random_sae, save_saes
-from tests.support.slow import crossed
+from tests.support.slow import only
 from tests.support.stacks import cached, one_line, saes_on
 
 
@@ -197,7 +198,12 @@ def test_too_little_for_what_only_loading_tells(
     assert model.stack.sizes == (SAESize(4 * (2 * 16 * 40 + 16 + 40)),) * 4
 
 
-@pytest.mark.parametrize(("architecture", "dtype"), crossed(ARCHITECTURES, ["float32", "bfloat16"]))
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    only(
+        product(ARCHITECTURES, ["float32", "bfloat16"]), ("neox", "float32"), ("llama", "bfloat16")
+    ),
+)
 def test_the_size_of_a_model_is_never_guessed_too_small(
     model_folder: Callable[[str], Path],
     architecture: str,
@@ -238,6 +244,7 @@ def test_models_that_are_not_here_have_no_size(tmp_path: Path) -> None:
 # -- without SAEs ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_demo_s_model_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its SAEs are not even there; what it answers is what it answers with them."""
     from sae_graphs.files import bundled_folder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -62,8 +60,3 @@ def test_a_script_is_one_function_and_named_by_its_hash(tmp_path: Path) -> None:
 def test_what_is_not_given_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         filled("render/document/page.html.j2")
-
-
-def test_commands_are_listed_without_templates() -> None:
-    code = "import sae_graphs.cli, sys; sys.exit('jinja2' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from sae_lens import SAE
@@ -34,6 +35,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
+
+from tests.support.once import state_of
 
 D_MODEL, N_BLOCKS, N_FEATURES, CONTEXT = 16, 3, 40, 32
 CORPUS = "the cat sat on the mat and (the dog) ran to the old red house while the cat slept on"
@@ -232,20 +235,37 @@ def random_stack(
     **metadata: Any,
 ) -> list[SAE[Any]]:
     """One SAE per hook, its kind going round `kinds`, scaled to the stream of `PROMPT`."""
-    ids = [0, *tokenizer()(PROMPT, add_special_tokens=False)["input_ids"]]
-    with torch.no_grad():
-        _, cache_ = bridge.run_with_cache(torch.tensor([ids]))
+    sizes = _sizes(bridge, hook_names)
     return [
         random_sae(
             kinds[number % len(kinds)],
             hook,
-            size=float(cache_[hook][0, 1:].double().square().mean().sqrt()),
+            size=sizes[hook],
             seed=1000 * seed + number,
             dtype=dtype,
             **metadata,
         )
         for number, hook in enumerate(hook_names)
     ]
+
+
+def _sizes(bridge: Any, hook_names: Sequence[str]) -> dict[str, float]:
+    """The root mean square of the stream's entries at hooks; the model is run once."""
+    state, known = _SIZES.get(bridge, (None, {}))
+    if state != state_of(bridge) or not known.keys() >= set(hook_names):
+        ids = [0, *tokenizer()(PROMPT, add_special_tokens=False)["input_ids"]]
+        with torch.no_grad():
+            _, cache_ = bridge.run_with_cache(torch.tensor([ids]))
+        usual = {hook for stack in STACKS.values() for hook in stack if hook in cache_}
+        known = {
+            hook: float(cache_[hook][0, 1:].double().square().mean().sqrt())
+            for hook in usual.union(hook_names)
+        }
+        _SIZES[bridge] = state_of(bridge), known
+    return known
+
+
+_SIZES: WeakKeyDictionary[Any, tuple[object, dict[str, float]]] = WeakKeyDictionary()
 
 
 def in_dtype(saes: Sequence[SAE[Any]], dtype: str) -> list[SAE[Any]]:

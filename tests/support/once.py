@@ -1,41 +1,88 @@
 """What a process of the tests does once, and each test or command would do again.
 
-The commands' parser, a model that is loaded from a folder, the names of a bridge's hooks, and
-whether its rows agree, asked of one prompt: again where the folder, the bridge or the replay is
-another. And fewer searches for garbage.
+The commands' parser, a model that is loaded from a folder, the names of a bridge's hooks, whether
+it is its plain model and can be run again, and whether its rows agree, asked of one prompt: again
+where the folder, the bridge, its weights or the replay are others. What Graphviz makes of a source,
+and what arguments a block of transformers takes. And fewer searches for garbage.
 """
 
 from __future__ import annotations
 
 import gc
+import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar
 from unittest import mock
 from weakref import WeakKeyDictionary
 
 import typer.main
 
-OBJECTS = 20_000  # made between two searches for garbage, instead of 700
+OBJECTS = 50_000  # made between two searches for garbage, instead of 700
+
+LARGEST = 500_000  # bytes of a picture that is kept
+
+T = TypeVar("T")
+_pictures: dict[tuple[str, ...], bytes] = {}
 
 
 @contextmanager
 def done_once() -> Iterator[None]:
     """While it is entered, what is the same for every test of this process is done once."""
     from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.generalized_components import block
 
     from sae_graphs.model import language_model
     from sae_graphs.pretrained import bridge
+    from sae_graphs.render.picture import engine
 
     with (
+        mock.patch.object(engine, "_rendered", _drawn(engine._rendered)),
         mock.patch.object(typer.main, "get_command", cache(typer.main.get_command)),
         mock.patch.object(bridge, "load_bridge", _loaded(bridge.load_bridge)),
+        mock.patch.object(block, "inspect", _inspected()),
         mock.patch.object(TransformerBridge, "hook_dict", _named(TransformerBridge.hook_dict)),
         mock.patch.object(language_model, "rows_agree", _asked(language_model.rows_agree)),
+        mock.patch.object(
+            language_model, "compare_with_plain", _compared(language_model.compare_with_plain)
+        ),
+        mock.patch.object(language_model, "check_replay", _passed(language_model.check_replay)),
+        mock.patch.object(
+            language_model, "check_left_to_right", _passed(language_model.check_left_to_right)
+        ),
     ):
         yield
+
+
+def drawn_anew(draw: Callable[[], T]) -> T:
+    """What a function draws, by Graphviz itself."""
+    _pictures.clear()
+    return draw()
+
+
+def _drawn(render: Callable[..., bytes]) -> Callable[..., bytes]:
+    """By the same fonts: those of the package, or of a configuration that a test has chosen."""
+
+    def drawn(source: str, kind: str, arguments: str = "", *, engine: str = "dot") -> bytes:
+        fonts = os.environ.get("FONTCONFIG_FILE", "")
+        fonts = "ours" if "sae_graphs_fonts_" in fonts else fonts
+        asked = source, kind, arguments, engine, fonts
+        picture = _pictures.get(asked) or render(source, kind, arguments, engine=engine)
+        if len(picture) <= LARGEST:
+            _pictures[asked] = picture
+        return picture
+
+    return drawn
+
+
+def state_of(model: Any) -> tuple[object, ...]:
+    """Other than before, where a model's weights were changed or processed."""
+    versions = tuple(weights._version for weights in model.parameters())
+    return getattr(model, "compatibility_mode", None), model.training, versions
 
 
 def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +99,19 @@ def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
         return bridges[key]
 
     return loaded
+
+
+def _inspected() -> SimpleNamespace:
+    """`inspect` as a bridge's block wants it at every call, a tenth of what a small one takes."""
+    known: dict[tuple[Any, bool], inspect.Signature] = {}
+
+    def signature(of: Any) -> inspect.Signature:
+        key = getattr(of, "__func__", of), hasattr(of, "__self__")
+        if key not in known:
+            known[key] = inspect.signature(of)
+        return known[key]
+
+    return SimpleNamespace(signature=signature, Parameter=inspect.Parameter)
 
 
 def _named(hook_dict: property) -> property:
@@ -82,6 +142,32 @@ def _asked(rows_agree: Callable[..., bool]) -> Callable[..., bool]:
         return True
 
     return asked
+
+
+def _compared(compare: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    known: WeakKeyDictionary[Any, tuple[object, Any]] = WeakKeyDictionary()
+
+    def compared(model: Any) -> Any:
+        state = state_of(model)
+        if model not in known or known[model][0] != state:
+            known[model] = state, compare(model)
+        return known[model][1]
+
+    return compared
+
+
+def _passed(check: Callable[[Any, Any, str], None]) -> Callable[[Any, Any, str], None]:
+    passed: WeakKeyDictionary[Any, set[object]] = WeakKeyDictionary()
+
+    def checked(replay: Any, run: Any, name: str) -> None:
+        known = passed.setdefault(replay.model, set())
+        question = run.token_ids, *state_of(replay.model)
+        if question not in known:
+            check(replay, run, name)
+            if replay.together:  # else it said that it is slower, and says so again
+                known.add(question)
+
+    return checked
 
 
 def search_less() -> None:

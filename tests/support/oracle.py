@@ -46,9 +46,11 @@ class Oracle:
             assert hook in model.hook_dict, f"the model has no {hook}"
         self.ids = torch.tensor([list(ids)])
         self.logits, self.streams = self._clean()  # [T, V], [T, D] each
-        self.activations = [
-            sae.encode(x) for sae, x in zip(self.saes, self.streams, strict=True)
-        ]  # [T, F] each
+        self.activations: list[Tensor] = []  # [T, F] each
+        self.decoded: list[Tensor] = []  # [T, D] each
+        for sae, x in zip(self.saes, self.streams, strict=True):
+            self.activations.append(sae.encode(x))
+            self.decoded.append(sae.decode(self.activations[-1]))
 
     def effects(
         self, layer: int, ablated: Sequence[int], read: int, change: Change = zero
@@ -122,10 +124,7 @@ class Oracle:
         if torch.equal(a, changed):
             return None
         sae.encode(x)  # a decode belongs to the encode just before it
-        whole = sae.decode(a)
-        sae.encode(x)
-        without = sae.decode(changed)
-        return x - (whole - without)
+        return x - (self.decoded[layer] - sae.decode(changed))
 
     def _clean(self) -> tuple[Tensor, list[Tensor]]:
         seen: dict[str, Tensor] = {}

@@ -51,6 +51,6 @@ def crossed(*arguments: Sequence[Any]) -> list[Any]:
 
 
 def examples(n: int, **options: Any) -> settings:
-    """Settings of `n` examples in the profile `full`, of a quarter of them in others."""
+    """Settings of `n` examples in the profile `full`, of a tenth of them in others, at least 3."""
     full = settings.default is not None and settings.default.max_examples >= FULL_EXAMPLES
-    return settings(max_examples=n if full else max(n // 4, 5), deadline=None, **options)
+    return settings(max_examples=n if full else max(n // 10, 3), deadline=None, **options)

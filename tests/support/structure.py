@@ -57,17 +57,18 @@ def modules_of(package: Path) -> dict[str, Path]:
 
 
 @cache
-def tree_of(file: Path) -> ast.Module:
-    """What a file says, read once; nothing may change it."""
-    return ast.parse(file.read_text(encoding="utf-8"))
+def statements(file: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """A file's import statements, wherever they stand; read once, and nothing may change them."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 def imported(file: Path, modules: Mapping[str, Path]) -> Iterator[str]:
     """The modules among these that a file's import statements name, wherever they stand."""
-    for node in ast.walk(tree_of(file)):
+    for node in statements(file):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in modules)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             assert node.level == 0, f"{file} has a relative import"
             for name in node.names:
                 whole = f"{node.module}.{name.name}"
@@ -79,7 +80,7 @@ def private_imports(package: Path) -> list[str]:
     """The private names that a module takes from another."""
     found = []
     for name, file in modules_of(package).items():
-        for node in ast.walk(tree_of(file)):
+        for node in statements(file):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
                 taken = [it.name for it in node.names if it.name.startswith("_")]
                 found += [f"{name} imports {it}" for it in taken if not it.startswith("__")]

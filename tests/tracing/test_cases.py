@@ -256,6 +256,7 @@ def test_stability_over_strengths() -> None:
     assert next(stability(few)).moved is None and not list(stability(made))
 
 
+@pytest.mark.slow
 def test_the_read_token_is_shown_by_category(tmp_path: Path) -> None:
     row = ((0.5, 0.1), (0.2, 0.9))
     seen = LastToken(

@@ -139,7 +139,8 @@ def test_what_is_moved_is_moved_in_full() -> None:
         assert odds[run, found.subject, found.block + 1 :] == pytest.approx(lost)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [20, 200])
 def test_without_a_handover_hardly_any_site_is_claimed(count: int) -> None:
     """What noise does to the answer is as often good as bad: restoring helps by chance alone."""
     claimed = []

@@ -168,6 +168,7 @@ def test_other_corruptions(
     assert spread > 1e-5, "the cells are told apart"
 
 
+@pytest.mark.slow
 def test_single_precision_and_whole_copies_agree_with_double(
     model_of: Callable[..., LanguageModel], bridge_of: BridgeOf
 ) -> None:

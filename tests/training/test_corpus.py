@@ -60,6 +60,7 @@ def test_all_phenomena_occur(text: str) -> None:
         assert sign in text, phenomenon
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phenomenon", PHENOMENA)
 def test_no_held_out_case_is_in_the_training_stream(phenomenon: str, text: str) -> None:
     cases = held_out_cases(phenomenon, 100)

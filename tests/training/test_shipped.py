@@ -94,6 +94,7 @@ def test_a_case_cut_inside_a_token_is_not_asked(tokenizer: Any) -> None:
     assert encode_case(tokenizer, "The harb", "our") is None
 
 
+@pytest.mark.slow
 def test_saes_reconstruct_the_stream_as_reported(tokenizer: Any, report: dict[str, Any]) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 

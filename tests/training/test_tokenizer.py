@@ -66,6 +66,7 @@ def test_opens_offline_as_a_hugging_face_tokenizer() -> None:
     assert found.decode(found("Copyright (C) 1998")["input_ids"]) == "Copyright (C) 1998"
 
 
+@pytest.mark.slow
 def test_rows_begin_with_the_marker(tokenizer: Any) -> None:
     rows = token_rows(tokenizer, 3, "test", context=64, rows=50)
     assert rows.shape == (50, 64)
@@ -73,6 +74,7 @@ def test_rows_begin_with_the_marker(tokenizer: Any) -> None:
     assert (rows == token_rows(tokenizer, 3, "test", context=64, rows=50)).all()
 
 
+@pytest.mark.slow
 def test_rows_hold_whole_documents(tokenizer: Any) -> None:
     row = next(packed_rows(tokenizer, 3, "test", 64))
     first = next(documents(3, "test"))

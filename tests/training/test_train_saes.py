@@ -73,6 +73,7 @@ def trained(
 # -- the whole -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_comes_out_is_loaded_by_name_and_place(
     trained: tuple[Path, dict[str, Any], list[str]], model: LanguageModel
 ) -> None:
@@ -89,6 +90,7 @@ def test_what_comes_out_is_loaded_by_name_and_place(
     assert graph.run.model == model.name
 
 
+@pytest.mark.slow
 def test_the_evaluation_says_how_faithful_they_are(
     trained: tuple[Path, dict[str, Any], list[str]],
 ) -> None:
@@ -102,12 +104,14 @@ def test_the_evaluation_says_how_faithful_they_are(
         assert 0 < layer["kinds"]["tales"]["fvu"] < 0.5
 
 
+@pytest.mark.slow
 def test_what_it_takes_is_foretold(trained: tuple[Path, dict[str, Any], list[str]]) -> None:
     (line,) = trained[2]
     assert line.startswith("activations: 1MiB of the disk, about ")
     assert "2 SAEs of 48 features: about " in line
 
 
+@pytest.mark.slow
 def test_a_second_run_only_measures(
     trained: tuple[Path, dict[str, Any], list[str]],
     model: LanguageModel,
@@ -121,6 +125,7 @@ def test_a_second_run_only_measures(
     assert said == ["all SAEs are trained"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_training_is_refused(
     trained: tuple[Path, dict[str, Any], list[str]], model: LanguageModel, text: Path
 ) -> None:
@@ -138,6 +143,7 @@ class _Killed(BaseException):
     """Stands for a power cut."""
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_in_the_same_weights(
     trained: tuple[Path, dict[str, Any], list[str]],
     tmp_path: Path,
@@ -171,6 +177,7 @@ def test_a_killed_training_ends_in_the_same_weights(
     assert fvus[-1] < 0.5 * fvus[0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_plan_is_left_alone(
     trained: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
@@ -268,6 +275,7 @@ def test_the_sparse_decoder_learns_what_sae_lens_own_does(dead: int) -> None:
         assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_numbers_of_an_sae_that_errs_by_a_known_part(
     trained: tuple[Path, dict[str, Any], list[str]], model: LanguageModel
 ) -> None:

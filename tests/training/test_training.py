@@ -152,6 +152,7 @@ def test_unknown_stage_is_refused(tmp_path: Path) -> None:
         train(tmp_path, TINY, Progress(disable=True), until="dessert")
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     data = rows(TINY.steps * TINY.batch_rows)
 

@@ -17,7 +17,6 @@ from sae_graphs.validation.evidence import ValidationReport
 from tests.render.test_explorer_page import told
 from tests.support import evidence
 from tests.support.rich_graphs import two_edges
-from tests.support.slow import first
 
 FORMATS = ("html", "dot")
 
@@ -78,7 +77,8 @@ def test_a_new_run_in_its_place_has_none(tmp_path: Path) -> None:
     assert not (run / "validation").exists()
 
 
-@pytest.mark.parametrize("damage", first(1, ["{", "other"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["{", "other"])
 def test_findings_of_another_graph_are_left_out_with_a_warning(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:

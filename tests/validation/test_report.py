@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_graphs.render.document.blocks import Definitions, Fold, Heading, Table, unfolded
@@ -26,7 +26,7 @@ from sae_graphs.words import p_value, points, probability, relative_to, share
 from tests.support import evidence
 from tests.support.graphs import example
 from tests.support.report_page import ODD, Page, active_parts, page_of, printed
-from tests.support.slow import first
+from tests.support.slow import examples, first
 
 PLOTS = {
     "plot-graph-1-nulls.svg",
@@ -96,6 +96,7 @@ def without_numbers(data: Any) -> Any:
     return None if isinstance(data, float) else data
 
 
+@pytest.mark.slow
 def test_numbers_that_were_not_finite_break_nothing() -> None:
     for full in (evidence.report(), evidence.with_contrast()):
         report = from_json(without_numbers(to_json(full)))
@@ -136,7 +137,7 @@ def test_hostile_text_stays_text() -> None:
             assert not [part for part in root.iter() if part.tag.endswith("script")]
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.text(st.characters(exclude_categories=()), max_size=30))
 def test_any_text_stays_text(text: str) -> None:
     result = evidence.result(prompt=text, target=evidence.token_change(text), nulls=())

@@ -79,16 +79,6 @@ def test_plots_leave_matplotlib_as_it_was() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_reports_import_nothing_heavy() -> None:
-    code = (
-        "import sys, sae_graphs.validation.report.files, sae_graphs.cli.verdict_table\n"
-        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib.pyplot'}\n"
-        "sys.exit(', '.join(sorted(heavy & sys.modules.keys())) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 def test_a_wide_curve_takes_its_clean_point_from_the_narrow_one() -> None:
     """A clean point is never made up: between the wide steps the response may be anything."""

@@ -35,6 +35,7 @@ def test_of_a_large_one_64_are_the_sample() -> None:
     assert int(torch.cat(sample).sum()) == 64
 
 
+@pytest.mark.slow
 def test_a_budget_for_all_changes_nothing(tiny: InstrumentedModel) -> None:
     whole = measured_of(tiny)
     total = sum(map(len, whole.table.ablations))

@@ -80,6 +80,7 @@ def test_the_table_says_what_it_is_of(tiny: InstrumentedModel) -> None:
     assert json.loads(json.dumps(found.to_json()))["settings"]["select"] == "answer"
 
 
+@pytest.mark.slow
 def test_the_command(commands: Commands) -> None:
     answer = commands("compare", "Copyright (C", "--steps", "2", "--layers", "4:6", "--nodes", "5")
     assert answer.code == 0, answer.err

@@ -20,7 +20,7 @@ from sae_graphs.runs import EFFECTS
 from tests.support.commands import Commands
 from tests.support.measured_answers import graph_of, references
 from tests.support.models import OTHER_PROMPT, PROMPT
-from tests.support.slow import only
+from tests.support.slow import first, only
 
 LAYERS = [0, 1, 2, 3]
 CASES: dict[str, dict[str, Any]] = {
@@ -70,7 +70,7 @@ def interrupted(
     measured.clear()
 
 
-@pytest.mark.parametrize("name", only(CASES, "plain", "budget"))
+@pytest.mark.parametrize("name", only(CASES, "budget"))
 def test_a_stopped_run_measures_only_what_is_left(
     tiny: InstrumentedModel, tmp_path: Path, measured: list[int], name: str
 ) -> None:
@@ -118,7 +118,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS.keys())
+@pytest.mark.parametrize("options", first(4, OTHERS.values()), ids=OTHERS.keys())
 def test_another_run_measures_all(
     tiny: InstrumentedModel, tmp_path: Path, measured: list[int], options: dict[str, Any]
 ) -> None:

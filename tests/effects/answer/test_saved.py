@@ -99,7 +99,7 @@ def assert_drawn_alike(one: CausalGraph, two: CausalGraph, rounding: float = 1e-
 # -- drawn again -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", only(CASES, "plain", "budget"))
+@pytest.mark.parametrize("name", only(CASES, "plain"))
 def test_the_same_settings_give_the_same_graph(
     tiny: InstrumentedModel, tmp_path: Path, name: str
 ) -> None:
@@ -164,6 +164,7 @@ def test_coverage_and_paths_are_those_of_the_same_nodes(saved: Saved) -> None:
     assert (again.answer, again.warnings) == (answer, graph.run.warnings)
 
 
+@pytest.mark.slow
 def test_saving_changes_nothing(tiny: InstrumentedModel, made: Saved) -> None:
     assert made[0] == graph_of(tiny)
 
@@ -270,6 +271,7 @@ def test_damaged_effects_are_one_line(saved: Saved, damage: Callable[[Path], obj
     assert "\n" not in str(caught.value) and EFFECTS in str(caught.value)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written(tiny: InstrumentedModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SaeGraphsError, match="cannot write"):
