@@ -43,7 +43,7 @@ def granger_pairs(
     where it can. Raises `SaeGraphsError` where a model has more columns than rows.
     """
     given = [str(name) for name in settings.given]
-    tester = _Tester(panel, settings, lag or settings.lag or settings.max_lag)
+    tester = Tester(panel, settings, lag or settings.lag or settings.max_lag)
     others = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
     found = []
     for number, (source, target) in enumerate(pairs):
@@ -86,7 +86,7 @@ def with_q(pairs: Sequence[Pair]) -> list[Pair]:
     return [replace(pair, forward=next(known), backward=next(known)) for pair in pairs]
 
 
-class _Tester:
+class Tester:
     """A panel at one lag: columns that many pairs share are made once."""
 
     def __init__(self, panel: Panel, settings: GrangerSettings, lag: int) -> None:
@@ -133,10 +133,12 @@ class _Tester:
     def _source(
         self, source: int, target: int, lags: Sequence[int], *, nonlinear: bool
     ) -> tuple[Parts, Parts]:
-        """A source's columns, of what follows the target and of the rest, which is swapped."""
+        """A source's columns: of what follows the target, linearly, and of the rest, which is
+        swapped."""
         panel, first = self.panel, self._first(target, source)
         past = beside(self._columns(source, 0, now=True), self._columns(source, 1))
-        driven = follows(past, self._columns(target, first, nonlinear=nonlinear))
+        kind = self.settings.detrend
+        driven = follows(past, self._columns(target, first), kind)
         values = tuple(group[source] for group in panel.groups)
         rest = tuple(all_of - part for all_of, part in zip(values, driven, strict=True))
         fixed = tuple(at_lags(part, lags, self.lag) for part in driven)
@@ -145,7 +147,6 @@ class _Tester:
             scale = float(np.concatenate([part.ravel() for part in rest]).std()) or 1.0
             bent = waves(moved, scale=scale, seed=self.settings.seed)
             fixed, moved = beside(fixed, tuple(map(np.zeros_like, bent))), beside(moved, bent)
-        kind = self.settings.detrend
         return detrended(fixed, kind), detrended(moved, kind)
 
     def _first(self, source: int, target: int) -> int:

@@ -100,7 +100,7 @@ def test_what_follows_is_the_driven_part() -> None:
     panel = two_series(2, there=0.7, texts=200, tokens=40)
     past = tuple(at_lags(group[1], [0, 1], 1) for group in panel.groups)
     other = tuple(at_lags(group[0], [1], 1) for group in panel.groups)
-    found = follows(detrended(past, "constant"), detrended(other, "constant"))
+    found = follows(detrended(past, "constant"), detrended(other, "constant"), "constant")
     rest = [group[1] - part for group, part in zip(panel.groups, found, strict=True)]
     x = np.concatenate(
         [(g[0][:, 10:] - g[0][:, 10:].mean(1)[:, None]).ravel() for g in panel.groups]

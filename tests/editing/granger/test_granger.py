@@ -112,7 +112,7 @@ def test_a_feature_that_is_never_on_is_untestable(tiny: InstrumentedModel) -> No
         ({"texts": TEXTS[:5]}, "5 of 5 texts have the .* tokens"),
         ({"texts": ["a b"] * 30, "lag": 9}, "0 of 30 texts"),
         ({"texts": "nowhere.txt"}, "cannot read texts from nowhere.txt"),
-        ({"lag": 3, "features": 8, "multivariate": True}, "parameters for"),
+        ({"texts": TEXTS[:8], "lag": 3, "features": 8, "multivariate": True}, "parameters for"),
     ],
 )
 def test_what_cannot_be_tested_is_one_line(
