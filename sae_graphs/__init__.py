@@ -21,6 +21,9 @@ What features do
 Where an answer comes from
     trace            causal tracing: the subject corrupted, every state restored in turn
 
+What predicts what
+    granger          does one feature's series over many texts help to predict another's?
+
 What to believe of it
     validate         paths ablated, beside controls that could have done as much
     verdicts         what many validations found, in one table
@@ -35,6 +38,7 @@ Several graphs
 
 Types
     CausalGraph        its `Node`s and `Edge`s, named by `FeatureId`
+    GrangerReport      what `granger` found
     InstrumentedModel  of a model and SAEs that you have; without these a `LanguageModel`
     Trace              what `trace` found
     ValidationReport   what `validate` found
@@ -53,6 +57,8 @@ from sae_graphs.late import named
 
 if TYPE_CHECKING:
     from sae_graphs import interventions
+    from sae_graphs.editing.granger.granger import granger
+    from sae_graphs.editing.granger.records import GrangerReport
     from sae_graphs.effects.ablate import ablate
     from sae_graphs.effects.build import causal_graph, discover
     from sae_graphs.effects.comparison import compare_methods
@@ -77,6 +83,7 @@ __all__ = [
     "CausalGraph",
     "Edge",
     "FeatureId",
+    "GrangerReport",
     "InstrumentedModel",
     "LanguageModel",
     "Node",
@@ -90,6 +97,7 @@ __all__ = [
     "compare_methods",
     "difference",
     "discover",
+    "granger",
     "interventions",
     "load",
     "load_model",

@@ -52,6 +52,10 @@ TORCH_FREE = {
         *("sae_graphs.tracing.cells", "sae_graphs.tracing.partial", "sae_graphs.tracing.records"),
         *("sae_graphs.tracing.record_json", "sae_graphs.tracing.settings"),
     ),
+    "records of Granger tests": (
+        *("sae_graphs.editing", "sae_graphs.editing.granger", "sae_graphs.editing.granger.pairs"),
+        *("sae_graphs.editing.granger.report", "sae_graphs.editing.granger.texts"),
+    ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),
         "sae_graphs.effects.replot",

@@ -15,6 +15,7 @@ import typer
 
 import sae_graphs as sg
 from sae_graphs import cli, late
+from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked, with_settings
@@ -22,12 +23,22 @@ from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.validation.settings import ValidationSettings
 
 TYPES = {
-    *("CausalGraph", "Edge", "FeatureId", "InstrumentedModel", "LanguageModel", "Node"),
-    *("SaeGraphsError", "Trace", "ValidationReport"),
+    *("CausalGraph", "Edge", "FeatureId", "GrangerReport", "InstrumentedModel", "LanguageModel"),
+    *("Node", "SaeGraphsError", "Trace", "ValidationReport"),
 }
 VERBS = {
-    *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "load"),
-    *("load_model", "replot", "response_curve", "trace", "union", "validate", "verdicts"),
+    *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover"),
+    *(
+        "granger",
+        "load",
+        "load_model",
+        "replot",
+        "response_curve",
+        "trace",
+        "union",
+        "validate",
+        "verdicts",
+    ),
 }
 
 # What only one of the two has: Python takes objects, the command line files and how to print.
@@ -39,6 +50,7 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
+    "granger": {"graph", "formats", "out_folder"},
 }
 PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},
@@ -51,6 +63,7 @@ PYTHON_ALONE = {
         *("pin", "outputs", "target", "contrast"),  # asked of graphs
     },
     "ablate": {"layers", "fetching"},
+    "granger": {"settings", "progress", "layers", "fetching"},
 }
 
 
@@ -121,6 +134,7 @@ def test_options_have_names_and_types(name: str) -> None:
         (sg.causal_graph, GraphSettings),
         (sg.discover, GraphSettings),
         (sg.compare_methods, GraphSettings),
+        (sg.granger, GrangerSettings),
         (sg.trace, TraceSettings),
         (sg.validate, ValidationSettings),
     ],
@@ -131,7 +145,7 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
     if function is sg.discover:  # of effects, unless asked
         defaults["select"] = "effect"
     shared = words(function).keys() & defaults.keys()
-    if function in (sg.causal_graph, sg.trace, sg.validate):
+    if function in (sg.causal_graph, sg.granger, sg.trace, sg.validate):
         assert shared == defaults.keys()
     own = {"steps"} if function is sg.compare_methods else set()
     assert {it: words(function)[it].default for it in shared - own} == {
@@ -143,7 +157,7 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
     ("command", "function"),
     [
         *[("graph", sg.causal_graph), ("validate", sg.validate), ("compare", sg.compare_methods)],
-        ("ablate", sg.ablate),
+        *[("ablate", sg.ablate), ("granger", sg.granger)],
     ],
 )
 def test_python_has_the_words_of_the_command_line(command: str, function: Any) -> None:
@@ -166,6 +180,7 @@ def test_python_has_the_words_of_the_command_line(command: str, function: Any) -
         (sg.discover, "min_path_edge", "min_path_edges"),
         (sg.compare_methods, "step", "steps"),
         (sg.replot, "pins", "pin"),
+        (sg.granger, "max_lags", "max_lag"),
         (sg.trace, "noise_run", "noise_runs"),
         (sg.validate, "control", "controls"),
         (sg.ablate, "targt", "target"),

@@ -1,0 +1,102 @@
+"""What is said of Granger tests, on the terminal and on a page: prediction, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sae_graphs.editing.granger.records import GrangerReport, GrangerTest, Pair, Verdict
+from sae_graphs.text import visible
+from sae_graphs.words import NONE, amount, counted, listed, p_value, percent
+
+VERDICTS: dict[Verdict, str] = {
+    "forward": "source to target",
+    "backward": "target to source",
+    "both": "both",
+    "none": "none",
+    "untestable": "untestable",
+}
+_COUNTED: dict[Verdict, tuple[str, str]] = {
+    "forward": ("source predicts its target", "sources predict their targets"),
+    "backward": ("target predicts its source", "targets predict their sources"),
+    "both": ("pair predicts each other", "pairs predict each other"),
+    "none": ("pair does neither", "pairs do neither"),
+    "untestable": ("pair could not be tested", "pairs could not be tested"),
+}
+HEAD = ("Source", "Target", "Verdict", "There", "q", "Back", "q")
+CAUTION = (
+    "What predicts need not act: two series that a third one drives predict each other, and a "
+    "series that never varies by itself predicts nothing. Only an ablation tells: "
+    "`sae-graphs graph`, `sae-graphs ablate`."
+)
+
+
+def question(report: GrangerReport) -> str:
+    """What was asked, and of what."""
+    lags = f"lag 1 to {report.lag}" if report.lag > 1 else "lag 1"
+    same = (
+        ", and at the same token where its layer is earlier" if report.settings.same_token else ""
+    )
+    how = " by nonlinear regression" if report.settings.test == "nonlinear" else ""
+    given = " and all the other series" if report.settings.multivariate else ""
+    return (
+        f"Does one series over tokens help to predict another{how}, beyond that one's own past"
+        f"{given}? {counted(len(report.pairs), 'pair')} ({visible(report.about, space=' ')}) over "
+        f"{report.texts}: {counted(report.n_texts, 'text')}, {report.n_tokens:,} tokens; {lags}"
+        f"{same}."
+    )
+
+
+def findings(report: GrangerReport) -> list[str]:
+    """How many pairs got each verdict."""
+    told = [
+        f"{count} {_COUNTED[name][count != 1]}" for name, count in report.counts.items() if count
+    ]
+    level = f"{report.settings.level:g}"
+    found = [f"Of {counted(len(report.pairs), 'pair')}: {listed(told)} (q at most {level})."]
+    return found if told else ["There was nothing to test."]
+
+
+def lag_words(report: GrangerReport) -> str:
+    """Where the lag comes from."""
+    if not report.criteria:
+        return f"the lag, {report.lag}, was given"
+    most = len(report.criteria)
+    told = f"the lag, {report.lag} of at most {most}, is where BIC, summed over pairs, is least"
+    return f"{told}; a larger one might be better still" if report.lag == most > 1 else told
+
+
+def row(pair: Pair, level: float) -> tuple[str, ...]:
+    """A pair as cells under `HEAD`."""
+    verdict = VERDICTS[pair.verdict(level)]
+    return (
+        *(visible(name, space=" ") for name in (pair.source, pair.target)),
+        verdict,
+        *_cells(pair.forward),
+        *_cells(pair.backward),
+    )
+
+
+def _cells(test: GrangerTest | None) -> tuple[str, str]:
+    return (NONE, NONE) if test is None else (percent(test.share), p_value(test.q))
+
+
+def meaning_rows(report: GrangerReport) -> list[tuple[str, str, str, str]]:
+    """Each series: its name, what it peaks on, tokens and texts at which it is on."""
+    return [
+        (it.name, it.meaning or NONE, f"{it.tokens:,}", f"{it.texts:,}") for it in report.series
+    ]
+
+
+def detail(test: GrangerTest | None) -> Sequence[str]:
+    """One direction in full: F, share, p of the swaps, p of the F distribution, coefficients."""
+    if test is None:
+        return (NONE,) * 5
+    weights = zip(test.lags, test.coefficients, strict=False)
+    told = ", ".join(f"{lag}: {amount(value)}" for lag, value in weights) or NONE
+    return (
+        amount(test.f),
+        percent(test.share),
+        p_value(test.p),
+        p_value(test.p_parametric),
+        told,
+    )

@@ -1,0 +1,173 @@
+"""Known arrows are found, each verdict; p is uniform where there is none; power grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from sae_graphs.editing.granger.pairs import granger_pairs, with_q
+from sae_graphs.editing.granger.panel import Panel
+from sae_graphs.editing.granger.records import GrangerTest, Pair
+from sae_graphs.editing.granger.settings import GrangerSettings
+from tests.support.series import bent, two_series
+
+FEW = GrangerSettings(lag=1, permutations=199)
+BENT = replace(FEW, test="nonlinear")
+SURE = 0.01  # p of a test that must not fail by chance; seeds are fixed
+
+
+def pair_of(panel: Panel, settings: GrangerSettings = FEW) -> Pair:
+    (pair,) = granger_pairs(panel, [("x", "y")], settings)
+    return pair
+
+
+def p_values(
+    make: Callable[[int], Panel], way: str, runs: Sequence[int], settings: GrangerSettings = FEW
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of one direction, over seeds: those of the swaps, and those of the F distribution."""
+    found: list[GrangerTest] = [getattr(pair_of(make(seed), settings), way) for seed in runs]
+    return np.array([it.p for it in found]), np.array([it.p_parametric for it in found])
+
+
+# -- verdicts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "verdict"),
+    [(0.5, 0.0, "forward"), (0.0, 0.5, "backward"), (0.3, 0.3, "both"), (0.0, 0.0, "none")],
+)
+def test_each_verdict_is_found(there: float, back: float, verdict: str) -> None:
+    panels = [two_series(seed, there=there, back=back, texts=60) for seed in range(20)]
+    found = [pair_of(panel).verdict(0.05) for panel in panels]
+    assert found.count(verdict) >= 17, "all but what a level of 5 % lets pass"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bent_arrow_is_found_by_the_nonlinear_test_alone(seed: int) -> None:
+    panel = two_series(seed, there=0.4, arrow=bent)
+    assert pair_of(panel, BENT).verdict(0.05) == "forward"
+    straight, bowed = (pair_of(panel, how).forward for how in (FEW, BENT))
+    assert straight is not None and bowed is not None
+    assert bowed.share > 0.2 > 0.05 > straight.share
+
+
+def test_a_third_series_explains_a_shared_past_away() -> None:
+    """`z` drives both, `y` a token later: so `x` predicts it, unless `z` is given."""
+    rng = np.random.default_rng(4)
+    groups = []
+    for tokens in (20, 24):
+        z = rng.normal(size=(30, tokens + 3))
+        x = z[:, 2:-1] + 0.5 * rng.normal(size=(30, tokens))
+        y = z[:, 1:-2] + 0.5 * rng.normal(size=(30, tokens))
+        groups.append(np.stack([x, y, z[:, 2:-1]]))
+    panel = Panel(("x", "y", "z"), (0, 0, 0), tuple(groups))
+    assert pair_of(panel).verdict(0.05) == "forward"
+    assert pair_of(panel, replace(FEW, given=("z",))).verdict(0.05) == "none"
+    (whole, *_) = granger_pairs(panel, [("x", "y"), ("z", "y")], replace(FEW, multivariate=True))
+    assert whole.verdict(0.05) == "none"
+
+
+def test_the_same_token_counts_where_the_source_stands_before() -> None:
+    panel = two_series(0)
+    together = tuple(np.stack([g[0], g[0] + g[1]]) for g in panel.groups)
+    below = Panel(("x", "y"), (0, 1), together)
+    found = pair_of(below)
+    assert found.verdict(0.05) in ("forward", "both")
+    assert found.forward is not None and found.forward.lags == (0, 1)
+    assert found.forward.coefficients[0] == pytest.approx(1, abs=0.1)
+    assert found.backward is not None and found.backward.lags == (1,)
+    later = pair_of(below, replace(FEW, same_token=False)).forward
+    assert later is not None and later.lags == (1,) and later.share < found.forward.share / 10
+
+
+def test_what_cannot_be_tested_says_why() -> None:
+    panel = two_series(0)
+    still = Panel(("x", "y"), (0, 0), tuple(np.stack([g[0], 0 * g[1]]) for g in panel.groups))
+    assert "does not vary" in pair_of(still).reason
+    (pair,) = granger_pairs(panel, [("x", "y")], FEW, rarely=lambda name: f"{name} sleeps")
+    assert (pair.verdict(0.05), pair.reason) == ("untestable", "x sleeps")
+
+
+def test_q_is_over_all_tests_both_ways() -> None:
+    def test(p: float) -> GrangerTest:
+        return GrangerTest(1.0, 0.1, p, p, p, (1,))
+
+    pairs = [
+        Pair("a", "b", test(0.01), test(0.04)),
+        Pair("b", "c", None, None, "why"),
+        Pair("a", "c", test(0.02), test(0.9)),
+    ]
+    found = with_q(pairs)
+    values = [it.q for pair in found for it in (pair.forward, pair.backward) if it is not None]
+    np.testing.assert_allclose(values, [0.04, 0.16 / 3, 0.04, 0.9])
+    assert found[1] == pairs[1]
+    assert [pair.verdict(0.05) for pair in found] == ["forward", "untestable", "forward"]
+
+
+# -- where there is no arrow -----------------------------------------------------------------------
+
+NULLS: dict[str, tuple[dict[str, Any], str]] = {
+    "apart": ({}, "forward"),
+    "spikes": ({"spikes": True}, "forward"),
+    "against the arrow": ({"there": 0.6}, "backward"),
+}
+
+
+@pytest.mark.parametrize("name", NULLS)
+def test_p_is_uniform_where_there_is_no_arrow(name: str) -> None:
+    options, way = NULLS[name]
+    p, _ = p_values(lambda seed: two_series(seed, **options), way, range(60))
+    assert kstest(p, "uniform").pvalue > SURE
+
+
+def test_f_alone_would_see_arrows_against_the_arrow() -> None:
+    """Short texts with means of their own: the bias that the swaps are there for."""
+    p, parametric = p_values(lambda seed: two_series(seed, there=0.6), "backward", range(40))
+    assert (parametric <= 0.05).mean() > 0.3
+    assert (p <= 0.05).mean() < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [FEW, BENT], ids=["linear", "nonlinear"])
+@pytest.mark.parametrize("name", NULLS)
+def test_p_is_uniform_in_many_runs(name: str, how: GrangerSettings) -> None:
+    options, way = NULLS[name]
+    p, _ = p_values(lambda seed: two_series(seed, **options), way, range(1000, 1300), how)
+    assert kstest(p, "uniform").pvalue > SURE
+    assert abs((p <= 0.05).mean() - 0.05) < 0.04
+
+
+# -- power -----------------------------------------------------------------------------------------
+
+
+def power(settings: GrangerSettings, runs: int, **options: Any) -> float:
+    p, _ = p_values(lambda seed: two_series(seed, **options), "forward", range(runs), settings)
+    return float((p <= 0.05).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spikes", [False, True])
+def test_power_grows_with_a_straight_arrow(spikes: bool) -> None:
+    strengths = (0.0, 0.05, 0.1, 0.2)
+    found = [power(FEW, 100, there=it, spikes=spikes) for it in strengths]
+    assert found[0] < 0.12 and found[-1] > 0.95
+    assert found == sorted(found)
+
+
+@pytest.mark.slow
+def test_power_grows_with_texts() -> None:
+    found = [power(FEW, 100, there=0.1, texts=texts) for texts in (10, 40, 120)]
+    assert found == sorted(found) and found[0] < 0.6 < 0.9 < found[-1]
+
+
+@pytest.mark.slow
+def test_power_grows_with_a_bent_arrow_where_lines_see_little() -> None:
+    found = [power(BENT, 60, there=it, arrow=bent) for it in (0.0, 0.1, 0.3)]
+    lines = [power(FEW, 60, there=it, arrow=bent) for it in (0.1, 0.3)]
+    assert found[0] < 0.15 and found[-1] > 0.95 and found == sorted(found)
+    assert max(lines) < 0.6 and lines[1] < found[2] - 0.3
