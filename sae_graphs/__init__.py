@@ -21,6 +21,9 @@ What features do
 Where an answer comes from
     trace            causal tracing: the subject corrupted, every state restored in turn
 
+Change what a model knows
+    edit             a fact written into one MLP, as a rank-one update: applied, undone, saved
+
 What to believe of it
     validate         paths ablated, beside controls that could have done as much
     verdicts         what many validations found, in one table
@@ -37,6 +40,7 @@ Types
     CausalGraph        its `Node`s and `Edge`s, named by `FeatureId`
     InstrumentedModel  of a model and SAEs that you have; without these a `LanguageModel`
     Trace              what `trace` found
+    Edit               what `edit` wrote
     ValidationReport   what `validate` found
     SaeGraphsError     raised for every mistake of the user, in one line
 
@@ -53,6 +57,8 @@ from sae_graphs.late import named
 
 if TYPE_CHECKING:
     from sae_graphs import interventions
+    from sae_graphs.editing.edit import edit
+    from sae_graphs.editing.record import Edit
     from sae_graphs.effects.ablate import ablate
     from sae_graphs.effects.build import causal_graph, discover
     from sae_graphs.effects.comparison import compare_methods
@@ -76,6 +82,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CausalGraph",
     "Edge",
+    "Edit",
     "FeatureId",
     "InstrumentedModel",
     "LanguageModel",
@@ -90,6 +97,7 @@ __all__ = [
     "compare_methods",
     "difference",
     "discover",
+    "edit",
     "interventions",
     "load",
     "load_model",

@@ -36,6 +36,10 @@ TORCH_FREE = {
         *("sae_graphs.tracing.cells", "sae_graphs.tracing.partial", "sae_graphs.tracing.records"),
         *("sae_graphs.tracing.record_json", "sae_graphs.tracing.settings"),
     ),
+    "records of editing": (
+        *("sae_graphs.editing.record", "sae_graphs.editing.report"),
+        "sae_graphs.editing.settings",
+    ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),
         "sae_graphs.effects.replot",

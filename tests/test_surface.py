@@ -15,6 +15,7 @@ import typer
 
 import sae_graphs as sg
 from sae_graphs import cli, late
+from sae_graphs.editing.settings import EditSettings
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked, with_settings
@@ -22,11 +23,12 @@ from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.validation.settings import ValidationSettings
 
 TYPES = {
-    *("CausalGraph", "Edge", "FeatureId", "InstrumentedModel", "LanguageModel", "Node"),
+    *("CausalGraph", "Edge", "Edit", "FeatureId", "InstrumentedModel", "LanguageModel", "Node"),
     *("SaeGraphsError", "Trace", "ValidationReport"),
 }
 VERBS = {
-    *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "load"),
+    *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "edit"),
+    "load",
     *("load_model", "replot", "response_curve", "trace", "union", "validate", "verdicts"),
 }
 
@@ -39,6 +41,7 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
+    "edit": {"apply", "text", "out_folder"},
 }
 PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},
@@ -51,6 +54,10 @@ PYTHON_ALONE = {
         *("pin", "outputs", "target", "contrast"),  # asked of graphs
     },
     "ablate": {"layers", "fetching"},
+    "edit": {
+        *("settings", "texts", "covariance", "progress"),
+        *("saes", "sae_pattern", "layers", "fetching"),
+    },
 }
 
 
@@ -122,6 +129,7 @@ def test_options_have_names_and_types(name: str) -> None:
         (sg.discover, GraphSettings),
         (sg.compare_methods, GraphSettings),
         (sg.trace, TraceSettings),
+        (sg.edit, EditSettings),
         (sg.validate, ValidationSettings),
     ],
     ids=lambda value: value.__name__,
@@ -131,7 +139,7 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
     if function is sg.discover:  # of effects, unless asked
         defaults["select"] = "effect"
     shared = words(function).keys() & defaults.keys()
-    if function in (sg.causal_graph, sg.trace, sg.validate):
+    if function in (sg.causal_graph, sg.edit, sg.trace, sg.validate):
         assert shared == defaults.keys()
     own = {"steps"} if function is sg.compare_methods else set()
     assert {it: words(function)[it].default for it in shared - own} == {
@@ -143,7 +151,7 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
     ("command", "function"),
     [
         *[("graph", sg.causal_graph), ("validate", sg.validate), ("compare", sg.compare_methods)],
-        ("ablate", sg.ablate),
+        *[("ablate", sg.ablate), ("edit", sg.edit)],
     ],
 )
 def test_python_has_the_words_of_the_command_line(command: str, function: Any) -> None:
@@ -167,6 +175,7 @@ def test_python_has_the_words_of_the_command_line(command: str, function: Any) -
         (sg.compare_methods, "step", "steps"),
         (sg.replot, "pins", "pin"),
         (sg.trace, "noise_run", "noise_runs"),
+        (sg.edit, "layr", "layer"),
         (sg.validate, "control", "controls"),
         (sg.ablate, "targt", "target"),
         (sg.load, "sae", "saes"),
