@@ -21,6 +21,9 @@ What features do
 Where an answer comes from
     trace            causal tracing: the subject corrupted, every state restored in turn
 
+Change what a model knows
+    edit             a fact written into one MLP, as a rank-one update: applied, undone, saved
+
 What predicts what
     granger          does one feature's series over many texts help to predict another's?
 
@@ -41,6 +44,7 @@ Types
     GrangerReport      what `granger` found
     InstrumentedModel  of a model and SAEs that you have; without these a `LanguageModel`
     Trace              what `trace` found
+    Edit               what `edit` wrote
     ValidationReport   what `validate` found
     SaeGraphsError     raised for every mistake of the user, in one line
 
@@ -57,6 +61,8 @@ from sae_graphs.late import named
 
 if TYPE_CHECKING:
     from sae_graphs import interventions
+    from sae_graphs.editing.edit import edit
+    from sae_graphs.editing.record import Edit
     from sae_graphs.editing.granger.granger import granger
     from sae_graphs.editing.granger.records import GrangerReport
     from sae_graphs.effects.ablate import ablate
@@ -82,6 +88,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CausalGraph",
     "Edge",
+    "Edit",
     "FeatureId",
     "GrangerReport",
     "InstrumentedModel",
@@ -97,6 +104,7 @@ __all__ = [
     "compare_methods",
     "difference",
     "discover",
+    "edit",
     "granger",
     "interventions",
     "load",

@@ -19,6 +19,7 @@ from typing import Any
 PUBLIC = {
     "CausalGraph": "sae_graphs.graph.graph:CausalGraph",
     "Edge": "sae_graphs.graph.records:Edge",
+    "Edit": "sae_graphs.editing.record:Edit",
     "FeatureId": "sae_graphs.graph.feature_id:FeatureId",
     "GrangerReport": "sae_graphs.editing.granger.records:GrangerReport",
     "InstrumentedModel": "sae_graphs.model.instrument:InstrumentedModel",
@@ -32,6 +33,7 @@ PUBLIC = {
     "compare_methods": "sae_graphs.effects.comparison:compare_methods",
     "difference": "sae_graphs.graph.difference:difference",
     "discover": "sae_graphs.effects.build:discover",
+    "edit": "sae_graphs.editing.edit:edit",
     "granger": "sae_graphs.editing.granger.granger:granger",
     "interventions": "sae_graphs.interventions",
     "load": "sae_graphs.pretrained.loading:load",
@@ -48,6 +50,7 @@ PUBLIC = {
 VIEWS = {
     "ablation_html": "sae_graphs.render.notebook:ablation_html",
     "answer_report_html": "sae_graphs.validation.answer.report:report_html",
+    "applied_edit": "sae_graphs.editing.applied:applied",
     "answer_report_table": "sae_graphs.validation.report.tables:answer_table",
     "comparison_html": "sae_graphs.render.notebook:comparison_html",
     "curve_picture": "sae_graphs.validation.report.notebook:curve_picture",

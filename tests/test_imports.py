@@ -56,6 +56,10 @@ TORCH_FREE = {
         *("sae_graphs.editing", "sae_graphs.editing.granger", "sae_graphs.editing.granger.pairs"),
         *("sae_graphs.editing.granger.report", "sae_graphs.editing.granger.texts"),
     ),
+    "records of editing": (
+        *("sae_graphs.editing.record", "sae_graphs.editing.report"),
+        "sae_graphs.editing.settings",
+    ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),
         "sae_graphs.effects.replot",

@@ -15,6 +15,7 @@ import typer
 
 import sae_graphs as sg
 from sae_graphs import cli, late
+from sae_graphs.editing.settings import EditSettings
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
@@ -23,22 +24,13 @@ from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.validation.settings import ValidationSettings
 
 TYPES = {
-    *("CausalGraph", "Edge", "FeatureId", "GrangerReport", "InstrumentedModel", "LanguageModel"),
-    *("Node", "SaeGraphsError", "Trace", "ValidationReport"),
+    *("CausalGraph", "Edge", "Edit", "FeatureId", "GrangerReport", "InstrumentedModel"),
+    *("LanguageModel", "Node", "SaeGraphsError", "Trace", "ValidationReport"),
 }
 VERBS = {
-    *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover"),
-    *(
-        "granger",
-        "load",
-        "load_model",
-        "replot",
-        "response_curve",
-        "trace",
-        "union",
-        "validate",
-        "verdicts",
-    ),
+    *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "edit"),
+    *("granger", "load"),
+    *("load_model", "replot", "response_curve", "trace", "union", "validate", "verdicts"),
 }
 
 # What only one of the two has: Python takes objects, the command line files and how to print.
@@ -50,6 +42,7 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
+    "edit": {"apply", "text", "out_folder"},
     "granger": {"graph", "formats", "out_folder"},
 }
 PYTHON_ALONE = {
@@ -63,6 +56,10 @@ PYTHON_ALONE = {
         *("pin", "outputs", "target", "contrast"),  # asked of graphs
     },
     "ablate": {"layers", "fetching"},
+    "edit": {
+        *("settings", "texts", "covariance", "progress"),
+        *("saes", "sae_pattern", "layers", "fetching"),
+    },
     "granger": {"settings", "progress", "layers", "fetching"},
 }
 
@@ -136,6 +133,7 @@ def test_options_have_names_and_types(name: str) -> None:
         (sg.compare_methods, GraphSettings),
         (sg.granger, GrangerSettings),
         (sg.trace, TraceSettings),
+        (sg.edit, EditSettings),
         (sg.validate, ValidationSettings),
     ],
     ids=lambda value: value.__name__,
@@ -145,7 +143,7 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
     if function is sg.discover:  # of effects, unless asked
         defaults["select"] = "effect"
     shared = words(function).keys() & defaults.keys()
-    if function in (sg.causal_graph, sg.granger, sg.trace, sg.validate):
+    if function in (sg.causal_graph, sg.edit, sg.granger, sg.trace, sg.validate):
         assert shared == defaults.keys()
     own = {"steps"} if function is sg.compare_methods else set()
     assert {it: words(function)[it].default for it in shared - own} == {
@@ -157,7 +155,7 @@ def test_settings_are_named_with_their_defaults(function: Any, kind: type) -> No
     ("command", "function"),
     [
         *[("graph", sg.causal_graph), ("validate", sg.validate), ("compare", sg.compare_methods)],
-        *[("ablate", sg.ablate), ("granger", sg.granger)],
+        *[("ablate", sg.ablate), ("edit", sg.edit), ("granger", sg.granger)],
     ],
 )
 def test_python_has_the_words_of_the_command_line(command: str, function: Any) -> None:
@@ -182,6 +180,7 @@ def test_python_has_the_words_of_the_command_line(command: str, function: Any) -
         (sg.replot, "pins", "pin"),
         (sg.granger, "max_lags", "max_lag"),
         (sg.trace, "noise_run", "noise_runs"),
+        (sg.edit, "layr", "layer"),
         (sg.validate, "control", "controls"),
         (sg.ablate, "targt", "target"),
         (sg.load, "sae", "saes"),

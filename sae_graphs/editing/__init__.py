@@ -1,1 +1,1 @@
-"""Rank-one edits of a model's facts; Granger tests of feature series."""
+"""Editing a fact as a rank-one change of one MLP; Granger tests of feature series."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.model.language_model import LanguageModel
 
 LENGTH = 128  # tokens of a row, BOS included
 
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 class TokenRows:
-    """Texts as rows of tokens: each begins with BOS where the SAEs want it.
+    """Texts as rows of tokens: each begins with BOS where the model does.
 
     Texts follow one another in a row; what is left at the end, shorter than a row, is dropped
     unless it is all there is. `texts` are those after `place`.
@@ -40,7 +40,7 @@ class TokenRows:
 
     def __init__(
         self,
-        model: InstrumentedModel,
+        model: LanguageModel,
         texts: Iterable[str],
         *,
         length: int = LENGTH,
@@ -52,7 +52,7 @@ class TokenRows:
                 f"{model.name} has no tokenizer to read text with; give it one, model.tokenizer"
             )
         bos = model.tokenizer.bos_token_id
-        self._head = [bos] if model.stack.prepend_bos and bos is not None else []
+        self._head = [bos] if model.prepend_bos and bos is not None else []
         self.length = min(length, int(model.model.cfg.n_ctx))
         self._tokenizer = model.tokenizer
         self._texts = iter(texts)
@@ -105,7 +105,7 @@ def passed(texts: Iterator[str], place: Place) -> bool:
 
 
 def batches_of_text(
-    model: InstrumentedModel, texts: Iterable[str], *, length: int = LENGTH, rows: int = 32
+    model: LanguageModel, texts: Iterable[str], *, length: int = LENGTH, rows: int = 32
 ) -> Iterator[Tensor]:
     """Texts as token batches `[B, T]`: see `TokenRows`."""
     reader = TokenRows(model, texts, length=length)

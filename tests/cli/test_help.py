@@ -19,6 +19,7 @@ PANELS = {
     ),
     "compare": ("Basics", "What is measured", "Output", "Compute"),
     "trace": ("Basics", "What is measured", "Output", "Compute"),
+    "edit": ("Basics", "What is measured", "Output", "Compute"),
     "granger": ("Basics", "What is measured", "Output", "Compute"),
     "contexts": ("Basics", "Compute"),
 }

@@ -92,7 +92,7 @@ def test_every_command_has_its_row_and_every_option_its_place() -> None:
     assert re.findall(r"^\| `([a-z][a-z-]*)` \|", text, flags=re.MULTILINE) == sorted(
         COMMANDS, key=lambda name: text.index(f"| `{name}` |")
     )
-    for command in ("graph", "trace", "validate"):
+    for command in ("graph", "trace", "edit", "validate"):
         flags = {flag for flag in COMMANDS[command] if flag.startswith("--")} - {"--help"}
         missing = {flag for flag in flags if f"`{flag}" not in text}
         assert not missing, f"{command}: {sorted(missing)}"

@@ -1,0 +1,199 @@
+"""What `sae-graphs edit` does once its arguments are checked: write a fact, hear, show.
+
+Nothing slow is imported before that.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.text import Text as Words
+
+from sae_graphs.cli.console import err, out, print_files, progress, warn
+from sae_graphs.cli.drawing import told_of_another
+from sae_graphs.cli.options import Source
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.text import visible
+from sae_graphs.words import probability, said
+
+if TYPE_CHECKING:
+    from sae_graphs.editing.covariance import Covariance, Text
+    from sae_graphs.editing.record import Edit
+    from sae_graphs.editing.report import Written
+    from sae_graphs.editing.settings import EditSettings
+    from sae_graphs.model.language_model import LanguageModel
+
+ENDING = "-edit"
+GOES_ON = 20  # tokens that the model writes, before and after
+SHOWN = 4  # next tokens on the terminal
+
+
+class Fact(NamedTuple):
+    """What is to be written."""
+
+    subject: str
+    prompt: str
+    target: str
+
+
+def edit_one(
+    fact: Fact,
+    settings: EditSettings,
+    source: Source,
+    text: Path | None,
+    out_folder: Path | None,
+    prepend_bos: bool | None,
+) -> None:
+    """Load, write the fact, hear the model before and after, write the files, print."""
+    from sae_graphs.runs import check_writable, folder_for, writing
+
+    asked = fact.prompt.replace("{}", fact.subject)
+    folder = out_folder or folder_for(
+        Path("outputs"), f"{asked} {fact.target}", source.model, None, ending=ENDING
+    )
+    check_writable(folder)
+    check_holds_no_other(folder)
+    told_of_another(folder, f"{asked} {fact.target}")
+    with writing(folder):
+        model = source.load_model()
+        from sae_graphs.editing.covariance import text_of
+        from sae_graphs.editing.edit import edit
+
+        settings.layer_of(len(model.model.blocks))
+        started = time.perf_counter()
+        texts = text_of(model, text)
+        covariance = taken(model, settings, texts)
+        with progress("finding the value", unit="steps") as report:
+            made = edit(
+                model,
+                subject=fact.subject,
+                prompt=fact.prompt,
+                target=fact.target,
+                settings=settings,
+                texts=text,
+                covariance=covariance,
+                prepend_bos=prepend_bos,
+                progress=report,
+            )
+        with err.status("writing on"):
+            shown = [_written(model, asked, [made], prepend_bos)]
+        seconds = time.perf_counter() - started
+        names = _write(folder, made, shown, source.model, seconds)
+    from sae_graphs.editing.report import summary
+
+    out.print(Words(summary(made), style="bold"), soft_wrap=True)
+    _print_texts(shown)
+    for warning in made.warnings:
+        warn(visible(warning, space=" "))
+    out.print(Words(f"edited in {seconds:.1f} s", style="dim"))
+    print_files(out, folder, names)
+
+
+def taken(model: LanguageModel, settings: EditSettings, text: Text) -> Covariance:
+    """The covariance of the layer that is edited, under a bar."""
+    from sae_graphs.editing.covariance import covariance_of
+
+    def told(line: str) -> None:
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    layer = settings.layer_of(len(model.model.blocks))
+    with progress("covariance", unit="tokens") as report:
+        return covariance_of(model, layer, text, settings.tokens, progress=report, told=told)
+
+
+def hear_edits(
+    prompt: str, files: Sequence[Path], source: Source, prepend_bos: bool | None
+) -> None:
+    """What comes after a prompt without some saved edits, and with all of them."""
+    from sae_graphs.editing.record import load
+
+    edits = [load(file) for file in files]
+    model = source.load_model()
+    shown = _written(model, prompt, edits, prepend_bos)
+    rows = []
+    for found in (_next(model, prompt, [], prepend_bos), _next(model, prompt, edits, prepend_bos)):
+        words = ", ".join(f"{said(token)} {probability(p)}" for token, p in found[:SHOWN])
+        rows.append(words)
+    out.print(Words(f"before: {rows[0]}"), soft_wrap=True)
+    out.print(Words(f"after:  {rows[1]}", style="bold"), soft_wrap=True)
+    _print_texts([shown])
+
+
+def check_holds_no_other(folder: Path) -> None:
+    """Fail where a run of another kind lies in the folder, which this one would replace."""
+    from sae_graphs.runs import GRAPH, TRACE, TRACES
+
+    for name, what in ((GRAPH, "a graph"), (TRACE, "a trace"), (TRACES, "traces")):
+        if (folder / name).is_file():
+            raise SaeGraphsError(
+                f"{folder} holds {what}, which the edit would replace; give another folder with "
+                "--out"
+            )
+
+
+def _next(
+    model: LanguageModel, prompt: str, edits: Sequence[Edit], prepend_bos: bool | None
+) -> tuple[tuple[str, float], ...]:
+    from sae_graphs.model.next_token import next_tokens
+
+    with ExitStack() as held:
+        for each in edits:
+            held.enter_context(each.applied(model))
+        run = model.run(prompt, prepend_bos=prepend_bos)
+        return next_tokens(model, run, len(run) - 1)
+
+
+def _written(
+    model: LanguageModel, prompt: str, edits: Sequence[Edit], prepend_bos: bool | None
+) -> Written:
+    """How the model goes on without the edits, and with them."""
+    from sae_graphs.editing.generate import continued, text_of_ids
+    from sae_graphs.editing.report import Written
+
+    ids = model.tokenize(prompt, prepend_bos=prepend_bos)
+    (before,) = continued(model, [ids], GOES_ON)
+    with ExitStack() as held:
+        for each in edits:
+            held.enter_context(each.applied(model))
+        (after,) = continued(model, [ids], GOES_ON)
+    return Written(prompt, text_of_ids(model, before), text_of_ids(model, after))
+
+
+def _print_texts(texts: Sequence[Written]) -> None:
+    for it in texts:
+        for name, words in (("before", it.before), ("after", it.after)):
+            line = Words(f"{name:>6}: ", style="dim")
+            line.append(visible(it.prompt, space=" "), style="dim")
+            line.append(visible(words, space=" "), style="bold" if name == "after" else "")
+            out.print(line, soft_wrap=True)
+
+
+def _write(
+    folder: Path, made: Edit, texts: Sequence[Written], model: str, seconds: float
+) -> tuple[str, ...]:
+    from sae_graphs.editing.record import FILE_NAME, to_bytes
+    from sae_graphs.editing.report import edit_files
+    from sae_graphs.runs import RECORD, made_with, replace_folder
+    from sae_graphs.schema import plain
+
+    files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(made), **edit_files(made, texts)}
+    names = (*files, RECORD)
+    record = {
+        "kind": "edit",
+        "prompt": f"{made.asked} {made.target}",
+        "model": model,
+        "saes_given": None,
+        "sae_pattern_given": None,
+        "settings": plain(made.settings),
+        "seconds": round(seconds, 4),
+        **made_with(),
+        "files": list(names),
+    }
+    files[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
+    replace_folder(folder, files)
+    return names

@@ -1,0 +1,89 @@
+"""`EditSettings`: where a fact is written, and how its key and value are found. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sae_graphs.errors import SaeGraphsError, quoted
+
+Token = Literal["subject-first", "subject-last", "after-subject", "last"]
+TOKENS: tuple[Token, ...] = get_args(Token)
+Method = Literal["rome", "rome-mixed-keys"]
+METHODS: tuple[Method, ...] = get_args(Method)
+WRITTEN_AT = 0.2  # of the depth: where the sweeps of the bundled model write best
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How a fact is written into one MLP.
+
+    `layer` is the block whose MLP is changed, None for one a fifth of the way up; `token` the token
+    whose key it is changed at. `method` is `rome` with the one key in both places, or
+    `rome-mixed-keys`, which divides by the key of the prompt without a prefix.
+
+    The key is a mean over `prefixes` pieces of text before the prompt, and the prompt alone; `seed`
+    draws them. The value is found in at most `steps` steps of Adam at the learning rate `rate`:
+    until the loss, the target's mean surprisal plus `kl` times what "{subject} is a" says
+    otherwise, both in nats, is below `stop`. What is added to the MLP's output stays shorter than
+    `bound` times that output.
+
+    The covariance is that of `tokens` tokens of reference text, as far as there are so many;
+    `ridge` times its mean diagonal is added to the diagonal, by default only where its rank is
+    short.
+    """
+
+    layer: int | None = None
+    token: Token = "subject-last"
+    method: Method = "rome"
+    prefixes: int = 20
+    steps: int = 30
+    rate: float = 0.5
+    stop: float = 0.03
+    kl: float = 0.0625
+    bound: float = 4.0
+    tokens: int = 100_000
+    ridge: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("token", TOKENS), ("method", METHODS)):
+            if getattr(self, name) not in known:
+                raise SaeGraphsError(
+                    f"{name} {getattr(self, name)!r:.40}: expected one of {quoted(known)}"
+                )
+        for name, least in (("layer", 0), ("prefixes", 0), ("steps", 1), ("tokens", 2)):
+            self._check_whole(name, least)
+        self._check_whole("seed", 0)
+        for name in ("rate", "bound", "kl", "stop", "ridge"):
+            value = getattr(self, name)
+            if name == "ridge" and value is None:
+                continue
+            least = 0.0 if name in ("kl", "stop", "ridge") else math.ulp(0.0)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < least:
+                more = "0 or more" if least == 0.0 else "more than 0"
+                raise SaeGraphsError(f"{name} is {value!r:.40}; expected a number, {more}")
+
+    def _check_whole(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if name == "layer" and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+            raise SaeGraphsError(f"{name} is {value!r:.40}; expected {least} or more, whole")
+
+    def layer_of(self, n_blocks: int) -> int:
+        """The block to write into, in a model of so many.
+
+        >>> EditSettings().layer_of(6), EditSettings(layer=3).layer_of(6)
+        (1, 3)
+        """
+        if self.layer is None:
+            return min(round(WRITTEN_AT * n_blocks), n_blocks - 1)
+        if self.layer >= n_blocks:
+            raise SaeGraphsError(
+                f"there is no layer {self.layer}; expected a block of the model, 0 to "
+                f"{n_blocks - 1}"
+            )
+        return self.layer

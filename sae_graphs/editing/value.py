@@ -1,0 +1,76 @@
+"""v*: what the MLP's output at the key must gain so that the model says the target.
+
+Adam on a vector that is added there, in all prefixed prompts at once: the target's surprisal, and
+a divergence that keeps what the model says of the subject otherwise.
+
+Letters: `B` prompts, `D` d_model, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sae_graphs.editing.prompts import Rows
+from sae_graphs.editing.settings import EditSettings
+from sae_graphs.model.next_token import divergence
+
+
+class Found(NamedTuple):
+    """`change` `[D]` is what the output gains: v* - W k*. `surprisal` in nats, a step each."""
+
+    change: Tensor
+    surprisal: tuple[float, ...]
+    divergence: float  # of "{subject} is a", in nats
+    at_bound: bool
+
+
+def value_for(
+    rows: Rows,
+    essence: Rows,
+    target: int,
+    settings: EditSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """The change of the MLP's output at the key, from gradients.
+
+    `rows` are the prefixed prompts, which end where the target is to follow; `essence` is
+    "{subject} is a", whose next token at the key and at its end is to stay. The change is held to
+    `bound` times the mean output's length.
+    """
+    bound = settings.bound * float(rows.values.mean(0).norm())
+    change = torch.zeros_like(rows.values[0], requires_grad=True)
+    with torch.no_grad():
+        ends = (essence.at, essence.last)
+        clean = essence.logits(torch.zeros_like(change), *ends)
+    adam = torch.optim.Adam([change], lr=settings.rate)
+    heard: list[float] = []
+    for step in range(settings.steps):
+        with torch.enable_grad():
+            logits = rows.logits(change)
+            surprisal = -logits.log_softmax(-1)[:, target].mean()
+            moved = essence.logits(change, *ends)
+            strayed = torch.stack(
+                [divergence(one, other[None])[0] for one, other in zip(clean, moved, strict=True)]
+            ).mean()
+            loss = surprisal + settings.kl * strayed
+            heard.append(float(surprisal.detach()))
+            if progress is not None:
+                progress(step + 1, settings.steps)
+            if float(loss.detach()) < settings.stop or step == settings.steps - 1:
+                break
+            (change.grad,) = torch.autograd.grad(loss, [change])
+        adam.step()
+        with torch.no_grad():
+            length = float(change.norm())
+            if length > bound:
+                change *= bound / length
+    if progress is not None:
+        progress(settings.steps, settings.steps)
+    found = change.detach()
+    at_bound = float(found.norm()) >= bound * (1 - 1e-6)
+    return Found(found, tuple(heard), float(strayed.detach()), at_bound)

@@ -1,0 +1,92 @@
+"""`sae-graphs edit`: files, words, saved edits in force, wrong input in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import sae_graphs as sg
+from tests.support.commands import Commands
+from tests.support.models import CORPUS, save_model_folder
+
+ASKED = ("edit", "the {} sat on", "--subject", "cat", "--target", " mat")
+LITTLE = ("--prefixes", "0", "--steps", "3", "--tokens", "120", "--stop", "0")
+NAME = "model-the-cat-sat-on-mat-edit"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_model_folder(tmp_path_factory.mktemp("edit") / "model"))
+
+
+@pytest.fixture(autouse=True)
+def _text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text(f"{CORPUS}\n" * 9)
+
+
+def test_an_edit_leaves_its_files_and_is_heard_again(
+    commands: Commands, model: str, tmp_path: Path
+) -> None:
+    answer = commands(*ASKED, *LITTLE, "--model", model, "--text", "text.txt")
+    assert answer.code == 0, answer.err
+    folder = tmp_path / "outputs" / NAME
+    names = {"edit.safetensors", "edit.html", "edit.md", "run.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    record = json.loads((folder / "run.json").read_text())
+    assert record["kind"] == "edit" and set(record["files"]) == names
+    made = sg.Edit.load(folder)
+    assert made.asked == "the cat sat on" and made.target == " mat"
+    assert made.about["covariance"]["text"] == "text.txt"
+    assert made.after.probability > made.before.probability
+    assert (
+        '" mat" after "the cat sat on": ' in answer.out and f"wrote outputs/{NAME}/" in answer.out
+    )
+    assert "covariance of block 1: 64 x 64, 1MiB, over text.txt" in answer.err
+    assert "| " in (folder / "edit.md").read_text()
+    again = commands("edit", "the cat sat on", "--apply", str(folder), "--model", model)
+    assert again.code == 0 and "before: " in again.out and "after: " in again.out
+    before, after = (line for line in again.out.splitlines() if "%" in line)
+    assert before.split(": ", 1)[1] != after.split(": ", 1)[1]
+    once = commands(*ASKED, *LITTLE, "--model", model, "--text", "text.txt", "--layer", "0")
+    assert once.code == 0 and sg.Edit.load(folder).layer == 0  # in place of the first
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("edit",), "no prompt, or an empty one"),
+        (("edit", "the cat sat"), "no subject; give both"),
+        (("edit", "the cat sat", "--subject", "cat"), "no target; give both"),
+        (("edit", "the cat sat", "--subject", "fox", "--target", "x"), "is not in the prompt"),
+        ((*ASKED, "--text", "none.txt"), "there is no text file none.txt"),
+        ((*ASKED, "--steps", "0"), "steps is 0; expected 1 or more"),
+        ((*ASKED, "--apply", "x"), "leave out one of the two"),
+        (("edit", "the cat", "--apply", "none.safetensors"), "cannot read none.safetensors"),
+        ((*ASKED, "--layer", "7", "--model", "MODEL"), "there is no layer 7; expected a block"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    commands: Commands, model: str, given: tuple[str, ...], line: str
+) -> None:
+    answer = commands(*(model if word == "MODEL" else word for word in given))
+    assert answer.code == 2 and line in answer.err and answer.err.count("\n") == 1, answer.err
+
+
+def test_an_edit_of_other_weights_is_one_line(
+    commands: Commands, model: str, tmp_path: Path
+) -> None:
+    assert commands(*ASKED, *LITTLE, "--model", model, "--text", "text.txt").code == 0
+    answer = commands("edit", "The Eiffel Tower is in", "--apply", f"outputs/{NAME}")
+    assert answer.code == 2 and answer.err.count("\n") == 1, answer.err
+    assert "made for other weights than demo has" in answer.err
+
+
+def test_a_folder_of_another_kind_is_kept(commands: Commands, model: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("run.json", "trace.json"):
+        (tmp_path / "mine" / name).write_text("{}")
+    answer = commands(*ASKED, *LITTLE, "--model", model, "--text", "text.txt", "--out", "mine")
+    assert answer.code == 2 and "holds a trace, which the edit would replace" in answer.err

@@ -1,0 +1,406 @@
+"""Edits worked out by hand, and beside plain transformers models whose weights are changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import sae_graphs as sg
+from sae_graphs.editing import covariance as covariances
+from sae_graphs.editing.applied import applied
+from sae_graphs.editing.covariance import covariance_of, text_of
+from sae_graphs.editing.projection import projection_of
+from sae_graphs.editing.prompts import Rows, placed, prefixes_of, target_of
+from sae_graphs.editing.update import rank_one, solvable
+from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.model.language_model import LanguageModel
+from tests.support.editable import OUT, TEXT, editable
+from tests.support.models import ARCHITECTURES, CORPUS, load_bridge
+from tests.support.slow import first
+
+# What each architecture calls the matrix in block 1, and whether it is stored `[F, D]`.
+NAMES = {
+    "gpt2": ("transformer.h.1.mlp.c_proj.weight", True),
+    "llama": ("model.layers.1.mlp.down_proj.weight", False),
+    "neox": ("gpt_neox.layers.1.mlp.dense_4h_to_h.weight", False),
+    "gemma2": ("model.layers.1.mlp.down_proj.weight", False),
+    "qwen3": ("model.layers.1.mlp.down_proj.weight", False),
+    "gemma3": ("model.layers.1.mlp.down_proj.weight", False),
+}
+PROMPT, SAID = "the {} sat on", "the cat sat on"
+ASKED = {"subject": "cat", "prompt": PROMPT, "target": " mat", "layer": 1}
+LITTLE: dict[str, Any] = {"prefixes": 0, "steps": 3, "texts": [CORPUS] * 9}
+LITTLE |= {"tokens": 120, "stop": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def by_hand(model: LanguageModel) -> sg.Edit:
+    """One step of Adam, whose length is the rate in every coordinate."""
+    return sg.edit(
+        model,
+        **{"subject": "a", "prompt": "{}b", "target": "c", "layer": 0, "texts": [TEXT]},
+        **{"prefixes": 0, "steps": 2, "rate": 0.5, "kl": 0.0},
+    )
+
+
+# -- literals --------------------------------------------------------------------------------------
+
+
+def test_key_covariance_value_and_update_are_as_by_hand() -> None:
+    model = editable()
+    covariance = covariance_of(model, 0, text_of(model, [TEXT]), 100)
+    assert covariance.tokens == 4  # b, c, a, b
+    expected = [[0.5, 0.25, 0.25], [0.25, 2.25, 0.25], [0.25, 0.25, 0.25]]
+    torch.testing.assert_close(covariance.matrix, torch.tensor(expected))
+    rows = Rows(model, projection_of(model.model, 0), [placed(model, "ab", "a", "subject-last")])
+    assert rows.keys.tolist() == [[1, 0, 0]] and rows.values.tolist() == [[1, 0, 3]]
+    edit = by_hand(model)
+    np.testing.assert_allclose(edit.left, [1, 0, -1], atol=1e-6)  # [4, 0, -4] / 4
+    np.testing.assert_allclose(edit.right, [-0.5, -0.5, 0.5], atol=1e-6)  # v* - W k*
+    assert edit.shape == (3, 3) and edit.target == "c" and edit.warnings == ()
+    with edit.applied(model):
+        matrix = projection_of(model.model, 0).weights.matrix.clone()
+        logits = model.run("ab").logits[-1]
+    edited = [[0.5, 0, 2.5], [-0.5, 1, 0.5], [3.5, 0, 0.5]]
+    np.testing.assert_allclose(matrix, edited, atol=1e-6)
+    np.testing.assert_allclose(matrix @ rows.keys[0], [0.5, -0.5, 3.5], atol=1e-6)  # v*
+    # b: [0, 2, 0] + 2 [0, 1, 0]; a before it: [1, 0, 0] + v*
+    np.testing.assert_allclose(logits, [0, 1.5, 3.5, 3.5], atol=1e-6)
+
+
+def test_what_is_orthogonal_to_the_key_in_the_covariance_stays() -> None:
+    model = editable()
+    weights = projection_of(model.model, 0).weights
+    clean = weights.matrix.clone()
+    with by_hand(model).applied(model):
+        for other in ([1.0, 5.0, 1.0], [0.0, 2.0, 0.0]):  # C^-1 k* = [4, 0, -4]
+            row = torch.tensor(other, dtype=torch.float64)
+            np.testing.assert_allclose(weights.matrix @ row, clean @ row, atol=1e-6)
+    assert torch.equal(weights.matrix, clean) and clean.tolist() == OUT
+
+
+def test_the_first_form_of_rome_divides_by_the_key_without_prefix() -> None:
+    covariance = torch.diag(torch.tensor([1.0, 4.0]))
+    mean, bare = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])
+    change = torch.tensor([1.0, 0.0])
+    one = rank_one(covariance, mean, change)
+    assert one.left.tolist() == [0.5, 0.25]  # [1, 0.5] / 2
+    mixed = rank_one(covariance, mean, change, divisor_key=bare)
+    assert mixed.left.tolist() == [0.25, 0.125]  # [1, 0.5] / 4
+    assert float(mixed.left @ bare.double()) == 1.0 and float(mixed.left @ mean.double()) == 0.5
+
+
+def test_a_short_rank_is_said_and_made_up_for() -> None:
+    short = torch.diag(torch.tensor([2.0, 0.0]))
+    found = solvable(short, None)
+    assert found.rank == 1 and found.ridge == 1e-3 and "has rank 1 of 2" in found.note
+    assert found.matrix.diagonal().tolist() == [2.001, 0.001]
+    whole = solvable(torch.eye(2), None)
+    assert (
+        whole.ridge == 0 and whole.note == "" and torch.equal(whole.matrix, torch.eye(2).double())
+    )
+    for wrong, ridge in ((short, 0.0), (torch.zeros(2, 2), None)):
+        with pytest.raises(SaeGraphsError, match="the covariance"):
+            solvable(wrong, ridge)
+
+
+# -- beside plain models ---------------------------------------------------------------------------
+
+
+def plain_model(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, attn_implementation="eager"
+    ).eval()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_edit_is_the_weight_changed_by_hand(
+    architecture: str, bridge_of: Any, model_folder: Callable[[str], Path]
+) -> None:
+    model = LanguageModel(bridge_of(architecture, "float64"))
+    edit = sg.edit(model, **ASKED, **LITTLE)
+    run = model.run(SAID)
+    plain = plain_model(model_folder(architecture))
+    name, stored_turned = NAMES[architecture]
+    held = dict(plain.named_parameters())[name]
+    with edit.applied(plain):  # found by its digest
+        applied_there = plain(torch.tensor([run.token_ids])).logits[0]
+    unchanged = held.detach().clone()
+    change = np.outer(edit.right, edit.left)
+    held += torch.tensor(change.T if stored_turned else change)
+    expected = plain(torch.tensor([run.token_ids])).logits[0]
+    with edit.applied(model):
+        edited = model.run(SAID)
+        rows = Rows(
+            model,
+            projection_of(model.model, 1),
+            [placed(model, SAID, "cat", "subject-last")],
+        )
+    torch.testing.assert_close(edited.logits, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(applied_there, expected, rtol=1e-8, atol=1e-8)
+    assert float((expected - run.logits).abs().max()) > 1e-3
+    after = model.run(SAID)
+    assert torch.equal(after.logits, run.logits)  # undone
+    assert not torch.equal(unchanged, held)
+    clean = Rows(
+        model,
+        projection_of(model.model, 1),
+        [placed(model, SAID, "cat", "subject-last")],
+    )
+    gained = rows.values[0] - clean.values[0]  # W k* = v*, the bias aside
+    np.testing.assert_allclose(gained, edit.right, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", first(2, ("llama", "gpt2", "qwen3")))
+def test_processed_weights_are_changed_where_the_model_reads_them(
+    architecture: str, model_folder: Callable[[str], Path]
+) -> None:
+    bridge = load_bridge(model_folder(architecture), torch.float32)
+    bridge.enable_compatibility_mode(disable_warnings=True)
+    model = LanguageModel(bridge)
+    edit = sg.edit(model, **ASKED, **LITTLE)
+    where = [placed(model, SAID, "cat", "subject-last")]
+    clean = Rows(model, projection_of(bridge, 1), where)
+    with edit.applied(model):
+        rows = Rows(model, projection_of(bridge, 1), where)
+    gained = (rows.values - clean.values)[0]
+    np.testing.assert_allclose(gained, edit.right, rtol=1e-4, atol=1e-5 * float(gained.norm()))
+    again = Rows(model, projection_of(bridge, 1), where)
+    assert torch.equal(again.values, clean.values)
+
+
+def test_the_prompts_run_together_are_what_each_is_alone(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    texts = [SAID, f"the dog ran. {SAID}"]
+    where = [placed(model, text, "cat", "subject-last") for text in texts]
+    rows = Rows(model, projection_of(model.model, 1), where)
+    change = torch.linspace(-1, 1, 16, dtype=torch.float64)
+    together = rows.logits(change)
+    for number, each in enumerate(where):
+        alone = Rows(model, projection_of(model.model, 1), [each]).logits(change)
+        torch.testing.assert_close(together[number], alone[0], rtol=1e-9, atol=1e-9)
+        clean = model.run(each.ids).logits[-1]
+        torch.testing.assert_close(rows.logits(0 * change)[number], clean, rtol=1e-9, atol=1e-9)
+        assert float((alone[0] - clean).abs().max()) > 1e-3
+
+
+def test_the_model_says_then_what_was_found(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    edit = sg.edit(model, **ASKED, **{**LITTLE, "steps": 20})
+    assert len(edit.surprisal) == 20 and edit.surprisal[-1] < edit.surprisal[0] - 0.5
+    np.testing.assert_allclose(edit.before.probability, np.exp(-edit.surprisal[0]), rtol=1e-9)
+    assert edit.after.probability > 1.5 * edit.before.probability  # other tokens' keys are near
+    bounded = sg.edit(model, **ASKED, **{**LITTLE, "steps": 20, "bound": 0.1})
+    assert bounded.about["change_over_output"] == pytest.approx(0.1)
+    assert "reached its bound, 0.1 times" in bounded.warnings[-1]
+    kept = sg.edit(model, **ASKED, **{**LITTLE, "steps": 20, "kl": 100.0})
+    assert kept.about["divergence_of_is_a"] < 0.2 * edit.about["divergence_of_is_a"]
+
+
+def test_where_nothing_is_written_that_is_said(bridge_of: Any) -> None:
+    far = {**ASKED, "prompt": "the {} sat on the old mat and the"}
+    edit = sg.edit(LanguageModel(bridge_of("gemma2", "float64")), **far, **LITTLE)
+    assert not edit.right.any() and "does not reach the answer" in edit.warnings[-1]
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    known = sg.edit(model, **ASKED, **{**LITTLE, "stop": 99.0})
+    assert known.warnings == ("the model says the target already: nothing was changed",)
+
+
+# -- several, saved, of other weights --------------------------------------------------------------
+
+
+def test_edits_are_stacked_and_undone_in_turn(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("llama", "float64"))
+    weights = projection_of(model.model, 1).weights
+    clean = weights.matrix.clone()
+    one = sg.edit(model, **ASKED, **LITTLE)
+    with one.applied(model):
+        only = weights.matrix.clone()
+        two = sg.edit(model, **{**ASKED, "subject": "dog"}, **LITTLE)  # on top of the first
+        with two.applied(model):
+            both = weights.matrix.clone()
+        assert torch.equal(weights.matrix, only)
+    np.testing.assert_allclose(both - only, np.outer(two.right, two.left), atol=1e-9)
+    with pytest.raises(SaeGraphsError, match="made for other weights"), two.applied(model):
+        raise AssertionError("a fact on top of another fits there alone")
+    other = sg.edit(model, **{**ASKED, "subject": "dog"}, **LITTLE)
+    with applied(model, one, other):
+        added = np.outer(one.right, one.left) + np.outer(other.right, other.left)
+        np.testing.assert_allclose(weights.matrix - clean, added, atol=1e-9)
+    assert torch.equal(weights.matrix, clean)
+    with pytest.raises(ZeroDivisionError), one.applied(model):
+        raise ZeroDivisionError
+    assert torch.equal(weights.matrix, clean)
+
+
+def test_edits_left_in_another_order_are_told_and_undone(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("llama", "float64"))
+    clean = projection_of(model.model, 1).weights.matrix.clone()
+    edit = sg.edit(model, **ASKED, **LITTLE)
+    one, two = edit.applied(model), edit.applied(model)
+    one.__enter__()
+    two.__enter__()
+    with pytest.raises(SaeGraphsError, match="undone before those that were applied after"):
+        one.__exit__(None, None, None)
+    two.__exit__(None, None, None)
+    assert torch.equal(projection_of(model.model, 1).weights.matrix, clean)
+    with edit.applied(model):
+        pass
+
+
+def test_a_file_gives_the_same_edit(bridge_of: Any, tmp_path: Path) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    edit = sg.edit(model, **ASKED, **LITTLE)
+    file = edit.save(tmp_path)
+    assert file.name == "edit.safetensors" and file.stat().st_size < 5000
+    again = sg.Edit.load(tmp_path)
+    np.testing.assert_array_equal(again.left, edit.left)
+    np.testing.assert_array_equal(again.right, edit.right)
+    for name in ("settings", "before", "after", "subject", "weights", "surprisal", "about"):
+        assert getattr(again, name) == getattr(edit, name), name
+    with edit.applied(model):
+        expected = model.run(SAID).logits
+    with again.applied(model):
+        assert torch.equal(model.run(SAID).logits, expected)
+
+
+def test_an_edit_of_other_weights_is_refused(bridge_of: Any, tmp_path: Path) -> None:
+    edit = sg.edit(LanguageModel(bridge_of("gpt2", "float64")), **ASKED, **LITTLE)
+    others = [LanguageModel(bridge_of("llama", "float64")), bridge_of("qwen3", "float64")]
+    others.append(torch.nn.Linear(64, 16))
+    for other in others:
+        with pytest.raises(SaeGraphsError, match="made for other weights") as told:
+            edit.applied(other).__enter__()
+        assert "\n" not in str(told.value)
+    with pytest.raises(SaeGraphsError, match="is no model"):
+        edit.applied("gpt2").__enter__()
+    file = edit.save(tmp_path)
+    whole = file.read_bytes()
+    (tmp_path / "none.safetensors").write_bytes(whole[:100])
+    (tmp_path / "other.safetensors").write_bytes(
+        whole.replace(b"sae_graphs.edit/1", b"sae_graphs.none/1")
+    )
+    (tmp_path / "lacks.safetensors").write_bytes(whole.replace(b"before", b"befire"))
+    for name, line in (
+        ("none", "is damaged"),
+        ("other", "holds no edit"),
+        ("lacks", "is damaged"),
+        ("nowhere", "cannot read"),
+    ):
+        with pytest.raises(GraphFileError, match=line):
+            sg.Edit.load(tmp_path / f"{name}.safetensors")
+
+
+# -- the covariance --------------------------------------------------------------------------------
+
+
+def test_a_covariance_is_that_of_the_keys_of_plain_passes(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("neox", "float64"))
+    text = text_of(model, [CORPUS] * 9)
+    found = covariance_of(model, 1, text, 120)
+    ids = [i for piece in text.pieces() for i in model.tokenize(piece, prepend_bos=False)]
+    total, count = torch.zeros(32, 32, dtype=torch.float64), 0
+    for start in range(0, len(ids), 31):
+        row = Rows(
+            model,
+            projection_of(model.model, 1),
+            [placed(model, model.tokenizer.decode(ids[start : start + 31]), "", "last")],
+        )
+        for key in row.read[0, 1:]:
+            if count < 120:
+                total += torch.outer(key, key)
+                count += 1
+    assert found.tokens == count == 120
+    torch.testing.assert_close(found.matrix.double(), total / count, rtol=1e-5, atol=1e-6)
+
+
+def test_an_interrupted_covariance_goes_on(
+    bridge_of: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    text = text_of(model, [CORPUS] * 60)
+    whole = covariance_of(model, 0, text, 10**6)
+    monkeypatch.setattr(covariances, "KEPT_EVERY", 0.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    seen: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append(done)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        covariance_of(model, 0, text, 10**6, progress=stop)
+    told: list[int] = []
+    again = covariance_of(model, 0, text, 10**6, progress=lambda done, total: told.append(done))
+    assert told[0] > seen[-1] and told[-1] == whole.tokens == again.tokens
+    torch.testing.assert_close(again.matrix, whole.matrix, rtol=1e-6, atol=1e-7)
+    kept: list[int] = []
+    covariance_of(model, 0, text, 10**6, progress=lambda done, total: kept.append(done))
+    assert not kept, "it comes from the cache"
+
+
+# -- wrong input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"subject": "fox", "prompt": "the cat sat on"}, "is not in the prompt"),
+        ({"prompt": "{} and {}"}, "more than once"),
+        ({"subject": " "}, "the subject is ' '"),
+        ({"target": ""}, "the target is ''"),
+        ({"layer": 9}, "there is no layer 9; expected a block of the model, 0 to 2"),
+        ({"token": "first"}, "token 'first': expected one of subject-first"),
+        ({"method": "memit"}, "method 'memit'"),
+        ({"steps": 0}, "steps is 0; expected 1 or more"),
+        ({"rate": 0}, "rate is 0; expected a number, more than 0"),
+        ({"stepz": 3}, "did you mean steps"),
+        ({"token": "after-subject", "prompt": "the {}"}, "nothing comes after the subject"),
+        ({"texts": []}, "has 0 tokens"),
+        ({"prefixes": 3}, "has 0 sentences"),
+    ],
+)
+def test_wrong_input_is_one_line(bridge_of: Any, given: dict[str, Any], line: str) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    with pytest.raises(SaeGraphsError, match=line) as told:
+        sg.edit(model, **{**ASKED, **LITTLE, **given})
+    assert "\n" not in str(told.value)
+
+
+def test_a_covariance_of_another_model_is_refused(bridge_of: Any) -> None:
+    gpt2, llama = (LanguageModel(bridge_of(name, "float64")) for name in ("neox", "llama"))
+    taken = covariance_of(gpt2, 1, text_of(gpt2, LITTLE["texts"]), 120)
+    with pytest.raises(SaeGraphsError, match="is of another model"):
+        sg.edit(llama, **ASKED, **LITTLE, covariance=taken)
+    with pytest.raises(SaeGraphsError, match="is of layer 1, 32 inputs; expected layer 0"):
+        sg.edit(gpt2, **{**ASKED, "layer": 0}, **LITTLE, covariance=taken)
+
+
+def test_the_first_of_several_tokens_is_written_and_said(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    found = target_of(model, "the cat sat on the", " mat and")
+    assert model.token_string(found.token_id) == " mat"
+    assert found.note == 'the target " mat and" is 2 tokens; the first, " mat", was written'
+    assert target_of(model, "the cat sat on the", " mat").note == ""
+
+
+def test_prefixes_are_drawn_by_the_seed_and_say_nothing_of_the_fact(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    texts = [
+        f"The {one} sat on the {two}. And so." for one in ("cat", "dog", "mat") for two in "xyz"
+    ]
+    some = prefixes_of(model, texts, 4, seed=0, without=("cat", " x"))
+    assert len(set(some)) == 4 and not any("cat" in it or "x" in it for it in some)
+    assert some == prefixes_of(model, texts, 4, seed=0, without=("cat", " x"))
+    assert some != prefixes_of(model, texts, 4, seed=1, without=("cat", " x"))
