@@ -33,6 +33,10 @@ Several graphs
     difference       what two graphs share, and what only one has
     union            the edges of both in one
 
+Many prompts
+    build_atlas      their graphs in a database, made resumably, by one machine or many
+    Atlas            asked: what recurs, where a feature matters, which prompts are alike
+
 Types
     CausalGraph        its `Node`s and `Edge`s, named by `FeatureId`
     InstrumentedModel  of a model and SAEs that you have; without these a `LanguageModel`
@@ -53,6 +57,8 @@ from sae_graphs.late import named
 
 if TYPE_CHECKING:
     from sae_graphs import interventions
+    from sae_graphs.atlas.atlas import Atlas
+    from sae_graphs.atlas.build import build_atlas
     from sae_graphs.effects.ablate import ablate
     from sae_graphs.effects.build import causal_graph, discover
     from sae_graphs.effects.comparison import compare_methods
@@ -74,6 +80,7 @@ if TYPE_CHECKING:
     from sae_graphs.validation.validate import validate
 
 __all__ = [
+    "Atlas",
     "CausalGraph",
     "Edge",
     "FeatureId",
@@ -86,6 +93,7 @@ __all__ = [
     "__version__",
     "ablate",
     "annotate",
+    "build_atlas",
     "causal_graph",
     "compare_methods",
     "difference",

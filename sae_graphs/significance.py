@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,38 @@ def adjusted(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
         return tuple(p_values)
     found = iter(false_discovery_control(there).tolist())
     return tuple(None if p is None else next(found) for p in p_values)
+
+
+def exceeding(
+    counts: NDArray[Any], drawn: NDArray[Any], special: NDArray[Any] | int, total: int
+) -> NDArray[np.float64]:
+    """p of at least so many special ones among those `drawn` at random of `total` (hypergeometric).
+
+    One-sided, Fisher's exact test; arrays of any shapes that go together.
+
+    >>> exceeding(np.array([2]), np.array([2]), 2, 4).round(4).tolist()  # 1 of the 6 pairs
+    [0.1667]
+    """
+    from scipy.stats import hypergeom
+
+    found = hypergeom.sf(np.asarray(counts) - 1, total, special, drawn)
+    return np.clip(np.asarray(found, dtype=np.float64), 0.0, 1.0)
+
+
+def mean_interval(
+    means: NDArray[np.float64], deviations: NDArray[np.float64], counts: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ends of the 95 % intervals of many means, by Student's t; NaN for fewer than 3 values.
+
+    >>> low, high = mean_interval(np.array([1.0]), np.array([2.0]), np.array([4]))
+    >>> low.round(3).tolist(), high.round(3).tolist()
+    ([-2.182], [4.182])
+    """
+    from scipy.stats import t
+
+    sizes = np.where(np.asarray(counts) < 3, np.nan, np.asarray(counts, dtype=np.float64))
+    half = t.ppf((1 + LEVEL) / 2, sizes - 1) * deviations / np.sqrt(sizes)
+    return means - half, means + half
 
 
 def spread(values: Numbers, seed: int) -> Spread:

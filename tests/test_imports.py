@@ -36,6 +36,10 @@ TORCH_FREE = {
         *("sae_graphs.tracing.cells", "sae_graphs.tracing.partial", "sae_graphs.tracing.records"),
         *("sae_graphs.tracing.record_json", "sae_graphs.tracing.settings"),
     ),
+    "an atlas that is asked": (
+        *("sae_graphs.atlas.atlas", "sae_graphs.atlas.prompts", "sae_graphs.atlas.recurring"),
+        *("sae_graphs.atlas.space", "sae_graphs.atlas.store"),
+    ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),
         "sae_graphs.effects.replot",

@@ -23,9 +23,11 @@ from sae_graphs.validation.settings import ValidationSettings
 
 TYPES = {
     *("CausalGraph", "Edge", "FeatureId", "InstrumentedModel", "LanguageModel", "Node"),
+    "Atlas",
     *("SaeGraphsError", "Trace", "ValidationReport"),
 }
 VERBS = {
+    "build_atlas",
     *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "load"),
     *("load_model", "replot", "response_curve", "trace", "union", "validate", "verdicts"),
 }

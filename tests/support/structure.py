@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "effects": {"model", "graph", "features"},
     "validation": {"model", "graph", "features", "effects", "render"},
     "tracing": {"model", "graph", "effects", "render"},
+    "atlas": {"graph", "pretrained", "features", "model", "effects", "render"},
     "gallery": {"graph", "render", "validation", "tracing"},
     "cli": {
         "model",
@@ -39,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "effects",
         "validation",
         "tracing",
+        "atlas",
         "gallery",
     },
 }
