@@ -53,6 +53,8 @@ atlas: $(READY)
 	$(BIN)/sae-graphs atlas build --prompts outputs/atlas-prompts.jsonl --out outputs/atlas
 	$(BIN)/sae-graphs atlas query outputs/atlas recurring
 	$(BIN)/sae-graphs atlas query outputs/atlas separation
+	$(BIN)/sae-graphs atlas draw outputs/atlas circuit
+	$(BIN)/sae-graphs atlas draw outputs/atlas map
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -67,6 +69,7 @@ test-all: lint $(DOCS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.atlas
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(DOCS)

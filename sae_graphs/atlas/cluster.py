@@ -78,18 +78,27 @@ class Cluster:
         options = {"log_to_driver": False, "logging_level": "warning"}
         try:
             if self._address == LOCAL:
-                ray.init(num_cpus=self._wanted, include_dashboard=False, **options)
+                ray.init(
+                    num_cpus=self._wanted,
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",  # for this machine alone
+                    **options,
+                )
             else:
                 ray.init(self._address, **options)
         except (ConnectionError, ValueError, RuntimeError) as problem:
+            reason = " ".join(str(problem).split())[:120]
             raise SaeGraphsError(
-                f"no Ray cluster at {self._address!r} ({problem}); give local, or an address such "
+                f"no Ray cluster at {self._address!r} ({reason}); give local, or an address such "
                 "as ray://host:10001"
             ) from problem
         number = self._wanted or int(ray.cluster_resources().get("CPU", 1))
-        actor = ray.remote(num_cpus=1, max_restarts=-1)(Worker)
-        self._workers = [actor.remote(*self._arguments) for _ in range(number)]
+        self._workers = [self._started() for _ in range(number)]
         return self
+
+    def _started(self) -> Any:
+        """A worker, which loads the model now."""
+        return self._ray.remote(num_cpus=1)(Worker).remote(*self._arguments)
 
     def __exit__(self, *problem: object) -> None:
         self._ray.shutdown()
@@ -120,14 +129,17 @@ class Cluster:
                 running[worker.rows.remote(list(batch))] = worker, batch
             (ready,), _ = ray.wait(list(running), num_returns=1)
             worker, batch = running.pop(ready)
-            idle.append(worker)
             try:
-                yield from ray.get(ready)
-            except ray.exceptions.RayError as problem:
-                yield from _lost(batch, losses, batches, problem)
+                found = ray.get(ready)
+            except ray.exceptions.RayError as problem:  # another takes its place
+                place, worker = self._workers.index(worker), self._started()
+                self._workers[place] = worker
+                found = lost(batch, losses, batches, problem)
+            idle.append(worker)
+            yield from found
 
 
-def _lost(
+def lost(
     batch: Sequence[Asked],
     losses: dict[str, int],
     batches: deque[Sequence[Asked]],

@@ -47,7 +47,7 @@ class Here:
         model = self._model
         if settings.layers is not None:
             model = model.between(*settings.layers)
-        means = ()
+        means: tuple[tuple[str, Any], ...] = ()
         if settings.select == "answer":
             means = tuple(
                 (f"reference {n}", held.mean) for n, held in enumerate(references_of(model))

@@ -11,41 +11,41 @@ from typing import Any
 import numpy as np
 
 from sae_graphs.atlas.database import Categories, Database, identifier
+from sae_graphs.atlas.store import name_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted, exceeding, mean_interval
 
 ENDS = "source_layer, source_index, target_layer, target_index"
-_NAMES = "any_value(source) AS source, any_value(target) AS target"
+_NAMES = f"{name_of('source')} AS source, {name_of('target')} AS target"
 _ONCE = f"""
 WITH once AS (
-    SELECT {ENDS}, e.prompt_id, any_value(source) AS source, any_value(e.target) AS target,
-        sum(coalesce(flow, effect)) AS effect{{more}}
-    FROM edges e {{joined}}
-    WHERE source_layer <> 'token' {{where}}
-    GROUP BY {ENDS}, e.prompt_id
+    SELECT {ENDS}, prompt_id, sum(coalesce(flow, effect)) AS effect FROM edges
+    WHERE source_layer <> 'token' {{where}} GROUP BY {ENDS}, prompt_id
 )"""
 _RECURRING = (
     _ONCE
     + f"""
 SELECT {_NAMES}, count(*) AS prompts, avg(effect) AS mean_effect,
     stddev_samp(effect) AS deviation{{counts}}
-FROM once GROUP BY {ENDS} HAVING count(*) >= ?
+FROM once {{joined}} GROUP BY {ENDS} HAVING count(*) >= ?
 ORDER BY count(*) DESC, sum(abs(effect)) DESC, {ENDS}"""
 )
 _DIFFERENT = (
     _ONCE
     + f"""
-SELECT {_NAMES}, count(*) FILTER (kind = ?) AS prompts_a, count(*) FILTER (kind = ?) AS prompts_b,
-    avg(effect) FILTER (kind = ?) AS mean_effect_a, avg(effect) FILTER (kind = ?) AS mean_effect_b
-FROM once GROUP BY {ENDS} HAVING count(*) >= ? ORDER BY {ENDS}"""
+SELECT {_NAMES},
+    count(*) FILTER (p.{{kind}} = ?) AS prompts_a, count(*) FILTER (p.{{kind}} = ?) AS prompts_b,
+    avg(effect) FILTER (p.{{kind}} = ?) AS mean_effect_a,
+    avg(effect) FILTER (p.{{kind}} = ?) AS mean_effect_b
+FROM once JOIN prompts p USING (prompt_id) GROUP BY {ENDS} HAVING count(*) >= ? ORDER BY {ENDS}"""
 )
 SIMILAR = f"""
 WITH mine AS (
-    SELECT {ENDS}, sum(strength) AS weight FROM edges
+    SELECT {ENDS}, sum(strength) AS weight, row_number() OVER () AS edge FROM edges
     WHERE prompt_id = ? AND source_layer <> 'token' GROUP BY {ENDS}
 ), theirs AS (
     SELECT e.prompt_id, any_value(mine.weight) AS mine, sum(e.strength) AS weight
-    FROM edges e JOIN mine USING ({ENDS}) GROUP BY e.prompt_id, {ENDS}
+    FROM edges e JOIN mine USING ({ENDS}) GROUP BY e.prompt_id, edge
 ), shared AS (
     SELECT prompt_id, sum(least(mine, weight)) AS common, count(*) AS shared_edges
     FROM theirs GROUP BY prompt_id
@@ -79,37 +79,38 @@ def edges(
     """See `Atlas.recurring_edges`."""
     _check_least(least)
     column, chosen = atlas.column(by), atlas.chosen(category)
-    kind = None if column is None else identifier(column)
-    joined = "" if kind is None and not chosen else "JOIN prompts p USING (prompt_id)"
-    where = "".join(f" AND {each[0]}" for each in chosen)
-    values = [value for each in chosen for value in each[1:]]
-    more = "" if kind is None else f", any_value(p.{kind}) AS kind"
-    query = _RECURRING.format(
-        more=more,
-        joined=joined,
-        where=where,
-        counts="" if kind is None else ", histogram(kind) FILTER (kind IS NOT NULL) AS kinds",
-    )
-    found = atlas.table(query, [*values, least])
     condition = " AND ".join(each[0] for each in chosen) or "true"
+    values = [value for each in chosen for value in each[1:]]
+    sizes: dict[str, int] = {}
+    if column is not None:
+        kind = identifier(column)
+        sizes = dict(
+            atlas.rows(
+                f"SELECT p.{kind}, count(*) FROM prompts p WHERE {condition} "
+                f"AND p.{kind} IS NOT NULL GROUP BY 1 ORDER BY 1",
+                values,
+            )
+        )
+    kinds = (
+        f", count(*) FILTER (p.{identifier(str(column))} = ?) AS kind_{at}"
+        for at in range(len(sizes))
+    )
+    query = _RECURRING.format(
+        joined="" if column is None else "JOIN prompts p USING (prompt_id)",
+        where=_among(condition) if chosen else "",
+        counts="".join(kinds),
+    )
+    found = atlas.table(query, [*values, *sizes, least])
     total = atlas.one(f"SELECT count(*) FROM prompts p WHERE {condition}", values)
+    counts = [found.pop(f"kind_{at}").to_numpy() for at in range(len(sizes))]
     found.insert(3, "share", found["prompts"] / max(total, 1))
-    low, high = mean_interval(
+    found["low"], found["high"] = mean_interval(
         found["mean_effect"].to_numpy(),
         found.pop("deviation").to_numpy(),
         found["prompts"].to_numpy(),
     )
-    found["low"], found["high"] = low, high
-    if kind is not None:
-        sizes = {
-            row[0]: row[1]
-            for row in atlas.table(
-                f"SELECT p.{kind} AS kind, count(*) AS n FROM prompts p "
-                f"WHERE {condition} AND p.{kind} IS NOT NULL GROUP BY 1 ORDER BY 1",
-                values,
-            ).itertuples(index=False)
-        }
-        found = _with_kinds(found, sizes, long)
+    if sizes:
+        found = _with_kinds(found, np.stack(counts, axis=1), sizes, long)
     return found if limit is None else found.head(limit)
 
 
@@ -124,11 +125,7 @@ def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> 
     for value in (a, b):
         condition = atlas.chosen({column: value})[0]
         sizes.append(atlas.one(f"SELECT count(*) FROM prompts p WHERE {condition[0]}", [value]))
-    query = _DIFFERENT.format(
-        more=f", any_value(p.{kind}) AS kind",
-        joined="JOIN prompts p USING (prompt_id)",
-        where=f" AND p.{kind} IN (?, ?)",
-    )
+    query = _DIFFERENT.format(where=_among(f"p.{kind} IN (?, ?)"), kind=kind)
     found = atlas.table(query, [a, b, a, b, a, b, least])
     one, other = (found[f"prompts_{side}"].to_numpy() for side in "ab")
     (of_a, of_b), both = sizes, one + other
@@ -144,34 +141,31 @@ def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> 
 # -- inside ----------------------------------------------------------------------------------------
 
 
+def _among(condition: str) -> str:
+    """A condition on edges: their prompts fit one on prompts."""
+    return f"AND prompt_id IN (SELECT prompt_id FROM prompts p WHERE {condition})"
+
+
 def _check_least(least: int) -> None:
     if isinstance(least, bool) or not isinstance(least, int) or least < 1:
         raise SaeGraphsError(f"least is {least!r:.40}; expected a number of prompts, 1 or more")
 
 
-def _with_kinds(found: Any, sizes: Mapping[str, int], long: bool) -> Any:
-    """Each edge with the category that has it most beyond chance, or with all of them."""
-    kinds = found.pop("kinds")
-    names, total = list(sizes), sum(sizes.values())
-    counts = np.array(
-        [[(held or {}).get(name, 0) for name in names] for held in kinds], dtype=np.int64
-    ).reshape(len(found), len(names))
-    drawn = counts.sum(axis=1, keepdims=True)
-    each = np.array([sizes[name] for name in names], dtype=np.int64)
+def _with_kinds(found: Any, counts: Any, sizes: Mapping[str, int], long: bool) -> Any:
+    """Each edge with the category that has it most beyond chance, or with all of them.
+
+    `counts` are those of the prompts with an edge, a column for each category.
+    """
+    names, total = np.array(list(sizes), dtype=object), sum(sizes.values())
+    drawn, each = counts.sum(axis=1, keepdims=True), np.array(list(sizes.values()))
     p = exceeding(counts, drawn, each, total)
     q = np.array(adjusted(p.ravel().tolist()), dtype=float).reshape(p.shape)
-    expected = drawn * each / max(total, 1)
+    rows, columns = np.arange(len(found)), p.argmin(axis=1)
     if long:
-        rows = np.repeat(np.arange(len(found)), len(names))
-        columns = np.tile(np.arange(len(names)), len(found))
-    else:
-        rows = np.arange(len(found))
-        columns = p.argmin(axis=1) if names else np.zeros(0, dtype=np.int64)
-        rows = rows if names else rows[:0]
-    table = found.iloc[rows].reset_index(drop=True) if names else found
-    if not names:
-        return table
-    table["category"] = [names[at] for at in columns]
+        rows, columns = np.repeat(rows, len(names)), np.tile(np.arange(len(names)), len(found))
+    table = found.iloc[rows].reset_index(drop=True)
+    table["category"] = names[columns]
+    expected = drawn * each / total
     for name, values in {"in_category": counts, "expected": expected, "p": p, "q": q}.items():
         table[name] = values[rows, columns]
     return table

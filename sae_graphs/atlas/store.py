@@ -253,8 +253,8 @@ def views(parts: Sequence[Path]) -> list[str]:
         f"CREATE VIEW prompts AS SELECT * FROM {reading(files['prompts'])}",
         f"""CREATE VIEW nodes AS SELECT *, concat(layer, '.', "index") AS feature
             FROM {reading(files["nodes"])}""",
-        f"""CREATE VIEW edges AS SELECT *, {_name("source")} AS source, {_name("target")} AS target,
-            coalesce(abs(flow), abs(effect)) AS strength FROM {reading(files["edges"])}""",
+        f"""CREATE VIEW edges AS SELECT *, {name_of("source")} AS source,
+            {name_of("target")} AS target, coalesce(abs(flow), abs(effect)) AS strength FROM {reading(files["edges"])}""",
         f"""CREATE VIEW failures AS SELECT prompt_id, any_value(prompt) AS prompt,
             any_value(reason) AS reason FROM {reading(files["failures"])}
             WHERE prompt_id NOT IN (SELECT prompt_id FROM {reading(files["prompts"])})
@@ -273,15 +273,15 @@ def literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-# -- inside ----------------------------------------------------------------------------------------
-
-
-def _name(end: str) -> str:
+def name_of(end: str) -> str:
     """The feature at one end of an edge; a token's, and the answer's, is that of its layer."""
     return (
         f"CASE WHEN {end}_layer IN ('answer', 'token') THEN {end}_layer "
         f"ELSE concat({end}_layer, '.', {end}_index) END"
     )
+
+
+# -- inside ----------------------------------------------------------------------------------------
 
 
 def _once(table: str) -> str:

@@ -79,7 +79,7 @@ for command in (
     view.view,
 ):
     app.command(cls=Command)(command)
-for command in (atlas.build, atlas.query):
+for command in (atlas.build, atlas.query, atlas.draw):
     atlas.app.command(cls=Command)(command)
 app.add_typer(atlas.app, name="atlas")
 

@@ -75,6 +75,26 @@ def test_p_is_that_of_all_draws() -> None:
     )
 
 
+def test_p_is_scipys() -> None:
+    from scipy.stats import hypergeom
+
+    rng = np.random.default_rng(0)
+    total = 60
+    drawn, special = rng.integers(0, total + 1, (2, 3000))
+    counts = rng.integers(0, np.minimum(drawn, special) + 1)
+    expected = [
+        hypergeom.sf(k - 1, total, s, n) for k, n, s in zip(counts, drawn, special, strict=True)
+    ]
+    found = [
+        float(exceeding(np.array([k]), np.array([n]), int(s), total)[0])
+        for k, n, s in zip(counts, drawn, special, strict=True)
+    ]
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-14)
+    large = exceeding(np.array([1050, 950, 1300]), np.full(3, 20_000), 5000, 100_000)
+    exact = hypergeom.sf(np.array([1049, 949, 1299]), 100_000, 5000, 20_000)
+    assert large == pytest.approx(exact, rel=1e-7)
+
+
 def test_an_interval_needs_three_values() -> None:
     low, high = mean_interval(np.ones(3), np.ones(3), np.array([1, 2, 3]))
     assert np.isnan(low[:2]).all() and np.isnan(high[:2]).all()

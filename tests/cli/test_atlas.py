@@ -74,6 +74,13 @@ def test_questions(commands: Commands, made: Path) -> None:
     assert none.out == "nothing fits\n"
 
 
+def test_pictures(commands: Commands, made: Path) -> None:
+    drawn = commands("atlas", "draw", "made", "--category", "left", "--share", "0.9")
+    assert drawn.out == "wrote made/circuit.svg\n", drawn.err
+    drawn = commands("atlas", "draw", "made", "map", "--out", "map.png")
+    assert drawn.code == 0 and (made.parent / "map.png").stat().st_size > 10_000
+
+
 def test_hostile_text_is_shown_safely(commands: Commands, tmp_path: Path) -> None:
     atlas_by_hand(tmp_path / "bad", {"[red]\x1b[31mred\u202e x": ("left", [])})
     shown = commands("atlas", "query", "bad", "prompts")
@@ -102,6 +109,10 @@ def test_hostile_text_is_shown_safely(commands: Commands, tmp_path: Path) -> Non
         (("query", "made", "--sql", "SELECT x FROM edges"), "cannot be answered"),
         (("query", "made", "features", "--sign", "good"), "expected supports or opposes"),
         (("query", "made", "everything"), "everything"),
+        (("draw", "made", "--share", "2"), "share is 2.0; expected more than 0"),
+        (("draw", "made", "map", "--category", "left"), "--category is for circuit"),
+        (("draw", "made", "--by", "kind"), "--by is for map"),
+        (("draw", "made", "--out", "a.bmp"), "cannot draw a.bmp; expected a file that ends in"),
     ],
 )
 def test_mistakes_are_one_line(

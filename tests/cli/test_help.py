@@ -26,6 +26,7 @@ PANELS = {
     "contexts": ("Basics", "Compute"),
     "atlas build": ("Basics", "What is measured", "What is kept", "Output", "Compute"),
     "atlas query": ("Basics", "Output"),
+    "atlas draw": ("Basics", "Output"),
 }
 TALLEST = 6  # lines that an option takes, its default aside
 
