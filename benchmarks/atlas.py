@@ -7,6 +7,7 @@ all prompts, most in a few.
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import tempfile
@@ -77,7 +78,7 @@ def measured(folder: Path) -> dict[str, Any]:
         own, bare = [], []
         for _ in range(TIMES):
             own.append(seconds(ask))
-            bare.append(seconds(lambda queries=queries: bare_answer(folder, queries)))
+            bare.append(seconds(functools.partial(bare_answer, folder, queries)))
         rows.append(
             {
                 "question": question,

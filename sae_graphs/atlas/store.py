@@ -254,7 +254,8 @@ def views(parts: Sequence[Path]) -> list[str]:
         f"""CREATE VIEW nodes AS SELECT *, concat(layer, '.', "index") AS feature
             FROM {reading(files["nodes"])}""",
         f"""CREATE VIEW edges AS SELECT *, {name_of("source")} AS source,
-            {name_of("target")} AS target, coalesce(abs(flow), abs(effect)) AS strength FROM {reading(files["edges"])}""",
+            {name_of("target")} AS target, coalesce(abs(flow), abs(effect)) AS strength
+            FROM {reading(files["edges"])}""",
         f"""CREATE VIEW failures AS SELECT prompt_id, any_value(prompt) AS prompt,
             any_value(reason) AS reason FROM {reading(files["failures"])}
             WHERE prompt_id NOT IN (SELECT prompt_id FROM {reading(files["prompts"])})
