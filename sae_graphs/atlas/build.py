@@ -141,13 +141,18 @@ def measuring(
     workers: int | None,
 ) -> Any:
     """Who measures, as a context: workers end with it."""
+    named_model = isinstance(model, str | Path)
+    if loading and not named_model:
+        raise SaeGraphsError("loading is for a model by its name or folder; this one is loaded")
     if ray is None:
+        if workers is not None:
+            raise SaeGraphsError(f"workers is {workers!r:.20}, which is for ray; give ray='local'")
         if isinstance(model, str | Path):
             from sae_graphs.late import named
 
             model = named("load")(model, **(loading or {}))
         return Here(model, settings, intervention)
-    if not isinstance(model, str | Path):
+    if not named_model:
         raise SaeGraphsError(
             "workers load the model themselves; give its name or folder beside ray, not the model"
         )
