@@ -56,6 +56,11 @@ class Atlas:
         return f"Atlas({folder!r}: {count:,} prompts of {model})"
 
     @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._database.folder
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """What all rows have in common: model, SAEs, settings, version, digest."""
         return self._database.manifest.facts

@@ -67,13 +67,14 @@ def atlas_by_hand(
     *,
     parts: int = 1,
     compact: bool = True,
+    facts: Mapping[str, Any] = FACTS,
 ) -> Path:
     """An atlas of prompts, each with its category (`kind`) and its edges."""
     rows = [
         rows_by_hand(Asked(prompt, None, {} if kind is None else {"kind": kind}), links)
         for prompt, (kind, links) in graphs.items()
     ]
-    with writing(folder, Manifest(FACTS, ("kind",))) as store:
+    with writing(folder, Manifest(facts, ("kind",))) as store:
         for part in chunks(rows, parts):
             store.add(part)
         if compact:

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validation": {"model", "graph", "features", "effects", "render"},
     "tracing": {"model", "graph", "effects", "render"},
     "atlas": {"graph", "pretrained", "features", "model", "effects", "render"},
-    "gallery": {"graph", "render", "validation", "tracing"},
+    "gallery": {"graph", "render", "validation", "tracing", "atlas"},
     "cli": {
         "model",
         "graph",
