@@ -9,11 +9,12 @@ export OMP_NUM_THREADS ?= 1
 # What is compiled is kept: else both workers, every command and the next run compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo real test test-all lint bench docs clean
+.PHONY: help demo real atlas test test-all lint bench docs clean
 
 help:
 	@echo "make demo      install, draw what the answer to 'Copyright (C' hangs on, and validate it"
 	@echo "make real      a real language model, SmolLM2 (93 MB, then 540 MB of the disk): draw, validate"
+	@echo "make atlas     the graphs of 2,000 held-out prompts in a database, and what recurs in them"
 	@echo "make test      install, and run the checks: style, types and the quick tests"
 	@echo "make test-all  the same with every test: all combinations, long runs, calibrations"
 	@echo "make lint      only the style and type checks"
@@ -47,6 +48,14 @@ real: $(REAL)
 	$(BIN)/sae-graphs graph "The Eiffel Tower is located in the city of" --model smollm2 --out outputs/eiffel
 	$(BIN)/sae-graphs validate outputs/eiffel
 
+atlas: $(READY)
+	$(BIN)/python -m training.demo prompts --out outputs/atlas-prompts.jsonl --count 2000
+	$(BIN)/sae-graphs atlas build --prompts outputs/atlas-prompts.jsonl --out outputs/atlas
+	$(BIN)/sae-graphs atlas query outputs/atlas recurring
+	$(BIN)/sae-graphs atlas query outputs/atlas separation
+	$(BIN)/sae-graphs atlas draw outputs/atlas circuit
+	$(BIN)/sae-graphs atlas draw outputs/atlas map
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,6 +70,7 @@ test-all: lint $(DOCS)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.atlas
 
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(DOCS)

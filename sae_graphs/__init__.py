@@ -39,6 +39,10 @@ Several graphs
     difference       what two graphs share, and what only one has
     union            the edges of both in one
 
+Many prompts
+    build_atlas      their graphs in a database, made resumably, by one machine or many
+    Atlas            asked: what recurs, where a feature matters, which prompts are alike
+
 Types
     CausalGraph        its `Node`s and `Edge`s, named by `FeatureId`
     GrangerReport      what `granger` found
@@ -61,10 +65,12 @@ from sae_graphs.late import named
 
 if TYPE_CHECKING:
     from sae_graphs import interventions
+    from sae_graphs.atlas.atlas import Atlas
+    from sae_graphs.atlas.build import build_atlas
     from sae_graphs.editing.edit import edit
-    from sae_graphs.editing.record import Edit
     from sae_graphs.editing.granger.granger import granger
     from sae_graphs.editing.granger.records import GrangerReport
+    from sae_graphs.editing.record import Edit
     from sae_graphs.effects.ablate import ablate
     from sae_graphs.effects.build import causal_graph, discover
     from sae_graphs.effects.comparison import compare_methods
@@ -86,6 +92,7 @@ if TYPE_CHECKING:
     from sae_graphs.validation.validate import validate
 
 __all__ = [
+    "Atlas",
     "CausalGraph",
     "Edge",
     "Edit",
@@ -100,6 +107,7 @@ __all__ = [
     "__version__",
     "ablate",
     "annotate",
+    "build_atlas",
     "causal_graph",
     "compare_methods",
     "difference",

@@ -17,6 +17,7 @@ from typing import Any
 
 # What `sae_graphs` offers beside what it holds at once: a module and a name in it, or a module.
 PUBLIC = {
+    "Atlas": "sae_graphs.atlas.atlas:Atlas",
     "CausalGraph": "sae_graphs.graph.graph:CausalGraph",
     "Edge": "sae_graphs.graph.records:Edge",
     "Edit": "sae_graphs.editing.record:Edit",
@@ -29,6 +30,7 @@ PUBLIC = {
     "ValidationReport": "sae_graphs.validation.evidence:ValidationReport",
     "ablate": "sae_graphs.effects.ablate:ablate",
     "annotate": "sae_graphs.features.neuronpedia.annotate:annotate",
+    "build_atlas": "sae_graphs.atlas.build:build_atlas",
     "causal_graph": "sae_graphs.effects.build:causal_graph",
     "compare_methods": "sae_graphs.effects.comparison:compare_methods",
     "difference": "sae_graphs.graph.difference:difference",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,76 @@ def adjusted(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
         return tuple(p_values)
     found = iter(false_discovery_control(there).tolist())
     return tuple(None if p is None else next(found) for p in p_values)
+
+
+def exceeding(
+    counts: NDArray[Any], drawn: NDArray[Any], special: NDArray[Any] | int, total: int
+) -> NDArray[np.float64]:
+    """p of at least so many special ones among those `drawn` at random of `total` (hypergeometric).
+
+    One-sided, Fisher's exact test; arrays of any shapes that go together.
+
+    >>> exceeding(np.array([2]), np.array([2]), 2, 4).round(4).tolist()  # 1 of the 6 pairs
+    [0.1667]
+    """
+    together = np.broadcast_arrays(counts, drawn, special)
+    cases = np.stack([each.ravel() for each in together])  # many are alike
+    distinct, at = np.unique(cases, axis=1, return_inverse=True)
+    k, n, special_ones = distinct.astype(np.float64)
+    found = _upper_tails(k, n, special_ones, float(total))
+    return found[at.ravel()].reshape(together[0].shape)
+
+
+def _upper_tails(
+    k: NDArray[np.float64], n: NDArray[np.float64], special: NDArray[np.float64], total: float
+) -> NDArray[np.float64]:
+    """P(X >= k) of hypergeometric X: the terms from `k` upwards, or 1 less those below it.
+
+    Each term is the one before it times a ratio, until they no longer count; scipy's own loops
+    over the cases, at 50,000 of which it takes seconds.
+    """
+    from scipy.special import gammaln
+
+    def log_choose(a: Any, b: Any) -> Any:
+        return gammaln(a + 1) - gammaln(b + 1) - gammaln(a - b + 1)
+
+    upwards = k > n * special / total
+    x = np.where(upwards, k, k - 1)
+    other = total - special - n  # of those that are not special, those not drawn: `other + x`
+    there = (x >= np.maximum(0, -other)) & (x <= np.minimum(n, special))
+    at = np.where(there, x, np.maximum(0, -other))
+    logs = log_choose(special, at) + log_choose(total - special, n - at) - log_choose(total, n)
+    sums = np.where(there, np.exp(logs), 0.0)
+    some = np.flatnonzero(sums)
+    term, x = sums[some], x[some]
+    while len(some):
+        up, m, s, o = upwards[some], n[some], special[some], other[some]
+        term = term * np.where(
+            up,
+            (s - x) * (m - x) / ((x + 1) * np.maximum(o + x + 1, 1)),
+            x * (o + x) / ((s - x + 1) * (m - x + 1)),
+        )
+        sums[some] += term
+        kept = term > 1e-17 * sums[some]
+        x = (x + np.where(up, 1, -1))[kept]
+        some, term = some[kept], term[kept]
+    return np.clip(np.where(upwards, sums, 1.0 - sums), 0.0, 1.0)
+
+
+def mean_interval(
+    means: NDArray[np.float64], deviations: NDArray[np.float64], counts: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ends of the 95 % intervals of many means, by Student's t; NaN for fewer than 3 values.
+
+    >>> low, high = mean_interval(np.array([1.0]), np.array([2.0]), np.array([4]))
+    >>> low.round(3).tolist(), high.round(3).tolist()
+    ([-2.182], [4.182])
+    """
+    from scipy.stats import t
+
+    sizes = np.where(np.asarray(counts) < 3, np.nan, np.asarray(counts, dtype=np.float64))
+    half = t.ppf((1 + LEVEL) / 2, sizes - 1) * deviations / np.sqrt(sizes)
+    return means - half, means + half
 
 
 def spread(values: Numbers, seed: int) -> Spread:

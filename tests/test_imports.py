@@ -60,6 +60,11 @@ TORCH_FREE = {
         *("sae_graphs.editing.record", "sae_graphs.editing.report"),
         "sae_graphs.editing.settings",
     ),
+    "an atlas that is asked": (
+        *("sae_graphs.atlas.atlas", "sae_graphs.atlas.prompts", "sae_graphs.atlas.recurring"),
+        *("sae_graphs.atlas.space", "sae_graphs.atlas.store", "sae_graphs.atlas.pictures"),
+        "sae_graphs.atlas.feature_page",
+    ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),
         "sae_graphs.effects.replot",

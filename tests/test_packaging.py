@@ -48,7 +48,9 @@ def test_what_is_imported_is_declared() -> None:
     project = settings["project"]
     needed = names_in(project["dependencies"])
     found = imported_by(ROOT / "sae_graphs")
-    extra = names_in(project["optional-dependencies"]["real"])
+    extra = names_in(
+        [*project["optional-dependencies"]["real"], *project["optional-dependencies"]["ray"]]
+    )
     assert {"torch", "huggingface_hub", "jinja2"} <= found <= needed | extra
     assert not extra & needed
     developing = names_in(project["optional-dependencies"]["dev"])

@@ -15,8 +15,8 @@ import typer
 
 import sae_graphs as sg
 from sae_graphs import cli, late
-from sae_graphs.editing.settings import EditSettings
 from sae_graphs.editing.granger.settings import GrangerSettings
+from sae_graphs.editing.settings import EditSettings
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked, with_settings
@@ -24,12 +24,12 @@ from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.validation.settings import ValidationSettings
 
 TYPES = {
-    *("CausalGraph", "Edge", "Edit", "FeatureId", "GrangerReport", "InstrumentedModel"),
+    *("Atlas", "CausalGraph", "Edge", "Edit", "FeatureId", "GrangerReport", "InstrumentedModel"),
     *("LanguageModel", "Node", "SaeGraphsError", "Trace", "ValidationReport"),
 }
 VERBS = {
     *("ablate", "annotate", "causal_graph", "compare_methods", "difference", "discover", "edit"),
-    *("granger", "load"),
+    *("build_atlas", "granger", "load"),
     *("load_model", "replot", "response_curve", "trace", "union", "validate", "verdicts"),
 }
 

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from sae_graphs._version import __version__
 from sae_graphs.cli import (
     ablate,
+    atlas,
     compare,
     contexts,
     edges,
@@ -82,6 +83,9 @@ for command in (
     view.view,
 ):
     app.command(cls=Command)(command)
+for command in (atlas.build, atlas.query, atlas.draw):
+    atlas.app.command(cls=Command)(command)
+app.add_typer(atlas.app, name="atlas")
 
 
 def main() -> None:

@@ -186,6 +186,7 @@ def _graph(
     effects: str | Path | None = None,
     resume: Partial | str | Path | None = None,
     progress: Progress | None = None,
+    bare: bool = False,
 ) -> CausalGraph:
     """The graph of one prompt."""
     if settings.select == "answer":
@@ -197,9 +198,11 @@ def _graph(
             progress,
             partial=partial_of(resume, None),
             effects=None if effects is None else Path(effects),
+            bare=bare,
         )
     experiment = prepare(model, prompt, settings, intervention or "zero")
-    check_contexts(experiment.model)
+    if not bare:
+        check_contexts(experiment.model)
     partial = partial_of(resume, effects)
     if partial is not None:
         key = functools.partial(key_of, experiment)
@@ -214,7 +217,7 @@ def _graph(
         min_path_edges=experiment.min_path_edges,
         n_outputs=len(experiment.outputs),
     )
-    parts = described(experiment, ends_of(chosen.edges), chosen.edges)
+    parts = described(experiment, ends_of(chosen.edges), chosen.edges, bare=bare)
     graph = assemble(_record(experiment, chosen, parts), parts.nodes, parts.edges)
 
     if effects is not None and partial is not None:
@@ -222,6 +225,21 @@ def _graph(
         if resume is None:
             partial.remove()
     return graph
+
+
+@torch.no_grad()
+def bare_graph(
+    model: InstrumentedModel,
+    prompt: Prompt,
+    settings: GraphSettings,
+    intervention: Intervention | str | None = None,
+) -> CausalGraph:
+    """The nodes, edges and scores of `causal_graph`, without what is there to be looked at.
+
+    The numbers are the same; there are no texts, no tokens that a feature moves, no blocks that
+    wrote it, no paths and no random features beside the coverage: a third of the time.
+    """
+    return _graph(model, prompt, settings, intervention, bare=True)
 
 
 # -- the steps -------------------------------------------------------------------------------------

@@ -71,8 +71,7 @@ def _features_of_layer(
     ablations = ablations_of(clean, depth, places, experiment.intervention, chosen)
     effects = token_effects(model, clean, ablations, features, places, advance=advance)
     contexts = dict(zip(indices, shelf.of(layer, indices), strict=True))
-    columns = clean.activations[depth].of(chosen).T.tolist()
-    activations = dict(zip(indices, columns, strict=True))  # [T] each
+    activations = _activations(experiment, depth, indices)
     return [
         Node(
             feature=feature,
@@ -85,6 +84,16 @@ def _features_of_layer(
         )
         for feature, effect in zip(features, effects, strict=True)
     ]
+
+
+def _activations(
+    experiment: Experiment, depth: int, features: Collection[int]
+) -> dict[int, list[float]]:
+    """The clean activations `[T]` of some features of a layer, by their indices."""
+    indices, clean = sorted(features), experiment.clean
+    chosen = torch.tensor(indices, device=clean.logits.device)
+    columns = clean.activations[depth].of(chosen).T.tolist()
+    return dict(zip(indices, columns, strict=True))
 
 
 class _Contexts:
@@ -237,10 +246,42 @@ class Dissection:
 
 @torch.no_grad()
 def described(
-    experiment: Experiment, features: Collection[FeatureId], edges: Sequence[Edge] = ()
+    experiment: Experiment,
+    features: Collection[FeatureId],
+    edges: Sequence[Edge] = (),
+    *,
+    bare: bool = False,
 ) -> Parts:
-    """All that is known of some features and edges of a graph."""
+    """All that is known of some features and edges of a graph.
+
+    `bare`: activations and the edges' anatomies alone, as everywhere; no texts, no tokens that the
+    features move, no blocks that wrote them, which take longer and are there to be looked at.
+    """
+    if bare:
+        return _bare(experiment, features, edges)
     dissection = Dissection(experiment, features)
     nodes, warnings = describe(experiment, features, dissection.advance)
     parts = dissection.parts(edges, nodes)
     return parts._replace(warnings=(*parts.warnings, *warnings))
+
+
+def _bare(experiment: Experiment, features: Collection[FeatureId], edges: Sequence[Edge]) -> Parts:
+    """See `described`."""
+    model, clean, places = experiment.model, experiment.clean, experiment.places
+    nodes = [_output_node(experiment, feature) for feature in features if feature.is_output]
+    for depth, layer in enumerate(model.stack.layers):
+        here = [feature for feature in features if feature.layer == layer.label]
+        if not here:
+            continue
+        activations = _activations(experiment, depth, {feature.index for feature in here})
+        nodes += [
+            Node(
+                feature,
+                activations[feature.index][_place(experiment, feature)],
+                activations=tuple(activations[feature.index]),
+            )
+            for feature in here
+        ]
+    writes = CleanWrites(model, clean, places.reads, heads=experiment.settings.heads)
+    split = with_anatomy(writes, edges, experiment.ablations if edges else (), places)
+    return Parts(tuple(split.edges), nodes, split.reasons, split.warnings)

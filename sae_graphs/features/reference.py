@@ -27,6 +27,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.batches import Pace, encoded
 from sae_graphs.features.beside import cache_folder, file_beside, opened, write_tensors
 from sae_graphs.features.token_rows import TokenRows
+from sae_graphs.graph.answer import DENSE
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.interventions import Intervention, mean_where_active
 from sae_graphs.model.saes import SAELayer
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 FILE_NAME = "reference.safetensors"
 SCHEMA = "sae_graphs/reference/1"
-DENSE = 0.3  # share of the reference tokens: a feature that is on at so many is a dense one
 TOKENS = 20_000  # read of the bundled text
 BUNDLED = "bundled English text"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.gallery.atlases import fitting
 from sae_graphs.gallery.comparison import comparison
 from sae_graphs.gallery.kinds import kind_of
 from sae_graphs.gallery.runs import (
@@ -110,7 +111,8 @@ def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = Fals
     if kind == "comparison":
         return comparison(first, runs[names[1]], list(runs.values()), summed=summed)
     if kind == "explorer":
-        return explorer(first, [run for run in runs.values() if run != first and run.is_graph])
+        others = [run for run in runs.values() if run != first and run.is_graph]
+        return explorer(first, others, folder)
     return Page(thumbnail(graph_of(first)), "")
 
 
@@ -163,8 +165,11 @@ def _rules(colours: Mapping[str, str]) -> str:
 _STYLE = f"{_rules(LIGHT)}@media (prefers-color-scheme: dark){{{_rules(DARK)}}}"
 
 
-def explorer(run: Run, others: Iterable[Run]) -> Page:
-    """The page; raises `SaeGraphsError` where the graph cannot be read."""
+def explorer(run: Run, others: Iterable[Run], folder: Path | None = None) -> Page:
+    """The page; raises `SaeGraphsError` where the graph cannot be read.
+
+    Its features lead to those of an atlas that is in the `folder` and of the same model.
+    """
     graph = graph_of(run)
     said, left_out = annotations_of(run, graph)
     report, unread = report_of(run, graph)
@@ -174,6 +179,7 @@ def explorer(run: Run, others: Iterable[Run]) -> Page:
         findings=() if report is None else all_findings(report),
         report=f"{VALIDATION}/{REPORT}" if has_report(run) else None,
         asks=True,
+        atlas=None if folder is None else fitting(folder, graph.run),
     )
     bar = _bar(run, others, [text for text in (left_out, unread) if text])
     html = _with_bar(html, bar)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.artist import Artist, Kind
+from sae_graphs.gallery.atlases import atlases_in
 from sae_graphs.gallery.kinds import kind_of
 from sae_graphs.gallery.runs import (
     FILES,
@@ -83,7 +84,8 @@ class Library:
         """
         runs = self.runs()
         key = kind, *names, summed
-        beside = () if kind == "thumbnail" else tuple(runs)  # pages list the other runs
+        # Pages list the other runs, and lead to an atlas.
+        beside = () if kind == "thumbnail" else (*runs, *atlases_in(self.folder))
         now = beside, tuple(_stamps(runs[name]) for name in names if name in runs)
         if page := self._kept(key, now):
             return page

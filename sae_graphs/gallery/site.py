@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.gallery.asking import Asker, changes_from
+from sae_graphs.gallery.atlases import page_of
 from sae_graphs.gallery.cards import gallery
 from sae_graphs.gallery.library import Library
 from sae_graphs.gallery.runs import KINDS, plain_file
@@ -66,6 +67,8 @@ def answered(library: Library, target: str) -> Answer:
                 return _comparison(library, query)
             case ["thumbnail", picture] if picture.endswith(".svg"):
                 return _thumbnail(library, picture.removesuffix(".svg"))
+            case ["atlas", name, feature]:
+                return _feature(library, name, feature)
             case ["run", name]:
                 return _moved(library, name)
             case ["run", name, *file]:
@@ -139,6 +142,11 @@ def _moved(library: Library, name: str) -> Answer:
     if name not in library.runs():
         return _missing()
     return Answer(301, "text/plain; charset=utf-8", b"", location=run_address(name))
+
+
+def _feature(library: Library, name: str, feature: str) -> Answer:
+    found = page_of(library.folder, name, feature)
+    return _missing() if found is None else _page(found)
 
 
 def _run(library: Library, name: str, file: list[str]) -> Answer:

@@ -13,6 +13,7 @@ from typing import Any
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.what_if import WhatIf
 
+DENSE = 0.3  # share of the reference tokens: a feature that is on at so many is a dense one
 MEDIATES = 0.5, 1.5  # the shares of a source's effect that speak for a path along which they flow
 
 

@@ -10,7 +10,11 @@ import typer
 from sae_graphs import cli
 from tests.support.commands import Commands
 
-COMMANDS = tuple(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+GROUPS = {
+    name: tuple(getattr(command, "commands", ()))
+    for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
+}
+COMMANDS = (*GROUPS, *(f"{name} {inner}" for name, held in GROUPS.items() for inner in held))
 PANELS = {
     "graph": ("Basics", "What is measured", "What is kept", "Output", "Compute"),
     "validate": (
@@ -22,18 +26,21 @@ PANELS = {
     "edit": ("Basics", "What is measured", "Output", "Compute"),
     "granger": ("Basics", "What is measured", "Output", "Compute"),
     "contexts": ("Basics", "Compute"),
+    "atlas build": ("Basics", "What is measured", "What is kept", "Output", "Compute"),
+    "atlas query": ("Basics", "Output"),
+    "atlas draw": ("Basics", "Output"),
 }
 TALLEST = 6  # lines that an option takes, its default aside
 
 
 def shown(commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str) -> list[str]:
     monkeypatch.setenv("COLUMNS", "80")
-    return commands(command, "--help").out.splitlines()
+    return commands(*command.split(), "--help").out.splitlines()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(commands: Commands, command: str) -> None:
-    assert re.search(rf"Example: sae-graphs {command} \S", commands(command, "--help").out)
+    assert re.search(rf"Example: sae-graphs {command} \S", commands(*command.split(), "--help").out)
 
 
 @pytest.mark.parametrize("command", PANELS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -16,9 +17,17 @@ from tests.support.documents import DOCS, EVERY, PAGES, README, ROOT, Page, Use,
 from tests.support.structure import FLOOR, MAY_IMPORT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def flags_of(command: Any) -> frozenset[str]:
+    """Those of a command; of a group, those of all its commands."""
+    inner = frozenset().union(*map(flags_of, getattr(command, "commands", {}).values()))
+    own = (flag for has in command.params for flag in (*has.opts, *has.secondary_opts))
+    return inner | frozenset(own) | {"--help"}
+
+
 COMMANDS = {
-    name: frozenset(flag for has in command.params for flag in (*has.opts, *has.secondary_opts))
-    | {"--help"}
+    name: flags_of(command)
     for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
 }
 every_page = pytest.mark.parametrize("document", EVERY, ids=str)

@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validation": {"model", "graph", "features", "effects", "render"},
     "tracing": {"model", "graph", "effects", "render"},
     "editing": {"model", "graph", "pretrained", "features", "effects", "render", "tracing"},
-    "gallery": {"graph", "render", "validation", "tracing"},
+    "atlas": {"graph", "pretrained", "features", "model", "effects", "render"},
+    "gallery": {"graph", "render", "validation", "tracing", "editing", "atlas"},
     "cli": {
         "model",
         "graph",
@@ -41,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "validation",
         "tracing",
         "editing",
+        "atlas",
         "gallery",
     },
 }

@@ -1,4 +1,4 @@
-"""`python -m training.demo train`, `... evaluate` and `... phenomena`."""
+"""`python -m training.demo train`, `... evaluate`, `... phenomena` and `... prompts`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,17 @@ def phenomena(
     print_tables(report)
     rewrite_readme(out)
     typer.echo("For docs/validation.md:\n\n" + summary(report))
+
+
+@app.command()
+def prompts(
+    out: Annotated[Path, typer.Option(help="File to write, JSON lines.")] = Path("prompts.jsonl"),
+    count: Annotated[int, typer.Option(min=1, help="About so many, of all phenomena.")] = 2000,
+) -> None:
+    """Write held-out prompts for an atlas, with what is right and the phenomenon of each."""
+    from training.demo.atlas_prompts import write_prompts
+
+    typer.echo(f"wrote {out}: {write_prompts(out, count=count)} prompts")
 
 
 def _keep_memory() -> None:

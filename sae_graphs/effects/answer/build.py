@@ -15,7 +15,7 @@ import torch
 
 from sae_graphs.bars import Progress
 from sae_graphs.effects.answer.circuit import Circuit, Spot, circuit
-from sae_graphs.effects.answer.coverage import coverage_of
+from sae_graphs.effects.answer.coverage import DRAWS, coverage_of
 from sae_graphs.effects.answer.drawn import (
     Names,
     answer_node,
@@ -61,31 +61,36 @@ def answer_graph(
     references: Sequence[Reference] | None = None,
     partial: Partial | None = None,
     effects: Path | None = None,
+    bare: bool = False,
 ) -> CausalGraph:
     """The graph of what the answer to a prompt hangs on; see `causal_graph`.
 
     `references` are those of the model's layers, by depth; the stored ones, or those of the
     bundled English text, where none are given. Into the file `effects` goes what another choice of
-    nodes and edges needs.
+    nodes and edges needs. `bare` is without what is there to be looked at: see `described`, and no
+    paths, no random sets beside the coverage, no `what_if`.
     """
     found = measure_answer(model, prompt, settings, intervention, progress, references, partial)
-    check_contexts(found.experiment.model)
-    return graph_of(found, kept_of(found), effects=effects)
+    if not bare:
+        check_contexts(found.experiment.model)
+    return graph_of(found, kept_of(found), effects=effects, bare=bare)
 
 
 @torch.no_grad()
-def graph_of(found: Measured, kept: Sequence[Spot], *, effects: Path | None = None) -> CausalGraph:
-    """The graph of some features at tokens; `effects` as in `answer_graph`."""
+def graph_of(
+    found: Measured, kept: Sequence[Spot], *, effects: Path | None = None, bare: bool = False
+) -> CausalGraph:
+    """The graph of some features at tokens; `effects` and `bare` as in `answer_graph`."""
     probe = Probe(found.asked, found.table)
     shape = circuit(probe, kept, top_k=found.experiment.settings.top_k or 1)
     names = Names(found.experiment.labels)
     features = [names.of(spot) for spot in (*shape.kept, *shape.relays)]
     edges = [names.edge(link) for link in shape.links]
-    parts = described(found.experiment, features, edges)
+    parts = described(found.experiment, features, edges, bare=bare)
     layers = layer_reports(found.experiment, _totals(found), ())
     general = _warnings(found, layers, parts)
     layers = with_kept(layers, shape, found.table.effect, parts.reasons)
-    run = _record(found, shape, names, layers, general)
+    run = _record(found, shape, names, layers, general, bare)
     nodes = with_facts(found, probe, names, parts.nodes, (*shape.kept, *shape.relays))
     lowest = layers[0].label
     drawn = framed(nodes, {names.of(spot) for spot in kept}, lowest, run.tokens)
@@ -105,11 +110,12 @@ def _record(
     names: Names,
     layers: tuple[LayerReport, ...],
     general: tuple[str, ...],
+    bare: bool,
 ) -> RunRecord:
     """What was run, and what a reader should know of it: `general` warnings, and of the nodes."""
     asked, experiment, table = found.asked, found.experiment, found.table
     model, clean, settings = asked.model, asked.clean, experiment.settings
-    answer = _answer_record(found, shape, names)
+    answer = _answer_record(found, shape, names, bare)
     return RunRecord(
         model=model.name,
         saes=model.stack.name,
@@ -133,24 +139,25 @@ def _record(
     )
 
 
-def _answer_record(found: Measured, shape: Circuit, names: Names) -> AnswerRecord:
+def _answer_record(found: Measured, shape: Circuit, names: Names, bare: bool) -> AnswerRecord:
     asked, table = found.asked, found.table
     kept = {str(names.of(spot)) for spot in shape.kept}
     folded = [feature for feature in strongest_dense(found, names) if feature.feature not in kept]
     paths = [
         AnswerPath(tuple(str(names.of(spot)) for spot in path), flow, table.effect(path[0]))
-        for path, flow in best_paths(asked, table, shape)
+        for path, flow in ([] if bare else best_paths(asked, table, shape))
     ]
+    intervention, draws = found.experiment.intervention, 0 if bare else DRAWS
     return AnswerRecord(
         score=asked.score,
         measured=found.shortlist.total,
         exact=found.shortlist.exact,
         missed=found.shortlist.missed,
-        coverage=coverage_of(asked, table, shape.kept, found.experiment.intervention),
+        coverage=coverage_of(asked, table, shape.kept, intervention, draws=draws),
         dense=tuple(folded),
         paths=tuple(paths),
         stranded=tuple(str(names.of(spot)) for spot in shape.stranded),
-        what_if=what_if_of(found, shape, names),
+        what_if=None if bare else what_if_of(found, shape, names),
     )
 
 

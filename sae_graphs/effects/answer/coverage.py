@@ -21,16 +21,21 @@ DRAWS = 16  # random graphs of the same size and places
 
 @torch.no_grad()
 def coverage_of(
-    asked: Asked, table: Table, kept: Collection[Spot], intervention: Intervention
+    asked: Asked,
+    table: Table,
+    kept: Collection[Spot],
+    intervention: Intervention,
+    *,
+    draws: int = DRAWS,
 ) -> Coverage:
     """The scores, in nats, without the kept features, with them alone, and of random ones alike.
 
     Ablated are features that are active and rarely on, together at their tokens; dense features,
-    the first token and the SAEs' errors are left as they are.
+    the first token and the SAEs' errors are left as they are. Without `draws` nothing is random.
     """
     every = table.rare()
     rare = [spot for spot in kept if spot in every]
-    randoms = random_sets(table, rare, DRAWS, seed_of(asked))
+    randoms = random_sets(table, rare, draws, seed_of(asked)) if draws else []
     sets: list[Collection[Spot]] = [rare, every - set(rare), every]
     sets += [part for drawn in randoms for part in (drawn, every - set(drawn))]
     found = scores_without(asked, sets, intervention)

@@ -53,10 +53,12 @@ def explorer_data(
     annotations: Annotations,
     findings: Sequence[Finding],
     report: str | None,
+    atlas: str | None = None,
 ) -> dict[str, Any]:
     """Everything the script needs; nodes and edges in the graph's order, referred to by number.
 
-    `report` is the address of the report of validation, relative to the page.
+    `report` is the address of the report of validation, relative to the page, and
+    `atlas` that to which a feature's name is put, for its page in an atlas.
     """
     numbers = {node.feature: number for number, node in enumerate(graph.nodes)}
     places = {layer.label: place_words(layer.hook_point) for layer in graph.run.layers}
@@ -80,6 +82,7 @@ def explorer_data(
         "paths": _paths(graph, numbers),
         "findings": [_finding(found, numbers) for found in findings],
         "report": report,
+        "atlas": atlas,
         "whatIf": what_if_data(graph),
         "annotations": to_json(annotations),
     }

@@ -61,16 +61,20 @@ def page(
     findings: Sequence[Finding] = (),
     report: str | None = None,
     asks: bool = False,
+    atlas: str | None = None,
 ) -> str:
     """The page as text; one that `asks` has a server to ask what it does not hold.
 
     `annotations` are what it starts with, `findings` what validation found, in the report at the
-    address `report`, relative to the page. `title` stands above all, by default the annotations'.
+    address `report`, relative to the page, and `atlas` where an atlas has pages of its features.
+    `title` stands above all, by default the annotations'.
     """
     heading = title or annotations.title or heading_of(graph.run)
     shown = shortened(visible(graph.run.prompt, space=" "), 60)
     drawn = stage(graph)
-    data = explorer_data(graph, drawn, annotations=annotations, findings=findings, report=report)
+    data = explorer_data(
+        graph, drawn, annotations=annotations, findings=findings, report=report, atlas=atlas
+    )
     scale = min(PAPER[0] / drawn.layout.width, PAPER[1] / drawn.layout.height, 1.0)
     body = filled(
         "render/explorer/page.html.j2",

@@ -75,6 +75,7 @@ function nodePanel(number) {
     group ? make("p", {}, "in the group ", make("b", { text: visible(group.name) })) : null,
     ownWords(node.id),
     pagePanel(node),
+    atlasLink(node),
     promptPanel(node),
     section(
       node.page && node.page.contexts ? "Most active on (from Neuronpedia)" : "Most active on",
@@ -139,6 +140,13 @@ function pagePanel(node) {
     logits("bottom", page.bottom),
     node.url ? make("p", {}, make("a", { href: node.url, target: "_blank", rel: "noreferrer", text: "its page ↗" }), " ", embedButton(node.url)) : null,
   );
+}
+
+// The feature in other prompts, where the page comes from a server that has an atlas.
+function atlasLink(node) {
+  if (!data.atlas || node.own) return null;
+  const name = encodeURIComponent(node.id.split("@")[0]);
+  return make("p", {}, make("a", { href: data.atlas + name, text: "in other prompts" }));
 }
 
 // Nothing is asked of the network before the reader asks for it.

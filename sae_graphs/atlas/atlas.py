@@ -1,0 +1,283 @@
+"""`Atlas`: ask the graphs of many prompts, like a database. Torch-free.
+
+Signs are those of the whole project: effects are ablated minus clean, so below 0 a feature supports
+the answer, and an edge promotes its target. Prompts are compared by features summed over their
+tokens, as prompts of several lengths have no positions in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sae_graphs.atlas import recurring, space
+from sae_graphs.atlas.database import Categories, Condition, Database, identifier
+from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph.feature_id import OWN_LAYERS, FeatureId
+
+Frame = Literal["pandas", "polars"]
+_SIGNS = {"supports": "<", "opposes": ">", "promotes": "<", "suppresses": ">"}
+
+
+class FeatureUse(NamedTuple):
+    """Where a feature matters, as tables, the strongest first.
+
+    `prompts`: each of its places; `answers` and `tokens`: for which answers it matters, and at
+    which tokens it stands; `sources` and `targets`: features with an edge to it, and from it.
+    Effects are means over prompts, ablated minus clean.
+    """
+
+    feature: str
+    prompts: Any
+    answers: Any
+    tokens: Any
+    sources: Any
+    targets: Any
+
+
+class Atlas:
+    """The graphs of many prompts, in the folder that `build_atlas` wrote.
+
+    Tables come as pandas', or as polars' where `frame` says so. Nothing is ever written. Raises
+    `SaeGraphsError` where the folder is no atlas, or holds no rows yet.
+    """
+
+    def __init__(self, folder: str | Path, *, frame: Frame = "pandas") -> None:
+        if frame not in ("pandas", "polars"):
+            raise SaeGraphsError(f"frame is {frame!r:.40}; expected pandas or polars")
+        self._database, self._polars = Database(Path(folder)), frame == "polars"
+        if self._polars:
+            self._database.check_polars()
+
+    def __repr__(self) -> str:
+        count = self._database.one("SELECT count(*) FROM prompts")
+        folder, model = str(self._database.folder), self.facts["model"]
+        return f"Atlas({folder!r}: {count:,} prompts of {model})"
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._database.folder
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What all rows have in common: model, SAEs, settings, version, digest."""
+        return self._database.manifest.facts
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names of the columns that were carried along with the prompts."""
+        return self._database.categories
+
+    # -- rows --------------------------------------------------------------------------------------
+
+    def sql(self, query: str, parameters: Sequence[Any] = ()) -> Any:
+        """The answer to one SELECT over `prompts`, `nodes`, `edges` and `failures`.
+
+        Raises `SaeGraphsError` for what is no SELECT, would write, or reads other files.
+        """
+        return self._database.asked(query, parameters, polars=self._polars)
+
+    def prompts(
+        self,
+        *,
+        text: str | None = None,
+        target: str | None = None,
+        category: Categories = None,
+        limit: int | None = None,
+    ) -> Any:
+        """The prompts: those that hold a `text`, whose answer is `target`, of a `category`."""
+        conditions = self._of_prompts(target, category)
+        if text is not None:
+            conditions.append(("contains(p.prompt, ?)", text))
+        return self._select("SELECT p.* FROM prompts p", conditions, "p.prompt_id", limit)
+
+    def features(
+        self,
+        feature: str | FeatureId | None = None,
+        *,
+        layer: str | int | None = None,
+        token: str | None = None,
+        target: str | None = None,
+        category: Categories = None,
+        min_effect: float = 0.0,
+        sign: Literal["supports", "opposes"] | None = None,
+        dense: bool | None = None,
+        limit: int | None = None,
+    ) -> Any:
+        """Features at tokens that some prompt's graph holds, those of the largest effect first.
+
+        `min_effect` is the least |effect on the answer|, in nats; a `sign` is "supports" (below 0)
+        or "opposes".
+        """
+        conditions = self._of_prompts(target, category)
+        conditions += [("n.layer NOT IN (?, ?, ?)", *OWN_LAYERS)]
+        conditions += self._of_feature("n.layer", 'n."index"', feature)
+        if layer is not None:
+            conditions.append(("n.layer = ?", self._layer(layer)))
+        if token is not None:
+            conditions.append(("n.token = ?", token))
+        if dense is not None:
+            conditions.append(("n.dense = ?", dense))
+        conditions += _of_size("n.effect_on_answer", min_effect, sign, ("supports", "opposes"))
+        return self._select(
+            "SELECT n.prompt_id, p.prompt, p.target, n.feature, n.position, n.token, n.activation, "
+            f"n.effect_on_answer, n.dense, n.relay{self._carried()} FROM nodes n "
+            "JOIN prompts p USING (prompt_id)",
+            conditions,
+            "abs(n.effect_on_answer) DESC NULLS LAST, n.prompt_id, n.layer, n.index, n.position",
+            limit,
+        )
+
+    def edges(
+        self,
+        source: str | FeatureId | None = None,
+        into: str | FeatureId | None = None,
+        *,
+        layer: str | int | None = None,
+        token: str | None = None,
+        target: str | None = None,
+        category: Categories = None,
+        min_effect: float = 0.0,
+        sign: Literal["promotes", "suppresses"] | None = None,
+        limit: int | None = None,
+    ) -> Any:
+        """Edges from a `source` `into` another feature, the strongest first.
+
+        `layer` and `token` are the source's, `target` the prompt's answer, `min_effect` the least
+        |effect| on the edge's target; a `sign` is "promotes" (below 0) or "suppresses".
+        """
+        conditions = self._of_prompts(target, category)
+        conditions += self._of_feature("e.source_layer", "e.source_index", source)
+        conditions += self._of_feature("e.target_layer", "e.target_index", into)
+        if layer is not None:
+            conditions.append(("e.source_layer = ?", self._layer(layer)))
+        if token is not None:
+            conditions.append(("p.tokens[e.source_position + 1] = ?", token))
+        conditions += _of_size("e.effect", min_effect, sign, ("promotes", "suppresses"))
+        return self._select(
+            f"SELECT e.*, p.prompt, p.target AS answer{self._carried()} FROM edges e "
+            "JOIN prompts p USING (prompt_id)",
+            conditions,
+            "e.strength DESC, e.prompt_id, e.source_layer, e.source_index, e.source_position, "
+            "e.target_layer, e.target_index, e.target_position",
+            limit,
+        )
+
+    # -- across prompts ----------------------------------------------------------------------------
+
+    def recurring_edges(
+        self,
+        *,
+        by: str | None = None,
+        category: Categories = None,
+        least: int = 5,
+        long: bool = False,
+        limit: int | None = None,
+    ) -> Any:
+        """Edges that at least so many prompts have, those of most prompts first.
+
+        With the number and share of prompts, the mean of what each prompt has (on the answer
+        through the edge, in nats; else on its target), with a 95 % interval, and the category of
+        `by` (the first) in which it occurs most beyond chance: p by drawing prompts at random
+        (hypergeometric), q over all edges and categories. `long` has a row for each category.
+        """
+        return self._out(recurring.edges(self._database, by, category, least, long, limit))
+
+    def differences(self, a: str, b: str, *, by: str | None = None, least: int = 5) -> Any:
+        """Edges that prompts of category `a` have oftener than those of `b`, or less often.
+
+        Shares and mean effects in both, p by Fisher's exact test, q over all edges.
+        """
+        return self._out(recurring.differences(self._database, a, b, by, least))
+
+    def similar(self, prompt_id: str, *, limit: int = 10) -> Any:
+        """The prompts whose graphs share most with this one's: weighted Jaccard over edges.
+
+        Each edge weighs what flows along it, over all tokens; 1 is the same graph.
+        """
+        database = self._database
+        if not database.one("SELECT count(*) FROM prompts WHERE prompt_id = ?", [prompt_id]):
+            raise SaeGraphsError(
+                f"no prompt {prompt_id!r:.40} in {database.folder}; .prompts() lists their ids"
+            )
+        return self._table(recurring.SIMILAR.format(carried=self._carried()), [prompt_id, limit])
+
+    def feature(self, feature: str | FeatureId, *, limit: int = 20) -> FeatureUse:
+        """Every prompt where a feature matters: for which answers, from which tokens, with which
+        features."""
+        found = self._known(feature)
+        ends = [found.layer, found.index]
+        own = "n.layer = ? AND n.index = ?"
+        grouped = recurring.USES.format(own=own)
+        return FeatureUse(
+            str(found),
+            self.features(found),
+            self._table(grouped.format(what="p.target", name="answer"), [*ends, limit]),
+            self._table(grouped.format(what="n.token", name="token"), [*ends, limit]),
+            self._table(recurring.NEIGHBOURS.format(mine="target", other="source"), [*ends, limit]),
+            self._table(recurring.NEIGHBOURS.format(mine="source", other="target"), [*ends, limit]),
+        )
+
+    def separation(
+        self, *, by: str | None = None, shuffles: int = 200, most: int = 4000, seed: int = 0
+    ) -> space.Separation:
+        """Whether prompts of a category have graphs alike: see `Separation`."""
+        return space.separation(self._database, by, shuffles, most, seed)
+
+    def map(self, *, most: int = 4000, seed: int = 0) -> Any:
+        """Two coordinates of each prompt, by the two largest principal components of its edges."""
+        return self._out(space.coordinates(self._database, most, seed))
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _table(self, query: str, parameters: Sequence[Any]) -> Any:
+        return self._database.table(query, parameters, polars=self._polars)
+
+    def _out(self, table: Any) -> Any:
+        return self._database.as_polars(table) if self._polars else table
+
+    def _select(
+        self, what: str, conditions: Sequence[Condition], order: str, limit: int | None
+    ) -> Any:
+        where = " AND ".join(each[0] for each in conditions) or "true"
+        parameters = [value for each in conditions for value in each[1:]]
+        ending = "" if limit is None else f" LIMIT {int(limit)}"
+        return self._table(f"{what} WHERE {where} ORDER BY {order}{ending}", parameters)
+
+    def _carried(self) -> str:
+        return "".join(f", p.{identifier(name)}" for name in self.categories)
+
+    def _of_prompts(self, target: str | None, category: Categories) -> list[Condition]:
+        return [
+            *([] if target is None else [("p.target = ?", target)]),
+            *self._database.chosen(category),
+        ]
+
+    def _of_feature(
+        self, layer: str, index: str, feature: str | FeatureId | None
+    ) -> list[Condition]:
+        if feature is None:
+            return []
+        found = self._known(feature)
+        return [(f"{layer} = ?", found.layer), (f"{index} = ?", found.index)]
+
+    def _known(self, feature: str | FeatureId) -> FeatureId:
+        found = FeatureId.parse(feature)
+        if found.is_feature:
+            self._layer(found.layer)
+        return FeatureId(found.layer, found.index)
+
+    def _layer(self, layer: str | int) -> str:
+        labels = [str(label) for label, _ in self.facts["layers"]]
+        if str(layer) not in labels:
+            raise SaeGraphsError(f"no SAE layer {layer!r:.40}; the atlas has {quoted(labels, 40)}")
+        return str(layer)
+
+
+def _of_size(value: str, least: float, sign: str | None, signs: tuple[str, str]) -> list[Condition]:
+    if sign is not None and sign not in signs:
+        raise SaeGraphsError(f"sign is {sign!r:.40}; expected {signs[0]} or {signs[1]}")
+    found: list[Condition] = [] if not least else [(f"abs({value}) >= ?", float(least))]
+    return found if sign is None else [*found, (f"{value} {_SIGNS[sign]} 0",)]

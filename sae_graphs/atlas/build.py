@@ -1,0 +1,162 @@
+"""An atlas, start to end: this file is the package's table of contents.
+
+1. What is asked: prompts. 2. What all rows have in common: the manifest. 3. Each prompt that the
+folder does not hold yet, measured: its rows. 4. Parts of rows, written as they come. 5. One part of
+all, in order, and the file with views.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sae_graphs.atlas.measure import Here, Measuring
+from sae_graphs.atlas.prompts import Asked, asked_of, check_categories
+from sae_graphs.atlas.rows import EDGES, NODES, PROMPTS, Rows
+from sae_graphs.atlas.store import WHOLE, Manifest, Store, check_folder, writing
+from sae_graphs.bars import Progress, heard, with_bar
+from sae_graphs.effects.answer.table import ALWAYS
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.keywords import checked
+from sae_graphs.model.instrument import InstrumentedModel
+
+SECONDS = 10.0  # of measuring that a part holds: what a kill may cost
+MOST = 256  # prompts of a part
+SMALL = 256  # parts, before they are made into one
+TAKEN = (*PROMPTS.names, *NODES.names, *EDGES.names, "feature", "source", "reason")
+
+
+class Built(NamedTuple):
+    """What a build did: prompts measured now, those that the folder held, and those that failed.
+
+    `failed` are prompts with reasons; `seconds` is what measuring took.
+    """
+
+    folder: Path
+    measured: int
+    known: int
+    failed: tuple[tuple[str, str], ...]
+    seconds: float
+
+    @property
+    def per_minute(self) -> float:
+        """Prompts measured a minute."""
+        return 60 * self.measured / self.seconds if self.seconds else 0.0
+
+
+@with_bar("prompts")
+@checked
+def build_atlas(
+    model: InstrumentedModel | str | Path,
+    prompts: Iterable[str | Asked | Mapping[str, Any]],
+    out: str | Path,
+    *,
+    settings: GraphSettings | None = None,
+    intervention: str | None = None,
+    loading: Mapping[str, Any] | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
+    progress: Progress | bool | None = None,
+) -> Built:
+    """Measure the graphs of many prompts into a folder that `Atlas` opens.
+
+    A prompt is a text, or a row: its `prompt`, a `target` where the answer is not the likeliest
+    token, and columns that are carried along as categories. `settings` and `intervention` are those
+    of `causal_graph`, whose nodes, edges and scores the rows are; where they name no budget, 2,000
+    features at tokens of each prompt are measured, whatever the time. A prompt that the folder
+    holds is not measured again; what an interrupted build measured is kept, but for ten seconds. A
+    prompt that fails is listed with the reason.
+
+    With `ray`, "local" or an address such as "ray://host:10001", so many `workers` load the model,
+    which is then given by its name or folder, with options of `load` in `loading`. Raises
+    `SaeGraphsError` where the folder holds other settings, or not one prompt could be measured.
+    """
+    asked, folder = asked_of(prompts), Path(out)
+    check_folder(folder)
+    used = fixed(settings or GraphSettings())
+    categories = check_categories(asked, TAKEN)
+    with measuring(model, used, intervention, loading, ray, workers) as found:
+        manifest = Manifest(found.facts(), categories)
+        with writing(folder, manifest) as store:
+            built = _build(store, found, asked, heard(progress))
+            store.compact()
+            store.write_database()
+    if built.failed and not built.measured and not built.known:
+        raise SaeGraphsError(
+            f"not one of {len(built.failed)} prompts could be measured; the first: "
+            f"{built.failed[0][1]}"
+        )
+    return built
+
+
+def fixed(settings: GraphSettings) -> GraphSettings:
+    """Settings under which rows do not depend on how fast a machine is."""
+    if settings.select == "answer" and settings.budget is None:
+        return replace(settings, budget=ALWAYS)
+    return settings
+
+
+# -- the steps -------------------------------------------------------------------------------------
+
+
+def _build(store: Store, found: Measuring, asked: Sequence[Asked], told: Progress | None) -> Built:
+    """Measure what is not there yet, part by part; what is measured is kept whatever happens."""
+    done = store.done()
+    wanted = {each.id: each for each in asked}
+    todo = [each for name, each in wanted.items() if name not in done]
+    known, waiting, failed = len(wanted) - len(todo), list[Rows](), list[tuple[str, str]]()
+    started = since = time.monotonic()
+    ended = 0
+    if told is not None:
+        told(known, len(wanted))
+    try:
+        for rows in found.rows(todo):
+            waiting.append(rows)
+            ended += 1
+            failed += [(row["prompt"], row["reason"]) for row in rows.tables["failures"]]
+            if told is not None:
+                told(known + ended, len(wanted))
+            if time.monotonic() - since >= SECONDS or len(waiting) >= MOST:
+                store.add(waiting)
+                waiting, since = [], time.monotonic()
+                if sum(not part.name.startswith(WHOLE) for part in store.parts()) >= SMALL:
+                    store.compact(small=True)
+    finally:
+        if waiting:
+            store.add(waiting)
+    seconds = time.monotonic() - started
+    return Built(store.folder, ended - len(failed), known, tuple(failed), seconds)
+
+
+def measuring(
+    model: InstrumentedModel | str | Path,
+    settings: GraphSettings,
+    intervention: str | None,
+    loading: Mapping[str, Any] | None,
+    ray: str | None,
+    workers: int | None,
+) -> Any:
+    """Who measures, as a context: workers end with it."""
+    named_model = isinstance(model, str | Path)
+    if loading and not named_model:
+        raise SaeGraphsError("loading is for a model by its name or folder; this one is loaded")
+    if ray is None:
+        if workers is not None:
+            raise SaeGraphsError(f"workers is {workers!r:.20}, which is for ray; give ray='local'")
+        if isinstance(model, str | Path):
+            from sae_graphs.late import named
+
+            model = named("load")(model, **(loading or {}))
+        return Here(model, settings, intervention)
+    if not named_model:
+        raise SaeGraphsError(
+            "workers load the model themselves; give its name or folder beside ray, not the model"
+        )
+    from sae_graphs.atlas.cluster import Cluster
+
+    given = {**(loading or {}), "model": str(model)}
+    return Cluster(ray, given, settings, intervention, workers)

@@ -1,0 +1,211 @@
+"""The prompts that an atlas is made of: read from a file or a dataset, named by what they say.
+
+Torch-free. JSONL, CSV, TSV and Parquet have columns: the prompt, its answer where there is a
+`target`, and others, which are carried along as categories. A text file has a prompt a line.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sae_graphs.errors import SaeGraphsError, quoted
+
+PROMPT, TARGET = "prompt", "target"
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+ID_LETTERS = 12  # 60 bits; DuckDB keeps so many letters in place
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, its answer where that is not the likeliest next token, and what kind it is of."""
+
+    prompt: str
+    target: str | None = None
+    categories: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str) or not self.prompt:
+            raise SaeGraphsError(f"a prompt is {self.prompt!r:.60}; expected some text")
+        if not isinstance(self.target, str | None):
+            raise SaeGraphsError(f"a target is {self.target!r:.60}; expected the text of a token")
+
+    @property
+    def id(self) -> str:
+        """Twelve letters of a digest of the prompt and its answer, its name in an atlas.
+
+        >>> Asked("Copyright (C").id
+        's3oymqvy6scw'
+        """
+        return digest([self.prompt, self.target])
+
+
+def digest(facts: Any) -> str:
+    """Twelve letters, `a` to `z` and `2` to `7`, that tell plain values apart."""
+    found = hashlib.sha256(json.dumps(facts).encode()).digest()
+    return base64.b32encode(found).decode().lower()[:ID_LETTERS]
+
+
+def asked_of(prompts: Iterable[str | Asked | Mapping[str, Any]]) -> tuple[Asked, ...]:
+    """Prompts as they are given in Python: texts, rows with a `prompt`, or what this module reads.
+
+    Raises `SaeGraphsError` where one is none of these, or there is none at all.
+    """
+    if isinstance(prompts, str):
+        raise SaeGraphsError(f"prompts are {prompts!r:.60}; expected several prompts, as a list")
+    found = []
+    for number, each in enumerate(prompts, start=1):
+        if isinstance(each, Mapping):
+            found.append(_asked(each, PROMPT, None, f"prompt {number}"))
+        else:
+            found.append(each if isinstance(each, Asked) else Asked(each))
+    if not found:
+        raise SaeGraphsError("there are no prompts; give some, as a list of texts")
+    return tuple(found)
+
+
+def read_prompts(
+    file: Path, *, column: str = PROMPT, categories: Sequence[str] | None = None
+) -> tuple[Asked, ...]:
+    """The prompts of a file, and their `categories`: these columns, or all that are there.
+
+    Raises `SaeGraphsError` where it cannot be read, a column is missing, or no prompt is in it.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in FORMATS and suffix:
+        raise SaeGraphsError(f"cannot read {file}; expected one of {quoted(FORMATS, 9)}")
+    if suffix == ".parquet":
+        rows: Iterable[Mapping[str, Any]] = _parquet(file)
+    else:
+        rows = _rows(_text(file), file, column)
+    found = []
+    for number, row in enumerate(rows, start=1):
+        if column not in row:
+            raise SaeGraphsError(
+                f"{file}, row {number} has no column {column!r}; it has {quoted(row)}; name the "
+                "one with the prompts with --column"
+            )
+        if missing := [name for name in categories or () if name not in row]:
+            raise SaeGraphsError(
+                f"{file}, row {number} has no column {missing[0]!r}; it has {quoted(row)}"
+            )
+        if row[column] not in (None, ""):
+            found.append(_asked(row, column, categories, f"{file}, row {number}"))
+    if not found:
+        raise SaeGraphsError(f"{file} holds no prompts; expected rows with some text")
+    return tuple(found)
+
+
+def read_dataset(
+    name: str,
+    *,
+    column: str | None = None,
+    config: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+) -> tuple[Asked, ...]:
+    """The texts of a dataset, by its name on the hub or its folder; at most `limit` of them."""
+    from itertools import islice
+
+    from sae_graphs.pretrained.corpora import Corpus
+
+    texts = Corpus(name, True, config, split, column).texts()
+    found = tuple(Asked(text) for text in islice((text for text in texts if text), limit))
+    if not found:
+        raise SaeGraphsError(f"{name} holds no prompts; expected rows with some text")
+    return found
+
+
+def check_categories(asked: Iterable[Asked], taken: Collection[str]) -> tuple[str, ...]:
+    """The names of the categories; raises where one is `taken` by a column of an atlas's own."""
+    names = tuple(dict.fromkeys(name for each in asked for name in each.categories))
+    lowered = {name.lower() for name in taken}
+    if wrong := [name for name in names if name.lower() in lowered]:
+        raise SaeGraphsError(
+            f"the column {wrong[0]!r} has the name of one that every atlas has; call it otherwise, "
+            "or name the columns to carry along with --category"
+        )
+    if len({name.lower() for name in names}) < len(names):
+        raise SaeGraphsError(f"of the columns {quoted(names, 20)} two differ in case alone")
+    return names
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _asked(
+    row: Mapping[str, Any], column: str, categories: Sequence[str] | None, where: str
+) -> Asked:
+    others = [name for name in row if name not in (column, TARGET)]
+    kept = {
+        name: str(row[name])
+        for name in (others if categories is None else categories)
+        if row.get(name) is not None and isinstance(row[name], str | int | float | bool)
+    }
+    try:
+        return Asked(row.get(column, ""), row.get(TARGET) or None, kept)
+    except SaeGraphsError as problem:
+        raise SaeGraphsError(f"{where}: {problem}") from problem
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8"
+        raise SaeGraphsError(
+            f"cannot read prompts from {file}: {reason}; give a file of {quoted(FORMATS, 9)}"
+        ) from problem
+
+
+def _rows(text: str, file: Path, column: str) -> Iterator[Mapping[str, Any]]:
+    suffix = file.suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        yield from _json_lines(text, file)
+    elif suffix in (".csv", ".tsv"):
+        delimiter = "\t" if suffix == ".tsv" else ","
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            for row in reader:
+                yield {name: value for name, value in row.items() if name}
+        except csv.Error as problem:
+            raise SaeGraphsError(f"{file}, line {reader.line_num} is no CSV: {problem}") from None
+    else:
+        for line in text.splitlines():
+            if line.strip():
+                yield {column: line}
+
+
+def _json_lines(text: str, file: Path) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            raise SaeGraphsError(
+                f"{file}, line {number} is no JSON ({problem}); expected an object a line"
+            ) from problem
+        if not isinstance(row, dict):
+            raise SaeGraphsError(f"{file}, line {number} is {line!r:.60}, expected an object")
+        yield row
+
+
+def _parquet(file: Path) -> list[Mapping[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_table(file).to_pylist())
+    except (OSError, pa.ArrowException) as problem:
+        reason = " ".join(str(problem).split())[:120]
+        raise SaeGraphsError(
+            f"cannot read {file} ({reason}); give a file of {quoted(FORMATS, 9)}"
+        ) from problem

@@ -1,0 +1,171 @@
+"""Which edges recur, in which categories more than chance, and which graphs are alike. Torch-free.
+
+An edge is counted once a prompt, whatever its tokens: its effect there is the sum over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sae_graphs.atlas.database import Categories, Database, identifier
+from sae_graphs.atlas.store import name_of
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.significance import adjusted, exceeding, mean_interval
+
+ENDS = "source_layer, source_index, target_layer, target_index"
+_NAMES = f"{name_of('source')} AS source, {name_of('target')} AS target"
+_ONCE = f"""
+WITH once AS (
+    SELECT {ENDS}, prompt_id, sum(coalesce(flow, effect)) AS effect FROM edges
+    WHERE source_layer <> 'token' {{where}} GROUP BY {ENDS}, prompt_id
+)"""
+_RECURRING = (
+    _ONCE
+    + f"""
+SELECT {_NAMES}, count(*) AS prompts, avg(effect) AS mean_effect,
+    stddev_samp(effect) AS deviation{{counts}}
+FROM once {{joined}} GROUP BY {ENDS} HAVING count(*) >= ?
+ORDER BY count(*) DESC, sum(abs(effect)) DESC, {ENDS}"""
+)
+_DIFFERENT = (
+    _ONCE
+    + f"""
+SELECT {_NAMES},
+    count(*) FILTER (p.{{kind}} = ?) AS prompts_a, count(*) FILTER (p.{{kind}} = ?) AS prompts_b,
+    avg(effect) FILTER (p.{{kind}} = ?) AS mean_effect_a,
+    avg(effect) FILTER (p.{{kind}} = ?) AS mean_effect_b
+FROM once JOIN prompts p USING (prompt_id) GROUP BY {ENDS} HAVING count(*) >= ? ORDER BY {ENDS}"""
+)
+SIMILAR = f"""
+WITH mine AS (
+    SELECT {ENDS}, sum(strength) AS weight, row_number() OVER () AS edge FROM edges
+    WHERE prompt_id = ? AND source_layer <> 'token' GROUP BY {ENDS}
+), theirs AS (
+    SELECT e.prompt_id, any_value(mine.weight) AS mine, sum(e.strength) AS weight
+    FROM edges e JOIN mine USING ({ENDS}) GROUP BY e.prompt_id, edge
+), shared AS (
+    SELECT prompt_id, sum(least(mine, weight)) AS common, count(*) AS shared_edges
+    FROM theirs GROUP BY prompt_id
+)
+SELECT p.prompt_id, p.prompt, p.target, shared_edges,
+    common / (p.strength + (SELECT sum(weight) FROM mine) - common) AS similarity{{carried}}
+FROM shared JOIN prompts p USING (prompt_id)
+ORDER BY similarity DESC, p.prompt_id LIMIT ?"""
+USES = """
+SELECT {{what}} AS {{name}}, count(DISTINCT n.prompt_id) AS prompts,
+    avg(n.effect_on_answer) AS mean_effect, avg(n.activation) AS mean_activation
+FROM nodes n JOIN prompts p USING (prompt_id) WHERE {own}
+GROUP BY {{what}} ORDER BY prompts DESC, {{what}} LIMIT ?"""
+NEIGHBOURS = """
+SELECT any_value({other}) AS feature, count(DISTINCT prompt_id) AS prompts,
+    avg(effect) AS mean_effect, avg(relative_effect) AS mean_relative_effect,
+    avg(flow) AS mean_flow
+FROM edges WHERE {mine}_layer = ? AND {mine}_index = ?
+GROUP BY {other}_layer, {other}_index
+ORDER BY prompts DESC, {other}_layer, {other}_index LIMIT ?"""
+
+
+def edges(
+    atlas: Database,
+    by: str | None,
+    category: Categories,
+    least: int,
+    long: bool,
+    limit: int | None,
+) -> Any:
+    """See `Atlas.recurring_edges`."""
+    _check_least(least)
+    column, chosen = atlas.column(by), atlas.chosen(category)
+    condition = " AND ".join(each[0] for each in chosen) or "true"
+    values = [value for each in chosen for value in each[1:]]
+    sizes: dict[str, int] = {}
+    if column is not None:
+        kind = identifier(column)
+        sizes = dict(
+            atlas.rows(
+                f"SELECT p.{kind}, count(*) FROM prompts p WHERE {condition} "
+                f"AND p.{kind} IS NOT NULL GROUP BY 1 ORDER BY 1",
+                values,
+            )
+        )
+    kinds = (
+        f", count(*) FILTER (p.{identifier(str(column))} = ?) AS kind_{at}"
+        for at in range(len(sizes))
+    )
+    query = _RECURRING.format(
+        joined="" if column is None else "JOIN prompts p USING (prompt_id)",
+        where=_among(condition) if chosen else "",
+        counts="".join(kinds),
+    )
+    found = atlas.table(query, [*values, *sizes, least])
+    total = atlas.one(f"SELECT count(*) FROM prompts p WHERE {condition}", values)
+    counts = [found.pop(f"kind_{at}").to_numpy() for at in range(len(sizes))]
+    found.insert(3, "share", found["prompts"] / max(total, 1))
+    found["low"], found["high"] = mean_interval(
+        found["mean_effect"].to_numpy(),
+        found.pop("deviation").to_numpy(),
+        found["prompts"].to_numpy(),
+    )
+    if sizes:
+        found = _with_kinds(found, np.stack(counts, axis=1), sizes, long)
+    return found if limit is None else found.head(limit)
+
+
+def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> Any:
+    """See `Atlas.differences`."""
+    _check_least(least)
+    column = atlas.needed_column(by)
+    if a == b:
+        raise SaeGraphsError(f"both categories are {a!r:.40}; give two different ones")
+    kind = identifier(column)
+    sizes = []
+    for value in (a, b):
+        condition = atlas.chosen({column: value})[0]
+        sizes.append(atlas.one(f"SELECT count(*) FROM prompts p WHERE {condition[0]}", [value]))
+    query = _DIFFERENT.format(where=_among(f"p.{kind} IN (?, ?)"), kind=kind)
+    found = atlas.table(query, [a, b, a, b, a, b, least])
+    one, other = (found[f"prompts_{side}"].to_numpy() for side in "ab")
+    (of_a, of_b), both = sizes, one + other
+    more = exceeding(one, both, of_a, of_a + of_b)
+    fewer = exceeding(other, both, of_b, of_a + of_b)
+    found.insert(4, "share_a", one / of_a)
+    found.insert(5, "share_b", other / of_b)
+    found["p"] = np.minimum(1.0, 2 * np.minimum(more, fewer))
+    found["q"] = np.array(adjusted(found["p"].tolist()), dtype=float)
+    return found.sort_values(["p", "source", "target"], kind="stable", ignore_index=True)
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _among(condition: str) -> str:
+    """A condition on edges: their prompts fit one on prompts."""
+    return f"AND prompt_id IN (SELECT prompt_id FROM prompts p WHERE {condition})"
+
+
+def _check_least(least: int) -> None:
+    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
+        raise SaeGraphsError(f"least is {least!r:.40}; expected a number of prompts, 1 or more")
+
+
+def _with_kinds(found: Any, counts: Any, sizes: Mapping[str, int], long: bool) -> Any:
+    """Each edge with the category that has it most beyond chance, or with all of them.
+
+    `counts` are those of the prompts with an edge, a column for each category.
+    """
+    names, total = np.array(list(sizes), dtype=object), sum(sizes.values())
+    drawn, each = counts.sum(axis=1, keepdims=True), np.array(list(sizes.values()))
+    p = exceeding(counts, drawn, each, total)
+    q = np.array(adjusted(p.ravel().tolist()), dtype=float).reshape(p.shape)
+    rows, columns = np.arange(len(found)), p.argmin(axis=1)
+    if long:
+        rows, columns = np.repeat(rows, len(names)), np.tile(np.arange(len(names)), len(found))
+    table = found.iloc[rows].reset_index(drop=True)
+    table["category"] = names[columns]
+    expected = drawn * each / total
+    for name, values in {"in_category": counts, "expected": expected, "p": p, "q": q}.items():
+        table[name] = values[rows, columns]
+    return table

@@ -1,0 +1,168 @@
+"""A graph as rows of an atlas: one of the prompt, one of each node, one of each edge. Torch-free.
+
+Effects are ablated minus clean, as everywhere; those on the answer in nats of its score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from sae_graphs.atlas.prompts import Asked
+from sae_graphs.graph.answer import DENSE
+from sae_graphs.graph.graph import CausalGraph
+from sae_graphs.graph.records import Edge, Node
+
+_TEXT, _WHOLE, _NUMBER = pa.string(), pa.int32(), pa.float64()
+
+PROMPTS = pa.schema(
+    [
+        *[("prompt_id", _TEXT), ("prompt", _TEXT), ("tokens", pa.list_(_TEXT))],
+        *[("read_position", _WHOLE), ("target", _TEXT), ("probability", _NUMBER)],
+        *[("score", _NUMBER), ("likeliest", _TEXT), ("likeliest_probability", _NUMBER)],
+        *[("measured", _WHOLE), ("exact", _WHOLE), ("missed", _NUMBER)],
+        *[("coverage_lost", _NUMBER), ("coverage_left", _NUMBER), ("strength", _NUMBER)],
+        *[("nodes", _WHOLE), ("edges", _WHOLE), ("warnings", pa.list_(_TEXT))],
+    ]
+)
+NODES = pa.schema(
+    [
+        *[("prompt_id", _TEXT), ("layer", _TEXT), ("index", _WHOLE), ("position", _WHOLE)],
+        *[("token", _TEXT), ("activation", _NUMBER), ("effect_on_answer", _NUMBER)],
+        *[("direct_effect", _NUMBER), ("density", _NUMBER), ("dense", pa.bool_())],
+        ("relay", pa.bool_()),
+    ]
+)
+EDGES = pa.schema(
+    [
+        *[("prompt_id", _TEXT), ("source_layer", _TEXT), ("source_index", _WHOLE)],
+        *[("source_position", _WHOLE), ("target_layer", _TEXT), ("target_index", _WHOLE)],
+        *[("target_position", _WHOLE), ("effect", _NUMBER), ("relative_effect", _NUMBER)],
+        *[("flow", _NUMBER), ("skip", _NUMBER), ("attention", _NUMBER), ("mlp", _NUMBER)],
+        ("preactivation_effect", _NUMBER),
+    ]
+)
+FAILURES = pa.schema([("prompt_id", _TEXT), ("prompt", _TEXT), ("reason", _TEXT)])
+TABLES = {"prompts": PROMPTS, "nodes": NODES, "edges": EDGES, "failures": FAILURES}
+
+Row = dict[str, Any]
+
+
+class Rows(NamedTuple):
+    """What was found of one prompt: its rows by table; of one that failed, `failures` alone."""
+
+    prompt_id: str
+    tables: Mapping[str, Sequence[Row]]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the prompt could not be measured."""
+        return bool(self.tables["failures"])
+
+
+def rows_of(graph: CausalGraph, asked: Asked) -> Rows:
+    """The rows of a graph, made of this prompt."""
+    name, edges = asked.id, [edge for edge in graph.edges if not edge.source.is_token]
+    run, answer = graph.run, graph.run.answer
+    coverage = None if answer is None else answer.coverage
+    output = run.outputs[0] if run.outputs else None
+    top = run.next_tokens[0] if run.next_tokens else (None, None)
+    prompt = {
+        "prompt_id": name,
+        "prompt": asked.prompt,
+        "tokens": list(run.tokens),
+        "read_position": run.read_position,
+        "target": top[0] if output is None else output.token,
+        "probability": top[1] if output is None else output.probability,
+        "score": None if answer is None else answer.score,
+        "likeliest": top[0],
+        "likeliest_probability": top[1],
+        "measured": None if answer is None else answer.measured,
+        "exact": None if answer is None else answer.exact,
+        "missed": None if answer is None else answer.missed,
+        "coverage_lost": None if coverage is None else coverage.lost,
+        "coverage_left": None if coverage is None else coverage.left,
+        "strength": math.fsum(edge.strength for edge in edges),
+        "nodes": len(graph.nodes),
+        "edges": len(graph.edges),
+        "warnings": list(run.warnings),
+        **asked.categories,
+    }
+    return Rows(
+        name,
+        {
+            "prompts": [prompt],
+            "nodes": [_node(name, node, run.tokens) for node in graph.nodes],
+            "edges": [_edge(name, edge) for edge in graph.edges],
+            "failures": [],
+        },
+    )
+
+
+def failure_of(asked: Asked, reason: str) -> Rows:
+    """The rows of a prompt that could not be measured."""
+    row = {"prompt_id": asked.id, "prompt": asked.prompt, "reason": " ".join(reason.split())}
+    return Rows(asked.id, {"prompts": [], "nodes": [], "edges": [], "failures": [row]})
+
+
+def tables_of(batch: Iterable[Rows], categories: Sequence[str]) -> dict[str, pa.Table]:
+    """The rows of several prompts as tables; the prompts' has these columns of categories."""
+    held = list(batch)
+    found = {}
+    for name, schema in TABLES.items():
+        if name == "prompts":
+            schema = with_categories(categories)
+        rows = [row for each in held for row in each.tables[name]]
+        found[name] = pa.Table.from_pylist(rows, schema=schema)
+    return found
+
+
+def with_categories(categories: Sequence[str]) -> pa.Schema:
+    """The columns of the table of prompts."""
+    return pa.schema([*PROMPTS, *((category, _TEXT) for category in categories)])
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _node(name: str, node: Node, tokens: Sequence[str]) -> Row:
+    feature = node.feature
+    token = node.token
+    if token is None and feature.position is not None:
+        token = tokens[feature.position]
+    return {
+        "prompt_id": name,
+        "layer": feature.layer,
+        "index": feature.index,
+        "position": feature.position,
+        "token": token,
+        "activation": node.activation,
+        "effect_on_answer": node.effect_on_answer,
+        "direct_effect": node.direct_effect,
+        "density": node.density,
+        "dense": None if node.density is None else node.density >= DENSE,
+        "relay": node.relay,
+    }
+
+
+def _edge(name: str, edge: Edge) -> Row:
+    source, target, anatomy = edge.source, edge.target, edge.anatomy
+    return {
+        "prompt_id": name,
+        "source_layer": source.layer,
+        "source_index": source.index,
+        "source_position": source.position,
+        "target_layer": target.layer,
+        "target_index": target.index,
+        "target_position": target.position,
+        "effect": edge.effect,
+        "relative_effect": edge.relative_effect,
+        "flow": edge.flow,
+        "skip": None if anatomy is None else anatomy.skip,
+        "attention": None if anatomy is None else anatomy.attention,
+        "mlp": None if anatomy is None else anatomy.mlp,
+        "preactivation_effect": None if anatomy is None else anatomy.preactivation_effect,
+    }

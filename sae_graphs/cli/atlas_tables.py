@@ -1,0 +1,129 @@
+"""What `sae-graphs atlas query` prints: tables for people, CSV or JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sae_graphs.atlas.atlas import Atlas
+from sae_graphs.text import shortened, visible
+from sae_graphs.words import NONE, counted, plain
+
+WIDEST = 40  # characters of a cell
+HIDDEN = (  # of tables for people: said by another column, or too wide
+    *("source_layer", "source_index", "target_layer", "target_index", "tokens", "warnings"),
+    *("skip", "attention", "mlp", "preactivation_effect", "likeliest_probability", "strength"),
+)
+Answer = tuple[str | None, Any, int]  # a title, a table, rows that are left out of it
+
+
+def answer(
+    folder: Path, what: str, given: Mapping[str, Any], limit: int | None
+) -> Iterator[Answer]:
+    """The tables that answer a question, with at most so many rows each."""
+    import pandas as pd
+
+    atlas = Atlas(folder)
+    if what == "feature":
+        use = atlas.feature(given["feature"], limit=limit or 1_000_000)
+        for title in ("prompts", "answers", "tokens", "sources", "targets"):
+            yield _cut(f"{title} of {use.feature}", getattr(use, title), limit)
+        return
+    if what == "separation":
+        found = atlas.separation(**given)._asdict()
+        shares = found.pop("by_category")
+        yield None, pd.DataFrame([found]), 0
+        yield _cut("by category", pd.DataFrame(shares.items(), columns=["category", "share"]), None)
+        return
+    asked = {
+        "recurring": lambda: atlas.recurring_edges(**given),
+        "features": lambda: atlas.features(**given),
+        "edges": lambda: atlas.edges(**given),
+        "prompts": lambda: atlas.prompts(**given),
+        "similar": lambda: atlas.similar(given["like"], limit=limit or 1_000_000),
+        "differences": lambda: atlas.differences(
+            *given["between"], **{name: it for name, it in given.items() if name != "between"}
+        ),
+        "failures": lambda: atlas.sql("SELECT * FROM failures ORDER BY prompt"),
+        "sql": lambda: atlas.sql(given["sql"]),
+    }[what]
+    yield _cut(None, asked(), limit)
+
+
+def print_table(
+    console: Console, table: Any, style: str, *, title: str | None = None, more: int = 0
+) -> None:
+    """A pandas table as `table`, `csv` or `json`."""
+    if style == "json":
+        console.out(json.dumps([_values(row) for row in _rows(table)], indent=1), highlight=False)
+    elif style == "csv":
+        console.out(table.to_csv(index=False).rstrip("\n"), highlight=False)
+    else:
+        _print_plain(console, table, title, more)
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _cut(title: str | None, table: Any, limit: int | None) -> Answer:
+    shown = table if limit is None else table.head(limit)
+    return title, shown, len(table) - len(shown)
+
+
+def _rows(table: Any) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(name): _value(value) for name, value in row.items()}
+
+
+def _value(value: Any) -> Any:
+    """As JSON has it: what is not there, or no number, is null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_value(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(name): _value(each) for name, each in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool) or value is None else str(value)
+
+
+def _print_plain(console: Console, table: Any, title: str | None, more: int) -> None:
+    if title is not None:
+        console.print(Text(title, style="bold"), soft_wrap=True)
+    if not len(table):
+        console.print("nothing fits")
+        return
+    names = [name for name in table.columns if name not in HIDDEN]
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        numbers = table[name].dtype.kind in "fi"
+        drawn.add_column(
+            Text(visible(str(name), space=" ")), justify="right" if numbers else "left"
+        )
+    for row in _rows(table[names]):
+        drawn.add_row(*(_cell(value) for value in row.values()))
+    console.print(drawn)
+    if more:
+        console.print(Text(f"and {counted(more, 'row')} more: --limit shows them", style="dim"))
+
+
+def _cell(value: Any) -> Text:
+    found = _value(value)
+    if found is None:
+        return Text(NONE)
+    if isinstance(found, float):
+        return Text(plain(found))
+    text = found if isinstance(found, str) else json.dumps(found)
+    return Text(shortened(visible(text, space=" "), WIDEST))

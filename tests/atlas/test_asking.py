@@ -1,0 +1,206 @@
+"""What an atlas answers, over graphs made by hand with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sae_graphs.atlas.atlas import Atlas
+from sae_graphs.errors import SaeGraphsError
+from tests.support.atlases import Link, atlas_by_hand
+
+SHARED: Link = ("0.1@1", "1.2@1", -1.0)
+OWN: Link = ("0.3@1", "1.4@2", -2.0)
+OTHER: Link = ("0.5@1", "1.6@2", 0.5)
+# Six prompts of one kind, six of the other. 0.1 -> 1.2 is in all; each kind has an edge of its own.
+GRAPHS = {
+    **{f"a {n} x": ("left", [("token@1", "0.1@1", -9.0), SHARED, OWN]) for n in range(6)},
+    **{f"b {n} x": ("right", [SHARED, OTHER]) for n in range(6)},
+}
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    return Atlas(atlas_by_hand(tmp_path_factory.mktemp("atlas") / "made", GRAPHS, parts=4))
+
+
+def test_what_recurs_is_counted_once_a_prompt(atlas: Atlas) -> None:
+    found = atlas.recurring_edges()
+    assert found[["source", "target", "prompts"]].values.tolist() == [
+        ["0.1", "1.2", 12],
+        ["0.3", "1.4", 6],
+        ["0.5", "1.6", 6],
+    ]
+    assert found["share"].tolist() == [1.0, 0.5, 0.5]
+    assert found["mean_effect"].tolist() == [-1.0, -2.0, 0.5]
+    assert found["low"].tolist() == found["high"].tolist() == [-1.0, -2.0, 0.5]  # no spread
+    own = found.iloc[1]
+    # All six of the six that have it: 1 of the C(12, 6) = 924 draws.
+    assert (own["category"], own["in_category"], own["expected"]) == ("left", 6, 3.0)
+    assert own["p"] == pytest.approx(1 / 924)
+    assert own["q"] == pytest.approx(6 * (1 / 924) / 2)  # of six tests the two smallest are equal
+    assert found.iloc[0]["p"] == 1.0
+
+
+def test_every_category_has_a_row_where_asked(atlas: Atlas) -> None:
+    found = atlas.recurring_edges(long=True).set_index(["source", "category"])
+    assert len(found) == 6
+    assert found.loc[("0.3", "right"), "in_category"] == 0
+    assert found.loc[("0.3", "right"), "p"] == 1.0
+
+
+def test_tokens_are_summed_before_prompts_are_averaged(tmp_path: Path) -> None:
+    graphs: dict[str, Any] = {
+        "one x y z": ("left", [("0.1@1", "1.2@2", -1.0), ("0.1@2", "1.2@3", -2.0)]),
+        "two x y z": ("left", [("0.1@1", "1.2@2", -5.0)]),
+        "six x y z": ("left", [("0.1@1", "1.2@2", -7.0)]),
+    }
+    found = Atlas(atlas_by_hand(tmp_path / "made", graphs)).recurring_edges(least=1)
+    assert found["prompts"].tolist() == [3]
+    assert found["mean_effect"].tolist() == [-5.0]  # of -3, -5 and -7
+    half = 4.302652729911275 * 2.0 / 3**0.5  # t of 2 degrees of freedom, standard deviation 2
+    assert found["low"].tolist() == pytest.approx([-5 - half])
+    assert found["high"].tolist() == pytest.approx([-5 + half])
+
+
+def test_differences(atlas: Atlas) -> None:
+    found = atlas.differences("left", "right").set_index("source")
+    assert found.loc["0.3", ["prompts_a", "prompts_b", "share_a", "share_b"]].tolist() == [
+        *(6, 0, 1.0, 0.0)
+    ]
+    assert found.loc["0.3", "p"] == pytest.approx(2 / 924)
+    assert found.loc["0.1", "p"] == 1.0
+    assert found.loc["0.1", ["mean_effect_a", "mean_effect_b"]].tolist() == [-1.0, -1.0]
+
+
+def test_similar_prompts_by_weighted_jaccard(atlas: Atlas) -> None:
+    prompts = atlas.prompts().set_index("prompt")["prompt_id"]
+    found = atlas.similar(prompts["a 0 x"], limit=20).set_index("prompt")
+    assert len(found) == 12
+    assert found.loc["a 0 x", "similarity"] == found.loc["a 5 x", "similarity"] == 1.0
+    assert found.loc["b 0 x", "similarity"] == pytest.approx(1.0 / (1.0 + 2.0 + 0.5))
+    assert found.loc["b 0 x", "shared_edges"] == 1
+
+
+def test_a_features_page(atlas: Atlas) -> None:
+    use = atlas.feature("1.2")
+    assert len(use.prompts) == 12
+    assert use.answers.values.tolist() == [[" x", 12, -1.0, 2.0]]
+    assert sorted(use.tokens["token"]) == [str(n) for n in range(6)]
+    assert use.sources[["feature", "prompts", "mean_flow"]].values.tolist() == [["0.1", 12, -1.0]]
+    assert len(use.targets) == 0
+    assert len(atlas.feature("2.77").prompts) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 12 * 2 * 2),
+        ({"layer": 0}, 24),
+        ({"feature": "0.3"}, 6),
+        ({"token": "3"}, 6),
+        ({"category": "left"}, 24),
+        ({"category": {"kind": "right"}, "layer": "1"}, 12),
+        ({"target": " y"}, 0),
+        ({"min_effect": 1.0}, 48),
+        ({"min_effect": 1.1}, 0),
+        ({"sign": "opposes"}, 0),
+        ({"sign": "supports", "limit": 7}, 7),
+        ({"dense": True}, 0),
+    ],
+)
+def test_filters_of_features(atlas: Atlas, options: dict[str, Any], count: int) -> None:
+    assert len(atlas.features(**options)) == count
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 30),
+        ({"source": "0.1"}, 12),
+        ({"into": "1.4"}, 6),
+        ({"layer": 0}, 24),
+        ({"token": "0", "layer": 0}, 4),
+        ({"sign": "suppresses"}, 6),
+        ({"min_effect": 3.0, "sign": "promotes"}, 12),
+        ({"category": "right"}, 12),
+    ],
+)
+def test_filters_of_edges(atlas: Atlas, options: dict[str, Any], count: int) -> None:
+    assert len(atlas.edges(**options)) == count
+
+
+def test_filters_of_prompts(atlas: Atlas) -> None:
+    assert len(atlas.prompts(text="b 3")) == 1
+    assert len(atlas.prompts(category="left", limit=4)) == 4
+    assert "12 prompts of hand-made" in repr(atlas)
+
+
+def test_the_order_is_that_of_the_contents(tmp_path: Path) -> None:
+    one = Atlas(atlas_by_hand(tmp_path / "one", GRAPHS, parts=1))
+    many = Atlas(atlas_by_hand(tmp_path / "many", dict(reversed(GRAPHS.items())), parts=5))
+    loose = Atlas(atlas_by_hand(tmp_path / "loose", GRAPHS, parts=3, compact=False))
+    for table in ("prompts", "nodes", "edges"):
+        found = [each.sql(f"SELECT * FROM {table} ORDER BY ALL") for each in (one, many, loose)]
+        assert found[0].equals(found[1]) and found[0].equals(found[2])
+
+
+def test_separation_and_its_null(atlas: Atlas) -> None:
+    found = atlas.separation()
+    assert (found.share, found.prompts) == (1.0, 12)
+    assert found.by_category == {"left": 1.0, "right": 1.0}
+    assert found.by_chance == pytest.approx(5 / 11, abs=0.06)  # of the 11 others 5 are alike
+    assert found.p == pytest.approx(1 / 201, rel=2)
+
+
+def test_a_map_tells_the_kinds_apart(atlas: Atlas) -> None:
+    found = atlas.map()
+    assert len(found) == 12 and {"x", "y", "kind", "prompt"} <= set(found)
+    left, right = (found[found["kind"] == kind]["x"].to_numpy() for kind in ("left", "right"))
+    assert np.ptp(left) < 1e-6 and np.ptp(right) < 1e-6  # each kind's graphs are one graph
+    assert abs(left[0] - right[0]) > 0.5
+
+
+def test_only_what_reads_is_answered(atlas: Atlas, tmp_path: Path) -> None:
+    assert atlas.sql("SELECT count(*) AS n FROM edges")["n"].tolist() == [30]
+    assert atlas.sql("FROM prompts WHERE kind = ?", ["left"]).shape[0] == 6
+    target = Path(atlas._database.folder) / "stolen.csv"  # where files may be read
+    for query, words in {
+        "DROP VIEW edges": "is not one SELECT",
+        "SELECT 1; SELECT 2": "is not one SELECT",
+        "": "is not one SELECT",
+        f"COPY edges TO '{target}'": "is not one SELECT",
+        f"EXPLAIN ANALYZE COPY edges TO '{target}'": "is not one SELECT",
+        "ATTACH 'other.db'": "is not one SELECT",
+        "SET threads = 1": "is not one SELECT",
+        "SELECT * FROM read_csv('/etc/hostname')": "cannot be answered",
+        "SELECT nothing FROM edges": "cannot be answered",
+        "SELEC 1": "cannot be answered",
+    }.items():
+        with pytest.raises(SaeGraphsError, match=words) as told:
+            atlas.sql(query)
+        assert "\n" not in str(told.value)
+    assert not target.exists()
+
+
+def test_mistakes_are_answered_in_a_line(atlas: Atlas, tmp_path: Path) -> None:
+    options: Any = {"sign": "helps"}
+    for tried, words in {
+        (lambda: atlas.features(layer=9)): "no SAE layer 9; the atlas has 0, 1, 2",
+        (lambda: atlas.features("9.1")): "no SAE layer '9'",
+        (lambda: atlas.features("nine")): "not a feature",
+        (lambda: atlas.features(category="up")): "no prompt has kind 'up'; there are left, right",
+        (lambda: atlas.features(category={"sort": "up"})): "no category 'sort'; it has kind",
+        (lambda: atlas.features(**options)): "expected supports or opposes",
+        (lambda: atlas.similar("nobody")): "no prompt 'nobody'",
+        (lambda: atlas.differences("left", "left")): "give two different ones",
+        (lambda: atlas.recurring_edges(least=0)): "least is 0",
+        (lambda: atlas.recurring_edges(by="sort")): "no category 'sort'",
+        (lambda: Atlas(tmp_path)): "is no atlas",
+        (lambda: Atlas(tmp_path, frame="excel")): "expected pandas or polars",  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(SaeGraphsError, match=words):
+            tried()

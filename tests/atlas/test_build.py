@@ -1,0 +1,338 @@
+"""Atlases that are built: their rows are the graphs' own, however a build is stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import sae_graphs as sg
+from sae_graphs.atlas import build, measure, store
+from sae_graphs.atlas.prompts import Asked
+from sae_graphs.atlas.rows import TABLES, Rows
+from sae_graphs.effects.build import bare_graph
+from sae_graphs.effects.settings import GraphSettings
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.records import Edge, Node
+from tests.atlas.conftest import TEXTS
+
+EFFECT = GraphSettings(select="effect", min_path_edges=1, top_k=3)
+
+
+def everything(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows, in the order of their contents."""
+    rows = sg.Atlas(folder)._database.rows
+    return {table: sorted(rows(f"SELECT * FROM {table}"), key=str) for table in TABLES}
+
+
+def same(found: Sequence[tuple[Any, ...]], expected: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether rows are equal, numbers to the rounding of float64, whatever their order."""
+    order = [sorted(rows, key=lambda row: str(row[:6])) for rows in (found, expected)]
+    return all(
+        len(one) == len(other)
+        and all(
+            a == (pytest.approx(b, rel=1e-9, abs=1e-12) if isinstance(b, float) else b)
+            for a, b in zip(one, other, strict=True)
+        )
+        for one, other in zip(*order, strict=True)
+    )
+
+
+def of_node(node: Node) -> tuple[Any, ...]:
+    return (
+        *(node.feature.layer, node.feature.index, node.feature.position, node.activation),
+        *(node.effect_on_answer, node.direct_effect, node.density, node.relay),
+    )
+
+
+def of_edge(edge: Edge) -> tuple[Any, ...]:
+    split = edge.anatomy
+    parts = (
+        (None,) * 4
+        if split is None
+        else (split.skip, split.attention, split.mlp, split.preactivation_effect)
+    )
+    return (
+        *(edge.source.layer, edge.source.index, edge.source.position),
+        *(edge.target.layer, edge.target.index, edge.target.position),
+        *(edge.effect, edge.relative_effect, edge.flow, *parts),
+    )
+
+
+NODE = 'layer, "index", position, activation, effect_on_answer, direct_effect, density, relay'
+PROMPT = (
+    "prompt, tokens, nodes, edges, read_position, CASE WHEN score IS NULL THEN NULL ELSE target "
+    "END, score, coverage_lost, coverage_left"
+)
+EDGE = (
+    "source_layer, source_index, source_position, target_layer, target_index, target_position, "
+    "effect, relative_effect, flow, skip, attention, mlp, preactivation_effect"
+)
+
+
+def test_a_difference_is_seen() -> None:
+    row = ("0", 1, None, "1", 2, None, 0.5)
+    assert same([row], [row])
+    assert not same([row], [(*row[:6], 0.5 + 1e-8)])
+    assert not same([row], [(*row[:6], None)])
+    assert not same([row], [("0", 3, *row[2:])])
+
+
+@pytest.mark.parametrize("settings", [GraphSettings(nodes=5), EFFECT], ids=["answer", "effect"])
+def test_the_rows_are_the_graphs_own(model: Any, tmp_path: Path, settings: GraphSettings) -> None:
+    """Of graphs that `causal_graph` makes with all that is drawn, and to the last digit of those
+    that are without."""
+    built = sg.build_atlas(model, TEXTS, tmp_path / "atlas", settings=settings)
+    assert (built.measured, built.known, built.failed) == (len(TEXTS), 0, ())
+    rows = sg.Atlas(tmp_path / "atlas")._database.rows
+    fixed = build.fixed(settings)
+    for text in TEXTS:
+        name = [Asked(text).id]
+        nodes = rows(f"SELECT {NODE} FROM nodes WHERE prompt_id = ?", name)
+        edges = rows(f"SELECT {EDGE} FROM edges WHERE prompt_id = ?", name)
+        bare = bare_graph(model, text, fixed)
+        assert sorted(nodes, key=str) == sorted(map(of_node, bare.nodes), key=str)
+        assert sorted(edges, key=str) == sorted(map(of_edge, bare.edges), key=str)
+        graph = sg.causal_graph(model, text, settings=fixed)
+        assert len(graph.edges) > 3
+        assert same(nodes, [*map(of_node, graph.nodes)])
+        assert same(edges, [*map(of_edge, graph.edges)])
+        (found,) = rows(f"SELECT {PROMPT} FROM prompts WHERE prompt_id = ?", name)
+        assert same([found], [of_prompt(graph)])
+
+
+def of_prompt(graph: sg.CausalGraph) -> tuple[Any, ...]:
+    answer = graph.run.answer
+    coverage = None if answer is None else answer.coverage
+    return (
+        *(graph.prompt, list(graph.tokens), len(graph.nodes), len(graph.edges)),
+        *(graph.run.read_position, None if answer is None else graph.run.outputs[0].token),
+        None if answer is None else answer.score,
+        *((None, None) if coverage is None else (coverage.lost, coverage.left)),
+    )
+
+
+def test_what_is_there_is_not_measured_again(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    own = measure.bare_graph
+
+    def counted(model: Any, prompt: str, *rest: Any) -> Any:
+        measured.append(prompt)
+        return own(model, prompt, *rest)
+
+    monkeypatch.setattr(measure, "bare_graph", counted)
+    rows = [{"prompt": text, "kind": text[4:7]} for text in TEXTS]
+    sg.build_atlas(model, [*rows[:2], rows[0]], tmp_path / "a", settings=EFFECT)
+    assert measured == list(TEXTS[:2])
+    again = sg.build_atlas(model, rows, tmp_path / "a", settings=EFFECT)
+    assert measured == list(TEXTS)
+    assert (again.measured, again.known) == (2, 2)
+    assert len(list((tmp_path / "a" / "parts").iterdir())) == 1  # of all
+    whole = sg.build_atlas(model, rows, tmp_path / "b", settings=EFFECT)
+    assert everything(tmp_path / "a") == everything(tmp_path / "b")
+    assert whole.per_minute > 0
+    assert sg.Atlas(tmp_path / "a").categories == ("kind",)
+
+
+def test_other_rows_are_refused(model: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "atlas"
+    sg.build_atlas(model, TEXTS[:1], folder, settings=EFFECT)
+    before = everything(folder)
+    other = GraphSettings(select="effect", min_path_edges=1, top_k=4)
+    with pytest.raises(SaeGraphsError, match="an atlas with top_k 3, and this build has 4"):
+        sg.build_atlas(model, TEXTS, folder, settings=other)
+    weights = next(model.model.parameters())
+    held = weights.detach().clone()
+    try:
+        weights.data += 0.01
+        with pytest.raises(SaeGraphsError, match="is an atlas with digest"):
+            sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
+    finally:
+        weights.data.copy_(held)
+    assert everything(folder) == before
+
+
+def test_a_bad_prompt_is_listed_and_ends_nothing(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = measure.bare_graph
+
+    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+        if prompt == TEXTS[1]:
+            raise MemoryError("too much")
+        return own(model, prompt, *rest)
+
+    monkeypatch.setattr(measure, "bare_graph", failing)
+    rows = [{"prompt": TEXTS[0]}, {"prompt": TEXTS[1]}, {"prompt": "the cat " * 40}]
+    rows += [{"prompt": TEXTS[2], "target": "no such token at all"}]
+    settings = GraphSettings(nodes=5)
+    built = sg.build_atlas(model, rows, tmp_path / "atlas", settings=settings)
+    assert built.measured == 1
+    reasons = dict(built.failed)
+    assert reasons[TEXTS[1]] == "MemoryError: too much"
+    assert len(reasons) == 3 and all("\n" not in reason for reason in reasons.values())
+    held = sg.Atlas(tmp_path / "atlas").sql("FROM failures")
+    assert dict(zip(held["prompt"], held["reason"], strict=True)) == reasons
+    monkeypatch.setattr(measure, "bare_graph", own)
+    again = sg.build_atlas(model, rows, tmp_path / "atlas", settings=settings)
+    assert (again.measured, again.known, len(again.failed)) == (1, 1, 2)
+    assert len(sg.Atlas(tmp_path / "atlas").sql("FROM failures")) == 2
+
+
+def test_nothing_but_failures_is_an_error(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(SaeGraphsError, match="not one of 1 prompts could be measured; the first"):
+        sg.build_atlas(model, ["the cat " * 40], tmp_path / "atlas", settings=EFFECT)
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+def stopping(after: int) -> Callable[..., Iterator[Rows]]:
+    """Measuring that is stopped by Ctrl-C after so many prompts."""
+
+    def rows(self: Any, asked: Sequence[Asked]) -> Iterator[Rows]:
+        for number, each in enumerate(asked):
+            if number == after:
+                raise KeyboardInterrupt
+            yield self.measured(each)
+
+    return rows
+
+
+def test_an_interrupted_build_goes_on(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(measure.Here, "rows", stopping(2))
+        with pytest.raises(KeyboardInterrupt):
+            sg.build_atlas(model, TEXTS, tmp_path / "a", settings=EFFECT)
+    assert len(sg.Atlas(tmp_path / "a").prompts()) == 2, "what is measured can be asked"
+    found = sg.build_atlas(model, TEXTS, tmp_path / "a", settings=EFFECT)
+    assert (found.known, found.measured) == (2, 2)
+    sg.build_atlas(model, TEXTS, tmp_path / "b", settings=EFFECT)
+    assert everything(tmp_path / "a") == everything(tmp_path / "b")
+
+
+def test_a_full_disk_leaves_no_half_part(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, written = pq.write_table, []
+
+    def full(table: Any, place: Path, **options: Any) -> None:
+        written.append(place)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        own(table, place, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", full)
+        with pytest.raises(SaeGraphsError, match="No space left on device; what is measured is"):
+            sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
+    assert not list((tmp_path / "a" / "parts").iterdir())
+    assert sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT).measured == 2
+
+
+def test_a_build_killed_while_tidying_doubles_nothing(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part of all is in place, and those that it stands for are not gone yet."""
+    folder = tmp_path / "a"
+    sg.build_atlas(model, TEXTS[:2], folder, settings=EFFECT)
+    kept = tmp_path / "kept"
+    shutil.copytree(folder / "parts", kept)
+    sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
+    before = everything(folder)
+    for part in kept.iterdir():
+        shutil.copytree(part, folder / "parts" / part.name)
+    assert len(list((folder / "parts").iterdir())) == 2
+    assert everything(folder) == before
+    (folder / ".drafts" / "half").mkdir(parents=True)
+    sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
+    assert everything(folder) == before
+    assert len(list((folder / "parts").iterdir())) == 1 and not (folder / ".drafts").exists()
+
+
+def test_many_small_parts_become_one_on_the_way(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "MOST", 1)
+    monkeypatch.setattr(build, "SMALL", 2)
+    made: list[bool] = []
+    own = store.Store.compact
+
+    def compact(self: Any, *, small: bool = False) -> None:
+        made.append(small)
+        own(self, small=small)
+
+    monkeypatch.setattr(store.Store, "compact", compact)
+    sg.build_atlas(model, TEXTS, tmp_path / "a", settings=EFFECT)
+    assert made == [True, True, False]
+    monkeypatch.undo()
+    sg.build_atlas(model, TEXTS, tmp_path / "b", settings=EFFECT)
+    assert everything(tmp_path / "a") == everything(tmp_path / "b")
+
+
+def test_other_programs_read_the_views(model: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    import duckdb
+
+    sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
+    (tmp_path / "a").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    database = duckdb.connect("atlas.duckdb", read_only=True)
+    assert database.execute("SELECT count(*) FROM prompts").fetchall() == [(2,)]
+    database.close()
+    facts = json.loads(Path("atlas.json").read_text())
+    assert facts["schema"] == "sae_graphs/atlas/1" and facts["made_with"]["sae_graphs"]
+    assert facts["facts"]["settings"]["top_k"] == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "atlas.json").write_text("{"), "atlas.json is not JSON"),
+        (lambda folder: (folder / "atlas.json").write_text("{}"), "is not of the schema"),
+        (lambda folder: (folder / "atlas.json").unlink(), "is no atlas"),
+        (
+            lambda folder: next(folder.glob("parts/*/edges.parquet")).write_bytes(b"nothing"),
+            "cannot read",
+        ),
+        (lambda folder: shutil.rmtree(folder / "parts"), "holds no prompts yet"),
+    ],
+)
+def test_damage_is_told_in_a_line(
+    model: Any, tmp_path: Path, damage: Callable[[Path], Any], words: str
+) -> None:
+    sg.build_atlas(model, TEXTS[:1], tmp_path / "a", settings=EFFECT)
+    damage(tmp_path / "a")
+    with pytest.raises(SaeGraphsError, match=words) as told:
+        sg.Atlas(tmp_path / "a")
+    assert "\n" not in str(told.value)
+
+
+def test_mistakes_are_told_before_anything_is_measured(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    tries: dict[Callable[[], Any], str] = {
+        lambda: sg.build_atlas(model, [], tmp_path / "a"): "there are no prompts",
+        lambda: sg.build_atlas(model, "text", tmp_path / "a"): "expected several prompts",
+        lambda: sg.build_atlas(model, TEXTS, tmp_path / "other"): "holds notes.txt",
+        lambda: sg.build_atlas(None, TEXTS, tmp_path / "a"): "no model with SAEs",  # type: ignore[arg-type]
+        lambda: sg.build_atlas(
+            model, TEXTS, tmp_path / "a", ray="local"
+        ): "give its name or folder",
+        lambda: sg.build_atlas(model, [{"prompt": "a", "layer": "1"}], tmp_path / "a"): (
+            "has the name of one that every atlas has"
+        ),
+        lambda: sg.build_atlas(model, TEXTS, tmp_path / "a", rays="x"): "did you mean ray",  # type: ignore[call-arg]
+    }
+    for tried, words in tries.items():
+        with pytest.raises(SaeGraphsError, match=words):
+            tried()
+    assert not (tmp_path / "a").exists()

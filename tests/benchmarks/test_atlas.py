@@ -1,0 +1,47 @@
+"""The benchmark of an atlas: what it generates is one, and it times what is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.atlas import asked_in, generate, main
+from sae_graphs.atlas.atlas import Atlas
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated") / "atlas"
+    generate(folder, 40_000)
+    return folder
+
+
+def test_what_is_generated_is_in_the_order_of_a_build(made: Path) -> None:
+    atlas = Atlas(made)
+    found = atlas.sql(
+        "SELECT source_layer, source_index, target_layer, target_index FROM edges"
+    ).values.tolist()
+    assert found == sorted(found) and len(found) > 20_000
+    weights = "SELECT prompt_id, sum(strength) AS own FROM edges GROUP BY prompt_id"
+    off = f"SELECT own - p.strength AS off FROM ({weights}) JOIN prompts p USING (prompt_id)"
+    assert atlas.sql(off)["off"].abs().max() < 1e-9
+    one = atlas.prompts(limit=1)["prompt_id"][0]
+    assert atlas.similar(one)["similarity"][0] == pytest.approx(1.0)
+
+
+def test_a_question_is_made_of_queries(made: Path) -> None:
+    atlas = Atlas(made)
+    queries = asked_in(lambda: atlas.prompts(category="facts", limit=3))
+    assert [query.split()[0] for query, _ in queries] == ["SELECT", "SELECT"]
+    assert queries[-1][1] == ("facts",)
+    assert asked_in(lambda: None) == []
+
+
+def test_it_runs(made: Path, tmp_path: Path) -> None:
+    main(edges=40_000, out=tmp_path, folder=made)
+    found = json.loads((tmp_path / "atlas.json").read_text())
+    assert found["rows"]["prompts"] == 1000
+    assert len(found["questions"]) == 9
+    assert all(row["seconds"] > 0 and row["bare"] > 0 for row in found["questions"])

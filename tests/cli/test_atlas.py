@@ -1,0 +1,139 @@
+"""`sae-graphs atlas build` and `query`, as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.atlas.test_asking import GRAPHS
+from tests.support.atlases import atlas_by_hand
+from tests.support.commands import Commands
+from tests.support.models import save_model_folder, save_sae_folder
+
+SETTINGS = ("--model", "model", "--saes", "saes", "--select", "effect", "--top-k", "2")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    return atlas_by_hand(tmp_path / "made", GRAPHS)
+
+
+def test_an_atlas_is_built_and_asked(commands: Commands, tmp_path: Path) -> None:
+    save_model_folder(tmp_path / "model")
+    save_sae_folder(tmp_path / "saes")
+    (tmp_path / "p.csv").write_text(
+        "prompt,kind\nthe cat sat on,a\nthe old dog ran,b\n" + "the cat " * 40 + ",a\n"
+    )
+    built = commands("atlas", "build", "--prompts", "p.csv", "--out", "held", *SETTINGS)
+    assert built.code == 0, built.err
+    assert "wrote held: 2 prompts measured, " in built.out
+    assert "0 already there, 1 prompt failed" in built.out
+    assert "failed: the cat the cat" in built.err
+    again = commands("atlas", "build", "--prompts", "p.csv", "--out", "held", *SETTINGS)
+    assert "wrote held: 0 prompts measured, 2 already there" in again.out
+    answer = commands("atlas", "query", "held", "prompts", "--format", "json")
+    assert [row["kind"] for row in json.loads(answer.out)] in (["a", "b"], ["b", "a"])
+    failures = commands("atlas", "query", "held", "failures")
+    assert "reason" in failures.out
+    other = commands("atlas", "build", "--prompts", "p.csv", "--out", "held", *SETTINGS[:-1], "3")
+    assert other.code == 2
+    assert "held is an atlas with top_k 2, and this build has 3; give the same" in other.err
+
+
+def test_questions(commands: Commands, made: Path) -> None:
+    shown = commands("atlas", "query", "made")
+    assert shown.code == 0 and "0.1" in shown.out and "left" in shown.out
+    listed = commands("atlas", "query", "made", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(listed.out)))
+    assert [row["prompts"] for row in rows] == ["12", "6", "6"]
+    edges = commands("atlas", "query", "made", "edges", "--source", "0.3", "--format", "json")
+    assert len(json.loads(edges.out)) == 6
+    some = commands("atlas", "query", "made", "edges", "--category", "kind=left", "--limit", "3")
+    assert "15 rows more" in some.out
+    use = commands("atlas", "query", "made", "feature", "--feature", "1.2")
+    assert [line for line in use.out.splitlines() if line.startswith("sources of 1.2")]
+    differ = commands("atlas", "query", "made", "differences", "--between", "left", "right")
+    assert "share_a" in differ.out
+    apart = commands("atlas", "query", "made", "separation")
+    assert "by_chance" in apart.out and "by category" in apart.out
+    counted = commands(
+        *("atlas", "query", "made", "--format", "json", "--sql"),
+        "SELECT kind, count(*) AS n FROM prompts GROUP BY kind ORDER BY kind",
+    )
+    assert json.loads(counted.out) == [{"kind": "left", "n": 6}, {"kind": "right", "n": 6}]
+    like = json.loads(commands("atlas", "query", "made", "prompts", "--format", "json").out)
+    near = commands("atlas", "query", "made", "similar", "--like", like[0]["prompt_id"])
+    assert "similarity" in near.out
+    none = commands("atlas", "query", "made", "features", "--token", "nowhere")
+    assert none.out == "nothing fits\n"
+
+
+def test_pictures(commands: Commands, made: Path) -> None:
+    drawn = commands("atlas", "draw", "made", "--category", "left", "--share", "0.9")
+    assert drawn.out == "wrote made/circuit.svg\n", drawn.err
+    drawn = commands("atlas", "draw", "made", "map", "--out", "map.png")
+    assert drawn.code == 0 and (made.parent / "map.png").stat().st_size > 10_000
+
+
+def test_hostile_text_is_shown_safely(commands: Commands, tmp_path: Path) -> None:
+    atlas_by_hand(tmp_path / "bad", {"[red]\x1b[31mred\u202e x": ("left", [])})
+    shown = commands("atlas", "query", "bad", "prompts")
+    assert shown.code == 0
+    assert "\x1b" not in shown.out and "\u202e" not in shown.out and "[red]" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("build",), "give the prompts, as --prompts FILE or as --dataset NAME"),
+        (("build", "--prompts", "none.csv"), "cannot read prompts from none.csv: No such file"),
+        (("build", "--prompts", "empty.txt"), "empty.txt holds no prompts"),
+        (("build", "--prompts", "p.csv", "--column", "text"), "has no column 'text'; it has"),
+        (("build", "--prompts", "p.csv", "--category", "sort"), "has no column 'sort'"),
+        (("build", "--prompts", "p.csv", "--workers", "2"), "--workers is for --ray"),
+        (("build", "--prompts", "p.csv", "--nodes", "0"), "nodes is 0; expected a whole number"),
+        (("build", "--prompts", "p.csv", "--split", "test"), "are for --dataset"),
+        (("build", "--dataset", "d", "--category", "x"), "--category is for --prompts"),
+        (("build", "--prompts", "p.csv", "--out", "p.csv"), "p.csv is a file"),
+        (("query", "nowhere"), "nowhere is no atlas: it has no atlas.json"),
+        (("query", "made", "features", "--by", "kind"), "--by is for recurring, differences"),
+        (("query", "made", "feature"), "feature needs --feature"),
+        (("query", "made", "sql"), "sql needs --sql"),
+        (("query", "made", "--sql", "DROP VIEW edges"), "is not one SELECT"),
+        (("query", "made", "--sql", "SELECT x FROM edges"), "cannot be answered"),
+        (("query", "made", "features", "--sign", "good"), "expected supports or opposes"),
+        (("query", "made", "everything"), "everything"),
+        (("draw", "made", "--share", "2"), "share is 2.0; expected more than 0"),
+        (("draw", "made", "map", "--category", "left"), "--category is for circuit"),
+        (("draw", "made", "--by", "kind"), "--by is for map"),
+        (("draw", "made", "--out", "a.bmp"), "cannot draw a.bmp; expected a file that ends in"),
+    ],
+)
+def test_mistakes_are_one_line(
+    commands: Commands, made: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "p.csv").write_text("prompt,kind\nthe cat,a\n")
+    answer = commands("atlas", *arguments)
+    assert answer.code == 2
+    assert answer.err.startswith("error: ") and answer.err.count("\n") == 1
+    assert words in answer.err
+
+
+def test_no_question_and_no_mistake_imports_torch(made: Path) -> None:
+    code = (
+        "import sys; from sae_graphs import cli; "
+        f"sys.argv = ['sae-graphs', 'atlas', 'query', {str(made)!r}]\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "sys.argv[2:] = ['build', '--prompts', 'none.csv']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,89 @@
+"""Atlases made by hand: prompts of two kinds whose edges are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_graphs.atlas.prompts import Asked
+from sae_graphs.atlas.rows import Rows
+from sae_graphs.atlas.store import Manifest, writing
+from sae_graphs.graph.feature_id import FeatureId
+
+FACTS = {"model": "hand-made", "layers": [["0", "a"], ["1", "b"], ["2", "c"]]}
+Link = tuple[str, str, float]  # source, target, flow in nats
+
+
+def rows_by_hand(asked: Asked, links: Sequence[Link], *, target: str = " x") -> Rows:
+    """The rows of a prompt whose graph has these edges; a node's effect is 1 nat, supporting."""
+    edges = [_edge(asked.id, *link) for link in links]
+    ends = {FeatureId.parse(end) for source, into, _ in links for end in (source, into)}
+    measured = [edge for edge in edges if edge["source_layer"] != "token"]
+    prompt = {
+        "prompt_id": asked.id,
+        "prompt": asked.prompt,
+        "tokens": asked.prompt.split(" "),
+        "target": target,
+        "strength": sum(abs(edge["flow"]) for edge in measured),
+        **asked.categories,
+    }
+    nodes = [
+        {
+            "prompt_id": asked.id,
+            "layer": feature.layer,
+            "index": feature.index,
+            "position": feature.position,
+            "token": None if feature.position is None else prompt["tokens"][feature.position],
+            "activation": 2.0,
+            "effect_on_answer": -1.0,
+            "dense": False,
+        }
+        for feature in sorted(ends, key=str)
+    ]
+    tables = {"prompts": [prompt], "nodes": nodes, "edges": edges, "failures": []}
+    return Rows(asked.id, tables)
+
+
+def _edge(name: str, source: str, target: str, flow: float) -> dict[str, Any]:
+    one, other = FeatureId.parse(source), FeatureId.parse(target)
+    return {
+        "prompt_id": name,
+        "source_layer": one.layer,
+        "source_index": one.index,
+        "source_position": one.position,
+        "target_layer": other.layer,
+        "target_index": other.index,
+        "target_position": other.position,
+        "effect": 2 * flow,
+        "relative_effect": -0.5,
+        "flow": flow,
+    }
+
+
+def atlas_by_hand(
+    folder: Path,
+    graphs: Mapping[str, tuple[str | None, Sequence[Link]]],
+    *,
+    parts: int = 1,
+    compact: bool = True,
+    facts: Mapping[str, Any] = FACTS,
+) -> Path:
+    """An atlas of prompts, each with its category (`kind`) and its edges."""
+    rows = [
+        rows_by_hand(Asked(prompt, None, {} if kind is None else {"kind": kind}), links)
+        for prompt, (kind, links) in graphs.items()
+    ]
+    with writing(folder, Manifest(facts, ("kind",))) as store:
+        for part in chunks(rows, parts):
+            store.add(part)
+        if compact:
+            store.compact()
+        store.write_database()
+    return folder
+
+
+def chunks(rows: Sequence[Any], parts: int) -> Iterable[Sequence[Any]]:
+    """The rows in so many parts."""
+    size = -(-len(rows) // parts)
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
