@@ -6,7 +6,6 @@ half a minute would keep every other page waiting, whatever threads there are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +22,12 @@ from sae_graphs.gallery.runs import (
     report_of,
     runs_in,
 )
-from sae_graphs.gallery.skeleton import PARTS, Page, compare_address, sheet
+from sae_graphs.gallery.skeleton import PARTS, READ_ONLY, Page, compare_address, sheet, with_bar
 from sae_graphs.gallery.small import HEIGHT as LEAST_HEIGHT
 from sae_graphs.gallery.small import MARGIN
 from sae_graphs.gallery.small import WIDTH as LEAST_WIDTH
 from sae_graphs.gallery.worker import Worker, answering
 from sae_graphs.graph.graph import CausalGraph, assemble
-from sae_graphs.render.document.shell import POLICY
 from sae_graphs.render.document.templates import macros, ours
 from sae_graphs.render.explorer.page import page, policy, script
 from sae_graphs.render.explorer.stage import kind_of_box
@@ -40,7 +38,6 @@ from sae_graphs.runs import REPORT, VALIDATION
 from sae_graphs.validation.report.marks import all_findings
 
 LISTED = 200  # other runs in the bar's list
-_BODY = re.compile(r"<body\b[^>]*>")
 
 WIDTH, HEIGHT = 46.0, 14.0  # of a bar
 EDGES = 150  # the strongest are drawn
@@ -111,8 +108,8 @@ def drawn(folder: Path, kind: Kind, names: Sequence[str], *, summed: bool = Fals
     if kind == "comparison":
         return comparison(first, runs[names[1]], list(runs.values()), summed=summed)
     if kind == "explorer":
-        others = [run for run in runs.values() if run != first and run.is_graph]
-        return explorer(first, others, folder)
+        beside = [run for run in runs.values() if run != first and run.is_graph]
+        return explorer(first, beside, folder)
     return Page(thumbnail(graph_of(first)), "")
 
 
@@ -182,21 +179,15 @@ def explorer(run: Run, others: Iterable[Run], folder: Path | None = None) -> Pag
         atlas=None if folder is None else fitting(folder, graph.run),
     )
     bar = _bar(run, others, [text for text in (left_out, unread) if text])
-    html = _with_bar(html, bar)
+    html = with_bar(html, bar)
     allowed = policy(script(asks=True), asks=True)
     return Page(html, f"{allowed}; frame-ancestors 'none'")
 
 
 def told(run: Run) -> Page:
     """The page of a run that is no graph; raises `SaeGraphsError` where it cannot be read."""
-    html = _with_bar(kind_of(run).page(run), _bar(run, [], []))
-    return Page(html, f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-
-
-def _with_bar(html: str, bar: str) -> str:
-    found = _BODY.search(html)
-    assert found is not None, "what is drawn is a page with a body"
-    return f"{html[: found.end()]}{bar}{html[found.end() :]}"
+    html = with_bar(kind_of(run).page(run), _bar(run, [], []))
+    return Page(html, READ_ONLY)
 
 
 def _bar(run: Run, others: Iterable[Run], told: Iterable[str]) -> str:

@@ -5,19 +5,15 @@ As of runs, nothing outside of an atlas's folder is opened: one with a link in i
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.feature_page import feature_page
 from sae_graphs.atlas.store import MANIFEST, Manifest
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.gallery.skeleton import PARTS, Page, quoted_name, sheet
+from sae_graphs.gallery.skeleton import PARTS, READ_ONLY, Page, quoted_name, sheet, with_bar
 from sae_graphs.graph.records import RunRecord
-from sae_graphs.render.document.shell import POLICY
 from sae_graphs.render.document.templates import macros, ours
-
-_BODY = re.compile(r"<body\b[^>]*>")
 
 
 def atlases_in(folder: Path) -> dict[str, Path]:
@@ -50,11 +46,8 @@ def page_of(folder: Path, name: str, feature: str) -> Page | None:
     if place is None:
         return None
     html = feature_page(Atlas(place), feature)
-    found = _BODY.search(html)
-    assert found is not None, "a report is a page with a body"
     bar = macros(PARTS).bar(name, ours(sheet("bar")), "", [], [])
-    policy = f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return Page(f"{html[: found.end()]}{bar}{html[found.end() :]}", policy)
+    return Page(with_bar(html, bar), READ_ONLY)
 
 
 def _is_atlas(folder: Path) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sae_graphs.gallery import traces
+from sae_graphs.gallery import edits, granger, traces
 from sae_graphs.gallery.runs import Run, Summary
-from sae_graphs.runs import TRACE, TRACES
+from sae_graphs.runs import EDIT, GRANGER, TRACE, TRACES
 
 
 class RunKind(NamedTuple):
@@ -39,6 +39,20 @@ KINDS = {
         traces.traces_summary,
         traces.traces_page,
         traces.traces_picture,
+    ),
+    EDIT: RunKind(
+        "edit",
+        "a fact written into one MLP",
+        edits.edit_summary,
+        edits.edit_page,
+        edits.edit_picture,
+    ),
+    GRANGER: RunKind(
+        "Granger tests",
+        "which series predict which: observed, nothing was ablated",
+        granger.granger_summary,
+        granger.granger_page,
+        granger.granger_picture,
     ),
 }
 

@@ -19,6 +19,8 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.runs import (
     ANNOTATIONS,
+    EDIT,
+    GRANGER,
     GRAPH,
     RECORD,
     REPORT,
@@ -34,7 +36,7 @@ from sae_graphs.validation.report.marks import is_of
 
 Record = TypeVar("Record")
 # The files of which one makes a folder a run, and says of what kind: the first that is there.
-FILES = (GRAPH, TRACE, TRACES)
+FILES = (GRAPH, TRACE, TRACES, EDIT, GRANGER)
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
 # The kinds of files that are handed out, by suffix. Anything that a browser could run as a page
 # of its own is plain text; pages are held by their policy.

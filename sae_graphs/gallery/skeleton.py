@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,10 @@ PARTS = "gallery/parts.html.j2"
 TOKENS_BEFORE, TOKENS_AFTER = 36, 6  # of the read token: a longer prompt is cut
 TOKEN_LENGTH = 40
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+READ_ONLY = f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_BODY = re.compile(r"<body\b[^>]*>")
 
 
 class Page(NamedTuple):
@@ -51,6 +56,13 @@ def page(
         f"{POLICY}; img-src 'self'; script-src {scripts}; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     )
+
+
+def with_bar(html: str, bar: str) -> str:
+    """A page that was made elsewhere, under the gallery's bar."""
+    found = _BODY.search(html)
+    assert found is not None, "what is shown is a page with a body"
+    return f"{html[: found.end()]}{bar}{html[found.end() :]}"
 
 
 def problem_page(heading: str, words: str) -> Page:
