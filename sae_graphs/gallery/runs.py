@@ -53,6 +53,7 @@ KINDS = {
     ".graphml": "text/plain; charset=utf-8",
     ".gexf": "text/plain; charset=utf-8",
     ".parquet": "application/octet-stream",
+    ".safetensors": "application/octet-stream",
 }
 
 
