@@ -208,6 +208,7 @@ def test_the_page_shows_the_numbers_of_the_record(files: dict[str, bytes]) -> No
         assert words in text, words
 
 
+@pytest.mark.slow
 def test_a_loss_is_told_as_the_source_tells_it() -> None:
     change = evidence.token_change(before=0.422, after=0.0001)
     unit = evidence.unit(results=(evidence.result(target=change),))
