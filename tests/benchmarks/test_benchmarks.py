@@ -184,6 +184,7 @@ def test_precisions_are_compared_with_float64() -> None:
     assert worst[0] < worst[2] and worst[1] < worst[2]
 
 
+@pytest.mark.slow
 def test_methods_take_turns_and_stay_in_the_budget() -> None:
     order: list[str] = []
     methods = [

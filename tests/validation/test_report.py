@@ -79,6 +79,7 @@ def test_odd_reports_are_told_too(report: ValidationReport) -> None:
     assert not re.search(r"\bnan\b|None(?! of)", found.text)
 
 
+@pytest.mark.slow
 def test_a_report_of_nothing_says_so() -> None:
     nothing = replace(evidence.report(), units=())
     text = Page(report_files(nothing)["validation.html"].decode()).text
