@@ -28,7 +28,7 @@ from sae_graphs.model.preactivations import SHARE
 from tests.conftest import BridgeOf
 from tests.support.models import KINDS, PROMPT, STACKS, in_dtype, random_stack, tokenizer
 from tests.support.oracle import Oracle
-from tests.support.slow import first
+from tests.support.slow import covering, first
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,8 +101,10 @@ def test_the_floor_counts_its_multiplications(shapes: Shapes) -> None:
     assert floor.operations() == 2 * (through + alone + 2 * width * features + width * 7)
 
 
-@pytest.mark.parametrize(("tokens", "active"), [(16, 12), (40, 5)])
-@pytest.mark.parametrize("mode", ["read", "all"])
+@pytest.mark.parametrize(
+    ("mode", "tokens", "active"),
+    covering([("read", 16, 12), ("all", 40, 5), ("read", 40, 5), ("all", 16, 12)]),
+)
 def test_the_floor_is_what_the_engine_multiplies(
     shapes: Shapes, mode: Ablate, tokens: int, active: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +184,7 @@ def test_precisions_are_compared_with_float64() -> None:
     assert worst[0] < worst[2] and worst[1] < worst[2]
 
 
+@pytest.mark.slow
 def test_methods_take_turns_and_stay_in_the_budget() -> None:
     order: list[str] = []
     methods = [

@@ -78,6 +78,7 @@ def test_a_pass_is_a_cell(case: Case) -> None:
     assert any(not torch.equal(each, passes[0]) for each in passes)
 
 
+@pytest.mark.slow
 def test_the_whole_run_on_a_tiny_model(tmp_path: Path) -> None:
     main(which=[Which.TINY], noise_runs=1, budget=0.0, out=tmp_path, threads=1, sweeps="state,mlp")
     found = json.loads((tmp_path / "tracing.json").read_text())["cases"][0]

@@ -29,6 +29,7 @@ def commands(
     return Commands(monkeypatch, capsys, tmp_path)
 
 
+@pytest.mark.slow
 def test_it_foretells_trains_measures_and_says_how_to_go_on(
     commands: Commands, model: str, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_ids_that_do_not_fit(tiny: sg.InstrumentedModel) -> None:
 # -- a bar -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_true_is_a_bar(tiny: sg.InstrumentedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 

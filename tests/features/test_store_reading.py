@@ -70,12 +70,12 @@ HOSTILE = ["\x00", "\ud800 half", "\u202e<bos><eos>", "\x1b[31m", "ﷺ" * 50, "\
 @pytest.mark.usefixtures("small_batches")
 def test_hostile_texts(model: InstrumentedModel) -> None:
     with pytest.raises(Stopped):
-        stream_store(model, until(20, HOSTILE * 5))
+        stream_store(model, until(12, HOSTILE * 3))
     heard = Heard()
-    stream_store(model, whole(HOSTILE * 5), told=heard.told)
+    stream_store(model, whole(HOSTILE * 3), told=heard.told)
     assert heard.resumed
     resumed = contents(model)
-    stream_store(model, whole(HOSTILE * 5))
+    stream_store(model, whole(HOSTILE * 3))
     assert contents(model) == resumed
 
 

@@ -127,6 +127,7 @@ def test_headers_are_read_by_ranges(hub: FakeHub) -> None:
     assert all(request.range for request in hub.asked if request.sent)
 
 
+@pytest.mark.slow
 def test_another_process_can_use_it(hub: FakeHub, tmp_path: Path) -> None:
     import subprocess
     import sys

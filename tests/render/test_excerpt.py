@@ -217,6 +217,7 @@ def test_a_large_png_has_a_sensible_size() -> None:
     assert max(width, height) < 7000
 
 
+@pytest.mark.slow
 def test_everything_can_be_drawn_on_request() -> None:
     assert render.dot(large(), limit=None).count(" -> ") > 540
     assert "drawn" not in render.dot(large(), limit=None)

@@ -231,6 +231,7 @@ def test_boxes_say_less_where_there_are_many() -> None:
     assert SIZES[-1][0] > 10**6
 
 
+@pytest.mark.slow
 def test_a_large_page_stays_small() -> None:
     graph = large(12, 42)
     assert len(graph) == 504 and len(graph.edges) > 1300

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -398,16 +396,6 @@ def test_many_components_are_broken_into_rows() -> None:
     root = parsed(render.svg(graph_of(*chains)))
     _, _, width, height = (float(value) for value in root.get("viewBox", "").split())
     assert 0.5 < width / height < 2.5
-
-
-def test_rendering_imports_no_torch() -> None:
-    code = (
-        "import sys, sae_graphs.render.pictures as r;"
-        "from tests.support.rich_graphs import two_edges;"
-        "r.svg(two_edges()); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_node_helper_makes_both_signs() -> None:

@@ -238,6 +238,7 @@ def test_the_page_of_many_prompts() -> None:
     assert "Categories differ in it" in list(findings(made, confounds(made)))[1]
 
 
+@pytest.mark.slow
 def test_stability_over_strengths() -> None:
     made = traces(n=12, sweeps=("state",))
     shifted = [

@@ -110,6 +110,7 @@ def wild() -> tuple[Trace, Overlay]:
     return trace, overlay_of(trace, graph_beside(planted_shares(2, n_layers=4)["state"], of=trace))
 
 
+@pytest.mark.slow
 def test_the_figure_has_a_dot_in_each_cell_with_features() -> None:
     trace, overlay = wild()
     figure = overlay_maps(trace, overlay)

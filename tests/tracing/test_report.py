@@ -81,6 +81,7 @@ def test_nothing_is_said_of_chance() -> None:
     assert handover_words(planted(runs=1), read(planted(runs=1))) is None
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_a_trace() -> None:
     card = hostile()._repr_html_()
     tags = Tags(card).names

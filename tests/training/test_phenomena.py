@@ -178,6 +178,7 @@ def test_null_models_stand_beside(report: dict[str, Any]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_scrambled_prompts_have_the_same_tokens() -> None:
     model, tokenizer = load("demo"), load_tokenizer(FOLDER / "model")
     (question,) = choose(model, tokenizer, "closings", 1).asked
@@ -189,6 +190,7 @@ def test_scrambled_prompts_have_the_same_tokens() -> None:
     assert sorted(after[at] for at in mixed.deciding) == ours
 
 
+@pytest.mark.slow
 def test_permuted_decoders_leave_the_features_as_they_are() -> None:
     model = load("demo")
     other = null_models.permuted(model, SEED)

@@ -81,6 +81,7 @@ def test_rows_hold_whole_documents(tokenizer: Any) -> None:
     assert tokenizer.decode(row[1:], skip_special_tokens=False).startswith(first[:40])
 
 
+@pytest.mark.slow
 def test_batches_of_one_length(tokenizer: Any) -> None:
     batch = next(equal_length_batches(tokenizer, 0, 128, rows=8))
     assert len(batch) == 8

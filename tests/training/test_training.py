@@ -184,15 +184,18 @@ def test_a_plan_checks_itself() -> None:
         replace(Plan(), model_tokens=10)
 
 
-def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path) -> None:
-    import subprocess
-    import sys
+def test_mistakes_on_the_command_line_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.demo.__main__ import main
 
-    command = [sys.executable, "-m", "training.demo", "evaluate", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "holds no trained model" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.setattr("sys.argv", ["training.demo", "evaluate", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "holds no trained model" in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_help_is_quick_and_complete() -> None:

@@ -40,6 +40,7 @@ def page(folder: Path) -> dict[str, Any]:
     return told((folder / "graph.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_validated_run_has_its_findings_in_the_page(tmp_path: Path) -> None:
     run = tmp_path / "run"
     graph = written(run)

@@ -243,6 +243,7 @@ def test_scaled_controls_have_the_norm_of_the_path(tiny: InstrumentedModel) -> N
 # -- controls that do nothing ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_acts_in_the_last_layer_has_controls_that_do(tiny: InstrumentedModel) -> None:
     """After the last block the row that is read alone reaches the logits."""
     matched = 0

@@ -79,6 +79,7 @@ def test_odd_reports_are_told_too(report: ValidationReport) -> None:
     assert not re.search(r"\bnan\b|None(?! of)", found.text)
 
 
+@pytest.mark.slow
 def test_a_report_of_nothing_says_so() -> None:
     nothing = replace(evidence.report(), units=())
     text = Page(report_files(nothing)["validation.html"].decode()).text
@@ -208,6 +209,7 @@ def test_the_page_shows_the_numbers_of_the_record(files: dict[str, bytes]) -> No
         assert words in text, words
 
 
+@pytest.mark.slow
 def test_a_loss_is_told_as_the_source_tells_it() -> None:
     change = evidence.token_change(before=0.422, after=0.0001)
     unit = evidence.unit(results=(evidence.result(target=change),))

@@ -74,6 +74,7 @@ def test_a_whole_report(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     assert report.noise and report.agreement is not None and report.corpus == "the texts given"
 
 
+@pytest.mark.slow
 def test_quick_is_ablation_and_controls_alone(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     report: ValidationReport = run(tiny, graph, quick=True, curve=CURVE, texts=None)
     whole: ValidationReport = run(tiny, graph)
@@ -96,6 +97,7 @@ def test_curves_to_tokens(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     assert len({*first.responses}) > 1
 
 
+@pytest.mark.slow
 def test_without_other_text(tiny: InstrumentedModel, graph: CausalGraph) -> None:
     report: ValidationReport = run(tiny, graph, snippets=0, texts=[])
     assert report.corpus is None and report.noise == ()
@@ -361,6 +363,7 @@ def test_a_graph_without_edges(tiny: InstrumentedModel, graph: CausalGraph) -> N
         run(tiny, CausalGraph(graph.run, (), ()))
 
 
+@pytest.mark.slow
 def test_prompts_that_the_graph_was_found_on_are_no_test_of_it(tiny: InstrumentedModel) -> None:
     graph = effect_graph(tiny, PROMPT, min_path_edges=1)
     report = validate(tiny, graph, [PROMPT, OTHER_PROMPT], quick=True, controls=2, paths=0)

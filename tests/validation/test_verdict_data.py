@@ -69,6 +69,7 @@ def test_a_path_that_does_not_mediate_is_not_supported() -> None:
     assert unit.verdict in ("supported", "not supported", "cannot be said")
 
 
+@pytest.mark.slow
 def test_a_curve_is_plotted() -> None:
     curve = evidence.curve()
     assert str(curve.plot()) == curve.plot()._repr_svg_()

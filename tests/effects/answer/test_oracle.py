@@ -142,7 +142,7 @@ def test_edges_between_positions(
 
 @pytest.mark.parametrize(
     ("architecture", "kind"),
-    only(product(ARCHITECTURES, ["mean", "zero"]), ("llama", "mean"), ("neox", "zero")),
+    only(product(ARCHITECTURES, ["mean", "zero"]), ("llama", "mean")),
 )
 def test_what_carries_the_effects(
     bridge_of: BridgeOf, record_property: Record, architecture: str, kind: str

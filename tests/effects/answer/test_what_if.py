@@ -151,6 +151,7 @@ def test_an_outcome_has_a_score() -> None:
         Outcome(("0.1@1",), float("nan"), ())
 
 
+@pytest.mark.slow
 def test_a_graph_drawn_again_keeps_what_was_measured_of_its_features(
     tiny_stack: InstrumentedModel, tmp_path: Path
 ) -> None:

@@ -154,6 +154,7 @@ def test_what_flows_is_known_by_position_alone(made: Any) -> None:
             assert all(feature.position is None for feature in unit.features)
 
 
+@pytest.mark.slow
 def test_the_own_prompt_is_as_without_others(made: Any) -> None:
     case_at, graph = made
     alone = checked(case_at(PROMPT), graph)
