@@ -214,7 +214,7 @@ def effects_of(
         clean = model.run_tokens(ids)
         for depth, total in enumerate(sums):
             add_effects(model, clean, depth, (indices[depth], indices[depth + 1]), total)
-    found = {}
+    found: dict[Ends, tuple[float, float]] = {}
     for depth, total in enumerate(sums):
         names = [
             [f"{model.stack.layers[at].label}.{index}" for index in indices[at]]
@@ -222,8 +222,8 @@ def effects_of(
         ]
         scale = np.where(total.activation > 0, total.activation, np.inf)
         for (i, source), (j, target) in itertools.product(*map(enumerate, names)):
-            values = total.effect[i, j] / scale[j], total.size[i, j] / scale[j]
-            found[source, target] = tuple(map(float, values))
+            effect, size = total.effect[i, j] / scale[j], total.size[i, j] / scale[j]
+            found[source, target] = float(effect), float(size)
     return [found[ends] for ends in pairs]
 
 

@@ -267,12 +267,12 @@ def _curves(roc: Any, precise: Any, tested: Sequence[Compared]) -> None:
         axes.plot([x], [y], "o", color=COLOURS["Granger"], markersize=6, markeredgecolor="white")
     roc.set_title("ROC, and the verdict (dot)", fontsize=9)
     precise.set_title("Precision and recall", fontsize=9)
-    for axes, x, y in (
+    for axes, across, up in (
         (roc, "pairs without an effect that pass", "pairs with one that pass"),
         (precise, "recall", "precision"),
     ):
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_xlabel(x, fontsize=8)
-        axes.set_ylabel(y, fontsize=8)
+        axes.set_xlabel(across, fontsize=8)
+        axes.set_ylabel(up, fontsize=8)
     roc.legend(fontsize=7.5, frameon=False, loc="lower right")
     precise.legend(fontsize=7.5, frameon=False, loc="upper right")

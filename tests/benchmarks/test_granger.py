@@ -79,12 +79,12 @@ def test_weights_and_correlations(
     out = tiny.stack.layers[1].sae.W_dec[source.index].numpy()
     into = tiny.stack.layers[2].sae.W_enc[:, target.index].numpy()
     assert cosine == pytest.approx(out @ into / np.linalg.norm(out) / np.linalg.norm(into))
-    flat = [
+    one, other = (
         np.concatenate([(g[n] - g[n].mean(1)[:, None]).ravel() for g in panel.groups])
         for n in (0, 1)
-    ]
+    )
     (found,) = correlations_of(panel, pairs)
-    assert found == pytest.approx(np.corrcoef(*flat)[0, 1], abs=1e-9)
+    assert found == pytest.approx(np.corrcoef(one, other)[0, 1], abs=1e-9)
 
 
 # -- what is told ----------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_curves() -> None:
 
 
 def test_the_others_of_a_target_that_are_given() -> None:
-    values = {(source, "t"): size for size, source in enumerate("abcde")}
+    values = {(source, "t"): float(size) for size, source in enumerate("abcde")}
     assert strongest(values)["e", "t"] == ["d", "c", "b"]
     assert strongest(values)["a", "t"] == ["e", "d", "c"]
 

@@ -180,10 +180,10 @@ def _one(
     acts: dict[int, Tensor],
 ) -> Tensor:
     """One series `[B, T]`."""
+    if name.index is None:  # the norm
+        return stream.norm(dim=-1)
     if name.kind == "feature":
         return acts[name.index]
-    if name.kind == "norm":
-        return stream.norm(dim=-1)
     if name.kind == "projection":
         direction = layer.sae.W_dec.detach()[name.index].to(stream.dtype)
         return stream @ (direction / direction.norm())
