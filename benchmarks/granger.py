@@ -167,7 +167,7 @@ def _tests(
         return granger_pairs(panel, pairs, settings, lag=lag, rarely=rarely)
     tester, found = Tester(panel, settings, lag), []
     for ends in pairs:
-        forward = None if any(map(rarely, ends)) else tester.one(*ends, given[ends])
+        forward = None if any(map(rarely, ends)) else tester.one(*ends, given[ends], driven=True)
         found.append(Pair(*ends, forward, reason="" if forward else RARELY))
     return with_q(found)
 

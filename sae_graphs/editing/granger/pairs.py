@@ -25,6 +25,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted
 from sae_graphs.words import counted
 
+DRIVEN = 0.05  # p at which a target is taken to drive its source
 Ends = tuple[str, str]  # the names of a pair's source and target
 
 
@@ -108,11 +109,21 @@ class Tester:
     def both(
         self, source: str, target: str, given: Sequence[str]
     ) -> tuple[GrangerTest | None, GrangerTest | None]:
-        """Source to target, and back."""
-        return self.one(source, target, given), self.one(target, source, given)
+        """Source to target, and back; each once more where the other way is found at `DRIVEN`."""
+        ways = (source, target), (target, source)
+        there, back = (self.one(*ends, given) for ends in ways)
+        return (
+            self.one(*ways[0], given, driven=True) if back and back.p <= DRIVEN else there,
+            self.one(*ways[1], given, driven=True) if there and there.p <= DRIVEN else back,
+        )
 
-    def one(self, source: str, target: str, given: Sequence[str]) -> GrangerTest | None:
-        """Whether the source's past adds to the target's, and to that of what is given."""
+    def one(
+        self, source: str, target: str, given: Sequence[str], *, driven: bool = False
+    ) -> GrangerTest | None:
+        """Whether the source's past adds to the target's, and to that of what is given.
+
+        Where the target may have `driven` the source, what the source has from it is not swapped.
+        """
         x, y = self._at[source], self._at[target]
         nonlinear = self.settings.test == "nonlinear"
         own = [self._columns(y, 0, now=True), self._columns(y, 1, nonlinear=nonlinear)]
@@ -126,22 +137,22 @@ class Tester:
                 "longer texts, a smaller lag, or fewer series"
             )
         lags = tuple(range(first, self.lag + 1))
-        fixed, moved = self._source(x, y, lags, nonlinear=nonlinear)
+        fixed, moved = self._source(x, y, lags, nonlinear=nonlinear, driven=driven)
         found = compared(side, fixed, moved, self.swaps, trends=self._trends)
         return None if found is None else _record(found, lags, linear=not nonlinear)
 
     def _source(
-        self, source: int, target: int, lags: Sequence[int], *, nonlinear: bool
+        self, source: int, target: int, lags: Sequence[int], *, nonlinear: bool, driven: bool
     ) -> tuple[Parts, Parts]:
         """A source's columns: of what follows the target, linearly, and of the rest, which is
         swapped."""
-        panel, first = self.panel, self._first(target, source)
-        past = beside(self._columns(source, 0, now=True), self._columns(source, 1))
-        kind = self.settings.detrend
-        driven = follows(past, self._columns(target, first), kind)
-        values = tuple(group[source] for group in panel.groups)
-        rest = tuple(all_of - part for all_of, part in zip(values, driven, strict=True))
-        fixed = tuple(at_lags(part, lags, self.lag) for part in driven)
+        kind, values = self.settings.detrend, tuple(group[source] for group in self.panel.groups)
+        had = tuple(map(np.zeros_like, values))
+        if driven:
+            past = beside(self._columns(source, 0, now=True), self._columns(source, 1))
+            had = follows(past, self._columns(target, self._first(target, source)), kind)
+        rest = tuple(all_of - part for all_of, part in zip(values, had, strict=True))
+        fixed = tuple(at_lags(part, lags, self.lag) for part in had)
         moved = tuple(at_lags(part, lags, self.lag) for part in rest)
         if nonlinear:
             scale = float(np.concatenate([part.ravel() for part in rest]).std()) or 1.0
