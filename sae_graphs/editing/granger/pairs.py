@@ -19,12 +19,14 @@ from sae_graphs.editing.granger.panel import (
     trends,
     waves,
 )
+from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
 from sae_graphs.editing.granger.records import GrangerTest, Pair
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted
 from sae_graphs.words import counted
 
+UNTOLD = "a series does not vary, or the other ones tell all of it"
 DRIVEN = 0.05  # p at which a target is taken to drive its source
 Ends = tuple[str, str]  # the names of a pair's source and target
 
@@ -37,26 +39,40 @@ def granger_pairs(
     lag: int | None = None,
     rarely: Callable[[str], str] = lambda name: "",
     progress: Callable[[int, int], None] | None = None,
+    partial: PairsPartial | None = None,
 ) -> list[Pair]:
     """Every pair tested both ways, with q over all of them.
 
     The `lag` is that of the settings unless given. `rarely` says why a series cannot be tested, ""
-    where it can. Raises `SaeGraphsError` where a model has more columns than rows.
+    where it can. Pairs that `partial` holds are read, others kept there. Raises `SaeGraphsError`
+    where a model has more columns than rows.
     """
-    given = [str(name) for name in settings.given]
     tester = Tester(panel, settings, lag or settings.lag or settings.max_lag)
-    others = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
-    found = []
-    for number, (source, target) in enumerate(pairs):
-        reason = rarely(source) or rarely(target)
-        also = [*given, *(others if settings.multivariate else ())]
-        also = [it for it in dict.fromkeys(also) if it not in (source, target)]
-        tests = (None, None) if reason else tester.both(source, target, also)
-        if not reason and tests == (None, None):
-            reason = "a series does not vary, or the other ones tell all of it"
-        found.append(Pair(source, target, *tests, reason))
+    others = itertools.chain.from_iterable(pairs) if settings.multivariate else ()
+    also = list(dict.fromkeys((*map(str, settings.given), *others)))
+    found: list[Pair] = []
+
+    def tested(source: str, target: str) -> Pair:
+        if reason := rarely(source) or rarely(target):
+            return Pair(source, target, reason=reason)
+        given = [it for it in also if it not in (source, target)]
+        tests = tester.both(source, target, given)
+        return Pair(source, target, *tests, UNTOLD if tests == (None, None) else "")
+
+    for number, start in enumerate(range(0, len(pairs), TOGETHER)):
+        held = None if partial is None else partial.read(number)
+        if held is None:
+            part = []
+            for ends in pairs[start : start + TOGETHER]:
+                part.append(tested(*ends))
+                if progress is not None:
+                    progress(start + len(part), len(pairs))
+            held = tuple(part)
+            if partial is not None:
+                partial.write(number, held)
+        found += held
         if progress is not None:
-            progress(number + 1, len(pairs))
+            progress(len(found), len(pairs))
     return with_q(found)
 
 
