@@ -41,8 +41,8 @@ def question(report: GrangerReport) -> str:
     return (
         f"Does one series over tokens help to predict another{how}, beyond that one's own past"
         f"{given}? {counted(len(report.pairs), 'pair')} ({visible(report.about, space=' ')}) over "
-        f"{visible(report.texts, space=' ')}: {counted(report.n_texts, 'text')}, {report.n_tokens:,} tokens; {lags}"
-        f"{same}."
+        f"{visible(report.texts, space=' ')}: {counted(report.n_texts, 'text')}, "
+        f"{report.n_tokens:,} tokens; {lags}{same}."
     )
 
 
