@@ -20,7 +20,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.progress import HERE, Progress, write_text
+from benchmarks.progress import CACHE, HERE, Progress, write_text
 from sae_graphs.editing.granger.pairs import Tester, chosen_lag, granger_pairs, with_q
 from sae_graphs.editing.granger.panel import Panel
 from sae_graphs.editing.granger.records import GrangerTest, Pair
@@ -75,7 +75,7 @@ def main(
     features: Annotated[int, typer.Option(help="Of each layer, those most often on.")] = 20,
     permutations: Annotated[int, typer.Option(help="Swaps that calibrate p.")] = 199,
     max_lag: Annotated[int, typer.Option(help="The largest lag that BIC may choose.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder to write granger.json to.")] = HERE,
+    out: Annotated[Path, typer.Option(help="Folder to write granger.json to.")] = CACHE,
     picture: Annotated[Path, typer.Option(help="The figure.")] = PICTURE,
 ) -> None:
     """Granger verdicts of neighbouring layers' features beside exact effects of the same pairs."""
@@ -141,6 +141,8 @@ def compare(settings: GrangerSettings, n_texts: int, kept: Progress) -> list[Com
         tests("rivals", settings, strongest(shares)),
         tests("drivers", settings, strongest(sizes)),
     ]
+    nothing = step("nothing", lambda: without_arrows(panel, pairs, settings, lag))
+    print(rates(nothing), flush=True)
     weights, correlations = weights_of(model, pairs), correlations_of(panel, pairs)
     return [
         Compared(*ends, *effect, *others, *those)
@@ -167,9 +169,31 @@ def _tests(
         return granger_pairs(panel, pairs, settings, lag=lag, rarely=rarely)
     tester, found = Tester(panel, settings, lag), []
     for ends in pairs:
-        forward = None if any(map(rarely, ends)) else tester.one(*ends, given[ends])
+        forward = None if any(map(rarely, ends)) else tester.one(*ends, given[ends], driven=True)
         found.append(Pair(*ends, forward, reason="" if forward else RARELY))
     return with_q(found)
+
+
+def without_arrows(
+    panel: Panel, pairs: Sequence[Ends], settings: GrangerSettings, lag: int
+) -> list[tuple[float, float]]:
+    """p of the swaps, and of F alone, of sources that are another text's: there is no arrow."""
+    moved = [f"{name}'" for name in panel.names]
+    groups = tuple(np.concatenate([it, np.roll(it, 1, axis=1)]) for it in panel.groups)
+    both = Panel((*panel.names, *moved), panel.depths * 2, groups)
+    tester = Tester(both, settings, lag)
+    tests = [tester.one(f"{source}'", target, []) for source, target in pairs]
+    return [(it.p, it.p_parametric) for it in tests if it is not None]
+
+
+def rates(found: Sequence[Sequence[float]]) -> str:
+    """How often each p is small though there is no arrow."""
+    swaps, alone = np.array(found).T
+    return (
+        f"another text's source: p of the swaps at most 0.05 in {(swaps <= 0.05).mean():.2%}, 0.01 "
+        f"in {(swaps <= 0.01).mean():.2%}; of F alone at most 0.05 in {(alone <= 0.05).mean():.2%},"
+        f" 0.0001 in {(alone <= 0.0001).mean():.2%}"
+    )
 
 
 def share(pair: Pair) -> float:
@@ -214,7 +238,7 @@ def effects_of(
         clean = model.run_tokens(ids)
         for depth, total in enumerate(sums):
             add_effects(model, clean, depth, (indices[depth], indices[depth + 1]), total)
-    found = {}
+    found: dict[Ends, tuple[float, float]] = {}
     for depth, total in enumerate(sums):
         names = [
             [f"{model.stack.layers[at].label}.{index}" for index in indices[at]]
@@ -222,8 +246,8 @@ def effects_of(
         ]
         scale = np.where(total.activation > 0, total.activation, np.inf)
         for (i, source), (j, target) in itertools.product(*map(enumerate, names)):
-            values = total.effect[i, j] / scale[j], total.size[i, j] / scale[j]
-            found[source, target] = tuple(map(float, values))
+            effect, size = total.effect[i, j] / scale[j], total.size[i, j] / scale[j]
+            found[source, target] = float(effect), float(size)
     return [found[ends] for ends in pairs]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter
 
 from benchmarks.granger import ACTS, IDLE, Compared, Numbers, share, significant
 from sae_graphs.render.document.plot import bare_figure, look, written
@@ -92,20 +93,25 @@ def interval(scores: Sequence[float], right: Sequence[bool], targets: Sequence[s
 
 
 class Reasons(NamedTuple):
-    """Pairs by verdict and effect, and what becomes of those that disagree when the features that
-    do act on the target are given."""
+    """Pairs by verdict and effect. Of those that predict and do next to nothing: what is left of
+    the share once the features that act on the target most are given, else whether half of it or
+    more is there without the same token. Of those that act: whether they predict, or do so once
+    the others that act are given."""
 
     right: list[Compared]  # predicts, and acts
-    shared: list[Compared]  # predicts, does next to nothing, and no more predicts once they are
-    left: list[Compared]  # predicts, does next to nothing, predicts all the same
-    masked: list[Compared]  # acts, does not predict, but does once they are
-    unseen: list[Compared]  # acts, and does not predict either way
+    shared: list[
+        Compared
+    ]  # does nothing; given the drivers, half of its share is gone, or q > 0.05
+    order: list[Compared]  # does nothing; its share comes from earlier tokens: what follows what
+    left: list[Compared]  # does nothing; neither
+    masked: list[Compared]  # acts, predicts only given the drivers
+    unseen: list[Compared]  # acts, does not predict either way
     rare: list[Compared]  # acts, and could not be tested
 
 
 def reasons(found: Sequence[Compared]) -> Reasons:
     """Every pair that acts, and every one that predicts and does next to nothing."""
-    groups = Reasons([], [], [], [], [], [])
+    groups = Reasons([], [], [], [], [], [], [])
     for it in found:
         predicts = significant(it.alone.forward)
         given = significant(it.drivers.forward)
@@ -116,13 +122,12 @@ def reasons(found: Sequence[Compared]) -> Reasons:
         elif it.acts:
             (groups.masked if given else groups.unseen).append(it)
         elif predicts and it.size < IDLE:
-            (groups.left if given else groups.shared).append(it)
+            half = share(it.alone) / 2
+            if not given or share(it.drivers) <= half:
+                groups.shared.append(it)
+            else:
+                (groups.order if share(it.later) >= half else groups.left).append(it)
     return groups
-
-
-def halved(those: Sequence[Compared]) -> int:
-    """How many lose half or more of their share once the target's drivers are given."""
-    return sum(share(it.drivers) <= share(it.alone) / 2 for it in those)
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -182,12 +187,12 @@ def _signs(tested: Sequence[Compared]) -> Iterator[str]:
 def _reasons(found: Sequence[Compared]) -> Iterator[str]:
     groups = reasons(found)
     for name, those in groups._asdict().items():
-        yield f"{name}: {len(those)}, of which {halved(those)} halved given the drivers"
+        yield f"{name}: {len(those)}"
         for it in sorted(those, key=lambda it: -max(share(it.alone), it.size))[:4]:
             yield (
                 f"  {it.source} → {it.target}: share {share(it.alone):.4f}, given drivers "
-                f"{share(it.drivers):.4f}, effect {it.effect:+.4f}, size {it.size:.4f}, "
-                f"correlation {it.correlation:+.2f}"
+                f"{share(it.drivers):.4f}, later {share(it.later):.4f}, effect "
+                f"{it.effect:+.4f}, size {it.size:.4f}, correlation {it.correlation:+.2f}"
             )
 
 
@@ -216,8 +221,10 @@ def _scatter(axes: Any, tested: Sequence[Compared]) -> None:
         axes.plot([], [], "o", markersize=5, color=colour, label=f"{name} ({len(those):,})")
     axes.axvline(ACTS, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
     axes.set(xscale="log", yscale="log")
-    axes.set_xlabel("effect of ablating the source, share of the target's activation", fontsize=8)
-    axes.set_ylabel("share that the source's past explains", fontsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.set_xlabel("what ablating the source does to the target", fontsize=8)
+    axes.set_ylabel("what the source's past explains", fontsize=8)
     axes.set_title("Prediction beside intervention, pair by pair", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper left", handletextpad=0.2)
 
@@ -229,7 +236,8 @@ def _share(it: Compared) -> float:
 NAMES = {
     "right": "predict, and act",
     "shared": "predict, do nothing:\nexplained by what does act",
-    "left": "predict, do nothing:\nnot explained by that",
+    "order": "predict, do nothing:\nwhat follows what in text",
+    "left": "predict, do nothing:\nneither explains it",
     "masked": "act, predict only\ngiven what else acts",
     "unseen": "act, do not predict",
     "rare": "act, too rarely on",
@@ -238,7 +246,7 @@ NAMES = {
 
 def _groups(axes: Any, found: Sequence[Compared]) -> None:
     counts = {name: len(those) for name, those in reasons(found)._asdict().items()}
-    colours = ("#1f6f8b", "#c2670f", "#c2670f", "#7a4a9e", "#7a4a9e", "#94a3b8")
+    colours = ("#1f6f8b", *["#c2670f"] * 3, *["#7a4a9e"] * 2, "#94a3b8")
     places = range(len(counts))
     axes.barh(places, list(counts.values()), color=colours, height=0.62)
     for place, count in zip(places, counts.values(), strict=True):
@@ -267,12 +275,12 @@ def _curves(roc: Any, precise: Any, tested: Sequence[Compared]) -> None:
         axes.plot([x], [y], "o", color=COLOURS["Granger"], markersize=6, markeredgecolor="white")
     roc.set_title("ROC, and the verdict (dot)", fontsize=9)
     precise.set_title("Precision and recall", fontsize=9)
-    for axes, x, y in (
+    for axes, across, up in (
         (roc, "pairs without an effect that pass", "pairs with one that pass"),
         (precise, "recall", "precision"),
     ):
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_xlabel(x, fontsize=8)
-        axes.set_ylabel(y, fontsize=8)
+        axes.set_xlabel(across, fontsize=8)
+        axes.set_ylabel(up, fontsize=8)
     roc.legend(fontsize=7.5, frameon=False, loc="lower right")
     precise.legend(fontsize=7.5, frameon=False, loc="upper right")

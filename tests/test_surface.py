@@ -60,7 +60,7 @@ PYTHON_ALONE = {
         *("settings", "texts", "covariance", "progress"),
         *("saes", "sae_pattern", "layers", "fetching"),
     },
-    "granger": {"settings", "progress", "layers", "fetching"},
+    "granger": {"settings", "resume", "progress", "layers", "fetching"},
 }
 
 

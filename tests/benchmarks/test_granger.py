@@ -17,8 +17,10 @@ from benchmarks.granger import (
     correlations_of,
     effects_of,
     load,
+    rates,
     strongest,
     weights_of,
+    without_arrows,
 )
 from benchmarks.granger_figure import curve, drawn, reasons, table
 from benchmarks.progress import write_text
@@ -69,6 +71,18 @@ def test_effects_are_the_oracles_summed_over_texts(
 def _quiet(_: int) -> None: ...
 
 
+def test_sources_of_other_texts_have_no_arrow(
+    reader: Reader, active: list[list[SeriesName]]
+) -> None:
+    panel = reader.panel([*itertools.chain.from_iterable(active)], _quiet)
+    ends = [*itertools.product(map(str, active[1]), map(str, active[2]))]
+    found = without_arrows(panel, ends, GrangerSettings(permutations=19, together=9), 1)
+    assert len(found) == 4 and all(0.05 <= p <= 1 for p, _ in found)
+    told = rates([(0.05, 0.0001), (0.5, 0.02), (1.0, 0.5), (0.01, 0.9)])
+    assert "at most 0.05 in 50.00%, 0.01 in 25.00%" in told
+    assert "F alone at most 0.05 in 50.00%, 0.0001 in 25.00%" in told
+
+
 def test_weights_and_correlations(
     tiny: InstrumentedModel, reader: Reader, active: list[list[SeriesName]]
 ) -> None:
@@ -79,12 +93,12 @@ def test_weights_and_correlations(
     out = tiny.stack.layers[1].sae.W_dec[source.index].numpy()
     into = tiny.stack.layers[2].sae.W_enc[:, target.index].numpy()
     assert cosine == pytest.approx(out @ into / np.linalg.norm(out) / np.linalg.norm(into))
-    flat = [
+    one, other = (
         np.concatenate([(g[n] - g[n].mean(1)[:, None]).ravel() for g in panel.groups])
         for n in (0, 1)
-    ]
+    )
     (found,) = correlations_of(panel, pairs)
-    assert found == pytest.approx(np.corrcoef(*flat)[0, 1], abs=1e-9)
+    assert found == pytest.approx(np.corrcoef(one, other)[0, 1], abs=1e-9)
 
 
 # -- what is told ----------------------------------------------------------------------------------
@@ -96,11 +110,19 @@ def pair(q: float | None, share: float) -> Pair:
 
 
 def compared(
-    size: float, q: float | None, share: float = 0.1, drivers: float = 1.0, target: str = "b"
+    size: float,
+    q: float | None,
+    share: float = 0.1,
+    drivers: float = 1.0,
+    *,
+    given: float = 0.25,
+    later: float = 1.0,
+    target: str = "b",
 ) -> Compared:
-    one = pair(q, share)
-    given = pair(None if q is None else drivers, share / 4)
-    return Compared("a", target, -size, size, 0.1, share, one, one, one, one, given)
+    """`given` and `later`: of the share, so much given the drivers, and without the same token."""
+    one, two = pair(q, share), pair(q, later * share)
+    three = pair(None if q is None else drivers, given * share)
+    return Compared("a", target, -size, size, 0.1, share, one, two, one, one, three)
 
 
 MANY = [
@@ -108,6 +130,8 @@ MANY = [
     compared(0.1, 0.001, 0.3, target="c"),
     compared(0.001, 0.001, 0.2),
     compared(0.002, 0.001, 0.1, drivers=0.001, target="c"),
+    compared(0.002, 0.001, 0.1, drivers=0.001, given=0.9, target="c"),
+    compared(0.002, 0.001, 0.1, drivers=0.001, given=0.9, later=0.1),
     compared(0.2, 0.5, 0.01, drivers=0.01),
     compared(0.2, 0.5, 0.02, target="c"),
     compared(0.4, None),
@@ -118,10 +142,11 @@ MANY = [
 
 def test_each_reason_is_told() -> None:
     counts = {name: len(those) for name, those in reasons(MANY)._asdict().items()}
-    assert counts == {"right": 2, "shared": 1, "left": 1, "masked": 1, "unseen": 1, "rare": 1}
+    expected = {"right": 2, "shared": 2, "order": 1, "left": 1}
+    assert counts == {**expected, "masked": 1, "unseen": 1, "rare": 1}
     told = "\n".join(table(MANY))
-    assert "9 pairs, 8 tested" in told
-    assert "verdict alone: 5 predict, of which 2 act: precision 40%, recall 50%" in told
+    assert "11 pairs, 10 tested" in told
+    assert "verdict alone: 7 predict, of which 2 act: precision 29%, recall 50%" in told
     assert "of 2 that predict and act, 2 with the sign of the effect" in told
 
 
@@ -139,7 +164,7 @@ def test_curves() -> None:
 
 
 def test_the_others_of_a_target_that_are_given() -> None:
-    values = {(source, "t"): size for size, source in enumerate("abcde")}
+    values = {(source, "t"): float(size) for size, source in enumerate("abcde")}
     assert strongest(values)["e", "t"] == ["d", "c", "b"]
     assert strongest(values)["a", "t"] == ["e", "d", "c"]
 

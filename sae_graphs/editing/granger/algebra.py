@@ -4,8 +4,8 @@ A target is regressed on its own past (and on what is given), then on the source
 Swapping the source's series between texts changes only the moments between the two sides: these
 are summed from a table of all pairs of texts, so that a thousand swaps cost about as much as one.
 
-What the source has from the target itself stays where it is, and only the rest is swapped. For
-texts are short, each with a mean of its own: that biases a regression on what the target has
+What the source has from a target that drives it stays where it is, and only the rest is swapped.
+For texts are short, each with a mean of its own: that biases a regression on what the target has
 driven (Nickell, "Biases in dynamic models with fixed effects", 1981), and a null without that
 would take the bias for an arrow back.
 

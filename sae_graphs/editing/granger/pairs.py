@@ -19,12 +19,15 @@ from sae_graphs.editing.granger.panel import (
     trends,
     waves,
 )
+from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
 from sae_graphs.editing.granger.records import GrangerTest, Pair
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted
 from sae_graphs.words import counted
 
+UNTOLD = "a series does not vary, or the other ones tell all of it"
+DRIVEN = 0.05  # p at which a target is taken to drive its source
 Ends = tuple[str, str]  # the names of a pair's source and target
 
 
@@ -36,26 +39,40 @@ def granger_pairs(
     lag: int | None = None,
     rarely: Callable[[str], str] = lambda name: "",
     progress: Callable[[int, int], None] | None = None,
+    partial: PairsPartial | None = None,
 ) -> list[Pair]:
     """Every pair tested both ways, with q over all of them.
 
     The `lag` is that of the settings unless given. `rarely` says why a series cannot be tested, ""
-    where it can. Raises `SaeGraphsError` where a model has more columns than rows.
+    where it can. Pairs that `partial` holds are read, others kept there. Raises `SaeGraphsError`
+    where a model has more columns than rows.
     """
-    given = [str(name) for name in settings.given]
     tester = Tester(panel, settings, lag or settings.lag or settings.max_lag)
-    others = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
-    found = []
-    for number, (source, target) in enumerate(pairs):
-        reason = rarely(source) or rarely(target)
-        also = [*given, *(others if settings.multivariate else ())]
-        also = [it for it in dict.fromkeys(also) if it not in (source, target)]
-        tests = (None, None) if reason else tester.both(source, target, also)
-        if not reason and tests == (None, None):
-            reason = "a series does not vary, or the other ones tell all of it"
-        found.append(Pair(source, target, *tests, reason))
+    others = itertools.chain.from_iterable(pairs) if settings.multivariate else ()
+    also = list(dict.fromkeys((*map(str, settings.given), *others)))
+    found: list[Pair] = []
+
+    def tested(source: str, target: str) -> Pair:
+        if reason := rarely(source) or rarely(target):
+            return Pair(source, target, reason=reason)
+        given = [it for it in also if it not in (source, target)]
+        tests = tester.both(source, target, given)
+        return Pair(source, target, *tests, UNTOLD if tests == (None, None) else "")
+
+    for number, start in enumerate(range(0, len(pairs), TOGETHER)):
+        held = None if partial is None else partial.read(number)
+        if held is None:
+            part = []
+            for ends in pairs[start : start + TOGETHER]:
+                part.append(tested(*ends))
+                if progress is not None:
+                    progress(start + len(part), len(pairs))
+            held = tuple(part)
+            if partial is not None:
+                partial.write(number, held)
+        found += held
         if progress is not None:
-            progress(number + 1, len(pairs))
+            progress(len(found), len(pairs))
     return with_q(found)
 
 
@@ -108,11 +125,21 @@ class Tester:
     def both(
         self, source: str, target: str, given: Sequence[str]
     ) -> tuple[GrangerTest | None, GrangerTest | None]:
-        """Source to target, and back."""
-        return self.one(source, target, given), self.one(target, source, given)
+        """Source to target, and back; each once more where the other way is found at `DRIVEN`."""
+        ways = (source, target), (target, source)
+        there, back = (self.one(*ends, given) for ends in ways)
+        return (
+            self.one(*ways[0], given, driven=True) if back and back.p <= DRIVEN else there,
+            self.one(*ways[1], given, driven=True) if there and there.p <= DRIVEN else back,
+        )
 
-    def one(self, source: str, target: str, given: Sequence[str]) -> GrangerTest | None:
-        """Whether the source's past adds to the target's, and to that of what is given."""
+    def one(
+        self, source: str, target: str, given: Sequence[str], *, driven: bool = False
+    ) -> GrangerTest | None:
+        """Whether the source's past adds to the target's, and to that of what is given.
+
+        Where the target may have `driven` the source, what the source has from it is not swapped.
+        """
         x, y = self._at[source], self._at[target]
         nonlinear = self.settings.test == "nonlinear"
         own = [self._columns(y, 0, now=True), self._columns(y, 1, nonlinear=nonlinear)]
@@ -126,22 +153,22 @@ class Tester:
                 "longer texts, a smaller lag, or fewer series"
             )
         lags = tuple(range(first, self.lag + 1))
-        fixed, moved = self._source(x, y, lags, nonlinear=nonlinear)
+        fixed, moved = self._source(x, y, lags, nonlinear=nonlinear, driven=driven)
         found = compared(side, fixed, moved, self.swaps, trends=self._trends)
         return None if found is None else _record(found, lags, linear=not nonlinear)
 
     def _source(
-        self, source: int, target: int, lags: Sequence[int], *, nonlinear: bool
+        self, source: int, target: int, lags: Sequence[int], *, nonlinear: bool, driven: bool
     ) -> tuple[Parts, Parts]:
         """A source's columns: of what follows the target, linearly, and of the rest, which is
         swapped."""
-        panel, first = self.panel, self._first(target, source)
-        past = beside(self._columns(source, 0, now=True), self._columns(source, 1))
-        kind = self.settings.detrend
-        driven = follows(past, self._columns(target, first), kind)
-        values = tuple(group[source] for group in panel.groups)
-        rest = tuple(all_of - part for all_of, part in zip(values, driven, strict=True))
-        fixed = tuple(at_lags(part, lags, self.lag) for part in driven)
+        kind, values = self.settings.detrend, tuple(group[source] for group in self.panel.groups)
+        had = tuple(map(np.zeros_like, values))
+        if driven:
+            past = beside(self._columns(source, 0, now=True), self._columns(source, 1))
+            had = follows(past, self._columns(target, self._first(target, source)), kind)
+        rest = tuple(all_of - part for all_of, part in zip(values, had, strict=True))
+        fixed = tuple(at_lags(part, lags, self.lag) for part in had)
         moved = tuple(at_lags(part, lags, self.lag) for part in rest)
         if nonlinear:
             scale = float(np.concatenate([part.ravel() for part in rest]).std()) or 1.0

@@ -126,8 +126,8 @@ def _meanings() -> Definitions:
         "explained by the source's",
         "F": "the gain by column of the source, over what is left by degree of freedom",
         "p of swaps": "the share of swaps of the source's series between texts of one length that "
-        "reach this F; what the source has from the target stays in its place. Exact to the number "
-        "of swaps",
+        "reach this F; where the target predicts the source, what the source has from it stays in "
+        "its place",
         "p of F alone": "that of the F distribution, for comparison: on series such as these it "
         "rejects far too often",
         "q": "Benjamini and Hochberg's, over all tests, both ways",

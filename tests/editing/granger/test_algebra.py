@@ -76,8 +76,8 @@ def test_what_stays_in_place_is_not_swapped() -> None:
     own = np.concatenate([at_lags(group[1], [0, 1, 2], LAG)], axis=-1)
     fixed, moved = (at_lags(values, [1, 2], LAG) for values in (0.3 * group[1] ** 2, group[0]))
     swaps = swaps_of([len(own)], count=30, seed=1)
-    parts = [detrended((part,), "linear") for part in (own, fixed, moved)]
-    found = compared(*parts, swaps, trends=trends(panel, "linear"))
+    one, two, three = (detrended((part,), "linear") for part in (own, fixed, moved))
+    found = compared(one, two, three, swaps, trends=trends(panel, "linear"))
     assert found is not None
     orders = swaps.matrix.indices.reshape(-1, len(own)) % len(own)
     by_hand = [plainly(own, fixed + moved[order]) for order in orders]

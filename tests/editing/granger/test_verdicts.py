@@ -12,7 +12,7 @@ from scipy.stats import kstest
 
 from sae_graphs.editing.granger.pairs import granger_pairs, with_q
 from sae_graphs.editing.granger.panel import Panel
-from sae_graphs.editing.granger.records import GrangerTest, Pair
+from sae_graphs.editing.granger.records import GrangerTest, Pair, Verdict
 from sae_graphs.editing.granger.settings import GrangerSettings
 from tests.support.series import bent, two_series
 
@@ -41,7 +41,7 @@ def p_values(
     ("there", "back", "verdict"),
     [(0.5, 0.0, "forward"), (0.0, 0.5, "backward"), (0.3, 0.3, "both"), (0.0, 0.0, "none")],
 )
-def test_each_verdict_is_found(there: float, back: float, verdict: str) -> None:
+def test_each_verdict_is_found(there: float, back: float, verdict: Verdict) -> None:
     panels = [two_series(seed, there=there, back=back, texts=60) for seed in range(20)]
     found = [pair_of(panel).verdict(0.05) for panel in panels]
     assert found.count(verdict) >= 17, "all but what a level of 5 % lets pass"
