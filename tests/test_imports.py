@@ -37,8 +37,10 @@ TORCH_FREE = {
         *("sae_graphs.tracing.record_json", "sae_graphs.tracing.settings"),
     ),
     "records of editing": (
-        *("sae_graphs.editing.record", "sae_graphs.editing.report"),
-        "sae_graphs.editing.settings",
+        *("sae_graphs.editing.cases_file", "sae_graphs.editing.many"),
+        *("sae_graphs.editing.many_report", "sae_graphs.editing.places"),
+        *("sae_graphs.editing.places_report", "sae_graphs.editing.record"),
+        *("sae_graphs.editing.report", "sae_graphs.editing.scores", "sae_graphs.editing.settings"),
     ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),

@@ -41,7 +41,7 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
-    "edit": {"apply", "text", "out_folder"},
+    "edit": {"apply", "cases", "first", "text", "out_folder", "where"},
 }
 PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},

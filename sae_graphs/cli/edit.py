@@ -22,7 +22,7 @@ from sae_graphs.cli.options import (
     measured,
     some_text,
 )
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.words import said
 
 
@@ -40,6 +40,7 @@ class MethodOption(StrEnum):
 
     rome = "rome"
     rome_mixed_keys = "rome-mixed-keys"
+    fine_tuning = "fine-tuning"
 
 
 def edit(
@@ -70,10 +71,30 @@ def edit(
             show_default=False,
         ),
     ] = None,
+    cases: Annotated[
+        str | None,
+        basics(
+            metavar="FILE",
+            help="Many facts, one at a time, and a table of metrics: JSONL in CounterFact's "
+            "fields; `demo` and `smollm2` are bundled.",
+            show_default=False,
+        ),
+    ] = None,
+    first: Annotated[
+        int | None,
+        basics("--first", help="So many of the cases.", show_default="all", min=1),
+    ] = None,
+    where: Annotated[
+        bool,
+        basics(
+            "--where",
+            help="Of `--cases`: write each fact at every token and layer, beside its causal trace.",
+        ),
+    ] = False,
     model: Model = "demo",
     layer: Annotated[
         int | None,
-        measured(help="The block whose MLP is changed.", show_default="a fifth of the way up"),
+        measured(help="The block whose MLP is changed.", show_default="an eighth of the way up"),
     ] = None,
     token: Annotated[
         TokenOption,
@@ -89,14 +110,17 @@ def edit(
         measured(
             "--method",
             metavar="<method>",
-            help="`rome`, one key in both places; or `rome-mixed-keys`, its first form.",
+            help="`rome`, one key in both places; or `rome-mixed-keys`, its first form; of "
+            "`--cases` also `fine-tuning` of the same matrix.",
         ),
     ] = MethodOption.rome,
     prefixes: Annotated[
         int, measured(help="Pieces of text before the prompt, over which the key is a mean.")
-    ] = 20,
+    ] = 8,
     steps: Annotated[int, measured(help="Steps of the search for the value, at most.")] = 30,
-    rate: Annotated[float, measured(help="Its learning rate.")] = 0.5,
+    rate: Annotated[
+        float, measured(help="Its learning rate, in the root mean square of the MLP's output.")
+    ] = 0.03,
     stop: Annotated[float, measured(help="It ends where its loss, in nats, is below this.")] = 0.03,
     kl: Annotated[
         float, measured(help='Weight of what "<subject> is a" would say otherwise.')
@@ -140,13 +164,17 @@ def edit(
     Example: `sae-graphs edit "The {} is in the city of" --subject "Eiffel Tower" --target " Rome"`
 
     Once more, elsewhere: `sae-graphs edit "The Eiffel Tower stands in" --apply outputs/rome`
+
+    Many facts, a table of metrics: `sae-graphs edit --cases demo`
     """
     from sae_graphs.editing.settings import EditSettings
 
+    way = method.value
+    kind = way if way != "fine-tuning" else "rome"  # whose settings serve fine-tuning as well
     settings = EditSettings(
         layer=layer,
-        token=token.value,  # type: ignore[arg-type]  # checked by the settings
-        method=method.value,  # type: ignore[arg-type]
+        token=token.value,  # checked by the settings
+        method=kind,  # type: ignore[arg-type]
         prefixes=prefixes,
         steps=steps,
         rate=rate,
@@ -158,6 +186,26 @@ def edit(
         seed=seed,
     )
     source = Source(model, None, device, dtype, memory)
+    if text is not None and not text.is_file():
+        raise SaeGraphsError(f"there is no text file {text}; give one, or leave it out")
+    if cases is not None:
+        _check_alone(prompt, subject, target, apply)
+        if where:
+            _check_everywhere(layer, token, kind, way)
+            from sae_graphs.cli.edit_where import edit_everywhere
+
+            edit_everywhere(cases, settings, source, text, out_folder, prepend_bos, first)
+            return
+        from sae_graphs.cli.edit_cases import edit_many
+
+        edit_many(cases, way, settings, source, text, out_folder, prepend_bos, first)
+        return
+    unfit = {"--method fine-tuning": kind != way, "--first": first is not None, "--where": where}
+    if any(unfit.values()):
+        raise SaeGraphsError(
+            f"{quoted(name for name, given in unfit.items() if given)} is for --cases; leave it "
+            "out, or give a file of cases"
+        )
     asked = some_text(prompt)
     if apply:
         if subject or target:
@@ -179,8 +227,26 @@ def edit(
             f"the subject {said(subject)} is not in the prompt {said(asked)}; give a part of its "
             "text, or a prompt with {} where the subject goes"
         )
-    if text is not None and not text.is_file():
-        raise SaeGraphsError(f"there is no text file {text}; give one, or leave it out")
     from sae_graphs.cli.editing import Fact, edit_one
 
     edit_one(Fact(subject, asked, target), settings, source, text, out_folder, prepend_bos)
+
+
+def _check_alone(
+    prompt: str | None, subject: str | None, target: str | None, apply: list[Path] | None
+) -> None:
+    given = {"a prompt": prompt, "--subject": subject, "--target": target, "--apply": apply}
+    unfit = [name for name, value in given.items() if value]
+    if unfit:
+        raise SaeGraphsError(
+            f"--cases has prompts, subjects and targets of its own, and {quoted(unfit)} is for one "
+            "fact; leave out one of the two"
+        )
+
+
+def _check_everywhere(layer: int | None, token: TokenOption, kind: str, way: str) -> None:
+    if layer is not None or token is not TokenOption.subject_last or kind != way:
+        raise SaeGraphsError(
+            "--where writes at every token and layer, by rome; leave out --layer, --token and "
+            "fine-tuning"
+        )

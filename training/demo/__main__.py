@@ -1,4 +1,4 @@
-"""`python -m training.demo train`, `... evaluate` and `... phenomena`."""
+"""`python -m training.demo train`, `... evaluate`, `... phenomena` and `... facts`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,16 @@ def phenomena(
     print_tables(report)
     rewrite_readme(out)
     typer.echo("For docs/validation.md:\n\n" + summary(report))
+
+
+@app.command()
+def facts(threads: ThreadsOption = 1) -> None:
+    """Choose facts that the model knows, to be rewritten; write them as cases of `edit`."""
+    _prepare(threads)
+    from sae_graphs.pretrained.loading import load_model
+    from training.demo.edit_cases import OUT, write
+
+    typer.echo(f"wrote {write(load_model())} cases to {OUT}")
 
 
 def _keep_memory() -> None:
