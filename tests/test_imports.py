@@ -37,7 +37,8 @@ TORCH_FREE = {
         *("sae_graphs.tracing.record_json", "sae_graphs.tracing.settings"),
     ),
     "records of editing": (
-        *("sae_graphs.editing.cases_file", "sae_graphs.editing.many"),
+        *("sae_graphs.editing.cases_file", "sae_graphs.editing.inside_report"),
+        *("sae_graphs.editing.many",),
         *("sae_graphs.editing.many_report", "sae_graphs.editing.places"),
         *("sae_graphs.editing.places_report", "sae_graphs.editing.record"),
         *("sae_graphs.editing.report", "sae_graphs.editing.scores", "sae_graphs.editing.settings"),

@@ -41,7 +41,7 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
-    "edit": {"apply", "cases", "first", "text", "out_folder", "where"},
+    "edit": {"apply", "cases", "first", "inside", "text", "out_folder", "where"},
 }
 PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},
@@ -56,7 +56,7 @@ PYTHON_ALONE = {
     "ablate": {"layers", "fetching"},
     "edit": {
         *("settings", "texts", "covariance", "progress"),
-        *("saes", "sae_pattern", "layers", "fetching"),
+        *("sae_pattern", "layers", "fetching"),
     },
 }
 

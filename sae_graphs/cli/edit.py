@@ -16,10 +16,12 @@ from sae_graphs.cli.options import (
     Model,
     Out,
     Prompt,
+    Saes,
     Source,
     basics,
     compute,
     measured,
+    output,
     some_text,
 )
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -145,6 +147,15 @@ def edit(
             show_default="0.001 where its rank is short",
         ),
     ] = None,
+    inside: Annotated[
+        bool,
+        output(
+            "--inside",
+            help="What the edit does inside: the answer graph before and after, and which SAE "
+            "features key and value are made of. The model needs SAEs.",
+        ),
+    ] = False,
+    saes: Saes = None,
     out_folder: Out = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -185,11 +196,13 @@ def edit(
         ridge=ridge,
         seed=seed,
     )
-    source = Source(model, None, device, dtype, memory)
+    if saes is not None and not inside:
+        raise SaeGraphsError("--saes are looked through by --inside; give both, or leave them out")
+    source = Source(model, saes, device, dtype, memory)
     if text is not None and not text.is_file():
         raise SaeGraphsError(f"there is no text file {text}; give one, or leave it out")
     if cases is not None:
-        _check_alone(prompt, subject, target, apply)
+        _check_alone(prompt, subject, target, apply, inside=inside)
         if where:
             _check_everywhere(layer, token, kind, way)
             from sae_graphs.cli.edit_where import edit_everywhere
@@ -208,10 +221,10 @@ def edit(
         )
     asked = some_text(prompt)
     if apply:
-        if subject or target:
+        if subject or target or inside:
             raise SaeGraphsError(
-                "--apply has an edit that is made, and --subject and --target make one; leave out "
-                "one of the two"
+                "--apply has an edit that is made, and --subject, --target and --inside make one; "
+                "leave out one of the two"
             )
         from sae_graphs.cli.editing import hear_edits
 
@@ -229,13 +242,25 @@ def edit(
         )
     from sae_graphs.cli.editing import Fact, edit_one
 
-    edit_one(Fact(subject, asked, target), settings, source, text, out_folder, prepend_bos)
+    fact = Fact(subject, asked, target)
+    edit_one(fact, settings, source, text, out_folder, prepend_bos, inside=inside)
 
 
 def _check_alone(
-    prompt: str | None, subject: str | None, target: str | None, apply: list[Path] | None
+    prompt: str | None,
+    subject: str | None,
+    target: str | None,
+    apply: list[Path] | None,
+    *,
+    inside: bool,
 ) -> None:
-    given = {"a prompt": prompt, "--subject": subject, "--target": target, "--apply": apply}
+    given: dict[str, object] = {
+        "a prompt": prompt,
+        "--subject": subject,
+        "--target": target,
+        "--apply": apply,
+    }
+    given["--inside"] = inside
     unfit = [name for name, value in given.items() if value]
     if unfit:
         raise SaeGraphsError(

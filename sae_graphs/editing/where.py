@@ -25,12 +25,13 @@ from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.tracing.trace import trace
 
 NOISE_RUNS = 6
+STRENGTH = "auto"  # of the noise
 
 
 class Sweep:
     """Writes a fact at every one of `TOKENS` and every layer, and traces it.
 
-    `strength` is that of the trace's noise.
+    `strength` is that of the trace's noise, by default `STRENGTH`.
     """
 
     def __init__(
@@ -40,10 +41,10 @@ class Sweep:
         text: Text,
         covariances: Mapping[int, Covariance],
         *,
-        strength: str = "auto",
+        strength: str | None = None,
         prepend_bos: bool | None = None,
     ) -> None:
-        self.strength = strength
+        self.strength = strength or STRENGTH
         self.model, self.settings, self.text = model, settings, text
         self.covariances, self.prepend_bos = covariances, prepend_bos
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import sae_graphs as sg
+from sae_graphs.editing import places, where
 from sae_graphs.editing.cases_file import FactCase
 from sae_graphs.editing.many import EditsPartial, load
 from sae_graphs.editing.scoring import Changed, Scorer
@@ -71,6 +72,11 @@ def test_an_edit_leaves_its_files_and_is_heard_again(
         ((*ASKED, "--cases", "demo"), "for one fact; leave out one of the two"),
         ((*ASKED, "--method", "fine-tuning"), "--method fine-tuning is for --cases"),
         ((*ASKED, "--first", "3"), "--first is for --cases"),
+        ((*ASKED, "--where"), "--where is for --cases"),
+        ((*ASKED, "--saes", "x"), "--saes are looked through by --inside"),
+        (("edit", "--cases", "demo", "--inside"), "--inside is for one fact"),
+        (("edit", "--cases", "demo", "--where", "--layer", "1"), "leave out --layer, --token"),
+        (("edit", "--cases", "none.jsonl", "--where"), "cannot read none.jsonl"),
         (("edit", "--cases", "none.jsonl"), "cannot read none.jsonl"),
         (("edit", "the cat", "--apply", "none.safetensors"), "cannot read none.safetensors"),
         ((*ASKED, "--layer", "7", "--model", "MODEL"), "there is no layer 7; expected a block"),
@@ -141,3 +147,44 @@ def test_many_facts_give_a_table_and_go_on_where_they_stopped(
     few = commands(*asked_for, "--method", "fine-tuning", "--first", "2", "--out", "tuned")
     assert few.code == 0, few.err
     assert len(load(tmp_path / "tuned").scored) == 2
+
+
+def test_facts_are_written_everywhere(
+    commands: Commands, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, "STRENGTH", "20s")  # a random model hangs on no subject
+    rows = []
+    for number, subject in enumerate(("cat", "dog")):
+        asked: dict[str, Any] = {"prompt": "the {} sat on", "subject": subject}
+        asked |= {"target_new": {"str": "mat"}, "target_true": {"str": "red"}}
+        rows.append({"case_id": number, "requested_rewrite": asked})
+        rows[-1] |= {"paraphrase_prompts": [f"and the {subject} sat"]}
+        rows[-1] |= {"neighborhood_prompts": ["the house sat on"]}
+    (tmp_path / "facts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    few = ("--steps", "2", *LITTLE[:2], *LITTLE[4:6], "--stop", "9", "--text", "text.txt")
+    answer = commands("edit", "--cases", "facts.jsonl", "--where", *few, "--model", model)
+    assert answer.code == 0, answer.err
+    folder = tmp_path / "outputs" / "model-facts-edits-where"
+    assert {"places.json", "places.png", "places.html", "run.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    found = places.load(folder)
+    assert found.n_layers == 3 and len(found.placed) == 2
+    assert "S is largest at the " in answer.out and "rank correlation with S" in answer.out
+
+
+@pytest.mark.slow
+def test_an_edit_of_the_bundled_model_is_seen_inside(commands: Commands, tmp_path: Path) -> None:
+    asked = ("--subject", "Eiffel Tower", "--target", " Rome", "--inside", "--out", "inside")
+    answer = commands("edit", "The {} is in the city of", *asked)
+    assert answer.code == 0, answer.err
+    assert "The key matches to " in answer.out and " fall silent" in answer.out.replace("\n", " ")
+    names = {path.name for path in (tmp_path / "inside").iterdir()}
+    assert {"inside.html", "inside-before.png", "inside-after.json", "edit.safetensors"} <= names
+    one, two = (sg.CausalGraph.load(tmp_path / "inside" / f"inside-{it}.json") for it in SIDES)
+    assert one.run.outputs[0].token == " Paris" and two.run.outputs[0].token == " Rome"
+    made = sg.Edit.load(tmp_path / "inside")
+    assert made.before.probability < 0.01 < 0.9 < made.after.probability
+
+
+SIDES = ("before", "after")
