@@ -57,8 +57,11 @@ TORCH_FREE = {
         *("sae_graphs.editing.granger.report", "sae_graphs.editing.granger.texts"),
     ),
     "records of editing": (
-        *("sae_graphs.editing.record", "sae_graphs.editing.report"),
-        "sae_graphs.editing.settings",
+        *("sae_graphs.editing.cases_file", "sae_graphs.editing.inside_report"),
+        *("sae_graphs.editing.many",),
+        *("sae_graphs.editing.many_report", "sae_graphs.editing.places"),
+        *("sae_graphs.editing.places_report", "sae_graphs.editing.record"),
+        *("sae_graphs.editing.report", "sae_graphs.editing.scores", "sae_graphs.editing.settings"),
     ),
     "an atlas that is asked": (
         *("sae_graphs.atlas.atlas", "sae_graphs.atlas.prompts", "sae_graphs.atlas.recurring"),

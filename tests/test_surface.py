@@ -42,7 +42,7 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
-    "edit": {"apply", "text", "out_folder"},
+    "edit": {"apply", "cases", "first", "inside", "text", "out_folder", "where"},
     "granger": {"graph", "formats", "out_folder"},
 }
 PYTHON_ALONE = {
@@ -58,7 +58,7 @@ PYTHON_ALONE = {
     "ablate": {"layers", "fetching"},
     "edit": {
         *("settings", "texts", "covariance", "progress"),
-        *("saes", "sae_pattern", "layers", "fetching"),
+        *("sae_pattern", "layers", "fetching"),
     },
     "granger": {"settings", "resume", "progress", "layers", "fetching"},
 }

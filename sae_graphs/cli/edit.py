@@ -16,13 +16,15 @@ from sae_graphs.cli.options import (
     Model,
     Out,
     Prompt,
+    Saes,
     Source,
     basics,
     compute,
     measured,
+    output,
     some_text,
 )
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.words import said
 
 
@@ -40,6 +42,7 @@ class MethodOption(StrEnum):
 
     rome = "rome"
     rome_mixed_keys = "rome-mixed-keys"
+    fine_tuning = "fine-tuning"
 
 
 def edit(
@@ -70,10 +73,30 @@ def edit(
             show_default=False,
         ),
     ] = None,
+    cases: Annotated[
+        str | None,
+        basics(
+            metavar="FILE",
+            help="Many facts, one at a time, and a table of metrics: JSONL in CounterFact's "
+            "fields; `demo` and `smollm2` are bundled.",
+            show_default=False,
+        ),
+    ] = None,
+    first: Annotated[
+        int | None,
+        basics("--first", help="So many of the cases.", show_default="all", min=1),
+    ] = None,
+    where: Annotated[
+        bool,
+        basics(
+            "--where",
+            help="Of `--cases`: write each fact at every token and layer, beside its causal trace.",
+        ),
+    ] = False,
     model: Model = "demo",
     layer: Annotated[
         int | None,
-        measured(help="The block whose MLP is changed.", show_default="a fifth of the way up"),
+        measured(help="The block whose MLP is changed.", show_default="an eighth of the way up"),
     ] = None,
     token: Annotated[
         TokenOption,
@@ -89,14 +112,17 @@ def edit(
         measured(
             "--method",
             metavar="<method>",
-            help="`rome`, one key in both places; or `rome-mixed-keys`, its first form.",
+            help="`rome`, one key in both places; or `rome-mixed-keys`, its first form; of "
+            "`--cases` also `fine-tuning` of the same matrix.",
         ),
     ] = MethodOption.rome,
     prefixes: Annotated[
         int, measured(help="Pieces of text before the prompt, over which the key is a mean.")
-    ] = 20,
+    ] = 8,
     steps: Annotated[int, measured(help="Steps of the search for the value, at most.")] = 30,
-    rate: Annotated[float, measured(help="Its learning rate.")] = 0.5,
+    rate: Annotated[
+        float, measured(help="Its learning rate, in the root mean square of the MLP's output.")
+    ] = 0.03,
     stop: Annotated[float, measured(help="It ends where its loss, in nats, is below this.")] = 0.03,
     kl: Annotated[
         float, measured(help='Weight of what "<subject> is a" would say otherwise.')
@@ -121,6 +147,15 @@ def edit(
             show_default="0.001 where its rank is short",
         ),
     ] = None,
+    inside: Annotated[
+        bool,
+        output(
+            "--inside",
+            help="What the edit does inside: the answer graph before and after, and which SAE "
+            "features key and value are made of. The model needs SAEs.",
+        ),
+    ] = False,
+    saes: Saes = None,
     out_folder: Out = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -140,13 +175,17 @@ def edit(
     Example: `sae-graphs edit "The {} is in the city of" --subject "Eiffel Tower" --target " Rome"`
 
     Once more, elsewhere: `sae-graphs edit "The Eiffel Tower stands in" --apply outputs/rome`
+
+    Many facts, a table of metrics: `sae-graphs edit --cases demo`
     """
     from sae_graphs.editing.settings import EditSettings
 
+    way = method.value
+    kind = way if way != "fine-tuning" else "rome"  # whose settings serve fine-tuning as well
     settings = EditSettings(
         layer=layer,
-        token=token.value,  # type: ignore[arg-type]  # checked by the settings
-        method=method.value,  # type: ignore[arg-type]
+        token=token.value,  # checked by the settings
+        method=kind,  # type: ignore[arg-type]
         prefixes=prefixes,
         steps=steps,
         rate=rate,
@@ -157,13 +196,35 @@ def edit(
         ridge=ridge,
         seed=seed,
     )
-    source = Source(model, None, device, dtype, memory)
+    if saes is not None and not inside:
+        raise SaeGraphsError("--saes are looked through by --inside; give both, or leave them out")
+    source = Source(model, saes, device, dtype, memory)
+    if text is not None and not text.is_file():
+        raise SaeGraphsError(f"there is no text file {text}; give one, or leave it out")
+    if cases is not None:
+        _check_alone(prompt, subject, target, apply, inside=inside)
+        if where:
+            _check_everywhere(layer, token, kind, way)
+            from sae_graphs.cli.edit_where import edit_everywhere
+
+            edit_everywhere(cases, settings, source, text, out_folder, prepend_bos, first)
+            return
+        from sae_graphs.cli.edit_cases import edit_many
+
+        edit_many(cases, way, settings, source, text, out_folder, prepend_bos, first)
+        return
+    unfit = {"--method fine-tuning": kind != way, "--first": first is not None, "--where": where}
+    if any(unfit.values()):
+        raise SaeGraphsError(
+            f"{quoted(name for name, given in unfit.items() if given)} is for --cases; leave it "
+            "out, or give a file of cases"
+        )
     asked = some_text(prompt)
     if apply:
-        if subject or target:
+        if subject or target or inside:
             raise SaeGraphsError(
-                "--apply has an edit that is made, and --subject and --target make one; leave out "
-                "one of the two"
+                "--apply has an edit that is made, and --subject, --target and --inside make one; "
+                "leave out one of the two"
             )
         from sae_graphs.cli.editing import hear_edits
 
@@ -179,8 +240,38 @@ def edit(
             f"the subject {said(subject)} is not in the prompt {said(asked)}; give a part of its "
             "text, or a prompt with {} where the subject goes"
         )
-    if text is not None and not text.is_file():
-        raise SaeGraphsError(f"there is no text file {text}; give one, or leave it out")
     from sae_graphs.cli.editing import Fact, edit_one
 
-    edit_one(Fact(subject, asked, target), settings, source, text, out_folder, prepend_bos)
+    fact = Fact(subject, asked, target)
+    edit_one(fact, settings, source, text, out_folder, prepend_bos, inside=inside)
+
+
+def _check_alone(
+    prompt: str | None,
+    subject: str | None,
+    target: str | None,
+    apply: list[Path] | None,
+    *,
+    inside: bool,
+) -> None:
+    given: dict[str, object] = {
+        "a prompt": prompt,
+        "--subject": subject,
+        "--target": target,
+        "--apply": apply,
+    }
+    given["--inside"] = inside
+    unfit = [name for name, value in given.items() if value]
+    if unfit:
+        raise SaeGraphsError(
+            f"--cases has prompts, subjects and targets of its own, and {quoted(unfit)} is for one "
+            "fact; leave out one of the two"
+        )
+
+
+def _check_everywhere(layer: int | None, token: TokenOption, kind: str, way: str) -> None:
+    if layer is not None or token is not TokenOption.subject_last or kind != way:
+        raise SaeGraphsError(
+            "--where writes at every token and layer, by rome; leave out --layer, --token and "
+            "fine-tuning"
+        )

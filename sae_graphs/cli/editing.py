@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,6 +48,8 @@ def edit_one(
     text: Path | None,
     out_folder: Path | None,
     prepend_bos: bool | None,
+    *,
+    inside: bool = False,
 ) -> None:
     """Load, write the fact, hear the model before and after, write the files, print."""
     from sae_graphs.runs import check_writable, folder_for, writing
@@ -60,7 +62,7 @@ def edit_one(
     check_holds_no_other(folder)
     told_of_another(folder, f"{asked} {fact.target}")
     with writing(folder):
-        model = source.load_model()
+        model = source.load() if inside else source.load_model()
         from sae_graphs.editing.covariance import text_of
         from sae_graphs.editing.edit import edit
 
@@ -83,15 +85,35 @@ def edit_one(
         with err.status("writing on"):
             shown = [_written(model, asked, [made], prepend_bos)]
         seconds = time.perf_counter() - started
-        names = _write(folder, made, shown, source.model, seconds)
+        more, seen = _seen_inside(model, made, prepend_bos) if inside else ({}, "")
+        names = _write(folder, made, shown, source.model, seconds, more)
     from sae_graphs.editing.report import summary
 
     out.print(Words(summary(made), style="bold"), soft_wrap=True)
     _print_texts(shown)
+    if seen:
+        out.print(Words(seen))
     for warning in made.warnings:
         warn(visible(warning, space=" "))
     out.print(Words(f"edited in {seconds:.1f} s", style="dim"))
     print_files(out, folder, names)
+
+
+def _seen_inside(
+    model: LanguageModel, made: Edit, prepend_bos: bool | None
+) -> tuple[dict[str, bytes], str]:
+    """The files on what the edit does inside, both graphs among them, and what they say."""
+    from sae_graphs.editing.inside import inside
+    from sae_graphs.editing.inside_report import inside_files, summary
+    from sae_graphs.graph.node_link import to_bytes as graph_bytes
+    from sae_graphs.model.instrument import with_saes
+
+    with err.status("looking inside"):
+        found = inside(with_saes(model), made, prepend_bos=prepend_bos)
+        files = inside_files(found)
+    for side, graph in (("before", found.before), ("after", found.after)):
+        files[f"inside-{side}.json"] = graph_bytes(graph)
+    return files, summary(found)
 
 
 def taken(model: LanguageModel, settings: EditSettings, text: Text) -> Covariance:
@@ -174,14 +196,19 @@ def _print_texts(texts: Sequence[Written]) -> None:
 
 
 def _write(
-    folder: Path, made: Edit, texts: Sequence[Written], model: str, seconds: float
+    folder: Path,
+    made: Edit,
+    texts: Sequence[Written],
+    model: str,
+    seconds: float,
+    more: Mapping[str, bytes],
 ) -> tuple[str, ...]:
     from sae_graphs.editing.record import FILE_NAME, to_bytes
     from sae_graphs.editing.report import edit_files
     from sae_graphs.runs import RECORD, made_with, replace_folder
     from sae_graphs.schema import plain
 
-    files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(made), **edit_files(made, texts)}
+    files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(made), **edit_files(made, texts), **more}
     names = (*files, RECORD)
     record = {
         "kind": "edit",

@@ -42,6 +42,7 @@ SCHEMA = "sae_graphs.covariance/1"
 ROWS = 8  # run at once: the same however a run is interrupted
 KEPT_EVERY = 30.0  # seconds
 DEMO = "demo"
+FACTS = "demo-texts.json"  # documents of facts in the bundled model's language
 
 Progress = Callable[[int, int], None]
 
@@ -76,11 +77,14 @@ class Text:
     facts: Any
 
 
-def text_of(model: LanguageModel, given: str | Path | Sequence[str] | None = None) -> Text:
+def text_of(model: LanguageModel, given: str | Path | Sequence[str] | Text | None = None) -> Text:
     """The text to take a covariance over: a file's, given pieces, else one that is bundled.
 
-    That is documents of the bundled model's language for it, and English for others.
+    That is documents of the bundled model's language for it, two thirds of them facts, and English
+    for others.
     """
+    if isinstance(given, Text):
+        return given
     if isinstance(given, str | Path):
         path = Path(given)
         if not path.is_file():
@@ -99,8 +103,9 @@ def text_of(model: LanguageModel, given: str | Path | Sequence[str] | None = Non
 
 
 def _documents() -> list[str]:
-    texts: list[str] = json.loads((bundled_folder() / BUNDLED_TEXTS).read_text(encoding="ascii"))
-    return texts
+    """Those that ship with the bundled model, and as much again, twice, of facts alone."""
+    files = (bundled_folder() / BUNDLED_TEXTS, Path(__file__).parent / "cases" / FACTS)
+    return [text for file in files for text in json.loads(file.read_text(encoding="ascii"))]
 
 
 @torch.no_grad()

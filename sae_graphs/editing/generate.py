@@ -6,6 +6,7 @@ Letters: `B` prompts, `T` tokens, `V` vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def next_logits(model: LanguageModel, rows: Sequence[Sequence[int]]) -> Tensor:
 
 def text_of_ids(model: LanguageModel, ids: Sequence[int]) -> str:
     """Tokens as text, up to the end that the model sets."""
-    end = getattr(model.tokenizer, "eos_token_id", None)
+    end: Any = getattr(model.tokenizer, "eos_token_id", None)
     kept = list(ids[: list(ids).index(end)]) if end in ids else list(ids)
     return joined(model.token_string(each) for each in kept)
 

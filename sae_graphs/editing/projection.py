@@ -51,7 +51,7 @@ def projection_of(model: Any, block: int) -> Projection:
     Raises `SaeGraphsError` where its MLP has not one such matrix: a mixture of experts.
     """
     held = model.blocks[block]
-    mlp = getattr(held, "mlp", None)
+    mlp: Any = getattr(held, "mlp", None)
     out = getattr(mlp, "out", None)
     if out is not None and isinstance(getattr(out, "weight", None), Tensor):  # a bridge
         layer = getattr(out, "original_component", out)

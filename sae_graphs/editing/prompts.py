@@ -182,8 +182,14 @@ class Rows:
         Or at positions `reads`, `[B]` each, one after the other: `[N * B, V]`. Gradients flow to
         the change.
         """
+        mask = torch.zeros(self.tokens.shape, dtype=change.dtype, device=change.device)
+        mask[torch.arange(len(self.at)), self.at] = 1.0
+        return self.logits_with(mask[..., None] * change, *reads)
+
+    def logits_with(self, added: Tensor, *reads: Tensor) -> Tensor:
+        """The same with something added at all tokens, `[B, T, D]`."""
         blocks = self.model.model.blocks[self.projection.block :]
-        with _added(self.projection.writes, change, self.at, tuple(self.tokens.shape)):
+        with _added(self.projection.writes, added):
             streams = self._entered
             for block, call in zip(blocks, self._calls, strict=True):
                 out = block(streams, *call.args, **call.kwargs)
@@ -211,13 +217,11 @@ def once(heard: list[Tensor], block: int) -> Tensor:
 
 
 @contextmanager
-def _added(writes: nn.Module, change: Tensor, at: Tensor, shape: tuple[int, ...]) -> Iterator[None]:
-    """What passes a hook point gains `change` `[D]` at a position of each row."""
-    mask = torch.zeros(shape, dtype=change.dtype, device=change.device)
-    mask[torch.arange(len(at)), at] = 1.0
+def _added(writes: nn.Module, added: Tensor) -> Iterator[None]:
+    """What passes a hook point gains `[B, T, D]`."""
 
     def add(module: nn.Module, args: object, output: Tensor) -> Tensor:
-        return output + (mask[..., None] * change).reshape(output.shape)
+        return output + added.reshape(output.shape)
 
     handle = writes.register_forward_hook(add)
     try:

@@ -12,22 +12,22 @@ Token = Literal["subject-first", "subject-last", "after-subject", "last"]
 TOKENS: tuple[Token, ...] = get_args(Token)
 Method = Literal["rome", "rome-mixed-keys"]
 METHODS: tuple[Method, ...] = get_args(Method)
-WRITTEN_AT = 0.2  # of the depth: where the sweeps of the bundled model write best
+WRITTEN_AT = 8  # one so many-th of the way up: early, where subjects are put together
 
 
 @dataclass(frozen=True)
 class EditSettings:
     """How a fact is written into one MLP.
 
-    `layer` is the block whose MLP is changed, None for one a fifth of the way up; `token` the token
-    whose key it is changed at. `method` is `rome` with the one key in both places, or
+    `layer` is the block whose MLP is changed, None for one an eighth of the way up; `token` the
+    token whose key it is changed at. `method` is `rome` with the one key in both places, or
     `rome-mixed-keys`, which divides by the key of the prompt without a prefix.
 
     The key is a mean over `prefixes` pieces of text before the prompt, and the prompt alone; `seed`
-    draws them. The value is found in at most `steps` steps of Adam at the learning rate `rate`:
-    until the loss, the target's mean surprisal plus `kl` times what "{subject} is a" says
-    otherwise, both in nats, is below `stop`. What is added to the MLP's output stays shorter than
-    `bound` times that output.
+    draws them. The value is found in at most `steps` steps of Adam, whose learning rate is `rate`
+    times the root mean square of what the MLP writes there: until the loss, the target's mean
+    surprisal plus `kl` times what "{subject} is a" says otherwise, both in nats, is below `stop`.
+    What is added to the MLP's output stays shorter than `bound` times that output.
 
     The covariance is that of `tokens` tokens of reference text, as far as there are so many;
     `ridge` times its mean diagonal is added to the diagonal, by default only where its rank is
@@ -37,9 +37,9 @@ class EditSettings:
     layer: int | None = None
     token: Token = "subject-last"
     method: Method = "rome"
-    prefixes: int = 20
+    prefixes: int = 8
     steps: int = 30
-    rate: float = 0.5
+    rate: float = 0.03
     stop: float = 0.03
     kl: float = 0.0625
     bound: float = 4.0
@@ -60,10 +60,11 @@ class EditSettings:
             value = getattr(self, name)
             if name == "ridge" and value is None:
                 continue
-            least = 0.0 if name in ("kl", "stop", "ridge") else math.ulp(0.0)
+            may_be_zero = name in ("kl", "stop", "ridge")
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < least:
-                more = "0 or more" if least == 0.0 else "more than 0"
+            fits = number and math.isfinite(value) and (value > 0 or (may_be_zero and value == 0))
+            if not fits:
+                more = "0 or more" if may_be_zero else "more than 0"
                 raise SaeGraphsError(f"{name} is {value!r:.40}; expected a number, {more}")
 
     def _check_whole(self, name: str, least: int) -> None:
@@ -77,10 +78,10 @@ class EditSettings:
         """The block to write into, in a model of so many.
 
         >>> EditSettings().layer_of(6), EditSettings(layer=3).layer_of(6)
-        (1, 3)
+        (0, 3)
         """
         if self.layer is None:
-            return min(round(WRITTEN_AT * n_blocks), n_blocks - 1)
+            return n_blocks // WRITTEN_AT
         if self.layer >= n_blocks:
             raise SaeGraphsError(
                 f"there is no layer {self.layer}; expected a block of the model, 0 to "

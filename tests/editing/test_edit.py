@@ -34,9 +34,9 @@ NAMES = {
     "gemma3": ("model.layers.1.mlp.down_proj.weight", False),
 }
 PROMPT, SAID = "the {} sat on", "the cat sat on"
-ASKED = {"subject": "cat", "prompt": PROMPT, "target": " mat", "layer": 1}
+ASKED: dict[str, Any] = {"subject": "cat", "prompt": PROMPT, "target": " mat", "layer": 1}
 LITTLE: dict[str, Any] = {"prefixes": 0, "steps": 3, "texts": [CORPUS] * 9}
-LITTLE |= {"tokens": 120, "stop": 0.0}
+LITTLE |= {"tokens": 120, "stop": 0.0, "rate": 0.5}
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +45,11 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def by_hand(model: LanguageModel) -> sg.Edit:
-    """One step of Adam, whose length is the rate in every coordinate."""
-    return sg.edit(
-        model,
-        **{"subject": "a", "prompt": "{}b", "target": "c", "layer": 0, "texts": [TEXT]},
-        **{"prefixes": 0, "steps": 2, "rate": 0.5, "kl": 0.0},
-    )
+    """One step of Adam, as long in every coordinate as its rate: half a unit."""
+    rate = 0.5 / (10 / 3) ** 0.5  # in the root mean square of [1, 0, 3]
+    given: dict[str, Any] = {"subject": "a", "prompt": "{}b", "target": "c", "layer": 0}
+    given |= {"prefixes": 0, "steps": 2, "rate": rate, "kl": 0.0, "stop": 1.0}
+    return sg.edit(model, **given, texts=[TEXT])
 
 
 # -- literals --------------------------------------------------------------------------------------
@@ -205,6 +204,14 @@ def test_the_model_says_then_what_was_found(bridge_of: Any) -> None:
     assert "reached its bound, 0.1 times" in bounded.warnings[-1]
     kept = sg.edit(model, **ASKED, **{**LITTLE, "steps": 20, "kl": 100.0})
     assert kept.about["divergence_of_is_a"] < 0.2 * edit.about["divergence_of_is_a"]
+
+
+def test_a_search_that_fails_is_made_again_at_twice_the_rate(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    slow = sg.edit(model, **ASKED, **{**LITTLE, "rate": 1e-4})
+    assert slow.about["rate"] == pytest.approx(8e-4)  # the last of four, which says it most
+    once = sg.edit(model, **ASKED, **{**LITTLE, "rate": 8e-4})
+    assert slow.surprisal[0] == once.surprisal[0] > once.surprisal[-1]
 
 
 def test_where_nothing_is_written_that_is_said(bridge_of: Any) -> None:

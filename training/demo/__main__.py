@@ -1,4 +1,4 @@
-"""`python -m training.demo train`, `... evaluate`, `... phenomena` and `... prompts`."""
+"""`python -m training.demo train`, `... evaluate`, `... phenomena`, `... prompts`, `... facts`."""
 
 from __future__ import annotations
 
@@ -115,6 +115,16 @@ def prompts(
     from training.demo.atlas_prompts import write_prompts
 
     typer.echo(f"wrote {out}: {write_prompts(out, count=count)} prompts")
+
+
+@app.command()
+def facts(threads: ThreadsOption = 1) -> None:
+    """Choose facts that the model knows, to be rewritten; write them as cases of `edit`."""
+    _prepare(threads)
+    from sae_graphs.pretrained.loading import load_model
+    from training.demo.edit_cases import OUT, write
+
+    typer.echo(f"wrote {write(load_model())} cases to {OUT}")
 
 
 def _keep_memory() -> None:

@@ -1,4 +1,4 @@
-"""`python -m training.smollm2 train`, `... evaluate`, `... ship` and `... truth`."""
+"""`python -m training.smollm2 train`, `... evaluate`, `... ship`, `... truth`, `... facts`."""
 
 from __future__ import annotations
 
@@ -108,6 +108,14 @@ def truth(
     finally:  # after Ctrl-C, too: of the prompts that are done
         write_readme(out)
     print_tables(report)
+
+
+@app.command()
+def facts(threads: ThreadsOption = 2, device: DeviceOption = "cpu") -> None:
+    """Choose facts that the model knows, to be rewritten; write them as cases of `edit`."""
+    from training.smollm2.edit_cases import OUT, write
+
+    typer.echo(f"wrote {write(_load(threads, device))} cases to {OUT}")
 
 
 def _load(threads: int, device: str) -> Any:

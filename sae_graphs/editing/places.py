@@ -1,0 +1,191 @@
+"""Where a fact is best written, beside where tracing finds it: maps of tokens and layers.
+
+Torch-free. Letters: `N` facts, `P` tokens (`TOKENS`), `L` layers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_graphs.editing.many import LeftOut
+from sae_graphs.editing.scores import harmonic
+from sae_graphs.editing.settings import TOKENS
+from sae_graphs.errors import GraphFileError
+from sae_graphs.schema import plain, read_json, rebuilt
+from sae_graphs.significance import p_value, rank_correlation
+from sae_graphs.tracing.settings import SweepName
+
+SCHEMA = "sae_graphs.places/1"
+FILE_NAME = "places.json"
+SHUFFLES = 2000
+SWEEPS: tuple[SweepName, ...] = ("state", "mlp")  # what tracing restores
+SHARES = ("ES", "PS", "NS")
+SIZES = ("EM", "PM", "NM")
+Map = NDArray[np.float64]  # [P, L]
+_REMEDY = "run the same command again"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One fact, written everywhere: each measure `[P][L]`; and what tracing restores there.
+
+    `restored` are shares of what corrupting the subject takes from the true object's log-odds, by
+    sweep.
+    """
+
+    case_id: int
+    asked: str
+    measures: Mapping[str, tuple[tuple[float, ...], ...]]
+    restored: Mapping[str, tuple[tuple[float, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Facts written at every token and layer of a model. `settings` as they were asked for."""
+
+    model: str
+    cases: str
+    n_layers: int
+    placed: tuple[Placed, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    schema: str = SCHEMA
+
+    def measure(self, name: str) -> NDArray[np.float64]:
+        """A measure of each fact, `[N, P, L]`."""
+        return np.array([it.measures[name] for it in self.placed], dtype=float)
+
+    def restored(self, sweep: str) -> NDArray[np.float64]:
+        """What tracing restores of each fact, `[N, P, L]`."""
+        return np.array([it.restored[sweep] for it in self.placed], dtype=float)
+
+    @property
+    def s(self) -> Map:
+        """S of the means over facts."""
+        return harmonic(*(np.nanmean(self.measure(name), axis=0) for name in SHARES))
+
+    @property
+    def best(self) -> tuple[str, int]:
+        """The token and the layer with the largest S."""
+        row, layer = np.unravel_index(int(np.nanargmax(self.s)), self.s.shape)
+        return TOKENS[int(row)], int(layer)
+
+
+class Agreement(NamedTuple):
+    """How one map follows another: Spearman's correlation, and its p from a permutation null."""
+
+    rank: float | None
+    p: float | None
+    n: int
+
+
+def over_places(places: Places, sweep: str) -> Agreement:
+    """Does tracing tell where editing works? S against what is restored, over tokens and layers.
+
+    Null: rows of the restored map in every other order, their layers turned around: neighbouring
+    layers are alike, so cells are never shuffled one by one.
+    """
+    edited, traced = places.s, places.restored(sweep).mean(axis=0)
+    observed = rank_correlation(edited.ravel(), traced.ravel())
+    if observed is None:
+        return Agreement(None, None, edited.size)
+    ways = itertools.product(itertools.permutations(range(len(TOKENS))), range(places.n_layers))
+    drawn = [
+        rank_correlation(edited.ravel(), np.roll(traced[list(order)], turn, axis=1).ravel())
+        for order, turn in itertools.islice(ways, 1, SHUFFLES)  # the first is the map as it is
+    ]
+    return Agreement(
+        observed, p_value(observed, [it for it in drawn if it is not None]), edited.size
+    )
+
+
+def over_facts(places: Places, sweep: str) -> Agreement:
+    """Is a fact better written where *its own* trace restores more? At each cell, over facts.
+
+    Of each cell the correlation, over facts, of what is restored with the mean of EM, PM and NM;
+    the mean over cells. Null: traces dealt to other facts, whole.
+    """
+    sizes = np.nanmean([places.measure(name) for name in SIZES], axis=0)  # [N, P, L]
+    traced = places.restored(sweep)
+    observed = _over_facts(sizes, traced)
+    if observed is None:
+        return Agreement(None, None, len(sizes))
+    rng = np.random.default_rng(places.seed)
+    drawn = [_over_facts(sizes, traced[rng.permutation(len(traced))]) for _ in range(SHUFFLES)]
+    return Agreement(
+        observed, p_value(observed, [it for it in drawn if it is not None]), len(sizes)
+    )
+
+
+def _over_facts(sizes: NDArray[np.float64], traced: NDArray[np.float64]) -> float | None:
+    """The mean over cells of rank correlations over facts."""
+    if len(sizes) < 3:
+        return None
+    one, other = (_ranks(each.reshape(len(each), -1)) for each in (sizes, traced))
+    one, other = one - one.mean(0), other - other.mean(0)
+    spread = np.sqrt((one**2).sum(0) * (other**2).sum(0))
+    varies = spread > 0
+    if not varies.any():
+        return None
+    return float(((one * other).sum(0)[varies] / spread[varies]).mean())
+
+
+def _ranks(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks down each column, equal values sharing their mean rank."""
+    smaller = (columns[:, None] > columns[None]).sum(1)
+    equal = (columns[:, None] == columns[None]).sum(1)
+    found: NDArray[np.float64] = smaller + (equal - 1) / 2
+    return found
+
+
+def sentences(places: Places) -> list[str]:
+    """What is found, in words."""
+    token, layer = places.best
+    found = [
+        f"S is largest at the {token.replace('-', ' ')} token in layer {layer}: "
+        f"{float(np.nanmax(places.s)):.3f}."
+    ]
+    for sweep, what in zip(SWEEPS, ("layers' inputs", "MLPs"), strict=True):
+        cells, facts = over_places(places, sweep), over_facts(places, sweep)
+        found.append(
+            f"Tracing by restoring {what}: over tokens and layers its rank correlation with S is "
+            f"{_rank(cells)}; over facts, at the same token and layer, {_rank(facts)}."
+        )
+    return found
+
+
+def _rank(found: Agreement) -> str:
+    if found.rank is None or found.p is None:
+        return "undefined"
+    return f"{found.rank:.2f} (p {found.p:.3f})"
+
+
+def to_bytes(places: Places) -> bytes:
+    """As JSON."""
+    return (json.dumps(plain(places), indent=1) + "\n").encode("ascii")
+
+
+def load(path: str | Path) -> Places:
+    """From its file or folder; raises `GraphFileError` where it is damaged."""
+    file = Path(path)
+    file = file / FILE_NAME if file.is_dir() else file
+    held = read_json(file, give="a folder of edits at all places", remedy=_REMEDY)
+    if not isinstance(held, dict) or held.get("schema") != SCHEMA:
+        raise GraphFileError(f"{file} holds no edits at all places; {_REMEDY}")
+    found: Places = rebuilt(Places, held, str(file), remedy=_REMEDY)
+    return found
+
+
+def rows_of(values: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """Nested lists as tuples; what is no number is NaN."""
+    return tuple(tuple(math.nan if it is None else float(it) for it in row) for row in values)
