@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,20 @@ def test_only_what_reads_is_answered(atlas: Atlas, tmp_path: Path) -> None:
             atlas.sql(query)
         assert "\n" not in str(told.value)
     assert not target.exists()
+
+
+def test_tables_of_polars(atlas: Atlas) -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    other = Atlas(atlas.folder, frame="polars")
+    for table in (other.prompts(), other.recurring_edges(), other.map(), other.sql("FROM edges")):
+        assert isinstance(table, polars.DataFrame)
+    assert other.recurring_edges()["prompts"].to_list() == [12, 6, 6]
+
+
+def test_without_polars_it_says_so(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(SaeGraphsError, match="polars is not installed; pip install"):
+        Atlas(atlas.folder, frame="polars")
 
 
 def test_mistakes_are_answered_in_a_line(atlas: Atlas, tmp_path: Path) -> None:
