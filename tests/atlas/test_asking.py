@@ -165,6 +165,21 @@ def test_a_map_tells_the_kinds_apart(atlas: Atlas) -> None:
     assert abs(left[0] - right[0]) > 0.5
 
 
+@pytest.mark.parametrize(("prompts", "edges"), [(8, 30), (30, 8)])
+def test_the_map_is_that_of_principal_components(tmp_path: Path, prompts: int, edges: int) -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.5, 2, (prompts, edges)) * (rng.random((prompts, edges)) < 0.6)
+    graphs = {
+        f"{number}": (None, [(f"0.{at}@0", f"1.{at}@0", -row[at]) for at in row.nonzero()[0]])
+        for number, row in enumerate(weights)
+    }
+    found = Atlas(atlas_by_hand(tmp_path / "made", graphs)).map().set_index("prompt")
+    points = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    left, sizes, _ = np.linalg.svd(points - points.mean(axis=0))
+    own = found.loc[[f"{number}" for number in range(prompts)], ["x", "y"]].to_numpy()
+    assert np.abs(own) == pytest.approx(np.abs(left[:, :2] * sizes[:2]), abs=1e-8)
+
+
 def test_only_what_reads_is_answered(atlas: Atlas, tmp_path: Path) -> None:
     assert atlas.sql("SELECT count(*) AS n FROM edges")["n"].tolist() == [30]
     assert atlas.sql("FROM prompts WHERE kind = ?", ["left"]).shape[0] == 6
