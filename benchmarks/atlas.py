@@ -168,8 +168,9 @@ def _write_edges(
     ends = rng.integers(0, [LAYERS - 1, WIDTH, WIDTH], (DISTINCT, 3))
     ends = np.unique(ends, axis=0)
     often = 1 / np.arange(1, len(ends) + 1) ** 0.8
-    often = np.minimum(edges * often / often.sum(), len(ids) / 5)
-    counts = np.maximum(rng.permutation(often).astype(int), 1)
+    for _ in range(20):  # what the most common ones may not have goes to the others
+        often = np.minimum(edges * often / often.sum(), len(ids) / 5)
+    counts = np.ceil(rng.permutation(often)).astype(int)
     written = 0
     with pq.ParquetWriter(file, EDGES, compression="zstd") as writer:
         for some in np.array_split(np.arange(len(ends)), max(edges // 500_000, 1)):

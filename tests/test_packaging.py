@@ -48,12 +48,11 @@ def test_what_is_imported_is_declared() -> None:
     project = settings["project"]
     needed = names_in(project["dependencies"])
     found = imported_by(ROOT / "sae_graphs")
-    extra = names_in(
-        [*project["optional-dependencies"]["real"], *project["optional-dependencies"]["ray"]]
-    )
+    extras = project["optional-dependencies"]
+    extra = names_in([*extras["real"], *extras["ray"]])
     assert {"torch", "huggingface_hub", "jinja2"} <= found <= needed | extra
     assert not extra & needed
-    developing = names_in(project["optional-dependencies"]["dev"])
+    developing = names_in(extras["dev"])
     assert imported_by(ROOT / "training") <= needed | developing
 
 

@@ -7,6 +7,7 @@ that prompt that fails. The driver writes; nothing is read from the workers' dis
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from sae_graphs.errors import SaeGraphsError
 
 LOCAL = "local"
 BATCH = 8  # prompts that a worker takes at once
+REACHED_SECONDS = 10  # in which a cluster answers
 TRIES = 3  # workers that may be lost with a prompt
 
 
@@ -85,8 +87,9 @@ class Cluster:
                     **options,
                 )
             else:
+                _check_reached(self._address)
                 ray.init(self._address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as problem:
+        except (OSError, ValueError, RuntimeError) as problem:
             reason = " ".join(str(problem).split())[:120]
             raise SaeGraphsError(
                 f"no Ray cluster at {self._address!r} ({reason}); give local, or an address such "
@@ -137,6 +140,13 @@ class Cluster:
                 found = lost(batch, losses, batches, problem)
             idle.append(worker)
             yield from found
+
+
+def _check_reached(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isascii() and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=REACHED_SECONDS).close()
 
 
 def lost(

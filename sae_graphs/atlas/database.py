@@ -73,8 +73,9 @@ class Database:
 
     def table(self, query: str, parameters: Sequence[Any] = (), *, polars: bool = False) -> Any:
         """A query's answer as a pandas table, or as one of polars."""
-        answer = self._connection.execute(query, list(parameters))
-        return answer.pl() if polars else answer.df()
+        if polars:
+            return self._connection.sql(query, params=list(parameters) or None).pl()
+        return self._connection.execute(query, list(parameters)).df()
 
     def check_polars(self) -> None:
         """Raise `SaeGraphsError` where polars is not installed."""
@@ -82,7 +83,8 @@ class Database:
             self.table("SELECT 1", polars=True)
         except ImportError as problem:
             raise SaeGraphsError(
-                "polars is not installed; pip install polars, or leave out frame='polars'"
+                "polars is not installed; pip install 'sae-graphs[polars]', or leave out "
+                "frame='polars'"
             ) from problem
 
     def as_polars(self, table: Any) -> Any:

@@ -124,8 +124,10 @@ def map_figure(atlas: Atlas, *, by: str | None = None) -> Figure:
         figure = bare_figure(4.6, width=7.0)
         axes = figure.subplots()
         if columns:
-            hues = colormaps["tab20"].colors  # type: ignore[attr-defined]
-            for at, (kind, some) in enumerate(points.groupby(columns[0])):
+            kinds = points.groupby(columns[0])
+            name = "tab10" if len(kinds) <= 10 else "tab20"
+            hues = colormaps[name].colors  # type: ignore[attr-defined]
+            for at, (kind, some) in enumerate(kinds):
                 axes.scatter(
                     some["x"],
                     some["y"],

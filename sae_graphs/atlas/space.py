@@ -79,8 +79,8 @@ def coordinates(atlas: Database, most: int, seed: int) -> Any:
     mean = np.asarray(points.mean(axis=0)).ravel()  # [E]
     centred = LinearOperator(
         points.shape,
-        matvec=lambda v: points @ v - (mean @ v),
-        rmatvec=lambda v: points.T @ v - mean * v.sum(),
+        matvec=lambda v: points @ v.ravel() - mean @ v.ravel(),
+        rmatvec=lambda v: points.T @ v.ravel() - mean * v.sum(),
         dtype=np.float64,
     )
     start = np.random.default_rng(seed).standard_normal(min(points.shape))

@@ -21,7 +21,9 @@ WIDEST = 40  # characters of a cell
 HIDDEN = (  # of tables for people: said by another column, or too wide
     *("source_layer", "source_index", "target_layer", "target_index", "tokens", "warnings"),
     *("skip", "attention", "mlp", "preactivation_effect", "likeliest_probability", "strength"),
+    *("low", "high", "p", "expected"),
 )
+NAMES = ("source", "target", "feature", "prompt_id")  # never cut short
 Answer = tuple[str | None, Any, int]  # a title, a table, rows that are left out of it
 
 
@@ -110,7 +112,11 @@ def _print_plain(console: Console, table: Any, title: str | None, more: int) -> 
     for name in names:
         numbers = table[name].dtype.kind in "fi"
         drawn.add_column(
-            Text(visible(str(name), space=" ")), justify="right" if numbers else "left"
+            Text(visible(str(name), space=" ").replace("_", " ")),
+            justify="right" if numbers else "left",
+            min_width=max((len(_cell(value)) for value in table[name]), default=1)
+            if numbers or name in NAMES
+            else None,
         )
     for row in _rows(table[names]):
         drawn.add_row(*(_cell(value) for value in row.values()))

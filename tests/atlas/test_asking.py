@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,21 @@ def test_a_map_tells_the_kinds_apart(atlas: Atlas) -> None:
     assert abs(left[0] - right[0]) > 0.5
 
 
+@pytest.mark.parametrize(("prompts", "edges"), [(8, 30), (30, 8)])
+def test_the_map_is_that_of_principal_components(tmp_path: Path, prompts: int, edges: int) -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.5, 2, (prompts, edges)) * (rng.random((prompts, edges)) < 0.6)
+    graphs = {
+        f"{number}": (None, [(f"0.{at}@0", f"1.{at}@0", -row[at]) for at in row.nonzero()[0]])
+        for number, row in enumerate(weights)
+    }
+    found = Atlas(atlas_by_hand(tmp_path / "made", graphs)).map().set_index("prompt")
+    points = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    left, sizes, _ = np.linalg.svd(points - points.mean(axis=0))
+    own = found.loc[[f"{number}" for number in range(prompts)], ["x", "y"]].to_numpy()
+    assert np.abs(own) == pytest.approx(np.abs(left[:, :2] * sizes[:2]), abs=1e-8)
+
+
 def test_only_what_reads_is_answered(atlas: Atlas, tmp_path: Path) -> None:
     assert atlas.sql("SELECT count(*) AS n FROM edges")["n"].tolist() == [30]
     assert atlas.sql("FROM prompts WHERE kind = ?", ["left"]).shape[0] == 6
@@ -184,6 +200,20 @@ def test_only_what_reads_is_answered(atlas: Atlas, tmp_path: Path) -> None:
             atlas.sql(query)
         assert "\n" not in str(told.value)
     assert not target.exists()
+
+
+def test_tables_of_polars(atlas: Atlas) -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    other = Atlas(atlas.folder, frame="polars")
+    for table in (other.prompts(), other.recurring_edges(), other.map(), other.sql("FROM edges")):
+        assert isinstance(table, polars.DataFrame)
+    assert other.recurring_edges()["prompts"].to_list() == [12, 6, 6]
+
+
+def test_without_polars_it_says_so(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(SaeGraphsError, match="polars is not installed; pip install"):
+        Atlas(atlas.folder, frame="polars")
 
 
 def test_mistakes_are_answered_in_a_line(atlas: Atlas, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sae_graphs.cli.console import out
 from tests.atlas.test_asking import GRAPHS
 from tests.support.atlases import atlas_by_hand
 from tests.support.commands import Commands
@@ -59,9 +60,9 @@ def test_questions(commands: Commands, made: Path) -> None:
     use = commands("atlas", "query", "made", "feature", "--feature", "1.2")
     assert [line for line in use.out.splitlines() if line.startswith("sources of 1.2")]
     differ = commands("atlas", "query", "made", "differences", "--between", "left", "right")
-    assert "share_a" in differ.out
+    assert "share a" in differ.out
     apart = commands("atlas", "query", "made", "separation")
-    assert "by_chance" in apart.out and "by category" in apart.out
+    assert "by chance" in apart.out and "by category" in apart.out
     counted = commands(
         *("atlas", "query", "made", "--format", "json", "--sql"),
         "SELECT kind, count(*) AS n FROM prompts GROUP BY kind ORDER BY kind",
@@ -72,6 +73,14 @@ def test_questions(commands: Commands, made: Path) -> None:
     assert "similarity" in near.out
     none = commands("atlas", "query", "made", "features", "--token", "nowhere")
     assert none.out == "nothing fits\n"
+
+
+def test_a_table_in_80_columns(
+    commands: Commands, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out, "_width", 80)
+    shown = commands("atlas", "query", "made").out.splitlines()
+    assert max(map(len, shown)) <= 80 and not [line for line in shown if "…" in line]
 
 
 def test_pictures(commands: Commands, made: Path) -> None:

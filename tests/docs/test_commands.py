@@ -64,7 +64,8 @@ class Reader:
             real = f"--model {NAME}" in command
             left_out = real and (not has_smollm2() or "--cases" in command)  # minutes
             goes_on = command.startswith("sae-graphs view ")
-            if command not in self.done and not (left_out or goes_on):
+            elsewhere = "--ray " in command  # an extra, and machines
+            if command not in self.done and not (left_out or goes_on or elsewhere):
                 self.run(command)
                 self.done.add(command)
         for block in document.python:
