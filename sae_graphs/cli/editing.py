@@ -112,7 +112,7 @@ def _seen_inside(
         found = inside(with_saes(model), made, prepend_bos=prepend_bos)
         files = inside_files(found)
     for side, graph in (("before", found.before), ("after", found.after)):
-        files[f"inside-{side}.json"] = graph_bytes(graph)
+        files[f"inside-{side}.json"] = graph_bytes(graph.parts)
     return files, summary(found)
 
 

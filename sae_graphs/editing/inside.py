@@ -223,5 +223,5 @@ def _activations(model: InstrumentedModel, run: CleanRun) -> dict[str, Tensor]:
 def _moved(node: Node, before: dict[str, Tensor], after: dict[str, Tensor]) -> Moved:
     place = node.feature
     position = 0 if place.position is None else place.position
-    values = (float(acts[place.layer][position, place.index]) for acts in (before, after))
-    return Moved(place, node.label, *values, node.effect_on_answer)
+    one, two = (float(acts[place.layer][position, place.index]) for acts in (before, after))
+    return Moved(place, node.label, one, two, node.effect_on_answer)
