@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.neuronpedia_server import Neuronpedia
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
-gc.disable()  # until all is collected: a thousand modules are imported, none of which is garbage
+gc.disable()  # until the tests are collected: of a thousand modules imported none is garbage
 put_off("wandb")  # as the commands do
 
 BridgeOf = Callable[..., Any]
