@@ -26,7 +26,7 @@ put_off("wandb")  # as the commands do
 BridgeOf = Callable[..., Any]
 
 # A deadline would measure what else the machine does.
-settings.register_profile("quick", max_examples=10, deadline=None)
+settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("full", max_examples=FULL_EXAMPLES, deadline=None)
 settings.load_profile("quick")  # `--hypothesis-profile=full` takes its place
 
