@@ -6,7 +6,7 @@ DOCS := $(VENV)/.docs
 REAL := $(VENV)/.real
 # Small models run faster when their threads do not fight over the cores.
 export OMP_NUM_THREADS ?= 1
-# What is compiled is kept: else both workers, every command and the next run compile it again.
+# What is compiled is kept: else every command, both workers of test-all and the next run compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo real atlas test test-all lint bench docs clean
@@ -16,7 +16,8 @@ help:
 	@echo "make real      a real language model, SmolLM2 (93 MB, then 540 MB of the disk): draw, validate"
 	@echo "make atlas     the graphs of 2,000 held-out prompts in a database, and what recurs in them"
 	@echo "make test      install, and run the checks: style, types and the quick tests"
-	@echo "make test-all  the same with every test: all combinations, long runs, calibrations"
+	@echo "make test-all  the same with every test: all combinations, long runs, calibrations,"
+	@echo "               runs in a browser, trainings, stacks of real releases"
 	@echo "make lint      only the style and type checks"
 	@echo "make bench     time, memory and precision, at the shapes of GPT-2 small (half an hour, 6 GB)"
 	@echo "make docs      these pages as a site: build/site/index.html, read without a network"

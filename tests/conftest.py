@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tests.support.neuronpedia_server import Neuronpedia
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for it
-gc.disable()  # until all is collected: a thousand modules are imported, none of which is garbage
+gc.disable()  # until the tests are collected: of a thousand modules imported none is garbage
 put_off("wandb")  # as the commands do
 
 BridgeOf = Callable[..., Any]
 
 # A deadline would measure what else the machine does.
-settings.register_profile("quick", max_examples=10, deadline=None)
+settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("full", max_examples=FULL_EXAMPLES, deadline=None)
 settings.load_profile("quick")  # `--hypothesis-profile=full` takes its place
 

@@ -9,6 +9,7 @@ import ast
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from tests.support.structure import MAY_IMPORT, ROOT, circles, modules_of, private_imports, upward
@@ -17,7 +18,8 @@ PACKAGE = ROOT / "sae_graphs"
 
 HEAVY = {"torch", "transformers", "sae_lens"}
 
-# What begins at once, and what else each does without; in this order, before all others.
+# What begins at once, and what each does without beside torch; in this order, before all others.
+# What one has loaded no later one loads again: each does without all that later ones do.
 LIGHT = {
     "graphs": ("sae_graphs.graph",),
     "commands": ("sae_graphs.cli",),
@@ -25,7 +27,7 @@ LIGHT = {
     "reports": ("sae_graphs.validation.report.files", "sae_graphs.cli.verdict_table"),
 }
 SLOW = {
-    "graphs": {"pandas", "pygraphviz", "matplotlib"},
+    "graphs": {"pandas", "pygraphviz", "matplotlib", "scipy", "jinja2"},
     "commands": {"pandas", "matplotlib", "scipy", "jinja2"},
     "the server": {"pandas", "matplotlib", "scipy"},
     "reports": {"pandas", "matplotlib.pyplot"},
@@ -131,12 +133,17 @@ def imports_by_a_string(code: str) -> bool:
 
 
 def test_what_is_slow_is_not_loaded() -> None:
-    """Nor what does without jinja2, pandas or matplotlib has them: so a command begins at once."""
+    """Torch by none of these, jinja2, pandas and the like only where `SLOW` does not name them."""
     groups = {
         group: [it for name in names for it in (below(name) if name.endswith(".*") else [name])]
         for group, names in {**LIGHT, **TORCH_FREE}.items()
     }
     assert loaded_by(groups, {group: {*HEAVY, *SLOW.get(group, ())} for group in groups}) == {}
+
+
+def test_no_group_hides_what_a_later_one_loads() -> None:
+    wholes = [{name.split(".")[0] for name in SLOW.get(group, ())} for group in LIGHT]
+    assert all(later <= earlier for earlier, later in pairwise(wholes))
 
 
 def below(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `make test` keeps of the cases: each value once, and of the oracle each model and SAE."""
+"""What `make test` keeps of crossed cases; and each model, SAE kind and stack meets the oracle."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_visible_text_is_fit_for_xml_and_utf8(text: str) -> None:
     assert not hidden
 
 
-@examples(60)
+@examples(60, cheap=True)
 @given(any_text)
 def test_graphviz_draws_any_text_as_it_is(text: str) -> None:
     shown = "[" + visible(text) + "]"

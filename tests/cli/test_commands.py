@@ -315,7 +315,7 @@ BEGUN, NOT_BEGUN = "stopped; no half-written file is left\n", "stopped; nothing 
     [
         slow(("typer", "KeyboardInterrupt", NOT_BEGUN)),
         ("networkx", "KeyboardInterrupt", NOT_BEGUN),
-        slow(("torch", "KeyboardInterrupt", BEGUN)),
+        ("torch", "KeyboardInterrupt", BEGUN),
         slow(("torch", "ModuleNotFoundError('lost') from KeyboardInterrupt()", BEGUN)),
     ],
 )
@@ -398,6 +398,7 @@ def test_help_mistakes_edges_and_exports_do_not_load_torch(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     *helps, mistake, edges, exported, last = re.split(r"ended: (?=\d)", done.stdout)
     assert len(helps) == 4 and all("Example" in text for text in helps[1:])
+    assert all(text.startswith("0\n") for text in helps[1:])
     assert mistake == "0\n" and edges.startswith("2\n")
     assert str(CausalGraph.load(tmp_path / "here").edges[0].source) in edges
     assert exported.startswith("0\n") and "wrote here/exports/" in exported and last == "0\n"

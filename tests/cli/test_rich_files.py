@@ -229,7 +229,7 @@ def anatomies(draw: st.DrawFn) -> Anatomy | None:
     return draw(st.none() | st.just(Anatomy(draw(finite), blocks)))
 
 
-@examples(80)
+@examples(80, cheap=True)
 @given(
     st.data(),
     st.none() | st.integers(0, 3),
@@ -251,7 +251,7 @@ def test_files_round_trip(
     assert graph_from(data_of(graph)) == graph
 
 
-@examples(40)
+@examples(40, cheap=True)
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(-8, 8).filter(bool)),

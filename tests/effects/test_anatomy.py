@@ -26,7 +26,7 @@ from tests.support.effect_graphs import effect_graph, effect_settings
 from tests.support.linear_model import linear_model
 from tests.support.models import ARCHITECTURES, PROMPT, STACKS
 from tests.support.parts_oracle import PartsOracle, encoder_by_hand
-from tests.support.slow import only
+from tests.support.slow import first, only
 
 LINEAR = ["standard", "jumprelu", "topk", "topk_rescaled"]
 LAST = 9  # the prompt's last position
@@ -119,7 +119,7 @@ def largest_deviation(case: Case, edges: list[Edge]) -> float:
             for architecture in ARCHITECTURES
             for stack in stacks_of(architecture)
         ),
-        *[("gpt2", "pre"), ("neox", "gap"), ("gemma3", "mid")],
+        *[("gpt2", "pre"), ("llama", "mixed"), ("neox", "gap"), ("gemma3", "mid")],
     ),
 )
 def test_against_full_passes(
@@ -212,7 +212,7 @@ def test_in_float32(bridge_of: BridgeOf) -> None:
 # -- heads -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", only(["gpt2", "llama", "neox", "qwen3"], "gpt2"))
+@pytest.mark.parametrize("architecture", first(2, ["gpt2", "llama", "neox", "qwen3"]))
 def test_heads(bridge_of: BridgeOf, record_property: Record, architecture: str) -> None:
     """Each head's part is what its output adds through its rows of the projection's weights."""
     bridge = bridge_of(architecture, "float64")

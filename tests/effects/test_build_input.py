@@ -104,18 +104,18 @@ def test_longest_prompt(tiny: InstrumentedModel) -> None:
 @pytest.mark.parametrize(
     "prompt",
     first(
-        3,
+        5,
         [
             "\ud83d half an emoji",
             "a\x00b",
             "שלום \u202e<script>",
-            "\udc00",
             " ",
             "\n\t",
+            "\udc00",
             "😀 'quotes' & \"more\"",
         ],
     ),
-    ids=["half", "NUL", "right to left", "other half", "space", "newline", "emoji"],
+    ids=["half", "NUL", "right to left", "space", "newline", "other half", "emoji"],
 )
 def test_hostile_prompts(tiny: InstrumentedModel, prompt: str, tmp_path: Path) -> None:
     graph = effect_graph(tiny, prompt, min_path_edges=1)

@@ -193,7 +193,11 @@ def slow_estimates(
     ("architecture", "stack", "ablate", "steps"),
     only(
         ((*case, *how) for case in CASES for how in product(("all", "read"), (None, 3))),
-        *[("gpt2", "mixed", "all", None), ("gemma2", "post", "read", 3)],
+        *[
+            ("gpt2", "mixed", "all", None),
+            ("gemma2", "post", "read", 3),
+            ("neox", "post", "all", None),
+        ],
     ),
 )
 def test_against_plain_autograd(
@@ -229,7 +233,7 @@ def test_against_plain_autograd(
     assert worst < 1e-5
 
 
-@pytest.mark.parametrize("kind", first(3, KINDS))
+@pytest.mark.parametrize("kind", first(6, KINDS))
 def test_a_gradient_is_the_effect_of_a_small_change(bridge_of: BridgeOf, kind: str) -> None:
     """What a ten-millionth less of a feature does, measured and extrapolated."""
     case = case_of(bridge_of("gpt2", "float64"), "pre", [kind], "float64")  # float64 throughout

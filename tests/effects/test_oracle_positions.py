@@ -109,7 +109,7 @@ def test_each_position_adds_up_where_all_is_one_position(bridge_of: BridgeOf) ->
 
 @pytest.mark.parametrize(
     ("stack", "architecture"),
-    only(product(["pre", "post"], ARCHITECTURES), ("pre", "gpt2"), ("post", "llama")),
+    only(product(["pre", "post"], ARCHITECTURES), ("pre", "gpt2"), ("post", "gemma2")),
 )
 def test_output_tokens(
     bridge_of: BridgeOf, record_property: Record, architecture: str, stack: str

@@ -96,7 +96,7 @@ CASES = [(name, stack) for name in ARCHITECTURES for stack in stacks_of(name)]
     ("architecture", "stack", "each"),
     only(
         ((*case, each) for case in CASES for each in (False, True)),
-        *[("gpt2", "pre", False), ("llama", "mixed", True)],
+        *[("gpt2", "pre", False), ("neox", "post", True), ("gemma3", "mixed", False)],
     ),
 )
 def test_against_full_passes(

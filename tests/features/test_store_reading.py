@@ -68,14 +68,15 @@ HOSTILE = ["\x00", "\ud800 half", "\u202e<bos><eos>", "\x1b[31m", "ﷺ" * 50, "\
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_hostile_texts(model: InstrumentedModel) -> None:
+@pytest.mark.parametrize(("times", "stop"), first(1, [(3, 12), (5, 20)]))
+def test_hostile_texts(model: InstrumentedModel, times: int, stop: int) -> None:
     with pytest.raises(Stopped):
-        stream_store(model, until(12, HOSTILE * 3))
+        stream_store(model, until(stop, HOSTILE * times))
     heard = Heard()
-    stream_store(model, whole(HOSTILE * 3), told=heard.told)
+    stream_store(model, whole(HOSTILE * times), told=heard.told)
     assert heard.resumed
     resumed = contents(model)
-    stream_store(model, whole(HOSTILE * 3))
+    stream_store(model, whole(HOSTILE * times))
     assert contents(model) == resumed
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from sae_graphs.gallery import artist
 from tests.support.saved_runs import Site, make_runs, served
+from tests.support.slow import slow
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +22,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def drawn_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process draws, asked in lines as the other one is: that takes half a second to start.
+    """This process draws, and no artist's process is started, which takes half a second.
 
-    `site` has one of its own, as a user's gallery.
+    Questions and answers are turned into lines and back as on the way there. `site` has an artist.
     """
 
     def asked(_: artist.Artist, question: Mapping[str, Any]) -> Any:
@@ -31,3 +32,10 @@ def drawn_here(monkeypatch: pytest.MonkeyPatch) -> None:
         return json.loads(json.dumps(artist._answer(json.loads(line))).encode())
 
     monkeypatch.setattr(artist.Artist, "_asked", asked)
+
+
+@pytest.fixture(params=["here", slow("apart")])
+def drawn_anywhere(request: pytest.FixtureRequest) -> None:
+    """This process draws; in the full run, a process of its own as well."""
+    if request.param == "here":
+        request.getfixturevalue("drawn_here")

@@ -311,7 +311,7 @@ def compared() -> str:
     return f"/compare?a={name}&b={name}"
 
 
-@pytest.mark.usefixtures("drawn_here")
+@pytest.mark.usefixtures("drawn_anywhere")
 def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     try:
@@ -330,7 +330,7 @@ def test_a_folder_whose_name_is_no_unicode(tmp_path: Path) -> None:
     shelf.close()
 
 
-@pytest.mark.usefixtures("drawn_here")
+@pytest.mark.usefixtures("drawn_anywhere")
 @pytest.mark.parametrize(
     "name", first(2, ["tab\t%2f", "up\\..\\outside", "back\\slash", "new\nline", "a:b"])
 )

@@ -198,7 +198,7 @@ def test_runs_come_and_go_while_it_serves(tmp_path: Path) -> None:
         assert site.ask("/run/first/").status == 404
 
 
-@pytest.mark.usefixtures("drawn_here")
+@pytest.mark.usefixtures("drawn_anywhere")
 def test_nothing_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     write_run(folder / "first", two_edges())

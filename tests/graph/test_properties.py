@@ -29,7 +29,7 @@ from tests.support.effects import effects_of
 from tests.support.graphs import LAYERS, graph_of, node, run_record
 from tests.support.slow import examples
 
-few = examples(60)
+few = examples(60, cheap=True)
 very_few = examples(12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -14,7 +14,7 @@ from sae_graphs.errors import SaeGraphsError
 from tests.support.slow import only
 from tests.support.zoo import FAMILIES, REFUSED, Row, compared, save_family, table
 
-QUICK = ("Granite", "HunYuan dense", "BERT")
+QUICK = ("Granite", "OPT-350m", "HunYuan dense", "BERT")
 
 
 @pytest.mark.parametrize("family", only(FAMILIES, *QUICK))

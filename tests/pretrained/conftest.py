@@ -15,7 +15,10 @@ MODEL = "gpt2-small"
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the hub serves; tests that want it otherwise change a copy."""
+    """What the hub serves; tests that want it otherwise change a copy.
+
+    It grows: once a test has asked for another model (below), all that follow find that one too.
+    """
     home = tmp_path_factory.mktemp("served")
     build(home, MODEL)
     return home
@@ -23,13 +26,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served_gemma(served: Path) -> None:
-    """Gemma 2 as well, with two SAEs a layer."""
+    """Gemma 2 as well, with two SAEs a layer, from here to the end."""
     build(served, "gemma-2-2b")
 
 
 @pytest.fixture(scope="session")
 def served_pythia(served: Path) -> None:
-    """Pythia as well."""
+    """Pythia as well, from here to the end."""
     build(served, "pythia-70m-deduped")
 
 

@@ -34,8 +34,7 @@ from tests.support.effect_graphs import EFFECT, effect_graph, effect_settings
 from tests.support.hub_cache import HubStack, build, cache_in_use, snapshot_of
 from tests.support.hub_weights import K
 from tests.support.oracle import Oracle
-
-pytestmark = pytest.mark.slow
+from tests.support.slow import only
 
 PROMPT = "Copyright (C"
 TOP_K = 8
@@ -153,6 +152,7 @@ def token_ids(loaded: Loaded, bos: str | None, prompt: str = PROMPT) -> list[int
     return first + reads(prompt, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_layers_are_called_as_on_neuronpedia(loaded: LoadedBy, name: str) -> None:
     layers = loaded(name).model.stack.layers
@@ -169,7 +169,7 @@ def test_layers_are_called_as_on_neuronpedia(loaded: LoadedBy, name: str) -> Non
     assert [layer.point.site for layer in layers] == sites
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", only(EXPECTED, "gpt2-small"))
 def test_effects_and_edges_equal_the_oracles(
     loaded: LoadedBy, record_property: Callable[[str, object], None], name: str
 ) -> None:
@@ -195,6 +195,7 @@ def test_effects_and_edges_equal_the_oracles(
 # -- preprocessing ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_streams_are_the_models_own_and_centred_where_the_saes_say_so(
     loaded: LoadedBy, name: str
@@ -278,7 +279,7 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", only(BY_HAND, "gpt2-small"))
 def test_features_are_those_of_the_files(loaded: LoadedBy, name: str) -> None:
     stack = loaded(name)
     layer = stack.model.stack.layers[3]
@@ -305,6 +306,7 @@ def hooked(gpt2: Loaded) -> Any:
     ).requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_the_same_as_a_hooked_transformer_without_processing(gpt2: Loaded, hooked: Any) -> None:
     ids = token_ids(gpt2, "<|endoftext|>")
     assert hooked.to_tokens(PROMPT).tolist() == [ids]
@@ -318,6 +320,7 @@ def test_the_same_as_a_hooked_transformer_without_processing(gpt2: Loaded, hooke
         torch.testing.assert_close(layer.encode(stream), sae.encode(theirs), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_hooked_transformer_gives_the_same_graph(gpt2: Loaded, hooked: Any) -> None:
     saes = direct_saes(gpt2, EXPECTED["gpt2-small"].ids)
     theirs = effect_graph(InstrumentedModel(hooked, saes), PROMPT)
@@ -333,6 +336,7 @@ def test_a_hooked_transformer_gives_the_same_graph(gpt2: Loaded, hooked: Any) ->
 # -- as a user loads them --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpt2")
 def test_the_command_needs_no_more_than_the_models_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -348,6 +352,7 @@ def test_the_command_needs_no_more_than_the_models_name(
     assert node["neuronpedia"] == page
 
 
+@pytest.mark.slow
 def test_a_release_with_several_saes_a_layer_needs_a_pattern(loaded: LoadedBy) -> None:
     stack = loaded("gemma-2-2b")
     with cache_in_use(stack.home, "gemma-2-2b"):

@@ -117,7 +117,7 @@ def rooms(draw: st.DrawFn) -> list[Rectangle]:
     return found
 
 
-@examples(150)
+@examples(150, cheap=True)
 @given(rooms(), st.floats(-1, 1), st.data())
 def test_no_line_runs_below_a_box(boxes: list[Rectangle], lane: float, data: st.DataObject) -> None:
     source, target = data.draw(st.sampled_from(boxes)), data.draw(st.sampled_from(boxes))

@@ -65,7 +65,7 @@ def drawn_anew(draw: Callable[[], T]) -> T:
 
 
 def _drawn(render: Callable[..., bytes]) -> Callable[..., bytes]:
-    """By the same fonts: those of the package, or of a configuration that a test has chosen."""
+    """A picture, kept by source, options and fonts: the package's, or those that a test chose."""
 
     def drawn(source: str, kind: str, arguments: str = "", *, engine: str = "dot") -> bytes:
         fonts = os.environ.get("FONTCONFIG_FILE", "")
@@ -80,13 +80,22 @@ def _drawn(render: Callable[..., bytes]) -> Callable[..., bytes]:
 
 
 def state_of(model: Any) -> tuple[object, ...]:
-    """Other than before, where a model's weights were changed or processed."""
-    versions = tuple(weights._version for weights in model.parameters())
-    return getattr(model, "compatibility_mode", None), model.training, versions
+    """Other than before, where a model was processed, or a weight or buffer changed or replaced.
+
+    What is written in place through `.data` is not seen: no test may do that to a shared model.
+    """
+    owner = getattr(model, "original_model", model)  # of a bridge
+    held = (*owner.parameters(), *owner.buffers())
+    versions = tuple((tensor.data_ptr(), tensor._version) for tensor in held)
+    done = tuple(getattr(model, it, None) for it in ("compatibility_mode", "_weights_processed"))
+    return *done, model.training, versions
 
 
 def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
-    """A bridge from a folder; the same one as before, which no test may change."""
+    """A bridge from a folder; the same one as before, unless it was processed since.
+
+    Tests that change its weights load one of their own.
+    """
     bridges: dict[tuple[object, ...], Any] = {}
 
     def loaded(source: str, device: str, dtype: Any) -> Any:
@@ -161,7 +170,7 @@ def _passed(check: Callable[[Any, Any, str], None]) -> Callable[[Any, Any, str],
 
     def checked(replay: Any, run: Any, name: str) -> None:
         known = passed.setdefault(replay.model, set())
-        question = run.token_ids, *state_of(replay.model)
+        question = run.token_ids, type(replay).whole, *state_of(replay.model)
         if question not in known:
             check(replay, run, name)
             if replay.together:  # else it said that it is slower, and says so again

@@ -137,7 +137,6 @@ def test_five_sweeps_stand_below_each_other() -> None:
 # -- two traces ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_alike_traces_are_alike_and_others_are_not() -> None:
     alike = difference_of(planted(seed=0), planted(seed=1))
     assert alike.aligned == "place" and (alike.similarity or 0) > 0.9 and (alike.p or 1) < 0.01

@@ -14,18 +14,19 @@ from safetensors.torch import load_file
 
 import sae_graphs as sg
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.training import train as stages
 from sae_graphs.training import trainer as training
 from sae_graphs.training.activations import make_shards, missing_shards, streams_of
 from sae_graphs.training.measure import measure
 from sae_graphs.training.plan import SHARD_ROWS, Plan
-from sae_graphs.training.rows import Rows, make_rows, read_rows, rows_file, save_rows
+from sae_graphs.training.rows import Rows, make_rows, read_rows, save_rows
 from sae_graphs.training.sparse import SparseTopK
 from sae_graphs.training.store import open_store, shard_file, write_shard
 from sae_graphs.training.texts import Texts
 from sae_graphs.training.train import Place, Told, train_saes
-from tests.support.models import CORPUS, D_MODEL, save_model
+from tests.support.models import CORPUS, D_MODEL, random_stack, save_model
 
 NAMES = ("blocks.0.hook_resid_post", "blocks.2.hook_resid_post")
 PLAN = Plan(
@@ -68,6 +69,10 @@ def trained(
     said: list[str] = []
     found = train_saes(model, PLAN, Texts(str(text)), out, told=Told(said.append))
     return out, found, said
+
+
+class _Killed(BaseException):
+    """Stands for a power cut."""
 
 
 # -- the whole -------------------------------------------------------------------------------------
@@ -125,22 +130,24 @@ def test_a_second_run_only_measures(
     assert said == ["all SAEs are trained"]
 
 
-@pytest.mark.slow
 def test_a_folder_of_another_training_is_refused(
-    trained: tuple[Path, dict[str, Any], list[str]], model: LanguageModel, text: Path
+    model: LanguageModel, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def killed(*given: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patch:  # rows and activations are there, no SAE is
+        patch.setattr(stages, "train_missing", killed)
+        with pytest.raises(_Killed):
+            train_saes(model, PLAN, Texts(str(text)), tmp_path)
     with pytest.raises(SaeGraphsError, match=r"different: seed\); choose another --out"):
-        train_saes(model, replace(PLAN, seed=1), Texts(str(text)), trained[0])
+        train_saes(model, replace(PLAN, seed=1), Texts(str(text)), tmp_path)
     with pytest.raises(SaeGraphsError, match=r"without blocks[.]1[.]hook_resid_post"):
         other = replace(PLAN, hook_names=(*NAMES, "blocks.1.hook_resid_post"))
-        train_saes(model, other, Texts(str(text)), trained[0])
+        train_saes(model, other, Texts(str(text)), tmp_path)
 
 
 # -- resuming --------------------------------------------------------------------------------------
-
-
-class _Killed(BaseException):
-    """Stands for a power cut."""
 
 
 @pytest.mark.slow
@@ -177,11 +184,9 @@ def test_a_killed_training_ends_in_the_same_weights(
     assert fvus[-1] < 0.5 * fvus[0]
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_another_plan_is_left_alone(
-    trained: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
-) -> None:
-    store = open_store(Place(trained[0]).activations, NAMES[1], range(1, 3), PLAN.outlier)
+def test_a_checkpoint_of_another_plan_is_left_alone(tmp_path: Path) -> None:
+    write_shard(shard_file(tmp_path, 0), {NAMES[1]: torch.randn(40, 17, D_MODEL)})
+    store = open_store(tmp_path, NAMES[1], range(1), PLAN.outlier)
     trainer = training.Trainer(store, PLAN)
     with torch.enable_grad():
         trainer.step()
@@ -275,14 +280,11 @@ def test_the_sparse_decoder_learns_what_sae_lens_own_does(dead: int) -> None:
         assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.slow
-def test_the_numbers_of_an_sae_that_errs_by_a_known_part(
-    trained: tuple[Path, dict[str, Any], list[str]], model: LanguageModel
-) -> None:
+def test_the_numbers_of_an_sae_that_errs_by_a_known_part(model: LanguageModel) -> None:
     """An SAE whose output is always the mean explains nothing; one that copies, everything."""
-    loaded = sg.load(model.name, saes=trained[0] / "saes")
-    rows = read_rows(rows_file(Place(trained[0]).progress))
-    assert rows is not None
+    loaded = InstrumentedModel(model.model, random_stack(model.model, NAMES, ["standard"]))
+    words = random.Random(1).choices(CORPUS.split(), k=9_000)
+    rows = make_rows([("a", " ".join(words))], model.tokenizer, PLAN, bos=0)
     kept = rows.measured
     for layer in loaded.stack.layers:
         stream = model.streams_at(kept, [layer.point])[0][:, 1:].flatten(0, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,6 +198,17 @@ def test_mistakes_on_the_command_line_are_one_line(
     assert ended.value.code == 2
     assert "holds no trained model" in said
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_module_runs_as_one(tmp_path: Path) -> None:
+    asked = [sys.executable, "-m", "training.demo", "evaluate", "--out", str(tmp_path)]
+    done = subprocess.run(
+        asked, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert done.returncode == 2
+    assert "holds no trained model" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_help_is_quick_and_complete() -> None:

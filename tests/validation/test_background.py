@@ -172,7 +172,6 @@ def test_noise_of_more_features_than_there_are() -> None:
     assert 2 <= len(noise) <= 4
 
 
-@pytest.mark.slow
 def test_seeds(tiny: InstrumentedModel, runs: list[CleanRun]) -> None:
     path = [[sometimes_active(runs, ablated_elsewhere(runs[0], effect_settings()))]]
     assert found_in(tiny, runs, path, seed=1) == found_in(tiny, runs, path, seed=1)

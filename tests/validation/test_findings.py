@@ -78,7 +78,6 @@ def test_a_new_run_in_its_place_has_none(tmp_path: Path) -> None:
     assert not (run / "validation").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["{", "other"])
 def test_findings_of_another_graph_are_left_out_with_a_warning(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture

@@ -31,7 +31,6 @@ from tests.support.planted import (
     planted,
     planted_null,
 )
-from tests.support.slow import first, only
 
 ALPHA = 0.001
 YES, NO = WORDS.index(TARGET), WORDS.index(CONTRAST)
@@ -145,7 +144,7 @@ def subject_of(case: Planted, settings: ValidationSettings) -> Subject:
     return subject(case.model, PROMPT, "discovery", effect_settings(), settings, own=True)
 
 
-@pytest.mark.parametrize(("prompts",), first(1, [((),), (OTHER_PROMPTS,)]))
+@pytest.mark.parametrize("prompts", [(), OTHER_PROMPTS])
 def test_the_planted_path_is_found_and_the_decoy_is_not(
     alone: Planted, prompts: tuple[str, ...]
 ) -> None:
@@ -182,7 +181,7 @@ def test_shuffled_paths_are_not_found(alone: Planted) -> None:
     assert min(q for q in adjusted(found) if q is not None) > 0.05
 
 
-@pytest.mark.parametrize(("side", "expected"), only([(False, 1.0), (True, 0.5)], (True, 0.5)))
+@pytest.mark.parametrize(("side", "expected"), [(False, 1.0), (True, 0.5)])
 def test_mediated_fraction(side: bool, expected: float) -> None:
     case = planted(side=side)
     report = validate(

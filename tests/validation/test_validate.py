@@ -375,7 +375,7 @@ def test_prompts_that_the_graph_was_found_on_are_no_test_of_it(tiny: Instrumente
 @pytest.mark.parametrize(
     ("options", "tests", "told"),
     first(
-        2,
+        5,
         [
             ({"controls": 19, "paths": 0}, 0, None),
             # of 50 other ones, as many as matched ones at most: 1 / 19 each, and 2 / 39 together

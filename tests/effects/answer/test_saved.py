@@ -271,7 +271,6 @@ def test_damaged_effects_are_one_line(saved: Saved, damage: Callable[[Path], obj
     assert "\n" not in str(caught.value) and EFFECTS in str(caught.value)
 
 
-@pytest.mark.slow
 def test_where_nothing_can_be_written(tiny: InstrumentedModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SaeGraphsError, match="cannot write"):
