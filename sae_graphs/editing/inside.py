@@ -60,9 +60,10 @@ class Inside:
     """An edit, seen through SAEs.
 
     `match` is the key's at the prompt's own token. `key` are features of the SAE before the block,
-    `value` of the SAE after it, each empty where there is none; `explained` is the part of what the
-    edit adds to the stream there, squared, that the SAE's output gains too. `carries` are the
-    features that only the second graph has, `carried` those that only the first one had.
+    `value` of the SAE after it, each empty where there is none; `missed` is the norm of what that
+    SAE leaves out of the stream there, as a part of the stream's, without the edit and with it:
+    where it grows much, what was added is not made of its features. `carries` are the features that
+    only the second graph has, `carried` those that only the first one had.
     """
 
     edit: Edit
@@ -70,7 +71,7 @@ class Inside:
     match: float
     key: tuple[Part, ...]
     value: tuple[Moved, ...]
-    explained: float | None
+    missed: tuple[float, float] | None
     carries: tuple[Moved, ...]
     carried: tuple[Moved, ...]
 
@@ -115,7 +116,7 @@ def inside(
     with edit.applied(model):
         changed = model.clean_run(ids)
         after = graph()
-    value, explained = _value(model, edit, clean, changed, at)
+    value, missed = _value(model, edit, clean, changed, at)
     found = difference(before, after)
     acts = [_activations(model, run) for run in (clean, changed)]
     return Inside(
@@ -124,7 +125,7 @@ def inside(
         match,
         key,
         value,
-        explained,
+        missed,
         tuple(_moved(node, *acts) for node in found.new_features if node.feature.is_feature),
         tuple(_moved(node, *acts) for node in found.lost_features if node.feature.is_feature),
     )
@@ -183,7 +184,7 @@ def _matches(
 
 def _value(
     model: InstrumentedModel, edit: Edit, clean: CleanRun, changed: CleanRun, at: int
-) -> tuple[tuple[Moved, ...], float | None]:
+) -> tuple[tuple[Moved, ...], tuple[float, float] | None]:
     """The features after the block that the edit moves at the key's token, furthest first."""
     layer = _layer_at(model, 2 * edit.layer + 2)
     if layer is None:
@@ -193,10 +194,7 @@ def _value(
     decoded = torch.stack(
         [layer.decode(each[None], row[None])[0] for each, row in zip(acts, rows, strict=True)]
     )
-    gained, seen = (rows[1] - rows[0]).double(), (decoded[1] - decoded[0]).double()
-    explained = None
-    if float(gained.norm()) > 0:
-        explained = 1 - float((gained - seen).square().sum() / gained.square().sum())
+    before, after = ((rows - decoded).norm(dim=-1) / rows.norm(dim=-1)).tolist()
     by = (acts[1] - acts[0]).abs()
     order = by.argsort(descending=True, stable=True)[:SHOWN].tolist()
     moved = [
@@ -209,7 +207,7 @@ def _value(
         for index in order
         if by[index] > 0
     ]
-    return tuple(moved), explained
+    return tuple(moved), (before, after)
 
 
 def _activations(model: InstrumentedModel, run: CleanRun) -> dict[str, Tensor]:

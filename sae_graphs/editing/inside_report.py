@@ -51,20 +51,16 @@ def summary(found: Inside) -> str:
     """What an edit does inside, in sentences."""
     silent = sum(it.after == 0 for it in found.carried)
     new = sum(it.before == 0 for it in found.carries)
-    explained = (
-        ""
-        if found.explained is None
-        else (
-            f" Of what it adds to the stream there, the SAE after the block sees "
-            f"{share(found.explained)}."
-        )
-    )
+    missed = ""
+    if found.missed is not None:
+        before, after = map(share, found.missed)
+        missed = f" The SAE after the block misses {before} of the stream there, {after} with it."
     return (
-        f"The key matches to {plain(found.match)} at its token.{explained} Of "
+        f"The key matches to {plain(found.match)} at its token.{missed} Of "
         f"{len(found.carried)} features that only the graph without the edit has, {silent} fall "
         f"silent; of {len(found.carries)} that only the graph with it has, {new} were silent "
         "before."
-    )  # fmt: skip
+    )
 
 
 def _cover(found: Inside) -> Cover:
