@@ -41,7 +41,16 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
-    "edit": {"apply", "cases", "first", "text", "out_folder", "where"},
+    "edit": {
+        "apply",
+        "cases",
+        "first",
+        "text",
+        "out_folder",
+        "where",
+        "tuning_bound",
+        "tuning_rate",
+    },
 }
 PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},

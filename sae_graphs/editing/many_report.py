@@ -58,7 +58,8 @@ def rows_of(edits: Edits) -> list[tuple[str, str, str, str, str]]:
     return [
         (
             name,
-            *(value(name, found[name].mean) for found in (before, after)),
+            value(name, before[name].mean),
+            value(name, after[name].mean),
             _range(name, after),
             str(after[name].n),
         )

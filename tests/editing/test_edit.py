@@ -19,6 +19,7 @@ from sae_graphs.editing.applied import applied
 from sae_graphs.editing.covariance import covariance_of, text_of
 from sae_graphs.editing.projection import projection_of
 from sae_graphs.editing.prompts import Rows, placed, prefixes_of, target_of
+from sae_graphs.editing.settings import Method
 from sae_graphs.editing.update import rank_one, solvable
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.features.token_rows import TokenRows
@@ -96,7 +97,7 @@ def test_what_is_orthogonal_to_the_key_in_the_covariance_stays() -> None:
     [("rome", [2 / 3, 1 / 3, 0], [1, 1, 0]), ("rome-mixed-keys", [1, 0.5, 0], [1, 0, 0])],
 )
 def test_a_prefix_with_another_key_is_as_by_hand(
-    method: str, left: list[float], key: list[float]
+    method: Method, left: list[float], key: list[float]
 ) -> None:
     model = editable(attends_first=True)
     taken = covariance_of(model, 1, text_of(model, [TEXT]), 100)
@@ -355,7 +356,8 @@ def test_what_goes_wrong_inside_is_told_before_the_order(
 def test_vectors_of_another_length_are_refused(bridge_of: Any, vector: str) -> None:
     model = LanguageModel(bridge_of("llama", "float64"))
     edit = sg.edit(model, **ASKED, **LITTLE)
-    crafted = replace(edit, **{vector: np.ones(1)})  # which would be broadcast
+    other: dict[str, Any] = {vector: np.ones(1)}  # which would be broadcast
+    crafted = replace(edit, **other)
     with pytest.raises(SaeGraphsError, match="made for other weights"), crafted.applied(model):
         raise AssertionError
 

@@ -87,7 +87,8 @@ def test_many_layers_are_turned_in_all_orders_of_the_rows() -> None:
 def test_a_case_without_what_s_is_made_of_is_left_out(bridge_of: Any) -> None:
     model = LanguageModel(bridge_of("gpt2", "float64"))
     sweep = Sweep(model, EditSettings(), text_of(model, [CORPUS]), {})
-    for lacks in ({"paraphrases": ("the cat",)}, {"neighbours": ("the dog",)}):
+    lacking: list[dict[str, Any]] = [{"paraphrases": ("a cat",)}, {"neighbours": ("a dog",)}]
+    for lacks in lacking:
         with pytest.raises(SaeGraphsError, match="no S without paraphrases and neighbours"):
             sweep(FactCase(1, "cat", "the {} sat on", " mat", " red", **lacks))
 
