@@ -100,12 +100,12 @@ def test_the_best_place_is_named_and_drawn(tmp_path: Path) -> None:
     places = places_of(measures, rng.random(measures.shape))
     assert places.best == ("subject-last", 2) and places.s[1, 2] == pytest.approx(0.9)
     assert sentences(places)[0] == "S is largest at the subject last token in layer 2: 0.900."
-    places = Places(**{**vars(places), "left_out": (LeftOut(9, "<i>odd</i>", "it is odd"),)})
+    places = Places(**{**vars(places), "left_out": (LeftOut(9, "<i>odd</i>\x1b", "it is odd"),)})
     files = places_files(places, ("svg", "html", "md"))
     assert set(files) == {"places.svg", "places.html", "places.md"}
     page = files["places.html"].decode()
     assert "<i>odd" not in page and "0.900" in page and "rank correlation with S" in page
-    assert "(one-sided p 0." in page
+    assert "(one-sided p 0." in page and "\x1b" not in page and "\\x1b" in page
     (tmp_path / FILE_NAME).write_bytes(to_bytes(places))
     assert load(tmp_path) == places
 

@@ -131,12 +131,13 @@ def test_fluency_is_the_weighted_entropy_of_n_grams() -> None:
 
 def test_edits_come_back_from_json_and_are_shown(tmp_path: Path) -> None:
     case = scored(rewrite=(Asked(0.8, 0.1),), retained=(Kept(0.3, False),))
-    left = many.LeftOut(3, "an <b>odd</b> prompt", "it does not fit")
+    left = many.LeftOut(3, "an <b>odd</b> \x1bprompt", "it does not fit")
     edits = many.Edits("tiny", "mine.jsonl", "rome", 1, (case,), (left,), {"steps": 3})
     (tmp_path / many.FILE_NAME).write_bytes(many.to_bytes(edits))
     assert many.load(tmp_path) == edits
     page = edits_files(edits)["edits.html"].decode()
     assert "<b>odd</b>" not in page and "&lt;b&gt;odd" in page and "it does not fit" in page
+    assert "\x1b" not in page and "\\x1bprompt" in page
     assert [row[0] for row in rows_of(edits)][:2] == ["S", "ES"]
     assert "1 fact written by rome at block 1" in summary(edits) and "ES 1.000" in summary(edits)
     (tmp_path / many.FILE_NAME).write_text("{}")
