@@ -28,6 +28,8 @@ GRAPH = "graph.json"
 TRACE = "trace.json"
 TRACES = "traces.json"  # of many prompts
 EDIT = "edit.safetensors"
+EDITS = "edits.json"  # of many facts
+PLACES = "places.json"  # of facts written everywhere
 GRANGER = "granger.json"
 EFFECTS = "effects.safetensors"
 ANNOTATIONS = "annotations.json"
@@ -35,6 +37,16 @@ PAGE = "graph.html"
 VALIDATION = "validation"  # the folder that `sae-graphs validate` writes into a run's
 REPORT = "validation.html"
 
+# What a folder holds that has one of these files.
+KINDS = {
+    GRAPH: "a graph",
+    TRACE: "a trace",
+    TRACES: "traces",
+    EDIT: "an edit",
+    EDITS: "edits of many facts",
+    PLACES: "edits everywhere",
+    GRANGER: "Granger tests",
+}
 LOCK = ".sae-graphs.lock"  # beside the folders of runs, while one is replaced
 OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "networkx", "pygraphviz")
@@ -66,6 +78,19 @@ def check_writable(folder: Path) -> None:
         raise SaeGraphsError(
             f"cannot write into {parent}: {problem.strerror}; give another folder"
         ) from problem
+
+
+def check_of_one_kind(folder: Path, mine: str) -> None:
+    """Fail where a run of another kind lies in the folder, which one that writes `mine` replaces.
+
+    `mine` is one of `KINDS`. Whatever was written by the same kind may be replaced.
+    """
+    for name, what in KINDS.items():
+        if name != mine and (folder / name).is_file():
+            raise SaeGraphsError(
+                f"{folder} holds {what}, which this run would replace with {KINDS[mine]}; give "
+                "another folder with --out"
+            )
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes | Path]) -> None:

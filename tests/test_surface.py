@@ -42,8 +42,11 @@ COMMANDS_ALONE = {
     "validate": {"run", "all_in", "prompt", "discover", "text", "out_folder"},
     "compare": {"prompt", "style"},
     "ablate": {"prompt", "style"},
-    "edit": {"apply", "cases", "first", "inside", "text", "out_folder", "where"},
     "granger": {"graph", "formats", "out_folder"},
+    "edit": {
+        *("apply", "cases", "first", "inside", "text", "out_folder", "where"),
+        *("tuning_bound", "tuning_rate"),
+    },
 }
 PYTHON_ALONE = {
     "graph": {"settings", "effects", "resume", "progress", "fetching"},

@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from sae_graphs.cli.options import (
     Device,
     Dtype,
@@ -26,6 +28,9 @@ from sae_graphs.cli.options import (
 )
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.words import said
+
+# What says how a prompt is heard, with edits that are made.
+HEARD_WITH = frozenset({"--apply", "--model", "--device", "--dtype", "--memory", "--prepend-bos"})
 
 
 class TokenOption(StrEnum):
@@ -46,6 +51,7 @@ class MethodOption(StrEnum):
 
 
 def edit(
+    context: typer.Context,
     prompt: Prompt = None,
     subject: Annotated[
         str | None,
@@ -78,7 +84,7 @@ def edit(
         basics(
             metavar="FILE",
             help="Many facts, one at a time, and a table of metrics: JSONL in CounterFact's "
-            "fields; `demo` and `smollm2` are bundled.",
+            "fields; `demo`, `demo-development` and `smollm2` are bundled.",
             show_default=False,
         ),
     ] = None,
@@ -140,6 +146,16 @@ def edit(
         ),
     ] = None,
     tokens: Annotated[int, measured(help="Tokens of it, at most.")] = 100_000,
+    tuning_bound: Annotated[
+        float,
+        measured(
+            help="Of `fine-tuning`: how far an entry moves at most, in the matrix's root mean "
+            "square."
+        ),
+    ] = 0.2,
+    tuning_rate: Annotated[
+        float, measured(help="Of `fine-tuning`: its learning rate, in the same unit.")
+    ] = 0.02,
     ridge: Annotated[
         float | None,
         measured(
@@ -178,9 +194,20 @@ def edit(
 
     Many facts, a table of metrics: `sae-graphs edit --cases demo`
     """
-    from sae_graphs.editing.settings import EditSettings
+    from sae_graphs.editing.settings import EditSettings, Tuning
 
+    if dtype in ("float16", "bfloat16"):
+        raise SaeGraphsError(
+            f"dtype is {dtype}, in which most of a change of rank one is rounded away; edit in "
+            "float32 or float64"
+        )
+    given = _given(context)
+    tuning = Tuning(tuning_bound, tuning_rate)
     way = method.value
+    if way != "fine-tuning" and (told := given & {"--tuning-bound", "--tuning-rate"}):
+        raise SaeGraphsError(
+            f"{quoted(sorted(told))} is for --method fine-tuning; leave it out, or choose that"
+        )
     kind = way if way != "fine-tuning" else "rome"  # whose settings serve fine-tuning as well
     settings = EditSettings(
         layer=layer,
@@ -204,14 +231,14 @@ def edit(
     if cases is not None:
         _check_alone(prompt, subject, target, apply, inside=inside)
         if where:
-            _check_everywhere(layer, token, kind, way)
+            _check_everywhere(given)
             from sae_graphs.cli.edit_where import edit_everywhere
 
             edit_everywhere(cases, settings, source, text, out_folder, prepend_bos, first)
             return
         from sae_graphs.cli.edit_cases import edit_many
 
-        edit_many(cases, way, settings, source, text, out_folder, prepend_bos, first)
+        edit_many(cases, way, settings, source, text, out_folder, prepend_bos, first, tuning)
         return
     unfit = {"--method fine-tuning": kind != way, "--first": first is not None, "--where": where}
     if any(unfit.values()):
@@ -225,6 +252,11 @@ def edit(
             raise SaeGraphsError(
                 "--apply has an edit that is made, and --subject, --target and --inside make one; "
                 "leave out one of the two"
+            )
+        if unheard := given - HEARD_WITH:
+            raise SaeGraphsError(
+                f"{quoted(sorted(unheard))} would do nothing: --apply has an edit that is made; "
+                "leave it out"
             )
         from sae_graphs.cli.editing import hear_edits
 
@@ -269,9 +301,21 @@ def _check_alone(
         )
 
 
-def _check_everywhere(layer: int | None, token: TokenOption, kind: str, way: str) -> None:
-    if layer is not None or token is not TokenOption.subject_last or kind != way:
+def _check_everywhere(given: frozenset[str]) -> None:
+    if given & {"--layer", "--token", "--method"}:
         raise SaeGraphsError(
             "--where writes at every token and layer, by rome; leave out --layer, --token and "
-            "fine-tuning"
+            "--method"
         )
+
+
+def _given(context: typer.Context) -> frozenset[str]:
+    """The options that stand on the command line."""
+    names = {it.name: it.opts[0] for it in context.command.params if it.name and it.opts}
+    return frozenset(
+        option
+        for name, option in names.items()
+        if option.startswith("--")
+        and (source := context.get_parameter_source(name)) is not None
+        and source.name == "COMMANDLINE"
+    )

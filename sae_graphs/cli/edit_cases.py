@@ -5,7 +5,6 @@ Nothing slow is imported before the file has been read.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,21 +15,19 @@ from rich.table import Table
 from rich.text import Text as Words
 
 from sae_graphs._version import __version__
-from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable, warn
-from sae_graphs.cli.editing import check_holds_no_other, taken
+from sae_graphs.cli.console import out, parts_kept, print_files, progress, resumable
+from sae_graphs.cli.editing import print_left_out, taken, told_resumed, write_run
 from sae_graphs.cli.options import Source
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.words import counted
 
 if TYPE_CHECKING:
     from sae_graphs.editing.cases_file import FactCase
-    from sae_graphs.editing.covariance import Covariance
+    from sae_graphs.editing.covariance import Covariance, Text
     from sae_graphs.editing.many import Edits, LeftOut
     from sae_graphs.editing.scores import Scored
-    from sae_graphs.editing.settings import EditSettings
+    from sae_graphs.editing.settings import EditSettings, Tuning
     from sae_graphs.model.language_model import LanguageModel
-
-FINE_TUNING = "fine-tuning"
 
 
 def edit_many(
@@ -42,23 +39,36 @@ def edit_many(
     out_folder: Path | None,
     prepend_bos: bool | None,
     limit: int | None,
+    tuning: Tuning,
 ) -> None:
     """Read the cases, write each fact alone, ask, write the files, print."""
     from sae_graphs.editing.cases_file import read_cases
     from sae_graphs.editing.many import EditsPartial
-    from sae_graphs.runs import check_writable, partial_folder, slug_of, writing
+    from sae_graphs.runs import (
+        EDITS,
+        check_of_one_kind,
+        check_writable,
+        partial_folder,
+        slug_of,
+        writing,
+    )
 
-    cases = read_cases(file)[:limit]
+    every = read_cases(file)
+    cases = every[:limit]
     name = slug_of(Path(file).stem, "demo" if Path(file).stem == source.model else source.model)
     folder = out_folder or Path("outputs") / f"{name}-edits-{way}"
     check_writable(folder)
-    check_holds_no_other(folder)
+    check_of_one_kind(folder, EDITS)
     with writing(folder):
         model = source.load_model()
-        partial = EditsPartial(partial_folder(folder), told=_resumed)
+        partial = EditsPartial(partial_folder(folder), told=told_resumed)
         started = time.perf_counter()
         with resumable(lambda: parts_kept(partial, "facts are done")):
-            edits = _all(model, cases, file, way, settings, source, text, prepend_bos, partial)
+            from sae_graphs.editing.covariance import text_of
+
+            texts = text_of(model, text, without=[case.subject for case in every])
+            asked = (cases, file, way, settings, tuning)
+            edits = _all(model, asked, source, texts, prepend_bos, partial)
         seconds = time.perf_counter() - started
         names = _write(folder, edits, seconds)
         partial.remove()
@@ -68,25 +78,24 @@ def edit_many(
 
 def _all(
     model: LanguageModel,
-    cases: Sequence[FactCase],
-    file: str,
-    way: str,
-    settings: EditSettings,
+    asked: tuple[Sequence[FactCase], str, str, EditSettings, Tuning],
     source: Source,
-    text: Path | None,
+    texts: Text,
     prepend_bos: bool | None,
     partial: Any,
 ) -> Edits:
     from sae_graphs.checkpoint import run_key
-    from sae_graphs.editing.covariance import text_of
     from sae_graphs.editing.many import edit_cases
     from sae_graphs.editing.scoring import Scorer
+    from sae_graphs.editing.settings import FINE_TUNING
     from sae_graphs.schema import plain
 
-    texts = text_of(model, text)
+    cases, file, way, settings, tuning = asked
     settings.layer_of(len(model.model.blocks))
     covariance = None if way == FINE_TUNING else taken(model, settings, texts)
-    scorer = Scorer(model, settings, texts, covariance, way=way, prepend_bos=prepend_bos)
+    scorer = Scorer(
+        model, settings, texts, covariance, way=way, tuning=tuning, prepend_bos=prepend_bos
+    )
     facts = {
         "sae_graphs": __version__,
         "device": source.device,
@@ -94,6 +103,7 @@ def _all(
         "cases": plain(cases),
         "method": way,
         "settings": plain(scorer.settings),
+        "tuning": plain(tuning),
         "text": plain(texts.facts),
         "prepend_bos": prepend_bos,
     }
@@ -124,6 +134,8 @@ def _gathered(
     about: dict[str, Any] = {"seconds of an edit": _middle([it.seconds for it in scored])}
     if covariance is not None:
         about["covariance"] = f"{covariance.tokens:,} tokens of {covariance.text}"
+    else:
+        about["fine-tuning"] = plain(scorer.tuning)
     settings = plain(scorer.settings)
     return Edits(
         model,
@@ -152,33 +164,19 @@ def _print(edits: Edits, seconds: float) -> None:
         shown.add_row(*row)
     out.print(shown)
     out.print(Words(summary(edits), style="bold"), soft_wrap=True)
-    for left in edits.left_out[:3]:
-        warn(f"left out: {left.asked}: {left.reason}")
-    if len(edits.left_out) > 3:
-        warn(f"{counted(len(edits.left_out) - 3, 'more case')} left out: see edits.html")
+    print_left_out(edits.left_out, "edits.html")
     out.print(Words(f"edited in {seconds:.0f} s", style="dim"))
-
-
-def _resumed(done: int, cases: int) -> None:
-    err.print(f"resumed: {done} of {cases} facts were done before", highlight=False)
 
 
 def _write(folder: Path, edits: Edits, seconds: float) -> tuple[str, ...]:
     from sae_graphs.editing.many import FILE_NAME, to_bytes
     from sae_graphs.editing.many_report import edits_files
-    from sae_graphs.runs import RECORD, made_with, replace_folder
 
-    files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(edits), **edits_files(edits)}
-    names = (*files, RECORD)
-    record = {
+    about = {
         "kind": "edits",
         "prompt": f"{counted(len(edits.scored), 'fact')} of {edits.cases}",
         "model": edits.model,
         "settings": {**edits.settings, "method": edits.method},
-        "seconds": round(seconds, 4),
-        **made_with(),
-        "files": list(names),
     }
-    files[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
-    replace_folder(folder, files)
-    return names
+    files = {FILE_NAME: to_bytes(edits), **edits_files(edits)}
+    return write_run(folder, files, about, seconds)

@@ -5,7 +5,6 @@ Nothing slow is imported before the file has been read.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text as Words
 
 from sae_graphs._version import __version__
-from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable, warn
-from sae_graphs.cli.editing import check_holds_no_other, taken
+from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable
+from sae_graphs.cli.editing import print_left_out, taken, told_resumed, write_run
 from sae_graphs.cli.options import Source
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.words import counted
 
 if TYPE_CHECKING:
     from sae_graphs.editing.cases_file import FactCase
+    from sae_graphs.editing.covariance import Text
     from sae_graphs.editing.places import Places
     from sae_graphs.editing.settings import EditSettings
     from sae_graphs.model.language_model import LanguageModel
@@ -39,30 +39,41 @@ def edit_everywhere(
     limit: int | None,
 ) -> None:
     """Read the cases, write each fact everywhere, trace it, write the files, print."""
-    from sae_graphs.editing.cases_file import read_cases
+    from sae_graphs.editing.cases_file import check_has_s, read_cases
     from sae_graphs.editing.many import EditsPartial
-    from sae_graphs.editing.places import Placed, sentences
-    from sae_graphs.runs import check_writable, partial_folder, slug_of, writing
+    from sae_graphs.editing.places import Everywhere, sentences
+    from sae_graphs.runs import (
+        PLACES,
+        check_of_one_kind,
+        check_writable,
+        partial_folder,
+        slug_of,
+        writing,
+    )
 
-    cases = read_cases(file)[:limit]
+    every = read_cases(file)
+    cases = every[:limit]
+    check_has_s(cases)
     name = slug_of(Path(file).stem, "demo" if Path(file).stem == source.model else source.model)
     folder = out_folder or Path("outputs") / f"{name}-edits-where"
     check_writable(folder)
-    check_holds_no_other(folder)
+    check_of_one_kind(folder, PLACES)
     with writing(folder):
         model = source.load_model()
-        partial = EditsPartial(partial_folder(folder), Placed, told=_resumed)
+        partial = EditsPartial(partial_folder(folder), Everywhere, told=told_resumed)
         started = time.perf_counter()
         with resumable(lambda: parts_kept(partial, "facts are done")):
-            places = _all(model, cases, file, settings, source, text, prepend_bos, partial)
+            from sae_graphs.editing.covariance import text_of
+
+            texts = text_of(model, text, without=[case.subject for case in every])
+            places = _all(model, cases, file, settings, source, texts, prepend_bos, partial)
         seconds = time.perf_counter() - started
         with err.status("drawing"):
             names = _write(folder, places, seconds)
         partial.remove()
     for sentence in sentences(places):
         out.print(Words(sentence, style="bold"))
-    for left in places.left_out[:3]:
-        warn(f"left out: {left.asked}: {left.reason}")
+    print_left_out(places.left_out, "places.html")
     out.print(Words(f"edited in {seconds:.0f} s", style="dim"))
     print_files(out, folder, names)
 
@@ -73,20 +84,19 @@ def _all(
     file: str,
     settings: EditSettings,
     source: Source,
-    text: Path | None,
+    texts: Text,
     prepend_bos: bool | None,
     partial: Any,
 ) -> Places:
     from dataclasses import replace
 
     from sae_graphs.checkpoint import run_key
-    from sae_graphs.editing.covariance import text_of
     from sae_graphs.editing.many import LeftOut, edit_cases
-    from sae_graphs.editing.places import Placed, Places
+    from sae_graphs.editing.places import Everywhere, Places
     from sae_graphs.editing.where import Sweep
     from sae_graphs.schema import plain
 
-    texts, n_layers = text_of(model, text), len(model.model.blocks)
+    n_layers = len(model.model.blocks)
     covariances = {
         layer: taken(model, replace(settings, layer=layer), texts) for layer in range(n_layers)
     }
@@ -104,7 +114,7 @@ def _all(
     sweep = Sweep(model, settings, texts, covariances, prepend_bos=prepend_bos)
     with progress("writing facts everywhere", unit="facts") as report:
         found = edit_cases(cases, sweep, partial=partial, progress=report)
-    placed = tuple(it for it in found if isinstance(it, Placed))
+    placed = tuple(it for it in found if isinstance(it, Everywhere))
     left_out = tuple(it for it in found if isinstance(it, LeftOut))
     if not placed:
         raise SaeGraphsError(
@@ -114,26 +124,15 @@ def _all(
     return Places(source.model, Path(file).name, n_layers, placed, left_out, kept, settings.seed)
 
 
-def _resumed(done: int, cases: int) -> None:
-    err.print(f"resumed: {done} of {cases} facts were done before", highlight=False)
-
-
 def _write(folder: Path, places: Places, seconds: float) -> tuple[str, ...]:
     from sae_graphs.editing.places import FILE_NAME, to_bytes
     from sae_graphs.editing.places_report import places_files
-    from sae_graphs.runs import RECORD, made_with, replace_folder
 
-    files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(places), **places_files(places, FORMATS)}
-    names = (*files, RECORD)
-    record = {
+    about = {
         "kind": "edits everywhere",
         "prompt": f"{counted(len(places.placed), 'fact')} of {places.cases}",
         "model": places.model,
         "settings": dict(places.settings),
-        "seconds": round(seconds, 4),
-        **made_with(),
-        "files": list(names),
     }
-    files[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
-    replace_folder(folder, files)
-    return names
+    files = {FILE_NAME: to_bytes(places), **places_files(places, FORMATS)}
+    return write_run(folder, files, about, seconds)

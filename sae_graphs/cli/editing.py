@@ -10,19 +10,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.text import Text as Words
 
 from sae_graphs.cli.console import err, out, print_files, progress, warn
 from sae_graphs.cli.drawing import told_of_another
 from sae_graphs.cli.options import Source
-from sae_graphs.errors import SaeGraphsError
 from sae_graphs.text import visible
-from sae_graphs.words import probability, said
+from sae_graphs.words import counted, probability, said
 
 if TYPE_CHECKING:
     from sae_graphs.editing.covariance import Covariance, Text
+    from sae_graphs.editing.many import LeftOut
     from sae_graphs.editing.record import Edit
     from sae_graphs.editing.report import Written
     from sae_graphs.editing.settings import EditSettings
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ENDING = "-edit"
 GOES_ON = 20  # tokens that the model writes, before and after
 SHOWN = 4  # next tokens on the terminal
+LEFT_SHOWN = 3  # cases that were left out
 
 
 class Fact(NamedTuple):
@@ -52,14 +53,14 @@ def edit_one(
     inside: bool = False,
 ) -> None:
     """Load, write the fact, hear the model before and after, write the files, print."""
-    from sae_graphs.runs import check_writable, folder_for, writing
+    from sae_graphs.runs import EDIT, check_of_one_kind, check_writable, folder_for, writing
 
     asked = fact.prompt.replace("{}", fact.subject)
     folder = out_folder or folder_for(
         Path("outputs"), f"{asked} {fact.target}", source.model, None, ending=ENDING
     )
     check_writable(folder)
-    check_holds_no_other(folder)
+    check_of_one_kind(folder, EDIT)
     told_of_another(folder, f"{asked} {fact.target}")
     with writing(folder):
         model = source.load() if inside else source.load_model()
@@ -146,18 +147,6 @@ def hear_edits(
     _print_texts([shown])
 
 
-def check_holds_no_other(folder: Path) -> None:
-    """Fail where a run of another kind lies in the folder, which this one would replace."""
-    from sae_graphs.runs import GRAPH, TRACE, TRACES
-
-    for name, what in ((GRAPH, "a graph"), (TRACE, "a trace"), (TRACES, "traces")):
-        if (folder / name).is_file():
-            raise SaeGraphsError(
-                f"{folder} holds {what}, which the edit would replace; give another folder with "
-                "--out"
-            )
-
-
 def _next(
     model: LanguageModel, prompt: str, edits: Sequence[Edit], prepend_bos: bool | None
 ) -> tuple[tuple[str, float], ...]:
@@ -205,22 +194,40 @@ def _write(
 ) -> tuple[str, ...]:
     from sae_graphs.editing.record import FILE_NAME, to_bytes
     from sae_graphs.editing.report import edit_files
-    from sae_graphs.runs import RECORD, made_with, replace_folder
     from sae_graphs.schema import plain
 
-    files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(made), **edit_files(made, texts), **more}
-    names = (*files, RECORD)
-    record = {
+    files = {FILE_NAME: to_bytes(made), **edit_files(made, texts), **more}
+    about = {
         "kind": "edit",
         "prompt": f"{made.asked} {made.target}",
         "model": model,
         "saes_given": None,
         "sae_pattern_given": None,
         "settings": plain(made.settings),
-        "seconds": round(seconds, 4),
-        **made_with(),
-        "files": list(names),
     }
-    files[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
-    replace_folder(folder, files)
+    return write_run(folder, files, about, seconds)
+
+
+def write_run(
+    folder: Path, files: Mapping[str, bytes], about: Mapping[str, Any], seconds: float
+) -> tuple[str, ...]:
+    """The files and their `run.json` in place of the run that was there; returns their names."""
+    from sae_graphs.runs import RECORD, made_with, replace_folder
+
+    names = (*files, RECORD)
+    record = {**about, "seconds": round(seconds, 4), **made_with(), "files": list(names)}
+    replace_folder(folder, {**files, RECORD: (json.dumps(record, indent=1) + "\n").encode()})
     return names
+
+
+def told_resumed(done: int, cases: int) -> None:
+    """A line for a run that goes on where it was interrupted."""
+    err.print(f"resumed: {done} of {cases} facts were done before", highlight=False)
+
+
+def print_left_out(left_out: Sequence[LeftOut], page: str) -> None:
+    """The first cases that were left out, and how many more."""
+    for left in left_out[:LEFT_SHOWN]:
+        warn(visible(f"left out: {left.asked}: {left.reason}", space=" "))
+    if len(left_out) > LEFT_SHOWN:
+        warn(f"{counted(len(left_out) - LEFT_SHOWN, 'more case')} left out: see {page}")

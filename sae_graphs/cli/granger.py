@@ -224,17 +224,14 @@ def _test(
 ) -> None:
     """Load, test, write, print."""
     from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
-    from sae_graphs.runs import GRAPH, check_writable, folder_for, partial_folder, writing
+    from sae_graphs.runs import check_writable, folder_for, partial_folder, writing
 
     about = _about(ends, graph)
     folder = out_folder or folder_for(
         Path("outputs"), about, place.model, place.saes, place.sae_pattern, ending=ENDING
     )
     check_writable(folder)
-    if (folder / GRAPH).is_file():
-        raise SaeGraphsError(
-            f"{folder} holds a graph, which the tests would replace; give another folder with --out"
-        )
+    check_of_one_kind(folder, GRANGER)
     with writing(folder):
         model = place.load()
         from sae_graphs.editing.granger.granger import granger as tested

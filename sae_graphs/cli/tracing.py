@@ -55,13 +55,13 @@ def trace_one(
     beside: Beside | None = None,
 ) -> None:
     """One prompt at one strength or several, the first of which is the folder's trace."""
-    from sae_graphs.runs import check_writable, folder_for, writing
+    from sae_graphs.runs import TRACE, check_of_one_kind, check_writable, folder_for, writing
 
     folder = out_folder or folder_for(
         Path("outputs"), asked.prompt, source.model, None, ending=ENDING
     )
     check_writable(folder)
-    check_holds_no_graph(folder)
+    check_of_one_kind(folder, TRACE)
     told_of_another(folder, asked.prompt)
     with writing(folder):
         model = source.load_model()
@@ -78,16 +78,6 @@ def trace_one(
 
     print_trace(out, traces, seconds=seconds, overlay=overlay)
     print_files(out, folder, names)
-
-
-def check_holds_no_graph(folder: Path) -> None:
-    """Fail where a graph lies in the folder, which a trace would replace."""
-    from sae_graphs.runs import GRAPH
-
-    if (folder / GRAPH).is_file():
-        raise SaeGraphsError(
-            f"{folder} holds a graph, which the trace would replace; give another folder with --out"
-        )
 
 
 def _traced(model: LanguageModel, asked: Asked, settings: TraceSettings, folder: Path) -> Trace:

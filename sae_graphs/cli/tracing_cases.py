@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from sae_graphs._version import __version__
 from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable
 from sae_graphs.cli.options import Source
-from sae_graphs.cli.tracing import check_holds_no_graph
 from sae_graphs.errors import CannotSplitError, SaeGraphsError
 from sae_graphs.words import counted
 
@@ -42,7 +41,14 @@ def trace_many(
 
     The first settings are those of the traces; others say how far strengths move them.
     """
-    from sae_graphs.runs import check_writable, partial_folder, slug_of, writing
+    from sae_graphs.runs import (
+        TRACES,
+        check_of_one_kind,
+        check_writable,
+        partial_folder,
+        slug_of,
+        writing,
+    )
     from sae_graphs.tracing.cases_file import read_cases
     from sae_graphs.tracing.many import CasesPartial, gathered
 
@@ -51,7 +57,7 @@ def trace_many(
     name = slug_of(stem, "demo" if stem == source.model else source.model)
     folder = out_folder or Path("outputs") / f"{name}-traces"
     check_writable(folder)
-    check_holds_no_graph(folder)
+    check_of_one_kind(folder, TRACES)
     with writing(folder):
         model = source.load_model()
         partial = CasesPartial(partial_folder(folder), told=_resumed)

@@ -66,7 +66,8 @@ def weights_for(model: Any, edit: Edit) -> Weights:
     if edit.layer >= len(inner.blocks):
         raise other_weights(name)
     weights = projection_of(inner, edit.layer).weights
-    if edit.weights not in (*below(weights.tensors[0]), digest_of(weights.matrix)):
+    known = (*below(weights.tensors[0]), digest_of(weights.matrix))
+    if edit.weights not in known or tuple(weights.matrix.shape) != edit.shape:
         raise other_weights(name)
     return weights
 
@@ -75,21 +76,28 @@ def weights_for(model: Any, edit: Edit) -> Weights:
 def replaced(weights: Weights, matrix: Tensor) -> Iterator[None]:
     """Another matrix `[D, F]` in place of theirs while the context is open; then the very same."""
     first, clean = weights.tensors[0], [tensor.detach().clone() for tensor in weights.tensors]
-    mark = digest_of(weights.matrix)
-    first.sae_graphs_below = [*below(first), mark]  # type: ignore[attr-defined]
-    depth = len(below(first))
-    put(weights, matrix)
+    mark, depth = digest_of(weights.matrix), len(below(first)) + 1
     try:
+        first.sae_graphs_below = [*below(first), mark]  # type: ignore[attr-defined]
+        put(weights, matrix)
         yield
-    finally:
-        applied_now = len(below(first))
-        if applied_now >= depth:  # else what is below this one was undone before
-            with torch.no_grad():
-                for tensor, before in zip(weights.tensors, clean, strict=True):
-                    tensor.copy_(before)
-            first.sae_graphs_below = below(first)[: depth - 1]  # type: ignore[attr-defined]
-        if applied_now > depth:
-            raise SaeGraphsError(
-                "an edit was undone before those that were applied after it, and these with it; "
-                "nest the contexts"
-            )
+    except BaseException:
+        _undo(weights, clean, depth)  # what went wrong inside is told, not the order
+        raise
+    if _undo(weights, clean, depth) > depth:
+        raise SaeGraphsError(
+            "an edit was undone before those that were applied after it, and these with it; "
+            "nest the contexts"
+        )
+
+
+def _undo(weights: Weights, clean: list[Tensor], depth: int) -> int:
+    """Put the weights back below the edit at this depth; returns how many were applied."""
+    first = weights.tensors[0]
+    applied_now = len(below(first))
+    if applied_now >= depth:  # else what is below this one was undone before
+        with torch.no_grad():
+            for tensor, before in zip(weights.tensors, clean, strict=True):
+                tensor.copy_(before)
+        first.sae_graphs_below = below(first)[: depth - 1]  # type: ignore[attr-defined]
+    return applied_now

@@ -9,7 +9,7 @@ One line a case, as published (Meng et al. 2022): `case_id`; `requested_rewrite`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ class FactCase:
     def asked(self) -> str:
         """The prompt with the subject in it."""
         return self.prompt.replace("{}", self.subject)
+
+
+def check_has_s(cases: Sequence[FactCase]) -> None:
+    """Raise `SaeGraphsError` where no case has both paraphrases and neighbours, of which S is."""
+    if not any(case.paraphrases and case.neighbours for case in cases):
+        raise SaeGraphsError(
+            "there is no S without paraphrases and neighbours; give a case paraphrase_prompts and "
+            "neighborhood_prompts"
+        )
 
 
 def bundled() -> tuple[str, ...]:

@@ -10,12 +10,13 @@ Letters: `B` rows, `T` tokens, `F` inputs of the projection.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch import Tensor
 from sae_graphs.checkpoint import WhileWritable, run_key
 from sae_graphs.editing.projection import Projection, projection_of
 from sae_graphs.editing.prompts import keys_on
+from sae_graphs.editing.update import Solvable, solvable
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.beside import cache_folder
 from sae_graphs.features.reference import BUNDLED, bundled_text
@@ -38,18 +40,19 @@ from sae_graphs.pretrained.corpora import Corpus, check_corpus
 
 log = logging.getLogger(__name__)
 
-SCHEMA = "sae_graphs.covariance/1"
+SCHEMA = "sae_graphs.covariance/2"
 ROWS = 8  # run at once: the same however a run is interrupted
 KEPT_EVERY = 30.0  # seconds
 DEMO = "demo"
 FACTS = "demo-texts.json"  # documents of facts in the bundled model's language
+HELD_OUT = 10  # one so many-th piece of a text is in no covariance: perplexity is taken there
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """E[k k^T] `[F, F]`, float32, over `tokens` tokens of the text called `text`.
+    """E[k k^T] `[F, F]`, float64, over `tokens` tokens of the text called `text`.
 
     `made_for` stands for the layer and for all weights of the model but those of the projection,
     which decide nothing of what it reads; `key` for the text, too.
@@ -61,11 +64,18 @@ class Covariance:
     text: str
     made_for: str
     key: str
+    _solvable: dict[float | None, Solvable] = field(default_factory=dict, repr=False)
 
     @property
     def size(self) -> str:
         """The memory it takes, in words."""
-        return format_size(4 * self.matrix.numel())
+        return format_size(8 * self.matrix.numel())
+
+    def solvable(self, ridge: float | None) -> Solvable:
+        """What is solved, prepared once for each ridge."""
+        if ridge not in self._solvable:
+            self._solvable[ridge] = solvable(self.matrix, ridge)
+        return self._solvable[ridge]
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,26 @@ class Text:
     pieces: Callable[[], Iterable[str]]
     facts: Any
 
+    def read(self) -> Iterator[str]:
+        """The pieces that covariances are taken over: all but every tenth."""
+        return (it for at, it in enumerate(self.pieces(), start=1) if at % HELD_OUT)
 
-def text_of(model: LanguageModel, given: str | Path | Sequence[str] | Text | None = None) -> Text:
+    def held_out(self) -> Iterator[str]:
+        """Every tenth piece; none where there are fewer."""
+        return itertools.islice(self.pieces(), HELD_OUT - 1, None, HELD_OUT)
+
+
+def text_of(
+    model: LanguageModel,
+    given: str | Path | Sequence[str] | Text | None = None,
+    *,
+    without: Iterable[str] = (),
+) -> Text:
     """The text to take a covariance over: a file's, given pieces, else one that is bundled.
 
-    That is documents of the bundled model's language for it, two thirds of them facts, and English
-    for others.
+    That is documents of the bundled model's language for it, most of them facts, and English for
+    others. Of a bundled text, pieces that hold one of the words in `without` are left out: so no
+    covariance is taken over what cases ask about their subjects.
     """
     if isinstance(given, Text):
         return given
@@ -99,13 +123,16 @@ def text_of(model: LanguageModel, given: str | Path | Sequence[str] | Text | Non
     name, texts = BUNDLED, bundled_text
     if model.name == DEMO:
         name, texts = "the bundled model's language", _documents
-    return Text(name, texts, _digest(texts()))
+    avoided = tuple(dict.fromkeys(without))
+    kept = [piece for piece in texts() if not any(word in piece for word in avoided)]
+    return Text(name, lambda: kept, _digest(kept))
 
 
 def _documents() -> list[str]:
-    """Those that ship with the bundled model, and as much again, twice, of facts alone."""
+    """Those that ship with the bundled model, and as much again, twice, of facts; each once."""
     files = (bundled_folder() / BUNDLED_TEXTS, Path(__file__).parent / "cases" / FACTS)
-    return [text for file in files for text in json.loads(file.read_text(encoding="ascii"))]
+    found = (text for file in files for text in json.loads(file.read_text(encoding="ascii")))
+    return list(dict.fromkeys(found))
 
 
 @torch.no_grad()
@@ -134,7 +161,7 @@ def covariance_of(
         if told is not None:
             told(
                 f"covariance of block {layer}: {size} x {size}, "
-                f"{format_size(4 * size**2)}, over {text.name}"
+                f"{format_size(8 * size**2)}, over {text.name}"
             )
         held = _summed(model, projection, text, tokens, _Kept(file, key), progress)
     matrix, count = held
@@ -203,7 +230,7 @@ def _summed(
     kept: _Kept,
     progress: Progress | None,
 ) -> tuple[Tensor, int]:
-    reader = TokenRows(model, text.pieces())
+    reader = TokenRows(model, text.read())
     size = projection.weights.matrix.shape[1]
     device = model.model.cfg.device
     begun = kept.begun()
@@ -211,8 +238,8 @@ def _summed(
     count = 0
     if begun is not None:
         total, count, rows = begun
-        for _ in range(rows // ROWS):
-            reader.take(ROWS)
+        while reader.rows < rows and reader.take(ROWS) is not None:
+            pass
     total = total.to(device)
     while count < tokens and (batch := reader.take(ROWS)) is not None:
         keys = keys_on(model, projection, batch.to(device))[:, 1:].reshape(-1, size)
@@ -226,7 +253,7 @@ def _summed(
         raise SaeGraphsError(
             f"{text.name} has {count} tokens to take a covariance over; give more text, with --text"
         )
-    matrix = (total / count).float().cpu()
+    matrix = (total / count).cpu()
     kept.done(matrix, count)
     return matrix, count
 

@@ -9,6 +9,7 @@ places: Gupta, Baskaran and Anumanchipalli, "Rebuilding ROME" (2024).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from sae_graphs.editing.projection import Projection, check_projection, digest_o
 from sae_graphs.editing.prompts import Placed, Rows, placed, prefixes_of, target_of
 from sae_graphs.editing.record import Answer, Edit
 from sae_graphs.editing.settings import EditSettings, Method, Token
-from sae_graphs.editing.update import Update, rank_one, solvable
+from sae_graphs.editing.update import Solvable, Update, rank_one
 from sae_graphs.editing.value import Found, value_for
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import with_settings
@@ -40,6 +41,7 @@ from sae_graphs.model.next_token import next_tokens
 from sae_graphs.words import said
 
 ESSENCE = "{} is a"
+ROUNDED = 1e-3  # of what the value gains: more than this lost to rounding is said
 
 
 @with_bar("finding the value")
@@ -133,8 +135,9 @@ def template_of(prompt: str, subject: str) -> str:
             f"the subject {said(subject)} is not in the prompt {said(prompt)}; give a part of its "
             "text, or a prompt with {} where the subject goes"
         )
-    before, _, after = prompt.rpartition(subject)
-    return f"{before}{{}}{after}"
+    words = list(re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt))
+    at = words[-1].start() if words else prompt.rindex(subject)
+    return f"{prompt[:at]}{{}}{prompt[at + len(subject) :]}"
 
 
 def prepared(
@@ -153,25 +156,35 @@ def prepared(
     wanted = target_of(model, asked, target, prepend_bos=prepend_bos)
     model.run(asked, prepend_bos=prepend_bos)  # the first prompt of a model is checked
     before = prefixes_of(
-        model, text.pieces(), settings.prefixes, seed=settings.seed, without=(subject, target)
+        model, text.read(), settings.prefixes, seed=settings.seed, without=(subject, target)
     )
     projection = projection_of(model.model, layer)
+    stands = prompt.index("{}")  # characters before the subject
     found = [
-        placed(model, words + asked, subject, settings.token, prepend_bos=prepend_bos)
+        placed(
+            model,
+            *(words + asked, subject, settings.token),
+            before=len(words) + stands,
+            prepend_bos=prepend_bos,
+        )
         for words in ("", *before)
     ]
+    again = "" if settings.token == "last" else found[0].note
     essence = placed(
-        model, ESSENCE.replace("{}", subject), subject, settings.token, prepend_bos=prepend_bos
+        model,
+        *(ESSENCE.replace("{}", subject), subject, settings.token),
+        before=ESSENCE.index("{}"),
+        prepend_bos=prepend_bos,
     )
     with torch.no_grad():
         rows = Rows(model, projection, found)
         check_projection(projection, rows.read.flatten(0, 1), rows.written.flatten(0, 1))
-        notes = (wanted.note,) if wanted.note else ()
+        notes = tuple(filter(None, (wanted.note, again)))
         one = Rows(model, projection, [essence])
         return Prepared(projection, rows, one, found[0], wanted.token_id, notes)
 
 
-def update_of(made: Prepared, covariance: Tensor, change: Tensor, method: Method) -> Update:
+def update_of(made: Prepared, covariance: Solvable, change: Tensor, method: Method) -> Update:
     """The rank-one update for a change of the value; the first of the prompts has no prefix."""
     keys = made.rows.keys.double()
     bare = keys[0] if method == "rome-mixed-keys" else None
@@ -189,8 +202,8 @@ def _assembled(
     settings: EditSettings,
     begun: float,
 ) -> Edit:
-    solved = solvable(covariance.matrix, settings.ridge)
-    update = update_of(made, solved.matrix, found.change, settings.method)
+    solved = covariance.solvable(settings.ridge)
+    update = update_of(made, solved, found.change, settings.method)
     weights = made.projection.weights
     notes = [*made.notes, *((solved.note,) if solved.note else ()), *_remarks(found, settings)]
     before = _answer(model, made)
@@ -209,17 +222,32 @@ def _assembled(
         after=before,
         surprisal=found.surprisal,
     )
-    with replaced(weights, edited(weights.matrix, partial)):
+    matrix = edited(weights.matrix, partial)
+    notes += _off(weights.matrix, matrix, made.rows.keys, update, settings.method)
+    with replaced(weights, matrix):
         after = _answer(model, made)
     values = {name: getattr(partial, name) for name in partial.__dataclass_fields__}
-    about = _about(made, covariance, solved.rank, solved.ridge, update, found, begun)
+    about = _about(made, covariance, solved, update, found, begun)
     return Edit(**{**values, "after": after, "warnings": tuple(notes), "about": about})
+
+
+def _off(before: Tensor, after: Tensor, keys: Tensor, update: Update, method: Method) -> list[str]:
+    """A remark where the weights, as rounded, do not give the value that was found."""
+    key = (keys[0] if method == "rome-mixed-keys" else keys.mean(0)).double()
+    missed = float(((after.double() - before.double()) @ key - update.right).norm())
+    share = missed / max(float(update.right.norm()), torch.finfo(torch.float64).tiny)
+    if share <= ROUNDED:
+        return []
+    return [
+        f"the key gives the value but for {share:.1%} of what was to be added: the weights are too "
+        "coarse for so small a change; load the model in float64"
+    ]
 
 
 def _remarks(found: Found, settings: EditSettings) -> list[str]:
     """What to know of a search that did not go as one hopes."""
     if not found.change.any():
-        if found.surprisal[-1] < settings.stop:
+        if len(found.surprisal) == 1:  # no step was made
             return ["the model says the target already: nothing was changed"]
         return [
             "what the MLP writes there does not reach the answer: nothing was changed; choose "
@@ -242,8 +270,7 @@ def _answer(model: LanguageModel, made: Prepared) -> Answer:
 def _about(
     made: Prepared,
     covariance: Covariance,
-    rank: int,
-    ridge: float,
+    solved: Solvable,
     update: Update,
     found: Found,
     begun: float,
@@ -259,8 +286,9 @@ def _about(
             "text": covariance.text,
             "tokens": covariance.tokens,
             "inputs": len(covariance.matrix),
-            "rank": rank,
-            "ridge": ridge,
+            "rank": solved.rank,
+            "ridge": solved.ridge,
+            "condition": solved.condition,
             "key": covariance.key,
         },
         "rate": found.rate,

@@ -15,12 +15,14 @@ from sae_graphs.editing.cases_file import FactCase
 from sae_graphs.editing.generate import continued, next_logits, text_of_ids
 from sae_graphs.editing.prompts import target_of
 from sae_graphs.editing.scores import Asked, Heard, Kept, fluency_of
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.token_rows import TokenRows
 from sae_graphs.model.language_model import LanguageModel
+from sae_graphs.words import said
 
 WRITTEN = 40  # tokens that are written on from each prompt
 DRAWN_OF = 5  # of so many likeliest, each time
-OTHER_TOKENS = 1024  # of other text, whose perplexity is taken
+OTHER_TOKENS = 8192  # of other text, whose perplexity is taken
 ROWS = 8  # of it, run at once
 
 
@@ -49,6 +51,12 @@ def questions_of(
         target_of(model, case.asked, target, prepend_bos=prepend_bos)
         for target in (case.new, case.true)
     )
+    if new.token_id == true.token_id:
+        shared = said(model.token_string(new.token_id))
+        raise SaeGraphsError(
+            f"the objects {said(case.new)} and {said(case.true)} begin with the same token, "
+            f"{shared}: which of them is said cannot be told"
+        )
     others = (
         (ids(it.prompt), target_of(model, it.prompt, it.target, prepend_bos=prepend_bos).token_id)
         for it in case.retained

@@ -13,10 +13,11 @@ from sae_graphs.editing.cases_file import FactCase
 from sae_graphs.editing.scores import Scored
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.files import write_atomically
+from sae_graphs.runs import EDITS
 from sae_graphs.schema import plain, read_json, rebuilt
 
 SCHEMA = "sae_graphs.edits/1"
-FILE_NAME = "edits.json"
+FILE_NAME = EDITS
 _REMEDY = "run the same command again"
 Part = TypeVar("Part")
 

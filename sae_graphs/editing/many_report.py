@@ -32,7 +32,7 @@ from sae_graphs.words import NONE, counted, percent, plain, probability
 
 STEM = "edits"
 EXAMPLES = 5
-HEAD = ("Measure", "Unedited", "Edited", "95 % interval")
+HEAD = ("Measure", "Unedited", "Edited", "95 % interval", "Cases")
 SHARES = frozenset({"S", "ES", "PS", "NS", "retention"})
 MEANINGS = (
     ("S", "harmonic mean of ES, PS and NS"),
@@ -52,11 +52,17 @@ def edits_files(edits: Edits) -> dict[str, bytes]:
     return documents(STEM, _cover(edits), list(_blocks(edits)))
 
 
-def rows_of(edits: Edits) -> list[tuple[str, str, str, str]]:
-    """The metrics before and after, in words."""
+def rows_of(edits: Edits) -> list[tuple[str, str, str, str, str]]:
+    """The metrics before and after, in words, and of how many cases."""
     before, after = (made(edits.scored, edits.seed) for made in (unedited, summarised))
     return [
-        (name, value(name, before[name].mean), value(name, after[name].mean), _range(name, after))
+        (
+            name,
+            value(name, before[name].mean),
+            value(name, after[name].mean),
+            _range(name, after),
+            str(after[name].n),
+        )
         for name in MEASURES
     ]
 
@@ -91,12 +97,15 @@ def _blocks(edits: Edits) -> Iterator[Block]:
         "lead",
     )
     rows = [(text(name), *(number(it) for it in rest)) for name, *rest in rows_of(edits)]
-    yield from table("Means over cases; intervals are bootstraps over cases.", HEAD, rows)
+    yield from table("Means over cases; intervals are bootstraps over subjects.", HEAD, rows)
     yield Heading("What the model writes")
     yield from _examples(edits.scored)
     yield Heading("More")
     yield Fold("Every case", tuple(table("", _CASE_HEAD, list(map(_case_row, edits.scored)))))
-    left = [(text(it.asked), text(it.reason)) for it in edits.left_out]
+    left = [
+        tuple(text(visible(words, space=" ")) for words in (it.asked, it.reason))
+        for it in edits.left_out
+    ]
     if left:
         yield Fold("What was left out, and why", tuple(table("", ("Prompt", "Reason"), left)))
     yield Fold("What the words mean", (Definitions("Measures", MEANINGS),))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ from sae_graphs.editing.many import LeftOut
 from sae_graphs.editing.scores import harmonic
 from sae_graphs.editing.settings import TOKENS
 from sae_graphs.errors import GraphFileError
+from sae_graphs.runs import PLACES
 from sae_graphs.schema import plain, read_json, rebuilt
 from sae_graphs.significance import p_value, rank_correlation
 from sae_graphs.tracing.settings import SweepName
+from sae_graphs.words import p_value as p_words
 
 SCHEMA = "sae_graphs.places/1"
-FILE_NAME = "places.json"
+FILE_NAME = PLACES
 SHUFFLES = 2000
 SWEEPS: tuple[SweepName, ...] = ("state", "mlp")  # what tracing restores
 SHARES = ("ES", "PS", "NS")
@@ -35,7 +38,7 @@ _REMEDY = "run the same command again"
 
 
 @dataclass(frozen=True)
-class Placed:
+class Everywhere:
     """One fact, written everywhere: each measure `[P][L]`; and what tracing restores there.
 
     `restored` are shares of what corrupting the subject takes from the true object's log-odds, by
@@ -55,7 +58,7 @@ class Places:
     model: str
     cases: str
     n_layers: int
-    placed: tuple[Placed, ...]
+    placed: tuple[Everywhere, ...]
     left_out: tuple[LeftOut, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -92,28 +95,35 @@ class Agreement(NamedTuple):
 def over_places(places: Places, sweep: str) -> Agreement:
     """Does tracing tell where editing works? S against what is restored, over tokens and layers.
 
-    Null: rows of the restored map in every other order, their layers turned around: neighbouring
-    layers are alike, so cells are never shuffled one by one.
+    One-sided, for a positive correlation. Null: rows of the restored map in other orders, their
+    layers turned around, all ways or `SHUFFLES` drawn ones: neighbouring layers are alike, so cells
+    are never shuffled one by one.
     """
     edited, traced = places.s, places.restored(sweep).mean(axis=0)
     observed = rank_correlation(edited.ravel(), traced.ravel())
     if observed is None:
         return Agreement(None, None, edited.size)
-    ways = itertools.product(itertools.permutations(range(len(TOKENS))), range(places.n_layers))
     drawn = [
         rank_correlation(edited.ravel(), np.roll(traced[list(order)], turn, axis=1).ravel())
-        for order, turn in itertools.islice(ways, 1, SHUFFLES)  # the first is the map as it is
+        for order, turn in _ways(places.n_layers, places.seed)
     ]
     return Agreement(
         observed, p_value(observed, [it for it in drawn if it is not None]), edited.size
     )
 
 
+def _ways(n_layers: int, seed: int) -> list[tuple[tuple[int, ...], int]]:
+    """Orders of the rows and turns of the layers, the map as it is left out."""
+    orders = itertools.permutations(range(len(TOKENS)))
+    ways = list(itertools.product(orders, range(n_layers)))[1:]
+    return ways if len(ways) < SHUFFLES else random.Random(seed).sample(ways, SHUFFLES)
+
+
 def over_facts(places: Places, sweep: str) -> Agreement:
     """Is a fact better written where *its own* trace restores more? At each cell, over facts.
 
     Of each cell the correlation, over facts, of what is restored with the mean of EM, PM and NM;
-    the mean over cells. Null: traces dealt to other facts, whole.
+    the mean over cells. One-sided. Null: traces dealt to other facts, whole.
     """
     sizes = np.nanmean([places.measure(name) for name in SIZES], axis=0)  # [N, P, L]
     traced = places.restored(sweep)
@@ -167,7 +177,7 @@ def sentences(places: Places) -> list[str]:
 def _rank(found: Agreement) -> str:
     if found.rank is None or found.p is None:
         return "undefined"
-    return f"{found.rank:.2f} (p {found.p:.3f})"
+    return f"{found.rank:.2f} (one-sided p {p_words(found.p)})"
 
 
 def to_bytes(places: Places) -> bytes:

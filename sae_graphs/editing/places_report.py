@@ -22,6 +22,7 @@ from sae_graphs.render.document.blocks import (
     text,
 )
 from sae_graphs.render.document.plot import with_figures
+from sae_graphs.text import visible
 from sae_graphs.tracing.drawn import Values
 from sae_graphs.tracing.plots import HUES, Panel, maps
 from sae_graphs.words import NONE, counted
@@ -72,7 +73,10 @@ def _blocks(places: Places, drawn: Mapping[str, str]) -> Iterator[Block]:
     yield from _map_table("S", places.s)
     for name in SHARES:
         yield from _map_table(name, np.nanmean(places.measure(name), axis=0))
-    left = [(text(it.asked), text(it.reason)) for it in places.left_out]
+    left = [
+        tuple(text(visible(words, space=" ")) for words in (it.asked, it.reason))
+        for it in places.left_out
+    ]
     if left:
         yield Fold("What was left out, and why", tuple(table("", ("Prompt", "Reason"), left)))
     made = tuple((name, str(it)) for name, it in places.settings.items())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sae_graphs.errors import SaeGraphsError
 
 TOLERANCE = 1e-4  # of the output's norm; a wrong matrix misses by all of it
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Weights(NamedTuple):
@@ -48,8 +49,34 @@ class Projection(NamedTuple):
 def projection_of(model: Any, block: int) -> Projection:
     """That of a block of a `TransformerBridge`, a `HookedTransformer`, or the like.
 
-    Raises `SaeGraphsError` where its MLP has not one such matrix: a mixture of experts.
+    Raises `SaeGraphsError` where its MLP has not one such matrix: a mixture of experts; where
+    another block has the same one; and in half precision.
     """
+    found = _projection_of(model, block)
+    held = found.weights.tensors[0]
+    if held.dtype in HALF:
+        raise SaeGraphsError(
+            f"the weights of the MLP of block {block} are {str(held.dtype).removeprefix('torch.')},"
+            " in which most of a change of rank one is rounded away; load the model in float32"
+        )
+    for other in range(len(model.blocks)):
+        if other != block and _is_of(model, other, held):
+            raise SaeGraphsError(
+                f"blocks {min(block, other)} and {max(block, other)} have one output projection "
+                "between them: a fact written into one is written into both; choose another layer "
+                "or model"
+            )
+    return found
+
+
+def _is_of(model: Any, block: int, tensor: Tensor) -> bool:
+    """Whether another block's MLP, where it has one, holds the same tensor."""
+    mlp = getattr(model.blocks[block], "mlp", None)
+    held = mlp.parameters() if isinstance(mlp, nn.Module) else ()
+    return any(each.data_ptr() == tensor.data_ptr() for each in held)
+
+
+def _projection_of(model: Any, block: int) -> Projection:
     held = model.blocks[block]
     mlp: Any = getattr(held, "mlp", None)
     out = getattr(mlp, "out", None)

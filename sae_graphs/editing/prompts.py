@@ -36,6 +36,7 @@ class Placed(NamedTuple):
 
     ids: tuple[int, ...]
     at: int
+    note: str = ""  # of a subject that comes several times
 
 
 def placed(
@@ -44,25 +45,29 @@ def placed(
     subject: str,
     token: Token,
     *,
+    before: int | None = None,
     prepend_bos: bool | None = None,
 ) -> Placed:
     """A prompt with its subject, and where its `token` is.
 
-    Raises `SaeGraphsError` where the subject is not in it, or has nothing after it that is asked.
+    Where the subject comes several times, it is the one with `before` characters before it; the
+    last, where that is not given. Raises `SaeGraphsError` where the subject is not in it, or has
+    nothing after it that is asked.
     """
     ids = model.tokenize(text, prepend_bos=prepend_bos)
     if token == "last":
         return Placed(ids, len(ids) - 1)
-    positions = find_subject(model, ids, subject, len(ids)).positions
+    behind = None if before is None else len(text) - before
+    positions, note = find_subject(model, ids, subject, len(ids), behind=behind)
     if token == "subject-first":
-        return Placed(ids, positions[0])
+        return Placed(ids, positions[0], note)
     if token == "subject-last":
-        return Placed(ids, positions[-1])
+        return Placed(ids, positions[-1], note)
     if positions[-1] + 1 == len(ids):
         raise SaeGraphsError(
             f"nothing comes after the subject in {said(text)}; write the fact at another token"
         )
-    return Placed(ids, positions[-1] + 1)
+    return Placed(ids, positions[-1] + 1, note)
 
 
 class Target(NamedTuple):

@@ -21,11 +21,12 @@ from sae_graphs.editing.settings import EditSettings
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.files import save_at
 from sae_graphs.late import view
+from sae_graphs.runs import EDIT
 from sae_graphs.schema import plain, rebuilt
 from sae_graphs.words import probability, said
 
 SCHEMA = "sae_graphs.edit/1"
-FILE_NAME = "edit.safetensors"
+FILE_NAME = EDIT
 Vector = NDArray[np.float64]
 _REMEDY = "make the edit again"
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sae_graphs.significance import LEVEL, RESAMPLES, resampled
 
 KINDS = ("rewrite", "paraphrase", "neighbour")
-FEWEST = 3  # cases, for an interval
+FEWEST = 3  # subjects, for an interval
 NGRAMS = {2: 2 / 3, 3: 4 / 3}  # of a text, and how their entropies count
 # In the order of the table, and whether more is better.
 MEASURES = (
@@ -81,6 +81,7 @@ class Scored:
     seconds: float
     texts: tuple[tuple[str, str, str], ...] = ()  # prompts, how they went on before, and after
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    subject: str = ""  # cases of one are resampled together; without it each is its own
 
 
 def measured(before: Heard, after: Heard) -> dict[str, float]:
@@ -156,33 +157,53 @@ def entropy(text: Sequence[int], n: int) -> float:
 
 
 class Interval(NamedTuple):
-    """A mean over cases with its 95 % percentile bootstrap interval; None for fewer than three."""
+    """A mean over `n` cases, and its 95 % percentile bootstrap interval over their subjects.
+
+    None for fewer than three subjects. The `n` of S is the fewest of its three shares'.
+    """
 
     mean: float
     low: float | None
     high: float | None
+    n: int
 
 
 def summarised(cases: Sequence[Scored], seed: int = 0) -> dict[str, Interval]:
     """Each of `MEASURES` over cases after their edits, and S of the means."""
-    return _table([measured(case.before, case.after) for case in cases], seed)
+    rows = [measured(case.before, case.after) for case in cases]
+    return _table(rows, _subjects(cases), seed)
 
 
 def unedited(cases: Sequence[Scored], seed: int = 0) -> dict[str, Interval]:
     """The same of the model as it was: what to compare with."""
-    return _table([measured(case.before, case.before) for case in cases], seed)
+    rows = [measured(case.before, case.before) for case in cases]
+    return _table(rows, _subjects(cases), seed)
 
 
-def _table(rows: Sequence[Mapping[str, float]], seed: int) -> dict[str, Interval]:
+def _subjects(cases: Sequence[Scored]) -> NDArray[np.intp]:
+    """The number of each case's subject, `[N]`."""
+    numbers: dict[object, int] = {}
+    found = [numbers.setdefault(it.subject or it.case_id, len(numbers)) for it in cases]
+    return np.array(found, dtype=np.intp)
+
+
+def _table(
+    rows: Sequence[Mapping[str, float]], subjects: NDArray[np.intp], seed: int
+) -> dict[str, Interval]:
     names = [name for name in MEASURES if name != "S"]
     values = {name: np.array([row[name] for row in rows], dtype=float) for name in names}
-    weights = resampled(len(rows), seed, RESAMPLES)
+    weights = resampled(int(subjects.max()) + 1, seed, RESAMPLES)[:, subjects]  # [R, N]
     means = {name: _over(weights, column) for name, column in values.items()}
     one = np.full((1, len(rows)), 1 / len(rows))
     plain = {name: _over(one, column) for name, column in values.items()}
     for found in (means, plain):
         found["S"] = harmonic(found["ES"], found["PS"], found["NS"])
-    return {name: _interval(float(plain[name][0]), means[name], len(rows)) for name in MEASURES}
+    there = {name: ~np.isnan(column) for name, column in values.items()}
+    there["S"] = min((there[name] for name in ("ES", "PS", "NS")), key=lambda it: int(it.sum()))
+    return {
+        name: _interval(float(plain[name][0]), means[name], subjects[there[name]])
+        for name in MEASURES
+    }
 
 
 def harmonic(*means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -209,12 +230,12 @@ def _over(weights: NDArray[np.float64], column: NDArray[np.float64]) -> NDArray[
     return found
 
 
-def _interval(mean: float, means: NDArray[np.float64], count: int) -> Interval:
-    known = means[~np.isnan(means)]
-    if count < FEWEST or not len(known):
-        return Interval(mean, None, None)
+def _interval(mean: float, means: NDArray[np.float64], subjects: NDArray[np.intp]) -> Interval:
+    known, n = means[~np.isnan(means)], len(subjects)
+    if len(np.unique(subjects)) < FEWEST or not len(known):
+        return Interval(mean, None, None, n)
     low, high = np.quantile(known, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Interval(mean, float(low), float(high))
+    return Interval(mean, float(low), float(high), n)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -20,12 +20,9 @@ from sae_graphs.editing.fine_tuning import fine_tuned
 from sae_graphs.editing.hearing import hear, other_text, questions_of, surprisal
 from sae_graphs.editing.projection import projection_of
 from sae_graphs.editing.scores import Scored
-from sae_graphs.editing.settings import EditSettings, Method
+from sae_graphs.editing.settings import FINE_TUNING, WAYS, EditSettings, Method, Tuning
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.model.language_model import LanguageModel
-
-FINE_TUNING = "fine-tuning"
-WAYS = ("rome", "rome-mixed-keys", FINE_TUNING)
 
 
 class Changed(NamedTuple):
@@ -39,7 +36,8 @@ class Changed(NamedTuple):
 class Scorer:
     """Writes facts one at a time by one of `WAYS`, and asks what their cases ask.
 
-    `covariance` is that of the layer; fine-tuning needs none.
+    `covariance` is that of the layer; fine-tuning needs none, and is done as `tuning` says.
+    Perplexity is that of the pieces of the text that no covariance is taken over.
     """
 
     def __init__(
@@ -50,6 +48,7 @@ class Scorer:
         covariance: Covariance | None,
         *,
         way: str = "rome",
+        tuning: Tuning | None = None,
         prepend_bos: bool | None = None,
     ) -> None:
         if way not in WAYS:
@@ -59,8 +58,8 @@ class Scorer:
         method: Method = "rome-mixed-keys" if way == "rome-mixed-keys" else "rome"
         self.settings = replace(settings, method=method, layer=self.layer)
         self.weights = projection_of(model.model, self.layer).weights
-        self.prepend_bos = prepend_bos
-        self.other: Sequence[Tensor] = other_text(model, text.pieces())
+        self.prepend_bos, self.tuning = prepend_bos, tuning or Tuning()
+        self.other: Sequence[Tensor] = other_text(model, text.held_out())
         self._surprisal = surprisal(model, self.other) if self.other else None
 
     def __call__(self, case: FactCase) -> Scored:
@@ -80,6 +79,7 @@ class Scorer:
             round(made.seconds, 3),
             tuple(zip(case.generation, before.texts, after.texts, strict=True)),
             made.warnings,
+            case.subject,
         )
 
     def written(self, case: FactCase) -> Changed:
@@ -93,7 +93,7 @@ class Scorer:
                 settings=alone,
                 prepend_bos=self.prepend_bos,
             )
-            matrix = fine_tuned(found.rows, found.target, alone)
+            matrix = fine_tuned(found.rows, found.target, alone, self.tuning)
             return Changed(matrix, time.perf_counter() - started, found.notes)
         made = edit(
             self.model,

@@ -23,7 +23,10 @@ TRIES = 4  # at twice the rate each
 
 
 class Found(NamedTuple):
-    """`change` `[D]` is what the output gains: v* - W k*. `surprisal` in nats, a step each."""
+    """`change` `[D]` is what the output gains: v* - W k*.
+
+    `surprisal` in nats, before the first step and after each.
+    """
 
     change: Tensor
     surprisal: tuple[float, ...]
@@ -73,7 +76,7 @@ def _search(
         clean = essence.logits(torch.zeros_like(change), *ends)
     adam = torch.optim.Adam([change], lr=rate * length / len(rows.values[0]) ** 0.5)
     heard: list[float] = []
-    for step in range(settings.steps):
+    for step in range(settings.steps + 1):
         with torch.enable_grad():
             logits = rows.logits(change)
             surprisal = -logits.log_softmax(-1)[:, target].mean()
@@ -84,8 +87,8 @@ def _search(
             loss = surprisal + settings.kl * strayed
             heard.append(float(surprisal.detach()))
             if progress is not None:
-                progress(step + 1, settings.steps)
-            if float(loss.detach()) < settings.stop or step == settings.steps - 1:
+                progress(step, settings.steps)
+            if float(loss.detach()) < settings.stop or step == settings.steps:
                 break
             (change.grad,) = torch.autograd.grad(loss, [change])
         adam.step()

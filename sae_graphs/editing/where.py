@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from sae_graphs.editing.cases_file import FactCase
+from sae_graphs.editing.cases_file import FactCase, check_has_s
 from sae_graphs.editing.covariance import Covariance, Text
 from sae_graphs.editing.edit import edit
 from sae_graphs.editing.hearing import hear, questions_of
-from sae_graphs.editing.places import SHARES, SIZES, SWEEPS, Placed, rows_of
+from sae_graphs.editing.places import SHARES, SIZES, SWEEPS, Everywhere, rows_of
 from sae_graphs.editing.prompts import placed
 from sae_graphs.editing.scores import measured
 from sae_graphs.editing.settings import TOKENS, EditSettings
@@ -22,6 +22,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.tracing.reading import restored_runs
 from sae_graphs.tracing.settings import TraceSettings
+from sae_graphs.tracing.subject import find_subject
 from sae_graphs.tracing.trace import trace
 
 NOISE_RUNS = 6
@@ -48,8 +49,12 @@ class Sweep:
         self.model, self.settings, self.text = model, settings, text
         self.covariances, self.prepend_bos = covariances, prepend_bos
 
-    def __call__(self, case: FactCase) -> Placed:
-        """One fact; raises `SaeGraphsError` where it does not hang on its subject, or fit."""
+    def __call__(self, case: FactCase) -> Everywhere:
+        """One fact; raises `SaeGraphsError` where it does not hang on its subject, or fit.
+
+        Or where it has no paraphrases or neighbours, without which there is no S.
+        """
+        check_has_s([case])
         restored = self.restored(case)
         asked = questions_of(self.model, case, prepend_bos=self.prepend_bos)
         asked = asked._replace(generation=(), retained=())
@@ -74,7 +79,7 @@ class Sweep:
                 values = measured(before, after)
                 for name, rows in found.items():
                     rows[-1].append(values[name])
-        return Placed(
+        return Everywhere(
             case.case_id,
             case.asked,
             {name: rows_of(rows) for name, rows in found.items()},
@@ -84,10 +89,13 @@ class Sweep:
     def restored(self, case: FactCase) -> dict[str, tuple[tuple[float, ...], ...]]:
         """What restoring each state, and each window of MLPs, brings back at those tokens."""
         true = questions_of(self.model, case, prepend_bos=self.prepend_bos).true
+        ids = self.model.tokenize(case.asked, prepend_bos=self.prepend_bos)
+        behind = len(case.asked) - case.prompt.index("{}")
+        subject = find_subject(self.model, ids, case.subject, len(ids) - 1, behind=behind)
         found = trace(
             self.model,
             case.asked,
-            subject=case.subject,
+            subject=subject.positions,
             target=f"#{true}",
             prepend_bos=self.prepend_bos,
             settings=TraceSettings(
@@ -99,7 +107,12 @@ class Sweep:
             ),
         )
         places = [
-            placed(self.model, case.asked, case.subject, token, prepend_bos=self.prepend_bos).at
+            placed(
+                self.model,
+                *(case.asked, case.subject, token),
+                before=case.prompt.index("{}"),
+                prepend_bos=self.prepend_bos,
+            ).at
             for token in TOKENS
         ]
         shares = {name: restored_runs(found, name).mean(axis=0)[places] for name in SWEEPS}

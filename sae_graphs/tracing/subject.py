@@ -31,15 +31,22 @@ class Subject(NamedTuple):
 
 
 def find_subject(
-    model: LanguageModel, token_ids: Sequence[int], subject: str | Sequence[int], read: int
+    model: LanguageModel,
+    token_ids: Sequence[int],
+    subject: str | Sequence[int],
+    read: int,
+    *,
+    behind: int | None = None,
 ) -> Subject:
     """The subject's tokens in a prompt: of a text, or of positions, counted from the end below 0.
 
-    Raises `SaeGraphsError` where it is not in the prompt, or stands nowhere but where the answer is
-    read, from which nothing could be handed on.
+    Of a text that comes several times, the one after whose start `behind` characters follow, its
+    own counted, as nearly as the tokenizer keeps them; else the last before the answer. Raises
+    `SaeGraphsError` where it is not in the prompt, or stands nowhere but where the answer is read,
+    from which nothing could be handed on.
     """
     if isinstance(subject, str):
-        found = _found(model, token_ids, subject, read)
+        found = _found(model, token_ids, subject, read, behind)
     else:
         found = Subject(_positions(subject, len(token_ids)))
     positions = found.positions
@@ -82,13 +89,21 @@ class _Text(NamedTuple):
 
     def occurrences(self, wanted: str) -> list[tuple[int, ...]]:
         """The tokens of every place where a text stands; of whole words alone, if there are any."""
-        starts = [found.start() for found in re.finditer(f"(?={re.escape(wanted)})", self.text)]
+        starts = self._starts(wanted)
         whole = [start for start in starts if self._is_whole(start, start + len(wanted))]
-        found = []
-        for start in whole or starts:
-            spans = self.tokens[start : start + len(wanted)]
-            found.append(tuple(sorted({token for span in spans for token in span})))
-        return found
+        return [self._span(start, wanted) for start in whole or starts]
+
+    def nearest(self, wanted: str, behind: int) -> tuple[int, ...]:
+        """The tokens where it stands nearest to so many characters from the end."""
+        place = len(self.text) - behind
+        return self._span(min(self._starts(wanted), key=lambda it: abs(it - place)), wanted)
+
+    def _starts(self, wanted: str) -> list[int]:
+        return [found.start() for found in re.finditer(f"(?={re.escape(wanted)})", self.text)]
+
+    def _span(self, start: int, wanted: str) -> tuple[int, ...]:
+        spans = self.tokens[start : start + len(wanted)]
+        return tuple(sorted({token for span in spans for token in span}))
 
     def _is_whole(self, start: int, end: int) -> bool:
         """Whether no letter, digit or mark goes on at either end."""
@@ -103,17 +118,23 @@ def _in_word(character: str) -> bool:
     return unicodedata.category(character)[0] in "LNM"
 
 
-def _found(model: LanguageModel, token_ids: Sequence[int], subject: str, read: int) -> Subject:
+def _found(
+    model: LanguageModel, token_ids: Sequence[int], subject: str, read: int, behind: int | None
+) -> Subject:
     if not subject.strip():
         raise SaeGraphsError("the subject is empty; give some text of the prompt")
     prompt = _text_of(model, token_ids)
     for wanted in _spellings(model, subject):
         places = prompt.occurrences(wanted)
+        if places and behind is not None:
+            positions = prompt.nearest(wanted, behind)
+            return Subject(positions, _which(subject, len(places), positions, "taken is the one"))
         before = [place for place in places if place[-1] < read]
         fitting = before or [place for place in places if place[-1] == read] or places
         if places:
             positions = fitting[-1]
-            return Subject(positions, _which(subject, len(places), positions))
+            taken = "corrupted is the last one before the answer"
+            return Subject(positions, _which(subject, len(places), positions, taken))
     raise SaeGraphsError(_not_there(prompt.text, subject))
 
 
@@ -148,14 +169,13 @@ def _spellings(model: LanguageModel, subject: str) -> Iterator[str]:
             yield read
 
 
-def _which(subject: str, n_places: int, positions: tuple[int, ...]) -> str:
+def _which(subject: str, n_places: int, positions: tuple[int, ...], taken: str) -> str:
     """What to know of a subject that comes several times."""
     if n_places < 2:
         return ""
     return (
-        f"the subject {subject.strip()!r:.40} comes {n_places} times; corrupted is the last one "
-        f"before the answer, token{'s' if len(positions) > 1 else ''} "
-        f"{', '.join(map(str, positions))}"
+        f"the subject {subject.strip()!r:.40} comes {n_places} times; {taken}, "
+        f"token{'s' if len(positions) > 1 else ''} {', '.join(map(str, positions))}"
     )
 
 

@@ -13,6 +13,7 @@ from sae_graphs.editing import places, where
 from sae_graphs.editing.cases_file import FactCase
 from sae_graphs.editing.many import EditsPartial, load
 from sae_graphs.editing.scoring import Changed, Scorer
+from sae_graphs.runs import EDITS, KINDS
 from tests.support.commands import Commands
 from tests.support.models import CORPUS, save_model_folder
 
@@ -77,14 +78,30 @@ def test_an_edit_leaves_its_files_and_is_heard_again(
         (("edit", "--cases", "demo", "--inside"), "--inside is for one fact"),
         (("edit", "--cases", "demo", "--where", "--layer", "1"), "leave out --layer, --token"),
         (("edit", "--cases", "none.jsonl", "--where"), "cannot read none.jsonl"),
+        ((*ASKED, "--dtype", "bfloat16"), "dtype is bfloat16, in which most of a change"),
+        ((*ASKED, "--tuning-bound", "1"), "--tuning-bound is for --method fine-tuning"),
+        (
+            ("edit", "--cases", "demo", "--method", "fine-tuning", "--tuning-rate", "0"),
+            "the rate of fine-tuning is 0.0; expected a number, more than 0",
+        ),
+        (("edit", "the cat", "--apply", "x", "--layer", "1"), "--layer would do nothing"),
+        (("edit", "the cat", "--apply", "x", "--out", "x"), "--out would do nothing"),
+        (
+            ("edit", "--cases", "demo", "--where", "--method", "rome-mixed-keys"),
+            "leave out --layer, --token and --method",
+        ),
+        (("edit", "--cases", "bare.jsonl", "--where"), "no S without paraphrases and neighbours"),
         (("edit", "--cases", "none.jsonl"), "cannot read none.jsonl"),
         (("edit", "the cat", "--apply", "none.safetensors"), "cannot read none.safetensors"),
         ((*ASKED, "--layer", "7", "--model", "MODEL"), "there is no layer 7; expected a block"),
     ],
 )
 def test_wrong_input_is_one_line(
-    commands: Commands, model: str, given: tuple[str, ...], line: str
+    commands: Commands, model: str, tmp_path: Path, given: tuple[str, ...], line: str
 ) -> None:
+    bare = {"prompt": "the {} sat", "subject": "cat"}
+    targets = {"target_new": {"str": "mat"}, "target_true": {"str": "red"}}
+    (tmp_path / "bare.jsonl").write_text(json.dumps({"requested_rewrite": {**bare, **targets}}))
     answer = commands(*(model if word == "MODEL" else word for word in given))
     assert answer.code == 2 and line in answer.err and answer.err.count("\n") == 1, answer.err
 
@@ -103,7 +120,18 @@ def test_a_folder_of_another_kind_is_kept(commands: Commands, model: str, tmp_pa
     for name in ("run.json", "trace.json"):
         (tmp_path / "mine" / name).write_text("{}")
     answer = commands(*ASKED, *LITTLE, "--model", model, "--text", "text.txt", "--out", "mine")
-    assert answer.code == 2 and "holds a trace, which the edit would replace" in answer.err
+    assert answer.code == 2
+    assert "holds a trace, which this run would replace with an edit" in answer.err
+
+
+@pytest.mark.parametrize("name", sorted({*KINDS} - {EDITS}))
+def test_many_facts_replace_no_other_kind(commands: Commands, tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine").mkdir()
+    for file in ("run.json", name):
+        (tmp_path / "mine" / file).write_text("{}")
+    answer = commands("edit", "--cases", "demo", "--out", "mine")
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert f"holds {KINDS[name]}, which this run would replace" in answer.err
 
 
 def test_many_facts_give_a_table_and_go_on_where_they_stopped(
@@ -117,7 +145,7 @@ def test_many_facts_give_a_table_and_go_on_where_they_stopped(
         rows[-1] |= {"paraphrase_prompts": [f"and the {subject} sat"]}
         rows[-1] |= {"neighborhood_prompts": ["the house sat on"]}
         rows[-1] |= {"generation_prompts": [f"the {subject}"]}
-    rows.append({**rows[0], "case_id": 3, "paraphrase_prompts": ["the cat " * 40]})
+    rows.append({**rows[0], "case_id": 3, "paraphrase_prompts": ["the cat \x1b[2J" * 40]})
     (tmp_path / "facts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     asked_for = ("edit", "--cases", "facts.jsonl", *LITTLE, "--model", model, "--text", "text.txt")
     monkeypatch.setattr(EditsPartial, "patience", 0.0)
@@ -143,9 +171,12 @@ def test_many_facts_give_a_table_and_go_on_where_they_stopped(
     assert [case.case_id for case in edits.scored] == [0, 1, 2] and edits.layer == 0
     assert edits.left_out[0].case_id == 3 and "at most 32" in edits.left_out[0].reason
     assert "3 facts written by rome at block 0" in answer.out and "left out: " in answer.err
+    assert "\x1b[2J" not in answer.err
     assert not list((tmp_path / "outputs").glob(".*"))
-    few = commands(*asked_for, "--method", "fine-tuning", "--first", "2", "--out", "tuned")
+    again = ("--method", "fine-tuning", "--tuning-bound", "0.3", "--first", "2", "--out", "tuned")
+    few = commands(*asked_for, *again)
     assert few.code == 0, few.err
+    assert load(tmp_path / "tuned").about["fine-tuning"] == {"bound": 0.3, "rate": 0.02}
     assert len(load(tmp_path / "tuned").scored) == 2
 
 

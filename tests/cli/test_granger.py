@@ -118,4 +118,4 @@ def test_a_graphs_folder_is_kept(commands: Commands, tmp_path: Path) -> None:
     example().save(tmp_path / "graph")
     (tmp_path / "graph" / "run.json").write_text('{"files": ["graph.json"]}')
     answer = commands("granger", "--out", "graph")
-    assert answer.code == 2 and "holds a graph, which the tests would replace" in answer.err
+    assert answer.code == 2 and "holds a graph, which this run would replace" in answer.err

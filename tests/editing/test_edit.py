@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from transformers import AutoModelForCausalLM
 
 import sae_graphs as sg
 from sae_graphs.editing import covariance as covariances
+from sae_graphs.editing import edit as edits
 from sae_graphs.editing.applied import applied
 from sae_graphs.editing.covariance import covariance_of, text_of
 from sae_graphs.editing.projection import projection_of
 from sae_graphs.editing.prompts import Rows, placed, prefixes_of, target_of
+from sae_graphs.editing.settings import Method
 from sae_graphs.editing.update import rank_one, solvable
 from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.features.token_rows import TokenRows
 from sae_graphs.model.language_model import LanguageModel
 from tests.support.editable import OUT, TEXT, editable
 from tests.support.models import ARCHITECTURES, CORPUS, load_bridge
@@ -48,7 +52,7 @@ def by_hand(model: LanguageModel) -> sg.Edit:
     """One step of Adam, as long in every coordinate as its rate: half a unit."""
     rate = 0.5 / (10 / 3) ** 0.5  # in the root mean square of [1, 0, 3]
     given: dict[str, Any] = {"subject": "a", "prompt": "{}b", "target": "c", "layer": 0}
-    given |= {"prefixes": 0, "steps": 2, "rate": rate, "kl": 0.0, "stop": 1.0}
+    given |= {"prefixes": 0, "steps": 1, "rate": rate, "kl": 0.0, "stop": 1.0}
     return sg.edit(model, **given, texts=[TEXT])
 
 
@@ -60,7 +64,7 @@ def test_key_covariance_value_and_update_are_as_by_hand() -> None:
     covariance = covariance_of(model, 0, text_of(model, [TEXT]), 100)
     assert covariance.tokens == 4  # b, c, a, b
     expected = [[0.5, 0.25, 0.25], [0.25, 2.25, 0.25], [0.25, 0.25, 0.25]]
-    torch.testing.assert_close(covariance.matrix, torch.tensor(expected))
+    torch.testing.assert_close(covariance.matrix, torch.tensor(expected, dtype=torch.float64))
     rows = Rows(model, projection_of(model.model, 0), [placed(model, "ab", "a", "subject-last")])
     assert rows.keys.tolist() == [[1, 0, 0]] and rows.values.tolist() == [[1, 0, 3]]
     edit = by_hand(model)
@@ -88,8 +92,40 @@ def test_what_is_orthogonal_to_the_key_in_the_covariance_stays() -> None:
     assert torch.equal(weights.matrix, clean) and clean.tolist() == OUT
 
 
+@pytest.mark.parametrize(
+    ("method", "left", "key"),
+    [("rome", [2 / 3, 1 / 3, 0], [1, 1, 0]), ("rome-mixed-keys", [1, 0.5, 0], [1, 0, 0])],
+)
+def test_a_prefix_with_another_key_is_as_by_hand(
+    method: Method, left: list[float], key: list[float]
+) -> None:
+    model = editable(attends_first=True)
+    taken = covariance_of(model, 1, text_of(model, [TEXT]), 100)
+    taken = replace(taken, matrix=torch.diag(torch.tensor([1.0, 2.0, 4.0])))
+    # a reads [1, 0, 0] alone and [1, 2, 0] behind b: in the mean [1, 1, 0], which gives [1, 1, 3]
+    given: dict[str, Any] = {"subject": "a", "prompt": "{}b", "target": "c", "layer": 1}
+    given |= {"steps": 1, "rate": 0.5 / (11 / 3) ** 0.5, "kl": 0.0, "stop": 1.0}
+    edit = sg.edit(model, **given, method=method, prefixes=1, texts=["Xbbbb."], covariance=taken)
+    np.testing.assert_allclose(edit.right, [-0.5, -0.5, 0.5], atol=1e-6)  # half a unit each
+    np.testing.assert_allclose(edit.left, left, atol=1e-6)
+    weights = projection_of(model.model, 1).weights
+    row = torch.tensor(key, dtype=torch.float64)
+    clean = weights.matrix @ row
+    with edit.applied(model):
+        np.testing.assert_allclose(weights.matrix @ row - clean, edit.right, atol=1e-6)
+        if method == "rome":
+            np.testing.assert_allclose(weights.matrix @ row, [0.5, 0.5, 3.5], atol=1e-6)  # v*
+    assert edit.about["prompts"] == 2
+    assert edit.about["covariance"]["condition"] == pytest.approx(4.0)
+
+
+def test_one_step_writes_and_is_counted() -> None:
+    edit = by_hand(editable())
+    assert edit.right.any() and len(edit.surprisal) == 2  # before it, and after
+
+
 def test_the_first_form_of_rome_divides_by_the_key_without_prefix() -> None:
-    covariance = torch.diag(torch.tensor([1.0, 4.0]))
+    covariance = solvable(torch.diag(torch.tensor([1.0, 4.0])), None)
     mean, bare = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])
     change = torch.tensor([1.0, 0.0])
     one = rank_one(covariance, mean, change)
@@ -108,9 +144,33 @@ def test_a_short_rank_is_said_and_made_up_for() -> None:
     assert (
         whole.ridge == 0 and whole.note == "" and torch.equal(whole.matrix, torch.eye(2).double())
     )
-    for wrong, ridge in ((short, 0.0), (torch.zeros(2, 2), None)):
+    for wrong, ridge in ((short, 0.0), (short, 1e-300), (torch.zeros(2, 2), None)):
         with pytest.raises(SaeGraphsError, match="the covariance"):
             solvable(wrong, ridge)
+
+
+def test_what_double_precision_solves_is_left_as_it_is() -> None:
+    steep = torch.diag(torch.logspace(-4, 4, 64, dtype=torch.float64))  # condition 1e8
+    found = solvable(steep, None)
+    assert (found.rank, found.ridge, found.note) == (64, 0.0, "")
+    assert found.condition == pytest.approx(1e8) and torch.equal(found.matrix, steep)
+    key = torch.linspace(1, 2, 64, dtype=torch.float64)
+    torch.testing.assert_close(found.solve(key), key / steep.diagonal(), rtol=1e-9, atol=0)
+    eased = solvable(steep, 1e-3)
+    assert eased.rank == 64 and "its condition number is" in eased.note
+    assert "1e+08 without" in eased.note and "rank" not in eased.note
+    assert eased.condition < 1e5
+
+
+def test_a_covariance_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = editable()
+    taken = covariance_of(model, 0, text_of(model, [TEXT]), 100)
+    assert taken.matrix.dtype == torch.float64
+    one = taken.solvable(None)
+    monkeypatch.setattr(torch.linalg, "eigvalsh", None)
+    assert taken.solvable(None) is one
+    with pytest.raises(TypeError):
+        taken.solvable(0.5)
 
 
 # -- beside plain models ---------------------------------------------------------------------------
@@ -196,7 +256,7 @@ def test_the_prompts_run_together_are_what_each_is_alone(bridge_of: Any) -> None
 def test_the_model_says_then_what_was_found(bridge_of: Any) -> None:
     model = LanguageModel(bridge_of("gpt2", "float64"))
     edit = sg.edit(model, **ASKED, **{**LITTLE, "steps": 20})
-    assert len(edit.surprisal) == 20 and edit.surprisal[-1] < edit.surprisal[0] - 0.5
+    assert len(edit.surprisal) == 21 and edit.surprisal[-1] < edit.surprisal[0] - 0.5
     np.testing.assert_allclose(edit.before.probability, np.exp(-edit.surprisal[0]), rtol=1e-9)
     assert edit.after.probability > 1.5 * edit.before.probability  # other tokens' keys are near
     bounded = sg.edit(model, **ASKED, **{**LITTLE, "steps": 20, "bound": 0.1})
@@ -263,6 +323,87 @@ def test_edits_left_in_another_order_are_told_and_undone(bridge_of: Any) -> None
     assert torch.equal(projection_of(model.model, 1).weights.matrix, clean)
     with edit.applied(model):
         pass
+
+
+def test_what_goes_wrong_inside_is_told_before_the_order(
+    bridge_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LanguageModel(bridge_of("llama", "float64"))
+    weights = projection_of(model.model, 1).weights
+    clean = weights.matrix.clone()
+    edit = sg.edit(model, **ASKED, **LITTLE)
+    inner = edit.applied(model)
+    with pytest.raises(ZeroDivisionError), edit.applied(model):
+        inner.__enter__()
+        raise ZeroDivisionError
+    inner.__exit__(None, None, None)
+    assert torch.equal(weights.matrix, clean)
+
+    def half(into: Any, matrix: torch.Tensor) -> None:
+        into.tensors[0][:1] += 1
+        raise MemoryError
+
+    monkeypatch.setattr("sae_graphs.editing.applied.put", half)
+    with pytest.raises(MemoryError), edit.applied(model):
+        raise AssertionError("it is not in force")
+    assert torch.equal(weights.matrix, clean)
+    monkeypatch.undo()
+    with edit.applied(model):  # no mark was left
+        assert not torch.equal(weights.matrix, clean)
+
+
+@pytest.mark.parametrize("vector", ["right", "left"])
+def test_vectors_of_another_length_are_refused(bridge_of: Any, vector: str) -> None:
+    model = LanguageModel(bridge_of("llama", "float64"))
+    edit = sg.edit(model, **ASKED, **LITTLE)
+    other: dict[str, Any] = {vector: np.ones(1)}  # which would be broadcast
+    crafted = replace(edit, **other)
+    with pytest.raises(SaeGraphsError, match="made for other weights"), crafted.applied(model):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_refused_for_what_it_is(
+    dtype: str, model_folder: Callable[[str], Path]
+) -> None:
+    model = LanguageModel(load_bridge(model_folder("llama"), getattr(torch, dtype)))
+    with pytest.raises(SaeGraphsError, match=f"are {dtype}, in which .* load the model in float32"):
+        sg.edit(model, **ASKED, **LITTLE)
+
+
+def test_what_rounding_takes_of_an_update_is_said(
+    bridge_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    far = {**LITTLE, "bound": 99.0}
+    assert sg.edit(model, **ASKED, **far).warnings == ()
+    exact = edits.edited
+
+    def coarse(matrix: torch.Tensor, edit: sg.Edit) -> torch.Tensor:
+        return matrix + (exact(matrix, edit) - matrix).to(torch.float8_e4m3fn).to(matrix.dtype)
+
+    monkeypatch.setattr(edits, "edited", coarse)
+    told = sg.edit(model, **ASKED, **far).warnings
+    assert len(told) == 1 and "the key gives the value but for " in told[0]
+
+
+# -- what has no one projection of its own -----------------------------------------------------
+
+
+def test_a_projection_of_two_blocks_is_refused() -> None:
+    model = editable()
+    model.model.blocks[1].mlp.W_out = model.model.blocks[0].mlp.W_out
+    with pytest.raises(SaeGraphsError, match="blocks 0 and 1 have one output projection"):
+        projection_of(model.model, 1)
+
+
+def test_a_mixture_of_experts_is_refused() -> None:
+    model = editable()
+    experts = torch.nn.Module()
+    experts.experts = torch.nn.ModuleList([model.model.blocks[0].mlp, model.model.blocks[1].mlp])
+    model.model.blocks[1].mlp = experts
+    with pytest.raises(SaeGraphsError, match="block 1 has not one output projection, as in a mix"):
+        projection_of(model.model, 1)
 
 
 def test_a_file_gives_the_same_edit(bridge_of: Any, tmp_path: Path) -> None:
@@ -357,6 +498,49 @@ def test_an_interrupted_covariance_goes_on(
     assert not kept, "it comes from the cache"
 
 
+def test_a_last_batch_that_is_not_full_is_counted_once(
+    bridge_of: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    text = text_of(model, [CORPUS] * 60)
+    whole = covariance_of(model, 0, text, 10**6)
+    monkeypatch.setattr(covariances, "KEPT_EVERY", 0.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+
+    def stop(done: int, total: int) -> None:
+        if done == whole.tokens:  # after the last batch, before it is done
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        covariance_of(model, 0, text, 10**6, progress=stop)
+    again = covariance_of(model, 0, text, 10**6)
+    rows = TokenRows(model, text.read())
+    while rows.take(covariances.ROWS) is not None:
+        pass
+    assert rows.rows % covariances.ROWS, "the last batch is a full one: this shows nothing"
+    assert again.tokens == whole.tokens and torch.equal(again.matrix, whole.matrix)
+
+
+def test_every_tenth_piece_is_in_no_covariance(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    text = text_of(model, [str(number) for number in range(25)])
+    assert list(text.held_out()) == ["9", "19"]
+    assert [*text.read()] == [str(it) for it in range(25) if it not in (9, 19)]
+    assert not list(text_of(model, ["one", "two"]).held_out())
+
+
+def test_bundled_text_that_holds_a_subject_can_be_left_out(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    every = text_of(model)
+    word = next(iter(every.pieces())).split()[0]
+    some = text_of(model, without=[word])
+    left = [it for it in every.pieces() if word not in it]
+    assert list(some.pieces()) == left and 0 < len(left) < len(list(every.pieces()))
+    assert some.facts != every.facts
+    given = text_of(model, ["the cat", "a dog"], without=["cat"])
+    assert list(given.pieces()) == ["the cat", "a dog"], "what is given is taken as it is"
+
+
 # -- wrong input -----------------------------------------------------------------------------------
 
 
@@ -411,3 +595,28 @@ def test_prefixes_are_drawn_by_the_seed_and_say_nothing_of_the_fact(bridge_of: A
     assert len(set(some)) == 4 and not any("cat" in it or "x" in it for it in some)
     assert some == prefixes_of(model, texts, 4, seed=0, without=("cat", " x"))
     assert some != prefixes_of(model, texts, 4, seed=1, without=("cat", " x"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "at"),
+    [
+        ("the {} and the cat sat on", 1),
+        ("the cat and the {} sat on", 4),
+        ("the cat and the cat sat on", 4),
+    ],
+)
+def test_a_fact_is_written_where_the_prompt_has_it(bridge_of: Any, prompt: str, at: int) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    asked = "the cat and the cat sat on"
+    words = [model.token_string(it).strip() for it in model.tokenize(asked)]
+    offset = len(words) - 7  # BOS, where there is one
+    assert words[offset + 1] == words[offset + 4] == "cat"
+    edit = sg.edit(model, **{**ASKED, "prompt": prompt}, **{**LITTLE, "bound": 99.0})
+    assert edit.about["token"] == offset + at and edit.asked == asked
+    assert len(edit.warnings) == 1
+    assert f"comes 2 times; taken is the one, token {offset + at}" in edit.warnings[0]
+
+
+def test_a_template_takes_whole_words_first() -> None:
+    assert edits.template_of("the cat met cats", "cat") == "the {} met cats"
+    assert edits.template_of("two cats", "cat") == "two {}s"

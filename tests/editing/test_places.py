@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from sae_graphs.editing.hearing import hear, questions_of
 from sae_graphs.editing.many import LeftOut
 from sae_graphs.editing.places import (
     FILE_NAME,
-    Placed,
+    SHUFFLES,
+    Everywhere,
     Places,
+    _ways,
     load,
     over_facts,
     over_places,
@@ -28,6 +31,7 @@ from sae_graphs.editing.places_report import places_files
 from sae_graphs.editing.scores import measured
 from sae_graphs.editing.settings import TOKENS, EditSettings
 from sae_graphs.editing.where import Sweep
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
 from tests.support.models import CORPUS
 
@@ -38,7 +42,7 @@ def places_of(measures: np.ndarray[Any, Any], restored: np.ndarray[Any, Any]) ->
     """Facts with this one number `[N, P, L]` for every measure, and for every sweep."""
     names = ("ES", "PS", "NS", "EM", "PM", "NM")
     placed = tuple(
-        Placed(
+        Everywhere(
             number,
             f"fact {number}",
             {name: rows_of(one.tolist()) for name in names},
@@ -72,6 +76,23 @@ def test_facts_are_told_apart_by_their_own_traces() -> None:
     assert over_facts(places_of(size, np.ones_like(size)), "state").rank is None
 
 
+def test_many_layers_are_turned_in_all_orders_of_the_rows() -> None:
+    few, many = _ways(LAYERS, 0), _ways(200, 0)
+    assert len(few) == 24 * LAYERS - 1 and len(many) == len(set(many)) == SHUFFLES
+    assert len({order for order, _ in many}) == 24  # not those alone that come first
+    assert many == _ways(200, 0) != _ways(200, 1)
+    assert ((0, 1, 2, 3), 0) not in few + many
+
+
+def test_a_case_without_what_s_is_made_of_is_left_out(bridge_of: Any) -> None:
+    model = LanguageModel(bridge_of("gpt2", "float64"))
+    sweep = Sweep(model, EditSettings(), text_of(model, [CORPUS]), {})
+    lacking: list[dict[str, Any]] = [{"paraphrases": ("a cat",)}, {"neighbours": ("a dog",)}]
+    for lacks in lacking:
+        with pytest.raises(SaeGraphsError, match="no S without paraphrases and neighbours"):
+            sweep(FactCase(1, "cat", "the {} sat on", " mat", " red", **lacks))
+
+
 def test_the_best_place_is_named_and_drawn(tmp_path: Path) -> None:
     measures = np.full((3, len(TOKENS), LAYERS), 0.5)
     measures[:, 1, 2] = 0.9
@@ -79,11 +100,12 @@ def test_the_best_place_is_named_and_drawn(tmp_path: Path) -> None:
     places = places_of(measures, rng.random(measures.shape))
     assert places.best == ("subject-last", 2) and places.s[1, 2] == pytest.approx(0.9)
     assert sentences(places)[0] == "S is largest at the subject last token in layer 2: 0.900."
-    places = Places(**{**vars(places), "left_out": (LeftOut(9, "<i>odd</i>", "it is odd"),)})
+    places = Places(**{**vars(places), "left_out": (LeftOut(9, "<i>odd</i>\x1b", "it is odd"),)})
     files = places_files(places, ("svg", "html", "md"))
     assert set(files) == {"places.svg", "places.html", "places.md"}
     page = files["places.html"].decode()
     assert "<i>odd" not in page and "0.900" in page and "rank correlation with S" in page
+    assert "(one-sided p 0." in page and "\x1b" not in page and "\\x1b" in page
     (tmp_path / FILE_NAME).write_bytes(to_bytes(places))
     assert load(tmp_path) == places
 
@@ -94,7 +116,7 @@ def test_a_sweep_is_the_edits_one_by_one(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = LanguageModel(bridge_of("gpt2", "float64"))
     case = FactCase(1, "cat", "the {} sat on", " mat", " red", ("and the cat sat",), ("the dog",))
-    settings = EditSettings(prefixes=0, steps=2, tokens=120, stop=9.0)
+    settings = EditSettings(prefixes=0, steps=2, tokens=120, stop=0.0, rate=1.0)
     text = text_of(model, [CORPUS] * 9)
     covariances = {layer: covariance_of(model, layer, text, 120) for layer in range(3)}
     found = Sweep(model, settings, text, covariances, strength="20s")(case)
@@ -105,13 +127,16 @@ def test_a_sweep_is_the_edits_one_by_one(
         prompt=case.prompt,
         target=" mat",
         texts=[CORPUS] * 9,
-        settings=EditSettings(prefixes=0, steps=2, tokens=120, stop=9.0, layer=2, token="last"),
+        settings=replace(settings, layer=2, token="last"),
     )
     asked = questions_of(model, case)
     before = hear(model, asked, []).heard
     with edit.applied(model):
         after = hear(model, asked, []).heard
     expected = measured(before, after)
+    cells = np.array(found.measures["EM"])
+    assert len(np.unique(cells.round(9))) >= 8  # first and last token of one subject are the same
+    np.testing.assert_array_equal(cells[0], cells[1])
     for name in ("ES", "EM", "PM", "NM"):
         assert found.measures[name][3][2] == pytest.approx(expected[name]), name
     trace = sg.trace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sae_graphs.editing import many
 from sae_graphs.editing.cases_file import FactCase, Retained, bundled, read_cases
 from sae_graphs.editing.covariance import covariance_of, text_of
 from sae_graphs.editing.edit import prepared
-from sae_graphs.editing.fine_tuning import CONSTRAINT, SHARE, fine_tuned
+from sae_graphs.editing.fine_tuning import fine_tuned
 from sae_graphs.editing.generate import continued, next_logits
 from sae_graphs.editing.hearing import hear, other_text, questions_of, surprisal
 from sae_graphs.editing.many_report import edits_files, rows_of, summary
@@ -31,8 +32,8 @@ from sae_graphs.editing.scores import (
     summarised,
     unedited,
 )
-from sae_graphs.editing.scoring import WAYS, Scorer
-from sae_graphs.editing.settings import EditSettings
+from sae_graphs.editing.scoring import Scorer
+from sae_graphs.editing.settings import WAYS, EditSettings, Tuning
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
 from tests.support.models import CORPUS
@@ -91,12 +92,31 @@ def test_s_is_the_harmonic_mean_of_the_means() -> None:
     assert found["PS"].mean == 0.5 and found["S"].mean == pytest.approx(3 / (1 + 2 + 1))
     low, high = found["PS"].low, found["PS"].high
     assert low is not None and high is not None and 0 <= low < 0.5 < high <= 1
-    assert found["ES"] == (1.0, 1.0, 1.0) and found["retention"].mean == 1.0
-    assert summarised([scored(0, **good)])["S"] == (pytest.approx(1.0), None, None)
+    assert found["ES"] == (1.0, 1.0, 1.0, 4) and found["retention"].mean == 1.0
+    assert summarised([scored(0, **good)])["S"] == (pytest.approx(1.0), None, None, 1)
     bad = summarised([scored(0, **{**good, "rewrite": (Asked(0.1, 0.9),)})])
     assert bad["S"].mean == 0.0
     before = unedited([scored(0, **good)])
     assert before["ES"].mean == 0 and before["NS"].mean == 1 and before["perplexity"].mean == 1
+
+
+def test_means_say_of_how_many_cases_and_subjects_are_drawn_whole() -> None:
+    good: dict[str, Any] = {"rewrite": (Asked(0.9, 0.1),), "retained": (Kept(0.9, True),)}
+    good |= {"paraphrase": (Asked(0.9, 0.1),), "neighbour": (Asked(0.1, 0.9),)}
+    bad = {**good, "rewrite": (Asked(0.1, 0.9),)}
+    none = {**good, "paraphrase": ()}
+    cases = [scored(0, **good), scored(1, **none), scored(2, **bad), scored(3, **bad)]
+    found = summarised(cases)
+    assert [found[it].n for it in ("ES", "PS", "NS", "S", "fluency")] == [4, 3, 4, 3, 0]
+    alone = summarised(cases * 8)
+    rows = [replace(it, case_id=at) for at, it in enumerate(cases * 8)]
+    apart = summarised(rows)["ES"]
+    whole = summarised([replace(it, subject=str(it.case_id % 4)) for it in rows])["ES"]
+    assert apart.mean == whole.mean == alone["ES"].mean == 0.5
+    assert None not in (apart.low, apart.high, whole.low, whole.high)
+    assert whole.high - whole.low > 1.5 * (apart.high - apart.low)  # type: ignore[operator]
+    pair = [replace(it, subject="one" if it.case_id else "other") for it in cases]
+    assert summarised(pair)["ES"] == (0.5, None, None, 4)  # two subjects
 
 
 def test_fluency_is_the_weighted_entropy_of_n_grams() -> None:
@@ -111,12 +131,13 @@ def test_fluency_is_the_weighted_entropy_of_n_grams() -> None:
 
 def test_edits_come_back_from_json_and_are_shown(tmp_path: Path) -> None:
     case = scored(rewrite=(Asked(0.8, 0.1),), retained=(Kept(0.3, False),))
-    left = many.LeftOut(3, "an <b>odd</b> prompt", "it does not fit")
+    left = many.LeftOut(3, "an <b>odd</b> \x1bprompt", "it does not fit")
     edits = many.Edits("tiny", "mine.jsonl", "rome", 1, (case,), (left,), {"steps": 3})
     (tmp_path / many.FILE_NAME).write_bytes(many.to_bytes(edits))
     assert many.load(tmp_path) == edits
     page = edits_files(edits)["edits.html"].decode()
     assert "<b>odd</b>" not in page and "&lt;b&gt;odd" in page and "it does not fit" in page
+    assert "\x1b" not in page and "\\x1bprompt" in page
     assert [row[0] for row in rows_of(edits)][:2] == ["S", "ES"]
     assert "1 fact written by rome at block 1" in summary(edits) and "ES 1.000" in summary(edits)
     (tmp_path / many.FILE_NAME).write_text("{}")
@@ -185,7 +206,11 @@ def test_the_bundled_cases_are_whole() -> None:
     assert "demo" in bundled()
     cases = read_cases("demo")
     assert len(cases) >= 100
-    for case in cases:
+    development = read_cases("demo-development")
+    assert len(development) == 20
+    assert not {it.subject for it in development} & {it.subject for it in cases}
+    assert not {it.case_id for it in development} & {it.case_id for it in cases}
+    for case in (*cases, *development):
         assert len(case.paraphrases) >= 2 and case.neighbours and case.retained, case.case_id
         assert all(case.subject in prompt for prompt in (*case.paraphrases, *case.generation))
         assert not any(case.subject in prompt for prompt in case.neighbours)
@@ -231,6 +256,21 @@ def test_a_case_is_heard_as_by_plain_passes(model: LanguageModel) -> None:
     assert said.heard.surprisal == pytest.approx(total / count, rel=1e-6)
 
 
+def test_objects_that_begin_with_one_token_are_told(model: LanguageModel) -> None:
+    with pytest.raises(SaeGraphsError, match='begin with the same token, " mat"'):
+        questions_of(model, FactCase(1, "cat", "the {} sat on", " mat and", " mat"))
+
+
+def test_perplexity_is_of_text_that_no_covariance_is_taken_over(model: LanguageModel) -> None:
+    pieces = [CORPUS] * 9 + ["a red mat " * 40]
+    text = text_of(model, pieces)
+    covariance = covariance_of(model, 1, text, 120)
+    scorer = Scorer(model, LITTLE, text, covariance)
+    other = other_text(model, pieces[9:])
+    assert [it.tolist() for it in scorer.other] == [it.tolist() for it in other] != []
+    assert covariance.tokens == covariance_of(model, 1, text_of(model, pieces[:9]), 120).tokens
+
+
 def test_text_is_written_on_as_by_single_passes(model: LanguageModel) -> None:
     prompts = [model.tokenize("the cat"), model.tokenize("the dog ran to the")]
     greedy = continued(model, prompts, 5)
@@ -265,18 +305,22 @@ def test_every_way_is_scored_and_undone(model: LanguageModel) -> None:
         Scorer(model, LITTLE, text, covariance, way="memit")
 
 
-def test_fine_tuning_is_that_of_plain_passes_within_its_bound(model: LanguageModel) -> None:
+@pytest.mark.parametrize("tuning", [Tuning(), Tuning(bound=0.05, rate=0.03)])
+def test_fine_tuning_is_that_of_plain_passes_within_its_bound(
+    model: LanguageModel, tuning: Tuning
+) -> None:
     text = text_of(model, [CORPUS] * 9)
     made = prepared(model, "cat", "the {} sat on", " mat", 1, text, settings=LITTLE)
-    found = fine_tuned(made.rows, made.target, LITTLE)
+    found = fine_tuned(made.rows, made.target, LITTLE, tuning)
     weights = projection_of(model.model, 1).weights
-    bound = CONSTRAINT * float(weights.matrix.square().mean().sqrt())
+    size = float(weights.matrix.square().mean().sqrt())
+    bound = tuning.bound * size
     held = weights.tensors[0]
     clean = held.detach().clone()
     adam_of = torch.zeros_like(clean, requires_grad=True)
-    adam = torch.optim.Adam([adam_of], lr=SHARE * bound)
+    adam = torch.optim.Adam([adam_of], lr=tuning.rate * size)
     ids = torch.tensor([made.bare.ids])
-    for _ in range(LITTLE.steps - 1):  # the weights changed, and a whole pass
+    for _ in range(LITTLE.steps):  # the weights changed, and a whole pass
         with torch.enable_grad():
             held.data = (clean + adam_of).detach()
             held.requires_grad_(True)

@@ -7,6 +7,7 @@ Words of one letter; the stream of a token is its row of `EMBEDDINGS`. Block 0 h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
@@ -17,6 +18,7 @@ from sae_graphs.model.language_model import LanguageModel
 LETTERS = "^abc"
 EMBEDDINGS = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [1.0, 1.0, 1.0]]
 OUT = [[1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [3.0, 0.0, 1.0]]  # [D, F]
+NONE = [[0.0] * 3] * 3
 TEXT = "abcab"  # read without its first letter
 
 
@@ -68,14 +70,13 @@ class Block(nn.Module):
 class EditableModel(nn.Module):
     """As much of a TransformerLens model as is used."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: Sequence[Block]) -> None:
         super().__init__()
         self.cfg = SimpleNamespace(
             d_model=3, n_ctx=8, n_heads=1, d_vocab=4, device="cpu", model_name="editable"
         )
         self.tokenizer = Letters()
-        none = [[0.0] * 3] * 3
-        self.blocks = nn.ModuleList([Block(OUT, 0.0), Block(none, 1.0)])
+        self.blocks = nn.ModuleList(blocks)
         self.hook_dict = {
             f"blocks.{number}.hook_mlp_out": block.hook_mlp_out
             for number, block in enumerate(self.blocks)
@@ -92,6 +93,13 @@ class EditableModel(nn.Module):
         return self.unembed(stream)
 
 
-def editable() -> LanguageModel:
-    """The model, read without BOS."""
-    return LanguageModel(EditableModel(), prepend_bos=False)
+def editable(*, attends_first: bool = False) -> LanguageModel:
+    """The model, read without BOS.
+
+    With `attends_first` a block without an MLP stands before the others, whose attention adds the
+    token before: then what the MLP reads, in block 1, depends on it.
+    """
+    blocks = [Block(OUT, 0.0), Block(NONE, 1.0)]
+    if attends_first:
+        blocks.insert(0, Block(NONE, 1.0))
+    return LanguageModel(EditableModel(blocks), prepend_bos=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from training.demo.corpus.facts import TEMPLATES, Fact, Facts, world
 from training.demo.corpus.words import article
 
 OUT = Path("sae_graphs/editing/cases/demo.jsonl")
+DEVELOPMENT = OUT.with_name("demo-development.jsonl")
 TEXTS = OUT.with_name("demo-texts.json")
 DOCUMENTS = 1600  # of facts alone, for the covariance
 SEED, CASES = 7, 120
+TUNED_ON = 20  # of them, for development
 MOST_NEIGHBOURS, FEWEST_NEIGHBOURS = 6, 1
 OPENINGS = {  # what is written on from: the subject, and nothing of a relation
     "city": ("The {s}", "Everybody knows the {s}."),
@@ -133,12 +136,42 @@ def _case(
     }
 
 
-def write(model: LanguageModel, out: Path = OUT) -> int:
-    """Write the file anew, and the text that covariances are taken over; returns how many cases."""
-    cases = make_cases(model)
+def split(cases: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Cases for development, `TUNED_ON` at most, and the others: no subject is in both."""
+    of_subject = Counter(subject_of(case) for case in cases)
+    chosen: set[str] = set()
+    left = TUNED_ON
+    for subject, count in of_subject.items():
+        if count <= left:
+            chosen.add(subject)
+            left -= count
+    return (
+        [case for case in cases if subject_of(case) in chosen],
+        [case for case in cases if subject_of(case) not in chosen],
+    )
+
+
+def subject_of(case: dict[str, Any]) -> str:
+    """Whom a case is about."""
+    return str(case["requested_rewrite"]["subject"])
+
+
+def write_cases(cases: Sequence[dict[str, Any]], out: Path) -> None:
+    """One line a case."""
     lines = [json.dumps(case, ensure_ascii=True) + "\n" for case in cases]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(lines), encoding="ascii")
+
+
+def write(model: LanguageModel) -> int:
+    """Write the files anew, and the text that covariances are taken over; returns how many cases.
+
+    Settings are chosen on the cases for development, which are in a file of their own.
+    """
+    cases = make_cases(model)
+    development, reported = split(cases)
+    write_cases(development, DEVELOPMENT)
+    write_cases(reported, OUT)
     rng, facts = random.Random(SEED), Facts()
     texts = [facts.sample(rng) for _ in range(DOCUMENTS)]
     TEXTS.write_text(json.dumps(texts, indent=0) + "\n", encoding="ascii")
