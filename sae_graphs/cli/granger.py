@@ -224,7 +224,14 @@ def _test(
 ) -> None:
     """Load, test, write, print."""
     from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
-    from sae_graphs.runs import check_writable, folder_for, partial_folder, writing
+    from sae_graphs.runs import (
+        GRANGER,
+        check_of_one_kind,
+        check_writable,
+        folder_for,
+        partial_folder,
+        writing,
+    )
 
     about = _about(ends, graph)
     folder = out_folder or folder_for(

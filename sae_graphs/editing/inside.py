@@ -103,7 +103,10 @@ def inside(
     """
     model = with_saes(model)
     token = edit.settings.token
-    ids, at = placed(model, edit.asked, edit.subject, token, prepend_bos=prepend_bos)
+    before = edit.prompt.index("{}")
+    ids, at, _ = placed(
+        model, edit.asked, edit.subject, token, before=before, prepend_bos=prepend_bos
+    )
 
     def graph() -> CausalGraph:
         return causal_graph(
