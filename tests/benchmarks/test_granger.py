@@ -105,7 +105,7 @@ def test_weights_and_correlations(
 
 
 def pair(q: float | None, share: float) -> Pair:
-    test = None if q is None else GrangerTest(1.0, share, q, q, q, (0, 1), (share, 0.0))
+    test = None if q is None else GrangerTest(1.0, share, 4.0, q, q, q, (0, 1), (share, 0.0))
     return Pair("a", "b", test, test, "" if test else "rarely on")
 
 

@@ -88,14 +88,15 @@ def meaning_rows(report: GrangerReport) -> list[tuple[str, str, str, str]]:
 
 
 def detail(test: GrangerTest | None) -> Sequence[str]:
-    """One direction in full: F, share, p of the swaps, p of the F distribution, coefficients."""
+    """One direction in full: F, partial R squared, Wald, its p, that of F, coefficients."""
     if test is None:
-        return (NONE,) * 5
+        return (NONE,) * 6
     weights = zip(test.lags, test.coefficients, strict=False)
     told = ", ".join(f"{lag}: {amount(value)}" for lag, value in weights) or NONE
     return (
         amount(test.f),
         percent(test.share),
+        amount(test.wald),
         p_value(test.p),
         p_value(test.p_parametric),
         told,

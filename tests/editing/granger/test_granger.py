@@ -16,6 +16,7 @@ from sae_graphs.editing.granger.records import SeriesName
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.editing.granger.texts import bundled_texts, texts_in, token_ids
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.tracing.attention import patterns
 from tests.support.models import CORPUS
@@ -101,6 +102,17 @@ def test_a_feature_that_is_never_on_is_untestable(tiny: InstrumentedModel) -> No
     assert pair.verdict(0.05) == "untestable" and "too rarely to be tested" in pair.reason
 
 
+def test_names_are_told_by_what_they_mean(tiny: InstrumentedModel) -> None:
+    """A feature by its id or with blanks and zeros; a pair that is named both ways is one."""
+    given = (" feature:1.04 ", FeatureId("0", 2))
+    report = granger(tiny, FeatureId("1", 3), "2.5", given=given, texts=TEXTS, **SMALL)
+    assert report.settings.given == ("1.4", "0.2")
+    assert [(it.source, it.target) for it in report.pairs] == [("1.3", "2.5")]
+    ends = ["1.3", "2.5"]
+    twice = granger(tiny, ends, ends, texts=TEXTS, **SMALL)
+    assert [(it.source, it.target) for it in twice.pairs] == [("1.3", "2.5")]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -109,6 +121,8 @@ def test_a_feature_that_is_never_on_is_untestable(tiny: InstrumentedModel) -> No
         ({"source": "9.3", "target": "1.3"}, "no SAE layer '9'"),
         ({"source": "1.40", "target": "1.3"}, "has features 0 to 39"),
         ({"source": "attended:3.1", "target": "1.3"}, "no attention follows layer 3"),
+        ({"source": 5, "target": "1.3"}, "5 is no name of a series"),
+        ({"given": None}, "None is no name of a series"),
         ({"texts": TEXTS[:5]}, "5 of 5 texts have the .* tokens"),
         ({"texts": ["a b"] * 30, "lag": 9}, "0 of 30 texts"),
         ({"texts": "nowhere.txt"}, "cannot read texts from nowhere.txt"),

@@ -33,7 +33,7 @@ def report(*, criteria: tuple[float, ...] = (7.0, 5.0, 6.5), about: str = HOSTIL
     """Every verdict once, and a text that must not act."""
 
     def test(share: float, p: float) -> GrangerTest:
-        return GrangerTest(9.0 * share, share, p, p / 2, p, (0, 1), (share, -0.01))
+        return GrangerTest(9.0 * share, share, 4.0, p, p / 2, p, (0, 1), (share, -0.01))
 
     pairs = with_q(
         [
@@ -79,6 +79,7 @@ def test_a_report_there_and_back(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"schema": "sae_graphs.trace/1"}, "schema is"),
+        ({"lag": 9}, "the lag is 9, and there are 3 criteria"),
         ({"lag": "two"}, "expected a whole number"),
         ({"series": []}, "which are no series here"),
         ({"pairs": [{"source": "2.1"}]}, "is missing"),
