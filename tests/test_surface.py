@@ -63,7 +63,7 @@ PYTHON_ALONE = {
         *("pin", "outputs", "target", "contrast"),  # asked of graphs
     },
     "ablate": {"layers", "fetching"},
-    "granger": {"settings", "progress", "layers", "fetching"},
+    "granger": {"settings", "resume", "progress", "layers", "fetching"},
 }
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from sae_graphs.cli.console import err, out, print_files, progress
+from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable
 from sae_graphs.cli.options import (
     Device,
     Dtype,
@@ -82,7 +82,7 @@ def granger(
         basics(
             metavar="FILE|DIR",
             help="Texts to read: one a line, a JSON list, or a folder of text files.",
-            show_default="those of the bundled model",
+            show_default="the bundled model's own; else bundled English text",
         ),
     ] = None,
     model: Model = "demo",
@@ -223,7 +223,8 @@ def _test(
     formats: Sequence[str],
 ) -> None:
     """Load, test, write, print."""
-    from sae_graphs.runs import GRAPH, check_writable, folder_for, writing
+    from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
+    from sae_graphs.runs import GRAPH, check_writable, folder_for, partial_folder, writing
 
     about = _about(ends, graph)
     folder = out_folder or folder_for(
@@ -238,18 +239,32 @@ def _test(
         model = place.load()
         from sae_graphs.editing.granger.granger import granger as tested
 
-        started = time.perf_counter()
-        with progress("testing pairs", unit="pairs") as told:
+        started, partial = time.perf_counter(), PairsPartial(partial_folder(folder), told=_resumed)
+        with (
+            resumable(lambda: parts_kept(partial, f"stretches of {TOGETHER} pairs are tested")),
+            progress("testing pairs", unit="pairs") as told,
+        ):
             report = tested(
-                model, *ends, graph=graph, texts=texts, settings=settings, progress=told
+                model,
+                *ends,
+                graph=graph,
+                texts=texts,
+                settings=settings,
+                resume=partial,
+                progress=told,
             )
         seconds = time.perf_counter() - started
         with err.status("drawing"):
             names = _write(folder, report, about, place, formats)
+        partial.remove()
     from sae_graphs.cli.granger_table import print_granger
 
     print_granger(out, report, seconds=seconds)
     print_files(out, folder, names)
+
+
+def _resumed(done: int, parts: int) -> None:
+    err.print(f"resumed: {done} of {parts} stretches of pairs were tested before", highlight=False)
 
 
 def _about(ends: tuple[list[str] | None, list[str] | None], graph: CausalGraph | None) -> str:

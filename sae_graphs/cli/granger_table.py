@@ -34,7 +34,7 @@ def print_granger(console: Console, report: GrangerReport, *, seconds: float) ->
         console.print(Text(told, style="dim"))
     for sentence in findings(report):
         console.print(Text(sentence, style="bold"))
-    console.print(Text(CAUTION.replace("`", "")))
+    console.print(Text(CAUTION))
     for warning in report.warnings:
         console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))
     console.print(Text(f"{lag_words(report)}; tested in {seconds:.2f} s", style="dim"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sae_graphs.editing.granger import granger, pairs
 from sae_graphs.editing.granger.records import GrangerReport
 from tests.support.commands import Commands
 from tests.support.graphs import example
@@ -50,6 +51,37 @@ def test_tests_leave_their_files(
     assert {path.name for path in (tmp_path / "here").iterdir()} == {"granger.json", "run.json"}
     pairs = GrangerReport.load(tmp_path / "here").pairs
     assert {(it.source, it.target) for it in pairs} == {("norm:0", "norm:2"), ("norm:1", "norm:2")}
+
+
+def test_the_rest_after_a_stop(
+    commands: Commands, stack: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae_graphs.checkpoint.PATIENCE", 0.0)
+    monkeypatch.setattr(pairs, "TOGETHER", 5)
+    monkeypatch.setattr(granger, "TOGETHER", 5)
+    both, seen = pairs.Tester.both, list[str]()
+
+    def stopped(self: pairs.Tester, source: str, target: str, given: Any) -> Any:
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        seen.append(source)
+        return both(self, source, target, given)
+
+    monkeypatch.setattr(pairs.Tester, "both", stopped)
+    asked = ("granger", *stack, *LITTLE, "--features", "2", "--formats", "json", "--out", "here")
+    asked = (*asked, "--least-on", "1")
+    answer = commands(*asked)
+    assert answer.code == 130 and "1 of 3 stretches" in answer.err
+    assert not (tmp_path / "here").exists()
+    seen += ["and on"]
+    answer = commands(*asked)
+    assert answer.code == 0, answer.err
+    assert "resumed: 1 of 3 stretches" in answer.err and len(seen) <= 9 + 7
+    monkeypatch.setattr(pairs.Tester, "both", both)
+    assert commands(*asked[:-4], "--out", "whole", *asked[-2:]).code == 0
+    one, other = (GrangerReport.load(tmp_path / name) for name in ("here", "whole"))
+    assert one.pairs == other.pairs
+    assert not list(tmp_path.glob(".*"))
 
 
 WRONG = {

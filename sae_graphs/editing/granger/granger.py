@@ -8,6 +8,7 @@ Granger, "Investigating causal relations by econometric models and cross-spectra
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -16,22 +17,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sae_graphs._version import __version__
 from sae_graphs.bars import Progress, heard, with_bar
+from sae_graphs.checkpoint import run_key
 from sae_graphs.editing.granger.pairs import chosen_lag, granger_pairs
 from sae_graphs.editing.granger.panel import Panel
+from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
 from sae_graphs.editing.granger.read import Reader, meanings
 from sae_graphs.editing.granger.records import GrangerReport, Pair, Series, SeriesName
 from sae_graphs.editing.granger.settings import Detrend, GrangerSettings, Regression, each
-from sae_graphs.editing.granger.texts import BUNDLED, bundled_texts, texts_in, token_ids
+from sae_graphs.editing.granger.texts import OWN, bundled_texts, texts_in, token_ids
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.features.reference import BUNDLED, bundled_text
 from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.keywords import with_settings
-from sae_graphs.model.instrument import InstrumentedModel, with_saes
+from sae_graphs.model.instrument import InstrumentedModel, weights_of, with_saes
 from sae_graphs.runs import made_with
+from sae_graphs.schema import plain
 from sae_graphs.words import counted
 
-MOST_PAIRS = 20_000
+DEMO = "demo"  # the bundled model, which has a language of its own
+MOST_PAIRS = 5_000
 LEAST_IN_TEXTS = 5  # texts in which a feature must be on
 Names = str | FeatureId | SeriesName | Sequence[str | FeatureId | SeriesName]
 Ends = tuple[SeriesName, SeriesName]
@@ -74,6 +81,7 @@ def granger(
     together: int = 24,
     seed: int = 0,
     settings: GrangerSettings | None = None,
+    resume: PairsPartial | str | Path | None = None,
     progress: Progress | bool | None = None,
 ) -> GrangerReport:
     """Granger tests: does one series over tokens help to predict another, beyond its own past?
@@ -86,8 +94,12 @@ def granger(
     stream on the feature's decoder direction), `attended:2.232` (what the next block's attention
     brings of it) and `norm:2` (of the stream).
 
-    `texts` are a list of texts, or a file or folder of them; by default those of the bundled model.
+    `texts` are a list of texts, or a file or folder of them; by default the bundled model's own,
+    for other models the bundled English text.
     The options from `features` to `seed` are those of `GrangerSettings`, which says what each does.
+    With a folder to `resume` from, pairs that an earlier, interrupted run of the same kind tested
+    are read, and those that this one tests are kept there; it stays until you delete it.
+
     What predicts need not act: only an ablation tells. Raises `SaeGraphsError` where a series is
     none of the model's, or the texts are too few or too short.
     """
@@ -96,7 +108,7 @@ def granger(
     settings = replace(settings, given=tuple(str(SeriesName.parse(it)) for it in settings.given))
     model, told = with_saes(model), heard(progress)
     asked = _asked(source, target, graph, settings)
-    read, words = _texts(texts)
+    read, words = _texts(texts, model.name)
     reader = Reader(model, token_ids(model, read, length=settings.length), settings)
     asked = asked if asked.pairs else _most_active(reader, settings)
     _check_number(asked)
@@ -106,7 +118,14 @@ def granger(
     ends = [(str(source), str(target)) for source, target in asked.pairs]
     testable = [pair for pair in ends if not any(map(rarely, pair))]
     chosen, criteria = chosen_lag(panel, testable, settings)
-    pairs = granger_pairs(panel, ends, settings, lag=chosen, rarely=rarely, progress=told)
+    partial = PairsPartial(resume) if isinstance(resume, str | Path) else resume
+    if partial is not None:
+        facts = [__version__, model.name, plain(settings), chosen, ends, reader.digest]
+        key = functools.partial(run_key, facts, weights_of(model))
+        partial.begin(key, range(-(-len(ends) // TOGETHER)))
+    pairs = granger_pairs(
+        panel, ends, settings, lag=chosen, rarely=rarely, progress=told, partial=partial
+    )
     said = meanings(model, asked.names)
     series = tuple(
         Series(name, *panel.on(number), said.get(name, ""))
@@ -205,10 +224,10 @@ def _most_active(reader: Reader, settings: GrangerSettings) -> Asked:
     return Asked(tuple(pairs), given, words)
 
 
-def _texts(texts: Sequence[str] | str | Path | None) -> tuple[tuple[str, ...], str]:
+def _texts(texts: Sequence[str] | str | Path | None, model: str) -> tuple[tuple[str, ...], str]:
     """The texts, and what they are called."""
     if texts is None:
-        return bundled_texts(), BUNDLED
+        return (bundled_texts(), OWN) if model == DEMO else (tuple(bundled_text()), BUNDLED)
     if isinstance(texts, str | Path):
         return texts_in(Path(texts)), Path(texts).name
     return tuple(texts), "the texts given"

@@ -16,6 +16,7 @@ from sae_graphs.editing.granger.algebra import (
 )
 from sae_graphs.editing.granger.lag import criteria
 from sae_graphs.editing.granger.panel import Panel, at_lags, behind, beside, lagged, trends, waves
+from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
 from sae_graphs.editing.granger.records import GrangerTest, Pair
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -34,30 +35,45 @@ def granger_pairs(
     lag: int | None = None,
     rarely: Callable[[str], str] = lambda name: "",
     progress: Callable[[int, int], None] | None = None,
+    partial: PairsPartial | None = None,
 ) -> list[Pair]:
     """Every pair tested both ways, with q over all of them.
 
     The `lag` is that of the settings unless given. `rarely` says why a series cannot be tested, ""
-    where it can. Raises `SaeGraphsError` where a model has more columns than rows.
+    where it can. Pairs that `partial` holds are read, others kept there. Raises `SaeGraphsError`
+    where a model has more columns than rows.
     """
-    given = [str(name) for name in settings.given]
-    unknown = set(itertools.chain(given, *pairs)) - set(panel.names)
+    unknown = set(itertools.chain(map(str, settings.given), *pairs)) - set(panel.names)
     if unknown:
         raise SaeGraphsError(
             f"no series {quoted(sorted(unknown))} in the panel; it has {quoted(panel.names, 12)}"
         )
     tester = Tester(panel, settings, lag or settings.lag or settings.max_lag)
-    others = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
-    found = []
-    for number, (source, target) in enumerate(pairs):
-        rare = rarely(source) or rarely(target)
-        also = [*given, *(others if settings.multivariate else ())]
-        also = [it for it in dict.fromkeys(also) if it not in (source, target)]
-        tests = (None, None) if rare else tester.both(source, target, also)
-        reasons = ("" if test is not None else rare or UNTOLD for test in tests)
-        found.append(Pair(source, target, *tests, *reasons))
+    others = itertools.chain.from_iterable(pairs) if settings.multivariate else ()
+    also = list(dict.fromkeys((*map(str, settings.given), *others)))
+    found: list[Pair] = []
+
+    def tested(source: str, target: str) -> Pair:
+        if reason := rarely(source) or rarely(target):
+            return Pair(source, target, reason=reason, reason_back=reason)
+        given = [it for it in also if it not in (source, target)]
+        tests = tester.both(source, target, given)
+        return Pair(source, target, *tests, *(UNTOLD if it is None else "" for it in tests))
+
+    for number, start in enumerate(range(0, len(pairs), TOGETHER)):
+        held = None if partial is None else partial.read(number)
+        if held is None:
+            part = []
+            for ends in pairs[start : start + TOGETHER]:
+                part.append(tested(*ends))
+                if progress is not None:
+                    progress(start + len(part), len(pairs))
+            held = tuple(part)
+            if partial is not None:
+                partial.write(number, held)
+        found += held
         if progress is not None:
-            progress(number + 1, len(pairs))
+            progress(len(found), len(pairs))
     return with_q(found)
 
 

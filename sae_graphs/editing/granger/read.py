@@ -9,6 +9,8 @@ series.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
@@ -50,6 +52,12 @@ class Reader:
                 f"{self.n_texts} of {len(ids)} texts have the {least} tokens that a lag of {lag} "
                 f"needs; give at least {LEAST_TEXTS} such texts, or a smaller lag"
             )
+
+    @property
+    def digest(self) -> str:
+        """Letters that stand for the texts, as they are cut."""
+        cut = [[self._ids[n][: group.length] for n in group.texts] for group in self.groups]
+        return hashlib.sha256(json.dumps(cut).encode()).hexdigest()[:32]
 
     def tokens(self, group: Together) -> Tensor:
         """The texts of a group, `[M, T]`."""

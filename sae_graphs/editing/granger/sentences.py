@@ -15,18 +15,18 @@ VERDICTS: dict[Verdict, str] = {
     "none": "none",
     "untestable": "untestable",
 }
-_COUNTED: dict[Verdict, tuple[str, str]] = {
-    "forward": ("source predicts its target", "sources predict their targets"),
-    "backward": ("target predicts its source", "targets predict their sources"),
-    "both": ("pair predicts each other", "pairs predict each other"),
-    "none": ("pair does neither", "pairs do neither"),
-    "untestable": ("pair could not be tested", "pairs could not be tested"),
+_COUNTED: dict[Verdict, str] = {
+    "forward": "in {} the source predicts the target",
+    "backward": "in {} the target predicts the source",
+    "both": "in {} each predicts the other",
+    "none": "in {} neither does",
+    "untestable": "{} could not be tested",
 }
 HEAD = ("Source", "Target", "Verdict", "There", "q", "Back", "q")
 CAUTION = (
     "What predicts need not act: two series that a third one drives predict each other, and a "
     "series that never varies by itself predicts nothing. Only an ablation tells: "
-    "`sae-graphs graph`, `sae-graphs ablate`."
+    "sae-graphs graph, sae-graphs ablate."
 )
 
 
@@ -41,18 +41,16 @@ def question(report: GrangerReport) -> str:
     return (
         f"Does one series over tokens help to predict another{how}, beyond that one's own past"
         f"{given}? {counted(len(report.pairs), 'pair')} ({visible(report.about, space=' ')}) over "
-        f"{report.texts}: {counted(report.n_texts, 'text')}, {report.n_tokens:,} tokens; {lags}"
-        f"{same}."
+        f"{visible(report.texts, space=' ')}: {counted(report.n_texts, 'text')}, "
+        f"{report.n_tokens:,} tokens; {lags}{same}."
     )
 
 
 def findings(report: GrangerReport) -> list[str]:
     """How many pairs got each verdict."""
-    told = [
-        f"{count} {_COUNTED[name][count != 1]}" for name, count in report.counts.items() if count
-    ]
+    told = [_COUNTED[name].format(count) for name, count in report.counts.items() if count]
     level = f"{report.settings.level:g}"
-    found = [f"Of {counted(len(report.pairs), 'pair')}: {listed(told)} (q at most {level})."]
+    found = [f"Of {counted(len(report.pairs), 'pair')}, {listed(told)} (q at most {level})."]
     return found if told else ["There was nothing to test."]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import BUNDLED_TEXTS, bundled_folder
 
-BUNDLED = "the bundled model's own texts"
+OWN = "the bundled model's own texts"
 SUFFIXES = (".txt", ".md", ".text")
 MOST = 2**16  # characters of a text that are looked at: more tokens than are read
 

@@ -156,6 +156,12 @@ def test_texts_of_files_and_folders(tmp_path: Path) -> None:
         one_line(caught)
 
 
+def test_without_texts_a_model_reads_english(tiny: InstrumentedModel) -> None:
+    report = granger(tiny, "norm:1", "norm:2", lag=1, permutations=19, length=12)
+    assert report.texts == "bundled English text" and report.n_texts > 40
+    assert report.pairs[0].forward is not None
+
+
 def test_bos_comes_first_and_once(tiny: InstrumentedModel) -> None:
     long = " ".join(TEXTS[:6])
     ids = token_ids(tiny, ["the cat", "<bos>the cat", long], length=64)
