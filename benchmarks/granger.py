@@ -242,8 +242,8 @@ def effects_of(
     target, summed over texts and tokens, as shares of the target's activation: signed, absolute.
     """
     indices: list[list[int]] = [[] for _ in model.stack.layers]
-    for name, depth in zip(panel.names, panel.depths, strict=True):
-        indices[depth].append(FeatureId.parse(name).index)
+    for feature in map(FeatureId.parse, panel.names):
+        indices[model.stack.depths[feature.layer]].append(feature.index)
     sums = [
         Sums(np.zeros((len(a), len(b))), np.zeros((len(a), len(b))), np.zeros(len(b)))
         for a, b in itertools.pairwise(indices)

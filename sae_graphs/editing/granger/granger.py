@@ -107,6 +107,9 @@ def granger(
     settings = settings or GrangerSettings()
     settings = replace(settings, given=tuple(str(SeriesName.parse(it)) for it in settings.given))
     model, told = with_saes(model), heard(progress)
+    graph = CausalGraph.load(graph) if isinstance(graph, str | Path) else graph
+    if graph is not None:
+        _check_same(model, graph)
     asked = _asked(source, target, graph, settings)
     read, words = _texts(texts, model.name)
     reader = Reader(model, token_ids(model, read, length=settings.length), settings)
@@ -155,7 +158,7 @@ def granger(
 def _asked(
     source: Names | None,
     target: Names | None,
-    graph: CausalGraph | str | Path | None,
+    graph: CausalGraph | None,
     settings: GrangerSettings,
 ) -> Asked:
     """The pairs that are named, or a graph's; none where the most active ones are wanted."""
@@ -166,7 +169,6 @@ def _asked(
             raise SaeGraphsError(
                 "a graph names its own pairs; give it, or source and target, not both"
             )
-        graph = graph if isinstance(graph, CausalGraph) else CausalGraph.load(graph)
         return Asked(edges_of(graph), given, f"the edges of the graph of {graph.prompt}")
     if bool(sources) != bool(targets):
         raise SaeGraphsError(
@@ -183,6 +185,16 @@ def _asked(
 def _once(pairs: Iterable[Ends]) -> tuple[Ends, ...]:
     """Pairs without those that are there the other way round: each is tested both ways."""
     return tuple({frozenset(pair): pair for pair in reversed([*pairs])}.values())[::-1]
+
+
+def _check_same(model: InstrumentedModel, graph: CausalGraph) -> None:
+    """Raises `SaeGraphsError` where the graph is of another model, or of other SAEs."""
+    made, own = (graph.run.model, graph.run.saes), (model.name, model.stack.name)
+    if made != own:
+        raise SaeGraphsError(
+            f"the graph is of {made[0]!r} with {made[1]!r}, and this is {own[0]!r} with "
+            f"{own[1]!r}: load those, or give another graph"
+        )
 
 
 def edges_of(graph: CausalGraph) -> tuple[tuple[SeriesName, SeriesName], ...]:
@@ -266,9 +278,9 @@ def _warnings(settings: GrangerSettings, pairs: Sequence[Pair], left_out: int) -
         found.append(f"{counted(left_out, 'text')} too short for the lags: left out")
     if settings.test == "nonlinear":
         found.append(
-            "p of the nonlinear test is not calibrated where features fire by topic, or where the "
-            "target drives its source by a curve: it finds too much; and it rests on one draw of "
-            "frequencies, so try another seed"
+            "p of the nonlinear test is not calibrated: it finds too much where features fire by "
+            "topic, or where the target drives its source; it rests on one draw of frequencies, so "
+            "try another seed, too"
         )
     tests = [it for pair in pairs for it in (pair.forward, pair.backward) if it is not None]
     least = 1 / (settings.permutations + 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sae_graphs.editing.granger.algebra import inverse_of
+from sae_graphs.editing.granger.algebra import SMALL, inverse_of
 from sae_graphs.editing.granger.panel import Array, Panel, at_lags, without_trend
 from sae_graphs.editing.granger.settings import Detrend
 
@@ -43,8 +43,10 @@ def _bic(moments: Array, starts: Sequence[int], max_lag: int, rows: int) -> Arra
         inverse, _ = inverse_of(moments[np.ix_(past, past)])
         mixed = moments[np.ix_(past, now)]
         left = (moments[np.ix_(now, now)] - mixed.T @ inverse @ mixed) / rows
-        sign, size = np.linalg.slogdet(left)
-        if sign <= 0:  # one of the two does not vary: no lag is better than another
-            return np.zeros(max_lag)
-        found.append(rows * size + 4 * lag * np.log(rows))
+        whole = np.diag(moments[np.ix_(now, now)]) / rows
+        own = np.diag(left)
+        size = float(np.linalg.det(left))
+        if (own <= SMALL * whole).any() or size <= SMALL * own[0] * own[1]:
+            return np.zeros(max_lag)  # one of the two is told whole, or tells all of the other
+        found.append(rows * np.log(size) + 4 * lag * np.log(rows))
     return np.array(found)

@@ -88,6 +88,8 @@ def chosen_lag(
     if not ends:
         return 1, ()
     found = criteria(panel, ends, max_lag=settings.max_lag, detrend=settings.detrend)
+    if not found.any():  # each pair's series tell all of each other
+        return 1, ()
     return int(found.argmin()) + 1, tuple(found.tolist())
 
 

@@ -1,7 +1,7 @@
 """`Panel`: series over the tokens of many texts, and the columns that regressions make of them.
 
 Texts are gathered into groups of nearly one length and cut to the shortest of their group: so a
-series can be swapped between them, and no lag crosses from one text into another.
+series can change texts, and no lag crosses from one text into another.
 
 Letters: `S` series, `M` texts of a group, `T` tokens, `R` rows of a text (`T` less the largest
 lag), `C` columns of a regression.

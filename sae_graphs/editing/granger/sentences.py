@@ -57,9 +57,12 @@ def findings(report: GrangerReport) -> list[str]:
 def lag_words(report: GrangerReport) -> str:
     """Where the lag comes from."""
     if not report.criteria:
-        return f"the lag, {report.lag}, was given"
+        given = report.settings.lag is not None
+        return f"the lag, {report.lag}, was given" if given else "the lag, 1: no pair tells another"
     most = len(report.criteria)
     told = f"the lag, {report.lag} of at most {most}, is where BIC, summed over pairs, is least"
+    if report.settings.multivariate or report.settings.given or report.settings.test != "linear":
+        told += ", of linear autoregressions of each pair alone"
     return f"{told}; a larger one might be better still" if report.lag == most > 1 else told
 
 

@@ -235,6 +235,16 @@ def test_the_lag_is_the_one_of_statsmodels(seed: int) -> None:
     assert chosen_lag(whole(values), [("x", "y")], GrangerSettings(lag=4)) == (4, ())
 
 
+def test_copies_tell_of_no_lag() -> None:
+    """Of two series one of which is a line in the other: alone, and beside a pair that tells."""
+    values = one_long(0)[:, :2]
+    copies = panel_of([np.column_stack([values, 3.7 * values[:, 0] + 1])], names=["x", "y", "c"])
+    settings = GrangerSettings(max_lag=5, detrend="constant")
+    assert chosen_lag(copies, [("x", "c")], settings) == (1, ())
+    alone = chosen_lag(copies, [("x", "y")], settings)
+    assert alone[0] == 2 and chosen_lag(copies, [("x", "c"), ("x", "y")], settings) == alone
+
+
 def test_columns_stand_beside_each_other() -> None:
     one, other = (np.arange(12.0).reshape(2, 3, 2), np.ones((2, 3, 1)))
     (found,) = beside((one,), (other,))

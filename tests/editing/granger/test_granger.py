@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def test_series_are_those_of_each_text_alone(tiny: InstrumentedModel) -> None:
     active = reader.most_active(1, lambda _: None)[1][0].index
     named = [f"1.{active}", f"projection:1.{active}", f"attended:1.{active}", "norm:2"]
     panel = reader.panel([SeriesName.parse(name) for name in named], lambda _: None)
-    assert panel.names == tuple(named) and panel.depths == (1, 1, 1, 2)
+    assert panel.names == tuple(named) and panel.depths == (2, 2, 3, 4)
     direction = tiny.stack.layers[1].sae.W_dec[active]
     for group, together in zip(panel.groups, reader.groups, strict=True):
         for place, number in enumerate(together.texts):
@@ -100,6 +101,30 @@ def test_a_feature_that_is_never_on_is_untestable(tiny: InstrumentedModel) -> No
     report = granger(tiny, "1.3", "2.5", texts=TEXTS, **{**SMALL, "least_on": 10_000})
     (pair,) = report.pairs
     assert pair.verdict(0.05) == "untestable" and "too rarely to be tested" in pair.reason
+
+
+def test_a_graph_of_another_model_is_one_line(tiny: InstrumentedModel) -> None:
+    graph = sg.causal_graph(tiny, TEXTS[0], select="effect", top_k=2, min_path_edges=1)
+    other = replace(graph, run=replace(graph.run, saes="others"))
+    with pytest.raises(SaeGraphsError, match="the graph is of 'tiny' with 'others'") as caught:
+        granger(tiny, graph=other, texts=TEXTS, **SMALL)
+    one_line(caught)
+
+
+def test_attention_is_read_once_for_all_its_series(
+    tiny: InstrumentedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(model: InstrumentedModel, run: Any) -> Any:
+        seen.append(1)
+        return patterns(model, run)
+
+    monkeypatch.setattr("sae_graphs.editing.granger.read.patterns", counted)
+    reader = Reader(tiny, token_ids(tiny, TEXTS, length=64), GrangerSettings(max_lag=2))
+    names = [SeriesName("attended", "1", index) for index in range(5)]
+    reader.panel(names, lambda _: None)
+    assert len(seen) == reader.n_texts
 
 
 def test_names_are_told_by_what_they_mean(tiny: InstrumentedModel) -> None:

@@ -151,8 +151,8 @@ def test_p_holds_its_level_in_many_runs(name: str) -> None:
 def test_known_failures_are_still_failures() -> None:
     """Of the nonlinear test: its reports say so."""
     for name, system in FAILURES.items():
-        found = null_rates(system, range(1000, 1100))
-        assert found.at_5 > 0.1, f"{name} holds: say so in docs/granger.md"
+        found = null_rates(system, range(1000, 1200))
+        assert found.at_5 > 0.08, f"{name} holds: say so in docs/granger.md"
 
 
 def test_f_alone_would_see_arrows_where_there_are_none() -> None:
