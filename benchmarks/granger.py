@@ -137,23 +137,28 @@ def compare(settings: GrangerSettings, n_texts: int, kept: Progress) -> list[Com
     alone = tests("alone", settings, None)
     shares = {(it.source, it.target): share(it) for it in alone}
     sizes = {ends: size for ends, (_, size) in zip(pairs, effects, strict=True)}
-    columns = [
-        alone,
-        tests("later", replace(settings, same_token=False), None),
-        tests("rivals", settings, strongest(shares)),
-        tests("drivers", settings, strongest(sizes)),
-    ]
+    later = tests("later", replace(settings, same_token=False), None)
+    rivals = tests("rivals", settings, strongest(shares))
+    drivers = tests("drivers", settings, strongest(sizes))
     nothing = step("nothing", lambda: without_arrows(panel, pairs, settings, lag))
     print(rates(nothing), flush=True)
     bent = step("bent", lambda: nonlinear_shares(panel, pairs, settings, lag))
     weights, correlations = weights_of(model, pairs), correlations_of(panel, pairs)
     return [
-        Compared(*ends, *effect, weight, correlation, one, later, curve, rivals, drivers)
-        for ends, effect, weight, correlation, curve, (one, later, rivals, drivers) in zip(
-            *(pairs, effects, weights, correlations, bent),
-            zip(*columns, strict=True),
-            strict=True,
+        Compared(
+            source,
+            target,
+            effect=effects[n][0],
+            size=effects[n][1],
+            weights=weights[n],
+            correlation=correlations[n],
+            alone=alone[n],
+            later=later[n],
+            bent=bent[n],
+            rivals=rivals[n],
+            drivers=drivers[n],
         )
+        for n, (source, target) in enumerate(pairs)
     ]
 
 

@@ -22,7 +22,8 @@ SCORES: dict[str, Callable[[Compared], float]] = {
     "Granger": lambda it: share(it.alone),
     "nonlinear": lambda it: it.bent,
     "given three rivals": lambda it: share(it.rivals),
-    "later tokens alone": lambda it: share(it.later),
+    "without the same token": lambda it: share(it.later),
+    "Wald statistic": lambda it: 0.0 if it.alone.forward is None else it.alone.forward.wald,
     "correlation": lambda it: abs(it.correlation),
     "weights": lambda it: abs(it.weights),
 }
@@ -30,7 +31,8 @@ COLOURS = {
     "Granger": "#1f6f8b",
     "nonlinear": "#7a4a9e",
     "given three rivals": "#2c9658",
-    "later tokens alone": "#b4631c",
+    "without the same token": "#b4631c",
+    "Wald statistic": "#0f9fb8",
     "correlation": "#64748b",
     "weights": "#d8473f",
 }
@@ -175,6 +177,9 @@ def _verdicts(tested: Sequence[Compared]) -> Iterator[str]:
     told = rank_correlation([share(it.alone) for it in tested], [it.size for it in tested])
     yield f"rank correlation of share and effect: {NONE if told is None else amount(told)}"
     strongest = sorted(tested, key=lambda it: -share(it.alone))
+    for least in (0.2, 0.1, 0.05, 0.02, 0.01, 0.001):
+        those = [it.acts for it in tested if share(it.alone) >= least]
+        yield f"shares of {least:.1%} or more: {len(those)}, of which {sum(those)} act"
     for count in (20, 50, 100, 200):
         hits = sum(it.acts for it in strongest[:count])
         yield f"of the {count} largest shares {hits} act"
@@ -229,7 +234,7 @@ def _scatter(axes: Any, tested: Sequence[Compared]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.set_xlabel("what ablating the source does to the target", fontsize=8)
-    axes.set_ylabel("what the source's past explains", fontsize=8)
+    axes.set_ylabel("partial R² of the source's past", fontsize=8)
     axes.set_title("Prediction beside intervention, pair by pair", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper left", handletextpad=0.2)
 

@@ -184,8 +184,8 @@ def _mixed_inverse(moments: Array) -> Array:
         return moments
     sizes = np.sqrt(np.abs(np.diag(moments)))
     by = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    found: Array = np.linalg.pinv(moments * by[:, None] * by, rcond=RANK) * by[:, None] * by
-    return found
+    inverse = np.linalg.pinv(moments * by[:, None] * by, rcond=RANK)
+    return np.asarray(inverse * by[:, None] * by, dtype=np.float64)
 
 
 def inverse_of(moments: Array) -> tuple[Array, int]:

@@ -72,7 +72,7 @@ def granger(
     same_token: bool = True,
     detrend: Detrend = "linear",
     test: Regression = "linear",
-    given: str | Sequence[str] = (),
+    given: Names = (),
     multivariate: bool = False,
     permutations: int = 999,
     level: float = 0.05,

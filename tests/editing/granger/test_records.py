@@ -110,7 +110,9 @@ def hostile() -> GrangerReport:
         made,
         settings=replace(made.settings, given=(f"norm:{HOSTILE}",)),
         pairs=(*made.pairs, Pair("2.1", "3.4", made.pairs[0].forward, None, "", HOSTILE)),
-        **dict.fromkeys(("model", "saes", "texts"), HOSTILE),
+        model=HOSTILE,
+        saes=HOSTILE,
+        texts=HOSTILE,
         warnings=(HOSTILE,),
     )
 
