@@ -21,10 +21,12 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks.progress import CACHE, HERE, Progress, write_text
-from sae_graphs.editing.granger.pairs import Tester, chosen_lag, granger_pairs, with_q
+from sae_graphs.editing.granger.pairs import Tester, chosen_lag, with_q
 from sae_graphs.editing.granger.panel import Panel
 from sae_graphs.editing.granger.records import GrangerTest, Pair
 from sae_graphs.editing.granger.settings import GrangerSettings
+from sae_graphs.files import write_atomically
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.schema import plain, rebuilt
 
 if TYPE_CHECKING:
@@ -44,12 +46,13 @@ RARELY = "rarely on"
 class Compared:
     """One pair: what ablating the source does to the target, and what its past predicts of it.
 
-    `effect` is the sum over all tokens of ablated minus clean, `size` that of its absolute value,
-    both as shares of the target's activation. `weights` is the cosine of the source's decoder
-    direction and the target's encoder's; `correlation` that of the two at the same token, text
-    means taken out. `alone` is the pair's test, `later` without the same token, `bent` the
-    nonlinear one; `rivals` given the other sources that predict the target best, `drivers` given
-    those that act on it most.
+    `effect` is ablated minus clean, summed over all tokens of all texts, `size` the sum of its
+    absolute values, both as shares of the target's activation, summed likewise. `weights` is the
+    cosine of the source's decoder direction and the target's encoder's; `correlation` that of the
+    two at the same token, text means taken out. `alone` is the pair's test, `later` without the
+    same token, `rivals` given the other sources that predict the target best, `drivers` given those
+    that act on it most: of each, q is over all pairs' tests of one direction. `bent` is the partial
+    R squared of the nonlinear test.
     """
 
     source: str
@@ -60,7 +63,7 @@ class Compared:
     correlation: float
     alone: Pair
     later: Pair
-    bent: Pair
+    bent: float
     rivals: Pair
     drivers: Pair
 
@@ -73,7 +76,7 @@ class Compared:
 def main(
     texts: Annotated[int, typer.Option(help="Texts of the bundled corpus.", min=200)] = 300,
     features: Annotated[int, typer.Option(help="Of each layer, those most often on.")] = 20,
-    permutations: Annotated[int, typer.Option(help="Swaps that calibrate p.")] = 199,
+    permutations: Annotated[int, typer.Option(help="Permutations that calibrate p.")] = 999,
     max_lag: Annotated[int, typer.Option(help="The largest lag that BIC may choose.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder to write granger.json to.")] = CACHE,
     picture: Annotated[Path, typer.Option(help="The figure.")] = PICTURE,
@@ -87,7 +90,7 @@ def main(
     found = compare(settings, texts, Progress({"granger": plain(settings), "texts": texts}))
     held = {"settings": plain(settings), "texts": texts, "pairs": [plain(it) for it in found]}
     write_text(out / "granger.json", json.dumps(held) + "\n")
-    picture.write_bytes(drawn(found))
+    write_atomically(picture, drawn(found))
     print("\n".join(table(found)))
 
 
@@ -128,56 +131,72 @@ def compare(settings: GrangerSettings, n_texts: int, kept: Progress) -> list[Com
     effects = step("effects", lambda: effects_of(model, reader, panel, pairs))
 
     def tests(name: str, how: GrangerSettings, given: dict[Ends, list[str]] | None) -> list[Pair]:
-        held = step(name, lambda: [*map(plain, _tests(panel, pairs, how, lag, given))])
+        held = step(name, lambda: [*map(plain, all_tests(panel, pairs, how, lag, given))])
         return [rebuilt(Pair, it, "a pair", remedy="run it again") for it in held]
 
     alone = tests("alone", settings, None)
     shares = {(it.source, it.target): share(it) for it in alone}
     sizes = {ends: size for ends, (_, size) in zip(pairs, effects, strict=True)}
-    columns = [
-        alone,
-        tests("later", replace(settings, same_token=False), None),
-        tests("bent", replace(settings, test="nonlinear", permutations=19), None),
-        tests("rivals", settings, strongest(shares)),
-        tests("drivers", settings, strongest(sizes)),
-    ]
+    later = tests("later", replace(settings, same_token=False), None)
+    rivals = tests("rivals", settings, strongest(shares))
+    drivers = tests("drivers", settings, strongest(sizes))
     nothing = step("nothing", lambda: without_arrows(panel, pairs, settings, lag))
     print(rates(nothing), flush=True)
+    bent = step("bent", lambda: nonlinear_shares(panel, pairs, settings, lag))
     weights, correlations = weights_of(model, pairs), correlations_of(panel, pairs)
     return [
-        Compared(*ends, *effect, *others, *those)
-        for ends, effect, *others, those in zip(
-            pairs, effects, weights, correlations, zip(*columns, strict=True), strict=True
+        Compared(
+            source,
+            target,
+            effect=effects[n][0],
+            size=effects[n][1],
+            weights=weights[n],
+            correlation=correlations[n],
+            alone=alone[n],
+            later=later[n],
+            bent=bent[n],
+            rivals=rivals[n],
+            drivers=drivers[n],
         )
+        for n, (source, target) in enumerate(pairs)
     ]
 
 
-def _tests(
+def all_tests(
     panel: Panel,
     pairs: Sequence[Ends],
     settings: GrangerSettings,
     lag: int,
     given: dict[Ends, list[str]] | None,
 ) -> list[Pair]:
-    """All pairs; with what is `given` to each, one after another, q over all of them after."""
+    """All pairs, both ways where nothing is `given` to each; q over the tests of one direction."""
     on = {name: panel.on(number)[0] for number, name in enumerate(panel.names)}
-
-    def rarely(name: str) -> str:
-        return RARELY if on[name] < settings.least_on else ""
-
-    if given is None:
-        return granger_pairs(panel, pairs, settings, lag=lag, rarely=rarely)
     tester, found = Tester(panel, settings, lag), []
     for ends in pairs:
-        forward = None if any(map(rarely, ends)) else tester.one(*ends, given[ends], driven=True)
-        found.append(Pair(*ends, forward, reason="" if forward else RARELY))
-    return with_q(found)
+        if any(on[name] < settings.least_on for name in ends):
+            found.append(Pair(*ends, reason=RARELY, reason_back=RARELY))
+        elif given is None:
+            found.append(Pair(*ends, *tester.both(*ends, [])))
+        else:
+            found.append(Pair(*ends, tester.one(*ends, given[ends])))
+    one_way = with_q([replace(it, backward=None) for it in found])
+    back = with_q([replace(it, forward=None) for it in found])
+    return [replace(a, backward=b.backward) for a, b in zip(one_way, back, strict=True)]
+
+
+def nonlinear_shares(
+    panel: Panel, pairs: Sequence[Ends], settings: GrangerSettings, lag: int
+) -> list[float]:
+    """What the source explains by nonlinear regression; its p is asked nowhere."""
+    tester = Tester(panel, replace(settings, test="nonlinear", permutations=19), lag)
+    tests = (tester.one(*ends, []) for ends in pairs)
+    return [0.0 if it is None else it.share for it in tests]
 
 
 def without_arrows(
     panel: Panel, pairs: Sequence[Ends], settings: GrangerSettings, lag: int
 ) -> list[tuple[float, float]]:
-    """p of the swaps, and of F alone, of sources that are another text's: there is no arrow."""
+    """p, and that of F alone, of sources that are another text's: there is no arrow."""
     moved = [f"{name}'" for name in panel.names]
     groups = tuple(np.concatenate([it, np.roll(it, 1, axis=1)]) for it in panel.groups)
     both = Panel((*panel.names, *moved), panel.depths * 2, groups)
@@ -188,10 +207,10 @@ def without_arrows(
 
 def rates(found: Sequence[Sequence[float]]) -> str:
     """How often each p is small though there is no arrow."""
-    swaps, alone = np.array(found).T
+    p, alone = np.array(found).T
     return (
-        f"another text's source: p of the swaps at most 0.05 in {(swaps <= 0.05).mean():.2%}, 0.01 "
-        f"in {(swaps <= 0.01).mean():.2%}; of F alone at most 0.05 in {(alone <= 0.05).mean():.2%},"
+        f"another text's source: p at most 0.05 in {(p <= 0.05).mean():.2%}, 0.01 in "
+        f"{(p <= 0.01).mean():.2%}; of F alone at most 0.05 in {(alone <= 0.05).mean():.2%},"
         f" 0.0001 in {(alone <= 0.0001).mean():.2%}"
     )
 
@@ -228,8 +247,8 @@ def effects_of(
     target, summed over texts and tokens, as shares of the target's activation: signed, absolute.
     """
     indices: list[list[int]] = [[] for _ in model.stack.layers]
-    for name, depth in zip(panel.names, panel.depths, strict=True):
-        indices[depth].append(int(name.partition(".")[2]))
+    for feature in map(FeatureId.parse, panel.names):
+        indices[model.stack.depths[feature.layer]].append(feature.index)
     sums = [
         Sums(np.zeros((len(a), len(b))), np.zeros((len(a), len(b))), np.zeros(len(b)))
         for a, b in itertools.pairwise(indices)
@@ -237,11 +256,12 @@ def effects_of(
     for ids in texts_of(reader):
         clean = model.run_tokens(ids)
         for depth, total in enumerate(sums):
-            add_effects(model, clean, depth, (indices[depth], indices[depth + 1]), total)
+            more = effects_in(model, clean, depth, (indices[depth], indices[depth + 1]))
+            sums[depth] = Sums(*(a + b for a, b in zip(total, more, strict=True)))
     found: dict[Ends, tuple[float, float]] = {}
     for depth, total in enumerate(sums):
         names = [
-            [f"{model.stack.layers[at].label}.{index}" for index in indices[at]]
+            [str(FeatureId(model.stack.layers[at].label, index)) for index in indices[at]]
             for at in (depth, depth + 1)
         ]
         scale = np.where(total.activation > 0, total.activation, np.inf)
@@ -257,20 +277,21 @@ def texts_of(reader: Reader) -> Iterator[tuple[int, ...]]:
         yield from map(tuple, reader.tokens(group).tolist())
 
 
-def add_effects(
+def effects_in(
     model: InstrumentedModel,
     clean: Any,
     depth: int,
     indices: tuple[Sequence[int], Sequence[int]],
-    total: Sums,
-) -> None:
-    """One text's effects of a layer's features on the next one's, added to the sums in place."""
+) -> Sums:
+    """One text's effects of a layer's features on the next one's."""
     import torch
 
     from sae_graphs.effects.ablations import Places, ablations_of
     from sae_graphs.effects.exact import measure
 
     sources, targets = indices
+    effect = np.zeros((len(sources), len(targets)))
+    size = np.zeros_like(effect)
     everywhere = torch.arange(len(clean))
     places = Places(everywhere > 0, everywhere, each=False)
     wanted = torch.tensor(sorted(sources))
@@ -284,10 +305,10 @@ def add_effects(
             kept = at >= 0
             rows = np.array([row[index] for index in found.sources[kept].tolist()], dtype=int)
             values = found.values[kept].astype(np.float64)
-            np.add.at(total.effect, (rows, at[kept]), values)
-            np.add.at(total.size, (rows, at[kept]), np.abs(values))
+            np.add.at(effect, (rows, at[kept]), values)
+            np.add.at(size, (rows, at[kept]), np.abs(values))
     acts = clean.activations[depth + 1].of(torch.tensor(targets))[1:]  # [T - 1, targets]
-    total.activation[:] += acts.double().sum(0).numpy()
+    return Sums(effect, size, acts.double().sum(0).numpy())
 
 
 # -- what needs no ablation ------------------------------------------------------------------------
@@ -298,8 +319,9 @@ def weights_of(model: InstrumentedModel, pairs: Sequence[Ends]) -> list[float]:
     layers = {layer.label: layer.sae for layer in model.stack.layers}
     found = []
     for source, target in pairs:
-        (one, i), (other, j) = (name.split(".") for name in (source, target))
-        out, read = layers[one].W_dec[int(i)], layers[other].W_enc[:, int(j)]
+        one, other = map(FeatureId.parse, (source, target))
+        out = layers[one.layer].W_dec[one.index]
+        read = layers[other.layer].W_enc[:, other.index]
         found.append(float(out @ read / (out.norm() * read.norm())))
     return found
 

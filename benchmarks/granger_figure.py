@@ -20,9 +20,10 @@ from sae_graphs.words import NONE, amount, percent
 
 SCORES: dict[str, Callable[[Compared], float]] = {
     "Granger": lambda it: share(it.alone),
-    "nonlinear": lambda it: share(it.bent),
+    "nonlinear": lambda it: it.bent,
     "given three rivals": lambda it: share(it.rivals),
-    "later tokens alone": lambda it: share(it.later),
+    "without the same token": lambda it: share(it.later),
+    "Wald statistic": lambda it: 0.0 if it.alone.forward is None else it.alone.forward.wald,
     "correlation": lambda it: abs(it.correlation),
     "weights": lambda it: abs(it.weights),
 }
@@ -30,7 +31,8 @@ COLOURS = {
     "Granger": "#1f6f8b",
     "nonlinear": "#7a4a9e",
     "given three rivals": "#2c9658",
-    "later tokens alone": "#b4631c",
+    "without the same token": "#b4631c",
+    "Wald statistic": "#0f9fb8",
     "correlation": "#64748b",
     "weights": "#d8473f",
 }
@@ -52,6 +54,8 @@ class Curve(NamedTuple):
 def curve(scores: Sequence[float], right: Sequence[bool]) -> Curve:
     """Of scores, the largest first; equal ones pass a threshold together.
 
+    The areas are no numbers where all pairs are right, or none.
+
     >>> found = curve([3.0, 2.0, 2.0, 1.0], [True, True, False, False])
     >>> found.auc, round(found.average, 4)
     (0.875, 0.8333)
@@ -60,15 +64,15 @@ def curve(scores: Sequence[float], right: Sequence[bool]) -> Curve:
     values, truth = np.asarray(scores)[order], np.asarray(right, dtype=bool)[order]
     ends = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
     hits, all_of = np.cumsum(truth)[ends], ends + 1
-    recall = np.concatenate([[0.0], hits / truth.sum()])
-    false = np.concatenate([[0.0], (all_of - hits) / (~truth).sum()])
-    precision = hits / all_of
+    recall = np.concatenate([[0.0], hits / max(truth.sum(), 1)])
+    false = np.concatenate([[0.0], (all_of - hits) / max((~truth).sum(), 1)])
+    precision, mixed = hits / all_of, 0 < truth.sum() < len(truth)
     return Curve(
         false,
         recall,
         np.concatenate([precision[:1], precision]),
-        float(np.trapezoid(recall, false)),
-        float((np.diff(recall) * precision).sum()),
+        float(np.trapezoid(recall, false)) if mixed else np.nan,
+        float((np.diff(recall) * precision).sum()) if mixed else np.nan,
     )
 
 
@@ -85,6 +89,8 @@ def interval(scores: Sequence[float], right: Sequence[bool], targets: Sequence[s
         rows = np.concatenate([np.tile(groups[n], times) for n, times in enumerate(drawn) if times])
         if 0 < truth[rows].sum() < len(rows):
             found.append(curve(values[rows].tolist(), truth[rows].tolist()).auc)
+    if not found:
+        return NONE
     low, high = np.quantile(found, (0.025, 0.975))
     return f"{low:.2f} to {high:.2f}"
 
@@ -99,10 +105,8 @@ class Reasons(NamedTuple):
     the others that act are given."""
 
     right: list[Compared]  # predicts, and acts
-    shared: list[
-        Compared
-    ]  # does nothing; given the drivers, half of its share is gone, or q > 0.05
-    order: list[Compared]  # does nothing; its share comes from earlier tokens: what follows what
+    shared: list[Compared]  # does nothing; given the drivers, half of its share or more is gone
+    earlier: list[Compared]  # does nothing; earlier tokens alone explain half of it or more
     left: list[Compared]  # does nothing; neither
     masked: list[Compared]  # acts, predicts only given the drivers
     unseen: list[Compared]  # acts, does not predict either way
@@ -114,19 +118,18 @@ def reasons(found: Sequence[Compared]) -> Reasons:
     groups = Reasons([], [], [], [], [], [], [])
     for it in found:
         predicts = significant(it.alone.forward)
-        given = significant(it.drivers.forward)
         if it.acts and it.alone.forward is None:
             groups.rare.append(it)
         elif it.acts and predicts:
             groups.right.append(it)
         elif it.acts:
-            (groups.masked if given else groups.unseen).append(it)
+            (groups.masked if significant(it.drivers.forward) else groups.unseen).append(it)
         elif predicts and it.size < IDLE:
             half = share(it.alone) / 2
-            if not given or share(it.drivers) <= half:
+            if share(it.drivers) <= half:
                 groups.shared.append(it)
             else:
-                (groups.order if share(it.later) >= half else groups.left).append(it)
+                (groups.earlier if share(it.later) >= half else groups.left).append(it)
     return groups
 
 
@@ -146,7 +149,11 @@ def table(found: Sequence[Compared]) -> Iterator[str]:
         areas = [curve(values, [it.size >= level for it in tested]) for level in LEVELS]
         at = areas[LEVELS.index(ACTS)]
         told = interval(values, [it.acts for it in tested], targets)
-        cells = [*(f"{it.auc:.3f}" for it in areas), told, f"{at.average:.3f}"]
+        cells = [
+            *(NONE if np.isnan(it.auc) else f"{it.auc:.3f}" for it in areas),
+            told,
+            f"{at.average:.3f}",
+        ]
         yield f"| {name} | " + " | ".join(cells) + " |"
     for level in LEVELS:
         right = sum(it.size >= level for it in tested)
@@ -170,6 +177,9 @@ def _verdicts(tested: Sequence[Compared]) -> Iterator[str]:
     told = rank_correlation([share(it.alone) for it in tested], [it.size for it in tested])
     yield f"rank correlation of share and effect: {NONE if told is None else amount(told)}"
     strongest = sorted(tested, key=lambda it: -share(it.alone))
+    for least in (0.2, 0.1, 0.05, 0.02, 0.01, 0.001):
+        those = [it.acts for it in tested if share(it.alone) >= least]
+        yield f"shares of {least:.1%} or more: {len(those)}, of which {sum(those)} act"
     for count in (20, 50, 100, 200):
         hits = sum(it.acts for it in strongest[:count])
         yield f"of the {count} largest shares {hits} act"
@@ -224,7 +234,7 @@ def _scatter(axes: Any, tested: Sequence[Compared]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.set_xlabel("what ablating the source does to the target", fontsize=8)
-    axes.set_ylabel("what the source's past explains", fontsize=8)
+    axes.set_ylabel("partial R² of the source's past", fontsize=8)
     axes.set_title("Prediction beside intervention, pair by pair", fontsize=9)
     axes.legend(fontsize=8, frameon=False, loc="upper left", handletextpad=0.2)
 
@@ -236,7 +246,7 @@ def _share(it: Compared) -> float:
 NAMES = {
     "right": "predict, and act",
     "shared": "predict, do nothing:\nexplained by what does act",
-    "order": "predict, do nothing:\nwhat follows what in text",
+    "earlier": "predict, do nothing:\nearlier tokens alone",
     "left": "predict, do nothing:\nneither explains it",
     "masked": "act, predict only\ngiven what else acts",
     "unseen": "act, do not predict",

@@ -40,6 +40,6 @@ def _code() -> str:
     """A fingerprint of what is timed and of what times it."""
     digest = hashlib.sha256()
     for folder in (HERE, HERE.parent / "sae_graphs"):
-        for file in sorted(folder.glob("*.py")):
+        for file in sorted(folder.rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()

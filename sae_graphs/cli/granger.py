@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from sae_graphs.cli.console import err, out, parts_kept, print_files, progress, resumable
 from sae_graphs.cli.options import (
     Device,
@@ -24,6 +26,7 @@ from sae_graphs.cli.options import (
     basics,
     compute,
     formats_of,
+    is_given,
     measured,
     output,
 )
@@ -54,6 +57,7 @@ class RegressionOption(StrEnum):
 
 
 def granger(
+    context: typer.Context,
     source: Annotated[
         list[str] | None,
         basics(
@@ -132,16 +136,14 @@ def granger(
         bool,
         measured("--multivariate", help="Give each pair all other series: one autoregression."),
     ] = False,
-    permutations: Annotated[
-        int, measured(help="Swaps of the source between texts that calibrate p.")
-    ] = 999,
+    permutations: Annotated[int, measured(help="Permutations of texts that calibrate p.")] = 999,
     level: Annotated[float, measured(help="The q at which a verdict is given.")] = 0.05,
     least_on: Annotated[
         int, measured(help="Tokens at which a feature must be on to be tested.")
     ] = 30,
     length: Annotated[int, measured(help="Tokens read of each text.")] = 128,
     together: Annotated[
-        int, measured(help="Texts of nearly one length that are swapped with each other.")
+        int, measured(help="Texts of nearly one length that are permuted with each other.")
     ] = 24,
     out_folder: Out = None,
     formats: Annotated[
@@ -150,7 +152,7 @@ def granger(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     memory: Memory = None,
-    seed: Annotated[int, compute(help="Of the swaps, and of random Fourier features.")] = 0,
+    seed: Annotated[int, compute(help="Of permutations, and of random Fourier features.")] = 0,
 ) -> None:
     """Test whether one series over tokens helps to predict another, over many texts, both ways.
 
@@ -188,7 +190,21 @@ def granger(
     if texts is not None:
         texts_in(texts)
     place = Source(model, saes, device, dtype, memory, sae_pattern)
+    if graph is not None and drawn is not None and not is_given(context, "model"):
+        place = _of_graph(place, graph, drawn)
     _test(place, settings, (source, target), drawn, texts, out_folder, kinds)
+
+
+def _of_graph(place: Source, folder: Path, graph: CausalGraph) -> Source:
+    """The model that the graph was made of."""
+    from sae_graphs.runs import record_of, run_folder
+
+    place = place._replace(model=graph.run.model)
+    if place.saes is None and place.sae_pattern is None:
+        record = record_of(run_folder(folder)) or {}
+        given, pattern = record.get("saes_given"), record.get("sae_pattern_given")
+        place = place._replace(saes=given, sae_pattern=pattern)
+    return place
 
 
 def _check_ends(source: list[str] | None, target: list[str] | None, graph: Path | None) -> None:

@@ -17,7 +17,7 @@ WIDE = 110  # columns: with fewer, what features peak on is left out
 def print_granger(console: Console, report: GrangerReport, *, seconds: float) -> None:
     """What was asked, the pairs, how many got each verdict, and what that does not say."""
     console.print(Text(question(report)))
-    table = Table(title="share of what the own past leaves that the other explains")
+    table = Table(title="partial R²: of what the own past leaves, explained by the other")
     for place, name in enumerate(HEAD):
         table.add_column(name.lower(), justify="left" if place < 3 else "right", overflow="fold")
     wide = console.width >= WIDE

@@ -51,6 +51,7 @@ from sae_graphs.cli.options import (
     Title,
     TopK,
     formats_of,
+    is_given,
 )
 from sae_graphs.errors import SaeGraphsError, quoted
 
@@ -183,15 +184,11 @@ _WITH_FROM = {
 
 def _check_steps(context: Any, method: Method) -> None:
     """Raises where steps were given for a method that has none."""
-    if method is not Method.integrated_gradients and _is_given(context, "steps"):
+    if method is not Method.integrated_gradients and is_given(context, "steps"):
         raise SaeGraphsError(
             f"--steps is for --method {Method.integrated_gradients.value}, and the method is "
             f"{method.value}; leave --steps out, or give that method"
         )
-
-
-def _is_given(context: Any, name: str) -> bool:
-    return bool(context.get_parameter_source(name).name == "COMMANDLINE")
 
 
 def _check_given_with_from(context: Any) -> set[str]:
@@ -199,7 +196,7 @@ def _check_given_with_from(context: Any) -> set[str]:
     given = {
         parameter.name: parameter
         for parameter in context.command.params
-        if _is_given(context, parameter.name)
+        if is_given(context, parameter.name)
     }
     foreign = [
         max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else "the prompt"

@@ -382,3 +382,8 @@ class Source(NamedTuple):
                 memory=self.memory,
                 fetching=fetching_under(status),
             )
+
+
+def is_given(context: Any, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return bool(context.get_parameter_source(name).name == "COMMANDLINE")

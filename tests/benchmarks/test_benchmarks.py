@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import progress
 from benchmarks.baselines import FullPasses
 from benchmarks.floor import Floor
 from benchmarks.growth import growth_of
@@ -208,6 +209,19 @@ def test_an_interrupted_run_goes_on_and_other_settings_begin_anew(tmp_path: Path
     Progress({"threads": 1}, cache=tmp_path).keep("cell", {"seconds": 1.5})
     assert Progress({"threads": 1}, cache=tmp_path).found == {"cell": {"seconds": 1.5}}
     assert Progress({"threads": 2}, cache=tmp_path).found == {}
+
+
+def test_other_code_in_a_folder_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "HERE", tmp_path / "benchmarks")
+    deep = tmp_path / "sae_graphs" / "effects" / "exact.py"
+    deep.parent.mkdir(parents=True)
+    deep.write_text("one = 1")
+    Progress({}, cache=tmp_path).keep("cell", 1)
+    assert Progress({}, cache=tmp_path).found == {"cell": 1}
+    deep.write_text("one = 2")
+    assert Progress({}, cache=tmp_path).found == {}
 
 
 @pytest.mark.slow

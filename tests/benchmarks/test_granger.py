@@ -14,6 +14,7 @@ import pytest
 from benchmarks import granger_figure
 from benchmarks.granger import (
     Compared,
+    all_tests,
     correlations_of,
     effects_of,
     load,
@@ -30,6 +31,7 @@ from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.editing.granger.texts import token_ids
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.schema import plain
+from sae_graphs.significance import adjusted
 from tests.editing.granger.test_granger import TEXTS
 from tests.support.oracle import Oracle
 
@@ -105,7 +107,7 @@ def test_weights_and_correlations(
 
 
 def pair(q: float | None, share: float) -> Pair:
-    test = None if q is None else GrangerTest(1.0, share, q, q, q, (0, 1), (share, 0.0))
+    test = None if q is None else GrangerTest(1.0, share, 4.0, q, q, q, (0, 1), (share, 0.0))
     return Pair("a", "b", test, test, "" if test else "rarely on")
 
 
@@ -122,7 +124,7 @@ def compared(
     """`given` and `later`: of the share, so much given the drivers, and without the same token."""
     one, two = pair(q, share), pair(q, later * share)
     three = pair(None if q is None else drivers, given * share)
-    return Compared("a", target, -size, size, 0.1, share, one, two, one, one, three)
+    return Compared("a", target, -size, size, 0.1, share, one, two, share, one, three)
 
 
 MANY = [
@@ -142,7 +144,7 @@ MANY = [
 
 def test_each_reason_is_told() -> None:
     counts = {name: len(those) for name, those in reasons(MANY)._asdict().items()}
-    expected = {"right": 2, "shared": 2, "order": 1, "left": 1}
+    expected = {"right": 2, "shared": 2, "earlier": 1, "left": 1}
     assert counts == {**expected, "masked": 1, "unseen": 1, "rare": 1}
     told = "\n".join(table(MANY))
     assert "11 pairs, 10 tested" in told
@@ -161,6 +163,31 @@ def test_curves() -> None:
         if right and not wrong
     ]
     assert curve(scores, truth).auc == pytest.approx(np.mean(wins))
+
+
+def test_no_pair_that_acts_is_no_area() -> None:
+    """Nor an end of the table: where no effect reaches a fifth there is no curve to draw."""
+    assert np.isnan(curve([2.0, 1.0], [False, False]).auc)
+    weak = [it for it in MANY if it.size < 0.2]
+    told = "\n".join(table(weak))
+    assert "effects of 20% or more: 0" in told and "| nan |" not in told
+
+
+def test_each_direction_is_a_family_of_its_own(
+    reader: Reader, active: list[list[SeriesName]]
+) -> None:
+    """So q means the same of a test with others given, which is not made the other way."""
+    panel = reader.panel([*active[1], *active[2]], _quiet)
+    pairs = [*itertools.product(map(str, active[1]), map(str, active[2]))]
+    settings = GrangerSettings(permutations=19, least_on=1)
+    both = all_tests(panel, pairs, settings, 1, None)
+    for way in ("forward", "backward"):
+        tests = [getattr(it, way) for it in both]
+        there = [it for it in tests if it is not None]
+        assert there and [it.q for it in there] == list(adjusted([it.p for it in there]))
+    given = all_tests(panel, pairs, settings, 1, {ends: [] for ends in pairs})
+    assert [it.forward for it in given] == [it.forward for it in both]
+    assert all(it.backward is None for it in given)
 
 
 def test_the_others_of_a_target_that_are_given() -> None:

@@ -1,7 +1,7 @@
 """`granger`: series of a clean run over many texts, and which of two predicts the other.
 
-1. Which pairs. 2. Their series. 3. The lag, once for all. 4. Each pair, both ways, beside swaps of
-texts. 5. q over all, and the report.
+1. Which pairs. 2. Their series. 3. The lag, once for all. 4. Each pair, both ways, beside
+permutations of texts. 5. q over all, and the report.
 
 Granger, "Investigating causal relations by econometric models and cross-spectral methods" (1969).
 """
@@ -12,7 +12,8 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +25,11 @@ from sae_graphs.editing.granger.panel import Panel
 from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
 from sae_graphs.editing.granger.read import Reader, meanings
 from sae_graphs.editing.granger.records import GrangerReport, Pair, Series, SeriesName
-from sae_graphs.editing.granger.settings import Detrend, GrangerSettings, Regression
+from sae_graphs.editing.granger.settings import Detrend, GrangerSettings, Regression, each
 from sae_graphs.editing.granger.texts import OWN, bundled_texts, texts_in, token_ids
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.reference import BUNDLED, bundled_text
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.instrument import InstrumentedModel, weights_of, with_saes
@@ -38,6 +40,8 @@ from sae_graphs.words import counted
 DEMO = "demo"  # the bundled model, which has a language of its own
 MOST_PAIRS = 5_000
 LEAST_IN_TEXTS = 5  # texts in which a feature must be on
+Names = str | FeatureId | SeriesName | Sequence[str | FeatureId | SeriesName]
+Ends = tuple[SeriesName, SeriesName]
 
 
 class Asked(NamedTuple):
@@ -57,8 +61,8 @@ class Asked(NamedTuple):
 @with_settings(GrangerSettings)
 def granger(
     model: InstrumentedModel,
-    source: str | Sequence[str] | None = None,
-    target: str | Sequence[str] | None = None,
+    source: Names | None = None,
+    target: Names | None = None,
     *,
     graph: CausalGraph | str | Path | None = None,
     texts: Sequence[str] | str | Path | None = None,
@@ -68,7 +72,7 @@ def granger(
     same_token: bool = True,
     detrend: Detrend = "linear",
     test: Regression = "linear",
-    given: str | Sequence[str] = (),
+    given: Names = (),
     multivariate: bool = False,
     permutations: int = 999,
     level: float = 0.05,
@@ -101,7 +105,11 @@ def granger(
     """
     started = time.perf_counter()
     settings = settings or GrangerSettings()
+    settings = replace(settings, given=tuple(str(SeriesName.parse(it)) for it in settings.given))
     model, told = with_saes(model), heard(progress)
+    graph = CausalGraph.load(graph) if isinstance(graph, str | Path) else graph
+    if graph is not None:
+        _check_same(model, graph)
     asked = _asked(source, target, graph, settings)
     read, words = _texts(texts, model.name)
     reader = Reader(model, token_ids(model, read, length=settings.length), settings)
@@ -148,21 +156,20 @@ def granger(
 
 
 def _asked(
-    source: str | Sequence[str] | None,
-    target: str | Sequence[str] | None,
-    graph: CausalGraph | str | Path | None,
+    source: Names | None,
+    target: Names | None,
+    graph: CausalGraph | None,
     settings: GrangerSettings,
 ) -> Asked:
     """The pairs that are named, or a graph's; none where the most active ones are wanted."""
     given = tuple(map(SeriesName.parse, settings.given))
+    sources, targets = _names(source), _names(target)
     if graph is not None:
-        if source or target:
+        if sources or targets:
             raise SaeGraphsError(
                 "a graph names its own pairs; give it, or source and target, not both"
             )
-        graph = graph if isinstance(graph, CausalGraph) else CausalGraph.load(graph)
         return Asked(edges_of(graph), given, f"the edges of the graph of {graph.prompt}")
-    sources, targets = _names(source), _names(target)
     if bool(sources) != bool(targets):
         raise SaeGraphsError(
             f"a {'source' if sources else 'target'} alone; give both a source and a target, such "
@@ -172,7 +179,22 @@ def _asked(
     if sources and not pairs:
         raise SaeGraphsError(f"{sources[0]} is its own target; give two series")
     ends = [" ".join(map(str, names)) for names in (sources, targets)]
-    return Asked(tuple(dict.fromkeys(pairs)), given, " to ".join(ends))
+    return Asked(_once(pairs), given, " to ".join(ends))
+
+
+def _once(pairs: Iterable[Ends]) -> tuple[Ends, ...]:
+    """Pairs without those that are there the other way round: each is tested both ways."""
+    return tuple({frozenset(pair): pair for pair in reversed([*pairs])}.values())[::-1]
+
+
+def _check_same(model: InstrumentedModel, graph: CausalGraph) -> None:
+    """Raises `SaeGraphsError` where the graph is of another model, or of other SAEs."""
+    made, own = (graph.run.model, graph.run.saes), (model.name, model.stack.name)
+    if made != own:
+        raise SaeGraphsError(
+            f"the graph is of {made[0]!r} with {made[1]!r}, and this is {own[0]!r} with "
+            f"{own[1]!r}: load those, or give another graph"
+        )
 
 
 def edges_of(graph: CausalGraph) -> tuple[tuple[SeriesName, SeriesName], ...]:
@@ -188,15 +210,16 @@ def edges_of(graph: CausalGraph) -> tuple[tuple[SeriesName, SeriesName], ...]:
         for edge in graph.edges
         if edge.source.is_feature and edge.target.is_feature
     )
-    pairs = tuple(pair for pair in found if pair[0] != pair[1])
+    pairs = _once(pair for pair in found if pair[0] != pair[1])
     if not pairs:
         raise SaeGraphsError("no edge of the graph joins two features; give a source and a target")
     return pairs
 
 
-def _names(given: str | Sequence[str] | None) -> tuple[SeriesName, ...]:
-    names = (given,) if isinstance(given, str) else tuple(given or ())
-    return tuple(dict.fromkeys(map(SeriesName.parse, names)))
+def _names(given: Names | None) -> tuple[SeriesName, ...]:
+    if given is None:
+        return ()
+    return tuple(dict.fromkeys(map(SeriesName.parse, each(given, "source and target"))))
 
 
 def _most_active(reader: Reader, settings: GrangerSettings) -> Asked:
@@ -253,13 +276,19 @@ def _warnings(settings: GrangerSettings, pairs: Sequence[Pair], left_out: int) -
     found = []
     if left_out:
         found.append(f"{counted(left_out, 'text')} too short for the lags: left out")
+    if settings.test == "nonlinear":
+        found.append(
+            "p of the nonlinear test is not calibrated: it finds too much where features fire by "
+            "topic, or where the target drives its source; it rests on one draw of frequencies, so "
+            "try another seed, too"
+        )
     tests = [it for pair in pairs for it in (pair.forward, pair.backward) if it is not None]
     least = 1 / (settings.permutations + 1)
     if any(it.p <= least and it.q > settings.level for it in tests):
         enough = math.ceil(len(tests) / settings.level)
         found.append(
-            f"{settings.permutations} swaps are too few for {counted(len(tests), 'test')}: no swap "
-            f"reaches what some of these found, and q is above {settings.level:g} all the same; "
-            f"give up to {enough:,} permutations"
+            f"{settings.permutations} permutations are too few for "
+            f"{counted(len(tests), 'test')}: none reaches what some of these found, and q is above "
+            f"{settings.level:g} all the same; give up to {enough:,}"
         )
     return found

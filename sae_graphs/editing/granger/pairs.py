@@ -6,28 +6,24 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from sae_graphs.editing.granger.algebra import Found, Swaps, compared, criteria, follows, swaps_of
-from sae_graphs.editing.granger.panel import (
-    Panel,
-    Parts,
-    at_lags,
-    beside,
-    detrended,
-    lagged,
-    trends,
-    waves,
+from sae_graphs.editing.granger.algebra import (
+    Filtered,
+    Found,
+    Swaps,
+    compared,
+    filtered,
+    swaps_of,
 )
+from sae_graphs.editing.granger.lag import criteria
+from sae_graphs.editing.granger.panel import Panel, at_lags, behind, beside, lagged, trends, waves
 from sae_graphs.editing.granger.partial import TOGETHER, PairsPartial
 from sae_graphs.editing.granger.records import GrangerTest, Pair
 from sae_graphs.editing.granger.settings import GrangerSettings
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.significance import adjusted
 from sae_graphs.words import counted
 
 UNTOLD = "a series does not vary, or the other ones tell all of it"
-DRIVEN = 0.05  # p at which a target is taken to drive its source
 Ends = tuple[str, str]  # the names of a pair's source and target
 
 
@@ -47,6 +43,11 @@ def granger_pairs(
     where it can. Pairs that `partial` holds are read, others kept there. Raises `SaeGraphsError`
     where a model has more columns than rows.
     """
+    unknown = set(itertools.chain(map(str, settings.given), *pairs)) - set(panel.names)
+    if unknown:
+        raise SaeGraphsError(
+            f"no series {quoted(sorted(unknown))} in the panel; it has {quoted(panel.names, 12)}"
+        )
     tester = Tester(panel, settings, lag or settings.lag or settings.max_lag)
     others = itertools.chain.from_iterable(pairs) if settings.multivariate else ()
     also = list(dict.fromkeys((*map(str, settings.given), *others)))
@@ -54,10 +55,10 @@ def granger_pairs(
 
     def tested(source: str, target: str) -> Pair:
         if reason := rarely(source) or rarely(target):
-            return Pair(source, target, reason=reason)
+            return Pair(source, target, reason=reason, reason_back=reason)
         given = [it for it in also if it not in (source, target)]
         tests = tester.both(source, target, given)
-        return Pair(source, target, *tests, UNTOLD if tests == (None, None) else "")
+        return Pair(source, target, *tests, *(UNTOLD if it is None else "" for it in tests))
 
     for number, start in enumerate(range(0, len(pairs), TOGETHER)):
         held = None if partial is None else partial.read(number)
@@ -87,6 +88,8 @@ def chosen_lag(
     if not ends:
         return 1, ()
     found = criteria(panel, ends, max_lag=settings.max_lag, detrend=settings.detrend)
+    if not found.any():  # each pair's series tell all of each other
+        return 1, ()
     return int(found.argmin()) + 1, tuple(found.tolist())
 
 
@@ -107,10 +110,11 @@ class Tester:
     """A panel at one lag: columns that many pairs share are made once."""
 
     def __init__(self, panel: Panel, settings: GrangerSettings, lag: int) -> None:
-        self.panel, self.settings, self.lag = panel.centred(), settings, lag
+        self.panel, self.settings, self.lag = panel, settings, lag
+        self._centred = panel.centred()
         self._at = {name: number for number, name in enumerate(panel.names)}
         self._trends = trends(panel, settings.detrend)
-        self._held: dict[tuple[int, int, bool], Parts] = {}
+        self._held: dict[tuple[int, int | None], Filtered] = {}
         self._swaps: Swaps | None = None
 
     @property
@@ -125,79 +129,74 @@ class Tester:
     def both(
         self, source: str, target: str, given: Sequence[str]
     ) -> tuple[GrangerTest | None, GrangerTest | None]:
-        """Source to target, and back; each once more where the other way is found at `DRIVEN`."""
-        ways = (source, target), (target, source)
-        there, back = (self.one(*ends, given) for ends in ways)
-        return (
-            self.one(*ways[0], given, driven=True) if back and back.p <= DRIVEN else there,
-            self.one(*ways[1], given, driven=True) if there and there.p <= DRIVEN else back,
-        )
+        """Source to target, and back."""
+        return self.one(source, target, given), self.one(target, source, given)
 
-    def one(
-        self, source: str, target: str, given: Sequence[str], *, driven: bool = False
-    ) -> GrangerTest | None:
+    def one(self, source: str, target: str, given: Sequence[str]) -> GrangerTest | None:
         """Whether the source's past adds to the target's, and to that of what is given.
 
-        Where the target may have `driven` the source, what the source has from it is not swapped.
+        Raises `SaeGraphsError` where the full model has as many columns as rows.
         """
         x, y = self._at[source], self._at[target]
-        nonlinear = self.settings.test == "nonlinear"
-        own = [self._columns(y, 0, now=True), self._columns(y, 1, nonlinear=nonlinear)]
-        own += [self._columns(it, self._first(it, y)) for it in map(self._at.__getitem__, given)]
+        others = [(it, self._first(it, y)) for it in map(self._at.__getitem__, given)]
+        own = _beside([self._columns(*each) for each in [(y, 1), *others]])
         first = self._first(x, y)
-        side = beside(*own)
-        columns, rows = side[0].shape[2] + self._trends, self.panel.n_rows(self.lag)
-        if columns >= rows:
+        columns = self._columns(x, first)
+        count = own.within[0].shape[2] + columns.within[0].shape[2] + self._trends
+        rows = self.panel.n_rows(self.lag)
+        if count >= rows:
             raise SaeGraphsError(
-                f"{counted(columns, 'parameter')} for {counted(rows, 'token')}; give more or "
+                f"{counted(count, 'parameter')} for {counted(rows, 'token')}; give more or "
                 "longer texts, a smaller lag, or fewer series"
             )
-        lags = tuple(range(first, self.lag + 1))
-        fixed, moved = self._source(x, y, lags, nonlinear=nonlinear, driven=driven)
-        found = compared(side, fixed, moved, self.swaps, trends=self._trends)
-        return None if found is None else _record(found, lags, linear=not nonlinear)
-
-    def _source(
-        self, source: int, target: int, lags: Sequence[int], *, nonlinear: bool, driven: bool
-    ) -> tuple[Parts, Parts]:
-        """A source's columns: of what follows the target, linearly, and of the rest, which is
-        swapped."""
-        kind, values = self.settings.detrend, tuple(group[source] for group in self.panel.groups)
-        had = tuple(map(np.zeros_like, values))
-        if driven:
-            past = beside(self._columns(source, 0, now=True), self._columns(source, 1))
-            had = follows(past, self._columns(target, self._first(target, source)), kind)
-        rest = tuple(all_of - part for all_of, part in zip(values, had, strict=True))
-        fixed = tuple(at_lags(part, lags, self.lag) for part in had)
-        moved = tuple(at_lags(part, lags, self.lag) for part in rest)
-        if nonlinear:
-            scale = float(np.concatenate([part.ravel() for part in rest]).std()) or 1.0
-            bent = waves(moved, scale=scale, seed=self.settings.seed)
-            fixed, moved = beside(fixed, tuple(map(np.zeros_like, bent))), beside(moved, bent)
-        return detrended(fixed, kind), detrended(moved, kind)
+        found = compared(
+            self._columns(y, None),
+            own,
+            columns,
+            self.swaps,
+            trends=self._trends,
+            seed=self.settings.seed,
+        )
+        linear, lags = self.settings.test == "linear", tuple(range(first, self.lag + 1))
+        return None if found is None else _record(found, lags, linear=linear)
 
     def _first(self, source: int, target: int) -> int:
         """The smallest lag: 0 where the source stands in an earlier layer."""
         depths = self.panel.depths
         return 0 if self.settings.same_token and depths[source] < depths[target] else 1
 
-    def _columns(
-        self, series: int, first: int, *, now: bool = False, nonlinear: bool = False
-    ) -> Parts:
-        """A series at lags from `first` on, or `now` alone, detrended; with its waves."""
-        key = series, -1 if now else first, nonlinear
+    def _columns(self, series: int, first: int | None) -> Filtered:
+        """A series at lags from `first` on, with its waves where the test is nonlinear; or, without
+        `first`, the series itself."""
+        key = series, first
         if key not in self._held:
-            lags = [0] if now else range(first, self.lag + 1)
+            lags = [0] if first is None else range(first, self.lag + 1)
             parts = lagged(self.panel, series, lags, self.lag)
-            if nonlinear:
-                scale, seed = self.panel.scale(series), self.settings.seed
-                parts = beside(parts, waves(parts, scale=scale, seed=seed))
-            self._held[key] = detrended(parts, self.settings.detrend)
+            if first is not None and self.settings.test == "nonlinear":
+                scale, seed = self._centred.scale(series), self.settings.seed
+                # a mean of the whole text would tell of what comes
+                steady = tuple(
+                    behind(group[series][..., None])[..., 0] for group in self.panel.groups
+                )
+                late = tuple(at_lags(it, lags, self.lag) for it in steady)
+                parts = beside(parts, waves(late, scale=scale, seed=seed))
+            self._held[key] = filtered(parts, self.settings.detrend)
         return self._held[key]
+
+
+def _beside(those: Sequence[Filtered]) -> Filtered:
+    return Filtered(*(beside(*each) for each in zip(*those, strict=True)))
 
 
 def _record(found: Found, lags: tuple[int, ...], *, linear: bool) -> GrangerTest:
     coefficients = tuple(found.weights.tolist()) if linear else ()
     return GrangerTest(
-        found.f, found.share, found.p, found.p_parametric, found.p, lags, coefficients
+        found.f,
+        found.share,
+        found.wald,
+        found.p,
+        found.p_parametric,
+        found.p,  # until q is known, over all tests
+        lags,
+        coefficients,
     )

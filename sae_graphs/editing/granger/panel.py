@@ -1,7 +1,7 @@
 """`Panel`: series over the tokens of many texts, and the columns that regressions make of them.
 
 Texts are gathered into groups of nearly one length and cut to the shortest of their group: so a
-series can be swapped between them, and no lag crosses from one text into another.
+series can change texts, and no lag crosses from one text into another.
 
 Letters: `S` series, `M` texts of a group, `T` tokens, `R` rows of a text (`T` less the largest
 lag), `C` columns of a regression.
@@ -9,6 +9,7 @@ lag), `C` columns of a regression.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from sae_graphs.editing.granger.settings import Detrend
 Array = NDArray[np.float64]
 Parts = tuple[Array, ...]  # [M, R, C] of each group
 WAVES = 8  # frequencies of the nonlinear test, each a cosine and a sine
+REACH = 8  # tokens over which what a series drives is taken to die away
+LEFT = 4  # rows of a text that this leaves
 _TRENDS: dict[Detrend, int] = {"constant": 1, "linear": 2}
 
 
@@ -142,21 +145,52 @@ def beside(*those: Parts) -> Parts:
     return tuple(np.concatenate(each, axis=-1) for each in zip(*those, strict=True))
 
 
-def detrended(parts: Parts, kind: Detrend) -> Parts:
-    """Each text's own mean, and slope over its tokens, taken out of every column.
-
-    Exactly what regressing on these as well would do (Frisch, Waugh and Lovell).
-    """
-    return tuple(without_trend(part, kind) for part in parts)
-
-
 def trends(panel: Panel, kind: Detrend) -> int:
-    """How many parameters that takes, in all texts."""
+    """How many parameters each text's own mean, and slope, take in all texts."""
     return panel.n_texts * _TRENDS[kind]
 
 
 def without_trend(part: Array, kind: Detrend) -> Array:
-    """`detrended` of one group, `[M, R, C]`."""
-    rows = part.shape[1]
-    basis, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, rows), _TRENDS[kind], increasing=True))
+    """Each text's own mean, and slope over its tokens, taken out of every column `[M, R, C]`.
+
+    Exactly what regressing on these as well would do (Frisch, Waugh and Lovell).
+    """
+    basis, _ = np.linalg.qr(_basis(part.shape[1], kind))
     return part - np.matmul(basis, np.matmul(basis.T, part))
+
+
+def freed(part: Array, kind: Detrend) -> Array:
+    """`without_trend`, with a correction: a sum over tokens of `without_trend(x) * freed(e)` is 0
+    on average where `x` depends on no `e` of its own token or a later one. `[M, R, C]`.
+
+    Without it, taking a text's mean out of all tokens alike would mix the later ones into the
+    earlier, and `x` that `e` drives would seem to drive it back (Nickell, "Biases in dynamic models
+    with fixed effects", 1981). So much of the products of `x` with `e` of 1 to `REACH` tokens
+    before is taken off as leaves of each such product nothing, whatever its size: exact where what
+    `e` drives has died away by then.
+    """
+    return np.matmul(_freeing(part.shape[1], kind), part)
+
+
+def behind(part: Array) -> Array:
+    """Each row less the mean of its text up to it, `[M, R, C]`: nothing of a later one is in it."""
+    seen = np.arange(1, part.shape[1] + 1)[:, None]
+    return part - np.cumsum(part, axis=1) / seen
+
+
+@functools.lru_cache(maxsize=256)
+def _freeing(rows: int, kind: Detrend) -> Array:
+    """The matrix of `freed`: the sums of its first `REACH` diagonals below the main one are 0."""
+    basis, _ = np.linalg.qr(_basis(rows, kind))
+    without = np.eye(rows) - basis @ basis.T
+    reach = range(1, min(REACH, rows - LEFT) + 1)
+    shifted = [without @ np.eye(rows, k=-back) @ without for back in reach]
+    sums = np.array([[np.trace(it, offset=-back) for it in shifted] for back in reach])
+    wanted = [-np.trace(without, offset=-back) for back in reach]
+    weights = np.linalg.lstsq(sums, wanted)[0] if shifted else []
+    return sum((a * it for a, it in zip(weights, shifted, strict=True)), without)
+
+
+def _basis(rows: int, kind: Detrend) -> Array:
+    found: Array = np.vander(np.linspace(-1, 1, rows), _TRENDS[kind], increasing=True)
+    return found

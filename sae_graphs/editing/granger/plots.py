@@ -38,7 +38,7 @@ def shares(report: GrangerReport) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(abs(value))))
         axes.tick_params(axis="x", labelsize=8, length=3, width=0.5)
         axes.set_xlabel(
-            "← target to source    explained of what the own past leaves    source to target →",
+            "← target to source    partial R² beside the own past    source to target →",
             fontsize=8,
         )
         left_out = len(report.pairs) - len(shown)

@@ -12,13 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sae_graphs.editing.granger.panel import Panel, Together, gathered
+from sae_graphs.editing.granger.panel import Array, Panel, Together, gathered
 from sae_graphs.editing.granger.records import SeriesName
 from sae_graphs.editing.granger.settings import LEAST_TEXTS, GrangerSettings
 from sae_graphs.errors import SaeGraphsError, UnknownFeatureError, quoted
@@ -106,7 +105,8 @@ class Reader:
                     "float32"
                 )
             groups.append(values)
-        return Panel(tuple(map(str, names)), tuple(depths), tuple(groups))
+        orders = tuple(order_of(self.model, name) for name in names)
+        return Panel(tuple(map(str, names)), orders, tuple(groups))
 
 
 def depth_of(model: InstrumentedModel, name: SeriesName) -> int:
@@ -128,16 +128,26 @@ def depth_of(model: InstrumentedModel, name: SeriesName) -> int:
     return depths[name.layer]
 
 
+def order_of(model: InstrumentedModel, name: SeriesName) -> int:
+    """Where a series stands: twice the depth of its layer; what attention brings stands before the
+    first layer that it is written to, and after what it is made of."""
+    layers = model.stack.layers
+    if name.kind != "attended":
+        return 2 * depth_of(model, name)
+    block = _next_attention(layers[depth_of(model, name)])
+    after = [depth for depth, layer in enumerate(layers) if _next_attention(layer) > block]
+    return 2 * min(after, default=len(layers)) - 1
+
+
 def meanings(model: InstrumentedModel, names: Sequence[SeriesName]) -> dict[str, str]:
     """What the features of series peak on, by the series' names; where contexts are stored."""
     found: dict[str, str] = {}
     for label, depth in model.stack.depths.items():
         own = [name for name in names if name.layer == label and name.index is not None]
-        with suppress(SaeGraphsError):  # none are stored: then nothing is said
-            indices = sorted({name.index for name in own if name.index is not None})
-            held = read_contexts(model, model.stack.layers[depth], indices) if indices else ()
-            words = {index: of_contexts(it).words for index, it in zip(indices, held, strict=True)}
-            found |= {str(name): words[name.index] for name in own if name.index is not None}
+        indices = sorted({name.index for name in own if name.index is not None})
+        held = read_contexts(model, model.stack.layers[depth], indices) if indices else ()
+        words = {index: of_contexts(it).words for index, it in zip(indices, held, strict=True)}
+        found |= {str(name): words[name.index] for name in own if name.index is not None}
     return found
 
 
@@ -153,21 +163,29 @@ def _most(times: Tensor, seen: int, count: int) -> list[int]:
 
 def _series(
     model: InstrumentedModel, tokens: Tensor, names: Sequence[SeriesName], depths: Sequence[int]
-) -> np.ndarray:
+) -> Array:
     """The series of texts of one length `[B, T]`: `[S, B, T]`."""
     layers = model.stack.layers
     wanted = sorted(set(depths))
     device = model.model.cfg.device
     streams = model.streams_at(tokens.to(device), [layers[depth].point for depth in wanted])
     found: dict[int, Tensor] = {}
+    blocks = {
+        _next_attention(layers[depth])
+        for name, depth in zip(names, depths, strict=True)
+        if name.kind == "attended"
+    }
+    looked = {block: [*_looked_at(model, tokens, block)] for block in blocks}
     for depth, stream in zip(wanted, streams, strict=True):
         own = [number for number, it in enumerate(depths) if it == depth]
         read = [names[n].index for n in own if names[n].kind in ("feature", "attended")]
         indices = [index for index in dict.fromkeys(read) if index is not None]
         acts = dict(zip(indices, _activations(layers[depth], stream, indices), strict=True))
         for number in own:
-            found[number] = _one(model, tokens, names[number], layers[depth], stream, acts)
-    return torch.stack([found[n].double().cpu() for n in range(len(names))]).numpy()
+            weights = looked.get(_next_attention(layers[depth]), [])
+            found[number] = _one(names[number], layers[depth], stream, acts, weights)
+    values: Array = torch.stack([found[n].double().cpu() for n in range(len(names))]).numpy()
+    return values
 
 
 def _activations(layer: SAELayer, stream: Tensor, indices: Sequence[int]) -> list[Tensor]:
@@ -180,14 +198,13 @@ def _activations(layer: SAELayer, stream: Tensor, indices: Sequence[int]) -> lis
 
 
 def _one(
-    model: InstrumentedModel,
-    tokens: Tensor,
     name: SeriesName,
     layer: SAELayer,
     stream: Tensor,
     acts: dict[int, Tensor],
+    looked: Sequence[Tensor],
 ) -> Tensor:
-    """One series `[B, T]`."""
+    """One series `[B, T]`; `looked` is the next attention, `[T, T]` of each text."""
     if name.index is None:  # the norm
         return stream.norm(dim=-1)
     if name.kind == "feature":
@@ -195,7 +212,6 @@ def _one(
     if name.kind == "projection":
         direction = layer.sae.W_dec.detach()[name.index].to(stream.dtype)
         return stream @ (direction / direction.norm())
-    looked = list(_looked_at(model, tokens, _next_attention(layer)))
     brought = [
         weights[:, 1:] @ values[1:].to(weights.dtype)
         for weights, values in zip(looked, acts[name.index], strict=True)

@@ -85,14 +85,16 @@ class Series:
 class GrangerTest:
     """One direction: does the past of the one add to what the other's own past predicts?
 
-    `share` is the partial R squared: of what the own past leaves, so much is explained. `p` is that
-    of the swaps, `p_parametric` of the F distribution, `q` over all tests of the report.
+    `share` is the partial R squared: of what the restricted model leaves, so much is explained.
+    `wald` is the statistic of the texts' scores and `p` its p, which the verdict rests on;
+    `p_parametric` is that of the F distribution, `q` over all tests of the report.
     `coefficients` are the source's in a linear model, at each of the `lags`; of a nonlinear one
     there are none.
     """
 
     f: float
     share: float
+    wald: float
     p: float
     p_parametric: float
     q: float
@@ -102,23 +104,26 @@ class GrangerTest:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two series, tested both ways; `reason` says why where neither could be."""
+    """Two series, tested both ways; `reason` says why the way there could not be, `reason_back` the
+    way back."""
 
     source: str
     target: str
     forward: GrangerTest | None = None
     backward: GrangerTest | None = None
     reason: str = ""
+    reason_back: str = ""
 
     def verdict(self, level: float) -> Verdict:
-        """Which of the two predicts the other, where q is at most `level`."""
-        if self.forward is None and self.backward is None:
-            return "untestable"
+        """Which of the two predicts the other, where q is at most `level`; "untestable" where none
+        is found to, and a way could not be tested."""
         there = self.forward is not None and self.forward.q <= level
         back = self.backward is not None and self.backward.q <= level
         if there and back:
             return "both"
-        return "forward" if there else "backward" if back else "none"
+        if there or back:
+            return "forward" if there else "backward"
+        return "untestable" if self.forward is None or self.backward is None else "none"
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,11 @@ class GrangerReport:
         unknown = {name for it in self.pairs for name in (it.source, it.target)} - known
         if unknown:
             raise SaeGraphsError(f"pairs name {quoted(sorted(unknown))}, which are no series here")
+        if self.lag < 1 or (self.criteria and self.lag > len(self.criteria)):
+            raise SaeGraphsError(
+                f"the lag is {self.lag}, and there are {len(self.criteria)} criteria; expected one "
+                "for each lag up to the largest"
+            )
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
@@ -185,9 +195,9 @@ class GrangerReport:
             row["verdict"] = pair.verdict(self.settings.level)
             for name in ("forward", "backward"):
                 test: GrangerTest | None = getattr(pair, name)
-                for column in ("f", "share", "p", "p_parametric", "q"):
+                for column in ("f", "share", "wald", "p", "p_parametric", "q"):
                     row[f"{name}_{column}"] = None if test is None else getattr(test, column)
-            rows.append({**row, "reason": pair.reason})
+            rows.append({**row, "reason": pair.reason, "reason_back": pair.reason_back})
         return pd.DataFrame(rows)
 
     def save(self, path: str | Path) -> Path:

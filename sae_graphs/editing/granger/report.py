@@ -91,19 +91,15 @@ def _pairs(report: GrangerReport) -> list[Part]:
 
 
 def _details(report: GrangerReport) -> list[Part]:
-    head = ("From", "To", "F", "Share", "p of swaps", "p of F alone", "Coefficients by lag")
+    head = ("From", "To", "F", "Partial R²", "Wald", "p", "p of F alone", "Coefficients by lag")
     rows = []
     for pair in report.pairs[:LISTED]:
-        if pair.reason:
-            rows.append([text(pair.source), text(pair.target), *[number("–")] * 4])
-            rows[-1].append(text(pair.reason))
-            continue
-        for ends, test in (
-            ((pair.source, pair.target), pair.forward),
-            ((pair.target, pair.source), pair.backward),
+        for ends, test, reason in (
+            ((pair.source, pair.target), pair.forward, pair.reason),
+            ((pair.target, pair.source), pair.backward, pair.reason_back),
         ):
             *numbers, weights = detail(test)
-            rows.append([*map(text, ends), *map(number, numbers), text(weights)])
+            rows.append([*map(text, ends), *map(number, numbers), text(reason or weights)])
     return table("Both directions", head, rows)
 
 
@@ -122,12 +118,14 @@ def _meanings() -> Definitions:
     entries = {
         VERDICTS["forward"]: "the source's past adds to what the target's own past predicts, and "
         "not the other way round; both, none: of the two directions",
-        "share": "partial R squared: of what the target's own past leaves unexplained, so much is "
-        "explained by the source's",
+        "partial R²": "of what the restricted model, the target's own past, leaves unexplained, so "
+        "much is explained by the source's past; large in short texts even without an arrow",
         "F": "the gain by column of the source, over what is left by degree of freedom",
-        "p of swaps": "the share of swaps of the source's series between texts of one length that "
-        "reach this F; where the target predicts the source, what the source has from it stays in "
-        "its place",
+        "Wald": "the sum of the texts' scores, squared, over the sum of their squares: each text "
+        "counts as one observation, however many tokens in it are alike",
+        "p": "how often the Wald statistic gets as large by chance: permutations of the source's "
+        "series between texts of one length, and turned signs of whole texts' scores; the larger "
+        "of the two. It takes texts for independent of each other, and for no more than that",
         "p of F alone": "that of the F distribution, for comparison: on series such as these it "
         "rejects far too often",
         "q": "Benjamini and Hochberg's, over all tests, both ways",
@@ -148,7 +146,7 @@ def _made(report: GrangerReport) -> Definitions:
         ("lag 0 from earlier layers", "yes" if settings.same_token else "no"),
         ("given", ", ".join(settings.given) or "nothing further"),
         ("all other series given", "yes" if settings.multivariate else "no"),
-        ("swaps", f"{settings.permutations}, between about {settings.together} texts each"),
+        ("permutations", f"{settings.permutations}, of about {settings.together} texts each"),
         ("seed", str(settings.seed)),
         ("seconds", str(report.made.get("seconds", "–"))),
     ]

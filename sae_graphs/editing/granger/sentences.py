@@ -57,9 +57,12 @@ def findings(report: GrangerReport) -> list[str]:
 def lag_words(report: GrangerReport) -> str:
     """Where the lag comes from."""
     if not report.criteria:
-        return f"the lag, {report.lag}, was given"
+        given = report.settings.lag is not None
+        return f"the lag, {report.lag}, was given" if given else "the lag, 1: no pair tells another"
     most = len(report.criteria)
     told = f"the lag, {report.lag} of at most {most}, is where BIC, summed over pairs, is least"
+    if report.settings.multivariate or report.settings.given or report.settings.test != "linear":
+        told += ", of linear autoregressions of each pair alone"
     return f"{told}; a larger one might be better still" if report.lag == most > 1 else told
 
 
@@ -86,14 +89,15 @@ def meaning_rows(report: GrangerReport) -> list[tuple[str, str, str, str]]:
 
 
 def detail(test: GrangerTest | None) -> Sequence[str]:
-    """One direction in full: F, share, p of the swaps, p of the F distribution, coefficients."""
+    """One direction in full: F, partial R squared, Wald, its p, that of F, coefficients."""
     if test is None:
-        return (NONE,) * 5
+        return (NONE,) * 6
     weights = zip(test.lags, test.coefficients, strict=False)
     told = ", ".join(f"{lag}: {amount(value)}" for lag, value in weights) or NONE
     return (
         amount(test.f),
         percent(test.share),
+        amount(test.wald),
         p_value(test.p),
         p_value(test.p_parametric),
         told,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sae_graphs.errors import SaeGraphsError, quoted
 
@@ -33,13 +34,14 @@ class GrangerSettings:
     same token: the order of layers gives the direction.
 
     Every text keeps a mean of its own and, where `detrend` is `linear`, a slope over its tokens.
-    `test` is `linear` least squares, or `nonlinear`: random Fourier features of both pasts beside
+    `test` is `linear` least squares, or `nonlinear`: random Fourier features of all pasts beside
     them. `given` names further series that both models have; `multivariate` gives all others that
     are tested: a vector autoregression.
 
-    p-values are calibrated by `permutations` swaps of the source's series between texts of (nearly)
-    one length, `together` of which are cut to the shortest. `level` is that of q. A feature must be
-    on at `least_on` tokens to be tested. Of each text the first `length` tokens are read.
+    p-values are calibrated by `permutations` of the source's series between texts of (nearly)
+    one length, `together` of which are cut to the shortest, and by as many turned signs of texts.
+    `level` is that of q. A feature must be on at `least_on` tokens to be tested. Of each text the
+    first `length` tokens are read.
     """
 
     features: int = 4
@@ -58,8 +60,7 @@ class GrangerSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        given = (self.given,) if isinstance(self.given, str) else tuple(self.given)
-        object.__setattr__(self, "given", given)
+        object.__setattr__(self, "given", tuple(map(str, each(self.given, "given"))))
         for name, least in _COUNTS.items():
             _check_count(name, getattr(self, name), least)
         if self.lag is not None:
@@ -74,6 +75,17 @@ class GrangerSettings:
             raise SaeGraphsError(f"test is {self.test!r:.40}; expected one of {quoted(KINDS)}")
         if not isinstance(self.level, int | float) or not 0 < self.level < 1:
             raise SaeGraphsError(f"level is {self.level!r:.40}; expected a number between 0 and 1")
+
+
+def each(names: Any, what: str) -> tuple[Any, ...]:
+    """One name, or several, as several; raises `SaeGraphsError` where they are neither."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        names = (names,)
+    found = tuple(names)
+    for it in found:
+        if not isinstance(it, str) and not hasattr(it, "layer"):
+            raise SaeGraphsError(f"{what}: {it!r:.40} is no name of a series, such as 2.232")
+    return found
 
 
 def _check_count(name: str, value: object, least: int) -> None:

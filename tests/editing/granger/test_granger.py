@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sae_graphs.editing.granger.records import SeriesName
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.editing.granger.texts import bundled_texts, texts_in, token_ids
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.tracing.attention import patterns
 from tests.support.models import CORPUS
@@ -33,7 +35,7 @@ def test_series_are_those_of_each_text_alone(tiny: InstrumentedModel) -> None:
     active = reader.most_active(1, lambda _: None)[1][0].index
     named = [f"1.{active}", f"projection:1.{active}", f"attended:1.{active}", "norm:2"]
     panel = reader.panel([SeriesName.parse(name) for name in named], lambda _: None)
-    assert panel.names == tuple(named) and panel.depths == (1, 1, 1, 2)
+    assert panel.names == tuple(named) and panel.depths == (2, 2, 3, 4)
     direction = tiny.stack.layers[1].sae.W_dec[active]
     for group, together in zip(panel.groups, reader.groups, strict=True):
         for place, number in enumerate(together.texts):
@@ -101,6 +103,41 @@ def test_a_feature_that_is_never_on_is_untestable(tiny: InstrumentedModel) -> No
     assert pair.verdict(0.05) == "untestable" and "too rarely to be tested" in pair.reason
 
 
+def test_a_graph_of_another_model_is_one_line(tiny: InstrumentedModel) -> None:
+    graph = sg.causal_graph(tiny, TEXTS[0], select="effect", top_k=2, min_path_edges=1)
+    other = replace(graph, run=replace(graph.run, saes="others"))
+    with pytest.raises(SaeGraphsError, match="the graph is of 'tiny' with 'others'") as caught:
+        granger(tiny, graph=other, texts=TEXTS, **SMALL)
+    one_line(caught)
+
+
+def test_attention_is_read_once_for_all_its_series(
+    tiny: InstrumentedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(model: InstrumentedModel, run: Any) -> Any:
+        seen.append(1)
+        return patterns(model, run)
+
+    monkeypatch.setattr("sae_graphs.editing.granger.read.patterns", counted)
+    reader = Reader(tiny, token_ids(tiny, TEXTS, length=64), GrangerSettings(max_lag=2))
+    names = [SeriesName("attended", "1", index) for index in range(5)]
+    reader.panel(names, lambda _: None)
+    assert len(seen) == reader.n_texts
+
+
+def test_names_are_told_by_what_they_mean(tiny: InstrumentedModel) -> None:
+    """A feature by its id or with blanks and zeros; a pair that is named both ways is one."""
+    given = (" feature:1.04 ", FeatureId("0", 2))
+    report = granger(tiny, FeatureId("1", 3), "2.5", given=given, texts=TEXTS, **SMALL)
+    assert report.settings.given == ("1.4", "0.2")
+    assert [(it.source, it.target) for it in report.pairs] == [("1.3", "2.5")]
+    ends = ["1.3", "2.5"]
+    twice = granger(tiny, ends, ends, texts=TEXTS, **SMALL)
+    assert [(it.source, it.target) for it in twice.pairs] == [("1.3", "2.5")]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -109,6 +146,8 @@ def test_a_feature_that_is_never_on_is_untestable(tiny: InstrumentedModel) -> No
         ({"source": "9.3", "target": "1.3"}, "no SAE layer '9'"),
         ({"source": "1.40", "target": "1.3"}, "has features 0 to 39"),
         ({"source": "attended:3.1", "target": "1.3"}, "no attention follows layer 3"),
+        ({"source": 5, "target": "1.3"}, "5 is no name of a series"),
+        ({"given": None}, "None is no name of a series"),
         ({"texts": TEXTS[:5]}, "5 of 5 texts have the .* tokens"),
         ({"texts": ["a b"] * 30, "lag": 9}, "0 of 30 texts"),
         ({"texts": "nowhere.txt"}, "cannot read texts from nowhere.txt"),

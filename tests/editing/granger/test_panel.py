@@ -6,12 +6,13 @@ import numpy as np
 
 from sae_graphs.editing.granger.panel import (
     WAVES,
-    detrended,
+    behind,
     gathered,
     lagged,
     panel_of,
     trends,
     waves,
+    without_trend,
 )
 
 
@@ -52,9 +53,9 @@ def test_no_lag_crosses_into_another_text() -> None:
 def test_means_and_slopes_are_taken_out_of_each_text() -> None:
     panel = panel_of(numbered(), names=["up", "down"], together=2, least=5)
     columns = lagged(panel, 0, [0, 1], 1)
-    for part in detrended(columns, "linear"):
-        np.testing.assert_allclose(part, 0, atol=1e-10)
-    for part in detrended(columns, "constant"):
+    for part in columns:
+        np.testing.assert_allclose(without_trend(part, "linear"), 0, atol=1e-10)
+        part = without_trend(part, "constant")
         np.testing.assert_allclose(part.mean(axis=1), 0, atol=1e-10)
         assert abs(part).max() > 1
 
@@ -69,3 +70,8 @@ def test_waves_are_a_gaussian_kernel_on_average() -> None:
         kernels.append(drawn[0] @ drawn[0].T / WAVES)
     apart = (points[0] - points[0].T) / 2.0
     np.testing.assert_allclose(np.mean(kernels, axis=0), np.exp(-(apart**2) / 2), atol=0.06)
+
+
+def test_what_lies_behind_holds_nothing_of_later_tokens() -> None:
+    values = np.array([[4.0, 2.0, 6.0, 0.0]])[..., None]
+    np.testing.assert_allclose(behind(values)[0, :, 0], [0, -1, 2, -3])

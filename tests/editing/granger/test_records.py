@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from sae_graphs.cli.granger_table import print_granger
 from sae_graphs.editing.granger.pairs import with_q
 from sae_graphs.editing.granger.records import (
     FILE_NAME,
@@ -21,19 +25,20 @@ from sae_graphs.editing.granger.records import (
     SeriesName,
 )
 from sae_graphs.editing.granger.report import granger_files, granger_html
+from sae_graphs.editing.granger.sentences import lag_words
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.feature_id import FeatureId
 from tests.support.stacks import one_line
 
-HOSTILE = '<script>alert("x")</script> $x_1$ \x1b[31m'
+HOSTILE = '<script>alert("x")</script> $x_1$ [b] \x1b[31m'
 
 
 def report(*, criteria: tuple[float, ...] = (7.0, 5.0, 6.5), about: str = HOSTILE) -> GrangerReport:
     """Every verdict once, and a text that must not act."""
 
     def test(share: float, p: float) -> GrangerTest:
-        return GrangerTest(9.0 * share, share, p, p / 2, p, (0, 1), (share, -0.01))
+        return GrangerTest(9.0 * share, share, 4.0, p, p / 2, p, (0, 1), (share, -0.01))
 
     pairs = with_q(
         [
@@ -79,6 +84,7 @@ def test_a_report_there_and_back(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"schema": "sae_graphs.trace/1"}, "schema is"),
+        ({"lag": 9}, "the lag is 9, and there are 3 criteria"),
         ({"lag": "two"}, "expected a whole number"),
         ({"series": []}, "which are no series here"),
         ({"pairs": [{"source": "2.1"}]}, "is missing"),
@@ -97,15 +103,44 @@ def test_no_file_is_one_line(tmp_path: Path) -> None:
         GrangerReport.load(tmp_path)
 
 
+def hostile() -> GrangerReport:
+    """Wherever a report holds a text of others."""
+    made = report()
+    return replace(
+        made,
+        settings=replace(made.settings, given=(f"norm:{HOSTILE}",)),
+        pairs=(*made.pairs, Pair("2.1", "3.4", made.pairs[0].forward, None, "", HOSTILE)),
+        model=HOSTILE,
+        saes=HOSTILE,
+        texts=HOSTILE,
+        warnings=(HOSTILE,),
+    )
+
+
+def test_the_terminal_obeys_no_text() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=140, force_terminal=True, color_system=None)
+    print_granger(console, hostile(), seconds=1.0)
+    assert "\x1b[31m" not in shown.getvalue() and "[b]" in shown.getvalue()
+
+
+def test_degenerate_lags_are_not_said_to_be_given() -> None:
+    made = replace(report(criteria=()), lag=1)
+    assert lag_words(made) == "the lag, 1: no pair tells another"
+    given = replace(made, settings=replace(made.settings, lag=1))
+    assert lag_words(given) == "the lag, 1, was given"
+    assert "linear autoregressions of each pair alone" in lag_words(report())
+
+
 def test_pages_escape_and_say_no_more_than_prediction() -> None:
-    files = granger_files(report(), ("png", "svg", "html", "md"))
+    files = granger_files(hostile(), ("png", "svg", "html", "md"))
     assert set(files) == {
         *("granger.png", "granger.svg", "granger-lag.png", "granger-lag.svg"),
         *("granger.html", "granger.md"),
     }
     assert files["granger.png"].startswith(b"\x89PNG")
     shown = {name: data.decode() for name, data in files.items() if not name.endswith(".png")}
-    shown["notebook"] = granger_html(report())
+    shown["notebook"] = granger_html(hostile())
     for name, text in shown.items():
         assert "<script>alert" not in text and "\x1b" not in text, name
         assert "caus" not in text.lower(), name

@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
 
 from sae_graphs.editing.granger.pairs import granger_pairs, with_q
-from sae_graphs.editing.granger.panel import Panel
+from sae_graphs.editing.granger.panel import Panel, panel_of
 from sae_graphs.editing.granger.records import GrangerTest, Pair, Verdict
 from sae_graphs.editing.granger.settings import GrangerSettings
-from tests.support.series import bent, two_series
+from sae_graphs.errors import SaeGraphsError
+from tests.support.nulls import FAILURES, SYSTEMS, null_rates
+from tests.support.series import bent, three_series, two_series
+from tests.support.stacks import one_line
 
 FEW = GrangerSettings(lag=1, permutations=199)
 BENT = replace(FEW, test="nonlinear")
-SURE = 0.01  # p of a test that must not fail by chance; seeds are fixed
+SURE = 0.001  # p of a test that must not fail by chance; seeds are fixed
 
 
 def pair_of(panel: Panel, settings: GrangerSettings = FEW) -> Pair:
@@ -53,23 +55,21 @@ def test_a_bent_arrow_is_found_by_the_nonlinear_test_alone(seed: int) -> None:
     assert pair_of(panel, BENT).verdict(0.05) == "forward"
     straight, bowed = (pair_of(panel, how).forward for how in (FEW, BENT))
     assert straight is not None and bowed is not None
-    assert bowed.share > 0.2 > 0.05 > straight.share
+    assert bowed.share > 0.15 > 0.05 > straight.share
 
 
 def test_a_third_series_explains_a_shared_past_away() -> None:
-    """`z` drives both, `y` a token later: so `x` predicts it, unless `z` is given."""
-    rng = np.random.default_rng(4)
-    groups = []
-    for tokens in (20, 24):
-        z = rng.normal(size=(30, tokens + 3))
-        x = z[:, 2:-1] + 0.5 * rng.normal(size=(30, tokens))
-        y = z[:, 1:-2] + 0.5 * rng.normal(size=(30, tokens))
-        groups.append(np.stack([x, y, z[:, 2:-1]]))
-    panel = Panel(("x", "y", "z"), (0, 0, 0), tuple(groups))
-    assert pair_of(panel).verdict(0.05) == "forward"
-    assert pair_of(panel, replace(FEW, given=("z",))).verdict(0.05) == "none"
-    (whole, *_) = granger_pairs(panel, [("x", "y"), ("z", "y")], replace(FEW, multivariate=True))
-    assert whole.verdict(0.05) == "none"
+    """`z` drives both: so `x` predicts `y`, unless `z` is given. Over seeds."""
+    alone, given, whole = [], [], []
+    for seed in range(60):
+        panel = three_series(seed)
+        alone.append(pair_of(panel).forward)
+        given.append(pair_of(panel, replace(FEW, given=("z",))).forward)
+        every = replace(FEW, multivariate=True)
+        whole.append(granger_pairs(panel, [("x", "y"), ("z", "y")], every)[0].forward)
+    rates = [np.mean([it is not None and it.p <= 0.05 for it in tests]) for tests in (alone, given)]
+    assert rates[0] > 0.9 and rates[1] <= 0.12
+    assert [it and it.f for it in whole] == pytest.approx([it and it.f for it in given])
 
 
 def test_the_same_token_counts_where_the_source_stands_before() -> None:
@@ -93,9 +93,30 @@ def test_what_cannot_be_tested_says_why() -> None:
     assert (pair.verdict(0.05), pair.reason) == ("untestable", "x sleeps")
 
 
+def test_a_way_that_could_not_be_tested_has_its_own_reason() -> None:
+    """`y` is `x` a token ago: its own past tells all of neither, and `x` all of it."""
+    panel = two_series(0)
+    copies = Panel(("x", "y"), (0, 1), tuple(np.stack([g[0], 2 * g[0]]) for g in panel.groups))
+    pair = pair_of(copies)
+    assert pair.forward is not None and not pair.reason
+    assert pair.backward is None and "the other ones tell all of it" in pair.reason_back
+    assert pair.verdict(0.05) == "forward"
+    none = replace(pair, forward=replace(pair.forward, q=0.9))
+    assert none.verdict(0.05) == "untestable"
+
+
+def test_the_source_counts_among_the_parameters() -> None:
+    """8 texts of 6 rows: 17 of the own past, 16 trends, and 18 of the source are more than 48."""
+    rng = np.random.default_rng(0)
+    panel = panel_of([rng.normal(size=(8, 2)) for _ in range(8)], names=["x", "y"])
+    with pytest.raises(SaeGraphsError, match="parameters for 48 tokens") as caught:
+        pair_of(panel, replace(BENT, lag=2))
+    one_line(caught)
+
+
 def test_q_is_over_all_tests_both_ways() -> None:
     def test(p: float) -> GrangerTest:
-        return GrangerTest(1.0, 0.1, p, p, p, (1,))
+        return GrangerTest(1.0, 0.1, 4.0, p, p, p, (1,))
 
     pairs = [
         Pair("a", "b", test(0.01), test(0.04)),
@@ -111,35 +132,33 @@ def test_q_is_over_all_tests_both_ways() -> None:
 
 # -- where there is no arrow -----------------------------------------------------------------------
 
-NULLS: dict[str, tuple[dict[str, Any], str]] = {
-    "apart": ({}, "forward"),
-    "spikes": ({"spikes": True}, "forward"),
-    "against the arrow": ({"there": 0.6}, "backward"),
-}
 
-
-@pytest.mark.parametrize("name", NULLS)
-def test_p_is_uniform_where_there_is_no_arrow(name: str) -> None:
-    options, way = NULLS[name]
-    p, _ = p_values(lambda seed: two_series(seed, **options), way, range(60))
-    assert kstest(p, "uniform").pvalue > SURE
-
-
-def test_f_alone_would_see_arrows_against_the_arrow() -> None:
-    """Short texts with means of their own: the bias that the swaps are there for."""
-    p, parametric = p_values(lambda seed: two_series(seed, there=0.6), "backward", range(40))
-    assert (parametric <= 0.05).mean() > 0.3
-    assert (p <= 0.05).mean() < 0.2
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_p_holds_its_level_where_there_is_no_arrow(name: str) -> None:
+    """Few runs, all systems: enough to see what rejects three times too often."""
+    found = null_rates(SYSTEMS[name], range(60))
+    assert found.at_5 <= 0.12 and found.uniform > SURE / len(SYSTEMS), found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [FEW, BENT], ids=["linear", "nonlinear"])
-@pytest.mark.parametrize("name", NULLS)
-def test_p_is_uniform_in_many_runs(name: str, how: GrangerSettings) -> None:
-    options, way = NULLS[name]
-    p, _ = p_values(lambda seed: two_series(seed, **options), way, range(1000, 1300), how)
-    assert kstest(p, "uniform").pvalue > SURE
-    assert abs((p <= 0.05).mean() - 0.05) < 0.04
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_p_holds_its_level_in_many_runs(name: str) -> None:
+    found = null_rates(SYSTEMS[name], range(1000, 1300))
+    assert found.at_5 <= 0.08 and found.at_1 <= 0.03, found
+
+
+@pytest.mark.slow
+def test_known_failures_are_still_failures() -> None:
+    """Of the nonlinear test: its reports say so."""
+    for name, system in FAILURES.items():
+        found = null_rates(system, range(1000, 1200))
+        assert found.at_5 > 0.08, f"{name} holds: say so in docs/granger.md"
+
+
+def test_f_alone_would_see_arrows_where_there_are_none() -> None:
+    for name in ("an arrow of 0.6 the other way", "by topic"):
+        found = null_rates(SYSTEMS[name], range(40))
+        assert found.f_at_5 > 0.2 > found.at_5, name
 
 
 # -- power -----------------------------------------------------------------------------------------
@@ -171,3 +190,14 @@ def test_power_grows_with_a_bent_arrow_where_lines_see_little() -> None:
     lines = [power(FEW, 60, there=it, arrow=bent) for it in (0.1, 0.3)]
     assert found[0] < 0.15 and found[-1] > 0.95 and found == sorted(found)
     assert max(lines) < 0.6 and lines[1] < found[2] - 0.3
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_a_series_that_the_panel_lacks_is_one_line() -> None:
+    for asked in (replace(FEW, given=("norm:9",)), FEW):
+        ends = ("x", "y") if asked.given else ("x", "w")
+        with pytest.raises(SaeGraphsError, match=r"no series .* in the panel") as caught:
+            granger_pairs(two_series(0), [ends], asked)
+        one_line(caught)
