@@ -174,8 +174,7 @@ def _tokens(atlas: Atlas) -> dict[str, str]:
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:
-    held = table.to_pandas() if hasattr(table, "to_pandas") else table
-    return list(held.to_dict("records"))
+    return list(table.to_dict("records"))
 
 
 def _words(category: str | Mapping[str, str]) -> str:

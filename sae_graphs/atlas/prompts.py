@@ -36,6 +36,15 @@ class Asked:
             raise SaeGraphsError(f"a prompt is {self.prompt!r:.60}; expected some text")
         if not isinstance(self.target, str | None):
             raise SaeGraphsError(f"a target is {self.target!r:.60}; expected the text of a token")
+        if not all(isinstance(each, str) for pair in self.categories.items() for each in pair):
+            raise SaeGraphsError(f"categories are {self.categories!r:.60}; expected texts by name")
+        own = {"a prompt": self.prompt, "a target": self.target or ""}
+        for what, text in (*own.items(), *self.categories.items()):
+            if encodable(what) != what or encodable(text) != text:
+                raise SaeGraphsError(
+                    f"{what!a:.40} is {text!a:.60}, which holds half a character (a lone "
+                    "surrogate); write it as UTF-8"
+                )
 
     @property
     def id(self) -> str:
@@ -45,6 +54,11 @@ class Asked:
         's3oymqvy6scw'
         """
         return digest([self.prompt, self.target])
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold: half a character becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def digest(facts: Any) -> str:
@@ -132,9 +146,16 @@ def check_categories(asked: Iterable[Asked], taken: Collection[str]) -> tuple[st
             f"the column {wrong[0]!r} has the name of one that every atlas has; call it otherwise, "
             "or name the columns to carry along with --category"
         )
-    if len({name.lower() for name in names}) < len(names):
-        raise SaeGraphsError(f"of the columns {quoted(names, 20)} two differ in case alone")
+    check_names(names)
     return names
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise where two names of categories differ in case alone, which to a database are one."""
+    if len({name.lower() for name in names}) < len(names):
+        raise SaeGraphsError(
+            f"of the categories {quoted(names, 20)} two differ in case alone; call them alike"
+        )
 
 
 # -- inside ----------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from sae_graphs.atlas.database import Categories, Database, identifier
-from sae_graphs.atlas.store import name_of
+from sae_graphs.atlas.database import Categories, Database
+from sae_graphs.atlas.store import identifier, name_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted, exceeding, mean_interval
 
 ENDS = "source_layer, source_index, target_layer, target_index"
-_NAMES = f"{name_of('source')} AS source, {name_of('target')} AS target"
+_NAMES = f"{name_of('source_')} AS source, {name_of('target_')} AS target"
 _ONCE = f"""
 WITH once AS (
     SELECT {ENDS}, prompt_id, sum(coalesce(flow, effect)) AS effect FROM edges
@@ -77,7 +77,9 @@ def edges(
     limit: int | None,
 ) -> Any:
     """See `Atlas.recurring_edges`."""
-    _check_least(least)
+    check_count("least", least)
+    if limit is not None:
+        check_count("limit", limit)
     column, chosen = atlas.column(by), atlas.chosen(category)
     condition = " AND ".join(each[0] for each in chosen) or "true"
     values = [value for each in chosen for value in each[1:]]
@@ -116,7 +118,7 @@ def edges(
 
 def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> Any:
     """See `Atlas.differences`."""
-    _check_least(least)
+    check_count("least", least)
     column = atlas.needed_column(by)
     if a == b:
         raise SaeGraphsError(f"both categories are {a!r:.40}; give two different ones")
@@ -138,17 +140,19 @@ def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> 
     return found.sort_values(["p", "source", "target"], kind="stable", ignore_index=True)
 
 
+def check_count(name: str, number: int) -> int:
+    """A number of rows or prompts; raises where it is none."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise SaeGraphsError(f"{name} is {number!r:.40}; expected a whole number, 1 or more")
+    return number
+
+
 # -- inside ----------------------------------------------------------------------------------------
 
 
 def _among(condition: str) -> str:
     """A condition on edges: their prompts fit one on prompts."""
     return f"AND prompt_id IN (SELECT prompt_id FROM prompts p WHERE {condition})"
-
-
-def _check_least(least: int) -> None:
-    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
-        raise SaeGraphsError(f"least is {least!r:.40}; expected a number of prompts, 1 or more")
 
 
 def _with_kinds(found: Any, counts: Any, sizes: Mapping[str, int], long: bool) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,40 +164,100 @@ def test_a_map_tells_the_kinds_apart(atlas: Atlas) -> None:
     assert abs(left[0] - right[0]) > 0.5
 
 
+WRITING = "WITH x AS (COPY prompts TO '{file}' (FORMAT csv, USE_TMP_FILE false)) SELECT * FROM x"
+
+
 def test_only_what_reads_is_answered(atlas: Atlas, tmp_path: Path) -> None:
     assert atlas.sql("SELECT count(*) AS n FROM edges")["n"].tolist() == [30]
     assert atlas.sql("FROM prompts WHERE kind = ?", ["left"]).shape[0] == 6
-    target = Path(atlas._database.folder) / "stolen.csv"  # where files may be read
+    folder = Path(atlas._database.folder)
+    held = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    part = next(file for file in held if file.name == "edges.parquet")
+    target = folder / "stolen.csv"
+    none = "is not one SELECT"
     for query, words in {
-        "DROP VIEW edges": "is not one SELECT",
-        "SELECT 1; SELECT 2": "is not one SELECT",
-        "": "is not one SELECT",
-        f"COPY edges TO '{target}'": "is not one SELECT",
-        f"EXPLAIN ANALYZE COPY edges TO '{target}'": "is not one SELECT",
-        "ATTACH 'other.db'": "is not one SELECT",
-        "SET threads = 1": "is not one SELECT",
+        "DROP VIEW edges": none,
+        "SELECT 1; SELECT 2": none,
+        "": none,
+        f"COPY edges TO '{target}'": none,
+        f"EXPLAIN ANALYZE COPY edges TO '{target}'": none,
+        "ATTACH 'other.db'": none,
+        "SET threads = 1": none,
+        # A SELECT can write: into what is there, what is not, and where there was an overflow.
+        WRITING.format(file=folder / "atlas.json"): none,
+        WRITING.format(file=part): none,
+        WRITING.format(file=target): none,
+        WRITING.format(file=Path(".tmp/stolen.csv").resolve()): none,
+        f"{WRITING.format(file=part)} UNION ALL BY NAME SELECT 'a' AS prompt": none,
+        f"WITH y AS MATERIALIZED ({WRITING.format(file=part)}) SELECT 1": none,
+        "WITH x AS (INSERT INTO prompts SELECT * FROM prompts RETURNING 1) SELECT * FROM x": none,
+        "WITH x AS (DELETE FROM prompts RETURNING 1) SELECT * FROM x": none,
+        f"SELECT * FROM query($${WRITING.format(file=part)}$$)": none,
+        "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))": none,
         "SELECT * FROM read_csv('/etc/hostname')": "cannot be answered",
+        f"SELECT * FROM read_csv('{folder / 'atlas.json'}')": "cannot be answered",
+        f"SELECT * FROM read_text('{folder}/../*')": "cannot be answered",
         "SELECT nothing FROM edges": "cannot be answered",
         "SELEC 1": "cannot be answered",
     }.items():
         with pytest.raises(SaeGraphsError, match=words) as told:
             atlas.sql(query)
         assert "\n" not in str(told.value)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == held
+    assert not Path(".tmp/stolen.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x WHERE n < 3) FROM x",
+        "SELECT kind FROM prompts UNION SELECT target FROM prompts",
+        "DESCRIBE edges",
+        "SUMMARIZE nodes",
+        "VALUES (1), (2)",
+        "SELECT 'COPY_QUERY_NODE' AS type WHERE 'query' <> 'x'",
+    ],
+)
+def test_what_reads_is_answered(atlas: Atlas, query: str) -> None:
+    assert len(atlas.sql(query)) > 0
+
+
+def test_what_would_write_is_the_databases_to_refuse_as_well(atlas: Atlas) -> None:
+    """Behind the look at a query stand the settings: no folder may be written into."""
+    database = atlas._database
+    target = database.folder / "stolen.csv"
+    with pytest.raises(SaeGraphsError, match="Permission"):
+        database.table(WRITING.format(file=target))
     assert not target.exists()
+    held = database.rows("SELECT value FROM duckdb_settings() WHERE name = 'allowed_directories'")
+    assert held == [("[]",)]
 
 
-def test_tables_of_polars(atlas: Atlas) -> None:
-    polars = pytest.importorskip("polars", reason="polars is not installed")
-    other = Atlas(atlas.folder, frame="polars")
-    for table in (other.prompts(), other.recurring_edges(), other.map(), other.sql("FROM edges")):
-        assert isinstance(table, polars.DataFrame)
-    assert other.recurring_edges()["prompts"].to_list() == [12, 6, 6]
+def test_an_open_atlas_goes_on_after_another_build(tmp_path: Path) -> None:
+    made = atlas_by_hand(tmp_path / "made", GRAPHS)
+    atlas = Atlas(made)
+    assert len(atlas.prompts()) == 12
+    atlas_by_hand(made, {"more x": ("left", [SHARED])})
+    assert len(atlas.prompts()) == 13
+    assert len(atlas.sql("FROM prompts")) == 13
 
 
-def test_without_polars_it_says_so(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(SaeGraphsError, match="polars is not installed; pip install"):
-        Atlas(atlas.folder, frame="polars")
+@pytest.mark.parametrize("name", ["a{b,c}", "a?b", "a*b", "a[b]", "kind=up", "it's"])
+def test_a_folders_path_changes_nothing(tmp_path: Path, name: str) -> None:
+    """Letters of patterns, and names that other programs read columns from."""
+    atlas_by_hand(tmp_path / "ab" / "made", {"other x": ("right", [SHARED])})
+    made = Atlas(atlas_by_hand(tmp_path / name / "made", GRAPHS, parts=2))
+    assert sorted(made.prompts()["kind"]) == ["left"] * 6 + ["right"] * 6
+    assert len(made.recurring_edges()) == 3
+
+
+def test_nodes_and_edges_call_features_alike(atlas: Atlas, tmp_path: Path) -> None:
+    graphs: dict[str, Any] = {"one x": ("a", [("token@0", "0.1@1", -1.0), ("0.1@1", "answer", -1)])}
+    made = Atlas(atlas_by_hand(tmp_path / "made", graphs))
+    assert set(made.sql("SELECT feature FROM nodes")["feature"]) == {"token", "0.1", "answer"}
+    for end in ("source", "target"):
+        names = f"SELECT {end} FROM edges WHERE {end} NOT IN (SELECT feature FROM nodes)"
+        assert not len(made.sql(names)) and not len(atlas.sql(names))
 
 
 def test_mistakes_are_answered_in_a_line(atlas: Atlas, tmp_path: Path) -> None:
@@ -215,7 +274,18 @@ def test_mistakes_are_answered_in_a_line(atlas: Atlas, tmp_path: Path) -> None:
         (lambda: atlas.recurring_edges(least=0)): "least is 0",
         (lambda: atlas.recurring_edges(by="sort")): "no category 'sort'",
         (lambda: Atlas(tmp_path)): "is no atlas",
-        (lambda: Atlas(tmp_path, frame="excel")): "expected pandas or polars",  # type: ignore[arg-type]
+        (lambda: atlas.features(limit=-1)): "limit is -1; expected a whole number",
+        (lambda: atlas.prompts(text=5)): "text is 5; expected text",  # type: ignore[arg-type]
+        (lambda: atlas.prompts(target=5)): "target is 5; expected text",  # type: ignore[arg-type]
+        (lambda: atlas.features(token=3)): "token is 3; expected text",  # type: ignore[arg-type]
+        (lambda: atlas.features(min_effect="a")): "min_effect is 'a'",  # type: ignore[arg-type]
+        (lambda: atlas.prompts(category=["left"])): r"category is \['left'\]; expected a value",  # type: ignore[arg-type]
+        (lambda: atlas.features(lyer=3)): "did you mean layer",  # type: ignore[call-arg]
+        (lambda: atlas.similar("nobody", limit=0)): "limit is 0",
+        (lambda: atlas.sql(5)): "the query is 5; expected a SELECT",  # type: ignore[arg-type]
+        (lambda: atlas.sql("FROM prompts WHERE kind = ?")): "cannot be answered",
+        (lambda: atlas.sql("SELECT 1", [2])): "cannot be answered",
     }.items():
-        with pytest.raises(SaeGraphsError, match=words):
+        with pytest.raises(SaeGraphsError, match=words) as told:
             tried()
+        assert "\n" not in str(told.value)

@@ -191,6 +191,91 @@ def test_nothing_but_failures_is_an_error(model: Any, tmp_path: Path) -> None:
         sg.build_atlas(model, ["the cat " * 40], tmp_path / "atlas", settings=EFFECT)
 
 
+def test_another_column_is_added(
+    model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "a"
+    rows = [{"prompt": text, "kind": text[4:7]} for text in TEXTS]
+    sg.build_atlas(model, rows[:2], folder, settings=EFFECT)
+    assert not caplog.records
+    more = [{"prompt": TEXTS[2], "size": "s"}, {"prompt": TEXTS[0], "kind": "new", "size": "l"}]
+    sg.build_atlas(model, [*more, {**more[0], "size": "m"}], folder, settings=EFFECT)
+    said = [record.getMessage() for record in caplog.records]
+    assert "1 prompt given twice with different categories; the first ones are kept" in said[0]
+    assert "1 prompt measured before with other categories, which are kept" in said[1]
+    atlas = sg.Atlas(folder)
+    assert atlas.categories == ("kind", "size")
+    held = atlas.prompts().set_index("prompt")[["kind", "size"]].astype(object)
+    assert held.where(held.notna(), None).loc[list(TEXTS[:3])].values.tolist() == [
+        *([TEXTS[0][4:7], None], [TEXTS[1][4:7], None], [None, "s"])
+    ]
+    for found in (atlas.features(), atlas.edges(), atlas.similar(Asked(TEXTS[0]).id)):
+        assert {"kind", "size"} <= set(found) and len(found)
+    with pytest.raises(SaeGraphsError, match="two differ in case alone"):
+        sg.build_atlas(model, [{"prompt": TEXTS[3], "Kind": "x"}], folder, settings=EFFECT)
+    assert sg.Atlas(folder).categories == ("kind", "size")
+
+
+def test_a_column_that_no_part_has_yet(model: Any, tmp_path: Path) -> None:
+    """The build was killed when the manifest had the name, and nothing was measured."""
+    folder = tmp_path / "a"
+    sg.build_atlas(model, TEXTS[:2], folder, settings=EFFECT)
+    with store.writing(folder, store.Manifest(store.Manifest.read(folder).facts, ("size",))):
+        pass
+    (folder / ".atlas.json.0123").write_text("half")
+    atlas = sg.Atlas(folder)
+    for found in (atlas.features(), atlas.edges(), atlas.prompts()):
+        assert found["size"].isna().all() and len(found)
+    sg.build_atlas(model, TEXTS[:2], folder, settings=EFFECT)
+    assert not list(folder.glob(".atlas.json.*"))
+
+
+def test_what_a_killed_build_left_is_no_other_program_s(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".atlas.json.0123").write_text("half")
+    assert sg.build_atlas(model, TEXTS[:1], tmp_path / "a", settings=EFFECT).measured == 1
+
+
+def test_half_characters_are_told_or_replaced(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for row in (
+        {"prompt": "a\ud800"},
+        {"prompt": "a", "kind": "\udfff"},
+        {"prompt": "a", "\ud800": "b"},
+    ):
+        with pytest.raises(SaeGraphsError, match=r"prompt 2: .* half a character"):
+            sg.build_atlas(model, [TEXTS[0], row], tmp_path / "a", settings=EFFECT)
+
+    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+        if prompt == TEXTS[1]:
+            raise ValueError("bad \ud800 byte")
+        return bare_graph(model, prompt, *rest)
+
+    monkeypatch.setattr(measure, "bare_graph", failing)
+    built = sg.build_atlas(model, TEXTS[:3], tmp_path / "a", settings=EFFECT)
+    assert built.measured == 2
+    assert [reason for _, reason in built.failed] == ["ValueError: bad ? byte"]
+
+
+def test_the_last_reason_stands(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a prompt fails, in parts of their own and when all are made one."""
+    reasons = iter(["zebra", "apple", "mango"])
+
+    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+        if prompt == TEXTS[1]:
+            raise ValueError(next(reasons))
+        return bare_graph(model, prompt, *rest)
+
+    monkeypatch.setattr(measure, "bare_graph", failing)
+    for reason in ("zebra", "apple", "mango"):
+        sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
+        held = sg.Atlas(tmp_path / "a").sql("FROM failures")
+        assert held["reason"].tolist() == [f"ValueError: {reason}"]
+
+
 # -- faults ----------------------------------------------------------------------------------------
 
 
@@ -257,6 +342,59 @@ def test_a_build_killed_while_tidying_doubles_nothing(
     sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
     assert everything(folder) == before
     assert len(list((folder / "parts").iterdir())) == 1 and not (folder / ".drafts").exists()
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_what_could_not_be_taken_away_stays_gone(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """A build is killed when it has taken away so many parts; others go on from there."""
+    folder = tmp_path / "a"
+    own, moved = Path.rename, []
+
+    def rename(self: Path, target: Path) -> Any:
+        if self.parent.name == store.PARTS:
+            moved.append(self)
+            if len(moved) >= at:
+                raise OSError(13, "Permission denied")
+        return own(self, target)
+
+    monkeypatch.setattr(build, "MOST", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        sg.build_atlas(model, TEXTS[:3], folder, settings=EFFECT)
+    assert len(list((folder / "parts").iterdir())) > 1
+    before = everything(folder)
+    # The part of all is made part of another; what it stood for must not come back.
+    kept = [path for path in (folder / "parts").iterdir() if not path.name.startswith("all-")]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Path,
+            "rename",
+            lambda self, target: own(self, target) if self not in kept else _refused(),
+        )
+        sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
+    assert {path.name for path in kept} < {path.name for path in (folder / "parts").iterdir()}
+    assert len(everything(folder)["prompts"]) == len(TEXTS) == len(before["prompts"]) + 1
+    sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
+    assert len(list((folder / "parts").iterdir())) == 1
+    sg.build_atlas(model, TEXTS, tmp_path / "b", settings=EFFECT)
+    assert everything(folder) == everything(tmp_path / "b")
+
+
+def _refused() -> None:
+    raise OSError(13, "Permission denied")
+
+
+def test_a_second_build_beside_the_first_is_refused(model: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    sg.build_atlas(model, TEXTS[:1], folder, settings=EFFECT)
+    with (
+        store.writing(folder, store.Manifest.read(folder)),
+        pytest.raises(SaeGraphsError, match="another build is writing into"),
+    ):
+        sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
+    assert sg.build_atlas(model, TEXTS, folder, settings=EFFECT).known == 1
 
 
 def test_many_small_parts_become_one_on_the_way(
@@ -335,4 +473,7 @@ def test_mistakes_are_told_before_anything_is_measured(model: Any, tmp_path: Pat
     for tried, words in tries.items():
         with pytest.raises(SaeGraphsError, match=words):
             tried()
+    for name in ("answer", "x", "Y", "shared_edges", "similarity", "tried"):
+        with pytest.raises(SaeGraphsError, match="has the name of one that every atlas has"):
+            sg.build_atlas(model, [{"prompt": "a", name: "1"}], tmp_path / "a")
     assert not (tmp_path / "a").exists()
