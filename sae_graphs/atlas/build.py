@@ -28,7 +28,7 @@ from sae_graphs.words import counted
 
 log = logging.getLogger(__name__)
 
-SECONDS = 10.0  # of measuring that a part holds: what a kill may cost
+SECONDS = 10.0  # of measuring that a part holds
 MOST = 256  # prompts of a part
 SMALL = 256  # parts, before they are made into one
 TAKEN = (  # columns of tables and of answers
@@ -75,8 +75,8 @@ def build_atlas(
     token, and columns that are carried along as categories. `settings` and `intervention` are those
     of `causal_graph`, whose nodes, edges and scores the rows are; where they name no budget, 2,000
     features at tokens of each prompt are measured, whatever the time. A prompt that the folder
-    holds is not measured again; what an interrupted build measured is kept, but for ten seconds. A
-    prompt that fails is listed with the reason.
+    holds is not measured again; what an interrupted or killed build measured is kept, but for the
+    prompts in flight. A prompt that fails is listed with the reason.
 
     With `ray`, "local" or an address such as "ray://host:10001", so many `workers` load the model,
     which is then given by its name or folder, with options of `load` in `loading`. Raises
@@ -111,7 +111,10 @@ def fixed(settings: GraphSettings) -> GraphSettings:
 
 
 def _build(store: Store, found: Measuring, asked: Sequence[Asked], told: Progress | None) -> Built:
-    """Measure what is not there yet, part by part; what is measured is kept whatever happens."""
+    """Measure what is not there yet, part by part; what is measured is kept whatever happens.
+
+    `told` hears of the prompts that are to be measured, so that its estimate is of measuring.
+    """
     done, wanted = store.done(), _distinct(asked)
     _say_kept(done, wanted)
     todo = [each for name, each in wanted.items() if name not in done]
@@ -119,19 +122,20 @@ def _build(store: Store, found: Measuring, asked: Sequence[Asked], told: Progres
     started = since = time.monotonic()
     ended = 0
     if told is not None:
-        told(known, len(wanted))
+        told(0, len(todo))
     try:
         for rows in found.rows(todo):
+            store.note(rows)
             waiting.append(rows)
             ended += 1
             failed += [(row["prompt"], row["reason"]) for row in rows.tables["failures"]]
             if told is not None:
-                told(known + ended, len(wanted))
+                told(ended, len(todo))
             if time.monotonic() - since >= SECONDS or len(waiting) >= MOST:
                 store.add(waiting)
                 waiting, since = [], time.monotonic()
                 if sum(not part.name.startswith(WHOLE) for part in store.parts()) >= SMALL:
-                    store.compact(small=True)
+                    store.compact()
     finally:
         if waiting:
             store.add(waiting)

@@ -3,8 +3,9 @@
 `atlas.json` says of which model and settings all rows are. Each folder in `parts/` holds a Parquet
 file of each table; it is made beside and put in place in one step, under a name that no other part
 ever has. A part of many (`all-...`) names those that it stands for, and all that these stood for,
-which then no longer count, and are taken away in one step each. `atlas.duckdb` has views of
-the tables for other programs, with paths as seen from the folder. Torch-free.
+which then no longer count, and are taken away in one step each. The rows of prompts that no part
+has yet are noted in `.journal.jsonl`, for the build after one that is killed. `atlas.duckdb` has
+views of the tables for other programs, with paths as seen from the folder. Torch-free.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from sae_graphs.schema import read_json
 MANIFEST = "atlas.json"
 DATABASE = "atlas.duckdb"
 SCHEMA = "sae_graphs/atlas/1"
-PARTS, DRAFTS = "parts", ".drafts"
+PARTS, DRAFTS, JOURNAL = "parts", ".drafts", ".journal.jsonl"
 WHOLE = "all-"  # how the names of compacted parts begin
 STANDS_FOR = "stands-for.json"
+FEWER = 4  # times as large is a part that others are not made one with
 MEMORY = "1GB"  # that sorting may take; the rest goes to the disk
 ROW_GROUP = 2**17
 _GLOB = re.compile(r"[*?\[{]")
@@ -117,15 +119,43 @@ class Store:
 
     def add(self, batch: Sequence[Rows]) -> None:
         """A part with the rows of some prompts. Raises `SaeGraphsError` where it cannot be kept."""
-        tables = tables_of(batch, self.manifest.categories)
-        with self._part(uuid.uuid4().hex) as draft:
-            for table, held in tables.items():
-                pq.write_table(held, draft / f"{table}.parquet", compression="zstd")
+        if batch:
+            tables = tables_of(batch, self.manifest.categories)
+            with self._part(uuid.uuid4().hex) as draft:
+                for table, held in tables.items():
+                    pq.write_table(held, draft / f"{table}.parquet", compression="zstd")
+        (self.folder / JOURNAL).unlink(missing_ok=True)
 
-    def compact(self, *, small: bool = False) -> None:
-        """All parts as one, in the order of their contents; `small` leaves out those of many."""
-        parts = [part for part in self.parts() if not (small and part.name.startswith(WHOLE))]
-        if len(parts) < 2 and all(part.name.startswith(WHOLE) for part in parts):
+    def note(self, rows: Rows) -> None:
+        """Keep a prompt's rows until a part has them, should the build be killed before."""
+        line = json.dumps([rows.prompt_id, rows.tables])
+        with self._kept(), (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(f"{line}\n")
+
+    def recover(self) -> None:
+        """Make a part of what a killed build noted; half a line is of the prompt in flight."""
+        file = self.folder / JOURNAL
+        if not file.is_file():
+            return
+        done, found = self.done(), list[Rows]()
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+            with suppress(ValueError, TypeError):  # a line that a full disk cut
+                rows = Rows(*json.loads(line))
+                found += [rows] if rows.prompt_id not in done else []
+        self.add(found)
+
+    def compact(self) -> None:
+        """Parts as one, in the order of their contents: all, but those that are far larger.
+
+        So an atlas is not written again for each prompt that is added, and has few parts.
+        """
+        sizes = {part: _size(part) for part in self.parts()}
+        parts = sorted(sizes, key=lambda part: (-sizes[part], part))
+        while parts and parts[0].name.startswith(WHOLE):
+            if sum(sizes[part] for part in parts[1:]) * FEWER >= sizes[parts[0]]:
+                break
+            parts.pop(0)
+        if not parts:
             return
         import duckdb
 
@@ -189,17 +219,24 @@ class Store:
         """A folder to write a part into, which is in its place afterwards."""
         draft, place = self.folder / DRAFTS / uuid.uuid4().hex, self.folder / PARTS / name
         try:
-            draft.mkdir(parents=True)
-            place.parent.mkdir(exist_ok=True)
-            yield draft
-            draft.rename(place)
+            with self._kept():
+                draft.mkdir(parents=True)
+                place.parent.mkdir(exist_ok=True)
+                yield draft
+                draft.rename(place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What the disk has against writing, as a `SaeGraphsError`."""
+        try:
+            yield
         except OSError as problem:
             raise SaeGraphsError(
                 f"cannot write into {self.folder}: {problem.strerror or problem}; what is measured "
                 "is kept; make room, or give another folder, and build again"
             ) from problem
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 def open_store(folder: Path) -> Store:
@@ -234,6 +271,7 @@ def writing(folder: Path, manifest: Manifest) -> Iterator[Store]:
             write_atomically(folder / MANIFEST, manifest.to_bytes())
             store = Store(folder, manifest)
             store.tidy()
+            store.recover()
             yield store
     except Timeout as problem:
         raise SaeGraphsError(
@@ -246,7 +284,7 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise SaeGraphsError(f"{folder} is a file; give a folder to write into")
     if folder.is_dir() and not (folder / MANIFEST).is_file():
-        ours = ".lock", f".{MANIFEST}."  # what a killed build leaves
+        ours = ".lock", JOURNAL, f".{MANIFEST}."  # what a killed build leaves
         others = [path.name for path in folder.iterdir() if not path.name.startswith(ours)]
         if others:
             raise SaeGraphsError(
@@ -330,6 +368,20 @@ def _once(table: str) -> str:
     return f"QUALIFY row_number() OVER {last} = 1" if table == "failures" else ""
 
 
+def _size(part: Path) -> int:
+    """The prompts of a part, those that failed as well."""
+    files = (part / f"{table}.parquet" for table in ("prompts", "failures"))
+    try:
+        return sum(int(pq.read_metadata(file).num_rows) for file in files)
+    except (OSError, pa.ArrowException) as problem:
+        raise _unreadable(part, problem) from problem
+
+
+def _unreadable(place: Path, problem: Exception) -> SaeGraphsError:
+    reason = " ".join(str(problem).split())[:120]
+    return SaeGraphsError(f"cannot read {place} ({reason}); {REMEDY}")
+
+
 def _stands_for(part: Path) -> list[str]:
     file = part / STANDS_FOR
     if not file.is_file():
@@ -344,5 +396,4 @@ def _prompts(file: Path, categories: Sequence[str]) -> list[dict[str, Any]]:
         columns = ["prompt_id", *(name for name in categories if name in there)]
         return list(pq.read_table(file, columns=columns, partitioning=None).to_pylist())
     except (OSError, pa.ArrowException) as problem:
-        reason = " ".join(str(problem).split())[:120]
-        raise SaeGraphsError(f"cannot read {file} ({reason}); {REMEDY}") from problem
+        raise _unreadable(file, problem) from problem

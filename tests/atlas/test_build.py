@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import normalizers
 
 import sae_graphs as sg
 from sae_graphs.atlas import build, measure, store
-from sae_graphs.atlas.prompts import Asked
+from sae_graphs.atlas.prompts import Asked, digest
 from sae_graphs.atlas.rows import TABLES, Rows
 from sae_graphs.effects.build import bare_graph
 from sae_graphs.effects.settings import GraphSettings
@@ -157,6 +159,58 @@ def test_other_rows_are_refused(model: Any, tmp_path: Path) -> None:
     finally:
         weights.data.copy_(held)
     assert everything(folder) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("a density", "a mean", "the SAE's settings", "the tokenizer", "what is resampled"),
+        "a mean of effects",
+    ],
+)
+def test_what_determines_the_rows_is_in_the_digest(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    file = tmp_path / "other.txt"
+    file.write_text("the dog sat")
+    intervention = f"resample:{file}" if "resampled" in change else None
+    settings = EFFECT if "resampled" in change or "effects" in change else GraphSettings(nodes=5)
+    if "effects" in change:
+        intervention = "mean"
+
+    def facts() -> Any:
+        return measure.Here(model, settings, intervention).facts()
+
+    before = facts()
+    assert facts() == before
+    if "density" in change or "mean" in change:
+        own = measure.references_of
+
+        def other(*given: Any) -> Any:
+            first, *rest = own(*given)
+            name = "density" if "density" in change else "mean"
+            return [replace(first, **{name: getattr(first, name) * 0.5}), *rest]
+
+        monkeypatch.setattr(measure, "references_of", other)
+    elif "settings" in change:
+        cfg = model.stack.layers[0].cfg
+        held = {**cfg.to_dict(), "normalize_activations": "something else"}
+        monkeypatch.setattr(type(cfg), "to_dict", lambda self: held)
+    elif "tokenizer" in change:
+        fast = model.model.tokenizer.backend_tokenizer
+        fast.enable_truncation(3)  # of a call, not of the tokenizer
+        assert facts() == before
+        fast.no_truncation()
+        monkeypatch.setattr(fast, "normalizer", normalizers.Lowercase())
+    else:
+        file.write_text("the cat sat")
+    assert facts() != before
+    if "resampled" in change:
+        assert facts()["intervention"] != before["intervention"]
+        file.rename(tmp_path / "moved.txt")
+        intervention = f"resample:{tmp_path / 'moved.txt'}"
+        (tmp_path / "moved.txt").write_text("the dog sat")
+        assert facts() == before, "a file's name says nothing"
 
 
 def test_a_bad_prompt_is_listed_and_ends_nothing(
@@ -305,6 +359,69 @@ def test_an_interrupted_build_goes_on(
     assert everything(tmp_path / "a") == everything(tmp_path / "b")
 
 
+def test_what_a_killed_build_noted_is_there(model: Any, tmp_path: Path) -> None:
+    """Two prompts are noted, one of them is in a part as well, and of a third a piece of a line."""
+    folder, here = tmp_path / "a", measure.Here(model, EFFECT, None)
+    manifest = store.Manifest(here.facts(), ("kind",))
+    asked = [Asked(text, None, {"kind": text[4:7]}) for text in TEXTS]
+    rows = list(here.rows(asked[:2]))
+    with store.writing(folder, manifest) as held:
+        held.add(rows[:1])
+        for each in rows:
+            held.note(each)
+        journal = folder / store.JOURNAL
+        journal.write_text(journal.read_text() + '["half a li')
+    found = sg.build_atlas(
+        model, [{"prompt": text, "kind": text[4:7]} for text in TEXTS], folder, settings=EFFECT
+    )
+    assert (found.known, found.measured) == (2, 2)
+    assert not journal.exists()
+    sg.build_atlas(
+        model,
+        [{"prompt": text, "kind": text[4:7]} for text in TEXTS],
+        tmp_path / "b",
+        settings=EFFECT,
+    )
+    assert everything(folder) == everything(tmp_path / "b")
+
+
+def test_a_large_part_is_not_written_again(model: Any, tmp_path: Path) -> None:
+    """Parts become one with those of their size: few of them, whatever is added."""
+    folder = tmp_path / "a"
+    here = measure.Here(model, EFFECT, None)
+    manifest = store.Manifest(here.facts())
+    (rows,) = here.rows([Asked(TEXTS[0])])
+    with store.writing(folder, manifest) as held:
+        held.add([rows._replace(tables=_often(rows.tables, 400))])
+        held.compact()
+        (large,) = held.parts()
+        for number in range(1, 4):
+            held.add([_called(rows, f"{number}")])
+            held.compact()
+            assert large in held.parts() and len(held.parts()) == 2
+        held.compact()
+        assert len(held.parts()) == 2
+        held.add([rows._replace(tables=_often(rows.tables, 200))])
+        held.compact()
+        assert len(held.parts()) == 1
+
+
+def _called(rows: Rows, name: str) -> Rows:
+    """The rows as those of another prompt."""
+    tables = {
+        table: [{**row, "prompt_id": name} for row in held] for table, held in rows.tables.items()
+    }
+    return Rows(name, tables)
+
+
+def _often(tables: Any, times: int) -> Any:
+    """The rows of so many prompts."""
+    return {
+        table: [{**row, "prompt_id": digest([number])} for number in range(times) for row in held]
+        for table, held in tables.items()
+    }
+
+
 def test_a_full_disk_leaves_no_half_part(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +438,8 @@ def test_a_full_disk_leaves_no_half_part(
         with pytest.raises(SaeGraphsError, match="No space left on device; what is measured is"):
             sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
     assert not list((tmp_path / "a" / "parts").iterdir())
-    assert sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT).measured == 2
+    again = sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
+    assert (again.known, again.measured) == (2, 0), "what was noted before the disk was full"
 
 
 def test_a_build_killed_while_tidying_doubles_nothing(
@@ -402,16 +520,16 @@ def test_many_small_parts_become_one_on_the_way(
 ) -> None:
     monkeypatch.setattr(build, "MOST", 1)
     monkeypatch.setattr(build, "SMALL", 2)
-    made: list[bool] = []
+    made: list[int] = []
     own = store.Store.compact
 
-    def compact(self: Any, *, small: bool = False) -> None:
-        made.append(small)
-        own(self, small=small)
+    def compact(self: Any) -> None:
+        made.append(len(self.parts()))
+        own(self)
 
     monkeypatch.setattr(store.Store, "compact", compact)
     sg.build_atlas(model, TEXTS, tmp_path / "a", settings=EFFECT)
-    assert made == [True, True, False]
+    assert made == [2, 3, 1]
     monkeypatch.undo()
     sg.build_atlas(model, TEXTS, tmp_path / "b", settings=EFFECT)
     assert everything(tmp_path / "a") == everything(tmp_path / "b")
