@@ -24,12 +24,14 @@ _SIGNS = {"supports": "<", "opposes": ">", "promotes": "<", "suppresses": ">"}
 class FeatureUse(NamedTuple):
     """Where a feature matters, as tables, the strongest first.
 
-    `prompts`: each of its places; `answers` and `tokens`: for which answers it matters, and at
-    which tokens it stands; `sources` and `targets`: features with an edge to it, and from it.
-    Effects are means over prompts, ablated minus clean.
+    `total` is in how many prompts; `prompts`: its places there; `answers` and `tokens`: for which
+    answers it matters, and at which tokens it stands; `sources` and `targets`: features with an
+    edge to it, and from it. Effects are ablated minus clean, means over prompts: of each prompt the
+    mean over the feature's tokens, and of an edge the sum over tokens.
     """
 
     feature: str
+    total: int
     prompts: Any
     answers: Any
     tokens: Any
@@ -190,13 +192,14 @@ class Atlas:
     def differences(self, a: str, b: str, *, by: str | None = None, least: int = 5) -> Any:
         """Edges that prompts of category `a` have oftener than those of `b`, or less often.
 
-        Shares and mean effects in both, p by Fisher's exact test, q over all edges.
+        Shares and mean effects in both, p by Fisher's exact test in both directions (twice the
+        smaller of the two, at most 1), q over all edges.
         """
         return recurring.differences(self._database, a, b, by, least)
 
     @checked
     def similar(self, prompt_id: str, *, limit: int = 10) -> Any:
-        """The prompts whose graphs share most with this one's: weighted Jaccard over edges.
+        """The other prompts whose graphs share most with this one's: weighted Jaccard over edges.
 
         Each edge weighs what flows along it, over all tokens; 1 is the same graph.
         """
@@ -206,20 +209,26 @@ class Atlas:
             raise SaeGraphsError(
                 f"no prompt {prompt_id!r:.40} in {database.folder}; .prompts() lists their ids"
             )
-        return self._table(recurring.SIMILAR.format(carried=self._carried()), [prompt_id, limit])
+        return self._table(
+            recurring.SIMILAR.format(carried=self._carried()), [prompt_id, prompt_id, limit]
+        )
 
     @checked
-    def feature(self, feature: str | FeatureId, *, limit: int = 20) -> FeatureUse:
-        """Every prompt where a feature matters: for which answers, from which tokens, with which
-        features."""
+    def feature(
+        self, feature: str | FeatureId, *, limit: int = 20, most: int = 10_000
+    ) -> FeatureUse:
+        """The prompts where a feature matters, at most so many places, the strongest first; for
+        which answers, from which tokens, with which features, at most `limit` of each."""
         recurring.check_count("limit", limit)
+        recurring.check_count("most", most)
         found = self._known(feature)
         ends = [found.layer, found.index]
         own = "n.layer = ? AND n.index = ?"
         grouped = recurring.USES.format(own=own)
         return FeatureUse(
             str(found),
-            self.features(found),
+            self._database.one(f"SELECT count(DISTINCT prompt_id) FROM nodes n WHERE {own}", ends),
+            self.features(found, limit=most),
             self._table(grouped.format(what="p.target", name="answer"), [*ends, limit]),
             self._table(grouped.format(what="n.token", name="token"), [*ends, limit]),
             self._table(recurring.NEIGHBOURS.format(mine="target", other="source"), [*ends, limit]),

@@ -52,19 +52,28 @@ WITH mine AS (
 )
 SELECT p.prompt_id, p.prompt, p.target, shared_edges,
     common / (p.strength + (SELECT sum(weight) FROM mine) - common) AS similarity{{carried}}
-FROM shared JOIN prompts p USING (prompt_id)
+FROM shared JOIN prompts p USING (prompt_id) WHERE p.prompt_id <> ?
 ORDER BY similarity DESC, p.prompt_id LIMIT ?"""
+# Of each prompt first: one where a feature stands at many tokens weighs as much as another.
 USES = """
-SELECT {{what}} AS {{name}}, count(DISTINCT n.prompt_id) AS prompts,
-    avg(n.effect_on_answer) AS mean_effect, avg(n.activation) AS mean_activation
-FROM nodes n JOIN prompts p USING (prompt_id) WHERE {own}
-GROUP BY {{what}} ORDER BY prompts DESC, {{what}} LIMIT ?"""
+WITH places AS (
+    SELECT {{what}} AS {{name}}, prompt_id, avg(n.effect_on_answer) AS effect,
+        avg(n.activation) AS activation
+    FROM nodes n JOIN prompts p USING (prompt_id) WHERE {own} GROUP BY {{what}}, prompt_id
+)
+SELECT {{name}}, count(*) AS prompts, avg(effect) AS mean_effect,
+    avg(activation) AS mean_activation
+FROM places GROUP BY {{name}} ORDER BY prompts DESC, {{name}} LIMIT ?"""
 NEIGHBOURS = """
-SELECT any_value({other}) AS feature, count(DISTINCT prompt_id) AS prompts,
-    avg(effect) AS mean_effect, avg(relative_effect) AS mean_relative_effect,
-    avg(flow) AS mean_flow
-FROM edges WHERE {mine}_layer = ? AND {mine}_index = ?
-GROUP BY {other}_layer, {other}_index
+WITH once AS (
+    SELECT {other}_layer, {other}_index, any_value({other}) AS feature, prompt_id,
+        sum(effect) AS effect, sum(relative_effect) AS relative_effect, sum(flow) AS flow
+    FROM edges WHERE {mine}_layer = ? AND {mine}_index = ?
+    GROUP BY {other}_layer, {other}_index, prompt_id
+)
+SELECT any_value(feature) AS feature, count(*) AS prompts, avg(effect) AS mean_effect,
+    avg(relative_effect) AS mean_relative_effect, avg(flow) AS mean_flow
+FROM once GROUP BY {other}_layer, {other}_index
 ORDER BY prompts DESC, {other}_layer, {other}_index LIMIT ?"""
 
 

@@ -79,15 +79,16 @@ def test_differences(atlas: Atlas) -> None:
 def test_similar_prompts_by_weighted_jaccard(atlas: Atlas) -> None:
     prompts = atlas.prompts().set_index("prompt")["prompt_id"]
     found = atlas.similar(prompts["a 0 x"], limit=20).set_index("prompt")
-    assert len(found) == 12
-    assert found.loc["a 0 x", "similarity"] == found.loc["a 5 x", "similarity"] == 1.0
+    assert len(found) == 11 and "a 0 x" not in found.index
+    assert found.loc["a 5 x", "similarity"] == 1.0
     assert found.loc["b 0 x", "similarity"] == pytest.approx(1.0 / (1.0 + 2.0 + 0.5))
     assert found.loc["b 0 x", "shared_edges"] == 1
 
 
 def test_a_features_page(atlas: Atlas) -> None:
     use = atlas.feature("1.2")
-    assert len(use.prompts) == 12
+    assert (use.total, len(use.prompts)) == (12, 12)
+    assert len(atlas.feature("1.2", most=5).prompts) == 5
     assert use.answers.values.tolist() == [[" x", 12, -1.0, 2.0]]
     assert sorted(use.tokens["token"]) == [str(n) for n in range(6)]
     assert use.sources[["feature", "prompts", "mean_flow"]].values.tolist() == [["0.1", 12, -1.0]]
@@ -150,7 +151,7 @@ def test_the_order_is_that_of_the_contents(tmp_path: Path) -> None:
 
 def test_separation_and_its_null(atlas: Atlas) -> None:
     found = atlas.separation()
-    assert (found.share, found.prompts) == (1.0, 12)
+    assert (found.share, found.prompts, found.left_out) == (1.0, 12, 0)
     assert found.by_category == {"left": 1.0, "right": 1.0}
     assert found.by_chance == pytest.approx(5 / 11, abs=0.06)  # of the 11 others 5 are alike
     assert found.p == pytest.approx(1 / 201, rel=2)
@@ -162,6 +163,45 @@ def test_a_map_tells_the_kinds_apart(atlas: Atlas) -> None:
     left, right = (found[found["kind"] == kind]["x"].to_numpy() for kind in ("left", "right"))
     assert np.ptp(left) < 1e-6 and np.ptp(right) < 1e-6  # each kind's graphs are one graph
     assert abs(left[0] - right[0]) > 0.5
+
+
+def test_of_equally_near_prompts_the_share_counts(tmp_path: Path) -> None:
+    """All graphs are one: of each prompt's others those of its own category are so many."""
+    graphs = {f"{n} x": ("abbb"[n % 4], [SHARED]) for n in range(8)}
+    graphs |= {"none x": ("a", []), "no kind x": (None, [SHARED])}  # type: ignore[dict-item]
+    found = Atlas(atlas_by_hand(tmp_path / "made", graphs)).separation()
+    assert (found.prompts, found.left_out) == (8, 2)
+    assert found.by_category == pytest.approx({"a": 1 / 7, "b": 5 / 7})
+    assert found.share == pytest.approx((2 * 1 / 7 + 6 * 5 / 7) / 8)
+    assert found.by_chance == pytest.approx(found.share), "however they are dealt out"
+    assert found.p == 1.0
+
+
+def test_a_map_of_graphs_that_are_alike_is_refused(tmp_path: Path) -> None:
+    same: dict[str, Any] = {f"{n} x y": ("a", [SHARED, OWN, OTHER]) for n in range(5)}
+    with pytest.raises(SaeGraphsError, match="the graphs of all 5 prompts are alike"):
+        Atlas(atlas_by_hand(tmp_path / "made", same)).map()
+    with pytest.raises(SaeGraphsError, match="a map needs at least 3 of each"):
+        Atlas(atlas_by_hand(tmp_path / "few", dict(list(same.items())[:2]))).map()
+
+
+def test_means_are_over_prompts_not_over_tokens(tmp_path: Path) -> None:
+    graphs: dict[str, Any] = {
+        "one x y z": ("a", [("0.1@0", "1.2@1", -1.0), ("0.1@0", "1.2@2", -3.0)]),
+        "two x y z": ("a", [("0.1@0", "1.2@1", -8.0)]),
+    }
+    made = Atlas(atlas_by_hand(tmp_path / "made", graphs))
+    (row,) = made.feature("1.2").sources.to_dict("records")
+    assert (row["prompts"], row["mean_flow"], row["mean_effect"]) == (2, -6.0, -12.0)
+    (row,) = made.feature("0.1").targets.to_dict("records")
+    assert (row["feature"], row["prompts"], row["mean_flow"]) == ("1.2", 2, -6.0)
+    effects = {"one x y z": {1: -1.0, 2: -3.0}, "two x y z": {1: -8.0}}
+    use = Atlas(atlas_by_hand(tmp_path / "more", graphs, effects=effects)).feature("1.2")
+    assert use.answers[["prompts", "mean_effect"]].values.tolist() == [[2, -5.0]]  # of -2 and -8
+    assert dict(zip(use.tokens["token"], use.tokens["mean_effect"], strict=True)) == {
+        "x": -4.5,
+        "y": -3.0,
+    }
 
 
 WRITING = "WITH x AS (COPY prompts TO '{file}' (FORMAT csv, USE_TMP_FILE false)) SELECT * FROM x"
@@ -237,9 +277,9 @@ def test_an_open_atlas_goes_on_after_another_build(tmp_path: Path) -> None:
     made = atlas_by_hand(tmp_path / "made", GRAPHS)
     atlas = Atlas(made)
     assert len(atlas.prompts()) == 12
-    atlas_by_hand(made, {"more x": ("left", [SHARED])})
-    assert len(atlas.prompts()) == 13
-    assert len(atlas.sql("FROM prompts")) == 13
+    atlas_by_hand(made, {f"c {n} x": ("left", [SHARED]) for n in range(4)})
+    assert len(atlas.prompts()) == 16, "the part that was open is gone"
+    assert len(atlas.sql("FROM prompts")) == 16
 
 
 @pytest.mark.parametrize("name", ["a{b,c}", "a?b", "a*b", "a[b]", "kind=up", "it's"])
