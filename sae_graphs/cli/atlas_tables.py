@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -32,6 +34,8 @@ def answer(
     import pandas as pd
 
     atlas = Atlas(folder)
+    if "category" in given:
+        given = {**given, "category": category_of(given["category"], atlas)}
     if what == "feature":
         use = atlas.feature(given["feature"], limit=limit or 1_000_000)
         for title in ("prompts", "answers", "tokens", "sources", "targets"):
@@ -58,6 +62,12 @@ def answer(
     yield _cut(None, asked(), limit)
 
 
+def category_of(text: str | None, atlas: Atlas) -> str | dict[str, str] | None:
+    """`closings`, or `phenomenon=closings`, where the atlas has a column of that name."""
+    name, sign, value = (text or "").partition("=")
+    return {name: value} if sign and name in atlas.categories else text
+
+
 def print_table(
     console: Console, table: Any, style: str, *, title: str | None = None, more: int = 0
 ) -> None:
@@ -65,7 +75,7 @@ def print_table(
     if style == "json":
         console.out(json.dumps([_values(row) for row in _rows(table)], indent=1), highlight=False)
     elif style == "csv":
-        console.out(table.to_csv(index=False).rstrip("\n"), highlight=False)
+        console.out(_csv(table), highlight=False)
     else:
         _print_plain(console, table, title, more)
 
@@ -76,6 +86,22 @@ def print_table(
 def _cut(title: str | None, table: Any, limit: int | None) -> Answer:
     shown = table if limit is None else table.head(limit)
     return title, shown, len(table) - len(shown)
+
+
+def _csv(table: Any) -> str:
+    """Lists as JSON has them; what a terminal would obey is shown as an escape."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(visible(str(name), space=" ") for name in table.columns)
+    for row in _rows(table):
+        found = map(_value, row.values())
+        writer.writerow(
+            visible(json.dumps(value) if isinstance(value, list | dict) else value, space=" ")
+            if isinstance(value, str | list | dict)
+            else value
+            for value in found
+        )
+    return file.getvalue().rstrip("\n")
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:
