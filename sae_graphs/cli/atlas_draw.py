@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from sae_graphs.cli.atlas_tables import category_of
 from sae_graphs.cli.console import out
 from sae_graphs.cli.options import basics, output
 from sae_graphs.errors import SaeGraphsError
@@ -68,6 +67,7 @@ def draw(
         raise SaeGraphsError("--category is for circuit; a map is of all prompts")
     from sae_graphs.atlas.atlas import Atlas
     from sae_graphs.atlas.pictures import draw_circuit, draw_map
+    from sae_graphs.cli.atlas_tables import category_of
 
     atlas, place = Atlas(folder), file or folder / f"{picture.value}.svg"
     if picture is Picture.map:

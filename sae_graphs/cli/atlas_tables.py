@@ -20,6 +20,7 @@ from sae_graphs.text import shortened, visible
 from sae_graphs.words import NONE, counted, plain
 
 WIDEST = 40  # characters of a cell
+EVERY = 1_000_000  # rows, where no limit is given
 HIDDEN = (  # of tables for people: said by another column, or too wide
     *("source_layer", "source_index", "target_layer", "target_index", "tokens", "warnings"),
     *("skip", "attention", "mlp", "preactivation_effect", "likeliest_probability", "strength"),
@@ -37,7 +38,7 @@ def answer(
     if "category" in given:
         given = {**given, "category": category_of(given["category"], atlas)}
     if what == "feature":
-        use = atlas.feature(given["feature"], limit=limit or 1_000_000)
+        use = atlas.feature(given["feature"], limit=limit or EVERY, most=EVERY)
         for title in ("prompts", "answers", "tokens", "sources", "targets"):
             yield _cut(f"{title} of {use.feature}", getattr(use, title), limit)
         return
@@ -52,7 +53,7 @@ def answer(
         "features": lambda: atlas.features(**given),
         "edges": lambda: atlas.edges(**given),
         "prompts": lambda: atlas.prompts(**given),
-        "similar": lambda: atlas.similar(given["like"], limit=limit or 1_000_000),
+        "similar": lambda: atlas.similar(given["like"], limit=limit or EVERY),
         "differences": lambda: atlas.differences(
             *given["between"], **{name: it for name, it in given.items() if name != "between"}
         ),
