@@ -203,10 +203,14 @@ def check_same(held: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def reason_of(problem: Exception) -> str:
-    """What a worker died of, in one line: the error that was raised there, or what Ray says."""
+    """What a worker died of, in one line: the error that was raised there, or what Ray says last,
+    after whose worker it was and the trace."""
     cause = getattr(problem, "cause", None)
-    text = f"{type(cause).__name__}: {cause}" if isinstance(cause, Exception) else str(problem)
-    line = " ".join(text.split()) or type(problem).__name__
+    if isinstance(cause, Exception):
+        line = " ".join(f"{type(cause).__name__}: {cause}".split())
+    else:
+        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+        line = lines[-1] if lines else type(problem).__name__
     return shortened(visible(line, space=" "), 300)
 
 

@@ -152,16 +152,16 @@ class TestWorkers:
         assert everything(out) == whole
 
     def test_more_workers_than_cores(
-        self, folders: tuple[str, str], whole: Any, tmp_path: Path
+        self, folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Those without a core never load the model, and nobody waits for them."""
         import ray
 
-        ray.init(num_cpus=1, include_dashboard=False, _node_ip_address="127.0.0.1")
-        address = ray.get_runtime_context().gcs_address
+        own = ray.init
+        monkeypatch.setattr(ray, "init", lambda **given: own(**{**given, "num_cpus": 1}))
         model, saes = folders
         given = {"model": model, "saes": saes}
-        with cluster.Cluster(address, given, EFFECT, None, 3) as made:
+        with cluster.Cluster("local", given, EFFECT, None, 3) as made:
             found = list(made.rows([Asked(text) for text in prompts()[:17]]))
         assert len(found) == 17 and not any(each.failed for each in found)
 
@@ -182,14 +182,14 @@ def test_a_prompt_that_takes_its_workers_along_is_the_one_that_fails() -> None:
     good, bad = Asked("good"), Asked("bad")
     losses: dict[str, int] = {}
     batches: deque[Any] = deque()
-    problem = RuntimeError("The actor died.\nmore")
+    problem = RuntimeError("ray::Worker.rows()\nThe actor died.")
     assert not list(cluster.lost([good, bad], losses, batches, problem))
     assert [list(batch) for batch in batches] == [[good], [bad]]
     assert not list(cluster.lost([bad], losses, batches, problem))
     (failed,) = cluster.lost([bad], losses, batches, problem)
     (row,) = failed.tables["failures"]
     assert row["prompt"] == "bad"
-    assert row["reason"] == "lost with 3 workers: The actor died. more"
+    assert row["reason"] == "lost with 3 workers: The actor died."
     assert [batch[0] for batch in batches] == [good, bad, bad]
 
 
