@@ -118,7 +118,10 @@ class Store:
     # -- writing, inside `writing` ---------------------------------------------------------------
 
     def add(self, batch: Sequence[Rows]) -> None:
-        """A part with the rows of some prompts. Raises `SaeGraphsError` where it cannot be kept."""
+        """A part with the rows of some prompts, all that are noted among them.
+
+        Raises `SaeGraphsError` where it cannot be kept.
+        """
         if batch:
             tables = tables_of(batch, self.manifest.categories)
             with self._part(uuid.uuid4().hex) as draft:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import strategies as st
 from tokenizers import normalizers
 
 import sae_graphs as sg
 from sae_graphs.atlas import build, measure, store
 from sae_graphs.atlas.prompts import Asked, digest
-from sae_graphs.atlas.rows import TABLES, Rows
+from sae_graphs.atlas.rows import TABLES, Rows, rows_of
 from sae_graphs.effects.build import bare_graph
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.graph.records import Edge, Node
 from tests.atlas.conftest import TEXTS
+from tests.support.atlases import FACTS
+from tests.support.rich_graphs import record
 
 EFFECT = GraphSettings(select="effect", min_path_edges=1, top_k=3)
 
@@ -159,6 +166,66 @@ def test_other_rows_are_refused(model: Any, tmp_path: Path) -> None:
     finally:
         weights.data.copy_(held)
     assert everything(folder) == before
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
+NUMBER = st.floats(-1e6, 1e6)
+PLACE = st.integers(0, 3)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Any:
+    """What `rows_of` reads of a graph: nodes at tokens, and edges from one layer to the next."""
+    tokens = tuple(draw(st.lists(TEXT, min_size=4, max_size=4)))
+    spots = draw(st.lists(st.tuples(st.sampled_from("012"), PLACE, PLACE), unique=True, max_size=9))
+    nodes = [
+        Node(
+            FeatureId(layer, index, position),
+            activation=draw(NUMBER),
+            effect_on_answer=draw(st.none() | NUMBER),
+            density=draw(st.none() | st.floats(0, 1)),
+            relay=draw(st.booleans()),
+        )
+        for layer, index, position in spots
+    ]
+    pairs = [
+        (one.feature, other.feature)
+        for one in nodes
+        for other in nodes
+        if int(other.feature.layer) == int(one.feature.layer) + 1
+    ]
+    edges = [
+        Edge(source, target, effect=draw(NUMBER), flow=draw(st.none() | NUMBER))
+        for source, target in (draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else [])
+    ]
+    return SimpleNamespace(run=record(tokens), nodes=nodes, edges=edges)
+
+
+@hypothesis.settings(max_examples=20, deadline=None, phases=[hypothesis.Phase.generate])
+@hypothesis.given(
+    st.dictionaries(TEXT.filter(bool), st.tuples(graphs(), TEXT), min_size=1, max_size=3)
+)
+def test_the_rows_are_those_of_any_graphs(held: dict[str, tuple[Any, str]]) -> None:
+    """Written to parts, made one and read again: to the last digit, whatever the texts say."""
+    asked = {text: Asked(text, None, {"kind": kind}) for text, (_, kind) in held.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "atlas"
+        with store.writing(folder, store.Manifest(FACTS, ("kind",))) as made:
+            measured = [rows_of(graph, asked[text]) for text, (graph, _) in held.items()]
+            made.add(measured[:1])
+            for each in measured[1:]:
+                made.note(each)
+            made.recover()
+            made.compact()
+        rows = sg.Atlas(folder)._database.rows
+        for text, (graph, kind) in held.items():
+            name = [asked[text].id]
+            found = rows("SELECT prompt, kind, tokens FROM prompts WHERE prompt_id = ?", name)
+            assert found == [(text, kind, list(graph.run.tokens))]
+            nodes = rows(f"SELECT {NODE} FROM nodes WHERE prompt_id = ?", name)
+            edges = rows(f"SELECT {EDGE} FROM edges WHERE prompt_id = ?", name)
+            assert sorted(nodes, key=str) == sorted(map(of_node, graph.nodes), key=str)
+            assert sorted(edges, key=str) == sorted(map(of_edge, graph.edges), key=str)
 
 
 @pytest.mark.parametrize(
