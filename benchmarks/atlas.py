@@ -103,9 +103,9 @@ def asked_in(ask: Callable[[], object]) -> list[Query]:
     found: list[Query] = []
     own = Database.table, Database.rows
 
-    def table(self: Database, query: str, parameters: Any = (), **options: Any) -> Any:
+    def table(self: Database, query: str, parameters: Any = ()) -> Any:
         found.append((query, tuple(parameters)))
-        return own[0](self, query, parameters, **options)
+        return own[0](self, query, parameters)
 
     def rows(self: Database, query: str, parameters: Any = ()) -> Any:
         found.append((query, tuple(parameters)))
@@ -128,7 +128,8 @@ def bare_answer(folder: Path, queries: list[Query]) -> None:
 
     if folder not in _BARE:
         _BARE[folder] = duckdb.connect(":memory:")
-        for view in views(open_store(folder).parts()):
+        store = open_store(folder)
+        for view in views(store.parts(), store.manifest.categories):
             _BARE[folder].execute(view)
     for query, parameters in queries:
         _BARE[folder].execute(query, list(parameters)).df()

@@ -12,23 +12,26 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sae_graphs.atlas import recurring, space
-from sae_graphs.atlas.database import Categories, Condition, Database, identifier
+from sae_graphs.atlas.database import Categories, Condition, Database
+from sae_graphs.atlas.store import identifier
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.feature_id import OWN_LAYERS, FeatureId
+from sae_graphs.keywords import checked
 
-Frame = Literal["pandas", "polars"]
 _SIGNS = {"supports": "<", "opposes": ">", "promotes": "<", "suppresses": ">"}
 
 
 class FeatureUse(NamedTuple):
     """Where a feature matters, as tables, the strongest first.
 
-    `prompts`: each of its places; `answers` and `tokens`: for which answers it matters, and at
-    which tokens it stands; `sources` and `targets`: features with an edge to it, and from it.
-    Effects are means over prompts, ablated minus clean.
+    `total` is in how many prompts; `prompts`: its places there; `answers` and `tokens`: for which
+    answers it matters, and at which tokens it stands; `sources` and `targets`: features with an
+    edge to it, and from it. Effects are ablated minus clean, means over prompts: of each prompt the
+    mean over the feature's tokens, and of an edge the sum over tokens.
     """
 
     feature: str
+    total: int
     prompts: Any
     answers: Any
     tokens: Any
@@ -39,16 +42,12 @@ class FeatureUse(NamedTuple):
 class Atlas:
     """The graphs of many prompts, in the folder that `build_atlas` wrote.
 
-    Tables come as pandas', or as polars' where `frame` says so. Nothing is ever written. Raises
-    `SaeGraphsError` where the folder is no atlas, or holds no rows yet.
+    Tables come as pandas'. Nothing is ever written. Raises `SaeGraphsError` where the folder is no
+    atlas, or holds no rows yet.
     """
 
-    def __init__(self, folder: str | Path, *, frame: Frame = "pandas") -> None:
-        if frame not in ("pandas", "polars"):
-            raise SaeGraphsError(f"frame is {frame!r:.40}; expected pandas or polars")
-        self._database, self._polars = Database(Path(folder)), frame == "polars"
-        if self._polars:
-            self._database.check_polars()
+    def __init__(self, folder: str | Path) -> None:
+        self._database = Database(Path(folder))
 
     def __repr__(self) -> str:
         count = self._database.one("SELECT count(*) FROM prompts")
@@ -77,8 +76,9 @@ class Atlas:
 
         Raises `SaeGraphsError` for what is no SELECT, would write, or reads other files.
         """
-        return self._database.asked(query, parameters, polars=self._polars)
+        return self._database.asked(query, parameters)
 
+    @checked
     def prompts(
         self,
         *,
@@ -90,9 +90,10 @@ class Atlas:
         """The prompts: those that hold a `text`, whose answer is `target`, of a `category`."""
         conditions = self._of_prompts(target, category)
         if text is not None:
-            conditions.append(("contains(p.prompt, ?)", text))
+            conditions.append(("contains(p.prompt, ?)", _text("text", text)))
         return self._select("SELECT p.* FROM prompts p", conditions, "p.prompt_id", limit)
 
+    @checked
     def features(
         self,
         feature: str | FeatureId | None = None,
@@ -117,9 +118,9 @@ class Atlas:
         if layer is not None:
             conditions.append(("n.layer = ?", self._layer(layer)))
         if token is not None:
-            conditions.append(("n.token = ?", token))
+            conditions.append(("n.token = ?", _text("token", token)))
         if dense is not None:
-            conditions.append(("n.dense = ?", dense))
+            conditions.append(("n.dense = ?", bool(dense)))
         conditions += _of_size("n.effect_on_answer", min_effect, sign, ("supports", "opposes"))
         return self._select(
             "SELECT n.prompt_id, p.prompt, p.target, n.feature, n.position, n.token, n.activation, "
@@ -130,6 +131,7 @@ class Atlas:
             limit,
         )
 
+    @checked
     def edges(
         self,
         source: str | FeatureId | None = None,
@@ -154,7 +156,7 @@ class Atlas:
         if layer is not None:
             conditions.append(("e.source_layer = ?", self._layer(layer)))
         if token is not None:
-            conditions.append(("p.tokens[e.source_position + 1] = ?", token))
+            conditions.append(("p.tokens[e.source_position + 1] = ?", _text("token", token)))
         conditions += _of_size("e.effect", min_effect, sign, ("promotes", "suppresses"))
         return self._select(
             f"SELECT e.*, p.prompt, p.target AS answer{self._carried()} FROM edges e "
@@ -167,6 +169,7 @@ class Atlas:
 
     # -- across prompts ----------------------------------------------------------------------------
 
+    @checked
     def recurring_edges(
         self,
         *,
@@ -183,67 +186,78 @@ class Atlas:
         `by` (the first) in which it occurs most beyond chance: p by drawing prompts at random
         (hypergeometric), q over all edges and categories. `long` has a row for each category.
         """
-        return self._out(recurring.edges(self._database, by, category, least, long, limit))
+        return recurring.edges(self._database, by, category, least, long, limit)
 
+    @checked
     def differences(self, a: str, b: str, *, by: str | None = None, least: int = 5) -> Any:
         """Edges that prompts of category `a` have oftener than those of `b`, or less often.
 
-        Shares and mean effects in both, p by Fisher's exact test, q over all edges.
+        Shares and mean effects in both, p by Fisher's exact test in both directions (twice the
+        smaller of the two, at most 1), q over all edges.
         """
-        return self._out(recurring.differences(self._database, a, b, by, least))
+        return recurring.differences(self._database, a, b, by, least)
 
+    @checked
     def similar(self, prompt_id: str, *, limit: int = 10) -> Any:
-        """The prompts whose graphs share most with this one's: weighted Jaccard over edges.
+        """The other prompts whose graphs share most with this one's: weighted Jaccard over edges.
 
         Each edge weighs what flows along it, over all tokens; 1 is the same graph.
         """
         database = self._database
-        if not database.one("SELECT count(*) FROM prompts WHERE prompt_id = ?", [prompt_id]):
+        recurring.check_count("limit", limit)
+        if not database.one("SELECT count(*) FROM prompts WHERE prompt_id = ?", [str(prompt_id)]):
             raise SaeGraphsError(
                 f"no prompt {prompt_id!r:.40} in {database.folder}; .prompts() lists their ids"
             )
-        return self._table(recurring.SIMILAR.format(carried=self._carried()), [prompt_id, limit])
+        return self._table(
+            recurring.SIMILAR.format(carried=self._carried()), [prompt_id, prompt_id, limit]
+        )
 
-    def feature(self, feature: str | FeatureId, *, limit: int = 20) -> FeatureUse:
-        """Every prompt where a feature matters: for which answers, from which tokens, with which
-        features."""
+    @checked
+    def feature(
+        self, feature: str | FeatureId, *, limit: int = 20, most: int = 10_000
+    ) -> FeatureUse:
+        """The prompts where a feature matters, at most so many places, the strongest first; for
+        which answers, from which tokens, with which features, at most `limit` of each."""
+        recurring.check_count("limit", limit)
+        recurring.check_count("most", most)
         found = self._known(feature)
         ends = [found.layer, found.index]
         own = "n.layer = ? AND n.index = ?"
         grouped = recurring.USES.format(own=own)
         return FeatureUse(
             str(found),
-            self.features(found),
+            self._database.one(f"SELECT count(DISTINCT prompt_id) FROM nodes n WHERE {own}", ends),
+            self.features(found, limit=most),
             self._table(grouped.format(what="p.target", name="answer"), [*ends, limit]),
             self._table(grouped.format(what="n.token", name="token"), [*ends, limit]),
             self._table(recurring.NEIGHBOURS.format(mine="target", other="source"), [*ends, limit]),
             self._table(recurring.NEIGHBOURS.format(mine="source", other="target"), [*ends, limit]),
         )
 
+    @checked
     def separation(
         self, *, by: str | None = None, shuffles: int = 200, most: int = 4000, seed: int = 0
     ) -> space.Separation:
         """Whether prompts of a category have graphs alike: see `Separation`."""
         return space.separation(self._database, by, shuffles, most, seed)
 
+    @checked
     def map(self, *, most: int = 4000, seed: int = 0) -> Any:
         """Two coordinates of each prompt, by the two largest principal components of its edges."""
-        return self._out(space.coordinates(self._database, most, seed))
+        return space.coordinates(self._database, most, seed)
 
     # -- inside ------------------------------------------------------------------------------------
 
     def _table(self, query: str, parameters: Sequence[Any]) -> Any:
-        return self._database.table(query, parameters, polars=self._polars)
-
-    def _out(self, table: Any) -> Any:
-        return self._database.as_polars(table) if self._polars else table
+        return self._database.table(query, parameters)
 
     def _select(
         self, what: str, conditions: Sequence[Condition], order: str, limit: int | None
     ) -> Any:
         where = " AND ".join(each[0] for each in conditions) or "true"
         parameters = [value for each in conditions for value in each[1:]]
-        ending = "" if limit is None else f" LIMIT {int(limit)}"
+        ending = "" if limit is None else f" LIMIT {recurring.check_count('limit', limit)}"
         return self._table(f"{what} WHERE {where} ORDER BY {order}{ending}", parameters)
 
     def _carried(self) -> str:
@@ -251,7 +265,7 @@ class Atlas:
 
     def _of_prompts(self, target: str | None, category: Categories) -> list[Condition]:
         return [
-            *([] if target is None else [("p.target = ?", target)]),
+            *([] if target is None else [("p.target = ?", _text("target", target))]),
             *self._database.chosen(category),
         ]
 
@@ -276,8 +290,16 @@ class Atlas:
         return str(layer)
 
 
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise SaeGraphsError(f"{name} is {value!r:.40}; expected text")
+    return value
+
+
 def _of_size(value: str, least: float, sign: str | None, signs: tuple[str, str]) -> list[Condition]:
     if sign is not None and sign not in signs:
         raise SaeGraphsError(f"sign is {sign!r:.40}; expected {signs[0]} or {signs[1]}")
+    if isinstance(least, bool) or not isinstance(least, int | float) or not least >= 0:
+        raise SaeGraphsError(f"min_effect is {least!r:.40}; expected a number, 0 or more")
     found: list[Condition] = [] if not least else [(f"abs({value}) >= ?", float(least))]
     return found if sign is None else [*found, (f"{value} {_SIGNS[sign]} 0",)]

@@ -7,6 +7,7 @@ all, in order, and the file with views.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from sae_graphs.atlas.measure import Here, Measuring
 from sae_graphs.atlas.prompts import Asked, asked_of, check_categories
-from sae_graphs.atlas.rows import EDGES, NODES, PROMPTS, Rows
+from sae_graphs.atlas.rows import TABLES, Rows
 from sae_graphs.atlas.store import WHOLE, Manifest, Store, check_folder, writing
 from sae_graphs.bars import Progress, heard, with_bar
 from sae_graphs.effects.answer.table import ALWAYS
@@ -23,11 +24,17 @@ from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.words import counted
 
-SECONDS = 10.0  # of measuring that a part holds: what a kill may cost
+log = logging.getLogger(__name__)
+
+SECONDS = 10.0  # of measuring that a part holds
 MOST = 256  # prompts of a part
 SMALL = 256  # parts, before they are made into one
-TAKEN = (*PROMPTS.names, *NODES.names, *EDGES.names, "feature", "source", "reason")
+TAKEN = (  # columns of tables and of answers
+    *(name for schema in TABLES.values() for name in schema.names),
+    *("feature", "source", "answer", "shared_edges", "similarity", "x", "y"),
+)
 
 
 class Built(NamedTuple):
@@ -68,8 +75,8 @@ def build_atlas(
     token, and columns that are carried along as categories. `settings` and `intervention` are those
     of `causal_graph`, whose nodes, edges and scores the rows are; where they name no budget, 2,000
     features at tokens of each prompt are measured, whatever the time. A prompt that the folder
-    holds is not measured again; what an interrupted build measured is kept, but for ten seconds. A
-    prompt that fails is listed with the reason.
+    holds is not measured again; what an interrupted or killed build measured is kept, but for the
+    prompts in flight. A prompt that fails is listed with the reason.
 
     With `ray`, "local" or an address such as "ray://host:10001", so many `workers` load the model,
     which is then given by its name or folder, with options of `load` in `loading`. Raises
@@ -104,32 +111,65 @@ def fixed(settings: GraphSettings) -> GraphSettings:
 
 
 def _build(store: Store, found: Measuring, asked: Sequence[Asked], told: Progress | None) -> Built:
-    """Measure what is not there yet, part by part; what is measured is kept whatever happens."""
-    done = store.done()
-    wanted = {each.id: each for each in asked}
+    """Measure what is not there yet, part by part; what is measured is kept whatever happens.
+
+    `told` hears of the prompts that are to be measured, so that its estimate is of measuring.
+    """
+    done, wanted = store.done(), _distinct(asked)
+    _say_kept(done, wanted)
     todo = [each for name, each in wanted.items() if name not in done]
     known, waiting, failed = len(wanted) - len(todo), list[Rows](), list[tuple[str, str]]()
     started = since = time.monotonic()
     ended = 0
     if told is not None:
-        told(known, len(wanted))
+        told(0, len(todo))
     try:
         for rows in found.rows(todo):
+            store.note(rows)
             waiting.append(rows)
             ended += 1
             failed += [(row["prompt"], row["reason"]) for row in rows.tables["failures"]]
             if told is not None:
-                told(known + ended, len(wanted))
+                told(ended, len(todo))
             if time.monotonic() - since >= SECONDS or len(waiting) >= MOST:
                 store.add(waiting)
                 waiting, since = [], time.monotonic()
                 if sum(not part.name.startswith(WHOLE) for part in store.parts()) >= SMALL:
-                    store.compact(small=True)
+                    store.compact()
     finally:
         if waiting:
             store.add(waiting)
     seconds = time.monotonic() - started
     return Built(store.folder, ended - len(failed), known, tuple(failed), seconds)
+
+
+def _distinct(asked: Sequence[Asked]) -> dict[str, Asked]:
+    """Each prompt once, by its id, as it comes first."""
+    found: dict[str, Asked] = {}
+    others = 0
+    for each in asked:
+        others += found.setdefault(each.id, each).categories != each.categories
+    if others:
+        log.warning(
+            "%s given twice with different categories; the first ones are kept",
+            counted(others, "prompt"),
+        )
+    return found
+
+
+def _say_kept(done: Mapping[str, Mapping[str, str | None]], wanted: Mapping[str, Asked]) -> None:
+    """Warn of prompts that are measured, and come now with other categories."""
+    others = sum(
+        any(done[name].get(column) != value for column, value in each.categories.items())
+        for name, each in wanted.items()
+        if name in done
+    )
+    if others:
+        log.warning(
+            "%s measured before with other categories, which are kept; for the new ones build into "
+            "another folder",
+            counted(others, "prompt"),
+        )
 
 
 def measuring(

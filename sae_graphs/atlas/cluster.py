@@ -6,16 +6,21 @@ that prompt that fails. The driver writes; nothing is read from the workers' dis
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import Rows, failure_of
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.text import shortened, visible
+
+log = logging.getLogger(__name__)
 
 LOCAL = "local"
 BATCH = 8  # prompts that a worker takes at once
@@ -36,6 +41,8 @@ class Worker:
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         given = dict(loading)
+        if str(given.get("device", "cpu")).startswith("cuda"):
+            given["device"] = "cuda"  # Ray shows a worker its own alone
         self._here = Here(named("load")(given.pop("model"), **given), settings, intervention)
 
     def facts(self) -> Mapping[str, Any]:
@@ -73,7 +80,9 @@ class Cluster:
         self._address = address
         self._arguments = (dict(loading), settings, intervention)
         self._wanted = workers
+        self._loading: dict[Any, Any] = {}  # by what they will say of the model
         self._workers: list[Any] = []
+        self._facts: Mapping[str, Any] | None = None
 
     def __enter__(self) -> Cluster:
         ray = self._ray
@@ -90,34 +99,58 @@ class Cluster:
                 _check_reached(self._address)
                 ray.init(self._address, **options)
         except (OSError, ValueError, RuntimeError) as problem:
-            reason = " ".join(str(problem).split())[:120]
+            reason = reason_of(problem)
             raise SaeGraphsError(
                 f"no Ray cluster at {self._address!r} ({reason}); give local, or an address such "
                 "as ray://host:10001"
             ) from problem
-        number = self._wanted or int(ray.cluster_resources().get("CPU", 1))
-        self._workers = [self._started() for _ in range(number)]
+        self._gpus = 1 if str(self._arguments[0].get("device", "cpu")).startswith("cuda") else 0
+        held = ray.cluster_resources().get("GPU" if self._gpus else "CPU", 0)
+        for _ in range(self._wanted or max(int(held), 1)):
+            self._start()
         return self
 
-    def _started(self) -> Any:
-        """A worker, which loads the model now."""
-        return self._ray.remote(num_cpus=1)(Worker).remote(*self._arguments)
+    def _start(self) -> None:
+        """A worker, which loads the model now, and is given nothing before it has said so."""
+        kind = self._ray.remote(num_cpus=1, num_gpus=self._gpus)(Worker)
+        worker = kind.remote(*self._arguments)
+        self._loading[worker.facts.remote()] = worker
 
     def __exit__(self, *problem: object) -> None:
         self._ray.shutdown()
 
     def processes(self) -> list[int]:
-        """The numbers of the workers' processes, once they are there."""
+        """The numbers of the processes of the workers that are there."""
         return list(self._ray.get([worker.process.remote() for worker in self._workers]))
 
     def facts(self) -> Mapping[str, Any]:
-        """See `Measuring`: as the first worker has them."""
+        """See `Measuring`: as the worker has them that is the first to have loaded the model."""
+        while self._facts is None:
+            with self._reached():
+                (ready,), _ = self._ray.wait(list(self._loading), num_returns=1)
+            self._join(ready)
+        return self._facts
+
+    def _join(self, ready: Any) -> Any:
+        """A worker that has loaded the model, or None where it could not.
+
+        Raises `SaeGraphsError` where it is of another model, SAEs or version than the others, and
+        where none could load it.
+        """
+        worker = self._loading.pop(ready)
         try:
-            held: Mapping[str, Any] = self._ray.get(self._workers[0].facts.remote())
+            found: Mapping[str, Any] = self._ray.get(ready)
         except self._ray.exceptions.RayError as problem:
-            reason = str(problem).strip().splitlines()[-1]
-            raise SaeGraphsError(f"a worker could not load the model: {reason}") from problem
-        return held
+            reason = reason_of(problem)
+            if not self._workers and not self._loading:
+                raise SaeGraphsError(f"no worker could load the model: {reason}") from problem
+            log.warning("a worker could not load the model, and is left out: %s", reason)
+            return None
+        if self._facts is None:
+            self._facts = found
+        check_same(self._facts, found)
+        self._workers.append(worker)
+        return worker
 
     def rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
         """See `Measuring`: as the workers have them done."""
@@ -130,16 +163,55 @@ class Cluster:
             while batches and idle:
                 worker, batch = idle.popleft(), batches.popleft()
                 running[worker.rows.remote(list(batch))] = worker, batch
-            (ready,), _ = ray.wait(list(running), num_returns=1)
+            with self._reached():
+                (ready,), _ = ray.wait([*self._loading, *running], num_returns=1)
+            if ready in self._loading:
+                joined = self._join(ready)
+                idle += [] if joined is None else [joined]
+                continue
             worker, batch = running.pop(ready)
             try:
-                found = ray.get(ready)
+                with self._reached():
+                    found = ray.get(ready)
+                idle.append(worker)
             except ray.exceptions.RayError as problem:  # another takes its place
-                place, worker = self._workers.index(worker), self._started()
-                self._workers[place] = worker
+                self._workers.remove(worker)
+                self._start()
                 found = lost(batch, losses, batches, problem)
-            idle.append(worker)
             yield from found
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Where the cluster itself is gone, a `SaeGraphsError`."""
+        try:
+            yield
+        except (ConnectionError, self._ray.exceptions.RaySystemError) as problem:
+            raise SaeGraphsError(
+                f"the Ray cluster is lost ({reason_of(problem)}); what is measured is kept; start "
+                "it again, and build again"
+            ) from problem
+
+
+def check_same(held: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise where a worker has loaded something else than the first: the rows would be mixed."""
+    for name, value in held.items():
+        if found.get(name) != value:
+            raise SaeGraphsError(
+                f"a worker has {name} {found.get(name)!r:.60}, and the first one {value!r:.60}; "
+                "give all machines the same model, SAEs and version of sae-graphs"
+            )
+
+
+def reason_of(problem: Exception) -> str:
+    """What a worker died of, in one line: the error that was raised there, or what Ray says last,
+    after whose worker it was and the trace."""
+    cause = getattr(problem, "cause", None)
+    if isinstance(cause, Exception):
+        line = " ".join(f"{type(cause).__name__}: {cause}".split())
+    else:
+        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+        line = lines[-1] if lines else type(problem).__name__
+    return shortened(visible(line, space=" "), 300)
 
 
 def _check_reached(address: str) -> None:
@@ -161,5 +233,4 @@ def lost(
         if losses[each.id] < TRIES:
             batches.append([each])
         else:
-            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-            yield failure_of(each, f"lost with {TRIES} workers: {reason}")
+            yield failure_of(each, f"lost with {TRIES} workers: {reason_of(problem)}")

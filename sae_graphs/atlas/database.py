@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sae_graphs.atlas.rows import TABLES
-from sae_graphs.atlas.store import REMEDY, literal, open_store, views
+from sae_graphs.atlas.store import REMEDY, escaped, identifier, literal, open_store, views
 from sae_graphs.errors import SaeGraphsError, quoted
 
 Categories = str | Mapping[str, str] | None
 Condition = tuple[Any, ...]  # a piece of a query, then the values for its question marks
+READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}  # of a query
+RUNNING = {"query", "json_execute_serialized_sql"}  # functions that run a query within a text
 
 
 class Database:
@@ -22,23 +26,33 @@ class Database:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open()
+
+    def _open(self) -> None:
+        """The parts that are there now; a build that ends puts others in their place."""
         import duckdb
 
-        store = open_store(folder)
-        self.folder, self.manifest = store.folder, store.manifest
-        parts = [part.resolve() for part in store.parts()]
+        store = open_store(self.folder)
+        self.manifest = store.manifest
+        self._parts = parts = [part.resolve() for part in store.parts()]
         if not parts:
             raise SaeGraphsError(
-                f"{folder} holds no prompts yet; run `sae-graphs atlas build` to its end"
+                f"{self.folder} holds no prompts yet; run `sae-graphs atlas build` to its end"
             )
         self._connection = duckdb.connect(":memory:")
         try:
-            for view in views(parts):
+            for view in views(parts, self.categories):
                 self._connection.execute(view)
         except duckdb.Error as problem:
-            raise SaeGraphsError(f"cannot read {folder}: {_line(problem)}; {REMEDY}") from problem
+            raise SaeGraphsError(
+                f"cannot read {self.folder}: {_line(problem)}; {REMEDY}"
+            ) from problem
+        paths = [part / f"{table}.parquet" for part in parts for table in TABLES]
+        files = dict.fromkeys(literal(each) for path in paths for each in (path, escaped(path)))
         for setting in (
-            f"allowed_directories=[{literal(store.folder.resolve())}]",
+            "temp_directory=''",  # it could be written into
+            f"allowed_paths=[{', '.join(files)}]",
             "enable_external_access=false",
             "lock_configuration=true",
         ):
@@ -50,50 +64,51 @@ class Database:
         return self.manifest.categories
 
     def check_select(self, query: str) -> None:
-        """Raise `SaeGraphsError` where a query is anything but one SELECT."""
+        """Raise `SaeGraphsError` where a query is anything but one SELECT that only reads.
+
+        A SELECT may write: `WITH x AS (COPY ... TO ...)`. So all nodes of it are looked at, and
+        functions that run a query within a text are none of it.
+        """
         import duckdb
 
         kinds = [each.type for each in self._connection.extract_statements(query)]
-        if kinds != [duckdb.StatementType.SELECT]:
-            raise SaeGraphsError(
-                f"the query {query!r:.60} is not one SELECT; an atlas is only read"
-            )
+        if kinds == [duckdb.StatementType.SELECT]:
+            asked = "SELECT json_serialize_sql(?)"
+            ((held,),) = self._connection.execute(asked, [query]).fetchall()
+            if _only_reads(json.loads(held)):
+                return
+        raise SaeGraphsError(f"the query {query!r:.60} is not one SELECT; an atlas is only read")
 
-    def asked(self, query: str, parameters: Sequence[Any] = (), *, polars: bool = False) -> Any:
+    def asked(self, query: str, parameters: Sequence[Any] = ()) -> Any:
         """The answer to a SELECT that a user wrote, as a table; see `Atlas.sql`."""
-        import duckdb
-
-        try:
+        if not isinstance(query, str):
+            raise SaeGraphsError(f"the query is {query!r:.60}; expected a SELECT, as text")
+        with _told(f"; the tables are {quoted(TABLES)}"):
             self.check_select(query)
-            return self.table(query, parameters, polars=polars)
-        except duckdb.Error as problem:
-            raise SaeGraphsError(
-                f"the query cannot be answered: {_line(problem)}; the tables are {quoted(TABLES)}"
-            ) from problem
+        return self.table(query, parameters)
 
-    def table(self, query: str, parameters: Sequence[Any] = (), *, polars: bool = False) -> Any:
-        """A query's answer as a pandas table, or as one of polars."""
-        if polars:
-            return self._connection.sql(query, params=list(parameters) or None).pl()
-        return self._connection.execute(query, list(parameters)).df()
-
-    def check_polars(self) -> None:
-        """Raise `SaeGraphsError` where polars is not installed."""
-        try:
-            self.table("SELECT 1", polars=True)
-        except ImportError as problem:
-            raise SaeGraphsError(
-                "polars is not installed; pip install 'sae-graphs[polars]', or leave out "
-                "frame='polars'"
-            ) from problem
-
-    def as_polars(self, table: Any) -> Any:
-        """A pandas table as one of polars."""
-        return self._connection.from_df(table).pl()
+    def table(self, query: str, parameters: Sequence[Any] = ()) -> Any:
+        """A query's answer as a pandas table."""
+        return self._answer(lambda connection: connection.execute(query, list(parameters)).df())
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """A query's answer, row by row."""
-        return list(self._connection.execute(query, list(parameters)).fetchall())
+        return list(
+            self._answer(lambda connection: connection.execute(query, list(parameters)).fetchall())
+        )
+
+    def _answer(self, ask: Callable[[Any], Any]) -> Any:
+        """What a connection says: another, where a build has taken away what this one reads."""
+        import duckdb
+
+        with _told(f"; the tables are {quoted(TABLES)}"):
+            try:
+                return ask(self._connection)
+            except duckdb.Error:
+                if all(part.is_dir() for part in self._parts):
+                    raise
+            self._open()
+            return ask(self._connection)
 
     def one(self, query: str, parameters: Sequence[Any] = ()) -> Any:
         """The one value that a query answers."""
@@ -112,7 +127,7 @@ class Database:
             )
         if by is None:
             return self.categories[0]
-        if by not in self.categories:
+        if not isinstance(by, str) or by not in self.categories:
             raise SaeGraphsError(
                 f"{self.folder} has no category {by!r:.40}; it has {quoted(self.categories)}"
             )
@@ -124,6 +139,10 @@ class Database:
             return []
         if isinstance(category, str):
             category = {self.needed_column(None): category}
+        if not isinstance(category, Mapping):
+            raise SaeGraphsError(
+                f"category is {category!r:.40}; expected a value, or values by column"
+            )
         found: list[Condition] = []
         for name, value in category.items():
             place = identifier(self.needed_column(name))
@@ -135,9 +154,31 @@ class Database:
         return found
 
 
-def identifier(name: str) -> str:
-    """A column's name within a query."""
-    return '"' + name.replace('"', '""') + '"'
+@contextmanager
+def _told(more: str) -> Iterator[None]:
+    """What DuckDB has against a query, as a `SaeGraphsError` in one line."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, ValueError) as problem:  # ValueError: too few values for the query
+        raise SaeGraphsError(f"the query cannot be answered: {_line(problem)}{more}") from problem
+
+
+def _only_reads(node: Any) -> bool:
+    """Whether nothing in a query, as DuckDB describes it, writes."""
+    if isinstance(node, list):
+        return all(map(_only_reads, node))
+    if not isinstance(node, dict):
+        return True
+    if node.get("error") is True:
+        return False
+    kind, called = node.get("type"), node.get("function_name")
+    if isinstance(kind, str) and kind.endswith("_NODE") and kind not in READING:
+        return False
+    if isinstance(called, str) and called.lower() in RUNNING:
+        return False
+    return all(map(_only_reads, node.values()))
 
 
 def _line(problem: Exception) -> str:

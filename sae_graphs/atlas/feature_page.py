@@ -38,16 +38,15 @@ def feature_page(atlas: Atlas, feature: str | FeatureId) -> str:
 
     Raises `SaeGraphsError` for what is no feature of the atlas's layers.
     """
-    use = atlas.feature(feature, limit=LISTED)
-    total = len(use.prompts["prompt_id"].unique())
-    places = counted(total, "prompt")
+    use = atlas.feature(feature, limit=LISTED, most=LISTED)
+    places = counted(use.total, "prompt")
     cover = Cover(
         f"Feature {use.feature} in {places} of",
         f"Feature {use.feature}",
         atlas.folder.name,
         about=f"model {atlas.facts['model']} · SAEs {atlas.facts.get('saes', '')}",
     )
-    if not total:
+    if not use.total:
         return page(cover, [Paragraph("No prompt's graph holds it.")])
     flow = _Column("mean flow to the answer", "mean_flow", _signed)
     ends = [_Column("feature", "feature", _token), _count(), _effect(), flow]
@@ -65,7 +64,7 @@ def feature_page(atlas: Atlas, feature: str | FeatureId) -> str:
         *_listed("Leads to", use.targets, ends),
         *_listed(
             "In which prompts, the strongest first",
-            use.prompts.head(LISTED),
+            use.prompts,
             [
                 _Column("prompt", "prompt", lambda value: text(str(value)[:LONGEST])),
                 _Column("answer", "target", _token),

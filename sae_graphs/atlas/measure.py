@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from sae_graphs._version import __version__
-from sae_graphs.atlas.prompts import Asked
+from sae_graphs.atlas.prompts import Asked, digest
 from sae_graphs.atlas.rows import Rows, failure_of, rows_of
 from sae_graphs.checkpoint import run_key
 from sae_graphs.effects.build import bare_graph
+from sae_graphs.effects.experiment import in_scope
+from sae_graphs.effects.intervention_kinds import parse_intervention
 from sae_graphs.effects.settings import DEFAULT_INTERVENTIONS, GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.features.reference import references_of
-from sae_graphs.model.instrument import weights_of, with_saes
+from sae_graphs.features.reference import Reference, mean_intervention, references_of
+from sae_graphs.model.instrument import InstrumentedModel, weights_of, with_saes
+from sae_graphs.model.interventions import Intervention
+from sae_graphs.model.saes import SAELayer
 
 
 class Measuring(Protocol):
@@ -33,7 +38,17 @@ class Here:
 
     def __init__(self, model: Any, settings: GraphSettings, intervention: str | None) -> None:
         self._model = with_saes(model)
-        self._settings, self._intervention = settings, intervention
+        self._settings = settings
+        self._name = intervention or DEFAULT_INTERVENTIONS[settings.select]
+        self._intervention: Intervention | str | None = intervention
+        self._references: Sequence[Reference] | None = None
+        kind = parse_intervention(self._name)
+        if kind.name == "resample":
+            self._name = f"resample ({digest(kind.prompt)})"  # whatever the file is called
+        if settings.select == "answer" or kind.name == "mean":
+            self._references = references_of(self._scope())
+            if settings.select == "effect":
+                self._intervention = mean_intervention(self._scope(), self._references)
 
     def __enter__(self) -> Here:
         return self
@@ -42,26 +57,33 @@ class Here:
         pass
 
     def facts(self) -> Mapping[str, Any]:
-        """See `Measuring`: the model by name, by its weights' digest, the settings, the version."""
-        settings = self._settings
-        model = self._model
-        if settings.layers is not None:
-            model = model.between(*settings.layers)
-        means: tuple[tuple[str, Any], ...] = ()
-        if settings.select == "answer":
-            means = tuple(
-                (f"reference {n}", held.mean) for n, held in enumerate(references_of(model))
-            )
+        """See `Measuring`: the model by name, by its weights' digest, the settings, the version.
+
+        The digest is also of the SAEs' settings, the tokenizer, and what features do on ordinary
+        text, where that is measured with.
+        """
+        settings, model = self._settings, self._scope()
+        held = enumerate(self._references or ())
+        taken = [
+            (f"{name} {number}", getattr(one, name))
+            for number, one in held
+            for name in ("mean", "density")
+        ]
         facts = {
             "sae_graphs": __version__,
             "model": model.name,
             "saes": model.stack.name,
             "layers": [[layer.label, layer.point.hook_name] for layer in model.stack.layers],
             "dtype": str(model.model.cfg.dtype).removeprefix("torch."),
-            "intervention": self._intervention or DEFAULT_INTERVENTIONS[settings.select],
+            "intervention": self._name,
             "settings": dict(settings.to_json()),
         }
-        return {**facts, "digest": run_key(facts, itertools.chain(weights_of(model), means))}
+        inner = [facts, *map(_configured, model.stack.layers), _tokenizer(model)]
+        return {**facts, "digest": run_key(inner, itertools.chain(weights_of(model), taken))}
+
+    def _scope(self) -> InstrumentedModel:
+        names = {layer.label: layer.neuronpedia_id for layer in self._model.stack.layers}
+        return in_scope(self._model, self._settings.located(names))
 
     def rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
         """See `Measuring`."""
@@ -73,9 +95,33 @@ class Here:
         try:
             if asked.target is not None:
                 settings = replace(settings, target=(asked.target,))
-            graph = bare_graph(self._model, asked.prompt, settings, self._intervention)
+            graph = bare_graph(
+                self._model, asked.prompt, settings, self._intervention, self._references
+            )
             return rows_of(graph, asked)
         except SaeGraphsError as problem:
             return failure_of(asked, str(problem))
         except Exception as problem:  # one prompt, too long for the memory say, never ends a build
             return failure_of(asked, f"{type(problem).__name__}: {problem}")
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _configured(layer: SAELayer) -> dict[str, str]:
+    """An SAE's settings, such as how many features are on at once; not how it was made."""
+    held = layer.cfg.to_dict()
+    return {name: str(value) for name, value in held.items() if name not in ("device", "metadata")}
+
+
+def _tokenizer(model: InstrumentedModel) -> Any:
+    """What determines a prompt's tokens."""
+    found = getattr(model.model, "tokenizer", None)
+    fast = getattr(found, "backend_tokenizer", None)
+    if fast is not None:
+        held = json.loads(fast.to_str())
+        for of_a_call in ("truncation", "padding"):
+            held.pop(of_a_call, None)
+    else:
+        held = None if found is None else sorted(found.get_vocab().items())
+    return [held, getattr(model.model.cfg, "default_prepend_bos", None)]

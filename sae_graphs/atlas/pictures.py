@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.database import Categories
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import write_atomically
 from sae_graphs.graph.feature_id import ANSWER_LAYER
+from sae_graphs.render.picture.markup import in_label
 from sae_graphs.render.style import FAINT, INK, LINE, PANEL, SANS, SOFT, effect_colour
 from sae_graphs.text import shortened, visible
 from sae_graphs.words import counted, percent, signed
@@ -119,7 +120,7 @@ def map_figure(atlas: Atlas, *, by: str | None = None) -> Figure:
     points = atlas.map()
     columns = atlas.categories if by is None else (by,)
     if by is not None and by not in atlas.categories:
-        raise SaeGraphsError(f"no category {by!r:.40}; the atlas has {atlas.categories}")
+        raise SaeGraphsError(f"no category {by!r:.40}; the atlas has {quoted(atlas.categories)}")
     with look():
         figure = bare_figure(4.6, width=7.0)
         axes = figure.subplots()
@@ -136,7 +137,7 @@ def map_figure(atlas: Atlas, *, by: str | None = None) -> Figure:
                     marker="os^v"[at // len(hues) % 4],
                     alpha=0.7,
                     linewidths=0,
-                    label=shortened(visible(str(kind), space=" "), 24).replace("$", r"\$"),
+                    label=_in_legend(str(kind)),
                 )
             figure.legend(loc="outside right upper", frameon=False, fontsize=7)
         else:
@@ -176,8 +177,7 @@ def _tokens(atlas: Atlas) -> dict[str, str]:
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:
-    held = table.to_pandas() if hasattr(table, "to_pandas") else table
-    return list(held.to_dict("records"))
+    return list(table.to_dict("records"))
 
 
 def _words(category: str | Mapping[str, str]) -> str:
@@ -185,7 +185,12 @@ def _words(category: str | Mapping[str, str]) -> str:
     return visible(", ".join(values), space=" ")
 
 
+def _in_legend(text: str) -> str:
+    """A text in matplotlib's legend, which leaves out what begins with `_`, and reads `$`."""
+    shown = shortened(visible(text, space=" "), 24).replace("$", r"\$")
+    return f"\u200b{shown}" if shown.startswith("_") else shown
+
+
 def _quoted(text: str) -> str:
     """A text within DOT source; a newline starts a line of a label."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    return '"' + "\\n".join(map(in_label, text.split("\n"))) + '"'

@@ -9,18 +9,25 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import io
 import json
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sae_graphs.errors import SaeGraphsError, quoted
 
+log = logging.getLogger(__name__)
+
 PROMPT, TARGET = "prompt", "target"
+PLAIN = str | int | float | bool | Decimal | date | time  # what a category may be, written as text
+BATCH = 4096  # rows of Parquet that are read at once
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-ID_LETTERS = 12  # 60 bits; DuckDB keeps so many letters in place
+ID_LETTERS = 12  # letters and digits, 60 bits; DuckDB keeps so many letters in place
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,19 @@ class Asked:
             raise SaeGraphsError(f"a prompt is {self.prompt!r:.60}; expected some text")
         if not isinstance(self.target, str | None):
             raise SaeGraphsError(f"a target is {self.target!r:.60}; expected the text of a token")
+        if not all(isinstance(each, str) for pair in self.categories.items() for each in pair):
+            raise SaeGraphsError(f"categories are {self.categories!r:.60}; expected texts by name")
+        own = {"a prompt": self.prompt, "a target": self.target or ""}
+        for what, text in (*own.items(), *self.categories.items()):
+            if encodable(what) != what or encodable(text) != text:
+                raise SaeGraphsError(
+                    f"{what!a:.40} is {text!a:.60}, which holds half a character (a lone "
+                    "surrogate); write it as UTF-8"
+                )
 
     @property
     def id(self) -> str:
-        """Twelve letters of a digest of the prompt and its answer, its name in an atlas.
+        """Twelve letters and digits of a digest of the prompt and its answer, its name here.
 
         >>> Asked("Copyright (C").id
         's3oymqvy6scw'
@@ -47,8 +63,13 @@ class Asked:
         return digest([self.prompt, self.target])
 
 
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold: half a character becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def digest(facts: Any) -> str:
-    """Twelve letters, `a` to `z` and `2` to `7`, that tell plain values apart."""
+    """Twelve of `a` to `z` and `2` to `7` that tell plain values apart."""
     found = hashlib.sha256(json.dumps(facts).encode()).digest()
     return base64.b32encode(found).decode().lower()[:ID_LETTERS]
 
@@ -63,7 +84,7 @@ def asked_of(prompts: Iterable[str | Asked | Mapping[str, Any]]) -> tuple[Asked,
     found = []
     for number, each in enumerate(prompts, start=1):
         if isinstance(each, Mapping):
-            found.append(_asked(each, PROMPT, None, f"prompt {number}"))
+            found.append(_asked(each, PROMPT, list(each), f"prompt {number}"))
         else:
             found.append(each if isinstance(each, Asked) else Asked(each))
     if not found:
@@ -81,25 +102,23 @@ def read_prompts(
     suffix = file.suffix.lower()
     if suffix not in FORMATS and suffix:
         raise SaeGraphsError(f"cannot read {file}; expected one of {quoted(FORMATS, 9)}")
-    if suffix == ".parquet":
-        rows: Iterable[Mapping[str, Any]] = _parquet(file)
-    else:
-        rows = _rows(_text(file), file, column)
-    found = []
+    rows = _parquet(file) if suffix == ".parquet" else _rows(file, column)
+    found, left_out = [], set[str]()
     for number, row in enumerate(rows, start=1):
+        where = f"{file}, row {number}"
         if column not in row:
             raise SaeGraphsError(
-                f"{file}, row {number} has no column {column!r}; it has {quoted(row)}; name the "
-                "one with the prompts with --column"
+                f"{where} has no column {column!r}; it has {quoted(row)}; name the one with the "
+                "prompts with --column"
             )
         if missing := [name for name in categories or () if name not in row]:
-            raise SaeGraphsError(
-                f"{file}, row {number} has no column {missing[0]!r}; it has {quoted(row)}"
-            )
+            raise SaeGraphsError(f"{where} has no column {missing[0]!r}; it has {quoted(row)}")
         if row[column] not in (None, ""):
-            found.append(_asked(row, column, categories, f"{file}, row {number}"))
+            found.append(_asked(row, column, categories, where, left_out))
     if not found:
         raise SaeGraphsError(f"{file} holds no prompts; expected rows with some text")
+    if left_out:
+        log.warning("%s of %s hold no text or number, and are left out", quoted(left_out, 9), file)
     return tuple(found)
 
 
@@ -132,32 +151,56 @@ def check_categories(asked: Iterable[Asked], taken: Collection[str]) -> tuple[st
             f"the column {wrong[0]!r} has the name of one that every atlas has; call it otherwise, "
             "or name the columns to carry along with --category"
         )
-    if len({name.lower() for name in names}) < len(names):
-        raise SaeGraphsError(f"of the columns {quoted(names, 20)} two differ in case alone")
+    check_names(names)
     return names
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise where two names of categories differ in case alone, which to a database are one."""
+    if len({name.lower() for name in names}) < len(names):
+        raise SaeGraphsError(
+            f"of the categories {quoted(names, 20)} two differ in case alone; call them alike"
+        )
 
 
 # -- inside ----------------------------------------------------------------------------------------
 
 
 def _asked(
-    row: Mapping[str, Any], column: str, categories: Sequence[str] | None, where: str
+    row: Mapping[str, Any],
+    column: str,
+    categories: Sequence[str] | None,
+    where: str,
+    left_out: set[str] | None = None,
 ) -> Asked:
-    others = [name for name in row if name not in (column, TARGET)]
-    kept = {
-        name: str(row[name])
-        for name in (others if categories is None else categories)
-        if row.get(name) is not None and isinstance(row[name], str | int | float | bool)
-    }
+    """The prompt of a row; columns that nobody named, and cannot be carried along, are `left_out`.
+
+    Raises `SaeGraphsError` for those that were named.
+    """
+    kept: dict[str, str] = {}
+    for name in row if categories is None else categories:
+        value = row.get(name)
+        if name in (column, TARGET) or value is None:
+            continue
+        if isinstance(value, PLAIN):
+            kept[name] = str(value)
+        elif categories is None and left_out is not None:
+            left_out.add(name)
+        else:
+            raise SaeGraphsError(
+                f"{where}: {name} is {value!r:.60}; a category is a text, a number or a date"
+            )
     try:
         return Asked(row.get(column, ""), row.get(TARGET) or None, kept)
     except SaeGraphsError as problem:
         raise SaeGraphsError(f"{where}: {problem}") from problem
 
 
-def _text(file: Path) -> str:
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[str]]:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            yield opened
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8"
         raise SaeGraphsError(
@@ -165,26 +208,29 @@ def _text(file: Path) -> str:
         ) from problem
 
 
-def _rows(text: str, file: Path, column: str) -> Iterator[Mapping[str, Any]]:
+def _rows(file: Path, column: str) -> Iterator[Mapping[str, Any]]:
+    """Line by line: the file is never held whole."""
     suffix = file.suffix.lower()
-    if suffix in (".jsonl", ".json"):
-        yield from _json_lines(text, file)
-    elif suffix in (".csv", ".tsv"):
-        delimiter = "\t" if suffix == ".tsv" else ","
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        try:
-            for row in reader:
-                yield {name: value for name, value in row.items() if name}
-        except csv.Error as problem:
-            raise SaeGraphsError(f"{file}, line {reader.line_num} is no CSV: {problem}") from None
-    else:
-        for line in text.splitlines():
-            if line.strip():
-                yield {column: line}
+    with _opened(file) as lines:
+        if suffix in (".jsonl", ".json"):
+            yield from _json_lines(lines, file)
+        elif suffix in (".csv", ".tsv"):
+            reader = csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
+            try:
+                for row in reader:
+                    yield {name: value for name, value in row.items() if name}
+            except csv.Error as problem:
+                raise SaeGraphsError(
+                    f"{file}, line {reader.line_num} is no CSV: {problem}"
+                ) from None
+        else:
+            for line in lines:
+                if line.strip():
+                    yield {column: line.rstrip("\r\n")}
 
 
-def _json_lines(text: str, file: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _json_lines(lines: Iterable[str], file: Path) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -194,16 +240,20 @@ def _json_lines(text: str, file: Path) -> Iterator[Mapping[str, Any]]:
                 f"{file}, line {number} is no JSON ({problem}); expected an object a line"
             ) from problem
         if not isinstance(row, dict):
-            raise SaeGraphsError(f"{file}, line {number} is {line!r:.60}, expected an object")
+            raise SaeGraphsError(
+                f"{file}, line {number} is {line.rstrip()!r:.60}, expected an object"
+            )
         yield row
 
 
-def _parquet(file: Path) -> list[Mapping[str, Any]]:
+def _parquet(file: Path) -> Iterator[Mapping[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return list(pq.read_table(file).to_pylist())
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(batch_size=BATCH):
+                yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as problem:
         reason = " ".join(str(problem).split())[:120]
         raise SaeGraphsError(

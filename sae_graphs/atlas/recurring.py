@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from sae_graphs.atlas.database import Categories, Database, identifier
-from sae_graphs.atlas.store import name_of
+from sae_graphs.atlas.database import Categories, Database
+from sae_graphs.atlas.store import identifier, name_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted, exceeding, mean_interval
 
 ENDS = "source_layer, source_index, target_layer, target_index"
-_NAMES = f"{name_of('source')} AS source, {name_of('target')} AS target"
+_NAMES = f"{name_of('source_')} AS source, {name_of('target_')} AS target"
 _ONCE = f"""
 WITH once AS (
     SELECT {ENDS}, prompt_id, sum(coalesce(flow, effect)) AS effect FROM edges
@@ -52,19 +52,28 @@ WITH mine AS (
 )
 SELECT p.prompt_id, p.prompt, p.target, shared_edges,
     common / (p.strength + (SELECT sum(weight) FROM mine) - common) AS similarity{{carried}}
-FROM shared JOIN prompts p USING (prompt_id)
+FROM shared JOIN prompts p USING (prompt_id) WHERE p.prompt_id <> ?
 ORDER BY similarity DESC, p.prompt_id LIMIT ?"""
+# Of each prompt first: one where a feature stands at many tokens weighs as much as another.
 USES = """
-SELECT {{what}} AS {{name}}, count(DISTINCT n.prompt_id) AS prompts,
-    avg(n.effect_on_answer) AS mean_effect, avg(n.activation) AS mean_activation
-FROM nodes n JOIN prompts p USING (prompt_id) WHERE {own}
-GROUP BY {{what}} ORDER BY prompts DESC, {{what}} LIMIT ?"""
+WITH places AS (
+    SELECT {{what}} AS {{name}}, prompt_id, avg(n.effect_on_answer) AS effect,
+        avg(n.activation) AS activation
+    FROM nodes n JOIN prompts p USING (prompt_id) WHERE {own} GROUP BY {{what}}, prompt_id
+)
+SELECT {{name}}, count(*) AS prompts, avg(effect) AS mean_effect,
+    avg(activation) AS mean_activation
+FROM places GROUP BY {{name}} ORDER BY prompts DESC, {{name}} LIMIT ?"""
 NEIGHBOURS = """
-SELECT any_value({other}) AS feature, count(DISTINCT prompt_id) AS prompts,
-    avg(effect) AS mean_effect, avg(relative_effect) AS mean_relative_effect,
-    avg(flow) AS mean_flow
-FROM edges WHERE {mine}_layer = ? AND {mine}_index = ?
-GROUP BY {other}_layer, {other}_index
+WITH once AS (
+    SELECT {other}_layer, {other}_index, any_value({other}) AS feature, prompt_id,
+        sum(effect) AS effect, sum(relative_effect) AS relative_effect, sum(flow) AS flow
+    FROM edges WHERE {mine}_layer = ? AND {mine}_index = ?
+    GROUP BY {other}_layer, {other}_index, prompt_id
+)
+SELECT any_value(feature) AS feature, count(*) AS prompts, avg(effect) AS mean_effect,
+    avg(relative_effect) AS mean_relative_effect, avg(flow) AS mean_flow
+FROM once GROUP BY {other}_layer, {other}_index
 ORDER BY prompts DESC, {other}_layer, {other}_index LIMIT ?"""
 
 
@@ -77,7 +86,9 @@ def edges(
     limit: int | None,
 ) -> Any:
     """See `Atlas.recurring_edges`."""
-    _check_least(least)
+    check_count("least", least)
+    if limit is not None:
+        check_count("limit", limit)
     column, chosen = atlas.column(by), atlas.chosen(category)
     condition = " AND ".join(each[0] for each in chosen) or "true"
     values = [value for each in chosen for value in each[1:]]
@@ -116,7 +127,7 @@ def edges(
 
 def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> Any:
     """See `Atlas.differences`."""
-    _check_least(least)
+    check_count("least", least)
     column = atlas.needed_column(by)
     if a == b:
         raise SaeGraphsError(f"both categories are {a!r:.40}; give two different ones")
@@ -138,17 +149,19 @@ def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> 
     return found.sort_values(["p", "source", "target"], kind="stable", ignore_index=True)
 
 
+def check_count(name: str, number: int) -> int:
+    """A number of rows or prompts; raises where it is none."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise SaeGraphsError(f"{name} is {number!r:.40}; expected a whole number, 1 or more")
+    return number
+
+
 # -- inside ----------------------------------------------------------------------------------------
 
 
 def _among(condition: str) -> str:
     """A condition on edges: their prompts fit one on prompts."""
     return f"AND prompt_id IN (SELECT prompt_id FROM prompts p WHERE {condition})"
-
-
-def _check_least(least: int) -> None:
-    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
-        raise SaeGraphsError(f"least is {least!r:.40}; expected a number of prompts, 1 or more")
 
 
 def _with_kinds(found: Any, counts: Any, sizes: Mapping[str, int], long: bool) -> Any:

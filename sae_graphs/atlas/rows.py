@@ -6,12 +6,13 @@ Effects are ablated minus clean, as everywhere; those on the answer in nats of i
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from sae_graphs.atlas.prompts import Asked
+from sae_graphs.atlas.prompts import Asked, encodable
 from sae_graphs.graph.answer import DENSE
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import Edge, Node
@@ -45,7 +46,9 @@ EDGES = pa.schema(
         ("preactivation_effect", _NUMBER),
     ]
 )
-FAILURES = pa.schema([("prompt_id", _TEXT), ("prompt", _TEXT), ("reason", _TEXT)])
+FAILURES = pa.schema(  # `tried`: when, in seconds since 1970
+    [("prompt_id", _TEXT), ("prompt", _TEXT), ("reason", _TEXT), ("tried", _NUMBER)]
+)
 TABLES = {"prompts": PROMPTS, "nodes": NODES, "edges": EDGES, "failures": FAILURES}
 
 Row = dict[str, Any]
@@ -104,7 +107,8 @@ def rows_of(graph: CausalGraph, asked: Asked) -> Rows:
 
 def failure_of(asked: Asked, reason: str) -> Rows:
     """The rows of a prompt that could not be measured."""
-    row = {"prompt_id": asked.id, "prompt": asked.prompt, "reason": " ".join(reason.split())}
+    said = " ".join(encodable(reason).split())
+    row = {"prompt_id": asked.id, "prompt": asked.prompt, "reason": said, "tried": time.time()}
     return Rows(asked.id, {"prompts": [], "nodes": [], "edges": [], "failures": [row]})
 
 

@@ -1,18 +1,22 @@
 """An atlas's folder: its manifest, and parts of rows that are there whole or not at all.
 
 `atlas.json` says of which model and settings all rows are. Each folder in `parts/` holds a Parquet
-file of each table; it is made beside and put in place in one step. A part of many (`all-...`) names
-those that it stands for, which then no longer count, and are removed. `atlas.duckdb` has views of
-the tables for other programs, with paths as seen from the folder. Torch-free.
+file of each table; it is made beside and put in place in one step, under a name that no other part
+ever has. A part of many (`all-...`) names those that it stands for, and all that these stood for,
+which then no longer count, and are taken away in one step each. The rows of prompts that no part
+has yet are noted in `.journal.jsonl`, for the build after one that is killed. `atlas.duckdb` has
+views of the tables for other programs, with paths as seen from the folder. Torch-free.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,21 +24,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sae_graphs.atlas.prompts import digest
-from sae_graphs.atlas.rows import TABLES, Rows, tables_of
+from sae_graphs.atlas.prompts import check_names
+from sae_graphs.atlas.rows import PROMPTS, TABLES, Rows, tables_of
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import locked, write_atomically
+from sae_graphs.graph.feature_id import ANSWER_LAYER, TOKEN_LAYER
 from sae_graphs.runs import made_with
 from sae_graphs.schema import read_json
 
 MANIFEST = "atlas.json"
 DATABASE = "atlas.duckdb"
 SCHEMA = "sae_graphs/atlas/1"
-PARTS, DRAFTS = "parts", ".drafts"
+PARTS, DRAFTS, JOURNAL = "parts", ".drafts", ".journal.jsonl"
 WHOLE = "all-"  # how the names of compacted parts begin
 STANDS_FOR = "stands-for.json"
+FEWER = 4  # times as large is a part that others are not made one with
 MEMORY = "1GB"  # that sorting may take; the rest goes to the disk
 ROW_GROUP = 2**17
+_GLOB = re.compile(r"[*?\[{]")
 REMEDY = "build the atlas again, or restore the file"
 SORTED = {
     "prompts": "prompt_id",
@@ -92,37 +99,70 @@ class Store:
 
     def parts(self) -> list[Path]:
         """The parts that count, in the order of their names."""
-        root = self.folder / PARTS
-        found = sorted(path for path in root.glob("*") if path.is_dir()) if root.is_dir() else []
+        found = self._folders()
         stood_for = {name for part in found for name in _stands_for(part)}
         return [part for part in found if part.name not in stood_for]
 
-    def done(self) -> set[str]:
-        """The ids of the prompts that are measured."""
-        found: set[str] = set()
+    def done(self) -> dict[str, dict[str, str | None]]:
+        """The ids of the prompts that are measured, and the categories that they have here."""
+        found: dict[str, dict[str, str | None]] = {}
         for part in self.parts():
-            found.update(_table(part / "prompts.parquet", ["prompt_id"])["prompt_id"].to_pylist())
+            for row in _prompts(part / "prompts.parquet", self.manifest.categories):
+                found[row.pop("prompt_id")] = row
         return found
+
+    def _folders(self) -> list[Path]:
+        root = self.folder / PARTS
+        return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
 
     # -- writing, inside `writing` ---------------------------------------------------------------
 
     def add(self, batch: Sequence[Rows]) -> None:
-        """A part with the rows of some prompts. Raises `SaeGraphsError` where it cannot be kept."""
-        tables = tables_of(batch, self.manifest.categories)
-        name = digest(sorted([each.prompt_id, each.failed] for each in batch))
-        with self._part(name) as draft:
-            for table, held in tables.items():
-                pq.write_table(held, draft / f"{table}.parquet", compression="zstd")
+        """A part with the rows of some prompts, all that are noted among them.
 
-    def compact(self, *, small: bool = False) -> None:
-        """All parts as one, in the order of their contents; `small` leaves out those of many."""
-        parts = [part for part in self.parts() if not (small and part.name.startswith(WHOLE))]
-        if len(parts) < 2 and all(part.name.startswith(WHOLE) for part in parts):
+        Raises `SaeGraphsError` where it cannot be kept.
+        """
+        if batch:
+            tables = tables_of(batch, self.manifest.categories)
+            with self._part(uuid.uuid4().hex) as draft:
+                for table, held in tables.items():
+                    pq.write_table(held, draft / f"{table}.parquet", compression="zstd")
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+
+    def note(self, rows: Rows) -> None:
+        """Keep a prompt's rows until a part has them, should the build be killed before."""
+        line = json.dumps([rows.prompt_id, rows.tables])
+        with self._kept(), (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(f"{line}\n")
+
+    def recover(self) -> None:
+        """Make a part of what a killed build noted; half a line is of the prompt in flight."""
+        file = self.folder / JOURNAL
+        if not file.is_file():
+            return
+        done, found = self.done(), list[Rows]()
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+            with suppress(ValueError, TypeError):  # a line that a full disk cut
+                rows = Rows(*json.loads(line))
+                found += [rows] if rows.prompt_id not in done else []
+        self.add(found)
+
+    def compact(self) -> None:
+        """Parts as one, in the order of their contents: all, but those that are far larger.
+
+        So an atlas is not written again for each prompt that is added, and has few parts.
+        """
+        sizes = {part: _size(part) for part in self.parts()}
+        parts = sorted(sizes, key=lambda part: (-sizes[part], part))
+        while parts and parts[0].name.startswith(WHOLE):
+            if sum(sizes[part] for part in parts[1:]) * FEWER >= sizes[parts[0]]:
+                break
+            parts.pop(0)
+        if not parts:
             return
         import duckdb
 
-        name = WHOLE + digest([part.name for part in parts])
-        with self._part(name) as draft:
+        with self._part(WHOLE + uuid.uuid4().hex) as draft:
             database = duckdb.connect(":memory:")
             database.execute(f"SET memory_limit='{MEMORY}'")
             database.execute(f"SET temp_directory={literal(draft / 'sorting')}")
@@ -136,50 +176,70 @@ class Store:
                 )
             database.close()
             shutil.rmtree(draft / "sorting", ignore_errors=True)
-            names = json.dumps([part.name for part in parts])
-            (draft / STANDS_FOR).write_text(names, encoding="utf-8")
+            gone = set(self._folders()) - set(self.parts())  # which could not be taken away
+            names = sorted(part.name for part in gone.union(parts))
+            (draft / STANDS_FOR).write_text(json.dumps(names), encoding="utf-8")
         self.tidy()
 
     def tidy(self) -> None:
         """Remove what a killed build left, and parts that another stands for."""
-        shutil.rmtree(self.folder / DRAFTS, ignore_errors=True)
-        live = set(self.parts())
-        for path in (self.folder / PARTS).glob("*"):
-            if path.is_dir() and path not in live:
-                shutil.rmtree(path, ignore_errors=True)
+        drafts = self.folder / DRAFTS
+        gone = sorted(set(self._folders()) - set(self.parts()))
+        with suppress(OSError):  # another program has it open: it does not count, and stays
+            drafts.mkdir(exist_ok=True)
+            for path in gone:
+                path.rename(drafts / uuid.uuid4().hex)
+        shutil.rmtree(drafts, ignore_errors=True)
+        for name in (MANIFEST, DATABASE):  # half-written ones
+            for file in self.folder.glob(f".{name}.*"):
+                file.unlink(missing_ok=True)
 
     def write_database(self) -> None:
-        """The file with views of the tables, for other programs."""
+        """The file with views of the tables, for other programs.
+
+        It is made elsewhere, beside parts without rows: DuckDB opens no database in a folder that
+        has a `?` in its name, and looks for files in none with a comma.
+        """
         import duckdb
 
-        draft = self.folder / DRAFTS / f"{uuid.uuid4().hex}.duckdb"
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        database = duckdb.connect(str(draft))
-        database.execute(f"SET file_search_path={literal(self.folder.resolve())}")
-        for view in views([part.relative_to(self.folder) for part in self.parts()]):
-            database.execute(view)
-        database.close()
-        draft.replace(self.folder / DATABASE)
-        shutil.rmtree(draft.parent, ignore_errors=True)
+        parts = [part.relative_to(self.folder) for part in self.parts()]
+        empty = tables_of([], self.manifest.categories)
+        with tempfile.TemporaryDirectory() as scratch:
+            for part in parts:
+                (Path(scratch) / part).mkdir(parents=True)
+                for table, held in empty.items():
+                    pq.write_table(held, Path(scratch) / part / f"{table}.parquet")
+            file = Path(scratch) / DATABASE
+            database = duckdb.connect(str(file))
+            database.execute(f"SET file_search_path={literal(scratch)}")
+            for view in views(parts, self.manifest.categories):
+                database.execute(view)
+            database.close()
+            write_atomically(self.folder / DATABASE, file.read_bytes())
 
     @contextmanager
     def _part(self, name: str) -> Iterator[Path]:
         """A folder to write a part into, which is in its place afterwards."""
         draft, place = self.folder / DRAFTS / uuid.uuid4().hex, self.folder / PARTS / name
         try:
-            draft.mkdir(parents=True)
-            place.parent.mkdir(exist_ok=True)
-            yield draft
-            if place.exists():  # the same prompts failed before, or it was cut off while tidying
-                shutil.rmtree(place)
-            draft.rename(place)
+            with self._kept():
+                draft.mkdir(parents=True)
+                place.parent.mkdir(exist_ok=True)
+                yield draft
+                draft.rename(place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What the disk has against writing, as a `SaeGraphsError`."""
+        try:
+            yield
         except OSError as problem:
             raise SaeGraphsError(
                 f"cannot write into {self.folder}: {problem.strerror or problem}; what is measured "
                 "is kept; make room, or give another folder, and build again"
             ) from problem
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 def open_store(folder: Path) -> Store:
@@ -208,11 +268,13 @@ def writing(folder: Path, manifest: Manifest) -> Iterator[Store]:
             if (folder / MANIFEST).is_file():
                 held = Manifest.read(folder)
                 check_same(folder, held.facts, manifest.facts)
-                names = dict.fromkeys((*held.categories, *manifest.categories))
-                manifest = Manifest(held.facts, tuple(names), held.made_with)
+                names = tuple(dict.fromkeys((*held.categories, *manifest.categories)))
+                check_names(names)
+                manifest = Manifest(held.facts, names, held.made_with)
             write_atomically(folder / MANIFEST, manifest.to_bytes())
             store = Store(folder, manifest)
             store.tidy()
+            store.recover()
             yield store
     except Timeout as problem:
         raise SaeGraphsError(
@@ -225,7 +287,8 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise SaeGraphsError(f"{folder} is a file; give a folder to write into")
     if folder.is_dir() and not (folder / MANIFEST).is_file():
-        others = [path.name for path in folder.iterdir() if path.name != ".lock"]
+        ours = ".lock", JOURNAL, f".{MANIFEST}."  # what a killed build leaves
+        others = [path.name for path in folder.iterdir() if not path.name.startswith(ours)]
         if others:
             raise SaeGraphsError(
                 f"{folder} holds {quoted(sorted(others), 3)}, which no atlas wrote; give a new "
@@ -246,18 +309,23 @@ def check_same(folder: Path, held: Mapping[str, Any], given: Mapping[str, Any]) 
             )
 
 
-def views(parts: Sequence[Path]) -> list[str]:
-    """The statements that make the views of the tables."""
+def views(parts: Sequence[Path], categories: Sequence[str]) -> list[str]:
+    """The statements that make the views of the tables; a part may lack some categories."""
     files = {table: [part / f"{table}.parquet" for part in parts] for table in TABLES}
+    names = [identifier(name) for name in (*PROMPTS.names, *categories)]
+    missing = ("prompt_id", *map(identifier, categories))
+    none = ", ".join(f"NULL::VARCHAR AS {name}" for name in missing)
     return [
-        f"CREATE VIEW prompts AS SELECT * FROM {reading(files['prompts'])}",
-        f"""CREATE VIEW nodes AS SELECT *, concat(layer, '.', "index") AS feature
+        f"""CREATE VIEW prompts AS SELECT {", ".join(names)} FROM (
+            FROM {reading(files["prompts"])} UNION ALL BY NAME SELECT {none} WHERE false)""",
+        f"""CREATE VIEW nodes AS SELECT *, {name_of()} AS feature
             FROM {reading(files["nodes"])}""",
-        f"""CREATE VIEW edges AS SELECT *, {name_of("source")} AS source,
-            {name_of("target")} AS target, coalesce(abs(flow), abs(effect)) AS strength
+        f"""CREATE VIEW edges AS SELECT *, {name_of("source_")} AS source,
+            {name_of("target_")} AS target, coalesce(abs(flow), abs(effect)) AS strength
             FROM {reading(files["edges"])}""",
         f"""CREATE VIEW failures AS SELECT prompt_id, any_value(prompt) AS prompt,
-            any_value(reason) AS reason FROM {reading(files["failures"])}
+            first(reason ORDER BY tried DESC, reason DESC) AS reason
+            FROM {reading(files["failures"])}
             WHERE prompt_id NOT IN (SELECT prompt_id FROM {reading(files["prompts"])})
             GROUP BY prompt_id""",
     ]
@@ -265,8 +333,13 @@ def views(parts: Sequence[Path]) -> list[str]:
 
 def reading(files: Sequence[Path]) -> str:
     """What to select from, to read some Parquet files together."""
-    listed = ", ".join(literal(file) for file in files)
-    return f"read_parquet([{listed}], union_by_name=true)"
+    listed = ", ".join(literal(escaped(file)) for file in files)
+    return f"read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
+
+
+def escaped(file: Path) -> str:
+    """The pattern that fits a file alone: DuckDB reads all paths as patterns."""
+    return _GLOB.sub(r"[\g<0>]", str(file))
 
 
 def literal(value: object) -> str:
@@ -274,11 +347,18 @@ def literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def name_of(end: str) -> str:
-    """The feature at one end of an edge; a token's, and the answer's, is that of its layer."""
+def identifier(name: str) -> str:
+    """A column's name within a query."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def name_of(end: str = "") -> str:
+    """The feature of a node, or at an end of an edge (`source_`): a token's, and the answer's, is
+    that of its layer."""
+    own = ", ".join(literal(layer) for layer in (ANSWER_LAYER, TOKEN_LAYER))
     return (
-        f"CASE WHEN {end}_layer IN ('answer', 'token') THEN {end}_layer "
-        f"ELSE concat({end}_layer, '.', {end}_index) END"
+        f"CASE WHEN {end}layer IN ({own}) THEN {end}layer "
+        f"""ELSE concat({end}layer, '.', "{end}index") END"""
     )
 
 
@@ -286,8 +366,23 @@ def name_of(end: str) -> str:
 
 
 def _once(table: str) -> str:
-    """Of prompts that failed several times, one row; others are there once."""
-    return "QUALIFY row_number() OVER (PARTITION BY prompt_id) = 1" if table == "failures" else ""
+    """Of prompts that failed several times, the last; others are there once."""
+    last = "(PARTITION BY prompt_id ORDER BY tried DESC, reason DESC)"
+    return f"QUALIFY row_number() OVER {last} = 1" if table == "failures" else ""
+
+
+def _size(part: Path) -> int:
+    """The prompts of a part, those that failed as well."""
+    files = (part / f"{table}.parquet" for table in ("prompts", "failures"))
+    try:
+        return sum(int(pq.read_metadata(file).num_rows) for file in files)
+    except (OSError, pa.ArrowException) as problem:
+        raise _unreadable(part, problem) from problem
+
+
+def _unreadable(place: Path, problem: Exception) -> SaeGraphsError:
+    reason = " ".join(str(problem).split())[:120]
+    return SaeGraphsError(f"cannot read {place} ({reason}); {REMEDY}")
 
 
 def _stands_for(part: Path) -> list[str]:
@@ -297,9 +392,11 @@ def _stands_for(part: Path) -> list[str]:
     return list(map(str, read_json(file, give="an atlas", remedy=REMEDY)))
 
 
-def _table(file: Path, columns: Sequence[str]) -> pa.Table:
+def _prompts(file: Path, categories: Sequence[str]) -> list[dict[str, Any]]:
+    """Ids and categories, as far as a part has these."""
     try:
-        return pq.read_table(file, columns=list(columns))
+        there = set(pq.read_schema(file).names)
+        columns = ["prompt_id", *(name for name in categories if name in there)]
+        return list(pq.read_table(file, columns=columns, partitioning=None).to_pylist())
     except (OSError, pa.ArrowException) as problem:
-        reason = " ".join(str(problem).split())[:120]
-        raise SaeGraphsError(f"cannot read {file} ({reason}); {REMEDY}") from problem
+        raise _unreadable(file, problem) from problem

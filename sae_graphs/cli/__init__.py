@@ -16,6 +16,9 @@ from sae_graphs._version import __version__
 from sae_graphs.cli import (
     ablate,
     atlas,
+    atlas_build,
+    atlas_draw,
+    atlas_query,
     compare,
     contexts,
     edges,
@@ -83,7 +86,7 @@ for command in (
     view.view,
 ):
     app.command(cls=Command)(command)
-for command in (atlas.build, atlas.query, atlas.draw):
+for command in (atlas_build.build, atlas_query.query, atlas_draw.draw):
     atlas.app.command(cls=Command)(command)
 app.add_typer(atlas.app, name="atlas")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from sae_graphs.text import shortened, visible
 from sae_graphs.words import NONE, counted, plain
 
 WIDEST = 40  # characters of a cell
+EVERY = 1_000_000  # rows, where no limit is given
 HIDDEN = (  # of tables for people: said by another column, or too wide
     *("source_layer", "source_index", "target_layer", "target_index", "tokens", "warnings"),
     *("skip", "attention", "mlp", "preactivation_effect", "likeliest_probability", "strength"),
@@ -34,8 +37,10 @@ def answer(
     import pandas as pd
 
     atlas = Atlas(folder)
+    if "category" in given:
+        given = {**given, "category": category_of(given["category"], atlas)}
     if what == "feature":
-        use = atlas.feature(given["feature"], limit=limit or 1_000_000)
+        use = atlas.feature(given["feature"], limit=limit or EVERY, most=EVERY)
         for title in ("prompts", "answers", "tokens", "sources", "targets"):
             yield _cut(f"{title} of {use.feature}", getattr(use, title), limit)
         return
@@ -50,7 +55,7 @@ def answer(
         "features": lambda: atlas.features(**given),
         "edges": lambda: atlas.edges(**given),
         "prompts": lambda: atlas.prompts(**given),
-        "similar": lambda: atlas.similar(given["like"], limit=limit or 1_000_000),
+        "similar": lambda: atlas.similar(given["like"], limit=limit or EVERY),
         "differences": lambda: atlas.differences(
             *given["between"], **{name: it for name, it in given.items() if name != "between"}
         ),
@@ -60,6 +65,12 @@ def answer(
     yield _cut(None, asked(), limit)
 
 
+def category_of(text: str | None, atlas: Atlas) -> str | dict[str, str] | None:
+    """`closings`, or `phenomenon=closings`, where the atlas has a column of that name."""
+    name, sign, value = (text or "").partition("=")
+    return {name: value} if sign and name in atlas.categories else text
+
+
 def print_table(
     console: Console, table: Any, style: str, *, title: str | None = None, more: int = 0
 ) -> None:
@@ -67,7 +78,7 @@ def print_table(
     if style == "json":
         console.out(json.dumps([_values(row) for row in _rows(table)], indent=1), highlight=False)
     elif style == "csv":
-        console.out(table.to_csv(index=False).rstrip("\n"), highlight=False)
+        console.out(_csv(table), highlight=False)
     else:
         _print_plain(console, table, title, more)
 
@@ -78,6 +89,22 @@ def print_table(
 def _cut(title: str | None, table: Any, limit: int | None) -> Answer:
     shown = table if limit is None else table.head(limit)
     return title, shown, len(table) - len(shown)
+
+
+def _csv(table: Any) -> str:
+    """Lists as JSON has them; what a terminal would obey is shown as an escape."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(visible(str(name), space=" ") for name in table.columns)
+    for row in _rows(table):
+        found = map(_value, row.values())
+        writer.writerow(
+            visible(json.dumps(value) if isinstance(value, list | dict) else value, space=" ")
+            if isinstance(value, str | list | dict)
+            else value
+            for value in found
+        )
+    return file.getvalue().rstrip("\n")
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ from sae_graphs.effects.settings import (
 )
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.contexts import check_contexts
+from sae_graphs.features.reference import Reference
 from sae_graphs.graph.combine import common
 from sae_graphs.graph.graph import CausalGraph, assemble
 from sae_graphs.graph.records import RunRecord
@@ -187,6 +188,7 @@ def _graph(
     resume: Partial | str | Path | None = None,
     progress: Progress | None = None,
     bare: bool = False,
+    references: Sequence[Reference] | None = None,
 ) -> CausalGraph:
     """The graph of one prompt."""
     if settings.select == "answer":
@@ -197,6 +199,7 @@ def _graph(
             intervention,
             progress,
             partial=partial_of(resume, None),
+            references=references,
             effects=None if effects is None else Path(effects),
             bare=bare,
         )
@@ -233,13 +236,15 @@ def bare_graph(
     prompt: Prompt,
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
+    references: Sequence[Reference] | None = None,
 ) -> CausalGraph:
     """The nodes, edges and scores of `causal_graph`, without what is there to be looked at.
 
     The numbers are the same; there are no texts, no tokens that a feature moves, no blocks that
     wrote it, no paths and no random features beside the coverage: a third of the time.
+    `references` are those of the layers measured, as in `answer_graph`.
     """
-    return _graph(model, prompt, settings, intervention, bare=True)
+    return _graph(model, prompt, settings, intervention, bare=True, references=references)
 
 
 # -- the steps -------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +79,16 @@ def test_differences(atlas: Atlas) -> None:
 def test_similar_prompts_by_weighted_jaccard(atlas: Atlas) -> None:
     prompts = atlas.prompts().set_index("prompt")["prompt_id"]
     found = atlas.similar(prompts["a 0 x"], limit=20).set_index("prompt")
-    assert len(found) == 12
-    assert found.loc["a 0 x", "similarity"] == found.loc["a 5 x", "similarity"] == 1.0
+    assert len(found) == 11 and "a 0 x" not in found.index
+    assert found.loc["a 5 x", "similarity"] == 1.0
     assert found.loc["b 0 x", "similarity"] == pytest.approx(1.0 / (1.0 + 2.0 + 0.5))
     assert found.loc["b 0 x", "shared_edges"] == 1
 
 
 def test_a_features_page(atlas: Atlas) -> None:
     use = atlas.feature("1.2")
-    assert len(use.prompts) == 12
+    assert (use.total, len(use.prompts)) == (12, 12)
+    assert len(atlas.feature("1.2", most=5).prompts) == 5
     assert use.answers.values.tolist() == [[" x", 12, -1.0, 2.0]]
     assert sorted(use.tokens["token"]) == [str(n) for n in range(6)]
     assert use.sources[["feature", "prompts", "mean_flow"]].values.tolist() == [["0.1", 12, -1.0]]
@@ -151,7 +151,7 @@ def test_the_order_is_that_of_the_contents(tmp_path: Path) -> None:
 
 def test_separation_and_its_null(atlas: Atlas) -> None:
     found = atlas.separation()
-    assert (found.share, found.prompts) == (1.0, 12)
+    assert (found.share, found.prompts, found.left_out) == (1.0, 12, 0)
     assert found.by_category == {"left": 1.0, "right": 1.0}
     assert found.by_chance == pytest.approx(5 / 11, abs=0.06)  # of the 11 others 5 are alike
     assert found.p == pytest.approx(1 / 201, rel=2)
@@ -180,40 +180,139 @@ def test_the_map_is_that_of_principal_components(tmp_path: Path, prompts: int, e
     assert np.abs(own) == pytest.approx(np.abs(left[:, :2] * sizes[:2]), abs=1e-8)
 
 
+def test_of_equally_near_prompts_the_share_counts(tmp_path: Path) -> None:
+    """All graphs are one: of each prompt's others those of its own category are so many."""
+    graphs = {f"{n} x": ("abbb"[n % 4], [SHARED]) for n in range(8)}
+    graphs |= {"none x": ("a", []), "no kind x": (None, [SHARED])}  # type: ignore[dict-item]
+    found = Atlas(atlas_by_hand(tmp_path / "made", graphs)).separation()
+    assert (found.prompts, found.left_out) == (8, 2)
+    assert found.by_category == pytest.approx({"a": 1 / 7, "b": 5 / 7})
+    assert found.share == pytest.approx((2 * 1 / 7 + 6 * 5 / 7) / 8)
+    assert found.by_chance == pytest.approx(found.share), "however they are dealt out"
+    assert found.p == 1.0
+
+
+def test_a_map_of_graphs_that_are_alike_is_refused(tmp_path: Path) -> None:
+    same: dict[str, Any] = {f"{n} x y": ("a", [SHARED, OWN, OTHER]) for n in range(5)}
+    with pytest.raises(SaeGraphsError, match="the graphs of all 5 prompts are alike"):
+        Atlas(atlas_by_hand(tmp_path / "made", same)).map()
+    with pytest.raises(SaeGraphsError, match="a map needs at least 3 of each"):
+        Atlas(atlas_by_hand(tmp_path / "few", dict(list(same.items())[:2]))).map()
+
+
+def test_means_are_over_prompts_not_over_tokens(tmp_path: Path) -> None:
+    graphs: dict[str, Any] = {
+        "one x y z": ("a", [("0.1@0", "1.2@1", -1.0), ("0.1@0", "1.2@2", -3.0)]),
+        "two x y z": ("a", [("0.1@0", "1.2@1", -8.0)]),
+    }
+    made = Atlas(atlas_by_hand(tmp_path / "made", graphs))
+    (row,) = made.feature("1.2").sources.to_dict("records")
+    assert (row["prompts"], row["mean_flow"], row["mean_effect"]) == (2, -6.0, -12.0)
+    (row,) = made.feature("0.1").targets.to_dict("records")
+    assert (row["feature"], row["prompts"], row["mean_flow"]) == ("1.2", 2, -6.0)
+    effects = {"one x y z": {1: -1.0, 2: -3.0}, "two x y z": {1: -8.0}}
+    use = Atlas(atlas_by_hand(tmp_path / "more", graphs, effects=effects)).feature("1.2")
+    assert use.answers[["prompts", "mean_effect"]].values.tolist() == [[2, -5.0]]  # of -2 and -8
+    assert dict(zip(use.tokens["token"], use.tokens["mean_effect"], strict=True)) == {
+        "x": -4.5,
+        "y": -3.0,
+    }
+
+
+WRITING = "WITH x AS (COPY prompts TO '{file}' (FORMAT csv, USE_TMP_FILE false)) SELECT * FROM x"
+
+
 def test_only_what_reads_is_answered(atlas: Atlas, tmp_path: Path) -> None:
     assert atlas.sql("SELECT count(*) AS n FROM edges")["n"].tolist() == [30]
     assert atlas.sql("FROM prompts WHERE kind = ?", ["left"]).shape[0] == 6
-    target = Path(atlas._database.folder) / "stolen.csv"  # where files may be read
+    folder = Path(atlas._database.folder)
+    held = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    part = next(file for file in held if file.name == "edges.parquet")
+    target = folder / "stolen.csv"
+    none = "is not one SELECT"
     for query, words in {
-        "DROP VIEW edges": "is not one SELECT",
-        "SELECT 1; SELECT 2": "is not one SELECT",
-        "": "is not one SELECT",
-        f"COPY edges TO '{target}'": "is not one SELECT",
-        f"EXPLAIN ANALYZE COPY edges TO '{target}'": "is not one SELECT",
-        "ATTACH 'other.db'": "is not one SELECT",
-        "SET threads = 1": "is not one SELECT",
+        "DROP VIEW edges": none,
+        "SELECT 1; SELECT 2": none,
+        "": none,
+        f"COPY edges TO '{target}'": none,
+        f"EXPLAIN ANALYZE COPY edges TO '{target}'": none,
+        "ATTACH 'other.db'": none,
+        "SET threads = 1": none,
+        # A SELECT can write: into what is there, what is not, and where there was an overflow.
+        WRITING.format(file=folder / "atlas.json"): none,
+        WRITING.format(file=part): none,
+        WRITING.format(file=target): none,
+        WRITING.format(file=Path(".tmp/stolen.csv").resolve()): none,
+        f"{WRITING.format(file=part)} UNION ALL BY NAME SELECT 'a' AS prompt": none,
+        f"WITH y AS MATERIALIZED ({WRITING.format(file=part)}) SELECT 1": none,
+        "WITH x AS (INSERT INTO prompts SELECT * FROM prompts RETURNING 1) SELECT * FROM x": none,
+        "WITH x AS (DELETE FROM prompts RETURNING 1) SELECT * FROM x": none,
+        f"SELECT * FROM query($${WRITING.format(file=part)}$$)": none,
+        "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))": none,
         "SELECT * FROM read_csv('/etc/hostname')": "cannot be answered",
+        f"SELECT * FROM read_csv('{folder / 'atlas.json'}')": "cannot be answered",
+        f"SELECT * FROM read_text('{folder}/../*')": "cannot be answered",
         "SELECT nothing FROM edges": "cannot be answered",
         "SELEC 1": "cannot be answered",
     }.items():
         with pytest.raises(SaeGraphsError, match=words) as told:
             atlas.sql(query)
         assert "\n" not in str(told.value)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == held
+    assert not Path(".tmp/stolen.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x WHERE n < 3) FROM x",
+        "SELECT kind FROM prompts UNION SELECT target FROM prompts",
+        "DESCRIBE edges",
+        "SUMMARIZE nodes",
+        "VALUES (1), (2)",
+        "SELECT 'COPY_QUERY_NODE' AS type WHERE 'query' <> 'x'",
+    ],
+)
+def test_what_reads_is_answered(atlas: Atlas, query: str) -> None:
+    assert len(atlas.sql(query)) > 0
+
+
+def test_what_would_write_is_the_databases_to_refuse_as_well(atlas: Atlas) -> None:
+    """Behind the look at a query stand the settings: no folder may be written into."""
+    database = atlas._database
+    target = database.folder / "stolen.csv"
+    with pytest.raises(SaeGraphsError, match="Permission"):
+        database.table(WRITING.format(file=target))
     assert not target.exists()
+    held = database.rows("SELECT value FROM duckdb_settings() WHERE name = 'allowed_directories'")
+    assert held == [("[]",)]
 
 
-def test_tables_of_polars(atlas: Atlas) -> None:
-    polars = pytest.importorskip("polars", reason="polars is not installed")
-    other = Atlas(atlas.folder, frame="polars")
-    for table in (other.prompts(), other.recurring_edges(), other.map(), other.sql("FROM edges")):
-        assert isinstance(table, polars.DataFrame)
-    assert other.recurring_edges()["prompts"].to_list() == [12, 6, 6]
+def test_an_open_atlas_goes_on_after_another_build(tmp_path: Path) -> None:
+    made = atlas_by_hand(tmp_path / "made", GRAPHS)
+    atlas = Atlas(made)
+    assert len(atlas.prompts()) == 12
+    atlas_by_hand(made, {f"c {n} x": ("left", [SHARED]) for n in range(4)})
+    assert len(atlas.prompts()) == 16, "the part that was open is gone"
+    assert len(atlas.sql("FROM prompts")) == 16
 
 
-def test_without_polars_it_says_so(atlas: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(SaeGraphsError, match="polars is not installed; pip install"):
-        Atlas(atlas.folder, frame="polars")
+@pytest.mark.parametrize("name", ["a{b,c}", "a?b", "a*b", "a[b]", "kind=up", "it's"])
+def test_a_folders_path_changes_nothing(tmp_path: Path, name: str) -> None:
+    """Letters of patterns, and names that other programs read columns from."""
+    atlas_by_hand(tmp_path / "ab" / "made", {"other x": ("right", [SHARED])})
+    made = Atlas(atlas_by_hand(tmp_path / name / "made", GRAPHS, parts=2))
+    assert sorted(made.prompts()["kind"]) == ["left"] * 6 + ["right"] * 6
+    assert len(made.recurring_edges()) == 3
+
+
+def test_nodes_and_edges_call_features_alike(atlas: Atlas, tmp_path: Path) -> None:
+    graphs: dict[str, Any] = {"one x": ("a", [("token@0", "0.1@1", -1.0), ("0.1@1", "answer", -1)])}
+    made = Atlas(atlas_by_hand(tmp_path / "made", graphs))
+    assert set(made.sql("SELECT feature FROM nodes")["feature"]) == {"token", "0.1", "answer"}
+    for end in ("source", "target"):
+        names = f"SELECT {end} FROM edges WHERE {end} NOT IN (SELECT feature FROM nodes)"
+        assert not len(made.sql(names)) and not len(atlas.sql(names))
 
 
 def test_mistakes_are_answered_in_a_line(atlas: Atlas, tmp_path: Path) -> None:
@@ -230,7 +329,18 @@ def test_mistakes_are_answered_in_a_line(atlas: Atlas, tmp_path: Path) -> None:
         (lambda: atlas.recurring_edges(least=0)): "least is 0",
         (lambda: atlas.recurring_edges(by="sort")): "no category 'sort'",
         (lambda: Atlas(tmp_path)): "is no atlas",
-        (lambda: Atlas(tmp_path, frame="excel")): "expected pandas or polars",  # type: ignore[arg-type]
+        (lambda: atlas.features(limit=-1)): "limit is -1; expected a whole number",
+        (lambda: atlas.prompts(text=5)): "text is 5; expected text",  # type: ignore[arg-type]
+        (lambda: atlas.prompts(target=5)): "target is 5; expected text",  # type: ignore[arg-type]
+        (lambda: atlas.features(token=3)): "token is 3; expected text",  # type: ignore[arg-type]
+        (lambda: atlas.features(min_effect="a")): "min_effect is 'a'",  # type: ignore[arg-type]
+        (lambda: atlas.prompts(category=["left"])): r"category is \['left'\]; expected a value",  # type: ignore[arg-type]
+        (lambda: atlas.features(lyer=3)): "did you mean layer",  # type: ignore[call-arg]
+        (lambda: atlas.similar("nobody", limit=0)): "limit is 0",
+        (lambda: atlas.sql(5)): "the query is 5; expected a SELECT",  # type: ignore[arg-type]
+        (lambda: atlas.sql("FROM prompts WHERE kind = ?")): "cannot be answered",
+        (lambda: atlas.sql("SELECT 1", [2])): "cannot be answered",
     }.items():
-        with pytest.raises(SaeGraphsError, match=words):
+        with pytest.raises(SaeGraphsError, match=words) as told:
             tried()
+        assert "\n" not in str(told.value)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from sae_graphs.atlas.atlas import Atlas
-from sae_graphs.atlas.pictures import circuit_source, draw_circuit, draw_map
+from sae_graphs.atlas.pictures import circuit_source, draw_circuit, draw_map, map_figure
 from sae_graphs.errors import SaeGraphsError
 from tests.atlas.test_asking import GRAPHS
 from tests.support.atlases import atlas_by_hand
@@ -39,12 +39,12 @@ def test_a_circuit_has_what_is_common(atlas: Atlas, tmp_path: Path) -> None:
 
 def test_hostile_tokens_stay_text(tmp_path: Path) -> None:
     link = ("0.1@0", "1.2@0", -1.0)
-    graphs = {'"];bad\\[<b>&\x00 x': ("<script>", [link])}
+    graphs = {'"]\\[<b>&lt;\x00 x': ("<script>", [link])}
     made = Atlas(atlas_by_hand(tmp_path / "made", graphs))
     drawn = draw_circuit(made, tmp_path / "circuit.svg", category="<script>")
     root = ElementTree.parse(drawn).getroot()
     assert not [each for each in root.iter() if each.tag.endswith("script")]
-    assert '"];bad\\[<b>&' in "".join(root.itertext())
+    assert '"]\\[<b>&lt;' in "".join(root.itertext())
 
 
 def test_a_map_names_the_categories(atlas: Atlas, tmp_path: Path) -> None:
@@ -53,11 +53,22 @@ def test_a_map_names_the_categories(atlas: Atlas, tmp_path: Path) -> None:
     assert draw_map(atlas, tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_category_is_in_the_legend(tmp_path: Path) -> None:
+    graphs = {
+        f"{n} x": (("_a", "$b$", "c")[n % 3], [(f"0.{n}@0", "1.2@0", -1.0)]) for n in range(6)
+    }
+    figure = map_figure(Atlas(atlas_by_hand(tmp_path / "made", graphs)))
+    (legend,) = figure.legends
+    assert [each.get_text() for each in legend.get_texts()] == [r"\$b\$", "\u200b_a", "c"]
+
+
 def test_mistakes(atlas: Atlas, tmp_path: Path) -> None:
     for words, tried in {
         "ends in .svg": lambda: draw_map(atlas, tmp_path / "map.bmp"),
         "share is 0": lambda: circuit_source(atlas, share=0),
-        "no category 'sort'": lambda: draw_map(atlas, tmp_path / "map.svg", by="sort"),
+        "no category 'sort'; the atlas has kind": lambda: draw_map(
+            atlas, tmp_path / "map.svg", by="sort"
+        ),
         "no prompt has kind 'up'": lambda: circuit_source(atlas, category="up"),
     }.items():
         with pytest.raises(SaeGraphsError, match=words):

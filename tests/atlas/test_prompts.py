@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,7 +33,7 @@ def test_files_with_columns(tmp_path: Path, name: str) -> None:
     assert read_prompts(file, categories=[])[0].categories == {}
 
 
-def test_parquet_and_plain_text(tmp_path: Path) -> None:
+def test_parquet_and_plain_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = pa.table(
         {
             "prompt": [each.prompt for each in EXPECTED],
@@ -40,10 +42,31 @@ def test_parquet_and_plain_text(tmp_path: Path) -> None:
             "vector": [[1.0], [2.0]],  # no category
         }
     )
-    pq.write_table(table, tmp_path / "a.parquet")
-    assert read_prompts(tmp_path / "a.parquet") == EXPECTED
+    file = tmp_path / "kind=path" / "a.parquet"  # a name that columns are read from elsewhere
+    file.parent.mkdir()
+    pq.write_table(table, file, row_group_size=1)
+    assert read_prompts(file) == EXPECTED
+    assert f"vector of {file} hold no text or number, and are left out" in caplog.text
+    with pytest.raises(SaeGraphsError, match=r"row 1: vector is \[1\.0\]; a category is a text"):
+        read_prompts(file, categories=["kind", "vector"])
     (tmp_path / "a.txt").write_text("Copyright (C\n\n the cat\n")
     assert read_prompts(tmp_path / "a.txt") == (Asked("Copyright (C"), Asked(" the cat"))
+
+
+def test_dates_and_numbers_are_categories(tmp_path: Path) -> None:
+    row = {"prompt": ["a"], "day": [date(2024, 2, 1)], "at": [datetime(2024, 2, 1, 12)]}
+    row |= {"n": [3], "yes": [True], "price": [Decimal("1.50")]}
+    pq.write_table(pa.table(row), tmp_path / "a.parquet")
+    (found,) = read_prompts(tmp_path / "a.parquet")
+    assert found.categories == {
+        **{"day": "2024-02-01", "at": "2024-02-01 12:00:00"},
+        **{"n": "3", "yes": "True", "price": "1.50"},
+    }
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "inner": {"x": 1}}\n')
+    with pytest.raises(SaeGraphsError, match="row 1: inner is"):
+        read_prompts(tmp_path / "a.jsonl", categories=["inner"])
+    with pytest.raises(SaeGraphsError, match="prompt 1: inner is"):
+        asked_of([{"prompt": "a", "inner": {}}])
 
 
 def test_another_column(tmp_path: Path) -> None:
@@ -93,6 +116,12 @@ def test_prompts_as_they_are_given() -> None:
     assert asked_of(["a", {"prompt": "b", "kind": "x"}, Asked("c")]) == (
         *(Asked("a"), Asked("b", None, {"kind": "x"}), Asked("c")),
     )
+    half = "\ud800"
+    for row in ({"prompt": half}, {"prompt": "a", half: "b"}, {"prompt": "a", "k": half}):
+        with pytest.raises(SaeGraphsError, match="half a character"):
+            asked_of([row])
+    with pytest.raises(SaeGraphsError, match="expected texts by name"):
+        Asked("a", None, {"k": 3})  # type: ignore[dict-item]
     with pytest.raises(SaeGraphsError, match="a prompt is ''"):
         asked_of([""])
 

@@ -28,7 +28,8 @@ def test_what_is_generated_is_in_the_order_of_a_build(made: Path) -> None:
     off = f"SELECT own - p.strength AS off FROM ({weights}) JOIN prompts p USING (prompt_id)"
     assert atlas.sql(off)["off"].abs().max() < 1e-9
     one = atlas.prompts(limit=1)["prompt_id"][0]
-    assert atlas.similar(one)["similarity"][0] == pytest.approx(1.0)
+    near = atlas.similar(one)
+    assert one not in set(near["prompt_id"]) and near["similarity"].between(1e-9, 1).all()
 
 
 def test_a_question_is_made_of_queries(made: Path) -> None:

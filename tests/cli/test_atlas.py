@@ -8,9 +8,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sae_graphs.atlas import measure
 from sae_graphs.cli.console import out
 from tests.atlas.test_asking import GRAPHS
 from tests.support.atlases import atlas_by_hand
@@ -95,6 +97,40 @@ def test_hostile_text_is_shown_safely(commands: Commands, tmp_path: Path) -> Non
     shown = commands("atlas", "query", "bad", "prompts")
     assert shown.code == 0
     assert "\x1b" not in shown.out and "\u202e" not in shown.out and "[red]" in shown.out
+    listed = commands("atlas", "query", "bad", "prompts", "--format", "csv")
+    assert "\x1b" not in listed.out and "\u202e" not in listed.out
+    (row,) = csv.DictReader(io.StringIO(listed.out))
+    assert row["prompt"] == r"[red]\x1b[31mred\u202e x"
+    assert json.loads(row["tokens"])[1] == "x"  # as JSON has lists
+
+
+def test_a_reason_is_shown_safely(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model_folder(tmp_path / "model")
+    save_sae_folder(tmp_path / "saes")
+    (tmp_path / "p.csv").write_text("prompt\nthe cat sat on\nthe old dog ran\n")
+    own = measure.bare_graph
+
+    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+        if prompt.startswith("the old"):
+            raise ValueError("\x1b[31mred")
+        return own(model, prompt, *rest)
+
+    monkeypatch.setattr(measure, "bare_graph", failing)
+    built = commands("atlas", "build", "--prompts", "p.csv", "--out", "held", *SETTINGS)
+    assert built.code == 0 and r"ValueError: \x1b[31mred" in built.err
+
+
+def test_a_category_may_hold_an_equals_sign(commands: Commands, tmp_path: Path) -> None:
+    atlas_by_hand(tmp_path / "held", {"a x": ("b=c", []), "b x": (" d", [])})
+    for given in ("b=c", "kind=b=c", "kind= d", " d"):
+        found = commands(
+            *("atlas", "query", "held", "prompts", "--category", given, "--format", "json")
+        )
+        assert len(json.loads(found.out)) == 1, found.err
+    wrong = commands("atlas", "query", "held", "prompts", "--category", "sort=b")
+    assert wrong.code == 2 and "no prompt has kind 'sort=b'; there are" in wrong.err
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,15 @@ FACTS = {"model": "hand-made", "layers": [["0", "a"], ["1", "b"], ["2", "c"]]}
 Link = tuple[str, str, float]  # source, target, flow in nats
 
 
-def rows_by_hand(asked: Asked, links: Sequence[Link], *, target: str = " x") -> Rows:
-    """The rows of a prompt whose graph has these edges; a node's effect is 1 nat, supporting."""
+def rows_by_hand(
+    asked: Asked,
+    links: Sequence[Link],
+    *,
+    target: str = " x",
+    effects: Mapping[int, float] | None = None,
+) -> Rows:
+    """The rows of a prompt whose graph has these edges; a node's effect is 1 nat, supporting, but
+    for those at positions with `effects`."""
     edges = [_edge(asked.id, *link) for link in links]
     ends = {FeatureId.parse(end) for source, into, _ in links for end in (source, into)}
     measured = [edge for edge in edges if edge["source_layer"] != "token"]
@@ -36,7 +43,7 @@ def rows_by_hand(asked: Asked, links: Sequence[Link], *, target: str = " x") -> 
             "position": feature.position,
             "token": None if feature.position is None else prompt["tokens"][feature.position],
             "activation": 2.0,
-            "effect_on_answer": -1.0,
+            "effect_on_answer": (effects or {}).get(feature.position or 0, -1.0),
             "dense": False,
         }
         for feature in sorted(ends, key=str)
@@ -68,10 +75,15 @@ def atlas_by_hand(
     parts: int = 1,
     compact: bool = True,
     facts: Mapping[str, Any] = FACTS,
+    effects: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Path:
     """An atlas of prompts, each with its category (`kind`) and its edges."""
     rows = [
-        rows_by_hand(Asked(prompt, None, {} if kind is None else {"kind": kind}), links)
+        rows_by_hand(
+            Asked(prompt, None, {} if kind is None else {"kind": kind}),
+            links,
+            effects=(effects or {}).get(prompt),
+        )
         for prompt, (kind, links) in graphs.items()
     ]
     with writing(folder, Manifest(facts, ("kind",))) as store:
