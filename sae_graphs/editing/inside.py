@@ -103,9 +103,9 @@ def inside(
     """
     model = with_saes(model)
     token = edit.settings.token
-    before = edit.prompt.index("{}")
+    ahead = edit.prompt.index("{}")
     ids, at, _ = placed(
-        model, edit.asked, edit.subject, token, before=before, prepend_bos=prepend_bos
+        model, edit.asked, edit.subject, token, before=ahead, prepend_bos=prepend_bos
     )
 
     def graph() -> CausalGraph:
