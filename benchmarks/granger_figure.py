@@ -19,7 +19,7 @@ from sae_graphs.significance import rank_correlation, resampled
 from sae_graphs.words import NONE, amount, percent
 
 SCORES: dict[str, Callable[[Compared], float]] = {
-    "Granger": lambda it: share(it.alone),
+    "partial R²": lambda it: share(it.alone),
     "nonlinear": lambda it: it.bent,
     "given three rivals": lambda it: share(it.rivals),
     "without the same token": lambda it: share(it.later),
@@ -28,7 +28,7 @@ SCORES: dict[str, Callable[[Compared], float]] = {
     "weights": lambda it: abs(it.weights),
 }
 COLOURS = {
-    "Granger": "#1f6f8b",
+    "partial R²": "#1f6f8b",
     "nonlinear": "#7a4a9e",
     "given three rivals": "#2c9658",
     "without the same token": "#b4631c",
@@ -282,7 +282,7 @@ def _curves(roc: Any, precise: Any, tested: Sequence[Compared]) -> None:
     recall = hits / max(sum(right), 1)
     false = (sum(said) - hits) / max(len(right) - sum(right), 1)
     for axes, x, y in ((roc, false, recall), (precise, recall, hits / max(sum(said), 1))):
-        axes.plot([x], [y], "o", color=COLOURS["Granger"], markersize=6, markeredgecolor="white")
+        axes.plot([x], [y], "o", color=COLOURS["partial R²"], markersize=6, markeredgecolor="white")
     roc.set_title("ROC, and the verdict (dot)", fontsize=9)
     precise.set_title("Precision and recall", fontsize=9)
     for axes, across, up in (
@@ -292,5 +292,5 @@ def _curves(roc: Any, precise: Any, tested: Sequence[Compared]) -> None:
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.set_xlabel(across, fontsize=8)
         axes.set_ylabel(up, fontsize=8)
-    roc.legend(fontsize=7.5, frameon=False, loc="lower right")
-    precise.legend(fontsize=7.5, frameon=False, loc="upper right")
+    roc.legend(fontsize=7.5, frameon=False, loc="lower right", labelspacing=0.25)
+    precise.legend(fontsize=7.5, frameon=False, loc="upper right", labelspacing=0.25)

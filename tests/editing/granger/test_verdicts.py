@@ -172,7 +172,8 @@ def power(settings: GrangerSettings, runs: int, **options: Any) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("spikes", [False, True])
 def test_power_grows_with_a_straight_arrow(spikes: bool) -> None:
-    strengths = (0.0, 0.05, 0.1, 0.2)
+    """Between spikes a few large products hold most of both sums: that takes a stronger arrow."""
+    strengths = (0.0, 0.05, 0.1, 0.6 if spikes else 0.2)
     found = [power(FEW, 100, there=it, spikes=spikes) for it in strengths]
     assert found[0] < 0.12 and found[-1] > 0.95
     assert found == sorted(found)
