@@ -86,8 +86,8 @@ for command in (
     view.view,
 ):
     app.command(cls=Command)(command)
-for part in (atlas_build.build, atlas_query.query, atlas_draw.draw):
-    atlas.app.command(cls=Command)(part)
+for inner in (atlas_build.build, atlas_query.query, atlas_draw.draw):
+    atlas.app.command(cls=Command)(inner)
 app.add_typer(atlas.app, name="atlas")
 
 

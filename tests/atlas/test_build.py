@@ -330,8 +330,9 @@ def test_another_column_is_added(
     assert held.where(held.notna(), None).loc[list(TEXTS[:3])].values.tolist() == [
         *([TEXTS[0][4:7], None], [TEXTS[1][4:7], None], [None, "s"])
     ]
-    for found in (atlas.features(), atlas.edges(), atlas.similar(Asked(TEXTS[0]).id)):
+    for found in (atlas.features(), atlas.edges()):
         assert {"kind", "size"} <= set(found) and len(found)
+    assert {"kind", "size"} <= set(atlas.similar(Asked(TEXTS[0]).id))
     with pytest.raises(SaeGraphsError, match="two differ in case alone"):
         sg.build_atlas(model, [{"prompt": TEXTS[3], "Kind": "x"}], folder, settings=EFFECT)
     assert sg.Atlas(folder).categories == ("kind", "size")
