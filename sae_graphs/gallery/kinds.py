@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sae_graphs.gallery import edits, granger, traces
 from sae_graphs.gallery.runs import Run, Summary
-from sae_graphs.runs import EDIT, GRANGER, TRACE, TRACES
+from sae_graphs.runs import EDIT, EDITS, GRANGER, PLACES, TRACE, TRACES
 
 
 class RunKind(NamedTuple):
@@ -46,6 +46,20 @@ KINDS = {
         edits.edit_summary,
         edits.edit_page,
         edits.edit_picture,
+    ),
+    EDITS: RunKind(
+        "edits",
+        "many facts, each written alone into one MLP",
+        edits.edits_summary,
+        edits.edits_page,
+        edits.edits_picture,
+    ),
+    PLACES: RunKind(
+        "edits everywhere",
+        "facts written at every token and layer",
+        edits.places_summary,
+        edits.places_page,
+        edits.places_picture,
     ),
     GRANGER: RunKind(
         "Granger tests",

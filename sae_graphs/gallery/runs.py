@@ -19,16 +19,13 @@ from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.graph.records import RunRecord
 from sae_graphs.runs import (
     ANNOTATIONS,
-    EDIT,
-    GRANGER,
     GRAPH,
     RECORD,
     REPORT,
-    TRACE,
-    TRACES,
     VALIDATION,
     record_of,
 )
+from sae_graphs.runs import KINDS as KINDS_OF_RUNS
 from sae_graphs.validation import evidence_json, saved
 from sae_graphs.validation.answer.records import AnswerReport
 from sae_graphs.validation.evidence import ValidationReport
@@ -36,7 +33,7 @@ from sae_graphs.validation.report.marks import is_of
 
 Record = TypeVar("Record")
 # The files of which one makes a folder a run, and says of what kind: the first that is there.
-FILES = (GRAPH, TRACE, TRACES, EDIT, GRANGER)
+FILES = tuple(KINDS_OF_RUNS)
 LARGEST = 256 * 2**20  # bytes of a file that is read whole
 # The kinds of files that are handed out, by suffix. Anything that a browser could run as a page
 # of its own is plain text; pages are held by their policy.

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sae_graphs.editing import many, places
 from sae_graphs.editing.granger.records import GrangerReport
+from sae_graphs.editing.many import Edits
 from sae_graphs.editing.record import Answer, Edit
+from sae_graphs.editing.scores import Asked, Heard, Kept, Scored
 from sae_graphs.editing.settings import EditSettings
 from sae_graphs.gallery import edits, granger
 from sae_graphs.gallery.artist import drawn
@@ -21,6 +24,7 @@ from sae_graphs.gallery.kinds import KINDS
 from sae_graphs.gallery.runs import FILES, runs_in
 from sae_graphs.runs import GRAPH
 from tests.editing.granger.test_records import report
+from tests.editing.test_places import LAYERS, places_of
 from tests.support.saved_runs import Site, served
 
 RECTANGLE = "{http://www.w3.org/2000/svg}rect"
@@ -47,11 +51,21 @@ def edit(*, before: float = 0.25, after: float = 1.0) -> Edit:
     )
 
 
+_BEFORE = Heard((Asked(0.1, 0.7),), (), (Asked(0.2, 0.6),), (Kept(0.9, True),), 2.0, 1.0)
+_AFTER = Heard((Asked(0.8, 0.1),), (), (Asked(0.2, 0.6),), (Kept(0.9, True),), 2.0, 1.0)
+_FACT = Scored(0, "the cat sat on", " mat", " red", _BEFORE, _AFTER, 0.5)
+FACTS = Edits("made by hand", HOSTILE, "rome", 1, (_FACT,))
+_RISING = np.linspace(0.0, 1.0, 4 * LAYERS).reshape(1, 4, LAYERS)
+EVERYWHERE = places_of(np.repeat(_RISING, 3, axis=0), np.repeat(_RISING, 3, axis=0))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("kinds") / "runs"
-    for name in ("fact", "series", "broken"):
+    for name in ("fact", "series", "broken", "facts", "everywhere"):
         (folder / name).mkdir(parents=True)
+    (folder / "facts" / "edits.json").write_bytes(many.to_bytes(FACTS))
+    (folder / "everywhere" / "places.json").write_bytes(places.to_bytes(EVERYWHERE))
     edit().save(folder / "fact")
     report().save(folder / "series")
     (folder / "broken" / "granger.json").write_text("{}")
@@ -84,7 +98,7 @@ def test_cards_tell_what_was_written_and_what_predicts(site: Site) -> None:
 
 
 def test_pages_run_nothing(site: Site) -> None:
-    for name in ("fact", "series"):
+    for name in ("fact", "series", "facts", "everywhere"):
         page = drawn(site.folder, "explorer", [name])
         assert "← all runs" in page.html and "<script>" not in page.html
         assert "default-src 'none'" in page.policy and "script-src" not in page.policy
@@ -111,4 +125,20 @@ def test_the_picture_of_granger_tests_is_of_both_ways() -> None:
 
 def test_runs_are_told_apart_by_their_files(site: Site) -> None:
     found = {name: run.file for name, run in runs_in(Path(site.folder)).items()}
-    assert found == {"broken": "granger.json", "fact": "edit.safetensors", "series": "granger.json"}
+    assert found == {
+        **{"broken": "granger.json", "fact": "edit.safetensors", "series": "granger.json"},
+        **{"facts": "edits.json", "everywhere": "places.json"},
+    }
+
+
+def test_many_facts_and_edits_everywhere_tell_what_was_found(site: Site) -> None:
+    facts, everywhere = card(site, "facts"), card(site, "everywhere")
+    assert "1 fact of <script>" in said(facts) and "ES 1.000" in said(facts)
+    assert "PS" not in said(facts), "there was no paraphrase"
+    assert "3 facts of mine.jsonl" in said(everywhere) and "S is largest at" in said(everywhere)
+    small = drawn(site.folder, "thumbnail", ["facts"]).html
+    assert [it.get("width") for it in ET.fromstring(small).iter(RECTANGLE)] == ["344.0"] * 3
+    cells = list(
+        ET.fromstring(drawn(site.folder, "thumbnail", ["everywhere"]).html).iter(RECTANGLE)
+    )
+    assert len(cells) == 4 * LAYERS - 1 and cells[-1].get("opacity") == "1.00"
