@@ -84,6 +84,17 @@ def test_the_rest_after_a_stop(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_graph_names_its_model(
+    commands: Commands, stack: tuple[str, ...], tmp_path: Path
+) -> None:
+    how = ("--select", "effect", "--min-path-edges", "1", "--formats", "html", "--out", "drawn")
+    prompt = " ".join(CORPUS.split()[:6])
+    assert commands("graph", prompt, *stack[:4], *how).code == 0
+    answer = commands("granger", "--graph", "drawn", *stack[4:], *LITTLE, "--out", "tested")
+    assert answer.code == 0, answer.err
+    assert GrangerReport.load(tmp_path / "tested").model == stack[1]
+
+
 WRONG = {
     "source alone": (("--source", "2.1"), "--source alone"),
     "target alone": (("--target", "2.1"), "--target alone"),
