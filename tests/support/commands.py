@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from sae_graphs import cli
+from sae_graphs.cli.console import err, out
 
 
 class Answer(NamedTuple):
@@ -28,6 +29,8 @@ class Commands:
         self._patch, self._capture = patch, capture
         patch.chdir(folder)
         patch.setenv("COLUMNS", "160")
+        for console in (out, err):  # xdist's workers begin with 80 columns, and they keep those
+            patch.setattr(console, "_width", None)
 
     def __call__(self, *arguments: str) -> Answer:
         self._patch.setattr(sys, "argv", ["sae-graphs", *arguments])

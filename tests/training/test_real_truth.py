@@ -55,6 +55,8 @@ def test_what_is_asked_is_what_the_model_answers() -> None:
     strings = [model.token_string(at) for at in model.clean_run(found.prompt).token_ids]
     assert [strings[at].strip() for at in found.deciding] == ["("]
     assert found.tokens == len(strings) and model.token_string(found.token_id) == ")"
+    longer, _ = question_of(model, unmarked("bracket", "Copyright «(»C", ") 1998"))
+    assert longer is not None and longer.token_id == found.token_id, "its first token counts"
     other, why = question_of(model, unmarked("bracket", "Copyright «(»C", " no"))
     assert other is None and why == "another token is likelier"
 

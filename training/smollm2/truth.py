@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sae_graphs.editing.prompts import target_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.schema import plain, rebuilt
@@ -94,7 +95,7 @@ def question_of(model: InstrumentedModel, given: Marked) -> tuple[Question | Non
     clean = model.clean_run(given.prompt)
     probabilities = clean.logits[-1].double().softmax(-1)
     top = int(probabilities.argmax())
-    if not given.answer.startswith(model.token_string(top)):
+    if top != target_of(model, given.prompt, given.answer).token_id:
         return None, "another token is likelier"
     if float(probabilities[top]) < LEAST:
         return None, f"below {LEAST}"
