@@ -39,8 +39,7 @@ def box(page: Any, graph: CausalGraph, feature: str) -> Any:
 
 def kept(page: Any) -> dict[str, Any]:
     """What the address holds."""
-    # A timer of the page: those that were set before and are shorter have run by then, however slow.
-    page.evaluate("new Promise((done) => setTimeout(done, 180))")
+    page.wait_for_timeout(180)
     found: dict[str, Any] = json.loads(unquote(page.evaluate("location.hash").lstrip("#")) or "{}")
     return found
 
