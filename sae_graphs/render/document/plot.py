@@ -23,6 +23,7 @@ from sae_graphs.render.style import FAINT, INK, LINE, SOFT
 
 WIDTH = 7.2  # inches: a column of text in print
 PNG_DPI = 192  # twice what a screen has
+SVG_DPI = 72  # what matplotlib lays an SVG out with
 _OF_PDF = ("Creator", "Producer", "CreationDate")
 _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "sae_graphs",
@@ -130,12 +131,30 @@ def svg_of(figure: Figure) -> str:
     nobody = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the text
-        figure.savefig(file, format="svg", metadata=nobody, transparent=True)
+        with _laid_out(figure):
+            figure.savefig(file, format="svg", metadata=nobody, transparent=True)
     text = file.getvalue()
     text = _NAMED_GROUP.sub("<g>", _STYLE.sub("", text[text.index("<svg") :]))
     text = text.replace("'DejaVu Sans'", _FONTS)
     corners = 'style="stroke-linejoin: round; stroke-linecap: butt" role="img" '
     return text.replace("<svg ", f"<svg {corners}", 1)
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Iterator[None]:
+    """Within it the parts stand where they belong in an SVG: else all is drawn twice for that."""
+    engine, dpi = figure.get_layout_engine(), figure.dpi
+    if engine is None:
+        yield
+        return
+    figure.dpi = SVG_DPI
+    engine.execute(figure)
+    figure.dpi = dpi
+    figure.set_layout_engine(None)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def with_figures(
