@@ -12,7 +12,15 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from tests.support.structure import MAY_IMPORT, ROOT, circles, modules_of, private_imports, upward
+from tests.support.structure import (
+    MAY_IMPORT,
+    ROOT,
+    circles,
+    modules_of,
+    private_imports,
+    statements,
+    upward,
+)
 
 PACKAGE = ROOT / "sae_graphs"
 
@@ -213,6 +221,20 @@ def test_an_upward_import_is_found(tmp_path: Path) -> None:
         "fake.unheard.of imports fake.graph.graph",
         "fake.words imports fake.graph.graph",
     ]
+
+
+def test_an_import_is_found_wherever_a_statement_can_stand(tmp_path: Path) -> None:
+    file = tmp_path / "any.py"
+    file.write_text(
+        "try:\n    import a\nexcept ImportError:\n    import b\nelse:\n    import c\n"
+        "finally:\n    import d\nfor i in ():\n    import e\nelse:\n    import f\n"
+        "class C:\n    async def g(self):\n        async with self:\n            from g import h\n"
+        "match 1:\n    case 1:\n        while 1:\n            import i\n"
+        "if 1:\n    pass\nelif 2:\n    j = lambda: 3\nelse:\n    import k\n"
+    )
+    every = [it for it in ast.walk(ast.parse(file.read_text())) if hasattr(it, "names")]
+    assert len(every) == 9
+    assert sorted(map(ast.dump, statements(file))) == sorted(map(ast.dump, every))
 
 
 def test_private_names_from_elsewhere_are_found(tmp_path: Path) -> None:

@@ -63,8 +63,16 @@ def modules_of(package: Path) -> dict[str, Path]:
 @cache
 def statements(file: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
     """A file's import statements, wherever they stand; read once, and nothing may change them."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    found: list[ast.Import | ast.ImportFrom] = []
+    left: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inside = getattr(node, part, ())
+            left += inside if isinstance(inside, list) else ()  # a lambda's is an expression
+    return tuple(found)
 
 
 def imported(file: Path, modules: Mapping[str, Path]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -25,6 +26,8 @@ from sae_graphs.graph.addresses import SITE, Address
 from sae_graphs.graph.feature_page import MISSING
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 KEY, URL = "NEURONPEDIA_API_KEY", "NEURONPEDIA_URL"  # names in the environment
@@ -185,6 +188,14 @@ def _work(
         tell(_Failed(f"unexpected {type(problem).__name__}", again=False))
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust, as httpx does by itself, but read once and not for every annotation."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
 def _answers(
     wanted: Sequence[Address], service: Service, over: threading.Event
 ) -> Iterator[dict[Address, Answer]]:
@@ -194,7 +205,9 @@ def _answers(
     if service.key is not None:
         headers["x-api-key"] = service.key
     limits = httpx.Timeout(service.timeout, connect=min(service.timeout, _TO_CONNECT))
-    with httpx.Client(headers=headers, timeout=limits, follow_redirects=False) as client:
+    with httpx.Client(
+        headers=headers, timeout=limits, follow_redirects=False, verify=_certificates()
+    ) as client:
         asking = _Asking(client, service, over)
         batches = True
         for start in range(0, len(wanted), service.batch):
