@@ -16,6 +16,8 @@ from tests.support.once import done_once, search_less
 from tests.support.slow import FULL_EXAMPLES
 
 if TYPE_CHECKING:
+    from sae_graphs.graph.graph import CausalGraph
+    from sae_graphs.model.instrument import InstrumentedModel
     from tests.support.commands import Commands
     from tests.support.neuronpedia_server import Neuronpedia
 
@@ -159,6 +161,15 @@ def tiny(bridge_of: BridgeOf) -> Any:
 
     bridge = bridge_of("gpt2", "float64")
     return InstrumentedModel(bridge, random_stack(bridge, STACKS["pre"], ["standard"]), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_graph(tiny: InstrumentedModel) -> CausalGraph:
+    """What `select="effect"` makes of it and `PROMPT`, measured once."""
+    from tests.support.effect_graphs import effect_graph
+    from tests.support.models import PROMPT
+
+    return effect_graph(tiny, PROMPT)
 
 
 @pytest.fixture

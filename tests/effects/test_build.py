@@ -54,8 +54,8 @@ def test_the_record(tiny: InstrumentedModel) -> None:
         assert node.activation == node.activations[8]
 
 
-def test_edges_go_one_layer_forward_on_long_paths(tiny: InstrumentedModel) -> None:
-    graph = effect_graph(tiny, PROMPT)
+def test_edges_go_one_layer_forward_on_long_paths(tiny_graph: CausalGraph) -> None:
+    graph = tiny_graph
     assert graph.edges
     for edge in graph.edges:
         assert graph.depths[edge.target.layer] == graph.depths[edge.source.layer] + 1
@@ -112,9 +112,9 @@ def test_nothing_left_is_no_error(tiny: InstrumentedModel, tmp_path: Path) -> No
     assert any("no ablation changed" in warning for warning in nothing.run.warnings)
 
 
-def test_two_runs_are_equal(tiny: InstrumentedModel) -> None:
-    assert effect_graph(tiny, PROMPT) == effect_graph(tiny, PROMPT)
-    assert effect_graph(tiny, PROMPT, seed=3).edges == effect_graph(tiny, PROMPT).edges
+def test_two_runs_are_equal(tiny: InstrumentedModel, tiny_graph: CausalGraph) -> None:
+    assert effect_graph(tiny, PROMPT) == tiny_graph
+    assert effect_graph(tiny, PROMPT, seed=3).edges == tiny_graph.edges
 
 
 def test_progress(tiny: InstrumentedModel) -> None:

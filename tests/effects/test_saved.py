@@ -135,8 +135,8 @@ def test_nothing_else_is_left_beside_the_file(saved: Saved) -> None:
     assert {path.name for path in saved[1].iterdir()} == {EFFECTS, "graph.json"}
 
 
-def test_saving_changes_nothing(tiny: InstrumentedModel, saved: Saved) -> None:
-    assert saved[0] == effect_graph(tiny, PROMPT)
+def test_saving_changes_nothing(tiny_graph: CausalGraph, saved: Saved) -> None:
+    assert saved[0] == tiny_graph
 
 
 # -- drawn again -----------------------------------------------------------------------------------
@@ -252,13 +252,13 @@ def test_boxes_that_were_not_described(
 
 
 def test_an_empty_choice_says_why_and_a_full_one_no_longer(
-    tiny: InstrumentedModel, tmp_path: Path
+    tiny: InstrumentedModel, tiny_graph: CausalGraph, tmp_path: Path
 ) -> None:
     graph = saved_run(tiny, PROMPT, tmp_path, top_k=1, per="graph")
     assert not graph.edges and any("no path" in warning for warning in graph.run.warnings)
     full = replot(tmp_path, top_k=8, per="layer")
     assert full.edges and not any("no path" in warning for warning in full.run.warnings)
-    assert measured(full) == measured(effect_graph(tiny, PROMPT))
+    assert measured(full) == measured(tiny_graph)
 
 
 # -- what does not fit -----------------------------------------------------------------------------
@@ -286,10 +286,10 @@ def test_settings_that_do_not_fit(saved: Saved, options: dict[str, Any], message
     assert "\n" not in str(caught.value)
 
 
-def test_without_saved_effects(tiny: InstrumentedModel, tmp_path: Path) -> None:
+def test_without_saved_effects(tiny_graph: CausalGraph, tmp_path: Path) -> None:
     with pytest.raises(GraphFileError, match="cannot read"):
         replot(tmp_path / "nowhere")
-    effect_graph(tiny, PROMPT).save(tmp_path)
+    tiny_graph.save(tmp_path)
     with pytest.raises(GraphFileError, match="--save-effects"):
         replot(tmp_path)
 

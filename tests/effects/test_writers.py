@@ -14,6 +14,7 @@ from sae_graphs.effects.describe import token_effects
 from sae_graphs.effects.writers import Peaks, Scrubbing, peaks_of, writers_of, written_shares
 from sae_graphs.graph.anatomy import BlockShare
 from sae_graphs.graph.feature_id import FeatureId
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.block_parts import CleanWrites
 from sae_graphs.model.clean_run import CleanRun
 from sae_graphs.model.instrument import InstrumentedModel
@@ -214,9 +215,9 @@ def test_a_feature_at_many_positions(tiny: InstrumentedModel) -> None:
                 assert ours.share == pytest.approx(theirs.share, rel=1e-9, abs=1e-12)
 
 
-def test_what_a_node_names(tiny: InstrumentedModel) -> None:
+def test_what_a_node_names(tiny: InstrumentedModel, tiny_graph: CausalGraph) -> None:
     """The strongest three, strongest first; no share of a hundredth or less; scrubbers remove."""
-    graph = effect_graph(tiny, PROMPT)
+    graph = tiny_graph
     clean, places = run_of(tiny)
     peaks = peaks_of(tiny, clean, [node.feature for node in graph.nodes], places)
     writes = writes_of(tiny, clean, peaks, places)

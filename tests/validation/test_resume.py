@@ -25,8 +25,8 @@ Told = list[tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
-def graph(tiny: InstrumentedModel) -> CausalGraph:
-    return effect_graph(tiny, PROMPT)
+def graph(tiny_graph: CausalGraph) -> CausalGraph:
+    return tiny_graph
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ Told = list[tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
-def graph(tiny: InstrumentedModel) -> CausalGraph:
-    return effect_graph(tiny, PROMPT)
+def graph(tiny_graph: CausalGraph) -> CausalGraph:
+    return tiny_graph
 
 
 def metric_change(result: PromptResult) -> float:

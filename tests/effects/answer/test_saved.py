@@ -228,7 +228,7 @@ def test_nodes_are_for_answer_graphs(tiny: InstrumentedModel, tmp_path: Path) ->
 
 
 def test_without_saved_effects_or_with_those_of_another(
-    tiny: InstrumentedModel, saved: Saved, tmp_path: Path
+    tiny: InstrumentedModel, tiny_graph: CausalGraph, saved: Saved, tmp_path: Path
 ) -> None:
     graph_of(tiny).save(tmp_path / "bare")
     with pytest.raises(GraphFileError, match="--save-effects"):
@@ -241,7 +241,7 @@ def test_without_saved_effects_or_with_those_of_another(
         graph.save(saved[1])
         with pytest.raises(GraphFileError, match="another run"):
             replot(saved[1])
-    effect_graph(tiny, PROMPT).save(saved[1])
+    tiny_graph.save(saved[1])
     with pytest.raises(GraphFileError, match="schema"):
         replot(saved[1])
 
