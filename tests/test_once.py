@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import once
+from tests.support import evidence, once
 
 
 def grown(model: Any) -> None:
@@ -91,3 +91,20 @@ def test_another_replay_or_prompt_is_checked_itself() -> None:
     assert asked == ["Again", "AgainOtherwise"]
     passed(Again(model), SimpleNamespace(token_ids=(1, 3)), "it")
     assert len(asked) == 3
+
+
+def test_a_plot_is_kept_by_all_of_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once, "_plots", {})
+    asked: list[object] = []
+
+    def plot(*numbers: object) -> str:
+        asked.append(numbers)
+        return str(len(asked))
+
+    plotted = once._plotted(plot)
+    first, other = evidence.curve(), evidence.curve(responses=(0.0, 0.1, 0.30000000000000004))
+    last = evidence.curve(responses=(0.0, 0.1, 0.3))
+    answers = [plotted(*it) for it in ((first, 1.0), (other, 1.0), (last, 1.0), (first, None))]
+    assert answers == ["1", "2", "3", "4"]
+    assert plotted(evidence.curve(), 1.0) == "1" and len(asked) == 4
+    assert once.drawn_anew(lambda: plotted(first, 1.0)) == "5"

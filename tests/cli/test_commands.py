@@ -315,7 +315,7 @@ BEGUN, NOT_BEGUN = "stopped; no half-written file is left\n", "stopped; nothing 
     [
         slow(("typer", "KeyboardInterrupt", NOT_BEGUN)),
         ("networkx", "KeyboardInterrupt", NOT_BEGUN),
-        ("torch", "KeyboardInterrupt", BEGUN),
+        slow(("torch", "KeyboardInterrupt", BEGUN)),
         slow(("torch", "ModuleNotFoundError('lost') from KeyboardInterrupt()", BEGUN)),
     ],
 )

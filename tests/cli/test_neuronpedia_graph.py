@@ -77,7 +77,7 @@ def test_graph_asks_and_draws(
 @pytest.mark.parametrize(
     ("bad", "reason"),
     first(
-        2,
+        1,
         [
             (HTML, "its answer is not JSON"),
             (reply({}, 500), "HTTP 500"),

@@ -217,7 +217,7 @@ def test_each_component_is_titled_and_has_its_own_picture() -> None:
     assert "1.2" not in second.split()
 
 
-@pytest.mark.parametrize("seed", first(2, range(6)))
+@pytest.mark.parametrize("seed", first(1, range(6)))
 def test_layers_are_named_on_the_left_and_components_in_order(seed: int) -> None:
     chance = Random(seed)
     edges = {

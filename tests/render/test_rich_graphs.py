@@ -49,7 +49,7 @@ def title_of(graph: CausalGraph, start: str) -> str:
 # -- positions -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("boxes", "seed"), only(product([14, 40], range(4)), (14, 0), (40, 1)))
+@pytest.mark.parametrize(("boxes", "seed"), only(product([14, 40], range(4)), (14, 0)))
 def test_boxes_of_a_layer_follow_the_prompt(boxes: int, seed: int) -> None:
     graph = resolved(boxes, seed=seed)
     drawing = pygraphviz.AGraph(string=render.dot(graph))

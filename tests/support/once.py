@@ -3,7 +3,8 @@
 The commands' parser, a model that is loaded from a folder, the names of a bridge's hooks, whether
 it is its plain model and can be run again, and whether its rows agree, asked of one prompt: again
 where the folder, the bridge, its weights or the replay are others. What Graphviz makes of a source,
-and what arguments a block of transformers takes. And fewer searches for garbage.
+the plots that a report of validation makes of the same numbers, and what arguments a block of
+transformers takes. And fewer searches for garbage.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LARGEST = 500_000  # bytes of a picture that is kept
 
 T = TypeVar("T")
 _pictures: dict[tuple[str, ...], bytes] = {}
+_plots: dict[tuple[str, ...], str | None] = {}
 
 
 @contextmanager
@@ -39,8 +41,13 @@ def done_once() -> Iterator[None]:
     from sae_graphs.model import language_model
     from sae_graphs.pretrained import bridge
     from sae_graphs.render.picture import engine
+    from sae_graphs.validation.report import content, reasons
 
     with (
+        mock.patch.object(content, "noise_plot", _plotted(content.noise_plot)),
+        mock.patch.object(reasons, "curve_plot", _plotted(reasons.curve_plot)),
+        mock.patch.object(reasons, "keep_only_plot", _plotted(reasons.keep_only_plot)),
+        mock.patch.object(reasons, "leave_one_out_plot", _plotted(reasons.leave_one_out_plot)),
         mock.patch.object(engine, "_rendered", _drawn(engine._rendered)),
         mock.patch.object(typer.main, "get_command", cache(typer.main.get_command)),
         mock.patch.object(bridge, "load_bridge", _loaded(bridge.load_bridge)),
@@ -59,9 +66,22 @@ def done_once() -> Iterator[None]:
 
 
 def drawn_anew(draw: Callable[[], T]) -> T:
-    """What a function draws, by Graphviz itself."""
+    """What a function draws, by Graphviz and matplotlib themselves."""
     _pictures.clear()
+    _plots.clear()
     return draw()
+
+
+def _plotted(plot: Callable[..., str | None]) -> Callable[..., str | None]:
+    """A report's plot, kept by all that is said of its numbers: they are records of plain ones."""
+
+    def plotted(*numbers: Any) -> str | None:
+        asked = plot.__name__, *map(repr, numbers)
+        if asked not in _plots:
+            _plots[asked] = plot(*numbers)
+        return _plots[asked]
+
+    return plotted
 
 
 def _drawn(render: Callable[..., bytes]) -> Callable[..., bytes]:

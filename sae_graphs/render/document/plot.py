@@ -23,7 +23,6 @@ from sae_graphs.render.style import FAINT, INK, LINE, SOFT
 
 WIDTH = 7.2  # inches: a column of text in print
 PNG_DPI = 192  # twice what a screen has
-SVG_DPI = 72  # what matplotlib lays an SVG out with
 _OF_PDF = ("Creator", "Producer", "CreationDate")
 _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "sae_graphs",
@@ -147,8 +146,7 @@ def _laid_out(figure: Figure) -> Iterator[None]:
     if engine is None:
         yield
         return
-    figure.dpi = SVG_DPI
-    engine.execute(figure)
+    engine.execute(figure)  # by the canvas, an SVG's, which takes a resolution of its own
     figure.dpi = dpi
     figure.set_layout_engine(None)
     try:
