@@ -239,7 +239,7 @@ def test_where_nothing_is_written_that_is_said(bridge_of: Any) -> None:
     assert known.warnings == ("the model says the target already: nothing was changed",)
 
 
-# -- what rounding takes ----------------------------------------------------------------------------
+# -- what rounding takes ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
