@@ -21,7 +21,8 @@ from sae_graphs.words import probability, said
 COLUMNS = ("prompt", "subject", "category", "target")
 NEEDED = frozenset({"prompt", "subject"})
 FOLDER = Path(__file__).parent / "cases"
-Row, Made = TypeVar("Row"), TypeVar("Made")
+Row = TypeVar("Row")
+Made = TypeVar("Made")
 UNNAMED = "all"  # the category of cases that name none
 
 
