@@ -90,8 +90,7 @@ def read_record(
     file = Path(path)
     file = file / file_name if file.is_dir() else file
     held = read_json(file, give=f"a folder of {holds}", remedy=remedy)
-    (schema,) = (each.default for each in _fields(kind) if each.name == "schema")
-    if not isinstance(held, dict) or held.get("schema") != schema:
+    if not isinstance(held, dict) or held.get("schema") != vars(kind)["schema"]:
         raise GraphFileError(f"{file} holds no {holds}; {remedy}")
     found: Record = rebuilt(kind, held, str(file), remedy=remedy)
     return found

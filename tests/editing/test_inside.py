@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -95,11 +96,12 @@ def test_the_graphs_are_those_of_the_model_without_it_and_with_it(tiny: Any, edi
         values = layer.encode(tiny.replay.stream_at(acts, layer.point))
         assert moved.after == float(values[moved.feature.position, moved.feature.index])
     for axes, those in zip(activations(found).axes, (found.carried, found.carries), strict=True):
-        befores, afters = (line.get_xdata() for line in axes.lines[:2])
+        befores, afters = (np.asarray(line.get_xdata()).tolist() for line in axes.lines[:2])
         assert sorted(zip(befores, afters, strict=True)) == sorted(
             (it.before, it.after) for it in those
         )
-        labels = axes.yaxis.get_major_formatter().seq
+        formatter: Any = axes.yaxis.get_major_formatter()
+        labels = formatter.seq
         assert any(str(those[0].feature) in it and " at " in it for it in labels), labels
     files = inside_files(found)
     assert "inside-activations.svg" in files["inside.md"].decode()
