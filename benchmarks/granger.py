@@ -110,8 +110,8 @@ def compare(settings: GrangerSettings, n_texts: int, kept: Progress) -> list[Com
     model = sg.load("demo")
     ids = token_ids(model, bundled_texts(), length=settings.length)
     reader = Reader(model, ids[:n_texts], settings)
-    layers = reader.most_active(settings.features, lambda _: None)
-    panel = reader.panel([*itertools.chain.from_iterable(layers)], lambda _: None)
+    layers = reader.most_active(settings.features)
+    panel = reader.panel([*itertools.chain.from_iterable(layers)])
     pairs = [
         (str(source), str(target))
         for below, above in itertools.pairwise(layers)

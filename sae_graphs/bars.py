@@ -14,6 +14,30 @@ from sae_graphs.late import found
 Progress = Callable[[int, int], None]
 """`progress(done, total)` is told how far something is."""
 
+Drawn = Callable[[str, int, int | None], None]  # what is done, how far, of how many
+
+
+class Bar:
+    """A bar on show: a `Progress` that says what is done, one step after another."""
+
+    def __init__(self, draw: Drawn, what: str) -> None:
+        self._draw, self._what = draw, what
+
+    def __call__(self, done: int, total: int) -> None:
+        self._draw(self._what, done, total)
+
+    def step(self, what: str) -> None:
+        """Begin another step."""
+        self._what = what
+        self._draw(what, 0, None)
+
+
+def step(told: Progress | None, what: str) -> None:
+    """Say which step begins, where a bar is told; a mere function hears numbers alone."""
+    if isinstance(told, Bar):
+        told.step(what)
+
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 PAUSE = 0.1  # seconds between two drawings in a notebook
 
@@ -47,7 +71,7 @@ def heard(progress: Progress | bool | None) -> Progress | None:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Progress]:
+def bar(what: str) -> Iterator[Bar]:
     """A bar that is gone when all is done: on standard error, where that is a terminal, or below
     the notebook's cell."""
     from rich.console import Console
@@ -58,35 +82,40 @@ def bar(what: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def _on_terminal(what: str, console: Any) -> Iterator[Progress]:
+def _on_terminal(what: str, console: Any) -> Iterator[Bar]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress as Bars
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     quiet = not console.is_terminal
-    with Bar(
+    with Bars(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet
     ) as shown:
         task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        yield Bar(
+            lambda what, done, total: shown.update(
+                task, description=what, completed=done, total=total
+            ),
+            what,
+        )
 
 
 @contextmanager
-def _in_notebook(what: str) -> Iterator[Progress]:
+def _in_notebook(what: str) -> Iterator[Bar]:
     """HTML's own bar, drawn anew: rich's needs ipywidgets, which few notebooks have."""
     display, html = found("IPython.display:display"), found("IPython.display:HTML")
     shown = display(html(_drawn(what, 0, 0)), display_id=True)
     last = 0.0
 
-    def told(done: int, total: int) -> None:
+    def draw(what: str, done: int, total: int | None) -> None:
         nonlocal last
         now = time.monotonic()
-        if shown is not None and (done == total or now - last >= PAUSE):
+        if shown is not None and (done in (0, total) or now - last >= PAUSE):
             last = now
-            shown.update(html(_drawn(what, done, total)))
+            shown.update(html(_drawn(what, done, total or 0)))
 
     try:
-        yield told
+        yield Bar(draw, what)
     finally:
         if shown is not None:
             shown.update(html(""))

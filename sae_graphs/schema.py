@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sae_graphs.errors import GraphFileError
 
+Record = TypeVar("Record")
 Own = Mapping[Any, Callable[[Any], Any]]  # how values of some types are written, or read
 
 _SIMPLE = (str, int, float, bool)
@@ -71,6 +72,28 @@ def read_json(file: Path, *, give: str, remedy: str) -> Any:
         raise GraphFileError(f"{file} is not JSON ({problem}); {remedy}") from problem
     except RecursionError as problem:
         raise GraphFileError(f"{file} is nested too deeply; {remedy}") from problem
+
+
+def record_bytes(record: Any) -> bytes:
+    """A record's file, as JSON: ASCII, so that no text can spoil it; no NaN."""
+    return (json.dumps(plain(record), allow_nan=False, indent=1) + "\n").encode("ascii")
+
+
+def read_record(
+    kind: type[Record], path: str | Path, file_name: str, *, holds: str, remedy: str
+) -> Record:
+    """A record from its file, or from `file_name` in a folder. Its field `schema` has a default.
+
+    Raises `GraphFileError` where there is none, or where it has another schema or is damaged;
+    `holds` says what such a file holds.
+    """
+    file = Path(path)
+    file = file / file_name if file.is_dir() else file
+    held = read_json(file, give=f"a folder of {holds}", remedy=remedy)
+    if not isinstance(held, dict) or held.get("schema") != vars(kind)["schema"]:
+        raise GraphFileError(f"{file} holds no {holds}; {remedy}")
+    found: Record = rebuilt(kind, held, str(file), remedy=remedy)
+    return found
 
 
 def _finite(text: str) -> float:

@@ -268,6 +268,22 @@ def rank_correlation(left: Numbers, right: Numbers, *, fewest: int = 3) -> float
     return float(spearmanr(left, right).statistic)
 
 
+def unit_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Ranks along the last axis, centred, of length 1; all 0 where the values do not vary.
+
+    The dot product of two is Spearman's correlation: many correlations are one matrix product.
+
+    >>> one, other = unit_ranks(np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 15.0]]))
+    >>> round(float(one @ other), 9)
+    0.5
+    """
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
+    length = np.linalg.norm(ranks, axis=-1, keepdims=True)
+    return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
+
+
 @dataclass(frozen=True)
 class Spread:
     """A mean over snippets with its 95 % bootstrap interval; None where there are none."""

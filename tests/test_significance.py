@@ -18,6 +18,7 @@ from sae_graphs.significance import (
     p_value,
     rank_correlation,
     spread,
+    unit_ranks,
 )
 
 finite = st.floats(-1e6, 1e6)
@@ -245,3 +246,12 @@ def test_rank_correlations_by_hand() -> None:
     assert rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
     assert rank_correlation([1, 2], [1, 2]) is None
     assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_dot_products_of_unit_ranks_are_rank_correlations() -> None:
+    rows = np.random.default_rng(0).integers(0, 5, (6, 9)).astype(float)  # with ties
+    ranks = unit_ranks(rows)
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows):
+            assert ranks[i] @ ranks[j] == pytest.approx(rank_correlation(one, other))
+    assert unit_ranks(np.ones((2, 4))).tolist() == [[0.0] * 4] * 2

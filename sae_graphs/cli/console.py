@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from sae_graphs.bars import Bar
 from sae_graphs.checkpoint import Checkpoint
 from sae_graphs.runs import PAGE
 from sae_graphs.text import visible
@@ -58,7 +59,12 @@ def _bar(what: str, *amount: ProgressColumn) -> Iterator[Any]:
     quiet = not err.is_terminal
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield Bar(
+            lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            ),
+            what,
+        )
 
 
 @contextmanager

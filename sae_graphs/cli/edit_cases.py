@@ -169,8 +169,9 @@ def _print(edits: Edits, seconds: float) -> None:
 
 
 def _write(folder: Path, edits: Edits, seconds: float) -> tuple[str, ...]:
-    from sae_graphs.editing.many import FILE_NAME, to_bytes
+    from sae_graphs.editing.many import FILE_NAME
     from sae_graphs.editing.many_report import edits_files
+    from sae_graphs.schema import record_bytes
 
     about = {
         "kind": "edits",
@@ -178,5 +179,5 @@ def _write(folder: Path, edits: Edits, seconds: float) -> tuple[str, ...]:
         "model": edits.model,
         "settings": {**edits.settings, "method": edits.method},
     }
-    files = {FILE_NAME: to_bytes(edits), **edits_files(edits)}
+    files = {FILE_NAME: record_bytes(edits), **edits_files(edits)}
     return write_run(folder, files, about, seconds)

@@ -125,8 +125,9 @@ def _all(
 
 
 def _write(folder: Path, places: Places, seconds: float) -> tuple[str, ...]:
-    from sae_graphs.editing.places import FILE_NAME, to_bytes
+    from sae_graphs.editing.places import FILE_NAME
     from sae_graphs.editing.places_report import places_files
+    from sae_graphs.schema import record_bytes
 
     about = {
         "kind": "edits everywhere",
@@ -134,5 +135,5 @@ def _write(folder: Path, places: Places, seconds: float) -> tuple[str, ...]:
         "model": places.model,
         "settings": dict(places.settings),
     }
-    files = {FILE_NAME: to_bytes(places), **places_files(places, FORMATS)}
+    files = {FILE_NAME: record_bytes(places), **places_files(places, FORMATS)}
     return write_run(folder, files, about, seconds)

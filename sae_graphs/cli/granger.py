@@ -262,7 +262,7 @@ def _test(
         started, partial = time.perf_counter(), PairsPartial(partial_folder(folder), told=_resumed)
         with (
             resumable(lambda: parts_kept(partial, f"stretches of {TOGETHER} pairs are tested")),
-            progress("testing pairs", unit="pairs") as told,
+            progress("reading texts", unit="") as told,
         ):
             report = tested(
                 model,

@@ -186,10 +186,11 @@ def _plain(value: object) -> str:
 
 def _write(folder: Path, traces: Any, formats: Sequence[str], seconds: float) -> tuple[str, ...]:
     from sae_graphs.runs import RECORD, made_with, replace_folder
-    from sae_graphs.tracing.many import FILE_NAME, to_bytes
+    from sae_graphs.schema import record_bytes
+    from sae_graphs.tracing.many import FILE_NAME
     from sae_graphs.tracing.many_report import many_files
 
-    files: dict[str, bytes | Path] = {FILE_NAME: to_bytes(traces)}
+    files: dict[str, bytes | Path] = {FILE_NAME: record_bytes(traces)}
     files |= many_files(traces, formats)
     names = (*files, RECORD)
     record = {

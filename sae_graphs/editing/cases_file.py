@@ -8,13 +8,15 @@ One line a case, as published (Meng et al. 2022): `case_id`; `requested_rewrite`
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.errors import SaeGraphsError
+from sae_graphs.tracing.cases_file import each_case, json_lines, names_in, text_of_cases
 from sae_graphs.words import said
 
 FOLDER = Path(__file__).parent / "cases"
@@ -74,7 +76,7 @@ def check_has_s(cases: Sequence[FactCase]) -> None:
 
 def bundled() -> tuple[str, ...]:
     """The names of the case files inside the package."""
-    return tuple(sorted(file.stem for file in FOLDER.glob("*.jsonl")))
+    return names_in(FOLDER, ".jsonl")
 
 
 def read_cases(file: str | Path) -> tuple[FactCase, ...]:
@@ -83,44 +85,29 @@ def read_cases(file: str | Path) -> tuple[FactCase, ...]:
     A JSON file may hold CounterFact's list. Raises `SaeGraphsError` with the line's number where
     one is none.
     """
-    path = Path(file)
-    if str(file) in bundled() and not path.exists():
-        path = FOLDER / f"{file}.jsonl"
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8"
-        raise SaeGraphsError(
-            f"cannot read {file}: {reason}; give a JSONL file in CounterFact's fields, or one of "
-            f"{quoted(bundled())}"
-        ) from problem
-    found: list[FactCase] = []
-    for line, row in _rows(text, file):
-        try:
-            found.append(_case(row, len(found)))
-        except SaeGraphsError as problem:
-            raise SaeGraphsError(f"{file}, case {line}: {problem}") from problem
-    if not found:
-        raise SaeGraphsError(f"{file} holds no case; expected lines in CounterFact's fields")
+    give = "a JSONL file in CounterFact's fields"
+    _, text = text_of_cases(file, FOLDER, ".jsonl", give=give)
+    listed = text.lstrip().startswith("[")
+    rows = enumerate(_list(text, file), start=1) if listed else json_lines(text, file)
+    numbers = itertools.count()
+    found = each_case(
+        rows,
+        lambda row: _case(row, next(numbers)),
+        file,
+        expected="lines in CounterFact's fields",
+        called="case" if listed else "line",
+    )
     ids = [case.case_id for case in found]
     if len(set(ids)) < len(ids):
         raise SaeGraphsError(f"{file} has a case_id twice; give each case its own")
     return tuple(found)
 
 
-def _rows(text: str, file: str | Path) -> list[tuple[int, Any]]:
-    if text.lstrip().startswith("["):
-        try:
-            return list(enumerate(json.loads(text), start=1))
-        except (ValueError, RecursionError) as problem:
-            raise SaeGraphsError(f"{file} is no JSON ({problem})") from problem
-    found = []
-    for number, words in enumerate(text.split("\n"), start=1):
-        if words.strip():
-            try:
-                found.append((number, json.loads(words)))
-            except (ValueError, RecursionError) as problem:
-                raise SaeGraphsError(f"{file}, line {number} is no JSON ({problem})") from problem
+def _list(text: str, file: str | Path) -> list[Any]:
+    try:
+        found: list[Any] = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise SaeGraphsError(f"{file} is no JSON ({problem})") from problem
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from sae_graphs.editing.inside_plot import activations
 from sae_graphs.render.document.blocks import (
     Block,
     Cover,
@@ -15,6 +16,7 @@ from sae_graphs.render.document.blocks import (
     table,
     text,
 )
+from sae_graphs.render.document.plot import written
 from sae_graphs.render.document.written import documents
 from sae_graphs.render.pictures import png, svg
 from sae_graphs.text import visible
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
     from sae_graphs.editing.inside import Inside, Moved, Part
     from sae_graphs.graph.graph import CausalGraph
 
-STEM = "inside"
+STEM, ACTIVATIONS = "inside", "inside-activations"
+_CAPTION = (
+    "What the two graphs do not share: features of the graph without the edit alone (left) and of "
+    "that with it alone (right), from their activation without the edit (open) to that with it."
+)
 SIDES = (("before", "Without the edit"), ("after", "With the edit in force"))
 
 
@@ -39,6 +45,11 @@ def inside_files(found: Inside) -> dict[str, bytes]:
         figures.append(
             Figure(f"{STEM}-{side}.svg", drawn, f"{title}: {answer_of(graph)}.", title, wide=True)
         )
+    moved = activations(found)
+    drawn = written(moved, "svg").decode()
+    files |= {f"{ACTIVATIONS}.svg": drawn.encode(), f"{ACTIVATIONS}.png": written(moved, "png")}
+    what = "Features of one of the two graphs alone: activations without the edit and with it"
+    figures.append(Figure(f"{ACTIVATIONS}.svg", drawn, _CAPTION, what, wide=True))
     return {**files, **documents(STEM, _cover(found), list(_blocks(found, figures)))}
 
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from sae_graphs.checkpoint import Checkpoint
 from sae_graphs.editing.cases_file import FactCase
 from sae_graphs.editing.scores import Scored
-from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
 from sae_graphs.runs import EDITS
-from sae_graphs.schema import plain, read_json, rebuilt
+from sae_graphs.schema import plain, read_json, read_record, rebuilt
 
 SCHEMA = "sae_graphs.edits/1"
 FILE_NAME = EDITS
@@ -47,20 +47,9 @@ class Edits:
     schema: str = SCHEMA
 
 
-def to_bytes(edits: Edits) -> bytes:
-    """As JSON."""
-    return (json.dumps(plain(edits), indent=1) + "\n").encode("ascii")
-
-
 def load(path: str | Path) -> Edits:
     """From its file or folder; raises `GraphFileError` where it is damaged."""
-    file = Path(path)
-    file = file / FILE_NAME if file.is_dir() else file
-    held = read_json(file, give="a folder of edits", remedy=_REMEDY)
-    if not isinstance(held, dict) or held.get("schema") != SCHEMA:
-        raise GraphFileError(f"{file} holds no edits of many cases; {_REMEDY}")
-    found: Edits = rebuilt(Edits, held, str(file), remedy=_REMEDY)
-    return found
+    return read_record(Edits, path, FILE_NAME, holds="edits of many cases", remedy=_REMEDY)
 
 
 def edit_cases(

@@ -101,13 +101,19 @@ def _blocks(edits: Edits) -> Iterator[Block]:
     yield Heading("What the model writes")
     yield from _examples(edits.scored)
     yield Heading("More")
-    yield Fold("Every case", tuple(table("", _CASE_HEAD, list(map(_case_row, edits.scored)))))
+    yield Fold(
+        "Every case",
+        tuple(table("Each fact as it was asked.", _CASE_HEAD, list(map(_case_row, edits.scored)))),
+    )
     left = [
         tuple(text(visible(words, space=" ")) for words in (it.asked, it.reason))
         for it in edits.left_out
     ]
     if left:
-        yield Fold("What was left out, and why", tuple(table("", ("Prompt", "Reason"), left)))
+        yield Fold(
+            "What was left out, and why",
+            tuple(table("Cases left out.", ("Prompt", "Reason"), left)),
+        )
     yield Fold("What the words mean", (Definitions("Measures", MEANINGS),))
     made = tuple((name, str(it)) for name, it in {**edits.settings, **edits.about}.items())
     yield Fold("How it was made", (Definitions("Settings", made),))

@@ -6,7 +6,6 @@ Torch-free. Letters: `N` facts, `P` tokens (`TOKENS`), `L` layers.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,9 @@ from numpy.typing import NDArray
 from sae_graphs.editing.many import LeftOut
 from sae_graphs.editing.scores import harmonic
 from sae_graphs.editing.settings import TOKENS
-from sae_graphs.errors import GraphFileError
 from sae_graphs.runs import PLACES
-from sae_graphs.schema import plain, read_json, rebuilt
-from sae_graphs.significance import p_value, rank_correlation
+from sae_graphs.schema import read_record
+from sae_graphs.significance import p_value, rank_correlation, unit_ranks
 from sae_graphs.tracing.settings import SweepName
 from sae_graphs.words import p_value as p_words
 
@@ -103,12 +101,14 @@ def over_places(places: Places, sweep: str) -> Agreement:
     observed = rank_correlation(edited.ravel(), traced.ravel())
     if observed is None:
         return Agreement(None, None, edited.size)
-    drawn = [
-        rank_correlation(edited.ravel(), np.roll(traced[list(order)], turn, axis=1).ravel())
-        for order, turn in _ways(places.n_layers, places.seed)
-    ]
+    drawn = np.stack(
+        [
+            np.roll(traced[list(order)], turn, axis=1).ravel()
+            for order, turn in _ways(places.n_layers, places.seed)
+        ]
+    )
     return Agreement(
-        observed, p_value(observed, [it for it in drawn if it is not None]), edited.size
+        observed, p_value(observed, unit_ranks(drawn) @ unit_ranks(edited.ravel())), edited.size
     )
 
 
@@ -126,36 +126,16 @@ def over_facts(places: Places, sweep: str) -> Agreement:
     the mean over cells. One-sided. Null: traces dealt to other facts, whole.
     """
     sizes = np.nanmean([places.measure(name) for name in SIZES], axis=0)  # [N, P, L]
-    traced = places.restored(sweep)
-    observed = _over_facts(sizes, traced)
-    if observed is None:
+    both = (sizes, places.restored(sweep))
+    one, other = (unit_ranks(each.reshape(len(each), -1).T).T for each in both)  # [N, P L]
+    varies = (one.any(axis=0) & other.any(axis=0)).sum()
+    if len(sizes) < 3 or not varies:
         return Agreement(None, None, len(sizes))
-    rng = np.random.default_rng(places.seed)
-    drawn = [_over_facts(sizes, traced[rng.permutation(len(traced))]) for _ in range(SHUFFLES)]
-    return Agreement(
-        observed, p_value(observed, [it for it in drawn if it is not None]), len(sizes)
-    )
-
-
-def _over_facts(sizes: NDArray[np.float64], traced: NDArray[np.float64]) -> float | None:
-    """The mean over cells of rank correlations over facts."""
-    if len(sizes) < 3:
-        return None
-    one, other = (_ranks(each.reshape(len(each), -1)) for each in (sizes, traced))
-    one, other = one - one.mean(0), other - other.mean(0)
-    spread = np.sqrt((one**2).sum(0) * (other**2).sum(0))
-    varies = spread > 0
-    if not varies.any():
-        return None
-    return float(((one * other).sum(0)[varies] / spread[varies]).mean())
-
-
-def _ranks(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks down each column, equal values sharing their mean rank."""
-    smaller = (columns[:, None] > columns[None]).sum(1)
-    equal = (columns[:, None] == columns[None]).sum(1)
-    found: NDArray[np.float64] = smaller + (equal - 1) / 2
-    return found
+    beside = one @ other.T / varies  # [N, N]: what a fact adds to the mean, given another's trace
+    rng, facts = np.random.default_rng(places.seed), np.arange(len(sizes))
+    drawn = [beside[facts, rng.permutation(len(facts))].sum() for _ in range(SHUFFLES)]
+    observed = float(np.trace(beside))
+    return Agreement(observed, p_value(observed, drawn), len(facts))
 
 
 def sentences(places: Places) -> list[str]:
@@ -180,20 +160,9 @@ def _rank(found: Agreement) -> str:
     return f"{found.rank:.2f} (one-sided p {p_words(found.p)})"
 
 
-def to_bytes(places: Places) -> bytes:
-    """As JSON."""
-    return (json.dumps(plain(places), indent=1) + "\n").encode("ascii")
-
-
 def load(path: str | Path) -> Places:
     """From its file or folder; raises `GraphFileError` where it is damaged."""
-    file = Path(path)
-    file = file / FILE_NAME if file.is_dir() else file
-    held = read_json(file, give="a folder of edits at all places", remedy=_REMEDY)
-    if not isinstance(held, dict) or held.get("schema") != SCHEMA:
-        raise GraphFileError(f"{file} holds no edits at all places; {_REMEDY}")
-    found: Places = rebuilt(Places, held, str(file), remedy=_REMEDY)
-    return found
+    return read_record(Places, path, FILE_NAME, holds="edits at all places", remedy=_REMEDY)
 
 
 def rows_of(values: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:

@@ -78,7 +78,10 @@ def _blocks(places: Places, drawn: Mapping[str, str]) -> Iterator[Block]:
         for it in places.left_out
     ]
     if left:
-        yield Fold("What was left out, and why", tuple(table("", ("Prompt", "Reason"), left)))
+        yield Fold(
+            "What was left out, and why",
+            tuple(table("Cases left out.", ("Prompt", "Reason"), left)),
+        )
     made = tuple((name, str(it)) for name, it in places.settings.items())
     yield Fold("How it was made", (Definitions("Settings", made),))
 

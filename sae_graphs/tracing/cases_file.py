@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.words import probability, said
@@ -20,6 +21,8 @@ from sae_graphs.words import probability, said
 COLUMNS = ("prompt", "subject", "category", "target")
 NEEDED = frozenset({"prompt", "subject"})
 FOLDER = Path(__file__).parent / "cases"
+Row = TypeVar("Row")
+Made = TypeVar("Made")
 UNNAMED = "all"  # the category of cases that name none
 
 
@@ -58,7 +61,7 @@ class Looked:
 
 def bundled() -> tuple[str, ...]:
     """The names of the case files inside the package."""
-    return tuple(sorted(file.stem for file in FOLDER.glob("*.csv")))
+    return names_in(FOLDER, ".csv")
 
 
 def read_cases(file: str | Path) -> tuple[Case, ...]:
@@ -66,28 +69,72 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
 
     Raises `SaeGraphsError` with the line's number where one is none.
     """
-    path = Path(file)
-    if str(file) in bundled() and not path.exists():
-        path = FOLDER / f"{file}.csv"
+    path, text = text_of_cases(file, FOLDER, ".csv", give="a CSV or JSONL file of cases")
+    lines = path.suffix.lower() in (".jsonl", ".json")
+    rows = json_lines(text, path) if lines else _csv(text, path)
+    return tuple(each_case(rows, _case, file, expected=f"rows of {quoted(COLUMNS)}"))
+
+
+# -- files of cases of any kind --------------------------------------------------------------------
+
+
+def names_in(folder: Path, ending: str) -> tuple[str, ...]:
+    """The names of the case files in a folder of the package."""
+    return tuple(sorted(file.stem for file in folder.glob(f"*{ending}")))
+
+
+def text_of_cases(file: str | Path, folder: Path, ending: str, *, give: str) -> tuple[Path, str]:
+    """Where a file of cases lies, and its text: a path, or the name of one in the package's folder.
+
+    Raises `SaeGraphsError` where it cannot be read, which says what to `give`.
+    """
+    path, names = Path(file), names_in(folder, ending)
+    if str(file) in names and not path.exists():
+        path = folder / f"{file}{ending}"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path, path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8"
         raise SaeGraphsError(
-            f"cannot read {file}: {reason}; give a CSV or JSONL file of cases, or one of "
-            f"{quoted(bundled())}"
+            f"cannot read {file}: {reason}; give {give}, or one of {quoted(names)}"
         ) from problem
-    reader = _json_lines if path.suffix.lower() in (".jsonl", ".json") else _csv
-    rows = reader(text, path)
-    found = []
-    for line, row in rows:
+
+
+def json_lines(text: str, file: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of JSONL, each with its line's number; raises `SaeGraphsError` with that."""
+    for line, words in enumerate(text.split("\n"), start=1):  # other ends of lines are text
+        if not words.strip():
+            continue
         try:
-            found.append(_case(row))
+            row = json.loads(words)
+        except (ValueError, RecursionError) as problem:
+            raise SaeGraphsError(f"{file}, line {line} is no JSON ({problem})") from problem
+        if not isinstance(row, dict):
+            raise SaeGraphsError(f"{file}, line {line} is {words!r:.60}, expected an object")
+        yield line, row
+
+
+def each_case(
+    rows: Iterable[tuple[int, Row]],
+    make: Callable[[Row], Made],
+    file: str | Path,
+    *,
+    expected: str,
+    called: str = "line",
+) -> list[Made]:
+    """What `make` makes of each row; raises `SaeGraphsError` with its number, or where none is."""
+    found = []
+    for number, row in rows:
+        try:
+            found.append(make(row))
         except SaeGraphsError as problem:
-            raise SaeGraphsError(f"{file}, line {line}: {problem}") from problem
+            raise SaeGraphsError(f"{file}, {called} {number}: {problem}") from problem
     if not found:
-        raise SaeGraphsError(f"{file} holds no case; expected rows of {quoted(COLUMNS)}")
-    return tuple(found)
+        raise SaeGraphsError(f"{file} holds no case; expected {expected}")
+    return found
+
+
+# -- a case ----------------------------------------------------------------------------------------
 
 
 def _case(row: Mapping[str, object]) -> Case:
@@ -116,19 +163,6 @@ def _csv(text: str, path: Path) -> Iterable[tuple[int, Mapping[str, object]]]:
         raise SaeGraphsError(
             f"{path}, line {reader.line_num} is no CSV ({problem}); give a CSV or JSONL file"
         ) from problem
-
-
-def _json_lines(text: str, path: Path) -> Iterable[tuple[int, Mapping[str, object]]]:
-    for line, words in enumerate(text.split("\n"), start=1):  # other ends of lines are text
-        if not words.strip():
-            continue
-        try:
-            row = json.loads(words)
-        except (ValueError, RecursionError) as problem:
-            raise SaeGraphsError(f"{path}, line {line} is no JSON ({problem})") from problem
-        if not isinstance(row, dict):
-            raise SaeGraphsError(f"{path}, line {line} is {words!r:.60}, expected an object")
-        yield line, row
 
 
 def refusal(case: Case, looked: Looked) -> str | None:

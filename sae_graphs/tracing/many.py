@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_graphs.checkpoint import Checkpoint
-from sae_graphs.errors import GraphFileError, SaeGraphsError
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.files import write_atomically
-from sae_graphs.schema import plain, read_json, rebuilt
+from sae_graphs.schema import plain, read_json, read_record, rebuilt
 from sae_graphs.significance import resampled
 from sae_graphs.tracing.cases_file import Case, Looked, kind_of, refusal
 from sae_graphs.tracing.handover import RESAMPLES, Handover, handover_of, layers_of
@@ -118,20 +118,9 @@ class Traces:
         return tuple(self.traced[0].rows) if self.traced else ()
 
 
-def to_bytes(traces: Traces) -> bytes:
-    """As JSON."""
-    return (json.dumps(plain(traces), indent=1) + "\n").encode("ascii")
-
-
 def load(path: str | Path) -> Traces:
     """From its file or folder; raises `GraphFileError` where it is damaged."""
-    file = Path(path)
-    file = file / FILE_NAME if file.is_dir() else file
-    held = read_json(file, give="traces of many prompts", remedy=_REMEDY)
-    if not isinstance(held, dict) or held.get("schema") != SCHEMA:
-        raise GraphFileError(f"{file} holds no traces of many prompts; {_REMEDY}")
-    found: Traces = rebuilt(Traces, held, str(file), remedy=_REMEDY)
-    return found
+    return read_record(Traces, path, FILE_NAME, holds="traces of many prompts", remedy=_REMEDY)
 
 
 # -- one after another -----------------------------------------------------------------------------

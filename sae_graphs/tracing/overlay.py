@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.stream import StreamPoint
-from sae_graphs.significance import p_value, rank_correlation
+from sae_graphs.significance import p_value, rank_correlation, unit_ranks
 from sae_graphs.tracing.reading import LEAST, Drawn, restored_runs
 from sae_graphs.tracing.records import Trace
 from sae_graphs.words import amount, counted, percent, said
@@ -269,14 +269,4 @@ def _agreement(
             for _ in range(PERMUTATIONS)
         ]
     )
-    return observed, p_value(observed, _rank_correlations(restored[compared], drawn))
-
-
-def _rank_correlations(one: NDArray[np.float64], many: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spearman's of one `[N]` with each of many `[P, N]`; 0 where one does not vary."""
-    from scipy.stats import rankdata
-
-    left, right = rankdata(one), rankdata(many, axis=1)
-    left, right = left - left.mean(), right - right.mean(axis=1, keepdims=True)
-    size = np.linalg.norm(left) * np.linalg.norm(right, axis=1)
-    return np.asarray((right @ left) / np.where(size, size, 1.0))
+    return observed, p_value(observed, unit_ranks(drawn) @ unit_ranks(restored[compared]))

@@ -45,13 +45,13 @@ def reader(tiny: InstrumentedModel) -> Reader:
 @pytest.fixture
 def active(reader: Reader) -> list[list[SeriesName]]:
     """Two features of each layer that are on."""
-    return reader.most_active(2, _quiet)
+    return reader.most_active(2)
 
 
 def test_effects_are_the_oracles_summed_over_texts(
     tiny: InstrumentedModel, reader: Reader, active: list[list[SeriesName]]
 ) -> None:
-    panel = reader.panel([*itertools.chain.from_iterable(active)], _quiet)
+    panel = reader.panel([*itertools.chain.from_iterable(active)])
     sources, targets = ([it.index or 0 for it in names] for names in active[1:3])
     pairs = [*itertools.product(map(str, active[1]), map(str, active[2]))]
     found = effects_of(tiny, reader, panel, pairs)
@@ -70,13 +70,10 @@ def test_effects_are_the_oracles_summed_over_texts(
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
 
 
-def _quiet(_: int) -> None: ...
-
-
 def test_sources_of_other_texts_have_no_arrow(
     reader: Reader, active: list[list[SeriesName]]
 ) -> None:
-    panel = reader.panel([*itertools.chain.from_iterable(active)], _quiet)
+    panel = reader.panel([*itertools.chain.from_iterable(active)])
     ends = [*itertools.product(map(str, active[1]), map(str, active[2]))]
     found = without_arrows(panel, ends, GrangerSettings(permutations=19, together=9), 1)
     assert len(found) == 4 and all(0.05 <= p <= 1 for p, _ in found)
@@ -89,7 +86,7 @@ def test_weights_and_correlations(
     tiny: InstrumentedModel, reader: Reader, active: list[list[SeriesName]]
 ) -> None:
     source, target = active[1][0], active[2][0]
-    panel = reader.panel([source, target], _quiet)
+    panel = reader.panel([source, target])
     pairs = [(str(source), str(target))]
     (cosine,) = weights_of(tiny, pairs)
     out = tiny.stack.layers[1].sae.W_dec[source.index].numpy()
@@ -177,7 +174,7 @@ def test_each_direction_is_a_family_of_its_own(
     reader: Reader, active: list[list[SeriesName]]
 ) -> None:
     """So q means the same of a test with others given, which is not made the other way."""
-    panel = reader.panel([*active[1], *active[2]], _quiet)
+    panel = reader.panel([*active[1], *active[2]])
     pairs = [*itertools.product(map(str, active[1]), map(str, active[2]))]
     settings = GrangerSettings(permutations=19, least_on=1)
     both = all_tests(panel, pairs, settings, 1, None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import sae_graphs as sg
 from sae_graphs.editing.inside import inside
+from sae_graphs.editing.inside_plot import activations
 from sae_graphs.editing.inside_report import inside_files, summary
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.interventions import ZERO
@@ -93,7 +95,16 @@ def test_the_graphs_are_those_of_the_model_without_it_and_with_it(tiny: Any, edi
         layer = next(it for it in tiny.stack.layers if it.label == moved.feature.layer)
         values = layer.encode(tiny.replay.stream_at(acts, layer.point))
         assert moved.after == float(values[moved.feature.position, moved.feature.index])
+    for axes, those in zip(activations(found).axes, (found.carried, found.carries), strict=True):
+        befores, afters = (np.asarray(line.get_xdata()).tolist() for line in axes.lines[:2])
+        assert sorted(zip(befores, afters, strict=True)) == sorted(
+            (it.before, it.after) for it in those
+        )
+        formatter: Any = axes.yaxis.get_major_formatter()
+        labels = formatter.seq
+        assert any(str(those[0].feature) in it and " at " in it for it in labels), labels
     files = inside_files(found)
+    assert "inside-activations.svg" in files["inside.md"].decode()
     assert {"inside.html", "inside.md", "inside-before.svg", "inside-after.png"} <= set(files)
     assert summary(found) in files["inside.md"].decode().replace("\\", "")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 import sae_graphs as sg
 from sae_graphs.editing.cases_file import FactCase
@@ -25,7 +26,6 @@ from sae_graphs.editing.places import (
     over_places,
     rows_of,
     sentences,
-    to_bytes,
 )
 from sae_graphs.editing.places_report import places_files
 from sae_graphs.editing.scores import measured
@@ -33,6 +33,7 @@ from sae_graphs.editing.settings import TOKENS, EditSettings
 from sae_graphs.editing.where import Sweep
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
+from sae_graphs.schema import record_bytes
 from tests.support.models import CORPUS
 
 LAYERS = 5
@@ -72,6 +73,11 @@ def test_facts_are_told_apart_by_their_own_traces() -> None:
     assert own.rank is not None and own.rank > 0.9 and own.p is not None and own.p < 0.01
     none = over_facts(places_of(size, rng.random((12, 1, 1)) * np.ones_like(size)), "state")
     assert none.p is not None and none.p > 0.05
+    cells = (size + 0.3 * rng.random(size.shape), size + 0.3 * rng.random(size.shape))
+    one, other = (it.reshape(12, -1).T for it in cells)
+    alone = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
+    found = over_facts(places_of(*cells), "mlp")
+    assert found.rank == pytest.approx(np.mean(alone)) and found.p == 1 / 2001
     assert over_facts(places_of(size[:2], size[:2]), "state").rank is None
     assert over_facts(places_of(size, np.ones_like(size)), "state").rank is None
 
@@ -106,7 +112,7 @@ def test_the_best_place_is_named_and_drawn(tmp_path: Path) -> None:
     page = files["places.html"].decode()
     assert "<i>odd" not in page and "0.900" in page and "rank correlation with S" in page
     assert "(one-sided p 0." in page and "\x1b" not in page and "\\x1b" in page
-    (tmp_path / FILE_NAME).write_bytes(to_bytes(places))
+    (tmp_path / FILE_NAME).write_bytes(record_bytes(places))
     assert load(tmp_path) == places
 
 

@@ -36,6 +36,7 @@ from sae_graphs.editing.scoring import Scorer
 from sae_graphs.editing.settings import WAYS, EditSettings, Tuning
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.model.language_model import LanguageModel
+from sae_graphs.schema import record_bytes
 from tests.support.models import CORPUS
 
 LITTLE = EditSettings(layer=1, prefixes=0, steps=4, rate=0.5, tokens=120, stop=0.0)
@@ -133,7 +134,7 @@ def test_edits_come_back_from_json_and_are_shown(tmp_path: Path) -> None:
     case = scored(rewrite=(Asked(0.8, 0.1),), retained=(Kept(0.3, False),))
     left = many.LeftOut(3, "an <b>odd</b> \x1bprompt", "it does not fit")
     edits = many.Edits("tiny", "mine.jsonl", "rome", 1, (case,), (left,), {"steps": 3})
-    (tmp_path / many.FILE_NAME).write_bytes(many.to_bytes(edits))
+    (tmp_path / many.FILE_NAME).write_bytes(record_bytes(edits))
     assert many.load(tmp_path) == edits
     page = edits_files(edits)["edits.html"].decode()
     assert "<b>odd</b>" not in page and "&lt;b&gt;odd" in page and "it does not fit" in page

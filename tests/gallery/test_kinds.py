@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sae_graphs.editing import many, places
 from sae_graphs.editing.granger.records import GrangerReport
 from sae_graphs.editing.many import Edits
 from sae_graphs.editing.record import Answer, Edit
@@ -23,6 +22,7 @@ from sae_graphs.gallery.artist import drawn
 from sae_graphs.gallery.kinds import KINDS
 from sae_graphs.gallery.runs import FILES, runs_in
 from sae_graphs.runs import GRAPH
+from sae_graphs.schema import record_bytes
 from tests.editing.granger.test_records import report
 from tests.editing.test_places import LAYERS, places_of
 from tests.support.saved_runs import Site, served
@@ -64,8 +64,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("kinds") / "runs"
     for name in ("fact", "series", "broken", "facts", "everywhere"):
         (folder / name).mkdir(parents=True)
-    (folder / "facts" / "edits.json").write_bytes(many.to_bytes(FACTS))
-    (folder / "everywhere" / "places.json").write_bytes(places.to_bytes(EVERYWHERE))
+    (folder / "facts" / "edits.json").write_bytes(record_bytes(FACTS))
+    (folder / "everywhere" / "places.json").write_bytes(record_bytes(EVERYWHERE))
     edit().save(folder / "fact")
     report().save(folder / "series")
     (folder / "broken" / "granger.json").write_text("{}")

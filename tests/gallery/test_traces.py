@@ -14,7 +14,8 @@ import pytest
 from sae_graphs.gallery.artist import drawn
 from sae_graphs.gallery.runs import runs_in
 from sae_graphs.gallery.traces import cells, rows
-from sae_graphs.tracing import many, record_json
+from sae_graphs.schema import record_bytes
+from sae_graphs.tracing import record_json
 from sae_graphs.tracing.records import Trace
 from tests.support.commands import Commands
 from tests.support.rich_graphs import two_edges
@@ -41,7 +42,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     write_run(folder / "both", two_edges())
     planted().save(folder / "both")
     (folder / "many").mkdir()
-    (folder / "many" / "traces.json").write_bytes(many.to_bytes(many_traces(n=6)))
+    (folder / "many" / "traces.json").write_bytes(record_bytes(many_traces(n=6)))
     with served(folder) as running:
         yield running
 

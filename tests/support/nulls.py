@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import kstest
 
-from sae_graphs.editing.granger.pairs import granger_pairs
+from sae_graphs.editing.granger.pairs import Tester
 from sae_graphs.editing.granger.panel import Panel
 from sae_graphs.editing.granger.records import GrangerTest
 from sae_graphs.editing.granger.settings import GrangerSettings
@@ -90,9 +90,12 @@ class Rates(NamedTuple):
 def null_rates(system: System, runs: Sequence[int]) -> Rates:
     """Over seeds."""
     found: list[GrangerTest] = []
+    settings = system.settings
+    ends = ("x", "y") if system.way == "forward" else ("y", "x")
     for seed in runs:
-        (pair,) = granger_pairs(system.make(seed), [("x", "y")], system.settings)
-        found.append(getattr(pair, system.way))
+        test = Tester(system.make(seed), settings, settings.lag or 1).one(*ends, settings.given)
+        assert test is not None, "it could not be tested"
+        found.append(test)
     p = np.array([it.p for it in found])
     alone = np.array([it.p_parametric for it in found])
     return Rates(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.schema import record_bytes
 from sae_graphs.tracing.cases_file import Case, Looked, bundled, kind_of, read_cases, refusal
 from sae_graphs.tracing.confounds import confounds
 from sae_graphs.tracing.last_token import FirstToken, LastToken
@@ -22,7 +23,6 @@ from sae_graphs.tracing.many import (
     crossings,
     gathered,
     load,
-    to_bytes,
     trace_cases,
 )
 from sae_graphs.tracing.many_report import findings, many_files
@@ -179,7 +179,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 def test_a_record_comes_back(tmp_path: Path) -> None:
     made = traces(n=4)
-    (tmp_path / "traces.json").write_bytes(to_bytes(made))
+    (tmp_path / "traces.json").write_bytes(record_bytes(made))
     assert load(tmp_path) == made
     (tmp_path / "traces.json").write_text("[]")
     with pytest.raises(SaeGraphsError, match="holds no traces"):
@@ -269,7 +269,7 @@ def test_the_read_token_is_shown_by_category(tmp_path: Path) -> None:
         traced=tuple(replace(it, last_token=seen) for it in made.traced),
         first_token=FirstToken(3, (1, 2), ((0.5, 0.25), (0.1, 0.2))),
     )
-    (tmp_path / "traces.json").write_bytes(to_bytes(made))
+    (tmp_path / "traces.json").write_bytes(record_bytes(made))
     assert load(tmp_path) == made
     shown = many_files(made, ("md",))
     assert {"traces-attention.svg", "traces-motion.svg", "traces-first-token.svg"} <= shown.keys()

@@ -40,10 +40,30 @@ def test_the_cases_are_true_in_the_invented_world() -> None:
     assert demo.TEXTS.name == FACTS and len(texts) == demo.DOCUMENTS
 
 
-def test_the_real_facts_are_twenty_and_each_has_a_neighbour() -> None:
+def test_the_real_facts_are_twenty_with_neighbours_and_other_facts_to_retain() -> None:
     cases = read_cases("smollm2")
-    assert len(cases) == 20
-    assert all(case.neighbours and case.paraphrases and case.generation for case in cases)
+    assert len(cases) == len({case.subject for case in cases}) == smollm2.CASES == 20
+    assert all(len(case.neighbours) in smollm2.NEIGHBOURS for case in cases)
+    assert all(case.paraphrases and case.generation for case in cases)
+    assert sum(bool(case.retained) for case in cases) == 18
+    assert len({case.new for case in cases}) == 15
+
+
+def test_the_real_facts_are_among_those_that_are_true_and_the_new_ones_are_not() -> None:
+    true = {(fact.asked(n), fact.object) for fact in smollm2.facts() for n in numbers(fact)}
+    assert ("Most people in Mexico speak", "Spanish") in true
+    for case in read_cases("smollm2"):
+        asked = {case.asked, *case.paraphrases, *case.neighbours}
+        assert {(it, case.true.strip()) for it in asked} <= true
+        assert {(it.prompt, it.target.strip()) for it in case.retained} <= true
+        assert not {(it, case.new.strip()) for it in asked} & true
+        assert not any(case.subject in it or case.true.strip() in it for it in case.neighbours)
+        assert all(case.subject in it.prompt for it in case.retained)
+
+
+def numbers(fact: smollm2.Fact) -> range:
+    """Of the prompts of a fact's kind."""
+    return range(len(smollm2.TEMPLATES.get(fact.kind, (fact.kind,))))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sae_graphs._version import __version__
-from sae_graphs.bars import Progress, heard, with_bar
+from sae_graphs.bars import Progress, heard, step, with_bar
 from sae_graphs.checkpoint import run_key
 from sae_graphs.editing.granger.pairs import chosen_lag, granger_pairs
 from sae_graphs.editing.granger.panel import Panel
@@ -57,7 +57,7 @@ class Asked(NamedTuple):
         return tuple(dict.fromkeys((*itertools.chain.from_iterable(self.pairs), *self.given)))
 
 
-@with_bar("testing pairs")
+@with_bar("reading texts")
 @with_settings(GrangerSettings)
 def granger(
     model: InstrumentedModel,
@@ -100,6 +100,7 @@ def granger(
     With a folder to `resume` from, pairs that an earlier, interrupted run of the same kind tested
     are read, and those that this one tests are kept there; it stays until you delete it.
 
+    `progress` hears how many texts are read, once or twice, then how many pairs are tested.
     What predicts need not act: only an ablation tells. Raises `SaeGraphsError` where a series is
     none of the model's, or the texts are too few or too short.
     """
@@ -107,34 +108,24 @@ def granger(
     settings = settings or GrangerSettings()
     settings = replace(settings, given=tuple(str(SeriesName.parse(it)) for it in settings.given))
     model, told = with_saes(model), heard(progress)
-    graph = CausalGraph.load(graph) if isinstance(graph, str | Path) else graph
-    if graph is not None:
-        _check_same(model, graph)
+    graph = _graph(model, graph)
     asked = _asked(source, target, graph, settings)
     read, words = _texts(texts, model.name)
     reader = Reader(model, token_ids(model, read, length=settings.length), settings)
-    asked = asked if asked.pairs else _most_active(reader, settings)
+    asked = asked if asked.pairs else _most_active(reader, settings, told)
     _check_number(asked)
 
-    panel = reader.panel(asked.names, lambda _: None)
+    step(told, "reading series")
+    panel = reader.panel(asked.names, told)
     rarely = _rarely(panel, settings)
     ends = [(str(source), str(target)) for source, target in asked.pairs]
     testable = [pair for pair in ends if not any(map(rarely, pair))]
     chosen, criteria = chosen_lag(panel, testable, settings)
-    partial = PairsPartial(resume) if isinstance(resume, str | Path) else resume
-    if partial is not None:
-        facts = [__version__, model.name, plain(settings), chosen, ends, reader.digest]
-        key = functools.partial(run_key, facts, weights_of(model))
-        partial.begin(key, range(-(-len(ends) // TOGETHER)))
+    partial = _begun(resume, reader, settings, chosen, ends)
+    step(told, "testing pairs")
     pairs = granger_pairs(
         panel, ends, settings, lag=chosen, rarely=rarely, progress=told, partial=partial
     )
-    said = meanings(model, asked.names)
-    series = tuple(
-        Series(name, *panel.on(number), said.get(name, ""))
-        for number, name in enumerate(panel.names)
-    )
-    left_out = len(read) - panel.n_texts
     return GrangerReport(
         settings=settings,
         model=model.name,
@@ -145,9 +136,9 @@ def granger(
         n_tokens=panel.n_tokens,
         lag=chosen,
         criteria=criteria,
-        series=series,
+        series=_series(model, asked, panel),
         pairs=tuple(sorted(pairs, key=_strength)),
-        warnings=tuple(_warnings(settings, pairs, left_out)),
+        warnings=tuple(_warnings(settings, pairs, len(read) - panel.n_texts)),
         made={"seconds": round(time.perf_counter() - started, 3), **made_with()},
     )
 
@@ -187,14 +178,18 @@ def _once(pairs: Iterable[Ends]) -> tuple[Ends, ...]:
     return tuple({frozenset(pair): pair for pair in reversed([*pairs])}.values())[::-1]
 
 
-def _check_same(model: InstrumentedModel, graph: CausalGraph) -> None:
-    """Raises `SaeGraphsError` where the graph is of another model, or of other SAEs."""
+def _graph(model: InstrumentedModel, given: CausalGraph | str | Path | None) -> CausalGraph | None:
+    """The graph, read; raises `SaeGraphsError` where it is of another model, or of other SAEs."""
+    graph = CausalGraph.load(given) if isinstance(given, str | Path) else given
+    if graph is None:
+        return None
     made, own = (graph.run.model, graph.run.saes), (model.name, model.stack.name)
     if made != own:
         raise SaeGraphsError(
             f"the graph is of {made[0]!r} with {made[1]!r}, and this is {own[0]!r} with "
             f"{own[1]!r}: load those, or give another graph"
         )
+    return graph
 
 
 def edges_of(graph: CausalGraph) -> tuple[tuple[SeriesName, SeriesName], ...]:
@@ -222,8 +217,9 @@ def _names(given: Names | None) -> tuple[SeriesName, ...]:
     return tuple(dict.fromkeys(map(SeriesName.parse, each(given, "source and target"))))
 
 
-def _most_active(reader: Reader, settings: GrangerSettings) -> Asked:
-    layers = reader.most_active(settings.features, lambda _: None)
+def _most_active(reader: Reader, settings: GrangerSettings, told: Progress | None) -> Asked:
+    step(told, "looking for features")
+    layers = reader.most_active(settings.features, told)
     pairs = [
         pair
         for below, above in itertools.pairwise(layers)
@@ -257,6 +253,32 @@ def _rarely(panel: Panel, settings: GrangerSettings) -> Callable[[str], str]:
         return f"{name} is on at {where}, too rarely to be tested"
 
     return rarely
+
+
+def _begun(
+    resume: PairsPartial | str | Path | None,
+    reader: Reader,
+    settings: GrangerSettings,
+    lag: int,
+    ends: Sequence[tuple[str, str]],
+) -> PairsPartial | None:
+    """Where pairs are kept, with what an earlier run of the same kind left there."""
+    partial = PairsPartial(resume) if isinstance(resume, str | Path) else resume
+    if partial is not None:
+        model = reader.model
+        facts = [__version__, model.name, plain(settings), lag, ends, reader.digest]
+        key = functools.partial(run_key, facts, weights_of(model))
+        partial.begin(key, range(-(-len(ends) // TOGETHER)))
+    return partial
+
+
+def _series(model: InstrumentedModel, asked: Asked, panel: Panel) -> tuple[Series, ...]:
+    """What the report says of each series: how often it is on, and what it peaks on."""
+    said = meanings(model, asked.names)
+    return tuple(
+        Series(name, *panel.on(number), said.get(name, ""))
+        for number, name in enumerate(panel.names)
+    )
 
 
 def _check_number(asked: Asked) -> None:

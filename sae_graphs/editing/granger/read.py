@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sae_graphs.bars import Progress
 from sae_graphs.editing.granger.panel import Array, Panel, Together, gathered
 from sae_graphs.editing.granger.records import SeriesName
 from sae_graphs.editing.granger.settings import LEAST_TEXTS, GrangerSettings
@@ -29,7 +30,6 @@ from sae_graphs.model.instrument import InstrumentedModel
 from sae_graphs.model.saes import SAELayer
 from sae_graphs.tracing.attention import patterns
 
-Told = Callable[[int], None]  # of the texts done
 SPARE = 4  # rows that a text must leave its regression, beside the lags and the first token
 
 
@@ -63,41 +63,46 @@ class Reader:
         return torch.tensor([self._ids[number][: group.length] for number in group.texts])
 
     @torch.no_grad()
-    def most_active(self, count: int, told: Told) -> list[list[SeriesName]]:
+    def most_active(self, count: int, told: Progress | None = None) -> list[list[SeriesName]]:
         """By layer, the features that are on at most tokens, dense ones aside.
 
-        Fewer than `count` where so many are never on.
+        Fewer than `count` where so many are never on. `told` hears how many texts are read.
         """
         layers = self.model.stack.layers
         times = [torch.zeros(layer.n_features, dtype=torch.int64) for layer in layers]
-        seen = 0
+        seen = done = 0
         for group in self.groups:
             tokens = self.tokens(group)
             for depth, parts in encoded(self.model, tokens):
                 for _, activations in parts:
                     times[depth] += (activations != 0).sum(dim=(0, 1))
             seen += tokens[:, 1:].numel()
-            told(len(tokens))
+            done += len(tokens)
+            if told is not None:
+                told(done, self.n_texts)
         return [
             [SeriesName("feature", layer.label, index) for index in _most(count_of, seen, count)]
             for layer, count_of in zip(layers, times, strict=True)
         ]
 
     @torch.no_grad()
-    def panel(self, names: Sequence[SeriesName], told: Told) -> Panel:
+    def panel(self, names: Sequence[SeriesName], told: Progress | None = None) -> Panel:
         """The series by name, each text's first token left out.
 
-        Raises `SaeGraphsError` where a name is none of the model's, or a value is no number.
+        `told` hears how many texts are read. Raises `SaeGraphsError` where a name is none of the
+        model's, or a value is no number.
         """
         depths = [depth_of(self.model, name) for name in names]
-        groups = []
+        groups, done = [], 0
         for group in self.groups:
             tokens = self.tokens(group)
             size = rows_run(self.model, group.length)
             parts = []
             for rows in tokens.split(size):
                 parts.append(_series(self.model, rows, names, depths))
-                told(len(rows))
+                done += len(rows)
+                if told is not None:
+                    told(done, self.n_texts)
             values = np.concatenate(parts, axis=1)[:, :, 1:]  # [S, M, T - 1]
             if not np.isfinite(values).all():
                 raise SaeGraphsError(

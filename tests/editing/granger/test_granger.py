@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import sae_graphs as sg
+from sae_graphs.bars import Bar
 from sae_graphs.editing.granger.granger import granger
 from sae_graphs.editing.granger.read import Reader
 from sae_graphs.editing.granger.records import SeriesName
@@ -32,9 +33,9 @@ def test_series_are_those_of_each_text_alone(tiny: InstrumentedModel) -> None:
     settings = GrangerSettings(max_lag=2, together=8)
     ids = token_ids(tiny, TEXTS, length=64)
     reader = Reader(tiny, ids, settings)
-    active = reader.most_active(1, lambda _: None)[1][0].index
+    active = reader.most_active(1)[1][0].index
     named = [f"1.{active}", f"projection:1.{active}", f"attended:1.{active}", "norm:2"]
-    panel = reader.panel([SeriesName.parse(name) for name in named], lambda _: None)
+    panel = reader.panel([SeriesName.parse(name) for name in named])
     assert panel.names == tuple(named) and panel.depths == (2, 2, 3, 4)
     direction = tiny.stack.layers[1].sae.W_dec[active]
     for group, together in zip(panel.groups, reader.groups, strict=True):
@@ -65,22 +66,26 @@ def test_the_most_active_features_are_counted(tiny: InstrumentedModel) -> None:
             times += (run.activations[2].dense()[1:] != 0).sum(0).numpy()
             tokens += len(run) - 1
     rare = [(-n, i) for i, n in enumerate(times) if 0 < n < 0.3 * tokens]
-    found = [it.index for it in reader.most_active(3, lambda _: None)[2]]
+    found = [it.index for it in reader.most_active(3)[2]]
     assert found == [index for _, index in sorted(rare)[:3]]
 
 
 def test_from_a_model_to_a_report(tiny: InstrumentedModel) -> None:
-    told: list[tuple[int, int]] = []
-    report = granger(
-        tiny, texts=TEXTS, features=2, progress=lambda *it: told.append(it), max_lag=2, **SMALL
-    )
+    drawn: dict[str, tuple[int, int | None]] = {}
+    bar = Bar(lambda what, *far: drawn.update({what: far}), "reading texts")
+    report = granger(tiny, texts=TEXTS, features=2, progress=bar, max_lag=2, **SMALL)
+    steps = {"looking for features": (24, 24), "reading series": (24, 24)}
+    assert list(drawn.items()) == [*steps.items(), ("testing pairs", (12, 12))]
     assert report.n_texts == 24 and report.lag == 1 and report.criteria == ()
     assert len(report.pairs) == 12 and sum(report.counts.values()) == 12
-    assert told[-1] == (12, 12)
     assert report.texts == "the texts given" and report.model == "tiny"
     shares = [it.forward.share for it in report.pairs if it.forward is not None]
     assert shares == sorted(shares, reverse=True)
-    again = sg.granger(tiny, texts=TEXTS, features=2, max_lag=2, **SMALL)
+    told: list[tuple[int, int]] = []
+    again = sg.granger(
+        tiny, texts=TEXTS, features=2, progress=lambda *it: told.append(it), max_lag=2, **SMALL
+    )
+    assert told[0][1] == 24 and told[-1] == (12, 12)  # texts, then pairs
     assert again.pairs == report.pairs
     pair = next(it for it in report.pairs if it.forward is not None)
     alone = granger(tiny, pair.source, pair.target, texts=TEXTS, max_lag=2, **SMALL).pairs[0]
@@ -123,7 +128,7 @@ def test_attention_is_read_once_for_all_its_series(
     monkeypatch.setattr("sae_graphs.editing.granger.read.patterns", counted)
     reader = Reader(tiny, token_ids(tiny, TEXTS, length=64), GrangerSettings(max_lag=2))
     names = [SeriesName("attended", "1", index) for index in range(5)]
-    reader.panel(names, lambda _: None)
+    reader.panel(names)
     assert len(seen) == reader.n_texts
 
 

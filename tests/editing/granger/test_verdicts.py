@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sae_graphs.editing.granger.panel import Panel, panel_of
 from sae_graphs.editing.granger.records import GrangerTest, Pair, Verdict
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.errors import SaeGraphsError
-from tests.support.nulls import FAILURES, SYSTEMS, null_rates
+from tests.support.nulls import FAILURES, SYSTEMS, Rates, null_rates
 from tests.support.series import bent, three_series, two_series
 from tests.support.stacks import one_line
 
@@ -133,10 +134,15 @@ def test_q_is_over_all_tests_both_ways() -> None:
 # -- where there is no arrow -----------------------------------------------------------------------
 
 
+@cache
+def few_runs(name: str) -> Rates:
+    return null_rates(SYSTEMS[name], range(60))
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_p_holds_its_level_where_there_is_no_arrow(name: str) -> None:
     """Few runs, all systems: enough to see what rejects three times too often."""
-    found = null_rates(SYSTEMS[name], range(60))
+    found = few_runs(name)
     assert found.at_5 <= 0.12 and found.uniform > SURE / len(SYSTEMS), found
 
 
@@ -157,7 +163,7 @@ def test_known_failures_are_still_failures() -> None:
 
 def test_f_alone_would_see_arrows_where_there_are_none() -> None:
     for name in ("an arrow of 0.6 the other way", "by topic"):
-        found = null_rates(SYSTEMS[name], range(40))
+        found = few_runs(name)
         assert found.f_at_5 > 0.2 > found.at_5, name
 
 
