@@ -99,7 +99,7 @@ def test_the_rows_are_the_graphs_own(model: Any, tmp_path: Path, settings: Graph
     built = sg.build_atlas(model, TEXTS, tmp_path / "atlas", settings=settings)
     assert (built.measured, built.known, built.failed) == (len(TEXTS), 0, ())
     rows = sg.Atlas(tmp_path / "atlas")._database.rows
-    fixed = build.fixed(settings)
+    fixed = build.plan_of(settings).settings
     for text in TEXTS:
         name = [Asked(text).id]
         nodes = rows(f"SELECT {NODE} FROM nodes WHERE prompt_id = ?", name)
@@ -132,9 +132,9 @@ def test_what_is_there_is_not_measured_again(
     measured: list[str] = []
     own = measure.bare_graph
 
-    def counted(model: Any, prompt: str, *rest: Any) -> Any:
+    def counted(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         measured.append(prompt)
-        return own(model, prompt, *rest)
+        return own(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", counted)
     rows = [{"prompt": text, "kind": text[4:7]} for text in TEXTS]
@@ -246,7 +246,7 @@ def test_what_determines_the_rows_is_in_the_digest(
         intervention = "mean"
 
     def facts() -> Any:
-        return measure.Here(model, settings, intervention).facts()
+        return measure.Here(model, build.plan_of(settings, intervention)).facts()
 
     before = facts()
     assert facts() == before
@@ -285,10 +285,10 @@ def test_a_bad_prompt_is_listed_and_ends_nothing(
 ) -> None:
     own = measure.bare_graph
 
-    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+    def failing(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         if prompt == TEXTS[1]:
             raise MemoryError("too much")
-        return own(model, prompt, *rest)
+        return own(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", failing)
     rows = [{"prompt": TEXTS[0]}, {"prompt": TEXTS[1]}, {"prompt": "the cat " * 40}]
@@ -369,10 +369,10 @@ def test_half_characters_are_told_or_replaced(
         with pytest.raises(SaeGraphsError, match=r"prompt 2: .* half a character"):
             sg.build_atlas(model, [TEXTS[0], row], tmp_path / "a", settings=EFFECT)
 
-    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+    def failing(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         if prompt == TEXTS[1]:
             raise ValueError("bad \ud800 byte")
-        return bare_graph(model, prompt, *rest)
+        return bare_graph(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", failing)
     built = sg.build_atlas(model, TEXTS[:3], tmp_path / "a", settings=EFFECT)
@@ -386,10 +386,10 @@ def test_the_last_reason_stands(
     """However often a prompt fails, in parts of their own and when all are made one."""
     reasons = iter(["zebra", "apple", "mango"])
 
-    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+    def failing(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         if prompt == TEXTS[1]:
             raise ValueError(next(reasons))
-        return bare_graph(model, prompt, *rest)
+        return bare_graph(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", failing)
     for reason in ("zebra", "apple", "mango"):
@@ -429,7 +429,7 @@ def test_an_interrupted_build_goes_on(
 
 def test_what_a_killed_build_noted_is_there(model: Any, tmp_path: Path) -> None:
     """Two prompts are noted, one of them is in a part as well, and of a third a piece of a line."""
-    folder, here = tmp_path / "a", measure.Here(model, EFFECT, None)
+    folder, here = tmp_path / "a", measure.Here(model, build.plan_of(EFFECT))
     manifest = store.Manifest(here.facts(), ("kind",))
     asked = [Asked(text, None, {"kind": text[4:7]}) for text in TEXTS]
     rows = list(here.rows(asked[:2]))
@@ -456,7 +456,7 @@ def test_what_a_killed_build_noted_is_there(model: Any, tmp_path: Path) -> None:
 def test_a_large_part_is_not_written_again(model: Any, tmp_path: Path) -> None:
     """Parts become one with those of their size: few of them, whatever is added."""
     folder = tmp_path / "a"
-    here = measure.Here(model, EFFECT, None)
+    here = measure.Here(model, build.plan_of(EFFECT))
     manifest = store.Manifest(here.facts())
     (rows,) = here.rows([Asked(TEXTS[0])])
     with store.writing(folder, manifest) as held:

@@ -17,6 +17,7 @@ import pytest
 
 import sae_graphs as sg
 from sae_graphs.atlas import cluster
+from sae_graphs.atlas.plan import Plan
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import TABLES, failure_of
 from sae_graphs.errors import SaeGraphsError
@@ -161,7 +162,7 @@ class TestWorkers:
         monkeypatch.setattr(ray, "init", lambda **given: own(**{**given, "num_cpus": 1}))
         model, saes = folders
         given = {"model": model, "saes": saes}
-        with cluster.Cluster("local", given, EFFECT, None, 3) as made:
+        with cluster.Cluster("local", given, Plan(EFFECT), 3) as made:
             found = list(made.rows([Asked(text) for text in prompts()[:17]]))
         assert len(found) == 17 and not any(each.failed for each in found)
 
@@ -261,7 +262,7 @@ class Answer:
 
 def pretended(monkeypatch: pytest.MonkeyPatch, ray: Pretended, **loading: Any) -> cluster.Cluster:
     monkeypatch.setitem(sys.modules, "ray", ray)
-    return cluster.Cluster("local", loading, EFFECT, None, None)
+    return cluster.Cluster("local", loading, Plan(EFFECT), None)
 
 
 def test_workers_that_never_load_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,10 +112,10 @@ def test_a_reason_is_shown_safely(
     (tmp_path / "p.csv").write_text("prompt\nthe cat sat on\nthe old dog ran\n")
     own = measure.bare_graph
 
-    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+    def failing(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         if prompt.startswith("the old"):
             raise ValueError("\x1b[31mred")
-        return own(model, prompt, *rest)
+        return own(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", failing)
     built = commands("atlas", "build", "--prompts", "p.csv", "--out", "held", *SETTINGS)
