@@ -304,14 +304,19 @@ def check_folder(folder: Path) -> None:
 
 def check_same(folder: Path, held: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise `SaeGraphsError` naming the first fact in which an atlas differs from a new build."""
-    for name in dict.fromkeys((*held, *given)):
+    # The digest last: it is of all others, and says nothing of what differs.
+    for name in sorted(dict.fromkeys((*held, *given)), key=lambda name: name == "digest"):
         one, other = held.get(name), given.get(name)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             check_same(folder, one, other)
         elif json.dumps(one) != json.dumps(other):
+            told = f"with {name} {one!r:.60}, and this build has {other!r:.60}"
+            if other is None and isinstance(one, Mapping):
+                told = f"with {name}, and this build is without"
+            elif one is None and isinstance(other, Mapping):
+                told = f"without {name}, and this build is with it"
             raise SaeGraphsError(
-                f"{folder} is an atlas with {name} {one!r:.60}, and this build has {other!r:.60}; "
-                "give the same, or another folder with --out"
+                f"{folder} is an atlas {told}; give the same, or another folder with --out"
             )
 
 

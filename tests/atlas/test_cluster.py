@@ -21,7 +21,7 @@ from sae_graphs.atlas.plan import Plan
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import TABLES, failure_of
 from sae_graphs.errors import SaeGraphsError
-from tests.atlas.test_build import EFFECT, everything
+from tests.support.atlases import EFFECT, everything
 from tests.support.models import CORPUS, save_model_folder, save_sae_folder
 
 COUNT = 60
@@ -30,7 +30,7 @@ BUILD = """
 import sys, time
 import sae_graphs as sg
 from sae_graphs.atlas import cluster, measure
-from tests.atlas.test_build import EFFECT
+from tests.support.atlases import EFFECT
 from tests.atlas.test_cluster import STOPS, prompts
 
 kind = cluster.Cluster if len(sys.argv) > 4 else measure.Here
