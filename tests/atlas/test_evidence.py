@@ -249,7 +249,7 @@ def test_other_traces_are_refused(model: Any, tmp_path: Path) -> None:
     sg.build_atlas(model, TEXTS[:1], folder, settings=EFFECT)
     assert not {"trace", "validation"} & {*sg.Atlas(folder).facts}
     row = {"prompt": TEXTS[0], "subject": "cat"}
-    with pytest.raises(SaeGraphsError, match="is an atlas without trace, and this build is with it"):
+    with pytest.raises(SaeGraphsError, match="an atlas without trace, and this build is with it"):
         sg.build_atlas(model, [row], folder, settings=EFFECT, trace=True)
     folder = tmp_path / "b"
     sg.build_atlas(model, [row], folder, settings=EFFECT, trace=TRACE)
