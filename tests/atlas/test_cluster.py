@@ -21,6 +21,8 @@ from sae_graphs.atlas.plan import Plan
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import TABLES, failure_of
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.tracing.settings import TraceSettings
+from sae_graphs.validation.settings import ValidationSettings
 from tests.support.atlases import EFFECT, everything
 from tests.support.models import CORPUS, save_model_folder, save_sae_folder
 
@@ -151,6 +153,21 @@ class TestWorkers:
         )
         assert (again.known, again.measured) == (STOPS, COUNT - STOPS)
         assert everything(out) == whole
+
+    def test_traces_and_verdicts(self, folders: tuple[str, str], tmp_path: Path) -> None:
+        model, saes = folders
+        rows = [{"prompt": text, "subject": text.split()[0]} for text in prompts()[:9]]
+        options: dict[str, Any] = {
+            "loading": {"saes": saes},
+            "settings": EFFECT,
+            "trace": TraceSettings(noise_runs=6, strength="3s"),
+            "validate": ValidationSettings(quick=True, controls=9, paths=1),
+        }
+        sg.build_atlas(model, rows, tmp_path / "a", **options)
+        sg.build_atlas(model, rows, tmp_path / "b", **options, ray="local", workers=2)
+        found = everything(tmp_path / "a")
+        assert all(found[table] for table in ("traces", "sites", "verdicts"))
+        assert found == everything(tmp_path / "b")
 
     def test_more_workers_than_cores(
         self, folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
