@@ -11,7 +11,6 @@ views of the tables for other programs, with paths as seen from the folder. Torc
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 import uuid
@@ -25,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae_graphs.atlas.prompts import check_names
-from sae_graphs.atlas.rows import PROMPTS, TABLES, Rows, tables_of
+from sae_graphs.atlas.rows import Rows, tables_in, tables_of
+from sae_graphs.atlas.views import literal, reading, views
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import locked, write_atomically
-from sae_graphs.graph.feature_id import ANSWER_LAYER, TOKEN_LAYER
 from sae_graphs.runs import made_with
 from sae_graphs.schema import read_json
 
@@ -41,7 +40,6 @@ STANDS_FOR = "stands-for.json"
 FEWER = 4  # times as large is a part that others are not made one with
 MEMORY = "1GB"  # that sorting may take; the rest goes to the disk
 ROW_GROUP = 2**17
-_GLOB = re.compile(r"[*?\[{]")
 REMEDY = "build the atlas again, or restore the file"
 SORTED = {
     "prompts": "prompt_id",
@@ -49,6 +47,9 @@ SORTED = {
     "edges": "source_layer, source_index, target_layer, target_index, prompt_id, "
     "source_position, target_position",
     "failures": "prompt_id",
+    "traces": "prompt_id",
+    "sites": "prompt_id, sweep, position, block, first_position",
+    "verdicts": "prompt_id, unit",
 }
 
 
@@ -59,6 +60,11 @@ class Manifest:
     facts: Mapping[str, Any]
     categories: tuple[str, ...] = ()
     made_with: Mapping[str, Any] | None = None
+
+    @property
+    def tables(self) -> Mapping[str, pa.Schema]:
+        """Its tables, by name."""
+        return tables_in(self.facts)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -123,7 +129,7 @@ class Store:
         Raises `SaeGraphsError` where it cannot be kept.
         """
         if batch:
-            tables = tables_of(batch, self.manifest.categories)
+            tables = tables_of(batch, self.manifest.categories, self.manifest.tables)
             with self._part(uuid.uuid4().hex) as draft:
                 for table, held in tables.items():
                     pq.write_table(held, draft / f"{table}.parquet", compression="zstd")
@@ -167,11 +173,11 @@ class Store:
             database.execute(f"SET memory_limit='{MEMORY}'")
             database.execute(f"SET temp_directory={literal(draft / 'sorting')}")
             database.execute("SET preserve_insertion_order=false")
-            for table, order in SORTED.items():
+            for table in self.manifest.tables:
                 files = [part / f"{table}.parquet" for part in parts]
                 database.execute(
-                    f"COPY (SELECT * FROM {reading(files)} {_once(table)} ORDER BY {order}) TO "
-                    f"{literal(draft / f'{table}.parquet')} "
+                    f"COPY (SELECT * FROM {reading(files)} {_once(table)} "
+                    f"ORDER BY {SORTED[table]}) TO {literal(draft / f'{table}.parquet')} "
                     f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
                 )
             database.close()
@@ -203,7 +209,7 @@ class Store:
         import duckdb
 
         parts = [part.relative_to(self.folder) for part in self.parts()]
-        empty = tables_of([], self.manifest.categories)
+        empty = tables_of([], self.manifest.categories, self.manifest.tables)
         with tempfile.TemporaryDirectory() as scratch:
             for part in parts:
                 (Path(scratch) / part).mkdir(parents=True)
@@ -212,7 +218,7 @@ class Store:
             file = Path(scratch) / DATABASE
             database = duckdb.connect(str(file))
             database.execute(f"SET file_search_path={literal(scratch)}")
-            for view in views(parts, self.manifest.categories):
+            for view in views(parts, self.manifest.categories, self.manifest.tables):
                 database.execute(view)
             database.close()
             write_atomically(self.folder / DATABASE, file.read_bytes())
@@ -298,68 +304,20 @@ def check_folder(folder: Path) -> None:
 
 def check_same(folder: Path, held: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise `SaeGraphsError` naming the first fact in which an atlas differs from a new build."""
-    for name in dict.fromkeys((*held, *given)):
+    # The digest last: it is of all others, and says nothing of what differs.
+    for name in sorted(dict.fromkeys((*held, *given)), key=lambda name: name == "digest"):
         one, other = held.get(name), given.get(name)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             check_same(folder, one, other)
         elif json.dumps(one) != json.dumps(other):
+            told = f"with {name} {one!r:.60}, and this build has {other!r:.60}"
+            if other is None and isinstance(one, Mapping):
+                told = f"with {name}, and this build is without"
+            elif one is None and isinstance(other, Mapping):
+                told = f"without {name}, and this build is with it"
             raise SaeGraphsError(
-                f"{folder} is an atlas with {name} {one!r:.60}, and this build has {other!r:.60}; "
-                "give the same, or another folder with --out"
+                f"{folder} is an atlas {told}; give the same, or another folder with --out"
             )
-
-
-def views(parts: Sequence[Path], categories: Sequence[str]) -> list[str]:
-    """The statements that make the views of the tables; a part may lack some categories."""
-    files = {table: [part / f"{table}.parquet" for part in parts] for table in TABLES}
-    names = [identifier(name) for name in (*PROMPTS.names, *categories)]
-    missing = ("prompt_id", *map(identifier, categories))
-    none = ", ".join(f"NULL::VARCHAR AS {name}" for name in missing)
-    return [
-        f"""CREATE VIEW prompts AS SELECT {", ".join(names)} FROM (
-            FROM {reading(files["prompts"])} UNION ALL BY NAME SELECT {none} WHERE false)""",
-        f"""CREATE VIEW nodes AS SELECT *, {name_of()} AS feature
-            FROM {reading(files["nodes"])}""",
-        f"""CREATE VIEW edges AS SELECT *, {name_of("source_")} AS source,
-            {name_of("target_")} AS target, coalesce(abs(flow), abs(effect)) AS strength
-            FROM {reading(files["edges"])}""",
-        f"""CREATE VIEW failures AS SELECT prompt_id, any_value(prompt) AS prompt,
-            first(reason ORDER BY tried DESC, reason DESC) AS reason
-            FROM {reading(files["failures"])}
-            WHERE prompt_id NOT IN (SELECT prompt_id FROM {reading(files["prompts"])})
-            GROUP BY prompt_id""",
-    ]
-
-
-def reading(files: Sequence[Path]) -> str:
-    """What to select from, to read some Parquet files together."""
-    listed = ", ".join(literal(escaped(file)) for file in files)
-    return f"read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
-
-
-def escaped(file: Path) -> str:
-    """The pattern that fits a file alone: DuckDB reads all paths as patterns."""
-    return _GLOB.sub(r"[\g<0>]", str(file))
-
-
-def literal(value: object) -> str:
-    """A text within a query."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """A column's name within a query."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def name_of(end: str = "") -> str:
-    """The feature of a node, or at an end of an edge (`source_`): a token's, and the answer's, is
-    that of its layer."""
-    own = ", ".join(literal(layer) for layer in (ANSWER_LAYER, TOKEN_LAYER))
-    return (
-        f"CASE WHEN {end}layer IN ({own}) THEN {end}layer "
-        f"""ELSE concat({end}layer, '.', "{end}index") END"""
-    )
 
 
 # -- inside ----------------------------------------------------------------------------------------
