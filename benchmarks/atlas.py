@@ -26,7 +26,8 @@ from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.database import Database
 from sae_graphs.atlas.prompts import digest
 from sae_graphs.atlas.rows import EDGES, FAILURES, NODES, with_categories
-from sae_graphs.atlas.store import PARTS, ROW_GROUP, WHOLE, Manifest, open_store, views, writing
+from sae_graphs.atlas.store import PARTS, ROW_GROUP, WHOLE, Manifest, open_store, writing
+from sae_graphs.atlas.views import views
 
 PER_PROMPT = 40  # edges
 LAYERS, WIDTH, DISTINCT, LONGEST = 7, 1000, 20_000, 20

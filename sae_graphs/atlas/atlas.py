@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from sae_graphs.atlas import recurring, space
 from sae_graphs.atlas.database import Categories, Condition, Database
-from sae_graphs.atlas.store import identifier
+from sae_graphs.atlas.views import identifier
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.graph.feature_id import OWN_LAYERS, FeatureId
 from sae_graphs.keywords import checked

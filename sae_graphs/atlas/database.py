@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.atlas.rows import TABLES
-from sae_graphs.atlas.store import REMEDY, escaped, identifier, literal, open_store, views
+from sae_graphs.atlas.store import REMEDY, open_store
+from sae_graphs.atlas.views import escaped, identifier, literal, views
 from sae_graphs.errors import SaeGraphsError, quoted
 
 Categories = str | Mapping[str, str] | None

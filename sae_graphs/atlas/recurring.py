@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sae_graphs.atlas.database import Categories, Database
-from sae_graphs.atlas.store import identifier, name_of
+from sae_graphs.atlas.views import identifier, name_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted, exceeding, mean_interval
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sae_graphs.atlas.database import Database
 from sae_graphs.atlas.recurring import check_count
-from sae_graphs.atlas.store import identifier
+from sae_graphs.atlas.views import identifier
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import p_value
 

@@ -11,7 +11,6 @@ views of the tables for other programs, with paths as seen from the folder. Torc
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 import uuid
@@ -25,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae_graphs.atlas.prompts import check_names
-from sae_graphs.atlas.rows import PROMPTS, TABLES, Rows, tables_of
+from sae_graphs.atlas.rows import Rows, tables_of
+from sae_graphs.atlas.views import literal, reading, views
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import locked, write_atomically
-from sae_graphs.graph.feature_id import ANSWER_LAYER, TOKEN_LAYER
 from sae_graphs.runs import made_with
 from sae_graphs.schema import read_json
 
@@ -41,7 +40,6 @@ STANDS_FOR = "stands-for.json"
 FEWER = 4  # times as large is a part that others are not made one with
 MEMORY = "1GB"  # that sorting may take; the rest goes to the disk
 ROW_GROUP = 2**17
-_GLOB = re.compile(r"[*?\[{]")
 REMEDY = "build the atlas again, or restore the file"
 SORTED = {
     "prompts": "prompt_id",
@@ -307,59 +305,6 @@ def check_same(folder: Path, held: Mapping[str, Any], given: Mapping[str, Any]) 
                 f"{folder} is an atlas with {name} {one!r:.60}, and this build has {other!r:.60}; "
                 "give the same, or another folder with --out"
             )
-
-
-def views(parts: Sequence[Path], categories: Sequence[str]) -> list[str]:
-    """The statements that make the views of the tables; a part may lack some categories."""
-    files = {table: [part / f"{table}.parquet" for part in parts] for table in TABLES}
-    names = [identifier(name) for name in (*PROMPTS.names, *categories)]
-    missing = ("prompt_id", *map(identifier, categories))
-    none = ", ".join(f"NULL::VARCHAR AS {name}" for name in missing)
-    return [
-        f"""CREATE VIEW prompts AS SELECT {", ".join(names)} FROM (
-            FROM {reading(files["prompts"])} UNION ALL BY NAME SELECT {none} WHERE false)""",
-        f"""CREATE VIEW nodes AS SELECT *, {name_of()} AS feature
-            FROM {reading(files["nodes"])}""",
-        f"""CREATE VIEW edges AS SELECT *, {name_of("source_")} AS source,
-            {name_of("target_")} AS target, coalesce(abs(flow), abs(effect)) AS strength
-            FROM {reading(files["edges"])}""",
-        f"""CREATE VIEW failures AS SELECT prompt_id, any_value(prompt) AS prompt,
-            first(reason ORDER BY tried DESC, reason DESC) AS reason
-            FROM {reading(files["failures"])}
-            WHERE prompt_id NOT IN (SELECT prompt_id FROM {reading(files["prompts"])})
-            GROUP BY prompt_id""",
-    ]
-
-
-def reading(files: Sequence[Path]) -> str:
-    """What to select from, to read some Parquet files together."""
-    listed = ", ".join(literal(escaped(file)) for file in files)
-    return f"read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
-
-
-def escaped(file: Path) -> str:
-    """The pattern that fits a file alone: DuckDB reads all paths as patterns."""
-    return _GLOB.sub(r"[\g<0>]", str(file))
-
-
-def literal(value: object) -> str:
-    """A text within a query."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """A column's name within a query."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def name_of(end: str = "") -> str:
-    """The feature of a node, or at an end of an edge (`source_`): a token's, and the answer's, is
-    that of its layer."""
-    own = ", ".join(literal(layer) for layer in (ANSWER_LAYER, TOKEN_LAYER))
-    return (
-        f"CASE WHEN {end}layer IN ({own}) THEN {end}layer "
-        f"""ELSE concat({end}layer, '.', "{end}index") END"""
-    )
 
 
 # -- inside ----------------------------------------------------------------------------------------
