@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sae_graphs.atlas import tallies
 from sae_graphs.atlas.prompts import check_names
 from sae_graphs.atlas.rows import Rows, tables_of
 from sae_graphs.atlas.views import literal, reading, views
@@ -172,6 +173,7 @@ class Store:
                     f"{literal(draft / f'{table}.parquet')} "
                     f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
                 )
+            tallies.write(database, draft, self.manifest.categories)
             database.close()
             shutil.rmtree(draft / "sorting", ignore_errors=True)
             gone = set(self._folders()) - set(self.parts())  # which could not be taken away
