@@ -29,10 +29,10 @@ from sae_graphs.atlas.rows import Rows, tables_of
 from sae_graphs.atlas.views import literal, reading, views
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import locked, write_atomically
-from sae_graphs.runs import made_with
+from sae_graphs.runs import ATLAS, made_with
 from sae_graphs.schema import read_json
 
-MANIFEST = "atlas.json"
+MANIFEST = ATLAS
 DATABASE = "atlas.duckdb"
 SCHEMA = "sae_graphs/atlas/1"
 PARTS, DRAFTS, JOURNAL = "parts", ".drafts", ".journal.jsonl"
