@@ -5,7 +5,7 @@ A feature's page has every prompt where it matters, for which answers, with whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sae_graphs.atlas.atlas import Atlas
@@ -45,11 +45,11 @@ class _Column(NamedTuple):
     cell: Callable[[Any], Cell]
 
 
-def atlas_page(atlas: Atlas, *, features: str, drawn: Sequence[str] = ()) -> str:
+def atlas_page(atlas: Atlas, *, features: str, drawn: Mapping[str, str]) -> str:
     """The page as HTML: what the atlas is of, what recurs in it, and its features.
 
     `features` is what stands before a feature's name in the address of its page; `drawn` are
-    addresses of pictures that were drawn before.
+    pictures that lie beside the page, and what they show.
     """
     total = atlas.sql("SELECT count(*) AS n FROM prompts")["n"][0]
     failed = atlas.sql("SELECT count(*) AS n FROM failures")["n"][0]
@@ -73,7 +73,11 @@ def atlas_page(atlas: Atlas, *, features: str, drawn: Sequence[str] = ()) -> str
         ]
     parts: list[Block] = [
         *(_circuit(atlas, edges) if len(edges) else []),
-        *([_pictures(drawn)] if drawn else []),
+        *table(
+            "Drawn with `sae-graphs atlas draw`",
+            ["file", "what it shows"],
+            [[Cell(name, address=name), text(words)] for name, words in drawn.items()],
+        ),
         *_listed("Edges that recur", edges, of_edges),
         *_listed(
             "Features in most prompts",
@@ -154,11 +158,6 @@ def _circuit(atlas: Atlas, edges: Any) -> list[Block]:
     source = circuit_source(atlas, share=share, most=len(edges))
     words = "Red promotes, blue suppresses; the wider the more prompts have it."
     return [Figure("circuit.svg", draw_svg(source), words, wide=True)]
-
-
-def _pictures(drawn: Sequence[str]) -> Block:
-    rows = [[Cell(name, address=name)] for name in drawn]
-    return table("Drawn before", ["picture"], rows)[0]
 
 
 def _category(atlas: Atlas, column: str) -> list[Block]:

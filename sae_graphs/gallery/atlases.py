@@ -22,7 +22,10 @@ from sae_graphs.words import counted
 
 BARS = 10  # edges in the small picture
 VALUES = 12  # of a category: where there are more, a card says how many
-PICTURES = ("circuit.svg", "map.svg")  # as `atlas draw` calls them
+PICTURES = {  # as `atlas draw` calls them
+    "circuit.svg": "edges that recur, from layer to layer",
+    "map.svg": "the prompts by the two largest principal components of their edges",
+}
 
 
 def atlas_summary(run: Run) -> Summary:
@@ -38,7 +41,9 @@ def atlas_summary(run: Run) -> Summary:
 
 def atlas_page(run: Run) -> str:
     """What recurs in it, and its features, each of which leads to its page."""
-    drawn = [name for name in PICTURES if plain_file(run, (name,)) is not None]
+    drawn = {
+        name: words for name, words in PICTURES.items() if plain_file(run, (name,)) is not None
+    }
     return page_of_atlas(_atlas(run), features=_features(run.name), drawn=drawn)
 
 
