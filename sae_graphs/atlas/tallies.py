@@ -68,8 +68,8 @@ def write(database: Any, part: Path, categories: Sequence[str]) -> None:
     columns = [name for name in categories if name in there and _few(database, name)]
     once = _ONCE.format(edges=edges, where="false")
     database.execute(f"CREATE TABLE tallies AS {_tallies(None, f'({once})')}")
-    layers = database.execute(f"SELECT DISTINCT source_layer FROM {edges}").fetchall()
-    for (layer,) in layers:
+    layers = f"SELECT DISTINCT source_layer FROM {edges} WHERE source_layer <> 'token'"
+    for (layer,) in database.execute(layers).fetchall():
         where = f"source_layer = {literal(layer)}"
         database.execute(
             f"CREATE OR REPLACE TABLE once AS {_ONCE.format(edges=edges, where=where)}"

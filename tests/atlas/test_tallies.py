@@ -50,7 +50,6 @@ def put(folder: Path, graphs: Sequence[Graph], names: Sequence[str], *, compact:
         store.add(rows[1::2])
         if compact:
             store.compact()
-        store.write_database()
 
 
 FIRST, SECOND = drawn(0, 40, sorts=False), drawn(1, 24, sorts=True)
@@ -161,7 +160,7 @@ def test_columns_of_very_many_values_are_not_kept(
 
 
 def test_without_categories(tmp_path: Path) -> None:
-    graphs = [(text, {}, links) for text, _, links in FIRST]
+    graphs: list[Graph] = [(text, {}, links) for text, _, links in FIRST]
     for compact in (True, False):
         put(tmp_path / f"{compact}", graphs, [], compact=compact)
         found = Atlas(tmp_path / f"{compact}").recurring_edges(least=1)
