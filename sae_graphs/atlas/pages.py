@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.pictures import circuit_source
@@ -173,8 +174,8 @@ def _linked(before: str) -> Callable[[Any], Cell]:
     """Features lead to their pages; other ends of edges, such as the answer, are plain."""
 
     def cell(value: Any) -> Cell:
-        known = "." in value
-        return Cell(value, token=True, address=f"{before}{value}" if known else None)
+        address = f"{before}{quote(value, safe='')}" if "." in value else None
+        return Cell(value, token=True, address=address)
 
     return cell
 

@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from sae_graphs.atlas.atlas import Atlas
+from sae_graphs.atlas.pages import feature_page
 from sae_graphs.gallery.artist import drawn
 from sae_graphs.gallery.atlases import atlases_in
 from sae_graphs.gallery.library import Library
@@ -109,6 +114,20 @@ def test_the_page_of_an_atlas_leads_to_its_features(folder: Path, library: Libra
     assert answered(library, "/atlas/held%20%26%20kept/0.1").status == 200
     feature = answered(library, "/atlas/held%20%26%20kept/1.2").body.decode()  # type: ignore[union-attr]
     assert '<a href="0.1"><code>0.1</code></a>' in feature, "a neighbour's page lies beside it"
+
+
+def test_names_of_layers_stay_text(tmp_path: Path) -> None:
+    """A folder may hold whatever its maker wrote."""
+    layer = 'javascript:alert("0")<script>'
+    graphs: Any = {"one x": ("a", [("0.1@0", "1.2@0", -1.0)])}
+    made = atlas_by_hand(tmp_path / "made", graphs, facts=OWN, compact=False)
+    (file,) = made.glob("parts/*/edges.parquet")
+    held = pq.read_table(file, partitioning=None)
+    place = held.schema.get_field_index("source_layer")
+    pq.write_table(held.set_column(place, "source_layer", pa.array([layer])), file)
+    for html in (drawn(tmp_path, "explorer", ["made"]).html, feature_page(Atlas(made), "1.2")):
+        assert "<script" not in html and 'href="javascript:' not in html
+        assert f'{quote(layer, safe="")}.1">' in html
 
 
 def test_an_atlas_alone_is_shown(tmp_path: Path) -> None:
