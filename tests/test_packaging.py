@@ -58,7 +58,7 @@ def test_what_is_imported_is_declared() -> None:
 
 def names_in(wanted: list[str]) -> set[str]:
     """What the libraries are called when they are imported."""
-    return {re.split(r"[<>=]", each)[0].replace("-", "_") for each in wanted}
+    return {re.split(r"[<>=\[]", each)[0].replace("-", "_") for each in wanted}
 
 
 def imported_by(package: Path) -> set[str]:

@@ -72,7 +72,8 @@ class Atlas:
     # -- rows --------------------------------------------------------------------------------------
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> Any:
-        """The answer to one SELECT over `prompts`, `nodes`, `edges` and `failures`.
+        """The answer to one SELECT over `prompts`, `nodes`, `edges` and `failures`; where they were
+        asked for, `traces`, `sites` and `verdicts`.
 
         Raises `SaeGraphsError` for what is no SELECT, would write, or reads other files.
         """
@@ -167,6 +168,52 @@ class Atlas:
             limit,
         )
 
+    @checked
+    def sites(
+        self,
+        *,
+        sweep: str | None = None,
+        role: str | None = None,
+        target: str | None = None,
+        category: Categories = None,
+        limit: int | None = None,
+    ) -> Any:
+        """Where restoring a state brings the answer of a corrupted prompt back, most first.
+
+        `restores` is what it adds to the answer's log-odds, in nats, and `share` that of what the
+        corruption takes; below 0 it takes the answer further away. A `sweep` is "state" (the input
+        of a block), "mlp" or "attention", a `role` "subject", "read" or "other". The table `traces`
+        has each prompt's trace. Raises `SaeGraphsError` where the prompts were not traced.
+        """
+        conditions = self._of_prompts(target, category)
+        for name, value in (("sweep", sweep), ("role", role)):
+            if value is not None:
+                conditions.append((f"s.{name} = ?", _text(name, value)))
+        order = "abs(s.restores) DESC, s.prompt_id, s.sweep, s.position, s.block"
+        return self._beside("sites", "trace", conditions, order, limit)
+
+    @checked
+    def verdicts(
+        self,
+        *,
+        claim: str | None = None,
+        supported: bool | None = None,
+        target: str | None = None,
+        category: Categories = None,
+        limit: int | None = None,
+    ) -> Any:
+        """What validation says of each graph and its paths, as `sg.verdicts` has it.
+
+        A `claim` is "graph" or "path", of graphs of effects "component" or "path". `effect` is
+        ablated minus clean, in nats. Raises `SaeGraphsError` where the graphs were not validated.
+        """
+        conditions = self._of_prompts(target, category)
+        if claim is not None:
+            conditions.append(("s.claim = ?", _text("claim", claim)))
+        if supported is not None:
+            conditions.append(("s.supported = ?", bool(supported)))
+        return self._beside("verdicts", "validate", conditions, "s.prompt_id, s.unit", limit)
+
     # -- across prompts ----------------------------------------------------------------------------
 
     @checked
@@ -259,6 +306,21 @@ class Atlas:
         parameters = [value for each in conditions for value in each[1:]]
         ending = "" if limit is None else f" LIMIT {recurring.check_count('limit', limit)}"
         return self._table(f"{what} WHERE {where} ORDER BY {order}{ending}", parameters)
+
+    def _beside(
+        self, table: str, asked: str, conditions: list[Condition], order: str, limit: int | None
+    ) -> Any:
+        """The rows of a table that is there where it was asked for."""
+        if table not in self._database.manifest.tables:
+            raise SaeGraphsError(
+                f"{self.folder} has no {table}: it was built without; build one with --{asked} "
+                f"({asked}=True)"
+            )
+        what = (
+            f"SELECT s.*, p.prompt, p.target{self._carried()} FROM {table} s "
+            "JOIN prompts p USING (prompt_id)"
+        )
+        return self._select(what, conditions, order, limit)
 
     def _carried(self) -> str:
         return "".join(f", p.{identifier(name)}" for name in self.categories)

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sae_graphs.atlas.measure import Here, Measuring
-from sae_graphs.atlas.prompts import Asked, asked_of, check_categories
-from sae_graphs.atlas.rows import TABLES, Rows
+from sae_graphs.atlas.plan import Plan
+from sae_graphs.atlas.prompts import SUBJECT, Asked, asked_of, check_categories, check_subjects
+from sae_graphs.atlas.rows import Rows, tables_in
 from sae_graphs.atlas.store import WHOLE, Manifest, Store, check_folder, writing
 from sae_graphs.bars import Progress, heard, with_bar
 from sae_graphs.effects.answer.table import ALWAYS
@@ -24,17 +25,17 @@ from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.tracing.settings import TraceSettings
+from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.words import counted
 
 log = logging.getLogger(__name__)
+Settings = TypeVar("Settings", TraceSettings, ValidationSettings)
 
 SECONDS = 10.0  # of measuring that a part holds
 MOST = 256  # prompts of a part
 SMALL = 256  # parts, before they are made into one
-TAKEN = (  # columns of tables and of answers
-    *(name for schema in TABLES.values() for name in schema.names),
-    *("feature", "source", "answer", "shared_edges", "similarity", "x", "y"),
-)
+OF_ANSWERS = ("feature", "source", "answer", "shared_edges", "similarity", "x", "y")  # columns
 
 
 class Built(NamedTuple):
@@ -64,6 +65,8 @@ def build_atlas(
     *,
     settings: GraphSettings | None = None,
     intervention: str | None = None,
+    trace: TraceSettings | bool = False,
+    validate: ValidationSettings | bool = False,
     loading: Mapping[str, Any] | None = None,
     ray: str | None = None,
     workers: int | None = None,
@@ -78,15 +81,20 @@ def build_atlas(
     holds is not measured again; what an interrupted or killed build measured is kept, but for the
     prompts in flight. A prompt that fails is listed with the reason.
 
+    With `trace` each prompt is traced as well, its `subject` (a column) corrupted: the sites where
+    restoring a state brings the answer back. With `validate` each graph and its strongest paths are
+    tested beside controls: their verdicts. True stands for the usual settings of `trace`, and of a
+    quick `validate`; or give settings whole.
+
     With `ray`, "local" or an address such as "ray://host:10001", so many `workers` load the model,
     which is then given by its name or folder, with options of `load` in `loading`. Raises
     `SaeGraphsError` where the folder holds other settings, or not one prompt could be measured.
     """
     asked, folder = asked_of(prompts), Path(out)
     check_folder(folder)
-    used = fixed(settings or GraphSettings())
-    categories = check_categories(asked, TAKEN)
-    with measuring(model, used, intervention, loading, ray, workers) as found:
+    plan = plan_of(settings or GraphSettings(), intervention, trace, validate)
+    categories = _categories(asked, plan)
+    with measuring(model, plan, loading, ray, workers) as found:
         manifest = Manifest(found.facts(), categories)
         with writing(folder, manifest) as store:
             built = _build(store, found, asked, heard(progress))
@@ -100,11 +108,39 @@ def build_atlas(
     return built
 
 
-def fixed(settings: GraphSettings) -> GraphSettings:
-    """Settings under which rows do not depend on how fast a machine is."""
+def plan_of(
+    settings: GraphSettings,
+    intervention: str | None = None,
+    trace: TraceSettings | bool = False,
+    validate: ValidationSettings | bool = False,
+) -> Plan:
+    """A plan whose rows do not depend on how fast a machine is."""
     if settings.select == "answer" and settings.budget is None:
-        return replace(settings, budget=ALWAYS)
-    return settings
+        settings = replace(settings, budget=ALWAYS)
+    tracing = _chosen("trace", trace, TraceSettings())
+    validation = _chosen("validate", validate, ValidationSettings(quick=True))
+    return Plan(settings, intervention, tracing, validation)
+
+
+def _chosen(name: str, given: Any, usual: Settings) -> Settings | None:
+    """The settings that are given, the usual ones for True, None for False."""
+    if isinstance(given, bool):
+        return usual if given else None
+    if not isinstance(given, type(usual)):
+        kind = type(usual).__name__
+        raise SaeGraphsError(f"{name} is {given!r:.60}; expected True, False or {kind}")
+    return given
+
+
+def _categories(asked: Sequence[Asked], plan: Plan) -> tuple[str, ...]:
+    """The names of the categories, the subject last: prompts are compared by the first."""
+    tables = tables_in(plan.facts())
+    own = {name for schema in tables.values() for name in schema.names}
+    names = check_categories(asked, {*own, *OF_ANSWERS})
+    if plan.trace is None:
+        return names
+    check_subjects(asked)
+    return (*(name for name in names if name != SUBJECT), SUBJECT)
 
 
 # -- the steps -------------------------------------------------------------------------------------
@@ -174,8 +210,7 @@ def _say_kept(done: Mapping[str, Mapping[str, str | None]], wanted: Mapping[str,
 
 def measuring(
     model: InstrumentedModel | str | Path,
-    settings: GraphSettings,
-    intervention: str | None,
+    plan: Plan,
     loading: Mapping[str, Any] | None,
     ray: str | None,
     workers: int | None,
@@ -191,7 +226,7 @@ def measuring(
             from sae_graphs.late import named
 
             model = named("load")(model, **(loading or {}))
-        return Here(model, settings, intervention)
+        return Here(model, plan)
     if not named_model:
         raise SaeGraphsError(
             "workers load the model themselves; give its name or folder beside ray, not the model"
@@ -199,4 +234,4 @@ def measuring(
     from sae_graphs.atlas.cluster import Cluster
 
     given = {**(loading or {}), "model": str(model)}
-    return Cluster(ray, given, settings, intervention, workers)
+    return Cluster(ray, given, plan, workers)

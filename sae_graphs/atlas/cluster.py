@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from sae_graphs.atlas.plan import Plan
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import Rows, failure_of
-from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.text import shortened, visible
 
@@ -31,9 +31,7 @@ TRIES = 3  # workers that may be lost with a prompt
 class Worker:
     """What an actor runs: the model, loaded once."""
 
-    def __init__(
-        self, loading: Mapping[str, Any], settings: GraphSettings, intervention: str | None
-    ) -> None:
+    def __init__(self, loading: Mapping[str, Any], plan: Plan) -> None:
         import torch
 
         from sae_graphs.atlas.measure import Here
@@ -43,7 +41,7 @@ class Worker:
         given = dict(loading)
         if str(given.get("device", "cpu")).startswith("cuda"):
             given["device"] = "cuda"  # Ray shows a worker its own alone
-        self._here = Here(named("load")(given.pop("model"), **given), settings, intervention)
+        self._here = Here(named("load")(given.pop("model"), **given), plan)
 
     def facts(self) -> Mapping[str, Any]:
         """What all rows have in common."""
@@ -62,12 +60,7 @@ class Cluster:
     """Workers on this machine (`local`) or of the cluster at an address, as a context."""
 
     def __init__(
-        self,
-        address: str,
-        loading: Mapping[str, Any],
-        settings: GraphSettings,
-        intervention: str | None,
-        workers: int | None,
+        self, address: str, loading: Mapping[str, Any], plan: Plan, workers: int | None
     ) -> None:
         try:
             import ray
@@ -78,7 +71,7 @@ class Cluster:
             ) from problem
         self._ray = ray
         self._address = address
-        self._arguments = (dict(loading), settings, intervention)
+        self._arguments = (dict(loading), plan)
         self._wanted = workers
         self._loading: dict[Any, Any] = {}  # by what they will say of the model
         self._workers: list[Any] = []

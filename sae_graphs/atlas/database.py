@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.atlas import tallies
-from sae_graphs.atlas.rows import TABLES
 from sae_graphs.atlas.store import REMEDY, open_store
 from sae_graphs.atlas.views import escaped, identifier, literal, views
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -44,14 +43,14 @@ class Database:
             )
         self._connection = duckdb.connect(":memory:")
         try:
-            for view in views(parts, self.categories):
+            for view in views(parts, self.categories, self._tables):
                 self._connection.execute(view)
             self._connection.execute(tallies.view(self._connection, parts, self.categories))
         except duckdb.Error as problem:
             raise SaeGraphsError(
                 f"cannot read {self.folder}: {_line(problem)}; {REMEDY}"
             ) from problem
-        paths = [part / f"{table}.parquet" for part in parts for table in TABLES]
+        paths = [part / f"{table}.parquet" for part in parts for table in self._tables]
         paths += [part / tallies.FILE for part in parts]
         files = dict.fromkeys(literal(each) for path in paths for each in (path, escaped(path)))
         for setting in (
@@ -61,6 +60,10 @@ class Database:
             "lock_configuration=true",
         ):
             self._connection.execute(f"SET {setting}")
+
+    @property
+    def _tables(self) -> Mapping[str, Any]:
+        return self.manifest.tables
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ class Database:
         """The answer to a SELECT that a user wrote, as a table; see `Atlas.sql`."""
         if not isinstance(query, str):
             raise SaeGraphsError(f"the query is {query!r:.60}; expected a SELECT, as text")
-        with _told(f"; the tables are {quoted(TABLES)}"):
+        with _told(f"; the tables are {quoted(self._tables)}"):
             self.check_select(query)
         return self.table(query, parameters)
 
@@ -105,7 +108,7 @@ class Database:
         """What a connection says: another, where a build has taken away what this one reads."""
         import duckdb
 
-        with _told(f"; the tables are {quoted(TABLES)}"):
+        with _told(f"; the tables are {quoted(self._tables)}"):
             try:
                 return ask(self._connection)
             except duckdb.Error:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sae_graphs._version import __version__
-from sae_graphs.atlas.prompts import Asked, digest
-from sae_graphs.atlas.rows import Rows, failure_of, rows_of
+from sae_graphs.atlas.evidence import trace_rows, verdict_rows_of
+from sae_graphs.atlas.plan import Plan
+from sae_graphs.atlas.prompts import SUBJECT, Asked, digest
+from sae_graphs.atlas.rows import Row, Rows, failure_of, rows_of
 from sae_graphs.checkpoint import run_key
 from sae_graphs.effects.build import bare_graph
 from sae_graphs.effects.experiment import in_scope
@@ -18,9 +20,18 @@ from sae_graphs.effects.intervention_kinds import parse_intervention
 from sae_graphs.effects.settings import DEFAULT_INTERVENTIONS, GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.features.reference import Reference, mean_intervention, references_of
+from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.model.instrument import InstrumentedModel, weights_of, with_saes
 from sae_graphs.model.interventions import Intervention
 from sae_graphs.model.saes import SAELayer
+from sae_graphs.tracing.records import Trace
+from sae_graphs.tracing.trace import trace
+from sae_graphs.validation.answer.records import AnswerReport
+from sae_graphs.validation.answer.run import validate_answer
+from sae_graphs.validation.evidence import ValidationReport
+from sae_graphs.validation.validate import validate
+
+Found = TypeVar("Found")
 
 
 class Measuring(Protocol):
@@ -36,15 +47,17 @@ class Measuring(Protocol):
 class Here:
     """This process measures, one prompt after the other."""
 
-    def __init__(self, model: Any, settings: GraphSettings, intervention: str | None) -> None:
+    def __init__(self, model: Any, plan: Plan) -> None:
+        settings, intervention = plan.settings, plan.intervention
         self._model = with_saes(model)
-        self._settings = settings
+        self._plan = plan
         self._name = intervention or DEFAULT_INTERVENTIONS[settings.select]
         self._intervention: Intervention | str | None = intervention
         self._references: Sequence[Reference] | None = None
         kind = parse_intervention(self._name)
         if kind.name == "resample":
             self._name = f"resample ({digest(kind.prompt)})"  # whatever the file is called
+        self._resampled = intervention if kind.name == "resample" else None
         if settings.select == "answer" or kind.name == "mean":
             self._references = references_of(self._scope())
             if settings.select == "effect":
@@ -62,7 +75,7 @@ class Here:
         The digest is also of the SAEs' settings, the tokenizer, and what features do on ordinary
         text, where that is measured with.
         """
-        settings, model = self._settings, self._scope()
+        model = self._scope()
         held = enumerate(self._references or ())
         taken = [
             (f"{name} {number}", getattr(one, name))
@@ -76,14 +89,14 @@ class Here:
             "layers": [[layer.label, layer.point.hook_name] for layer in model.stack.layers],
             "dtype": str(model.model.cfg.dtype).removeprefix("torch."),
             "intervention": self._name,
-            "settings": dict(settings.to_json()),
+            **self._plan.facts(),
         }
         inner = [facts, *map(_configured, model.stack.layers), _tokenizer(model)]
         return {**facts, "digest": run_key(inner, itertools.chain(weights_of(model), taken))}
 
     def _scope(self) -> InstrumentedModel:
         names = {layer.label: layer.neuronpedia_id for layer in self._model.stack.layers}
-        return in_scope(self._model, self._settings.located(names))
+        return in_scope(self._model, self._plan.settings.located(names))
 
     def rows(self, asked: Sequence[Asked]) -> Iterator[Rows]:
         """See `Measuring`."""
@@ -91,21 +104,64 @@ class Here:
 
     def measured(self, asked: Asked) -> Rows:
         """The rows of one prompt; where it fails, whatever the reason, that."""
-        settings = self._settings
+        settings, validation = self._plan.settings, self._plan.validation
         try:
             if asked.target is not None:
                 settings = replace(settings, target=(asked.target,))
             graph = bare_graph(
-                self._model, asked.prompt, settings, self._intervention, self._references
+                *(self._model, asked.prompt, settings, self._intervention, self._references),
+                paths=validation is not None,
             )
-            return rows_of(graph, asked)
+            rows = rows_of(graph, asked)
+            return rows._replace(tables={**rows.tables, **self._beside(graph, asked, settings)})
         except SaeGraphsError as problem:
             return failure_of(asked, str(problem))
         except Exception as problem:  # one prompt, too long for the memory say, never ends a build
             return failure_of(asked, f"{type(problem).__name__}: {problem}")
 
+    def _beside(
+        self, graph: CausalGraph, asked: Asked, settings: GraphSettings
+    ) -> dict[str, list[Row]]:
+        """The rows of what else was asked for; where it cannot be said of this prompt, of that."""
+        found: dict[str, list[Row]] = {}
+        if self._plan.trace is not None:
+            found |= trace_rows(asked.id, _tried(lambda: self._traced(graph, asked, settings)))
+        if self._plan.validation is not None:
+            found |= verdict_rows_of(asked.id, _tried(lambda: self._validated(graph)))
+        return found
+
+    def _traced(self, graph: CausalGraph, asked: Asked, settings: GraphSettings) -> Trace:
+        """Of the graph's own answer, read where the graph is."""
+        return trace(
+            *(self._model, asked.prompt),
+            subject=asked.categories.get(SUBJECT),
+            target=settings.target or None,
+            read=graph.run.read_position,
+            prepend_bos=settings.prepend_bos,
+            settings=self._plan.trace,
+        )
+
+    def _validated(self, graph: CausalGraph) -> AnswerReport | ValidationReport:
+        settings = self._plan.validation
+        assert settings is not None
+        if graph.run.answer is None:
+            return validate(self._model, graph, settings=settings)
+        return validate_answer(
+            *(self._model, graph, settings),
+            intervention=self._resampled,
+            references=self._references,
+        )
+
 
 # -- inside ----------------------------------------------------------------------------------------
+
+
+def _tried(measure: Callable[[], Found]) -> Found | str:
+    """What is measured, or why that cannot be; other errors are those of the prompt as a whole."""
+    try:
+        return measure()
+    except SaeGraphsError as problem:
+        return str(problem)
 
 
 def _configured(layer: SAELayer) -> dict[str, str]:

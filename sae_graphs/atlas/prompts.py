@@ -24,6 +24,7 @@ from sae_graphs.errors import SaeGraphsError, quoted
 log = logging.getLogger(__name__)
 
 PROMPT, TARGET = "prompt", "target"
+SUBJECT = "subject"  # the category that a trace corrupts
 PLAIN = str | int | float | bool | Decimal | date | time  # what a category may be, written as text
 BATCH = 4096  # rows of Parquet that are read at once
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
@@ -153,6 +154,15 @@ def check_categories(asked: Iterable[Asked], taken: Collection[str]) -> tuple[st
         )
     check_names(names)
     return names
+
+
+def check_subjects(asked: Iterable[Asked]) -> None:
+    """Raise where no prompt names a subject to trace it with."""
+    if not any(SUBJECT in each.categories for each in asked):
+        raise SaeGraphsError(
+            "no prompt names a subject, which a trace corrupts; give each a column `subject`: a "
+            "part of its text"
+        )
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
-"""A graph as rows of an atlas: one of the prompt, one of each node, one of each edge. Torch-free.
+"""The tables of an atlas, and a graph as their rows: one of the prompt, of each node and edge.
 
-Effects are ablated minus clean, as everywhere; those on the answer in nats of its score.
+Effects are ablated minus clean, as everywhere; those on the answer in nats of its score. Tables of
+traces and verdicts are there where these were asked for. Torch-free.
 """
 
 from __future__ import annotations
@@ -49,9 +50,47 @@ EDGES = pa.schema(
 FAILURES = pa.schema(  # `tried`: when, in seconds since 1970
     [("prompt_id", _TEXT), ("prompt", _TEXT), ("reason", _TEXT), ("tried", _NUMBER)]
 )
+TRACES = pa.schema(  # one of each prompt; `reason`: why it was not traced, or has no sites
+    [
+        *[("prompt_id", _TEXT), ("subject_first", _WHOLE), ("subject_last", _WHOLE)],
+        *[("noise", _NUMBER), ("clean", _NUMBER), ("corrupted", _NUMBER), ("lost", _NUMBER)],
+        *[("clean_probability", _NUMBER), ("corrupted_probability", _NUMBER)],
+        *[("handover_block", _WHOLE), ("sites", _WHOLE), ("reason", _TEXT)],
+    ]
+)
+SITES = pa.schema(
+    [
+        *[("prompt_id", _TEXT), ("sweep", _TEXT), ("role", _TEXT), ("block", _WHOLE)],
+        *[("position", _WHOLE), ("token", _TEXT), ("first_block", _WHOLE), ("last_block", _WHOLE)],
+        *[("first_position", _WHOLE), ("last_position", _WHOLE), ("restores", _NUMBER)],
+        *[("low", _NUMBER), ("high", _NUMBER), ("share", _NUMBER)],
+    ]
+)
+VERDICTS = pa.schema(
+    [
+        *[("prompt_id", _TEXT), ("unit", _TEXT), ("claim", _TEXT), ("verdict", _TEXT)],
+        *[("supported", pa.bool_()), ("necessary", pa.bool_()), ("sufficient", pa.bool_())],
+        *[("mediates", pa.bool_()), ("features", pa.list_(_TEXT)), ("before", _NUMBER)],
+        *[("after", _NUMBER), ("effect", _NUMBER), ("probability_before", _NUMBER)],
+        *[("probability_after", _NUMBER), ("lost", _NUMBER), ("left", _NUMBER)],
+        *[("mediated", _NUMBER), ("p", _NUMBER), ("q", _NUMBER), ("p_equal_norm", _NUMBER)],
+        *[("controls", _WHOLE), ("reason", _TEXT)],
+    ]
+)
 TABLES = {"prompts": PROMPTS, "nodes": NODES, "edges": EDGES, "failures": FAILURES}
+TRACED, VALIDATED = {"traces": TRACES, "sites": SITES}, {"verdicts": VERDICTS}
+TRACE, VALIDATION = "trace", "validation"  # the facts of atlases that have these tables
 
 Row = dict[str, Any]
+
+
+def tables_in(facts: Mapping[str, Any]) -> dict[str, pa.Schema]:
+    """The tables of an atlas, by name: traces' and verdicts where its facts say how these are."""
+    return {
+        **TABLES,
+        **(TRACED if facts.get(TRACE) is not None else {}),
+        **(VALIDATED if facts.get(VALIDATION) is not None else {}),
+    }
 
 
 class Rows(NamedTuple):
@@ -112,14 +151,16 @@ def failure_of(asked: Asked, reason: str) -> Rows:
     return Rows(asked.id, {"prompts": [], "nodes": [], "edges": [], "failures": [row]})
 
 
-def tables_of(batch: Iterable[Rows], categories: Sequence[str]) -> dict[str, pa.Table]:
+def tables_of(
+    batch: Iterable[Rows], categories: Sequence[str], tables: Mapping[str, pa.Schema] = TABLES
+) -> dict[str, pa.Table]:
     """The rows of several prompts as tables; the prompts' has these columns of categories."""
     held = list(batch)
     found = {}
-    for name, schema in TABLES.items():
+    for name, schema in tables.items():
         if name == "prompts":
             schema = with_categories(categories)
-        rows = [row for each in held for row in each.tables[name]]
+        rows = [row for each in held for row in each.tables.get(name, ())]
         found[name] = pa.Table.from_pylist(rows, schema=schema)
     return found
 

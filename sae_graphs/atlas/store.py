@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from sae_graphs.atlas import tallies
 from sae_graphs.atlas.prompts import check_names
-from sae_graphs.atlas.rows import Rows, tables_of
+from sae_graphs.atlas.rows import Rows, tables_in, tables_of
 from sae_graphs.atlas.views import literal, reading, views
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import locked, write_atomically
@@ -48,6 +48,9 @@ SORTED = {
     "edges": "source_layer, source_index, target_layer, target_index, prompt_id, "
     "source_position, target_position",
     "failures": "prompt_id",
+    "traces": "prompt_id",
+    "sites": "prompt_id, sweep, position, block, first_position",
+    "verdicts": "prompt_id, unit",
 }
 
 
@@ -58,6 +61,11 @@ class Manifest:
     facts: Mapping[str, Any]
     categories: tuple[str, ...] = ()
     made_with: Mapping[str, Any] | None = None
+
+    @property
+    def tables(self) -> Mapping[str, pa.Schema]:
+        """Its tables, by name."""
+        return tables_in(self.facts)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -122,7 +130,7 @@ class Store:
         Raises `SaeGraphsError` where it cannot be kept.
         """
         if batch:
-            tables = tables_of(batch, self.manifest.categories)
+            tables = tables_of(batch, self.manifest.categories, self.manifest.tables)
             with self._part(uuid.uuid4().hex) as draft:
                 for table, held in tables.items():
                     pq.write_table(held, draft / f"{table}.parquet", compression="zstd")
@@ -166,11 +174,11 @@ class Store:
             database.execute(f"SET memory_limit='{MEMORY}'")
             database.execute(f"SET temp_directory={literal(draft / 'sorting')}")
             database.execute("SET preserve_insertion_order=false")
-            for table, order in SORTED.items():
+            for table in self.manifest.tables:
                 files = [part / f"{table}.parquet" for part in parts]
                 database.execute(
-                    f"COPY (SELECT * FROM {reading(files)} {_once(table)} ORDER BY {order}) TO "
-                    f"{literal(draft / f'{table}.parquet')} "
+                    f"COPY (SELECT * FROM {reading(files)} {_once(table)} "
+                    f"ORDER BY {SORTED[table]}) TO {literal(draft / f'{table}.parquet')} "
                     f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
                 )
             tallies.write(database, draft, self.manifest.categories)
@@ -203,7 +211,7 @@ class Store:
         import duckdb
 
         parts = [part.relative_to(self.folder) for part in self.parts()]
-        empty = tables_of([], self.manifest.categories)
+        empty = tables_of([], self.manifest.categories, self.manifest.tables)
         with tempfile.TemporaryDirectory() as scratch:
             for part in parts:
                 (Path(scratch) / part).mkdir(parents=True)
@@ -212,7 +220,7 @@ class Store:
             file = Path(scratch) / DATABASE
             database = duckdb.connect(str(file))
             database.execute(f"SET file_search_path={literal(scratch)}")
-            for view in views(parts, self.manifest.categories):
+            for view in views(parts, self.manifest.categories, self.manifest.tables):
                 database.execute(view)
             database.close()
             write_atomically(self.folder / DATABASE, file.read_bytes())
@@ -298,14 +306,19 @@ def check_folder(folder: Path) -> None:
 
 def check_same(folder: Path, held: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise `SaeGraphsError` naming the first fact in which an atlas differs from a new build."""
-    for name in dict.fromkeys((*held, *given)):
+    # The digest last: it is of all others, and says nothing of what differs.
+    for name in sorted(dict.fromkeys((*held, *given)), key=lambda name: name == "digest"):
         one, other = held.get(name), given.get(name)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             check_same(folder, one, other)
         elif json.dumps(one) != json.dumps(other):
+            told = f"with {name} {one!r:.60}, and this build has {other!r:.60}"
+            if other is None and isinstance(one, Mapping):
+                told = f"with {name}, and this build is without"
+            elif one is None and isinstance(other, Mapping):
+                told = f"without {name}, and this build is with it"
             raise SaeGraphsError(
-                f"{folder} is an atlas with {name} {one!r:.60}, and this build has {other!r:.60}; "
-                "give the same, or another folder with --out"
+                f"{folder} is an atlas {told}; give the same, or another folder with --out"
             )
 
 

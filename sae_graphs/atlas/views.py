@@ -6,7 +6,7 @@ Torch-free.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sae_graphs.atlas.rows import PROMPTS, TABLES
@@ -15,9 +15,11 @@ from sae_graphs.graph.feature_id import ANSWER_LAYER, TOKEN_LAYER
 _GLOB = re.compile(r"[*?\[{]")
 
 
-def views(parts: Sequence[Path], categories: Sequence[str]) -> list[str]:
+def views(
+    parts: Sequence[Path], categories: Sequence[str], tables: Iterable[str] = TABLES
+) -> list[str]:
     """The statements that make the views of the tables; a part may lack some categories."""
-    files = {table: [part / f"{table}.parquet" for part in parts] for table in TABLES}
+    files = {table: [part / f"{table}.parquet" for part in parts] for table in tables}
     names = [identifier(name) for name in (*PROMPTS.names, *categories)]
     missing = ("prompt_id", *map(identifier, categories))
     none = ", ".join(f"NULL::VARCHAR AS {name}" for name in missing)
@@ -34,6 +36,11 @@ def views(parts: Sequence[Path], categories: Sequence[str]) -> list[str]:
             FROM {reading(files["failures"])}
             WHERE prompt_id NOT IN (SELECT prompt_id FROM {reading(files["prompts"])})
             GROUP BY prompt_id""",
+        *(
+            f"CREATE VIEW {table} AS FROM {reading(held)}"
+            for table, held in files.items()
+            if table not in TABLES
+        ),
     ]
 
 

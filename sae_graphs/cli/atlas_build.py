@@ -84,6 +84,22 @@ Budget = Annotated[
         show_default="2000",
     ),
 ]
+Trace = Annotated[
+    bool,
+    measured(
+        "--trace",
+        help="Trace each prompt as well, its column `subject` corrupted: the sites that restore "
+        "the answer.",
+    ),
+]
+Validate = Annotated[
+    bool,
+    measured(
+        "--validate",
+        help="Test each graph and its paths as well, beside controls: their verdicts. Takes "
+        "several times as long.",
+    ),
+]
 Folder = Annotated[Path, output("--out", help="Folder to write, or to add to.")]
 RayAddress = Annotated[
     str | None,
@@ -118,6 +134,8 @@ def build(
     dense: Dense = False,
     budget: Budget = None,
     top_k: TopK = None,
+    trace: Trace = False,
+    validate: Validate = False,
     folder: Folder = Path("outputs/atlas"),
     ray: RayAddress = None,
     workers: Workers = None,
@@ -133,7 +151,7 @@ def build(
     An interrupted build goes on where it was; further prompts are added. What fails is listed, and
     does not end it.
     """
-    from sae_graphs.atlas.prompts import read_dataset, read_prompts
+    from sae_graphs.atlas.prompts import SUBJECT, check_subjects, read_dataset, read_prompts
     from sae_graphs.atlas.store import check_folder
 
     if (prompts is None) == (dataset is None):
@@ -154,26 +172,35 @@ def build(
     if prompts is not None:
         if config is not None or split is not None:
             raise SaeGraphsError("--config and --split are for --dataset; leave them out")
+        if trace and category and SUBJECT not in category:
+            category = [*category, SUBJECT]
         asked = read_prompts(prompts, column=column or "prompt", categories=category)[:first]
+        if trace:
+            check_subjects(asked)
     else:
         if category:
             raise SaeGraphsError("--category is for --prompts; a dataset gives its texts alone")
+        if trace:
+            raise SaeGraphsError(
+                "--trace is for --prompts with a column `subject`; a dataset gives its texts alone"
+            )
         asked = read_dataset(
             str(dataset), column=column, config=config, split=split or "train", limit=first
         )
     source = Source(model, saes, device, dtype, memory, sae_pattern)
-    _build(asked, folder, settings, intervention, source, ray, workers)
+    more = {"intervention": intervention, "trace": trace, "validate": validate}
+    _build(asked, folder, source, ray, workers, settings=settings, **more)
 
 
 def _build(
     asked: Any,
     folder: Path,
-    settings: GraphSettings,
-    intervention: str | None,
     source: Source,
     ray: str | None,
     workers: int | None,
+    **plan: Any,
 ) -> None:
+    """Build, and say what became of it; the `plan` says what is measured of each prompt."""
     loaded: Any = source.model if ray else source.load()
     from sae_graphs.atlas.build import build_atlas
 
@@ -192,12 +219,11 @@ def _build(
             loaded,
             asked,
             folder,
-            settings=settings,
-            intervention=intervention,
             loading=loading if ray else None,
             ray=ray,
             workers=workers,
             progress=told,
+            **plan,
         )
     for prompt, reason in built.failed[:LISTED]:
         line = f"failed: {visible(prompt, space=' ')[:60]}: {visible(reason, space=' ')}"

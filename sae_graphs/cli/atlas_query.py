@@ -29,6 +29,8 @@ class What(StrEnum):
     similar = "similar"
     differences = "differences"
     separation = "separation"
+    sites = "sites"
+    verdicts = "verdicts"
     failures = "failures"
     sql = "sql"
 
@@ -113,6 +115,8 @@ OWN = {
     What.similar: {"like"},
     What.differences: {"between", "by", "least"},
     What.separation: {"by"},
+    What.sites: {"target", "category"},
+    What.verdicts: {"target", "category"},
     What.failures: set(),
     What.sql: {"sql"},
 }

@@ -24,7 +24,9 @@ EVERY = 1_000_000  # rows, where no limit is given
 HIDDEN = (  # of tables for people: said by another column, or too wide
     *("source_layer", "source_index", "target_layer", "target_index", "tokens", "warnings"),
     *("skip", "attention", "mlp", "preactivation_effect", "likeliest_probability", "strength"),
-    *("low", "high", "p", "expected"),
+    *("low", "high", "p", "expected", "first_block", "last_block", "first_position"),
+    *("last_position", "probability_before", "probability_after", "features", "p_equal_norm"),
+    *("controls", "before", "after"),
 )
 NAMES = ("source", "target", "feature", "prompt_id")  # never cut short
 Answer = tuple[str | None, Any, int]  # a title, a table, rows that are left out of it
@@ -55,6 +57,8 @@ def answer(
         "features": lambda: atlas.features(**given),
         "edges": lambda: atlas.edges(**given),
         "prompts": lambda: atlas.prompts(**given),
+        "sites": lambda: atlas.sites(**given),
+        "verdicts": lambda: atlas.verdicts(**given),
         "similar": lambda: atlas.similar(given["like"], limit=limit or EVERY),
         "differences": lambda: atlas.differences(
             *given["between"], **{name: it for name, it in given.items() if name != "between"}

@@ -189,6 +189,7 @@ def _graph(
     progress: Progress | None = None,
     bare: bool = False,
     references: Sequence[Reference] | None = None,
+    paths: bool = True,
 ) -> CausalGraph:
     """The graph of one prompt."""
     if settings.select == "answer":
@@ -202,6 +203,7 @@ def _graph(
             references=references,
             effects=None if effects is None else Path(effects),
             bare=bare,
+            paths=paths,
         )
     experiment = prepare(model, prompt, settings, intervention or "zero")
     if not bare:
@@ -237,14 +239,17 @@ def bare_graph(
     settings: GraphSettings,
     intervention: Intervention | str | None = None,
     references: Sequence[Reference] | None = None,
+    paths: bool = False,
 ) -> CausalGraph:
     """The nodes, edges and scores of `causal_graph`, without what is there to be looked at.
 
     The numbers are the same; there are no texts, no tokens that a feature moves, no blocks that
-    wrote it, no paths and no random features beside the coverage: a third of the time.
-    `references` are those of the layers measured, as in `answer_graph`.
+    wrote it, no `paths` unless asked for, and no random features beside the coverage: a third of
+    the time. `references` are those of the layers measured, as in `answer_graph`.
     """
-    return _graph(model, prompt, settings, intervention, bare=True, references=references)
+    return _graph(
+        model, prompt, settings, intervention, bare=True, references=references, paths=paths
+    )
 
 
 # -- the steps -------------------------------------------------------------------------------------

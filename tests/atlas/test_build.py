@@ -1,129 +1,25 @@
-"""Atlases that are built: their rows are the graphs' own, however a build is stopped."""
+"""Atlases that are built: what is measured, what is refused, what is told."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import hypothesis
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import strategies as st
 from tokenizers import normalizers
 
 import sae_graphs as sg
 from sae_graphs.atlas import build, measure, store
-from sae_graphs.atlas.prompts import Asked, digest
-from sae_graphs.atlas.rows import TABLES, Rows, rows_of
+from sae_graphs.atlas.prompts import Asked
 from sae_graphs.effects.build import bare_graph
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
-from sae_graphs.graph.feature_id import FeatureId
-from sae_graphs.graph.records import Edge, Node
 from tests.atlas.conftest import TEXTS
-from tests.support.atlases import FACTS
-from tests.support.rich_graphs import record
-
-EFFECT = GraphSettings(select="effect", min_path_edges=1, top_k=3)
-
-
-def everything(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows, in the order of their contents."""
-    rows = sg.Atlas(folder)._database.rows
-    return {table: sorted(rows(f"SELECT * FROM {table}"), key=str) for table in TABLES}
-
-
-def same(found: Sequence[tuple[Any, ...]], expected: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether rows are equal, numbers to the rounding of float64, whatever their order."""
-    order = [sorted(rows, key=lambda row: str(row[:6])) for rows in (found, expected)]
-    return all(
-        len(one) == len(other)
-        and all(
-            a == (pytest.approx(b, rel=1e-9, abs=1e-12) if isinstance(b, float) else b)
-            for a, b in zip(one, other, strict=True)
-        )
-        for one, other in zip(*order, strict=True)
-    )
-
-
-def of_node(node: Node) -> tuple[Any, ...]:
-    return (
-        *(node.feature.layer, node.feature.index, node.feature.position, node.activation),
-        *(node.effect_on_answer, node.direct_effect, node.density, node.relay),
-    )
-
-
-def of_edge(edge: Edge) -> tuple[Any, ...]:
-    split = edge.anatomy
-    parts = (
-        (None,) * 4
-        if split is None
-        else (split.skip, split.attention, split.mlp, split.preactivation_effect)
-    )
-    return (
-        *(edge.source.layer, edge.source.index, edge.source.position),
-        *(edge.target.layer, edge.target.index, edge.target.position),
-        *(edge.effect, edge.relative_effect, edge.flow, *parts),
-    )
-
-
-NODE = 'layer, "index", position, activation, effect_on_answer, direct_effect, density, relay'
-PROMPT = (
-    "prompt, tokens, nodes, edges, read_position, CASE WHEN score IS NULL THEN NULL ELSE target "
-    "END, score, coverage_lost, coverage_left"
-)
-EDGE = (
-    "source_layer, source_index, source_position, target_layer, target_index, target_position, "
-    "effect, relative_effect, flow, skip, attention, mlp, preactivation_effect"
-)
-
-
-def test_a_difference_is_seen() -> None:
-    row = ("0", 1, None, "1", 2, None, 0.5)
-    assert same([row], [row])
-    assert not same([row], [(*row[:6], 0.5 + 1e-8)])
-    assert not same([row], [(*row[:6], None)])
-    assert not same([row], [("0", 3, *row[2:])])
-
-
-@pytest.mark.parametrize("settings", [GraphSettings(nodes=5), EFFECT], ids=["answer", "effect"])
-def test_the_rows_are_the_graphs_own(model: Any, tmp_path: Path, settings: GraphSettings) -> None:
-    """Of graphs that `causal_graph` makes with all that is drawn, and to the last digit of those
-    that are without."""
-    built = sg.build_atlas(model, TEXTS, tmp_path / "atlas", settings=settings)
-    assert (built.measured, built.known, built.failed) == (len(TEXTS), 0, ())
-    rows = sg.Atlas(tmp_path / "atlas")._database.rows
-    fixed = build.fixed(settings)
-    for text in TEXTS:
-        name = [Asked(text).id]
-        nodes = rows(f"SELECT {NODE} FROM nodes WHERE prompt_id = ?", name)
-        edges = rows(f"SELECT {EDGE} FROM edges WHERE prompt_id = ?", name)
-        bare = bare_graph(model, text, fixed)
-        assert sorted(nodes, key=str) == sorted(map(of_node, bare.nodes), key=str)
-        assert sorted(edges, key=str) == sorted(map(of_edge, bare.edges), key=str)
-        graph = sg.causal_graph(model, text, settings=fixed)
-        assert len(graph.edges) > 3
-        assert same(nodes, [*map(of_node, graph.nodes)])
-        assert same(edges, [*map(of_edge, graph.edges)])
-        (found,) = rows(f"SELECT {PROMPT} FROM prompts WHERE prompt_id = ?", name)
-        assert same([found], [of_prompt(graph)])
-
-
-def of_prompt(graph: sg.CausalGraph) -> tuple[Any, ...]:
-    answer = graph.run.answer
-    coverage = None if answer is None else answer.coverage
-    return (
-        *(graph.prompt, list(graph.tokens), len(graph.nodes), len(graph.edges)),
-        *(graph.run.read_position, None if answer is None else graph.run.outputs[0].token),
-        None if answer is None else answer.score,
-        *((None, None) if coverage is None else (coverage.lost, coverage.left)),
-    )
+from tests.support.atlases import EFFECT, everything
 
 
 def test_what_is_there_is_not_measured_again(
@@ -132,9 +28,9 @@ def test_what_is_there_is_not_measured_again(
     measured: list[str] = []
     own = measure.bare_graph
 
-    def counted(model: Any, prompt: str, *rest: Any) -> Any:
+    def counted(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         measured.append(prompt)
-        return own(model, prompt, *rest)
+        return own(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", counted)
     rows = [{"prompt": text, "kind": text[4:7]} for text in TEXTS]
@@ -168,66 +64,6 @@ def test_other_rows_are_refused(model: Any, tmp_path: Path) -> None:
     assert everything(folder) == before
 
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
-NUMBER = st.floats(-1e6, 1e6)
-PLACE = st.integers(0, 3)
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> Any:
-    """What `rows_of` reads of a graph: nodes at tokens, and edges from one layer to the next."""
-    tokens = tuple(draw(st.lists(TEXT, min_size=4, max_size=4)))
-    spots = draw(st.lists(st.tuples(st.sampled_from("012"), PLACE, PLACE), unique=True, max_size=9))
-    nodes = [
-        Node(
-            FeatureId(layer, index, position),
-            activation=draw(NUMBER),
-            effect_on_answer=draw(st.none() | NUMBER),
-            density=draw(st.none() | st.floats(0, 1)),
-            relay=draw(st.booleans()),
-        )
-        for layer, index, position in spots
-    ]
-    pairs = [
-        (one.feature, other.feature)
-        for one in nodes
-        for other in nodes
-        if int(other.feature.layer) == int(one.feature.layer) + 1
-    ]
-    edges = [
-        Edge(source, target, effect=draw(NUMBER), flow=draw(st.none() | NUMBER))
-        for source, target in (draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else [])
-    ]
-    return SimpleNamespace(run=record(tokens), nodes=nodes, edges=edges)
-
-
-@hypothesis.settings(max_examples=20, deadline=None, phases=[hypothesis.Phase.generate])
-@hypothesis.given(
-    st.dictionaries(TEXT.filter(bool), st.tuples(graphs(), TEXT), min_size=1, max_size=3)
-)
-def test_the_rows_are_those_of_any_graphs(held: dict[str, tuple[Any, str]]) -> None:
-    """Written to parts, made one and read again: to the last digit, whatever the texts say."""
-    asked = {text: Asked(text, None, {"kind": kind}) for text, (_, kind) in held.items()}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "atlas"
-        with store.writing(folder, store.Manifest(FACTS, ("kind",))) as made:
-            measured = [rows_of(graph, asked[text]) for text, (graph, _) in held.items()]
-            made.add(measured[:1])
-            for each in measured[1:]:
-                made.note(each)
-            made.recover()
-            made.compact()
-        rows = sg.Atlas(folder)._database.rows
-        for text, (graph, kind) in held.items():
-            name = [asked[text].id]
-            found = rows("SELECT prompt, kind, tokens FROM prompts WHERE prompt_id = ?", name)
-            assert found == [(text, kind, list(graph.run.tokens))]
-            nodes = rows(f"SELECT {NODE} FROM nodes WHERE prompt_id = ?", name)
-            edges = rows(f"SELECT {EDGE} FROM edges WHERE prompt_id = ?", name)
-            assert sorted(nodes, key=str) == sorted(map(of_node, graph.nodes), key=str)
-            assert sorted(edges, key=str) == sorted(map(of_edge, graph.edges), key=str)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -246,7 +82,7 @@ def test_what_determines_the_rows_is_in_the_digest(
         intervention = "mean"
 
     def facts() -> Any:
-        return measure.Here(model, settings, intervention).facts()
+        return measure.Here(model, build.plan_of(settings, intervention)).facts()
 
     before = facts()
     assert facts() == before
@@ -285,10 +121,10 @@ def test_a_bad_prompt_is_listed_and_ends_nothing(
 ) -> None:
     own = measure.bare_graph
 
-    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+    def failing(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         if prompt == TEXTS[1]:
             raise MemoryError("too much")
-        return own(model, prompt, *rest)
+        return own(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", failing)
     rows = [{"prompt": TEXTS[0]}, {"prompt": TEXTS[1]}, {"prompt": "the cat " * 40}]
@@ -369,10 +205,10 @@ def test_half_characters_are_told_or_replaced(
         with pytest.raises(SaeGraphsError, match=r"prompt 2: .* half a character"):
             sg.build_atlas(model, [TEXTS[0], row], tmp_path / "a", settings=EFFECT)
 
-    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+    def failing(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         if prompt == TEXTS[1]:
             raise ValueError("bad \ud800 byte")
-        return bare_graph(model, prompt, *rest)
+        return bare_graph(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", failing)
     built = sg.build_atlas(model, TEXTS[:3], tmp_path / "a", settings=EFFECT)
@@ -386,221 +222,16 @@ def test_the_last_reason_stands(
     """However often a prompt fails, in parts of their own and when all are made one."""
     reasons = iter(["zebra", "apple", "mango"])
 
-    def failing(model: Any, prompt: str, *rest: Any) -> Any:
+    def failing(model: Any, prompt: str, *rest: Any, **more: Any) -> Any:
         if prompt == TEXTS[1]:
             raise ValueError(next(reasons))
-        return bare_graph(model, prompt, *rest)
+        return bare_graph(model, prompt, *rest, **more)
 
     monkeypatch.setattr(measure, "bare_graph", failing)
     for reason in ("zebra", "apple", "mango"):
         sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
         held = sg.Atlas(tmp_path / "a").sql("FROM failures")
         assert held["reason"].tolist() == [f"ValueError: {reason}"]
-
-
-# -- faults ----------------------------------------------------------------------------------------
-
-
-def stopping(after: int) -> Callable[..., Iterator[Rows]]:
-    """Measuring that is stopped by Ctrl-C after so many prompts."""
-
-    def rows(self: Any, asked: Sequence[Asked]) -> Iterator[Rows]:
-        for number, each in enumerate(asked):
-            if number == after:
-                raise KeyboardInterrupt
-            yield self.measured(each)
-
-    return rows
-
-
-def test_an_interrupted_build_goes_on(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(measure.Here, "rows", stopping(2))
-        with pytest.raises(KeyboardInterrupt):
-            sg.build_atlas(model, TEXTS, tmp_path / "a", settings=EFFECT)
-    assert len(sg.Atlas(tmp_path / "a").prompts()) == 2, "what is measured can be asked"
-    found = sg.build_atlas(model, TEXTS, tmp_path / "a", settings=EFFECT)
-    assert (found.known, found.measured) == (2, 2)
-    sg.build_atlas(model, TEXTS, tmp_path / "b", settings=EFFECT)
-    assert everything(tmp_path / "a") == everything(tmp_path / "b")
-
-
-def test_what_a_killed_build_noted_is_there(model: Any, tmp_path: Path) -> None:
-    """Two prompts are noted, one of them is in a part as well, and of a third a piece of a line."""
-    folder, here = tmp_path / "a", measure.Here(model, EFFECT, None)
-    manifest = store.Manifest(here.facts(), ("kind",))
-    asked = [Asked(text, None, {"kind": text[4:7]}) for text in TEXTS]
-    rows = list(here.rows(asked[:2]))
-    with store.writing(folder, manifest) as held:
-        held.add(rows[:1])
-        for each in rows:
-            held.note(each)
-        journal = folder / store.JOURNAL
-        journal.write_text(journal.read_text() + '["half a li')
-    found = sg.build_atlas(
-        model, [{"prompt": text, "kind": text[4:7]} for text in TEXTS], folder, settings=EFFECT
-    )
-    assert (found.known, found.measured) == (2, 2)
-    assert not journal.exists()
-    sg.build_atlas(
-        model,
-        [{"prompt": text, "kind": text[4:7]} for text in TEXTS],
-        tmp_path / "b",
-        settings=EFFECT,
-    )
-    assert everything(folder) == everything(tmp_path / "b")
-
-
-def test_a_large_part_is_not_written_again(model: Any, tmp_path: Path) -> None:
-    """Parts become one with those of their size: few of them, whatever is added."""
-    folder = tmp_path / "a"
-    here = measure.Here(model, EFFECT, None)
-    manifest = store.Manifest(here.facts())
-    (rows,) = here.rows([Asked(TEXTS[0])])
-    with store.writing(folder, manifest) as held:
-        held.add([rows._replace(tables=_often(rows.tables, 400))])
-        held.compact()
-        (large,) = held.parts()
-        for number in range(1, 4):
-            held.add([_called(rows, f"{number}")])
-            held.compact()
-            assert large in held.parts() and len(held.parts()) == 2
-        held.compact()
-        assert len(held.parts()) == 2
-        held.add([rows._replace(tables=_often(rows.tables, 200))])
-        held.compact()
-        assert len(held.parts()) == 1
-
-
-def _called(rows: Rows, name: str) -> Rows:
-    """The rows as those of another prompt."""
-    tables = {
-        table: [{**row, "prompt_id": name} for row in held] for table, held in rows.tables.items()
-    }
-    return Rows(name, tables)
-
-
-def _often(tables: Any, times: int) -> Any:
-    """The rows of so many prompts."""
-    return {
-        table: [{**row, "prompt_id": digest([number])} for number in range(times) for row in held]
-        for table, held in tables.items()
-    }
-
-
-def test_a_full_disk_leaves_no_half_part(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own, written = pq.write_table, []
-
-    def full(table: Any, place: Path, **options: Any) -> None:
-        written.append(place)
-        if len(written) == 3:
-            raise OSError(28, "No space left on device")
-        own(table, place, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", full)
-        with pytest.raises(SaeGraphsError, match="No space left on device; what is measured is"):
-            sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
-    assert not list((tmp_path / "a" / "parts").iterdir())
-    again = sg.build_atlas(model, TEXTS[:2], tmp_path / "a", settings=EFFECT)
-    assert (again.known, again.measured) == (2, 0), "what was noted before the disk was full"
-
-
-def test_a_build_killed_while_tidying_doubles_nothing(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The part of all is in place, and those that it stands for are not gone yet."""
-    folder = tmp_path / "a"
-    sg.build_atlas(model, TEXTS[:2], folder, settings=EFFECT)
-    kept = tmp_path / "kept"
-    shutil.copytree(folder / "parts", kept)
-    sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
-    before = everything(folder)
-    for part in kept.iterdir():
-        shutil.copytree(part, folder / "parts" / part.name)
-    assert len(list((folder / "parts").iterdir())) == 2
-    assert everything(folder) == before
-    (folder / ".drafts" / "half").mkdir(parents=True)
-    sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
-    assert everything(folder) == before
-    assert len(list((folder / "parts").iterdir())) == 1 and not (folder / ".drafts").exists()
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_what_could_not_be_taken_away_stays_gone(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    """A build is killed when it has taken away so many parts; others go on from there."""
-    folder = tmp_path / "a"
-    own, moved = Path.rename, []
-
-    def rename(self: Path, target: Path) -> Any:
-        if self.parent.name == store.PARTS:
-            moved.append(self)
-            if len(moved) >= at:
-                raise OSError(13, "Permission denied")
-        return own(self, target)
-
-    monkeypatch.setattr(build, "MOST", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename)
-        sg.build_atlas(model, TEXTS[:3], folder, settings=EFFECT)
-    assert len(list((folder / "parts").iterdir())) > 1
-    before = everything(folder)
-    # The part of all is made part of another; what it stood for must not come back.
-    kept = [path for path in (folder / "parts").iterdir() if not path.name.startswith("all-")]
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            Path,
-            "rename",
-            lambda self, target: own(self, target) if self not in kept else _refused(),
-        )
-        sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
-    assert {path.name for path in kept} < {path.name for path in (folder / "parts").iterdir()}
-    assert len(everything(folder)["prompts"]) == len(TEXTS) == len(before["prompts"]) + 1
-    sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
-    assert len(list((folder / "parts").iterdir())) == 1
-    sg.build_atlas(model, TEXTS, tmp_path / "b", settings=EFFECT)
-    assert everything(folder) == everything(tmp_path / "b")
-
-
-def _refused() -> None:
-    raise OSError(13, "Permission denied")
-
-
-def test_a_second_build_beside_the_first_is_refused(model: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "a"
-    sg.build_atlas(model, TEXTS[:1], folder, settings=EFFECT)
-    with (
-        store.writing(folder, store.Manifest.read(folder)),
-        pytest.raises(SaeGraphsError, match="another build is writing into"),
-    ):
-        sg.build_atlas(model, TEXTS, folder, settings=EFFECT)
-    assert sg.build_atlas(model, TEXTS, folder, settings=EFFECT).known == 1
-
-
-def test_many_small_parts_become_one_on_the_way(
-    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "MOST", 1)
-    monkeypatch.setattr(build, "SMALL", 2)
-    made: list[int] = []
-    own = store.Store.compact
-
-    def compact(self: Any) -> None:
-        made.append(len(self.parts()))
-        own(self)
-
-    monkeypatch.setattr(store.Store, "compact", compact)
-    sg.build_atlas(model, TEXTS, tmp_path / "a", settings=EFFECT)
-    assert made == [2, 3, 1]
-    monkeypatch.undo()
-    sg.build_atlas(model, TEXTS, tmp_path / "b", settings=EFFECT)
-    assert everything(tmp_path / "a") == everything(tmp_path / "b")
 
 
 def test_other_programs_read_the_views(model: Any, tmp_path: Path, monkeypatch: Any) -> None:

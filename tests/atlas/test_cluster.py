@@ -17,10 +17,13 @@ import pytest
 
 import sae_graphs as sg
 from sae_graphs.atlas import cluster
+from sae_graphs.atlas.plan import Plan
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import TABLES, failure_of
 from sae_graphs.errors import SaeGraphsError
-from tests.atlas.test_build import EFFECT, everything
+from sae_graphs.tracing.settings import TraceSettings
+from sae_graphs.validation.settings import ValidationSettings
+from tests.support.atlases import EFFECT, everything
 from tests.support.models import CORPUS, save_model_folder, save_sae_folder
 
 COUNT = 60
@@ -29,7 +32,7 @@ BUILD = """
 import sys, time
 import sae_graphs as sg
 from sae_graphs.atlas import cluster, measure
-from tests.atlas.test_build import EFFECT
+from tests.support.atlases import EFFECT
 from tests.atlas.test_cluster import STOPS, prompts
 
 kind = cluster.Cluster if len(sys.argv) > 4 else measure.Here
@@ -151,6 +154,21 @@ class TestWorkers:
         assert (again.known, again.measured) == (STOPS, COUNT - STOPS)
         assert everything(out) == whole
 
+    def test_traces_and_verdicts(self, folders: tuple[str, str], tmp_path: Path) -> None:
+        model, saes = folders
+        rows = [{"prompt": text, "subject": text.split()[0]} for text in prompts()[:9]]
+        options: dict[str, Any] = {
+            "loading": {"saes": saes},
+            "settings": EFFECT,
+            "trace": TraceSettings(noise_runs=6, strength="3s"),
+            "validate": ValidationSettings(quick=True, controls=9, paths=1),
+        }
+        sg.build_atlas(model, rows, tmp_path / "a", **options)
+        sg.build_atlas(model, rows, tmp_path / "b", **options, ray="local", workers=2)
+        found = everything(tmp_path / "a")
+        assert all(found[table] for table in ("traces", "sites", "verdicts"))
+        assert found == everything(tmp_path / "b")
+
     def test_more_workers_than_cores(
         self, folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -161,7 +179,7 @@ class TestWorkers:
         monkeypatch.setattr(ray, "init", lambda **given: own(**{**given, "num_cpus": 1}))
         model, saes = folders
         given = {"model": model, "saes": saes}
-        with cluster.Cluster("local", given, EFFECT, None, 3) as made:
+        with cluster.Cluster("local", given, Plan(EFFECT), 3) as made:
             found = list(made.rows([Asked(text) for text in prompts()[:17]]))
         assert len(found) == 17 and not any(each.failed for each in found)
 
@@ -261,7 +279,7 @@ class Answer:
 
 def pretended(monkeypatch: pytest.MonkeyPatch, ray: Pretended, **loading: Any) -> cluster.Cluster:
     monkeypatch.setitem(sys.modules, "ray", ray)
-    return cluster.Cluster("local", loading, EFFECT, None, None)
+    return cluster.Cluster("local", loading, Plan(EFFECT), None)
 
 
 def test_workers_that_never_load_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

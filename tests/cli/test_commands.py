@@ -17,6 +17,7 @@ import pytest
 import sae_graphs as sg
 from sae_graphs.graph.graph import CausalGraph
 from sae_graphs.runs import writing
+from tests.support.atlases import atlas_by_hand
 from tests.support.commands import Commands
 from tests.support.effect_graphs import EFFECT, effect_graph
 from tests.support.models import save_model_folder, save_sae_folder
@@ -33,6 +34,8 @@ for command, slow in (
     (["export", "x", "--formats", "png"], drawn),  # a mistake, which is told at once
     (["edges", "here"], {"torch"}),
     (["export", "here"], {"torch"}),
+    (["atlas", "build", "--prompts", "none.csv"], {"torch"}),  # a mistake
+    (["atlas", "query", "atlas"], {"torch"}),
 ):
     sys.argv = ["sae-graphs", *command]
     try:
@@ -387,7 +390,8 @@ def test_hostile_prompt_draws_and_prints(run: Commands, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_help_mistakes_edges_and_exports_do_not_load_torch(tmp_path: Path) -> None:
+def test_help_mistakes_edges_exports_and_questions_do_not_load_torch(tmp_path: Path) -> None:
+    atlas_by_hand(tmp_path / "atlas", {"a x": ("left", [])})
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH],
         capture_output=True,
@@ -396,9 +400,11 @@ def test_help_mistakes_edges_and_exports_do_not_load_torch(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    *helps, mistake, edges, exported, last = re.split(r"ended: (?=\d)", done.stdout)
+    *helps, mistake, edges, exported, built, asked, last = re.split(r"ended: (?=\d)", done.stdout)
     assert len(helps) == 4 and all("Example" in text for text in helps[1:])
     assert all(text.startswith("0\n") for text in helps[1:])
     assert mistake == "0\n" and edges.startswith("2\n")
     assert str(CausalGraph.load(tmp_path / "here").edges[0].source) in edges
-    assert exported.startswith("0\n") and "wrote here/exports/" in exported and last == "0\n"
+    assert exported.startswith("0\n") and "wrote here/exports/" in exported
+    assert built == "0\n" and asked == "2\nnothing fits\n" and last == "0\n"
+    assert "cannot read prompts from none.csv" in done.stderr

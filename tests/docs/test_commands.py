@@ -122,6 +122,8 @@ def test_the_documents_do_all_that_they_say(
 ) -> None:
     (tmp_path / "corpus.txt").write_text("the cat sat on the mat and the dog ran\n" * 30)
     (tmp_path / "prompts.txt").write_text("Copyright (C\nThe Bosworth manual. Copyright (C\n")
+    facts = 'prompt,subject\n"The Space Needle is famous for its",Space\n'
+    (tmp_path / "facts.csv").write_text(facts)
     words = CORPUS.split()
     lines = [" ".join(random.Random(n).choices(words, k=12)) + "\n" for n in range(1000)]
     (tmp_path / "corpus").mkdir()

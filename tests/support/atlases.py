@@ -6,13 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import Rows
 from sae_graphs.atlas.store import Manifest, writing
+from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.graph.feature_id import FeatureId
 
+EFFECT = GraphSettings(select="effect", min_path_edges=1, top_k=3)  # soon measured
 FACTS = {"model": "hand-made", "layers": [["0", "a"], ["1", "b"], ["2", "c"]]}
 Link = tuple[str, str, float]  # source, target, flow in nats
+
+
+def everything(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of an atlas, in the order of their contents."""
+    database = Atlas(folder)._database
+    rows = {table: database.rows(f"SELECT * FROM {table}") for table in database.manifest.tables}
+    return {table: sorted(found, key=str) for table, found in rows.items()}
 
 
 def rows_by_hand(

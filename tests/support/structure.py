@@ -29,7 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "validation": {"model", "graph", "features", "effects", "render"},
     "tracing": {"model", "graph", "effects", "render"},
     "editing": {"model", "graph", "pretrained", "features", "effects", "render", "tracing"},
-    "atlas": {"graph", "pretrained", "features", "model", "effects", "render"},
+    "atlas": {
+        *("graph", "pretrained", "features", "model", "effects", "validation", "tracing", "render"),
+    },
     "gallery": {"graph", "render", "validation", "tracing", "editing", "atlas"},
     "cli": {
         "model",

@@ -62,25 +62,31 @@ def answer_graph(
     partial: Partial | None = None,
     effects: Path | None = None,
     bare: bool = False,
+    paths: bool = True,
 ) -> CausalGraph:
     """The graph of what the answer to a prompt hangs on; see `causal_graph`.
 
     `references` are those of the model's layers, by depth; the stored ones, or those of the
     bundled English text, where none are given. Into the file `effects` goes what another choice of
     nodes and edges needs. `bare` is without what is there to be looked at: see `described`, and no
-    paths, no random sets beside the coverage, no `what_if`.
+    random sets beside the coverage, no `what_if`; nor are there `paths` where these are not wanted.
     """
     found = measure_answer(model, prompt, settings, intervention, progress, references, partial)
     if not bare:
         check_contexts(found.experiment.model)
-    return graph_of(found, kept_of(found), effects=effects, bare=bare)
+    return graph_of(found, kept_of(found), effects=effects, bare=bare, paths=paths)
 
 
 @torch.no_grad()
 def graph_of(
-    found: Measured, kept: Sequence[Spot], *, effects: Path | None = None, bare: bool = False
+    found: Measured,
+    kept: Sequence[Spot],
+    *,
+    effects: Path | None = None,
+    bare: bool = False,
+    paths: bool = True,
 ) -> CausalGraph:
-    """The graph of some features at tokens; `effects` and `bare` as in `answer_graph`."""
+    """The graph of some features at tokens; the options are those of `answer_graph`."""
     probe = Probe(found.asked, found.table)
     shape = circuit(probe, kept, top_k=found.experiment.settings.top_k or 1)
     names = Names(found.experiment.labels)
@@ -90,7 +96,8 @@ def graph_of(
     layers = layer_reports(found.experiment, _totals(found), ())
     general = _warnings(found, layers, parts)
     layers = with_kept(layers, shape, found.table.effect, parts.reasons)
-    run = _record(found, shape, names, layers, general, bare)
+    answer = _answer_record(found, shape, names, bare=bare, paths=paths)
+    run = _record(found, shape, layers, general, answer)
     nodes = with_facts(found, probe, names, parts.nodes, (*shape.kept, *shape.relays))
     lowest = layers[0].label
     drawn = framed(nodes, {names.of(spot) for spot in kept}, lowest, run.tokens)
@@ -107,15 +114,13 @@ def graph_of(
 def _record(
     found: Measured,
     shape: Circuit,
-    names: Names,
     layers: tuple[LayerReport, ...],
     general: tuple[str, ...],
-    bare: bool,
+    answer: AnswerRecord,
 ) -> RunRecord:
     """What was run, and what a reader should know of it: `general` warnings, and of the nodes."""
     asked, experiment, table = found.asked, found.experiment, found.table
     model, clean, settings = asked.model, asked.clean, experiment.settings
-    answer = _answer_record(found, shape, names, bare)
     return RunRecord(
         model=model.name,
         saes=model.stack.name,
@@ -139,13 +144,15 @@ def _record(
     )
 
 
-def _answer_record(found: Measured, shape: Circuit, names: Names, bare: bool) -> AnswerRecord:
+def _answer_record(
+    found: Measured, shape: Circuit, names: Names, *, bare: bool, paths: bool
+) -> AnswerRecord:
     asked, table = found.asked, found.table
     kept = {str(names.of(spot)) for spot in shape.kept}
     folded = [feature for feature in strongest_dense(found, names) if feature.feature not in kept]
-    paths = [
+    drawn = [
         AnswerPath(tuple(str(names.of(spot)) for spot in path), flow, table.effect(path[0]))
-        for path, flow in ([] if bare else best_paths(asked, table, shape))
+        for path, flow in (best_paths(asked, table, shape) if paths else [])
     ]
     intervention, draws = found.experiment.intervention, 0 if bare else DRAWS
     return AnswerRecord(
@@ -155,7 +162,7 @@ def _answer_record(found: Measured, shape: Circuit, names: Names, bare: bool) ->
         missed=found.shortlist.missed,
         coverage=coverage_of(asked, table, shape.kept, intervention, draws=draws),
         dense=tuple(folded),
-        paths=tuple(paths),
+        paths=tuple(drawn),
         stranded=tuple(str(names.of(spot)) for spot in shape.stranded),
         what_if=None if bare else what_if_of(found, shape, names),
     )

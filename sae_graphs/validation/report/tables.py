@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 
 def report_table(report: ValidationReport) -> pd.DataFrame:
     """See `ValidationReport.to_pandas`."""
-    return _table(_row(unit) for unit in report.units)
+    return _table(unit_rows(report))
 
 
 def answer_table(report: AnswerReport) -> pd.DataFrame:
     """See `AnswerReport.to_pandas`."""
-    return _table(_answer_row(unit, report) for unit in report.units)
+    return _table(unit_rows(report))
+
+
+def unit_rows(report: ValidationReport | AnswerReport) -> list[dict[str, Any]]:
+    """The rows of a report's `to_pandas`, plain values by column."""
+    if isinstance(report, AnswerReport):
+        return [_answer_row(unit, report) for unit in report.units]
+    return [_row(unit) for unit in report.units]
 
 
 def verdicts(
