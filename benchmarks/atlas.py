@@ -1,38 +1,92 @@
 """`python -m benchmarks.atlas`: an atlas of ten million generated edges, and what asking it costs.
 
-Each question is timed beside the bare DuckDB queries that it is made of, on a connection of its own
-over the same files; the tables are pandas' in both. The edges are drawn: some recur in a fifth of
-all prompts, most in a few.
+Each question is timed beside what a person who knows SQL would write over the same Parquet files,
+each on a connection of its own that is opened within the time; answers come as pandas tables, and
+must agree. The edges are drawn: some recur in a fifth of all prompts, most in a few.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
+from benchmarks.atlas_made import KINDS, generate
 from benchmarks.progress import HERE, write_text
 from sae_graphs.atlas.atlas import Atlas
-from sae_graphs.atlas.database import Database
-from sae_graphs.atlas.prompts import digest
-from sae_graphs.atlas.rows import EDGES, FAILURES, NODES, with_categories
-from sae_graphs.atlas.store import PARTS, ROW_GROUP, WHOLE, Manifest, open_store, writing
-from sae_graphs.atlas.views import views
+from sae_graphs.atlas.store import PARTS
 
-PER_PROMPT = 40  # edges
-LAYERS, WIDTH, DISTINCT, LONGEST = 7, 1000, 20_000, 20
-KINDS = ("closings", "acronyms", "facts", "names", "induction")
-TIMES = 3
+
+class Question(NamedTuple):
+    """What is asked, the same in SQL (several queries, of a page), and the columns that agree."""
+
+    name: str
+    ask: Callable[[Atlas], Any]
+    queries: Sequence[str]
+    same: Sequence[str]
+
+
+PLACES = """
+SELECT n.prompt_id, p.prompt, p.target, n.layer, n.index, n.position, n.token, n.activation,
+    n.effect_on_answer, p.kind
+FROM nodes n JOIN prompts p USING (prompt_id)
+WHERE {where} ORDER BY {order} LIMIT {limit}"""
+USES = """
+SELECT {what}, count(*) AS prompts, avg(effect) AS mean_effect, avg(activation) AS mean_activation
+FROM (SELECT {what}, n.prompt_id, avg(effect_on_answer) AS effect, avg(activation) AS activation
+    FROM nodes n JOIN prompts p USING (prompt_id) WHERE {feature} GROUP BY ALL)
+GROUP BY {what} ORDER BY prompts DESC, {what} LIMIT 20"""
+NEIGHBOURS = """
+SELECT {other}_layer || '.' || {other}_index AS feature, count(*) AS prompts,
+    avg(effect) AS mean_effect, avg(relative_effect) AS mean_relative_effect, avg(flow) AS mean_flow
+FROM (SELECT {other}_layer, {other}_index, prompt_id, sum(effect) AS effect,
+        sum(relative_effect) AS relative_effect, sum(flow) AS flow
+    FROM edges WHERE {mine}_layer = '{layer}' AND {mine}_index = {index} GROUP BY ALL)
+GROUP BY {other}_layer, {other}_index
+ORDER BY prompts DESC, {other}_layer, {other}_index LIMIT 20"""
+SIMILAR = """
+WITH mine AS (
+    SELECT source_layer, source_index, target_layer, target_index,
+        sum(coalesce(abs(flow), abs(effect))) AS weight
+    FROM edges WHERE prompt_id = '{prompt}' AND source_layer <> 'token' GROUP BY ALL
+), theirs AS (
+    SELECT e.prompt_id, source_layer, source_index, target_layer, target_index, mine.weight AS mine,
+        sum(coalesce(abs(flow), abs(effect))) AS weight
+    FROM edges e JOIN mine USING (source_layer, source_index, target_layer, target_index)
+    WHERE e.prompt_id <> '{prompt}' GROUP BY ALL
+), shared AS (
+    SELECT prompt_id, sum(least(mine, weight)) AS common, count(*) AS shared_edges
+    FROM theirs GROUP BY prompt_id
+)
+SELECT prompt_id, prompt, target, kind, shared_edges,
+    common / (strength + (SELECT sum(weight) FROM mine) - common) AS similarity
+FROM shared JOIN prompts USING (prompt_id) ORDER BY similarity DESC, prompt_id LIMIT 10"""
+ONCE = """
+WITH once AS (
+    SELECT source_layer, source_index, target_layer, target_index, prompt_id,
+        sum(coalesce(flow, effect)) AS effect
+    FROM edges WHERE source_layer <> 'token' GROUP BY ALL
+)"""
+RECURRING = f"""{ONCE}
+SELECT source_layer || '.' || source_index AS source, target_layer || '.' || target_index AS target,
+    count(*) AS prompts, avg(effect) AS mean_effect, stddev(effect) AS deviation,
+    {", ".join(f"count(*) FILTER (kind = '{kind}') AS {kind}" for kind in KINDS)}
+FROM once JOIN prompts USING (prompt_id)
+GROUP BY source_layer, source_index, target_layer, target_index HAVING count(*) >= 5
+ORDER BY prompts DESC, sum(abs(effect)) DESC LIMIT 100"""
+DIFFERENT = f"""{ONCE}
+SELECT source_layer || '.' || source_index AS source, target_layer || '.' || target_index AS target,
+    count(*) FILTER (kind = 'closings') AS prompts_a, count(*) FILTER (kind = 'facts') AS prompts_b,
+    avg(effect) FILTER (kind = 'closings') AS mean_effect_a,
+    avg(effect) FILTER (kind = 'facts') AS mean_effect_b
+FROM once JOIN prompts USING (prompt_id) WHERE kind IN ('closings', 'facts')
+GROUP BY source_layer, source_index, target_layer, target_index HAVING count(*) >= 5"""
 
 
 def main(
@@ -41,198 +95,166 @@ def main(
     folder: Annotated[
         Path | None, typer.Option(help="Folder of the atlas.", show_default="a temporary one")
     ] = None,
+    times: Annotated[int, typer.Option(help="Of each question.", min=1)] = 5,
 ) -> None:
     """Generate an atlas, ask it, print and save the seconds beside those of bare queries."""
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch) / "atlas"
         if not (place / PARTS).is_dir():
             generate(place, edges)
-        found = measured(place)
+        found = measured(place, times)
     for row in found["questions"]:
-        print(f"{row['question']:40} {row['seconds']:8.3f} s   bare {row['bare']:8.3f} s")
+        print(
+            f"{row['question']:40} {row['seconds']:8.3f} s   bare {row['bare']:8.3f} s   "
+            f"of the processor {row['processor']:8.3f} s, bare {row['bare_processor']:8.3f} s"
+        )
     write_text(out / "atlas.json", json.dumps(found, indent=1) + "\n")
 
 
-def measured(folder: Path) -> dict[str, Any]:
-    """The median seconds of each question, and of the bare queries that it is made of."""
+def measured(folder: Path, times: int) -> dict[str, Any]:
+    """The median seconds of each question, and of the same in SQL; raises where they disagree."""
     from benchmarks.measure import machine
 
     atlas = Atlas(folder)
-    one = atlas.sql("SELECT prompt_id FROM prompts ORDER BY prompt_id LIMIT 1")["prompt_id"][0]
-    name = atlas.sql("SELECT source FROM edges WHERE source_layer = '3' LIMIT 1")["source"][0]
-    questions: dict[str, Callable[[], object]] = {
-        "prompts of a category, 20": lambda: atlas.prompts(category="facts", limit=20),
-        "features of a layer at a token, 20": lambda: atlas.features(layer=3, token="t4", limit=20),
-        "features that oppose, 20": lambda: atlas.features(
-            sign="opposes", min_effect=1.0, limit=20
-        ),
-        "edges of a feature, 20": lambda: atlas.edges(name, limit=20),
-        "a feature's page": lambda: atlas.feature(name),
-        "similar prompts": lambda: atlas.similar(one),
-        "recurring edges, with categories": lambda: atlas.recurring_edges(limit=100),
-        "differences": lambda: atlas.differences("closings", "facts"),
-        "SQL: edges counted": lambda: atlas.sql("SELECT count(*) FROM edges WHERE effect < 0"),
-    }
-    rows = []
-    for question, ask in questions.items():
-        queries = asked_in(ask)
-        own, bare = [], []
-        for _ in range(TIMES):
-            own.append(seconds(ask))
-            bare.append(seconds(functools.partial(bare_answer, folder, queries)))
-        rows.append(
-            {
-                "question": question,
-                "seconds": statistics.median(own),
-                "bare": statistics.median(bare),
-                "queries": len(queries),
-            }
-        )
+    prompt = atlas.sql("SELECT min(prompt_id) AS least FROM prompts")["least"][0]
+    feature = atlas.sql("SELECT source FROM edges WHERE source_layer = '3' LIMIT 1")["source"][0]
+    atlas.recurring_edges(least=1)  # what is imported then
+    rows = [
+        {"question": each.name, **asked(folder, each, times)} for each in questions(prompt, feature)
+    ]
     size = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
     counts = {
         table: int(atlas.sql(f"SELECT count(*) AS n FROM {table}")["n"][0])
         for table in ("prompts", "nodes", "edges")
     }
-    return {"machine": machine(1), "rows": counts, "bytes": size, "questions": rows}
+    threads = atlas.sql("SELECT current_setting('threads') AS n")["n"][0]
+    return {"machine": machine(int(threads)), "rows": counts, "bytes": size, "questions": rows}
 
 
-Query = tuple[str, tuple[Any, ...]]
+def asked(folder: Path, question: Question, times: int) -> dict[str, float]:
+    """The median seconds of a question and of its queries, by the clock and of the processor."""
+    own, bare = [], []
+    for _ in range(times):  # in turn, as other work on the machine comes and goes
+        answers, spent = timed(lambda: question.ask(Atlas(folder)))
+        own.append(spent)
+        plain, spent = timed(lambda: by_hand(folder, question.queries))
+        bare.append(spent)
+        check_same(question, answers, plain)
+    (seconds, processor), (bare_seconds, bare_processor) = (
+        map(statistics.median, zip(*each, strict=True)) for each in (own, bare)
+    )
+    return {
+        "seconds": seconds,
+        "bare": bare_seconds,
+        "processor": processor,
+        "bare_processor": bare_processor,
+    }
 
 
-def asked_in(ask: Callable[[], object]) -> list[Query]:
-    """The queries that a question is made of."""
-    found: list[Query] = []
-    own = Database.table, Database.rows
+def questions(prompt: str, feature: str) -> list[Question]:
+    """What is timed, of a prompt and a feature."""
+    layer, index = feature.split(".")
+    own = f"n.layer = '{layer}' AND n.index = {index}"
+    strongest = "abs(n.effect_on_answer) DESC"
+    ends = {"layer": layer, "index": index}
+    return [
+        Question(
+            "prompts of a category, 20",
+            lambda atlas: [atlas.prompts(category="facts", limit=20)],
+            ["SELECT * FROM prompts WHERE kind = 'facts' ORDER BY prompt_id LIMIT 20"],
+            ["prompt_id", "target"],
+        ),
+        Question(
+            "features of a layer at a token, 20",
+            lambda atlas: [atlas.features(layer=3, token="t4", limit=20)],
+            [PLACES.format(where="n.layer = '3' AND n.token = 't4'", order=strongest, limit=20)],
+            ["prompt_id", "effect_on_answer"],
+        ),
+        Question(
+            "features that oppose, 20",
+            lambda atlas: [atlas.features(sign="opposes", min_effect=1.0, limit=20)],
+            [
+                PLACES.format(
+                    where="n.effect_on_answer >= 1", order="n.effect_on_answer DESC", limit=20
+                )
+            ],
+            ["prompt_id", "effect_on_answer"],
+        ),
+        Question(
+            "edges of a feature, 20",
+            lambda atlas: [atlas.edges(feature, limit=20)],
+            [
+                "SELECT e.*, p.prompt, p.target, p.kind FROM edges e JOIN prompts p "
+                f"USING (prompt_id) WHERE source_layer = '{layer}' AND source_index = {index} "
+                "ORDER BY coalesce(abs(flow), abs(effect)) DESC LIMIT 20"
+            ],
+            ["prompt_id", "target_index", "effect"],
+        ),
+        Question(
+            "a feature's page",
+            lambda atlas: list(atlas.feature(feature)[2:]),
+            [
+                PLACES.format(where=own, order=strongest, limit=10_000),
+                USES.format(what="target", feature=own),
+                USES.format(what="token", feature=own),
+                NEIGHBOURS.format(mine="target", other="source", **ends),
+                NEIGHBOURS.format(mine="source", other="target", **ends),
+            ],
+            [],
+        ),
+        Question(
+            "similar prompts",
+            lambda atlas: [atlas.similar(prompt)],
+            [SIMILAR.format(prompt=prompt)],
+            ["prompt_id", "shared_edges", "similarity"],
+        ),
+        Question(
+            "recurring edges, with categories",
+            lambda atlas: [atlas.recurring_edges(limit=100)],
+            [RECURRING],
+            ["source", "target", "prompts", "mean_effect"],
+        ),
+        Question(
+            "differences",
+            lambda atlas: [atlas.differences("closings", "facts")],
+            [DIFFERENT],
+            ["source", "target", "prompts_a", "prompts_b", "mean_effect_a", "mean_effect_b"],
+        ),
+        Question(
+            "SQL: edges counted",
+            lambda atlas: [atlas.sql("SELECT count(*) AS n FROM edges WHERE effect < 0")],
+            ["SELECT count(*) AS n FROM edges WHERE effect < 0"],
+            ["n"],
+        ),
+    ]
 
-    def table(self: Database, query: str, parameters: Any = ()) -> Any:
-        found.append((query, tuple(parameters)))
-        return own[0](self, query, parameters)
 
-    def rows(self: Database, query: str, parameters: Any = ()) -> Any:
-        found.append((query, tuple(parameters)))
-        return own[1](self, query, parameters)
-
-    Database.table, Database.rows = table, rows  # type: ignore[method-assign]
-    try:
-        ask()
-    finally:
-        Database.table, Database.rows = own  # type: ignore[method-assign]
-    return found
-
-
-_BARE: dict[Path, Any] = {}
-
-
-def bare_answer(folder: Path, queries: list[Query]) -> None:
-    """The same queries on a plain connection."""
+def by_hand(folder: Path, queries: Sequence[str]) -> list[Any]:
+    """The answers to queries over the Parquet files, on a plain connection of their own."""
     import duckdb
 
-    if folder not in _BARE:
-        _BARE[folder] = duckdb.connect(":memory:")
-        store = open_store(folder)
-        for view in views(store.parts(), store.manifest.categories):
-            _BARE[folder].execute(view)
-    for query, parameters in queries:
-        _BARE[folder].execute(query, list(parameters)).df()
+    connection = duckdb.connect(":memory:")
+    for table in ("prompts", "nodes", "edges"):
+        files = folder / PARTS / "*" / f"{table}.parquet"
+        connection.execute(f"CREATE VIEW {table} AS FROM read_parquet('{files}')")
+    return [connection.execute(query).df() for query in queries]
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """What a run takes."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+def check_same(question: Question, answers: Sequence[Any], plain: Sequence[Any]) -> None:
+    """Raise where a question's answers are not those of its queries, in whatever order."""
+    import pandas as pd
+
+    for own, bare in zip(answers, plain, strict=True):
+        same = list(question.same) or [name for name in own if name in bare]
+        tables = [held[same].sort_values(same, ignore_index=True) for held in (own, bare)]
+        pd.testing.assert_frame_equal(*tables, check_dtype=False, rtol=1e-9)
 
 
-# -- generated -------------------------------------------------------------------------------------
-
-
-def generate(folder: Path, edges: int, *, seed: int = 0) -> None:
-    """An atlas of about so many edges, in the order that a build leaves them in."""
-    rng = np.random.default_rng(seed)
-    prompts = edges // PER_PROMPT
-    ids = pa.array([digest(number) for number in range(prompts)])
-    facts = {"model": "generated", "layers": [[str(layer), "-"] for layer in range(LAYERS)]}
-    with writing(folder, Manifest(facts, ("kind",))) as store:
-        part = folder / PARTS / f"{WHOLE}generated"
-        part.mkdir(parents=True)
-        weights = np.zeros(prompts)
-        written = _write_edges(part / "edges.parquet", rng, ids, edges, weights)
-        _write_nodes(part / "nodes.parquet", rng, ids)
-        _write_prompts(part / "prompts.parquet", rng, ids, weights)
-        pq.write_table(FAILURES.empty_table(), part / "failures.parquet")
-        store.write_database()
-    print(f"generated {written:,} edges of {prompts:,} prompts")
-
-
-def _write_edges(
-    file: Path, rng: np.random.Generator, ids: pa.Array, edges: int, weights: Any
-) -> int:
-    ends = rng.integers(0, [LAYERS - 1, WIDTH, WIDTH], (DISTINCT, 3))
-    ends = np.unique(ends, axis=0)
-    often = 1 / np.arange(1, len(ends) + 1) ** 0.8
-    for _ in range(20):  # what the most common ones may not have goes to the others
-        often = np.minimum(edges * often / often.sum(), len(ids) / 5)
-    counts = np.ceil(rng.permutation(often)).astype(int)
-    written = 0
-    with pq.ParquetWriter(file, EDGES, compression="zstd") as writer:
-        for some in np.array_split(np.arange(len(ends)), max(edges // 500_000, 1)):
-            rows = np.concatenate([rng.integers(0, len(ids), counts[at]) for at in some])
-            place = np.repeat(some, counts[some])
-            layer, source, target = ends[place].T
-            effect = rng.normal(-1, 1, len(rows))
-            flow = 0.5 * effect
-            np.add.at(weights, rows, np.abs(flow))
-            at = rng.integers(1, LONGEST, len(rows)).astype(np.int32)
-            named = pa.array([str(n) for n in range(LAYERS)])
-            parts = 0.2 * effect
-            columns = [
-                *(ids.take(pa.array(rows)), named.take(pa.array(layer))),
-                *(source.astype(np.int32), at, named.take(pa.array(layer + 1))),
-                *(target.astype(np.int32), at, effect, 0.1 * effect, flow),
-                *(parts, parts, parts, 3 * parts),
-            ]
-            held = pa.table([pa.array(each) for each in columns], schema=EDGES)
-            writer.write_table(held, row_group_size=ROW_GROUP)
-            written += len(rows)
-    return written
-
-
-def _write_nodes(file: Path, rng: np.random.Generator, ids: pa.Array) -> None:
-    count = 20 * len(ids)
-    order = np.sort(rng.integers(0, LAYERS * WIDTH, count))
-    named = pa.array([str(n) for n in range(LAYERS)])
-    at = rng.integers(1, LONGEST, count).astype(np.int32)
-    words = pa.array([f"t{n}" for n in range(LONGEST)])
-    effect = rng.normal(-1, 1, count)
-    no = pa.array(np.zeros(count, dtype=bool))
-    columns = [
-        *(
-            ids.take(pa.array(rng.integers(0, len(ids), count))),
-            named.take(pa.array(order // WIDTH)),
-        ),
-        *((order % WIDTH).astype(np.int32), at, words.take(pa.array(at)), np.abs(effect)),
-        *(effect, 0.1 * effect, np.full(count, 0.01), no, no),
-    ]
-    held = pa.table([pa.array(each) for each in columns], schema=NODES)
-    pq.write_table(held, file, compression="zstd", row_group_size=ROW_GROUP)
-
-
-def _write_prompts(file: Path, rng: np.random.Generator, ids: pa.Array, weights: Any) -> None:
-    schema = with_categories(["kind"])
-    count = len(ids)
-    kinds = [KINDS[at] for at in rng.integers(0, len(KINDS), count)]
-    own = {
-        "prompt_id": ids,
-        "prompt": [f"prompt {number}" for number in range(count)],
-        "target": [f" {kind[:3]}" for kind in kinds],
-        "strength": weights,
-        "kind": kinds,
-    }
-    columns = [
-        pa.array(own[field.name], field.type) if field.name in own else pa.nulls(count, field.type)
-        for field in schema
-    ]
-    pq.write_table(pa.table(columns, schema=schema), file, row_group_size=ROW_GROUP)
+def timed(run: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+    """What a run answers, and the seconds that it takes: by the clock, and of the processor."""
+    started, spent = time.perf_counter(), time.process_time()
+    answer = run()
+    return answer, (time.perf_counter() - started, time.process_time() - spent)
 
 
 if __name__ == "__main__":

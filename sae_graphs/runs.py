@@ -31,6 +31,7 @@ EDIT = "edit.safetensors"
 EDITS = "edits.json"  # of many facts
 PLACES = "places.json"  # of facts written everywhere
 GRANGER = "granger.json"
+ATLAS = "atlas.json"
 EFFECTS = "effects.safetensors"
 ANNOTATIONS = "annotations.json"
 PAGE = "graph.html"
@@ -46,6 +47,7 @@ KINDS = {
     EDITS: "edits of many facts",
     PLACES: "edits everywhere",
     GRANGER: "Granger tests",
+    ATLAS: "an atlas",
 }
 LOCK = ".sae-graphs.lock"  # beside the folders of runs, while one is replaced
 OF_RUN = ("prompt", "model", "saes_given", "sae_pattern_given")

@@ -76,7 +76,7 @@ TORCH_FREE = {
     "an atlas that is asked": (
         *("sae_graphs.atlas.atlas", "sae_graphs.atlas.prompts", "sae_graphs.atlas.recurring"),
         *("sae_graphs.atlas.space", "sae_graphs.atlas.store", "sae_graphs.atlas.pictures"),
-        "sae_graphs.atlas.feature_page",
+        "sae_graphs.atlas.pages",
     ),
     "saved effects": (
         *("sae_graphs.effects.agreement", "sae_graphs.effects.settings"),

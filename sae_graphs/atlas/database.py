@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sae_graphs.atlas import tallies
 from sae_graphs.atlas.store import REMEDY, open_store
 from sae_graphs.atlas.views import escaped, identifier, literal, views
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -44,11 +45,13 @@ class Database:
         try:
             for view in views(parts, self.categories, self._tables):
                 self._connection.execute(view)
+            self._connection.execute(tallies.view(self._connection, parts, self.categories))
         except duckdb.Error as problem:
             raise SaeGraphsError(
                 f"cannot read {self.folder}: {_line(problem)}; {REMEDY}"
             ) from problem
         paths = [part / f"{table}.parquet" for part in parts for table in self._tables]
+        paths += [part / tallies.FILE for part in parts]
         files = dict.fromkeys(literal(each) for path in paths for each in (path, escaped(path)))
         for setting in (
             "temp_directory=''",  # it could be written into
@@ -137,25 +140,30 @@ class Database:
             )
         return by
 
-    def chosen(self, category: Categories) -> list[Condition]:
-        """Conditions on the prompts `p` for a category's value, or those of several columns."""
+    def named(self, category: Categories) -> Mapping[str, str]:
+        """A category's value as that of the first column; values by column as they are.
+
+        Raises `SaeGraphsError` for those that no prompt has.
+        """
         if category is None:
-            return []
+            return {}
         if isinstance(category, str):
             category = {self.needed_column(None): category}
         if not isinstance(category, Mapping):
             raise SaeGraphsError(
                 f"category is {category!r:.40}; expected a value, or values by column"
             )
-        found: list[Condition] = []
         for name, value in category.items():
             place = identifier(self.needed_column(name))
             held = [row[0] for row in self.rows(f"SELECT DISTINCT {place} FROM prompts")]
             if value not in held:
                 listed = quoted(sorted(str(each) for each in held if each is not None), 12)
                 raise SaeGraphsError(f"no prompt has {name} {value!r:.40}; there are {listed}")
-            found.append((f"p.{place} = ?", value))
-        return found
+        return category
+
+    def chosen(self, category: Categories) -> list[Condition]:
+        """Conditions on the prompts `p` for a category's value, or those of several columns."""
+        return [(f"p.{identifier(name)} = ?", it) for name, it in self.named(category).items()]
 
 
 @contextmanager

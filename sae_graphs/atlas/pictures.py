@@ -7,7 +7,7 @@ them; red promotes, blue suppresses, by the mean over these prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ TOKENS = 3  # of a feature that are named, those at which it stands most often
 NAME = 14  # characters of a token
 _NAMES = """
 SELECT feature, token, count(DISTINCT prompt_id) AS prompts FROM nodes
-WHERE token IS NOT NULL GROUP BY feature, token ORDER BY feature, prompts DESC, token"""
+WHERE token IS NOT NULL AND feature IN (SELECT unnest(?::VARCHAR[]))
+GROUP BY feature, token ORDER BY feature, prompts DESC, token"""
 
 
 def draw_circuit(
@@ -65,7 +66,7 @@ def circuit_source(
             f"no edge is in {percent(share)} of {counted(total, 'prompt')}; give a smaller share"
         )
     ends = sorted({*edges["source"], *edges["target"]})
-    tokens = _tokens(atlas)
+    tokens = _tokens(atlas, ends)
     layers: dict[str, list[str]] = {}
     for end in ends:
         layers.setdefault(end.partition(".")[0], []).append(end)
@@ -166,10 +167,10 @@ def _written(place: Path, data: bytes) -> Path:
     return place
 
 
-def _tokens(atlas: Atlas) -> dict[str, str]:
-    """The tokens at which each feature stands most often, quoted, in one line."""
+def _tokens(atlas: Atlas, features: Sequence[str]) -> dict[str, str]:
+    """The tokens at which each of these features stands most often, quoted, in one line."""
     found: dict[str, list[str]] = {}
-    for row in _rows(atlas.sql(_NAMES)):
+    for row in _rows(atlas.sql(_NAMES, [list(features)])):
         shown = found.setdefault(row["feature"], [])
         if len(shown) < TOKENS:
             shown.append(f'"{shortened(visible(row["token"], space=" "), NAME)}"')

@@ -11,34 +11,28 @@ from typing import Any
 import numpy as np
 
 from sae_graphs.atlas.database import Categories, Database
+from sae_graphs.atlas.tallies import ENDS, counting, of_column
 from sae_graphs.atlas.views import identifier, name_of
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import adjusted, exceeding, mean_interval
 
-ENDS = "source_layer, source_index, target_layer, target_index"
 _NAMES = f"{name_of('source_')} AS source, {name_of('target_')} AS target"
-_ONCE = f"""
-WITH once AS (
-    SELECT {ENDS}, prompt_id, sum(coalesce(flow, effect)) AS effect FROM edges
-    WHERE source_layer <> 'token' {{where}} GROUP BY {ENDS}, prompt_id
-)"""
-_RECURRING = (
-    _ONCE
-    + f"""
-SELECT {_NAMES}, count(*) AS prompts, avg(effect) AS mean_effect,
-    stddev_samp(effect) AS deviation{{counts}}
-FROM once {{joined}} GROUP BY {ENDS} HAVING count(*) >= ?
-ORDER BY count(*) DESC, sum(abs(effect)) DESC, {ENDS}"""
-)
-_DIFFERENT = (
-    _ONCE
-    + f"""
-SELECT {_NAMES},
-    count(*) FILTER (p.{{kind}} = ?) AS prompts_a, count(*) FILTER (p.{{kind}} = ?) AS prompts_b,
-    avg(effect) FILTER (p.{{kind}} = ?) AS mean_effect_a,
-    avg(effect) FILTER (p.{{kind}} = ?) AS mean_effect_b
-FROM once JOIN prompts p USING (prompt_id) GROUP BY {ENDS} HAVING count(*) >= ? ORDER BY {ENDS}"""
-)
+_RECURRING = f"""
+{{given}}
+SELECT {_NAMES}, sum(prompts)::BIGINT AS prompts, any_value(whole) AS mean_effect,
+    sqrt(sum(squares + prompts * (mean - whole) ** 2) / nullif(sum(prompts) - 1, 0)) AS deviation
+    {{counts}}
+FROM (SELECT *, sum(prompts * mean) OVER own / sum(prompts) OVER own AS whole
+    FROM tallies WHERE {{where}} WINDOW own AS (PARTITION BY {ENDS}))
+GROUP BY {ENDS} HAVING sum(prompts) >= ?
+ORDER BY sum(prompts) DESC, sum(size) DESC, {ENDS}"""
+_COUNT = "coalesce(sum(prompts) FILTER (value = ?), 0)::BIGINT"
+_MEAN = "sum(prompts * mean) FILTER (value = ?) / sum(prompts) FILTER (value = ?)"
+_DIFFERENT = f"""
+SELECT {_NAMES}, {_COUNT} AS prompts_a, {_COUNT} AS prompts_b, {_MEAN} AS mean_effect_a,
+    {_MEAN} AS mean_effect_b
+FROM tallies WHERE {{where}} AND value IN (?, ?)
+GROUP BY {ENDS} HAVING sum(prompts) >= ? ORDER BY {ENDS}"""
 SIMILAR = f"""
 WITH mine AS (
     SELECT {ENDS}, sum(strength) AS weight, row_number() OVER () AS edge FROM edges
@@ -89,9 +83,9 @@ def edges(
     check_count("least", least)
     if limit is not None:
         check_count("limit", limit)
-    column, chosen = atlas.column(by), atlas.chosen(category)
-    condition = " AND ".join(each[0] for each in chosen) or "true"
-    values = [value for each in chosen for value in each[1:]]
+    column, named = atlas.column(by), atlas.named(category)
+    condition = " AND ".join(f"p.{identifier(name)} = ?" for name in named) or "true"
+    values = list(named.values())
     sizes: dict[str, int] = {}
     if column is not None:
         kind = identifier(column)
@@ -102,16 +96,15 @@ def edges(
                 values,
             )
         )
-    kinds = (
-        f", count(*) FILTER (p.{identifier(str(column))} = ?) AS kind_{at}"
-        for at in range(len(sizes))
-    )
-    query = _RECURRING.format(
-        joined="" if column is None else "JOIN prompts p USING (prompt_id)",
-        where=_among(condition) if chosen else "",
-        counts="".join(kinds),
-    )
-    found = atlas.table(query, [*values, *sizes, least])
+    kinds = "".join(f", {_COUNT} AS kind_{at}" for at in range(len(sizes)))
+    if named.keys() <= {column}:  # the tallies that are kept tell
+        where = " AND ".join([of_column(column), *("value = ?" for _ in named)])
+        query = _RECURRING.format(given="", counts=kinds, where=where)
+        found = atlas.table(query, [*sizes, *values, least])
+    else:
+        given = f"WITH tallies AS ({counting(column, condition)})"
+        query = _RECURRING.format(given=given, counts=kinds, where="true")
+        found = atlas.table(query, [*values, *sizes, least])
     total = atlas.one(f"SELECT count(*) FROM prompts p WHERE {condition}", values)
     counts = [found.pop(f"kind_{at}").to_numpy() for at in range(len(sizes))]
     found.insert(3, "share", found["prompts"] / max(total, 1))
@@ -131,13 +124,14 @@ def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> 
     column = atlas.needed_column(by)
     if a == b:
         raise SaeGraphsError(f"both categories are {a!r:.40}; give two different ones")
-    kind = identifier(column)
-    sizes = []
     for value in (a, b):
-        condition = atlas.chosen({column: value})[0]
-        sizes.append(atlas.one(f"SELECT count(*) FROM prompts p WHERE {condition[0]}", [value]))
-    query = _DIFFERENT.format(where=_among(f"p.{kind} IN (?, ?)"), kind=kind)
-    found = atlas.table(query, [a, b, a, b, a, b, least])
+        atlas.named({column: value})
+    sizes = [
+        atlas.one(f"SELECT count(*) FROM prompts p WHERE p.{identifier(column)} = ?", [value])
+        for value in (a, b)
+    ]
+    query = _DIFFERENT.format(where=of_column(column))
+    found = atlas.table(query, [a, b, a, a, b, b, a, b, least])
     one, other = (found[f"prompts_{side}"].to_numpy() for side in "ab")
     (of_a, of_b), both = sizes, one + other
     more = exceeding(one, both, of_a, of_a + of_b)
@@ -157,11 +151,6 @@ def check_count(name: str, number: int) -> int:
 
 
 # -- inside ----------------------------------------------------------------------------------------
-
-
-def _among(condition: str) -> str:
-    """A condition on edges: their prompts fit one on prompts."""
-    return f"AND prompt_id IN (SELECT prompt_id FROM prompts p WHERE {condition})"
 
 
 def _with_kinds(found: Any, counts: Any, sizes: Mapping[str, int], long: bool) -> Any:

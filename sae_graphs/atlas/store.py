@@ -23,15 +23,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sae_graphs.atlas import tallies
 from sae_graphs.atlas.prompts import check_names
 from sae_graphs.atlas.rows import Rows, tables_in, tables_of
 from sae_graphs.atlas.views import literal, reading, views
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import locked, write_atomically
-from sae_graphs.runs import made_with
+from sae_graphs.runs import ATLAS, made_with
 from sae_graphs.schema import read_json
 
-MANIFEST = "atlas.json"
+MANIFEST = ATLAS
 DATABASE = "atlas.duckdb"
 SCHEMA = "sae_graphs/atlas/1"
 PARTS, DRAFTS, JOURNAL = "parts", ".drafts", ".journal.jsonl"
@@ -180,6 +181,7 @@ class Store:
                     f"ORDER BY {SORTED[table]}) TO {literal(draft / f'{table}.parquet')} "
                     f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
                 )
+            tallies.write(database, draft, self.manifest.categories)
             database.close()
             shutil.rmtree(draft / "sorting", ignore_errors=True)
             gone = set(self._folders()) - set(self.parts())  # which could not be taken away

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from sae_graphs.editing import many, places, record
@@ -13,7 +11,7 @@ from sae_graphs.editing.record import Edit
 from sae_graphs.editing.report import STEM, edit_files
 from sae_graphs.editing.scores import summarised
 from sae_graphs.gallery.runs import Run, Summary, record_in
-from sae_graphs.gallery.small import HEIGHT, MARGIN, WIDTH, picture
+from sae_graphs.gallery.small import HEIGHT, WIDTH, picture, shares_as_bars
 from sae_graphs.runs import EDIT, EDITS, PLACES
 from sae_graphs.words import counted, probability, said
 
@@ -57,7 +55,7 @@ def edits_page(run: Run) -> str:
 def edits_picture(run: Run) -> str:
     """A bar a metric."""
     means = _means(_edits(run))
-    return _bars([("feature", means.get(name, np.nan)) for name in SHARES])
+    return shares_as_bars([("feature", means.get(name, np.nan)) for name in SHARES])
 
 
 def places_summary(run: Run) -> Summary:
@@ -90,22 +88,10 @@ def places_picture(run: Run) -> str:
 
 def bars(edit: Edit) -> str:
     """A small picture of what the edit did to the target's probability."""
-    return _bars([("harms", edit.before.probability), ("feature", edit.after.probability)])
+    return shares_as_bars([("harms", edit.before.probability), ("feature", edit.after.probability)])
 
 
 # -- inside ----------------------------------------------------------------------------------------
-
-
-def _bars(shares: Sequence[tuple[str, float]]) -> str:
-    """Bars below each other, each with its class; what is not a number is left out."""
-    high = (HEIGHT - (len(shares) + 1) * MARGIN) / len(shares)
-    drawn = [
-        f'<rect class="{kind}" x="{MARGIN:.0f}" y="{MARGIN + place * (high + MARGIN):.1f}" '
-        f'height="{high:.1f}" width="{max((WIDTH - 2 * MARGIN) * share, 2):.1f}"/>'
-        for place, (kind, share) in enumerate(shares)
-        if np.isfinite(share)
-    ]
-    return picture("".join(drawn))
 
 
 def _means(edits: Edits) -> dict[str, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sae_graphs.gallery import edits, granger, traces
+from sae_graphs.gallery import atlases, edits, granger, traces
 from sae_graphs.gallery.runs import Run, Summary
-from sae_graphs.runs import EDIT, EDITS, GRANGER, PLACES, TRACE, TRACES
+from sae_graphs.runs import ATLAS, EDIT, EDITS, GRANGER, PLACES, TRACE, TRACES
 
 
 class RunKind(NamedTuple):
@@ -67,6 +67,13 @@ KINDS = {
         granger.granger_summary,
         granger.granger_page,
         granger.granger_picture,
+    ),
+    ATLAS: RunKind(
+        "atlas",
+        "the graphs of many prompts: which edges recur, where features matter",
+        atlases.atlas_summary,
+        atlases.atlas_page,
+        atlases.atlas_picture,
     ),
 }
 

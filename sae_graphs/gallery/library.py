@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sae_graphs.atlas.store import DATABASE
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.gallery.artist import Artist, Kind
-from sae_graphs.gallery.atlases import atlases_in
+from sae_graphs.gallery.atlases import PICTURES, atlases_in
 from sae_graphs.gallery.kinds import kind_of
 from sae_graphs.gallery.runs import (
     FILES,
@@ -117,6 +118,8 @@ _PARTS = (
     Path(ANNOTATIONS),
     Path(VALIDATION) / evidence_json.FILE_NAME,
     Path(VALIDATION) / REPORT,
+    Path(DATABASE),  # written when a build of an atlas ends
+    *map(Path, PICTURES),
 )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 WIDTH, HEIGHT = 360.0, 200.0
 MARGIN = 8.0
 
@@ -18,3 +21,15 @@ def picture(drawn: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}">'
         f"<style>{_STYLE}</style>{drawn}</svg>"
     )
+
+
+def shares_as_bars(shares: Sequence[tuple[str, float]]) -> str:
+    """Bars below each other, each with its class; what is not a number is left out."""
+    high = (HEIGHT - (len(shares) + 1) * MARGIN) / len(shares)
+    drawn = [
+        f'<rect class="{kind}" x="{MARGIN:.0f}" y="{MARGIN + place * (high + MARGIN):.1f}" '
+        f'height="{high:.1f}" width="{max((WIDTH - 2 * MARGIN) * share, 2):.1f}"/>'
+        for place, (kind, share) in enumerate(shares)
+        if math.isfinite(share)
+    ]
+    return picture("".join(drawn))

@@ -80,28 +80,25 @@ def _edge(name: str, source: str, target: str, flow: float) -> dict[str, Any]:
 
 def atlas_by_hand(
     folder: Path,
-    graphs: Mapping[str, tuple[str | None, Sequence[Link]]],
+    graphs: Mapping[str, tuple[str | Mapping[str, str] | None, Sequence[Link]]],
     *,
     parts: int = 1,
     compact: bool = True,
     facts: Mapping[str, Any] = FACTS,
     effects: Mapping[str, Mapping[int, float]] | None = None,
 ) -> Path:
-    """An atlas of prompts, each with its category (`kind`) and its edges."""
-    rows = [
-        rows_by_hand(
-            Asked(prompt, None, {} if kind is None else {"kind": kind}),
-            links,
-            effects=(effects or {}).get(prompt),
-        )
-        for prompt, (kind, links) in graphs.items()
-    ]
-    with writing(folder, Manifest(facts, ("kind",))) as store:
+    """An atlas of prompts, each with its category (`kind`, or several columns) and its edges."""
+    rows, names = [], ["kind"]
+    for prompt, (kind, links) in graphs.items():
+        own = {"kind": kind} if isinstance(kind, str) else dict(kind or {})
+        names += own
+        asked = Asked(prompt, None, own)
+        rows.append(rows_by_hand(asked, links, effects=(effects or {}).get(prompt)))
+    with writing(folder, Manifest(facts, tuple(dict.fromkeys(names)))) as store:
         for part in chunks(rows, parts):
             store.add(part)
         if compact:
             store.compact()
-        store.write_database()
     return folder
 
 

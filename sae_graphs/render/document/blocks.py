@@ -38,7 +38,10 @@ class Badge:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: plain text (not escaped), as a number, a token, or a link within the report."""
+    """One cell: plain text (not escaped), as a number, a token, or a link.
+
+    `link` is to an anchor within the report, `address` to elsewhere, on a page alone.
+    """
 
     text: str
     number: bool = False
@@ -46,6 +49,7 @@ class Cell:
     tone: Tone = ""
     link: str | None = None
     badge: Badge | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
