@@ -49,7 +49,7 @@ def inside_files(found: Inside) -> dict[str, bytes]:
     drawn = written(moved, "svg").decode()
     files |= {f"{ACTIVATIONS}.svg": drawn.encode(), f"{ACTIVATIONS}.png": written(moved, "png")}
     what = "Features of one of the two graphs alone: activations without the edit and with it"
-    figures.append(Figure(f"{ACTIVATIONS}.svg", drawn, _CAPTION, what, wide=True))
+    figures.append(Figure(f"{ACTIVATIONS}.svg", drawn, _CAPTION, what))
     return {**files, **documents(STEM, _cover(found), list(_blocks(found, figures)))}
 
 

@@ -28,7 +28,7 @@ from sae_graphs.render.document.blocks import (
 )
 from sae_graphs.render.document.written import documents
 from sae_graphs.text import visible
-from sae_graphs.words import NONE, counted, percent, plain, probability
+from sae_graphs.words import MINUS, NONE, counted, percent, plain, probability
 
 STEM = "edits"
 EXAMPLES = 5
@@ -71,7 +71,9 @@ def value(name: str, mean: float) -> str:
     """A measure in words: three decimals of shares and differences."""
     if mean != mean:
         return NONE
-    return f"{mean:.3f}" if name in SHARES or name in ("EM", "PM", "NM") else plain(mean)
+    if name in SHARES or name in ("EM", "PM", "NM"):
+        return f"{mean:.3f}".replace("-", MINUS)
+    return plain(mean)
 
 
 def _range(name: str, found: dict[str, Interval]) -> str:
