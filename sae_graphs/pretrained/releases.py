@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from sae_graphs.model.stream import HOOK, StreamPoint
@@ -151,6 +152,7 @@ def release_names() -> tuple[str, ...]:
     return tuple(_directory())
 
 
+@cache  # as the directory is, within sae-lens
 def all_releases() -> tuple[Release, ...]:
     """Every release in sae-lens's directory, by name."""
     return tuple(_release(entry) for _, entry in sorted(_directory().items()))
