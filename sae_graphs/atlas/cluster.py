@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +83,7 @@ class Cluster:
         options = {"log_to_driver": False, "logging_level": "warning"}
         try:
             if self._address == LOCAL:
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
                 ray.init(
                     num_cpus=self._wanted,
                     include_dashboard=False,
@@ -95,19 +97,25 @@ class Cluster:
             reason = reason_of(problem)
             raise SaeGraphsError(
                 f"no Ray cluster at {self._address!r} ({reason}); give local, or an address such "
-                "as ray://host:10001"
+                "as ray://host:10001, and where it asks for a token RAY_AUTH_MODE=token"
             ) from problem
         self._gpus = 1 if str(self._arguments[0].get("device", "cpu")).startswith("cuda") else 0
-        held = ray.cluster_resources().get("GPU" if self._gpus else "CPU", 0)
-        for _ in range(self._wanted or max(int(held), 1)):
-            self._start()
+        try:
+            with self._reached():
+                held = ray.cluster_resources().get("GPU" if self._gpus else "CPU", 0)
+            for _ in range(self._wanted or max(int(held), 1)):
+                self._start()
+        except BaseException:
+            ray.shutdown()
+            raise
         return self
 
     def _start(self) -> None:
         """A worker, which loads the model now, and is given nothing before it has said so."""
         kind = self._ray.remote(num_cpus=1, num_gpus=self._gpus)(Worker)
-        worker = kind.remote(*self._arguments)
-        self._loading[worker.facts.remote()] = worker
+        with self._reached():
+            worker = kind.remote(*self._arguments)
+            self._loading[worker.facts.remote()] = worker
 
     def __exit__(self, *problem: object) -> None:
         self._ray.shutdown()
@@ -201,6 +209,8 @@ def reason_of(problem: Exception) -> str:
     cause = getattr(problem, "cause", None)
     if isinstance(cause, Exception):
         line = " ".join(f"{type(cause).__name__}: {cause}".split())
+    elif found := re.search(r'^\s*details = "(.+)"$', str(problem), re.MULTILINE):  # as gRPC says
+        line = found[1]
     else:
         lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
         line = lines[-1] if lines else type(problem).__name__

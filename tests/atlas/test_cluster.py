@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +31,7 @@ from tests.support.atlases import EFFECT, everything
 from tests.support.models import CORPUS, save_model_folder, save_sae_folder
 
 COUNT = 60
+SECONDS = 120  # in which a cluster has started
 STOPS = 11  # prompts after which a build waits to be killed
 BUILD = """
 import sys, time
@@ -50,6 +55,16 @@ options = dict(loading={"saes": sys.argv[2]}, settings=EFFECT)
 if len(sys.argv) > 4:
     options |= dict(ray="local", workers=2)
 sg.build_atlas(sys.argv[1], prompts(), sys.argv[3], **options)
+"""
+
+ASK = """
+import sys
+import sae_graphs as sg
+from tests.atlas.test_cluster import prompts
+from tests.support.atlases import EFFECT
+
+model, saes, out, address = sys.argv[1:]
+sg.build_atlas(model, prompts(), out, loading={"saes": saes}, settings=EFFECT, ray=address)
 """
 
 
@@ -87,6 +102,36 @@ def killed(folders: tuple[str, str], out: Path, *more: str) -> None:
             os.killpg(build.pid, signal.SIGKILL)
     for part in out.glob("parts/*"):
         assert {file.name for file in part.iterdir()} >= {f"{table}.parquet" for table in TABLES}
+
+
+@contextmanager
+def head(environment: Mapping[str, str]) -> Iterator[str]:
+    """A cluster of two cores, started as on a machine of its own, and its address for drivers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = "from ray.scripts.scripts import main; main()"
+    command = [sys.executable, "-c", start, "start", "--head", "--block", "--port=0"]
+    command += ["--num-cpus=2", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+    command += [f"--ray-client-server-port={port}", "--disable-usage-stats"]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=quiet, stderr=quiet
+    ) as started:
+        try:
+            for _ in range(SECONDS * 10):
+                if started.poll() is None and listens(port):
+                    break
+                time.sleep(0.1)
+            yield f"ray://127.0.0.1:{port}"
+        finally:
+            started.terminate()  # and with it all that it started
+            started.wait()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.slow
@@ -169,6 +214,18 @@ class TestWorkers:
         assert all(found[table] for table in ("traces", "sites", "verdicts"))
         assert found == everything(tmp_path / "b")
 
+    def test_a_cluster_at_an_address(
+        self, folders: tuple[str, str], whole: Any, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("grpc", reason="the extra `ray` is not installed whole")
+        # Else anybody could run code there. Ray reads it when it is imported.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        with head(os.environ | token) as address:
+            command = [sys.executable, "-c", ASK, *folders, str(tmp_path / "atlas"), address]
+            ended = subprocess.run(command, env=os.environ | token, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert everything(tmp_path / "atlas") == whole
+
     def test_more_workers_than_cores(
         self, folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -224,6 +281,8 @@ def test_what_a_worker_died_of() -> None:
 
     assert cluster.reason_of(Told("ray::Worker.rows() (pid=1)\n  trace")) == "ValueError: too long"
     assert cluster.reason_of(RuntimeError("")) == "RuntimeError"
+    grpc = "Failed: <_Rendezvous that ended with:\n\tdetails = \"No module named 'x'\"\n>"
+    assert cluster.reason_of(ConnectionError(grpc)) == "No module named 'x'"
 
 
 class Pretended:

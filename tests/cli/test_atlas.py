@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,16 @@ from tests.support.models import save_model_folder, save_sae_folder
 SETTINGS = ("--model", "model", "--saes", "saes", "--select", "effect", "--top-k", "2")
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return atlas_by_hand(tmp_path_factory.mktemp("atlas") / "made", GRAPHS)
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
-    return atlas_by_hand(tmp_path / "made", GRAPHS)
+def made(kept: Path, tmp_path: Path) -> Path:
+    """Where commands are run."""
+    shutil.copytree(kept, tmp_path / "made")
+    return tmp_path / "made"
 
 
 def test_an_atlas_is_built_and_asked(commands: Commands, tmp_path: Path) -> None:
