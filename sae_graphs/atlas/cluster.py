@@ -85,6 +85,7 @@ class Cluster:
             if self._address == LOCAL:
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
                 ray.init(
+                    "local",  # its own, whatever cluster runs here
                     num_cpus=self._wanted,
                     include_dashboard=False,
                     _node_ip_address="127.0.0.1",  # for this machine alone

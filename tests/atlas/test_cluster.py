@@ -233,7 +233,7 @@ class TestWorkers:
         import ray
 
         own = ray.init
-        monkeypatch.setattr(ray, "init", lambda **given: own(**{**given, "num_cpus": 1}))
+        monkeypatch.setattr(ray, "init", lambda *at, **given: own(*at, **{**given, "num_cpus": 1}))
         model, saes = folders
         given = {"model": model, "saes": saes}
         with cluster.Cluster("local", given, Plan(EFFECT), 3) as made:
@@ -299,7 +299,9 @@ class Pretended:
         self._facts, self._wait = iter(facts), wait
         self.resources: list[dict[str, Any]] = []
 
-    def init(self, *_: Any, **__: Any) -> None: ...
+    def init(self, address: str | None = None, **_: Any) -> None:
+        self.address = address
+
     def shutdown(self) -> None: ...
 
     def cluster_resources(self) -> dict[str, float]:
@@ -381,6 +383,7 @@ def test_a_worker_has_a_gpu_where_one_is_asked_for(monkeypatch: pytest.MonkeyPat
     for device, expected in {"cpu": (2, 0), "cuda": (3, 1), "cuda:1": (3, 1)}.items():
         ray = Pretended([{}, {}, {}])
         with pretended(monkeypatch, ray, device=device):
+            assert ray.address == "local", "one that runs here already is not taken"
             assert ray.resources == [{"num_cpus": 1, "num_gpus": expected[1]}] * expected[0]
 
 
