@@ -212,6 +212,7 @@ def test_an_edit_of_the_bundled_model_is_seen_inside(commands: Commands, tmp_pat
     assert "The key matches to " in answer.out and " fall silent" in answer.out.replace("\n", " ")
     names = {path.name for path in (tmp_path / "inside").iterdir()}
     assert {"inside.html", "inside-before.png", "inside-after.json", "edit.safetensors"} <= names
+    assert "inside-activations.svg" in names
     one, two = (sg.CausalGraph.load(tmp_path / "inside" / f"inside-{it}.json") for it in SIDES)
     assert one.run.outputs[0].token == " Paris" and two.run.outputs[0].token == " Rome"
     made = sg.Edit.load(tmp_path / "inside")
