@@ -12,6 +12,7 @@ import sae_graphs as sg
 from sae_graphs.editing import places, where
 from sae_graphs.editing.cases_file import FactCase
 from sae_graphs.editing.many import EditsPartial, load
+from sae_graphs.editing.scores import summarised
 from sae_graphs.editing.scoring import Changed, Scorer
 from sae_graphs.runs import EDITS, KINDS
 from tests.support.commands import Commands
@@ -178,6 +179,18 @@ def test_many_facts_give_a_table_and_go_on_where_they_stopped(
     assert few.code == 0, few.err
     assert load(tmp_path / "tuned").about["fine-tuning"] == {"bound": 0.3, "rate": 0.02}
     assert len(load(tmp_path / "tuned").scored) == 2
+
+
+@pytest.mark.slow
+def test_facts_of_the_bundled_model_are_written(commands: Commands, tmp_path: Path) -> None:
+    """Twenty others than the hundred of docs/editing.md, and as well."""
+    answer = commands("edit", "--cases", "demo-development", "--out", "many")
+    assert answer.code == 0, answer.err
+    edits = load(tmp_path / "many")
+    assert len(edits.scored) == 20 and not edits.left_out
+    found = summarised(edits.scored)
+    for name, least in {"S": 0.94, "ES": 0.98, "PS": 0.95, "NS": 0.9}.items():
+        assert found[name].mean >= least, (name, found[name])
 
 
 def test_facts_are_written_everywhere(
