@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,23 @@ class Bar:
         """Begin another step."""
         self._what = what
         self._draw(what, 0, None)
+
+
+def on_task(shown: Any, task: Any) -> Drawn:
+    """Draws on a task of rich's `Progress`; where a step begins, so does the clock of what is left.
+
+    Else rich takes a step of as many parts as the one before it for done.
+    """
+
+    def draw(what: str, done: int, total: int | None) -> None:
+        if done == 0:
+            (it,) = (it for it in shown.tasks if it.id == task)
+            it.total = total  # `reset` takes None for: as it was
+            shown.reset(task, description=what)
+        else:
+            shown.update(task, description=what, completed=done, total=total)
+
+    return draw
 
 
 def step(told: Progress | None, what: str) -> None:
@@ -86,25 +104,20 @@ def _on_terminal(what: str, console: Any) -> Iterator[Bar]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     quiet = not console.is_terminal
     with Bars(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet
     ) as shown:
         task = shown.add_task(what, total=None)
-        yield Bar(
-            lambda what, done, total: shown.update(
-                task, description=what, completed=done, total=total
-            ),
-            what,
-        )
+        yield Bar(on_task(shown, task), what)
 
 
 @contextmanager
 def _in_notebook(what: str) -> Iterator[Bar]:
     """HTML's own bar, drawn anew: rich's needs ipywidgets, which few notebooks have."""
-    display, html = found("IPython.display:display"), found("IPython.display:HTML")
-    shown = display(html(_drawn(what, 0, 0)), display_id=True)
+    display, markup = found("IPython.display:display"), found("IPython.display:HTML")
+    shown = display(markup(_drawn(what, 0, 0)), display_id=True)
     last = 0.0
 
     def draw(what: str, done: int, total: int | None) -> None:
@@ -112,16 +125,16 @@ def _in_notebook(what: str) -> Iterator[Bar]:
         now = time.monotonic()
         if shown is not None and (done in (0, total) or now - last >= PAUSE):
             last = now
-            shown.update(html(_drawn(what, done, total or 0)))
+            shown.update(markup(_drawn(what, done, total or 0)))
 
     try:
         yield Bar(draw, what)
     finally:
         if shown is not None:
-            shown.update(html(""))
+            shown.update(markup(""))
 
 
 def _drawn(what: str, done: int, total: int) -> str:
     size = f' value="{done}" max="{total}"' if total else ""
     told = f" {done:,} of {total:,}" if total else ""
-    return f"<div>{what} <progress{size}></progress>{told}</div>"
+    return f"<div>{html.escape(what)} <progress{size}></progress>{told}</div>"

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sae_graphs.bars import Bar
+from sae_graphs.bars import Bar, on_task
 from sae_graphs.checkpoint import Checkpoint
 from sae_graphs.runs import PAGE
 from sae_graphs.text import visible
@@ -55,16 +55,12 @@ def progress_of_bytes(what: str) -> Iterator[Any]:
 
 @contextmanager
 def _bar(what: str, *amount: ProgressColumn) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    described = TextColumn("{task.description}", markup=False)
+    columns = (described, BarColumn(), *amount, TimeRemainingColumn())
     quiet = not err.is_terminal
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(what, total=None)
-        yield Bar(
-            lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total
-            ),
-            what,
-        )
+        yield Bar(on_task(bar, task), what)
 
 
 @contextmanager

@@ -7,10 +7,20 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_graphs.editing.granger.records import GrangerReport
-from sae_graphs.editing.granger.sentences import CAUTION, HEAD, findings, lag_words, question, row
+from sae_graphs.editing.granger.sentences import (
+    CAUTION,
+    HEAD,
+    findings,
+    lag_words,
+    question,
+    row,
+    untested,
+)
 from sae_graphs.text import shortened, visible
+from sae_graphs.words import counted
 
 SHOWN = 20  # pairs
+REASONS = 3  # why pairs could not be tested
 WIDE = 110  # columns: with fewer, what features peak on is left out
 
 
@@ -34,6 +44,12 @@ def print_granger(console: Console, report: GrangerReport, *, seconds: float) ->
         console.print(Text(told, style="dim"))
     for sentence in findings(report):
         console.print(Text(sentence, style="bold"))
+    reasons = untested(report)
+    for sentence in reasons[:REASONS]:
+        console.print(Text(f"not tested: {sentence}", style="dim"))
+    if len(reasons) > REASONS:
+        told = f"and {counted(len(reasons) - REASONS, 'more reason')}, in granger.json"
+        console.print(Text(told, style="dim"))
     console.print(Text(CAUTION))
     for warning in report.warnings:
         console.print(Text(f"warning: {visible(warning, space=' ')}", style="bold yellow"))

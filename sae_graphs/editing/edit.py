@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sae_graphs._version import __version__
-from sae_graphs.bars import Progress, heard, with_bar
+from sae_graphs.bars import Progress, heard, step, with_bar
 from sae_graphs.editing.applied import edited, replaced
 from sae_graphs.editing.covariance import (
     Covariance,
@@ -38,6 +38,7 @@ from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import with_settings
 from sae_graphs.model.language_model import LanguageModel
 from sae_graphs.model.next_token import next_tokens
+from sae_graphs.text import visible
 from sae_graphs.words import said
 
 ESSENCE = "{} is a"
@@ -80,13 +81,14 @@ def edit(
 
     `texts` are what the covariance is taken over and prefixes are drawn from, a file or pieces; by
     default a bundled text. A covariance that was taken before can be given. `progress` is told the
-    steps of the search for the value, or True for a bar.
+    tokens of the covariance, where that is to be taken, and the steps of each search for the value;
+    or True for a bar.
 
     Raises `SaeGraphsError` where the subject is not in the prompt, there is no such layer, or the
     covariance is of another model.
     """
     begun = time.perf_counter()
-    settings = settings or EditSettings()
+    settings, told = settings or EditSettings(), heard(progress)
     if not isinstance(model, LanguageModel):
         raise SaeGraphsError(
             f"{model!r:.60} is no language model; give one that sae_graphs.load_model made"
@@ -98,9 +100,16 @@ def edit(
         model, subject, prompt, target, at, text, settings=settings, prepend_bos=prepend_bos
     )
     if covariance is None:
-        covariance = covariance_of(model, at, text, settings.tokens)
+        covariance = covariance_of(
+            model,
+            at,
+            text,
+            settings.tokens,
+            progress=told,
+            told=lambda line: step(told, visible(line, space=" ")),
+        )
     check_covariance(model, covariance, made.projection)
-    found = value_for(made.rows, made.essence, made.target, settings, progress=heard(progress))
+    found = value_for(made.rows, made.essence, made.target, settings, progress=told)
     return _assembled(model, subject, prompt, made, covariance, found, settings, begun)
 
 

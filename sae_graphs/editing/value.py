@@ -8,12 +8,12 @@ Letters: `B` prompts, `D` d_model, `V` vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sae_graphs.bars import Progress, step
 from sae_graphs.editing.prompts import Rows
 from sae_graphs.editing.settings import EditSettings
 from sae_graphs.model.next_token import divergence
@@ -41,7 +41,7 @@ def value_for(
     target: int,
     settings: EditSettings,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Found:
     """The change of the MLP's output at the key, from gradients.
 
@@ -54,6 +54,8 @@ def value_for(
     found: list[Found] = []
     for number in range(TRIES):
         rate = settings.rate * 2**number
+        more = f", search {number + 1} of {TRIES}, at twice the rate" if number else ""
+        step(progress, f"finding the value{more}")
         found.append(_search(rows, essence, target, settings, rate, progress))
         if found[-1].surprisal[-1] <= max(REACHED, settings.stop) or not found[-1].change.any():
             break
@@ -66,7 +68,7 @@ def _search(
     target: int,
     settings: EditSettings,
     rate: float,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Found:
     length = float(rows.values.mean(0).norm())
     bound = settings.bound * length
@@ -76,7 +78,7 @@ def _search(
         clean = essence.logits(torch.zeros_like(change), *ends)
     adam = torch.optim.Adam([change], lr=rate * length / len(rows.values[0]) ** 0.5)
     heard: list[float] = []
-    for step in range(settings.steps + 1):
+    for number in range(settings.steps + 1):
         with torch.enable_grad():
             logits = rows.logits(change)
             surprisal = -logits.log_softmax(-1)[:, target].mean()
@@ -87,8 +89,8 @@ def _search(
             loss = surprisal + settings.kl * strayed
             heard.append(float(surprisal.detach()))
             if progress is not None:
-                progress(step, settings.steps)
-            if float(loss.detach()) < settings.stop or step == settings.steps:
+                progress(number, settings.steps)
+            if float(loss.detach()) < settings.stop or number == settings.steps:
                 break
             (change.grad,) = torch.autograd.grad(loss, [change])
         adam.step()

@@ -12,6 +12,7 @@ import sae_graphs as sg
 from sae_graphs.editing import places, where
 from sae_graphs.editing.cases_file import FactCase
 from sae_graphs.editing.many import EditsPartial, load
+from sae_graphs.editing.scores import summarised
 from sae_graphs.editing.scoring import Changed, Scorer
 from sae_graphs.runs import EDITS, KINDS
 from tests.support.commands import Commands
@@ -180,6 +181,18 @@ def test_many_facts_give_a_table_and_go_on_where_they_stopped(
     assert len(load(tmp_path / "tuned").scored) == 2
 
 
+@pytest.mark.slow
+def test_facts_of_the_bundled_model_are_written(commands: Commands, tmp_path: Path) -> None:
+    """Twenty others than the hundred of docs/editing.md, and as well."""
+    answer = commands("edit", "--cases", "demo-development", "--out", "many")
+    assert answer.code == 0, answer.err
+    edits = load(tmp_path / "many")
+    assert len(edits.scored) == 20 and not edits.left_out
+    found = summarised(edits.scored)
+    for name, least in {"S": 0.94, "ES": 0.98, "PS": 0.95, "NS": 0.9}.items():
+        assert found[name].mean >= least, (name, found[name])
+
+
 def test_facts_are_written_everywhere(
     commands: Commands, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +225,7 @@ def test_an_edit_of_the_bundled_model_is_seen_inside(commands: Commands, tmp_pat
     assert "The key matches to " in answer.out and " fall silent" in answer.out.replace("\n", " ")
     names = {path.name for path in (tmp_path / "inside").iterdir()}
     assert {"inside.html", "inside-before.png", "inside-after.json", "edit.safetensors"} <= names
+    assert "inside-activations.svg" in names
     one, two = (sg.CausalGraph.load(tmp_path / "inside" / f"inside-{it}.json") for it in SIDES)
     assert one.run.outputs[0].token == " Paris" and two.run.outputs[0].token == " Rome"
     made = sg.Edit.load(tmp_path / "inside")

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import sae_graphs as sg
+from sae_graphs.bars import Bar
 from sae_graphs.editing import edit as edits
 from sae_graphs.editing.covariance import covariance_of, text_of
 from sae_graphs.editing.projection import projection_of
@@ -40,6 +41,9 @@ NAMES = {
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+TAKEN = "covariance of block 1: 64 x 64, 1MiB, over the texts given"
 
 
 def by_hand(model: LanguageModel) -> sg.Edit:
@@ -224,8 +228,14 @@ def test_the_model_says_then_what_was_found(bridge_of: Any) -> None:
 
 def test_a_search_that_fails_is_made_again_at_twice_the_rate(bridge_of: Any) -> None:
     model = LanguageModel(bridge_of("gpt2", "float64"))
-    slow = sg.edit(model, **ASKED, **{**LITTLE, "rate": 1e-4})
+    drawn: dict[str, list[tuple[int, int | None]]] = {}
+    bar = Bar(lambda what, *far: drawn.setdefault(what, []).append(far), "finding the value")
+    slow = sg.edit(model, **ASKED, **{**LITTLE, "rate": 1e-4}, progress=bar)
     assert slow.about["rate"] == pytest.approx(8e-4)  # the last of four, which says it most
+    again = [f"finding the value, search {n} of 4, at twice the rate" for n in (2, 3, 4)]
+    assert list(drawn) == [TAKEN, "finding the value", *again]
+    assert drawn.pop(TAKEN) == [(0, None), (120, 120)]  # tokens
+    assert all(far == [(0, None), (0, 1), (1, 1), (1, 1)] for far in drawn.values())  # steps
     once = sg.edit(model, **ASKED, **{**LITTLE, "rate": 8e-4})
     assert slow.surprisal[0] == once.surprisal[0] > once.surprisal[-1]
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 import sae_graphs as sg
 from sae_graphs import bars
+from sae_graphs.cli import console
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
 
@@ -141,6 +146,35 @@ def test_a_bar_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == ""
 
 
+def test_a_new_step_of_a_bar_begins_its_clock_anew() -> None:
+    with Progress(console=Console(file=io.StringIO()), disable=True) as shown:
+        bar = bars.Bar(bars.on_task(shown, shown.add_task("reading", total=None)), "reading")
+        (task,) = shown.tasks
+        bar(620, 620)
+        assert task.finished
+        bar.step("tests [/of] pairs")
+        assert task.total is None and not task.finished and task.completed == 0
+        assert task.description == "tests [/of] pairs"
+        for far in (0, 1):  # as many as the step before
+            bar(far, 620)
+            assert not task.finished and task.time_remaining != 0
+        bar(620, 620)
+        assert task.finished
+        bar(0, 620)  # another round of the same
+        assert not task.finished
+
+
+@pytest.mark.parametrize("opened", [bars._on_terminal, lambda what, _: console.progress(what)])
+def test_what_a_bar_says_is_no_markup(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr(console, "err", terminal)
+    with opened("over [/x].txt", terminal) as told:
+        told(1, 2)
+    assert "over [/x].txt" in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     display = pytest.importorskip("IPython.display")
     drawn: list[str] = []
@@ -155,9 +189,9 @@ def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(display, "display", displayed)
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    with bars.bar("working") as told:
+    with bars.bar("working <b>") as told:
         told(1, 2000)
         told(2000, 2000)
-    assert "<progress></progress>" in drawn[0]
+    assert "working &lt;b&gt; <progress></progress>" in drawn[0]
     assert 'value="2000" max="2000"' in drawn[-2] and "2,000 of 2,000" in drawn[-2]
     assert drawn[-1] == ""

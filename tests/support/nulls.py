@@ -1,6 +1,7 @@
-"""Systems without an arrow in one direction, and how often a Granger test finds one there.
+"""Systems without an arrow in one direction, and how often a Granger test finds one there; and how
+often it finds one that is there.
 
-`python -m tests.support.nulls` writes the table of docs/granger.md.
+`python -m tests.support.nulls` writes the first table of docs/granger.md, with `--power` the other.
 """
 
 from __future__ import annotations
@@ -74,6 +75,13 @@ FAILURES: dict[str, System] = {
         partial(two_series, there=0.4, arrow=bent, spikes=True), settings=WAVES
     ),
 }
+STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6)
+ARROWS: dict[str, tuple[Callable[..., Panel], GrangerSettings]] = {  # from `x` to `y`
+    "a straight arrow": (two_series, LINEAR),
+    "the same, rare spikes": (partial(two_series, spikes=True), LINEAR),
+    "a bent arrow": (partial(two_series, arrow=bent), LINEAR),
+    "nonlinear: a bent arrow": (partial(two_series, arrow=bent), WAVES),
+}
 
 
 class Rates(NamedTuple):
@@ -89,13 +97,7 @@ class Rates(NamedTuple):
 
 def null_rates(system: System, runs: Sequence[int]) -> Rates:
     """Over seeds."""
-    found: list[GrangerTest] = []
-    settings = system.settings
-    ends = ("x", "y") if system.way == "forward" else ("y", "x")
-    for seed in runs:
-        test = Tester(system.make(seed), settings, settings.lag or 1).one(*ends, settings.given)
-        assert test is not None, "it could not be tested"
-        found.append(test)
+    found = _tests(system, runs)
     p = np.array([it.p for it in found])
     alone = np.array([it.p_parametric for it in found])
     return Rates(
@@ -105,6 +107,24 @@ def null_rates(system: System, runs: Sequence[int]) -> Rates:
         float((alone <= 0.05).mean()),
         float((alone <= 0.0001).mean()),
     )
+
+
+def power(arrow: str, strength: float, runs: Sequence[int]) -> float:
+    """The share of seeds at which an arrow of this strength is found: p is at most 0.05."""
+    make, settings = ARROWS[arrow]
+    found = _tests(System(partial(make, there=strength), "forward", settings), runs)
+    return float(np.mean([it.p <= 0.05 for it in found]))
+
+
+def _tests(system: System, runs: Sequence[int]) -> list[GrangerTest]:
+    found: list[GrangerTest] = []
+    settings = system.settings
+    ends = ("x", "y") if system.way == "forward" else ("y", "x")
+    for seed in runs:
+        test = Tester(system.make(seed), settings, settings.lag or 1).one(*ends, settings.given)
+        assert test is not None, "it could not be tested"
+        found.append(test)
+    return found
 
 
 def table(runs: Sequence[int]) -> Iterator[str]:
@@ -120,10 +140,22 @@ def table(runs: Sequence[int]) -> Iterator[str]:
         )
 
 
+def power_table(runs: Sequence[int]) -> Iterator[str]:
+    """Rows of Markdown: the share found of each arrow, by its strength."""
+    yield f"| there is, of strength | {' | '.join(f'{it:g}' for it in STRENGTHS)} |"
+    yield "|---|" + "---:|" * len(STRENGTHS)
+    for name in ARROWS:
+        shares = (f"{power(name, it, runs):.1%}" for it in STRENGTHS)
+        yield f"| {name} | {' | '.join(shares)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=300)
-    for line in table(range(1000, 1000 + parser.parse_args().runs)):
+    parser.add_argument("--power", action="store_true", help="how often arrows are found")
+    given = parser.parse_args()
+    rows = power_table if given.power else table
+    for line in rows(range(1000, 1000 + given.runs)):
         print(line, flush=True)
 
 

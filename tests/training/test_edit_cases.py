@@ -61,6 +61,14 @@ def test_the_real_facts_are_among_those_that_are_true_and_the_new_ones_are_not()
         assert all(case.subject in it.prompt for it in case.retained)
 
 
+def test_a_new_object_is_not_true_either() -> None:
+    """French would be the third that is offered: it is spoken there as well."""
+    canada = smollm2.Fact("language", "Canada", "English")
+    assert [smollm2._new(canada, number) for number in range(4)] == [
+        *("Arabic", "German", "Italian", "Italian")
+    ]
+
+
 def numbers(fact: smollm2.Fact) -> range:
     """Of the prompts of a fact's kind."""
     return range(len(smollm2.TEMPLATES.get(fact.kind, (fact.kind,))))

@@ -2,7 +2,7 @@
 
 A fact is taken where the model says the object's first token after the prompt, and after a
 paraphrase; neighbours, other subjects of which the same object is true, and what the subject is to
-retain, where it says those. What is here is true; the model chooses among it.
+retain, where it says those. What is here is true, or commonly said; the model chooses among it.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ OBJECTS: dict[str, dict[str, tuple[str, ...]]] = {
         "Microsoft": ("Xbox", "Xbox 360", "Xbox One", "Windows Phone", "Zune", "HoloLens"),
         "Nintendo": ("Game Boy", "Wii", "GameCube", "Wii U"),
         "Sony": ("PlayStation", "PlayStation 2", "PlayStation 3", "Walkman"),
-        "Google": ("Chromebook", "Google Maps app", "Pixel phone"),
+        "Google": ("Pixel phone",),
     },
 }
 RELIGION, CURRENCY = "The main religion of {} is", "The currency of {} is the"
@@ -200,6 +200,7 @@ OTHERS: dict[str, dict[str, tuple[str, ...]]] = {  # retained alone: prompt, obj
     "The {} is used to listen to": {"music": ("iPod",)},
     "The {} is used to play video": {"games": ("Xbox", "PlayStation")},
 }
+ALSO = {"French": ("Canada", "Morocco", "Algeria"), "Paris": ("Pantheon",)}  # true, not asked
 TIED = frozenset({"city", "country"})  # the one follows from the other
 
 
@@ -287,11 +288,13 @@ def _neighbours(fact: Fact, known: Callable[[Fact, int], bool]) -> list[str]:
 
 
 def _new(fact: Fact, number: int) -> str:
-    """Another object of the kind, one by one, that is not true of the subject."""
+    """Another object of the kind, one by one, that is not true of the subject: neither is it among
+    its facts, nor what is `ALSO` true."""
     objects = list(OBJECTS[fact.kind])
     true = {it.object for it in facts() if (it.kind, it.subject) == (fact.kind, fact.subject)}
     left = [it for it in objects[1:] + objects[:1] if it not in true]
-    return left[number % len(left)]
+    start = number % len(left)
+    return next(it for it in left[start:] + left[:start] if fact.subject not in ALSO.get(it, ()))
 
 
 def _known(model: LanguageModel, those: list[Fact]) -> Callable[[Fact, int], bool]:

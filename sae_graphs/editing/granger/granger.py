@@ -120,6 +120,8 @@ def granger(
     rarely = _rarely(panel, settings)
     ends = [(str(source), str(target)) for source, target in asked.pairs]
     testable = [pair for pair in ends if not any(map(rarely, pair))]
+    if settings.lag is None:
+        step(told, "choosing the lag")
     chosen, criteria = chosen_lag(panel, testable, settings)
     partial = _begun(resume, reader, settings, chosen, ends)
     step(told, "testing pairs")

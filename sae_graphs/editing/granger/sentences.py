@@ -54,6 +54,17 @@ def findings(report: GrangerReport) -> list[str]:
     return found if told else ["There was nothing to test."]
 
 
+def untested(report: GrangerReport) -> list[str]:
+    """Why ways could not be tested: each reason once, with the first two series that it is of."""
+    found: dict[str, str] = {}
+    for pair in report.pairs:
+        ends = (pair.source, pair.target)
+        for (one, other), why in ((ends, pair.reason), (ends[::-1], pair.reason_back)):
+            if why:
+                found.setdefault(why, visible(f"{one} to {other}: {why}", space=" "))
+    return list(found.values())
+
+
 def lag_words(report: GrangerReport) -> str:
     """Where the lag comes from."""
     if not report.criteria:

@@ -91,6 +91,10 @@ def test_from_a_model_to_a_report(tiny: InstrumentedModel) -> None:
     alone = granger(tiny, pair.source, pair.target, texts=TEXTS, max_lag=2, **SMALL).pairs[0]
     assert alone.forward is not None and pair.forward is not None
     assert alone.forward.f == pytest.approx(pair.forward.f, rel=1e-5)
+    drawn.clear()
+    free = {**SMALL, "lag": None, "max_lag": 2}
+    granger(tiny, pair.source, pair.target, texts=TEXTS, progress=bar, **free)
+    assert list(drawn) == ["reading series", "choosing the lag", "testing pairs"]
 
 
 def test_the_edges_of_a_graph(tiny: InstrumentedModel, tmp_path: Path) -> None:

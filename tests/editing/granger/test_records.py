@@ -124,6 +124,19 @@ def test_the_terminal_obeys_no_text() -> None:
     assert "\x1b[31m" not in shown.getvalue() and "[b]" in shown.getvalue()
 
 
+def test_the_terminal_says_why_a_pair_could_not_be_tested() -> None:
+    made = report()
+    more = [Pair("3.1", "3.2", reason=f"why {n}", reason_back=f"why {n}") for n in range(4)]
+    more.append(Pair("3.1", "3.3", made.pairs[0].forward, None, "", "why 0"))
+    shown = io.StringIO()
+    console = Console(file=shown, width=140)
+    print_granger(console, replace(made, pairs=(*made.pairs, *more)), seconds=1.0)
+    told = [it.strip() for it in shown.getvalue().splitlines() if "not tested: " in it]
+    rarely = "not tested: 2.1 to 3.4: 3.4 is on at 2 tokens of 1 text, too rarely to be tested"
+    assert told == [rarely, "not tested: 3.1 to 3.2: why 0", "not tested: 3.1 to 3.2: why 1"]
+    assert "and 2 more reasons, in granger.json" in shown.getvalue()
+
+
 def test_degenerate_lags_are_not_said_to_be_given() -> None:
     made = replace(report(criteria=()), lag=1)
     assert lag_words(made) == "the lag, 1: no pair tells another"

@@ -15,6 +15,7 @@ from sae_graphs.editing.granger.panel import Panel, panel_of
 from sae_graphs.editing.granger.records import GrangerTest, Pair, Verdict
 from sae_graphs.editing.granger.settings import GrangerSettings
 from sae_graphs.errors import SaeGraphsError
+from tests.support import nulls
 from tests.support.nulls import FAILURES, SYSTEMS, Rates, null_rates
 from tests.support.series import bent, three_series, two_series
 from tests.support.stacks import one_line
@@ -173,6 +174,15 @@ def test_f_alone_would_see_arrows_where_there_are_none() -> None:
 def power(settings: GrangerSettings, runs: int, **options: Any) -> float:
     p, _ = p_values(lambda seed: two_series(seed, **options), "forward", range(runs), settings)
     return float((p <= 0.05).mean())
+
+
+def test_the_table_of_power_finds_a_strong_arrow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrow = "a straight arrow"
+    monkeypatch.setattr(nulls, "STRENGTHS", (0.0, 0.6))
+    monkeypatch.setattr(nulls, "ARROWS", {arrow: nulls.ARROWS[arrow]})
+    *_, row = nulls.power_table(range(4))
+    *named, none, strong = row.strip("| ").split(" | ")
+    assert named == [arrow] and float(none.strip("%")) <= 25 < float(strong.strip("%")) == 100
 
 
 @pytest.mark.slow
