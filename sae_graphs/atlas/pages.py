@@ -166,7 +166,7 @@ def _category(atlas: Atlas, column: str) -> list[Block]:
     asked = (
         f"SELECT {place} AS value, count(*) AS prompts FROM prompts GROUP BY 1 ORDER BY 2 DESC, 1"
     )
-    values = _Column("value", "value", lambda it: text("none" if it is None else str(it)))
+    values = _Column("value", "value", lambda it: text(it if isinstance(it, str) else "none"))
     return _listed(f"Prompts by {column}", atlas.sql(f"{asked} LIMIT {LISTED}"), [values, _count()])
 
 
@@ -193,7 +193,7 @@ def _means() -> list[_Column]:
 
 
 def _token(value: Any) -> Cell:
-    return Cell("" if value is None else str(value), token=True)
+    return Cell(value if isinstance(value, str) else "", token=True)  # NaN: none
 
 
 def _whole(value: Any) -> Cell:

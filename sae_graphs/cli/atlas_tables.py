@@ -121,6 +121,8 @@ def _values(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     """As JSON has it: what is not there, or no number, is null."""
+    import pandas as pd
+
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):
@@ -129,6 +131,8 @@ def _value(value: Any) -> Any:
         return {str(name): _value(each) for name, each in value.items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is pd.NA or value is pd.NaT:
+        return None
     return value if isinstance(value, str | int | bool) or value is None else str(value)
 
 

@@ -105,6 +105,16 @@ def test_questions(commands: Commands, made: Path) -> None:
     assert none.out == "nothing fits\n"
 
 
+def test_what_is_missing_is_nothing(commands: Commands, made: Path) -> None:
+    """Whole numbers, truths and days come as pandas' own where some are missing."""
+    rows = "(VALUES (1, true, DATE '2020-02-01', 'a'), (NULL, NULL, NULL, NULL)) AS t(n, yes, d, s)"
+    asked = "atlas", "query", "made", "--sql", f"SELECT * FROM {rows}", "--format"
+    assert json.loads(commands(*asked, "json").out)[1] == dict.fromkeys(("n", "yes", "d", "s"))
+    assert commands(*asked, "csv").out.splitlines()[2] == ",,,"
+    shown = commands(*asked, "table").out
+    assert "<NA>" not in shown and "NaT" not in shown and shown.count("–") == 4
+
+
 def test_a_table_in_80_columns(
     commands: Commands, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
