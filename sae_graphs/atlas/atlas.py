@@ -230,8 +230,10 @@ class Atlas:
 
         With the number and share of prompts, the mean of what each prompt has (on the answer
         through the edge, in nats; else on its target), with a 95 % interval, and the category of
-        `by` (the first) in which it occurs most beyond chance: p by drawing prompts at random
-        (hypergeometric), q over all edges and categories. `long` has a row for each category.
+        `by` (the first, but for `subject`) in which it occurs most beyond chance: p by drawing
+        prompts at random (hypergeometric), q over all edges and categories. `long` has a row for
+        each category. Of a column with more than 100 values edges have no category; raises
+        `SaeGraphsError` where it was named.
         """
         return recurring.edges(self._database, by, category, least, long, limit)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.atlas import tallies
+from sae_graphs.atlas.prompts import SUBJECT
 from sae_graphs.atlas.store import REMEDY, open_store
 from sae_graphs.atlas.views import escaped, identifier, literal, views
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -123,17 +124,24 @@ class Database:
         return value
 
     def column(self, by: str | None) -> str | None:
-        """The column of a category: the first where none is named, None where there is none."""
-        return next(iter(self.categories), None) if by is None else self.needed_column(by)
+        """The column of a category: the first where none is named, None where there is none.
+
+        A subject is the first where it is the only one: prompts seldom share one.
+        """
+        if by is not None:
+            return self.needed_column(by)
+        first = next(iter(self.categories), None)
+        return next((name for name in self.categories if name != SUBJECT), first)
 
     def needed_column(self, by: str | None) -> str:
         """The same; raises where there is none of that name, or none at all."""
-        if not self.categories:
+        first = self.column(None)
+        if first is None:
             raise SaeGraphsError(
                 f"{self.folder} has no categories: its prompts came without other columns"
             )
         if by is None:
-            return self.categories[0]
+            return first
         if not isinstance(by, str) or by not in self.categories:
             raise SaeGraphsError(
                 f"{self.folder} has no category {by!r:.40}; it has {quoted(self.categories)}"

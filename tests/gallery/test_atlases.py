@@ -111,6 +111,9 @@ def test_the_page_of_an_atlas_leads_to_its_features(folder: Path, library: Libra
     assert '<a href="/atlas/held%20%26%20kept/0.1"><code>0.1</code></a>' in html
     assert "Edges that recur" in html and "Features in most prompts" in html
     assert "0.3 to 1.4" in html, "the circuit is drawn"
+    words = said(html)
+    assert " 0.3 1.4 6 46% −2.00 left 6 0.00262 " in words
+    assert " 0.1 1.2 13 100% −1.00 1.00 " in words, "chance alone: no category is named"
     assert '<a href="map.svg">map.svg</a>' in html and "circuit.svg" not in html
     assert "script-src" not in page.policy and "<script" not in html
     assert answered(library, "/run/held%20%26%20kept/map.svg").status == 200
