@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import sae_graphs as sg
 from sae_graphs.atlas import build, measure, store
 from sae_graphs.atlas.evidence import CANNOT, trace_rows, verdict_rows_of
+from sae_graphs.atlas.plan import Plan, categories_of
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import Rows
 from sae_graphs.effects.settings import GraphSettings
@@ -261,12 +262,27 @@ def test_other_traces_are_refused(model: Any, tmp_path: Path) -> None:
     assert sg.build_atlas(model, [row], folder, settings=EFFECT, trace=TRACE).known == 1
 
 
+def test_an_interchange_needs_no_subject() -> None:
+    trace = TraceSettings(corruption="interchange", other="the dog sat")
+    asked = [Asked("the cat sat", None, {"subject": "", "kind": "a"})]
+    assert categories_of(asked, Plan(ANSWER, trace=trace)) == ("kind", "subject")
+    with pytest.raises(SaeGraphsError, match="no prompt names a subject"):
+        categories_of(asked, Plan(ANSWER, trace=TraceSettings()))
+
+
 def test_mistakes(model: Any, tmp_path: Path) -> None:
     row = {"prompt": TEXTS[0], "subject": "cat"}
+    curve = ValidationSettings(curve=(("0.1", " cat"),))  # type: ignore[arg-type]
     wrong: dict[str, dict[str, Any]] = {
         "no prompt names a subject": {"prompts": TEXTS, "trace": True},
         "trace is 'noise'; expected True, False or TraceSettings": {"trace": "noise"},
         "validate is 3; expected True, False or ValidationSettings": {"validate": 3},
+        "no prompt names a subject,": {"prompts": [{**row, "subject": ""}], "trace": True},
+        "a token over ' dog', which a trace cannot be": {
+            "trace": True,
+            "settings": GraphSettings(target=(" cat",), contrast=" dog"),
+        },
+        "an answer graph has no use for a curve": {"validate": curve},
         "'verdict' has the name of one that": {
             "prompts": [{**row, "verdict": "x"}],
             "validate": True,

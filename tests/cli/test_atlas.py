@@ -55,21 +55,25 @@ def test_an_atlas_is_built_and_asked(commands: Commands, tmp_path: Path) -> None
     assert "held is an atlas with top_k 2, and this build has 3; give the same" in other.err
 
 
-def test_traces_and_verdicts_are_kept_on_request(commands: Commands, tmp_path: Path) -> None:
+def test_traces_and_verdicts_are_kept_on_request(
+    commands: Commands, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save_model_folder(tmp_path / "model")
     save_sae_folder(tmp_path / "saes")
-    (tmp_path / "p.csv").write_text(
-        "prompt,kind,size,subject\nthe cat sat on,a,s,cat\nthe old dog ran,b,l,cow\n"
-    )
+    row = {"prompt": "the cat sat on", "kind": "a", "size": "s", "subject": "cat"}
+    other = {"prompt": "the old dog ran", "kind": "b"}  # without a subject
+    (tmp_path / "p.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(other)}\n")
     more = ("--category", "kind", "--trace", "--validate")
-    built = commands("atlas", "build", "--prompts", "p.csv", "--out", "held", *SETTINGS, *more)
+    built = commands("atlas", "build", "--prompts", "p.jsonl", "--out", "held", *SETTINGS, *more)
     assert built.code == 0, built.err
+    assert "2 of 2 prompts could not be traced; the first: under noise of" in caplog.text
+    assert "2 of 2 prompts could not be validated; the first: the graph has no" in caplog.text
     found = commands(
         *("atlas", "query", "held", "--format", "json", "--sql"),
         "SELECT subject, reason FROM traces JOIN prompts USING (prompt_id) ORDER BY prompt",
     )
     traced, failed = json.loads(found.out)
-    assert traced["subject"] == "cat" and "'cow' is not in the prompt" in failed["reason"]
+    assert traced["subject"] == "cat" and "there is no subject" in failed["reason"]
     rows = json.loads(commands("atlas", "query", "held", "verdicts", "--format", "json").out)
     assert {row["kind"] for row in rows} == {"a", "b"} and "size" not in rows[0]
     assert all(row["verdict"] == "cannot be said" and row["reason"] for row in rows)
@@ -188,6 +192,11 @@ def test_a_category_may_hold_an_equals_sign(commands: Commands, tmp_path: Path) 
         (("query", "made", "features", "--by", "kind"), "--by is for recurring, differences"),
         (("query", "made", "feature"), "feature needs --feature"),
         (("build", "--prompts", "p.csv", "--trace"), "no prompt names a subject, which a trace"),
+        (("build", "--prompts", "blank.csv", "--trace"), "no prompt names a subject, which a"),
+        (
+            ("build", "--prompts", "own.csv", "--validate", "--saes", "nowhere"),
+            "the column 'verdict' has the name of one that this atlas has itself; call it",
+        ),
         (
             ("build", "--dataset", "d", "--trace"),
             "--trace is for --prompts with a column",
@@ -209,6 +218,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "p.csv").write_text("prompt,kind\nthe cat,a\n")
+    (tmp_path / "blank.csv").write_text("prompt,subject\nthe cat,\n")
+    (tmp_path / "own.csv").write_text("prompt,verdict\nthe cat,a\n")
     answer = commands("atlas", *arguments)
     assert answer.code == 2
     assert answer.err.startswith("error: ") and answer.err.count("\n") == 1
