@@ -182,8 +182,8 @@ class Atlas:
 
         `restores` is what it adds to the answer's log-odds, in nats, and `share` that of what the
         corruption takes; below 0 it takes the answer further away. A `sweep` is "state" (the input
-        of a block), "mlp" or "attention", a `role` "subject", "read" or "other". The table `traces`
-        has each prompt's trace. Raises `SaeGraphsError` where the prompts were not traced.
+        of a block), "mlp" or "attention", a `role` "subject", "read" or "other". Raises
+        `SaeGraphsError` where the prompts were not traced.
         """
         conditions = self._of_prompts(target, category)
         for name, value in (("sweep", sweep), ("role", role)):
@@ -191,6 +191,21 @@ class Atlas:
                 conditions.append((f"s.{name} = ?", _text(name, value)))
         order = "abs(s.restores) DESC, s.prompt_id, s.sweep, s.position, s.block"
         return self._beside("sites", "trace", conditions, order, limit)
+
+    @checked
+    def traces(
+        self,
+        *,
+        target: str | None = None,
+        category: Categories = None,
+        limit: int | None = None,
+    ) -> Any:
+        """Each prompt's trace: the answer's log-odds clean and corrupted, where it is handed over.
+
+        Raises `SaeGraphsError` where the prompts were not traced.
+        """
+        conditions = self._of_prompts(target, category)
+        return self._beside("traces", "trace", conditions, "s.prompt_id", limit)
 
     @checked
     def verdicts(

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from sae_graphs.atlas import measure
+from sae_graphs.atlas.prompts import Asked
 from sae_graphs.cli.console import out
 from tests.atlas.test_asking import GRAPHS
+from tests.atlas.test_evidence import written
+from tests.support.answers import answer_report, graph_unit, path_unit
 from tests.support.atlases import atlas_by_hand
 from tests.support.commands import Commands
 from tests.support.models import save_model_folder, save_sae_folder
+from tests.support.traces import planted
 
 SETTINGS = ("--model", "model", "--saes", "saes", "--select", "effect", "--top-k", "2")
 
@@ -125,6 +129,24 @@ def test_a_table_in_80_columns(
     monkeypatch.setattr(out, "_width", 80)
     shown = commands("atlas", "query", "made").out.splitlines()
     assert max(map(len, shown)) <= 80 and not [line for line in shown if "…" in line]
+
+
+@pytest.mark.parametrize("what", ["traces", "sites", "verdicts"])
+def test_what_is_beside_graphs_in_80_columns(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    asked = [Asked("one two three", None, {"kind": "a"}), Asked("two", None, {"kind": "b"})]
+    report = answer_report(graph_unit(), path_unit(along=-0.1))
+    written(tmp_path / "seen", asked, [planted(), "no such subject"], [report, "no features"])
+    monkeypatch.setattr(out, "_width", 80)
+    shown = commands("atlas", "query", "seen", what).out
+    assert max(map(len, shown.splitlines())) <= 80
+    rows = json.loads(commands("atlas", "query", "seen", what, "--format", "json").out)
+    whole = {"traces": ["handover_block"], "sites": ["sweep", "role"], "verdicts": ["verdict"]}
+    words = {word for row in rows for name in whole[what] for word in str(row[name]).split()}
+    words |= {row["prompt_id"] for row in rows}
+    assert len(words) > 3 and words - {"None"} <= {*shown.split()}
+    assert len(rows[0]) > 12, "programs have all columns"
 
 
 def test_pictures(commands: Commands, made: Path) -> None:
