@@ -50,9 +50,8 @@ class Atlas:
         self._database = Database(Path(folder))
 
     def __repr__(self) -> str:
-        count = self._database.one("SELECT count(*) FROM prompts")
         folder, model = str(self._database.folder), self.facts["model"]
-        return f"Atlas({folder!r}: {count:,} prompts of {model})"
+        return f"Atlas({folder!r}: {self.count():,} prompts of {model})"
 
     @property
     def folder(self) -> Path:
@@ -68,6 +67,10 @@ class Atlas:
     def categories(self) -> tuple[str, ...]:
         """The names of the columns that were carried along with the prompts."""
         return self._database.categories
+
+    def count(self, category: Categories = None) -> int:
+        """How many prompts there are, of a category or of all."""
+        return self._database.count(category)
 
     # -- rows --------------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class Database:
         """The answer to a SELECT that a user wrote, as a table; see `Atlas.sql`."""
         if not isinstance(query, str):
             raise SaeGraphsError(f"the query is {query!r:.60}; expected a SELECT, as text")
-        with _told(f"; the tables are {quoted(self._tables)}"):
+        with _told(f"; the tables are {quoted(self._tables, 9)}"):
             self.check_select(query)
         return self.table(query, parameters)
 
@@ -109,7 +109,7 @@ class Database:
         """What a connection says: another, where a build has taken away what this one reads."""
         import duckdb
 
-        with _told(f"; the tables are {quoted(self._tables)}"):
+        with _told(f"; the tables are {quoted(self._tables, 9)}"):
             try:
                 return ask(self._connection)
             except duckdb.Error:
@@ -168,6 +168,13 @@ class Database:
                 listed = quoted(sorted(str(each) for each in held if each is not None), 12)
                 raise SaeGraphsError(f"no prompt has {name} {value!r:.40}; there are {listed}")
         return category
+
+    def count(self, category: Categories) -> int:
+        """How many prompts there are of a category, or of all."""
+        where, values = "true", list[Any]()
+        for condition, value in self.chosen(category):
+            where, values = f"{where} AND {condition}", [*values, value]
+        return int(self.one(f"SELECT count(*) FROM prompts p WHERE {where}", values))
 
     def chosen(self, category: Categories) -> list[Condition]:
         """Conditions on the prompts `p` for a category's value, or those of several columns."""

@@ -59,7 +59,7 @@ def circuit_source(
     """The same as DOT source."""
     if not 0 < share <= 1:
         raise SaeGraphsError(f"share is {share!r:.40}; expected more than 0, and at most 1")
-    total = len(atlas.prompts(category=category))
+    total = atlas.count(category)
     least = max(math.ceil(share * total), 1)
     edges = atlas.recurring_edges(category=category, least=least, limit=most)
     if not len(edges):

@@ -177,6 +177,8 @@ def test_questions_of_sites_and_verdicts(tmp_path: Path) -> None:
     }
     (graph, path) = atlas.verdicts(category="a")["warnings"]
     assert (list(graph), list(path)) == (["few controls"], [])
+    with pytest.raises(SaeGraphsError, match=r"failures, traces, sites, verdicts$"):
+        atlas.sql("SELECT nothing")
     for asked in (lambda: atlas.sites(sweep=3), lambda: atlas.verdicts(claim=True)):  # type: ignore[arg-type]
         with pytest.raises(SaeGraphsError, match="expected text"):
             asked()

@@ -148,6 +148,24 @@ def test_a_part_of_many_is_asked_for_its_tallies_alone(tmp_path: Path) -> None:
     assert len(atlas.recurring_edges(least=2)) and len(atlas.differences("left", "it's", least=2))
 
 
+def test_a_large_part_is_made_again_where_a_column_came_later(tmp_path: Path) -> None:
+    """Once, for its tallies: else its edges were counted at each question for good."""
+    folder = tmp_path / "made"
+
+    def parts() -> set[str]:
+        return {file.parent.name for file in folder.glob(f"parts/*/{tallies.FILE}")}
+
+    put(folder, [*FIRST, *SECOND[:8]], ["kind"], compact=True)
+    before = parts()
+    put(folder, SECOND[8:10], ["category"], compact=True)
+    (made,) = parts()
+    assert made not in before
+    asked = f"SELECT DISTINCT category FROM read_parquet('{folder}/parts/{made}/{tallies.FILE}')"
+    assert {*Atlas(folder).sql(asked)["category"]} == {"kind", "category"}
+    put(folder, SECOND[10:12], ["kind", "category"], compact=True)
+    assert len(parts()) == 2 and made in parts(), "which is large, and has them"
+
+
 def test_columns_of_very_many_values_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
