@@ -50,9 +50,8 @@ class Atlas:
         self._database = Database(Path(folder))
 
     def __repr__(self) -> str:
-        count = self._database.one("SELECT count(*) FROM prompts")
         folder, model = str(self._database.folder), self.facts["model"]
-        return f"Atlas({folder!r}: {count:,} prompts of {model})"
+        return f"Atlas({folder!r}: {self.count():,} prompts of {model})"
 
     @property
     def folder(self) -> Path:
@@ -68,6 +67,10 @@ class Atlas:
     def categories(self) -> tuple[str, ...]:
         """The names of the columns that were carried along with the prompts."""
         return self._database.categories
+
+    def count(self, category: Categories = None) -> int:
+        """How many prompts there are, of a category or of all."""
+        return self._database.count(category)
 
     # -- rows --------------------------------------------------------------------------------------
 
@@ -182,8 +185,8 @@ class Atlas:
 
         `restores` is what it adds to the answer's log-odds, in nats, and `share` that of what the
         corruption takes; below 0 it takes the answer further away. A `sweep` is "state" (the input
-        of a block), "mlp" or "attention", a `role` "subject", "read" or "other". The table `traces`
-        has each prompt's trace. Raises `SaeGraphsError` where the prompts were not traced.
+        of a block), "mlp" or "attention", a `role` "subject", "read" or "other". Raises
+        `SaeGraphsError` where the prompts were not traced.
         """
         conditions = self._of_prompts(target, category)
         for name, value in (("sweep", sweep), ("role", role)):
@@ -191,6 +194,21 @@ class Atlas:
                 conditions.append((f"s.{name} = ?", _text(name, value)))
         order = "abs(s.restores) DESC, s.prompt_id, s.sweep, s.position, s.block"
         return self._beside("sites", "trace", conditions, order, limit)
+
+    @checked
+    def traces(
+        self,
+        *,
+        target: str | None = None,
+        category: Categories = None,
+        limit: int | None = None,
+    ) -> Any:
+        """Each prompt's trace: the answer's log-odds clean and corrupted, where it is handed over.
+
+        Raises `SaeGraphsError` where the prompts were not traced.
+        """
+        conditions = self._of_prompts(target, category)
+        return self._beside("traces", "trace", conditions, "s.prompt_id", limit)
 
     @checked
     def verdicts(
@@ -230,8 +248,10 @@ class Atlas:
 
         With the number and share of prompts, the mean of what each prompt has (on the answer
         through the edge, in nats; else on its target), with a 95 % interval, and the category of
-        `by` (the first) in which it occurs most beyond chance: p by drawing prompts at random
-        (hypergeometric), q over all edges and categories. `long` has a row for each category.
+        `by` (the first, but for `subject`) in which it occurs most beyond chance: p by drawing
+        prompts at random (hypergeometric), q over all edges and categories. `long` has a row for
+        each category. Of a column with more than 100 values edges have no category; raises
+        `SaeGraphsError` where it was named.
         """
         return recurring.edges(self._database, by, category, least, long, limit)
 

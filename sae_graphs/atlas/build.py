@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from sae_graphs.atlas.measure import Here, Measuring
-from sae_graphs.atlas.plan import Plan
-from sae_graphs.atlas.prompts import SUBJECT, Asked, asked_of, check_categories, check_subjects
-from sae_graphs.atlas.rows import Rows, tables_in
+from sae_graphs.atlas.plan import Plan, categories_of
+from sae_graphs.atlas.prompts import Asked, asked_of
+from sae_graphs.atlas.rows import Rows
 from sae_graphs.atlas.store import WHOLE, Manifest, Store, check_folder, writing
 from sae_graphs.bars import Progress, heard, with_bar
 from sae_graphs.effects.answer.table import ALWAYS
@@ -25,7 +25,9 @@ from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.keywords import checked
 from sae_graphs.model.instrument import InstrumentedModel
+from sae_graphs.text import visible
 from sae_graphs.tracing.settings import TraceSettings
+from sae_graphs.validation.answer.subject import check_for_answer
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.words import counted
 
@@ -35,7 +37,10 @@ Settings = TypeVar("Settings", TraceSettings, ValidationSettings)
 SECONDS = 10.0  # of measuring that a part holds
 MOST = 256  # prompts of a part
 SMALL = 256  # parts, before they are made into one
-OF_ANSWERS = ("feature", "source", "answer", "shared_edges", "similarity", "x", "y")  # columns
+BESIDE = {  # tables of what is measured beside a graph, and a column that is there if it could be
+    "traces": ("clean", "traced"),
+    "verdicts": ("claim", "validated"),
+}
 
 
 class Built(NamedTuple):
@@ -93,7 +98,7 @@ def build_atlas(
     asked, folder = asked_of(prompts), Path(out)
     check_folder(folder)
     plan = plan_of(settings or GraphSettings(), intervention, trace, validate)
-    categories = _categories(asked, plan)
+    categories = categories_of(asked, plan)
     with measuring(model, plan, loading, ray, workers) as found:
         manifest = Manifest(found.facts(), categories)
         with writing(folder, manifest) as store:
@@ -119,6 +124,8 @@ def plan_of(
         settings = replace(settings, budget=ALWAYS)
     tracing = _chosen("trace", trace, TraceSettings())
     validation = _chosen("validate", validate, ValidationSettings(quick=True))
+    if validation is not None and settings.select == "answer":
+        check_for_answer(validation, None)
     return Plan(settings, intervention, tracing, validation)
 
 
@@ -130,17 +137,6 @@ def _chosen(name: str, given: Any, usual: Settings) -> Settings | None:
         kind = type(usual).__name__
         raise SaeGraphsError(f"{name} is {given!r:.60}; expected True, False or {kind}")
     return given
-
-
-def _categories(asked: Sequence[Asked], plan: Plan) -> tuple[str, ...]:
-    """The names of the categories, the subject last: prompts are compared by the first."""
-    tables = tables_in(plan.facts())
-    own = {name for schema in tables.values() for name in schema.names}
-    names = check_categories(asked, {*own, *OF_ANSWERS})
-    if plan.trace is None:
-        return names
-    check_subjects(asked)
-    return (*(name for name in names if name != SUBJECT), SUBJECT)
 
 
 # -- the steps -------------------------------------------------------------------------------------
@@ -156,7 +152,7 @@ def _build(store: Store, found: Measuring, asked: Sequence[Asked], told: Progres
     todo = [each for name, each in wanted.items() if name not in done]
     known, waiting, failed = len(wanted) - len(todo), list[Rows](), list[tuple[str, str]]()
     started = since = time.monotonic()
-    ended = 0
+    ended, missing = 0, {table: list[str]() for table in BESIDE}
     if told is not None:
         told(0, len(todo))
     try:
@@ -164,6 +160,10 @@ def _build(store: Store, found: Measuring, asked: Sequence[Asked], told: Progres
             store.note(rows)
             waiting.append(rows)
             ended += 1
+            for table, (column, _) in BESIDE.items():
+                first = next(iter(rows.tables.get(table, ())), None)
+                if first is not None and first.get(column) is None:
+                    missing[table].append(first["reason"])
             failed += [(row["prompt"], row["reason"]) for row in rows.tables["failures"]]
             if told is not None:
                 told(ended, len(todo))
@@ -176,6 +176,7 @@ def _build(store: Store, found: Measuring, asked: Sequence[Asked], told: Progres
         if waiting:
             store.add(waiting)
     seconds = time.monotonic() - started
+    _say_missing(missing, ended - len(failed))
     return Built(store.folder, ended - len(failed), known, tuple(failed), seconds)
 
 
@@ -206,6 +207,16 @@ def _say_kept(done: Mapping[str, Mapping[str, str | None]], wanted: Mapping[str,
             "another folder",
             counted(others, "prompt"),
         )
+
+
+def _say_missing(missing: Mapping[str, Sequence[str]], measured: int) -> None:
+    """Warn of prompts that have a graph, but not what else was asked for."""
+    for table, (_, done) in BESIDE.items():
+        if reasons := missing[table]:
+            log.warning(
+                "%d of %s could not be %s; the first: %s",
+                *(len(reasons), counted(measured, "prompt"), done, visible(reasons[0], space=" ")),
+            )
 
 
 def measuring(

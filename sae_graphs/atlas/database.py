@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_graphs.atlas import tallies
+from sae_graphs.atlas.prompts import SUBJECT
 from sae_graphs.atlas.store import REMEDY, open_store
 from sae_graphs.atlas.views import escaped, identifier, literal, views
 from sae_graphs.errors import SaeGraphsError, quoted
@@ -90,7 +91,7 @@ class Database:
         """The answer to a SELECT that a user wrote, as a table; see `Atlas.sql`."""
         if not isinstance(query, str):
             raise SaeGraphsError(f"the query is {query!r:.60}; expected a SELECT, as text")
-        with _told(f"; the tables are {quoted(self._tables)}"):
+        with _told(f"; the tables are {quoted(self._tables, 9)}"):
             self.check_select(query)
         return self.table(query, parameters)
 
@@ -108,7 +109,7 @@ class Database:
         """What a connection says: another, where a build has taken away what this one reads."""
         import duckdb
 
-        with _told(f"; the tables are {quoted(self._tables)}"):
+        with _told(f"; the tables are {quoted(self._tables, 9)}"):
             try:
                 return ask(self._connection)
             except duckdb.Error:
@@ -123,17 +124,24 @@ class Database:
         return value
 
     def column(self, by: str | None) -> str | None:
-        """The column of a category: the first where none is named, None where there is none."""
-        return next(iter(self.categories), None) if by is None else self.needed_column(by)
+        """The column of a category: the first where none is named, None where there is none.
+
+        A subject is the first where it is the only one: prompts seldom share one.
+        """
+        if by is not None:
+            return self.needed_column(by)
+        first = next(iter(self.categories), None)
+        return next((name for name in self.categories if name != SUBJECT), first)
 
     def needed_column(self, by: str | None) -> str:
         """The same; raises where there is none of that name, or none at all."""
-        if not self.categories:
+        first = self.column(None)
+        if first is None:
             raise SaeGraphsError(
                 f"{self.folder} has no categories: its prompts came without other columns"
             )
         if by is None:
-            return self.categories[0]
+            return first
         if not isinstance(by, str) or by not in self.categories:
             raise SaeGraphsError(
                 f"{self.folder} has no category {by!r:.40}; it has {quoted(self.categories)}"
@@ -160,6 +168,13 @@ class Database:
                 listed = quoted(sorted(str(each) for each in held if each is not None), 12)
                 raise SaeGraphsError(f"no prompt has {name} {value!r:.40}; there are {listed}")
         return category
+
+    def count(self, category: Categories) -> int:
+        """How many prompts there are of a category, or of all."""
+        where, values = "true", list[Any]()
+        for condition, value in self.chosen(category):
+            where, values = f"{where} AND {condition}", [*values, value]
+        return int(self.one(f"SELECT count(*) FROM prompts p WHERE {where}", values))
 
     def chosen(self, category: Categories) -> list[Condition]:
         """Conditions on the prompts `p` for a category's value, or those of several columns."""

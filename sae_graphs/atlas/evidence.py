@@ -18,6 +18,7 @@ from sae_graphs.validation.report.tables import unit_rows, verdict_rows
 
 CANNOT = "cannot be said"
 _PLAIN = ("unit", "verdict", "supported", "necessary", "sufficient", "mediates", "effect", "q")
+_SHARES = ("lost", "left", "mediated")
 
 
 def trace_rows(name: str, trace: Trace | str) -> dict[str, list[Row]]:
@@ -35,7 +36,7 @@ def trace_rows(name: str, trace: Trace | str) -> dict[str, list[Row]]:
 def verdict_rows_of(
     name: str, report: AnswerReport | ValidationReport | str
 ) -> dict[str, list[Row]]:
-    """A row of the graph's verdict, and of each of its paths'."""
+    """A row of the graph's verdict, with the report's warnings, and of each of its paths'."""
     if isinstance(report, str):
         row = {"prompt_id": name, "unit": "Graph", "verdict": CANNOT, "supported": False}
         return {"verdicts": [{**row, "reason": _line(report)}]}
@@ -48,10 +49,11 @@ def verdict_rows_of(
             **{column: told[column] for column in (*_PLAIN, "p_equal_norm", "controls")},
             "claim": told["kind"],
             "features": told["features"].split(),
-            **{column: numbers[column] for column in ("before", "after", "mediated", "p")},
-            **{column: numbers.get(column) for column in ("lost", "left")},
+            **{column: numbers[column] for column in ("before", "after", "p")},
+            **{f"share_{column}": numbers.get(column) for column in _SHARES},
             "probability_before": before,
             "probability_after": after,
+            "warnings": list(map(_line, report.warnings)) if place == 0 else [],
             "reason": _line(told["reason"]),
         }
         found.append(row)
@@ -69,12 +71,13 @@ def _trace(name: str, trace: Trace, found: Reading) -> Row:
         "noise": trace.noise,
         "clean": trace.clean.log_odds,
         "corrupted": fmean(score.log_odds for score in trace.corrupted),
-        "lost": found.lost,
+        "lost_nats": found.lost,
         "clean_probability": trace.clean.probability,
         "corrupted_probability": fmean(score.probability for score in trace.corrupted),
         "handover_block": None if found.handover is None else found.handover.block,
         "sites": len(found.sites),
         "reason": None if found.problem is None else _line(found.problem),
+        "warnings": list(map(_line, trace.warnings)),
     }
 
 

@@ -134,7 +134,7 @@ class Here:
         """Of the graph's own answer, read where the graph is."""
         return trace(
             *(self._model, asked.prompt),
-            subject=asked.categories.get(SUBJECT),
+            subject=asked.categories.get(SUBJECT) or None,
             target=settings.target or None,
             read=graph.run.read_position,
             prepend_bos=settings.prepend_bos,

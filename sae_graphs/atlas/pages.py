@@ -6,6 +6,7 @@ A feature's page has every prompt where it matters, for which answers, with whic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from sae_graphs.words import counted, percent, plain, signed
 LISTED = 30  # rows of each table
 LONGEST = 200  # characters of a prompt
 ROUNDING = 1e-9
+SIGNIFICANT = 0.05  # with a larger q no category is named: where it is 1, it may hold no prompt
 _FEATURES = """
 SELECT any_value(feature) AS feature, count(DISTINCT prompt_id) AS prompts, mode(token) AS token,
     avg(effect_on_answer) AS mean_effect
@@ -64,11 +66,14 @@ def atlas_page(atlas: Atlas, *, features: str, drawn: Mapping[str, str]) -> str:
     )
     into = _linked(features)
     edges = atlas.recurring_edges(least=1, limit=LISTED)
+    if "category" in edges:
+        said = ["category", "in_category"]
+        edges[said] = edges[said].where(edges["q"] <= SIGNIFICANT)
     of_edges = [_Column("from", "source", into), _Column("to", "target", into), _count()]
     of_edges += [_Column("share", "share", _share), _effect()]
-    if atlas.categories:
+    if "category" in edges:
         of_edges += [
-            _Column("most beyond chance in", "category", lambda it: text(str(it))),
+            _Column("most beyond chance in", "category", _said),
             _Column("there", "in_category", _whole),
             _Column("q", "q", _plain),
         ]
@@ -166,7 +171,7 @@ def _category(atlas: Atlas, column: str) -> list[Block]:
     asked = (
         f"SELECT {place} AS value, count(*) AS prompts FROM prompts GROUP BY 1 ORDER BY 2 DESC, 1"
     )
-    values = _Column("value", "value", lambda it: text("none" if it is None else str(it)))
+    values = _Column("value", "value", lambda it: _said(it, "none"))
     return _listed(f"Prompts by {column}", atlas.sql(f"{asked} LIMIT {LISTED}"), [values, _count()])
 
 
@@ -192,12 +197,17 @@ def _means() -> list[_Column]:
     return [_count(), _effect(), _Column("mean activation", "mean_activation", _plain)]
 
 
+def _said(value: Any, none: str = "") -> Cell:
+    """A text; where there is none, pandas has NaN."""
+    return text(value if isinstance(value, str) else none)
+
+
 def _token(value: Any) -> Cell:
-    return Cell("" if value is None else str(value), token=True)
+    return replace(_said(value), token=True)
 
 
 def _whole(value: Any) -> Cell:
-    return number(f"{int(value)}")
+    return number("" if value != value else f"{int(value)}")
 
 
 def _plain(value: Any) -> Cell:

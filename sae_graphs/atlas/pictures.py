@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.database import Categories
+from sae_graphs.atlas.prompts import SUBJECT
 from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.files import write_atomically
 from sae_graphs.graph.feature_id import ANSWER_LAYER
@@ -58,7 +59,7 @@ def circuit_source(
     """The same as DOT source."""
     if not 0 < share <= 1:
         raise SaeGraphsError(f"share is {share!r:.40}; expected more than 0, and at most 1")
-    total = len(atlas.prompts(category=category))
+    total = atlas.count(category)
     least = max(math.ceil(share * total), 1)
     edges = atlas.recurring_edges(category=category, least=least, limit=most)
     if not len(edges):
@@ -119,7 +120,7 @@ def map_figure(atlas: Atlas, *, by: str | None = None) -> Figure:
     from sae_graphs.render.document.plot import bare_figure, look
 
     points = atlas.map()
-    columns = atlas.categories if by is None else (by,)
+    columns = [name for name in atlas.categories if name != SUBJECT] if by is None else [by]
     if by is not None and by not in atlas.categories:
         raise SaeGraphsError(f"no category {by!r:.40}; the atlas has {quoted(atlas.categories)}")
     with look():

@@ -94,9 +94,15 @@ def asked_of(prompts: Iterable[str | Asked | Mapping[str, Any]]) -> tuple[Asked,
 
 
 def read_prompts(
-    file: Path, *, column: str = PROMPT, categories: Sequence[str] | None = None
+    file: Path,
+    *,
+    column: str = PROMPT,
+    categories: Sequence[str] | None = None,
+    besides: Sequence[str] = (),
 ) -> tuple[Asked, ...]:
     """The prompts of a file, and their `categories`: these columns, or all that are there.
+
+    Of columns `besides` a row need not have each.
 
     Raises `SaeGraphsError` where it cannot be read, a column is missing, or no prompt is in it.
     """
@@ -104,6 +110,7 @@ def read_prompts(
     if suffix not in FORMATS and suffix:
         raise SaeGraphsError(f"cannot read {file}; expected one of {quoted(FORMATS, 9)}")
     rows = _parquet(file) if suffix == ".parquet" else _rows(file, column)
+    names = None if categories is None else tuple(dict.fromkeys((*categories, *besides)))
     found, left_out = [], set[str]()
     for number, row in enumerate(rows, start=1):
         where = f"{file}, row {number}"
@@ -115,7 +122,7 @@ def read_prompts(
         if missing := [name for name in categories or () if name not in row]:
             raise SaeGraphsError(f"{where} has no column {missing[0]!r}; it has {quoted(row)}")
         if row[column] not in (None, ""):
-            found.append(_asked(row, column, categories, where, left_out))
+            found.append(_asked(row, column, names, where, left_out))
     if not found:
         raise SaeGraphsError(f"{file} holds no prompts; expected rows with some text")
     if left_out:
@@ -149,8 +156,8 @@ def check_categories(asked: Iterable[Asked], taken: Collection[str]) -> tuple[st
     lowered = {name.lower() for name in taken}
     if wrong := [name for name in names if name.lower() in lowered]:
         raise SaeGraphsError(
-            f"the column {wrong[0]!r} has the name of one that every atlas has; call it otherwise, "
-            "or name the columns to carry along with --category"
+            f"the column {wrong[0]!r} has the name of one that this atlas has itself; call it "
+            "otherwise, or name the columns to carry along with --category"
         )
     check_names(names)
     return names
@@ -158,7 +165,7 @@ def check_categories(asked: Iterable[Asked], taken: Collection[str]) -> tuple[st
 
 def check_subjects(asked: Iterable[Asked]) -> None:
     """Raise where no prompt names a subject to trace it with."""
-    if not any(SUBJECT in each.categories for each in asked):
+    if not any(each.categories.get(SUBJECT) for each in asked):
         raise SaeGraphsError(
             "no prompt names a subject, which a trace corrupts; give each a column `subject`: a "
             "part of its text"

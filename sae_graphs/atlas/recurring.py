@@ -13,9 +13,10 @@ import numpy as np
 from sae_graphs.atlas.database import Categories, Database
 from sae_graphs.atlas.tallies import ENDS, counting, of_column
 from sae_graphs.atlas.views import identifier, name_of
-from sae_graphs.errors import SaeGraphsError
+from sae_graphs.errors import SaeGraphsError, quoted
 from sae_graphs.significance import adjusted, exceeding, mean_interval
 
+VALUES = 100  # of a column whose categories are compared: each takes a column of counts
 _NAMES = f"{name_of('source_')} AS source, {name_of('target_')} AS target"
 _RECURRING = f"""
 {{given}}
@@ -92,10 +93,17 @@ def edges(
         sizes = dict(
             atlas.rows(
                 f"SELECT p.{kind}, count(*) FROM prompts p WHERE {condition} "
-                f"AND p.{kind} IS NOT NULL GROUP BY 1 ORDER BY 1",
+                f"AND p.{kind} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT {VALUES + 1}",
                 values,
             )
         )
+    if len(sizes) > VALUES:
+        if by is not None:
+            raise SaeGraphsError(
+                f"{column} has more than {VALUES} values; expected a column of so many at most to "
+                f"compare; {atlas.folder} has {quoted(atlas.categories)}"
+            )
+        sizes = {}
     kinds = "".join(f", {_COUNT} AS kind_{at}" for at in range(len(sizes)))
     if named.keys() <= {column}:  # the tallies that are kept tell
         where = " AND ".join([of_column(column), *("value = ?" for _ in named)])

@@ -53,9 +53,10 @@ FAILURES = pa.schema(  # `tried`: when, in seconds since 1970
 TRACES = pa.schema(  # one of each prompt; `reason`: why it was not traced, or has no sites
     [
         *[("prompt_id", _TEXT), ("subject_first", _WHOLE), ("subject_last", _WHOLE)],
-        *[("noise", _NUMBER), ("clean", _NUMBER), ("corrupted", _NUMBER), ("lost", _NUMBER)],
+        *[("noise", _NUMBER), ("clean", _NUMBER), ("corrupted", _NUMBER), ("lost_nats", _NUMBER)],
         *[("clean_probability", _NUMBER), ("corrupted_probability", _NUMBER)],
         *[("handover_block", _WHOLE), ("sites", _WHOLE), ("reason", _TEXT)],
+        ("warnings", pa.list_(_TEXT)),
     ]
 )
 SITES = pa.schema(
@@ -66,15 +67,15 @@ SITES = pa.schema(
         *[("low", _NUMBER), ("high", _NUMBER), ("share", _NUMBER)],
     ]
 )
-VERDICTS = pa.schema(
+VERDICTS = pa.schema(  # `warnings` are those of the whole report, in its first row
     [
         *[("prompt_id", _TEXT), ("unit", _TEXT), ("claim", _TEXT), ("verdict", _TEXT)],
         *[("supported", pa.bool_()), ("necessary", pa.bool_()), ("sufficient", pa.bool_())],
         *[("mediates", pa.bool_()), ("features", pa.list_(_TEXT)), ("before", _NUMBER)],
         *[("after", _NUMBER), ("effect", _NUMBER), ("probability_before", _NUMBER)],
-        *[("probability_after", _NUMBER), ("lost", _NUMBER), ("left", _NUMBER)],
-        *[("mediated", _NUMBER), ("p", _NUMBER), ("q", _NUMBER), ("p_equal_norm", _NUMBER)],
-        *[("controls", _WHOLE), ("reason", _TEXT)],
+        *[("probability_after", _NUMBER), ("share_lost", _NUMBER), ("share_left", _NUMBER)],
+        *[("share_mediated", _NUMBER), ("p", _NUMBER), ("q", _NUMBER), ("p_equal_norm", _NUMBER)],
+        *[("controls", _WHOLE), ("warnings", pa.list_(_TEXT)), ("reason", _TEXT)],
     ]
 )
 TABLES = {"prompts": PROMPTS, "nodes": NODES, "edges": EDGES, "failures": FAILURES}

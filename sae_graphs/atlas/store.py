@@ -155,7 +155,8 @@ class Store:
         self.add(found)
 
     def compact(self) -> None:
-        """Parts as one, in the order of their contents: all, but those that are far larger.
+        """Parts as one, in the order of their contents: all, but those that are far larger, and
+        have tallies of all columns.
 
         So an atlas is not written again for each prompt that is added, and has few parts.
         """
@@ -163,6 +164,8 @@ class Store:
         parts = sorted(sizes, key=lambda part: (-sizes[part], part))
         while parts and parts[0].name.startswith(WHOLE):
             if sum(sizes[part] for part in parts[1:]) * FEWER >= sizes[parts[0]]:
+                break
+            if _is_older(parts[0], self.manifest.categories):
                 break
             parts.pop(0)
         if not parts:
@@ -338,6 +341,12 @@ def _size(part: Path) -> int:
         return sum(int(pq.read_metadata(file).num_rows) for file in files)
     except (OSError, pa.ArrowException) as problem:
         raise _unreadable(part, problem) from problem
+
+
+def _is_older(part: Path, categories: Sequence[str]) -> bool:
+    """Whether a part was made before there were tallies, or one of these columns."""
+    there = pq.read_schema(part / "prompts.parquet").names
+    return not (part / tallies.FILE).is_file() or not set(categories) <= set(there)
 
 
 def _unreadable(place: Path, problem: Exception) -> SaeGraphsError:

@@ -34,6 +34,8 @@ from sae_graphs.cli.options import (
 from sae_graphs.effects.settings import GraphSettings
 from sae_graphs.errors import SaeGraphsError
 from sae_graphs.text import visible
+from sae_graphs.tracing.settings import TraceSettings
+from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.words import counted
 
 LISTED = 10  # prompts that failed, which are printed
@@ -151,7 +153,8 @@ def build(
     An interrupted build goes on where it was; further prompts are added. What fails is listed, and
     does not end it.
     """
-    from sae_graphs.atlas.prompts import SUBJECT, check_subjects, read_dataset, read_prompts
+    from sae_graphs.atlas.plan import Plan, categories_of
+    from sae_graphs.atlas.prompts import SUBJECT, read_dataset, read_prompts
     from sae_graphs.atlas.store import check_folder
 
     if (prompts is None) == (dataset is None):
@@ -172,11 +175,10 @@ def build(
     if prompts is not None:
         if config is not None or split is not None:
             raise SaeGraphsError("--config and --split are for --dataset; leave them out")
-        if trace and category and SUBJECT not in category:
-            category = [*category, SUBJECT]
-        asked = read_prompts(prompts, column=column or "prompt", categories=category)[:first]
-        if trace:
-            check_subjects(asked)
+        besides = [SUBJECT] if trace else []
+        asked = read_prompts(
+            prompts, column=column or "prompt", categories=category, besides=besides
+        )[:first]
     else:
         if category:
             raise SaeGraphsError("--category is for --prompts; a dataset gives its texts alone")
@@ -187,6 +189,9 @@ def build(
         asked = read_dataset(
             str(dataset), column=column, config=config, split=split or "train", limit=first
         )
+    tracing = TraceSettings() if trace else None
+    validation = ValidationSettings(quick=True) if validate else None
+    categories_of(asked, Plan(settings, intervention, tracing, validation))
     source = Source(model, saes, device, dtype, memory, sae_pattern)
     more = {"intervention": intervention, "trace": trace, "validate": validate}
     _build(asked, folder, source, ray, workers, settings=settings, **more)

@@ -29,6 +29,7 @@ class What(StrEnum):
     similar = "similar"
     differences = "differences"
     separation = "separation"
+    traces = "traces"
     sites = "sites"
     verdicts = "verdicts"
     failures = "failures"
@@ -115,6 +116,7 @@ OWN = {
     What.similar: {"like"},
     What.differences: {"between", "by", "least"},
     What.separation: {"by"},
+    What.traces: {"target", "category"},
     What.sites: {"target", "category"},
     What.verdicts: {"target", "category"},
     What.failures: set(),
@@ -169,11 +171,11 @@ def query(
     }
     given = {name: value for name, value in given.items() if value is not None}
     _check(what, given)
-    from sae_graphs.cli.atlas_tables import answer, print_table
+    from sae_graphs.cli.atlas_tables import SHOWN, answer, print_table
 
     shown = limit or (ROWS if style is Format.table else None)
     for title, table, more in answer(folder, what.value, given, shown):
-        print_table(out, table, style.value, title=title, more=more)
+        print_table(out, table, style.value, title=title, more=more, names=SHOWN.get(what.value))
 
 
 def _check(what: What, given: dict[str, Any]) -> None:

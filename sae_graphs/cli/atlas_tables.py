@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,18 @@ from sae_graphs.text import shortened, visible
 from sae_graphs.words import NONE, counted, plain
 
 WIDEST = 40  # characters of a cell
+WORD = 15  # characters of a word that is not cut, as of `not distinguishable`
 EVERY = 1_000_000  # rows, where no limit is given
 HIDDEN = (  # of tables for people: said by another column, or too wide
     *("source_layer", "source_index", "target_layer", "target_index", "tokens", "warnings"),
     *("skip", "attention", "mlp", "preactivation_effect", "likeliest_probability", "strength"),
-    *("low", "high", "p", "expected", "first_block", "last_block", "first_position"),
-    *("last_position", "probability_before", "probability_after", "features", "p_equal_norm"),
-    *("controls", "before", "after"),
+    *("low", "high", "p", "expected"),
 )
+SHOWN = {  # of these tables, for people
+    "traces": ("prompt_id", "clean", "corrupted", "handover_block", "sites", "reason"),
+    "sites": ("prompt_id", "sweep", "role", "block", "token", "restores", "share"),
+    "verdicts": ("prompt_id", "unit", "verdict", "effect", "q", "reason"),
+}
 NAMES = ("source", "target", "feature", "prompt_id")  # never cut short
 Answer = tuple[str | None, Any, int]  # a title, a table, rows that are left out of it
 
@@ -57,6 +61,7 @@ def answer(
         "features": lambda: atlas.features(**given),
         "edges": lambda: atlas.edges(**given),
         "prompts": lambda: atlas.prompts(**given),
+        "traces": lambda: atlas.traces(**given),
         "sites": lambda: atlas.sites(**given),
         "verdicts": lambda: atlas.verdicts(**given),
         "similar": lambda: atlas.similar(given["like"], limit=limit or EVERY),
@@ -76,15 +81,21 @@ def category_of(text: str | None, atlas: Atlas) -> str | dict[str, str] | None:
 
 
 def print_table(
-    console: Console, table: Any, style: str, *, title: str | None = None, more: int = 0
+    console: Console,
+    table: Any,
+    style: str,
+    *,
+    title: str | None = None,
+    more: int = 0,
+    names: Sequence[str] | None = None,
 ) -> None:
-    """A pandas table as `table`, `csv` or `json`."""
+    """A pandas table as `table`, with these columns alone, or all of it as `csv` or `json`."""
     if style == "json":
         console.out(json.dumps([_values(row) for row in _rows(table)], indent=1), highlight=False)
     elif style == "csv":
         console.out(_csv(table), highlight=False)
     else:
-        _print_plain(console, table, title, more)
+        _print_plain(console, table, title, more, names)
 
 
 # -- inside ----------------------------------------------------------------------------------------
@@ -121,6 +132,8 @@ def _values(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     """As JSON has it: what is not there, or no number, is null."""
+    import pandas as pd
+
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):
@@ -129,31 +142,41 @@ def _value(value: Any) -> Any:
         return {str(name): _value(each) for name, each in value.items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is pd.NA or value is pd.NaT:
+        return None
     return value if isinstance(value, str | int | bool) or value is None else str(value)
 
 
-def _print_plain(console: Console, table: Any, title: str | None, more: int) -> None:
+def _print_plain(
+    console: Console, table: Any, title: str | None, more: int, shown: Sequence[str] | None
+) -> None:
     if title is not None:
         console.print(Text(title, style="bold"), soft_wrap=True)
     if not len(table):
         console.print("nothing fits")
         return
-    names = [name for name in table.columns if name not in HIDDEN]
+    names = shown or [name for name in table.columns if name not in HIDDEN]
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in names:
         numbers = table[name].dtype.kind in "fi"
         drawn.add_column(
             Text(visible(str(name), space=" ").replace("_", " ")),
             justify="right" if numbers else "left",
-            min_width=max((len(_cell(value)) for value in table[name]), default=1)
-            if numbers or name in NAMES
-            else None,
+            min_width=_least(table[name], whole=numbers or name in NAMES),
         )
-    for row in _rows(table[names]):
+    for row in _rows(table[[*names]]):
         drawn.add_row(*(_cell(value) for value in row.values()))
     console.print(drawn)
     if more:
         console.print(Text(f"and {counted(more, 'row')} more: --limit shows them", style="dim"))
+
+
+def _least(column: Any, *, whole: bool) -> int:
+    """The width in which cells are whole, or each of their words."""
+    texts = [_cell(value).plain for value in column]
+    if whole:
+        return max(map(len, texts), default=1)
+    return min(max((len(word) for text in texts for word in text.split()), default=1), WORD)
 
 
 def _cell(value: Any) -> Text:

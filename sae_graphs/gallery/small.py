@@ -25,6 +25,8 @@ def picture(drawn: str) -> str:
 
 def shares_as_bars(shares: Sequence[tuple[str, float]]) -> str:
     """Bars below each other, each with its class; what is not a number is left out."""
+    if not shares:
+        return picture("")
     high = (HEIGHT - (len(shares) + 1) * MARGIN) / len(shares)
     drawn = [
         f'<rect class="{kind}" x="{MARGIN:.0f}" y="{MARGIN + place * (high + MARGIN):.1f}" '

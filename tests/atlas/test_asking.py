@@ -137,6 +137,7 @@ def test_filters_of_edges(atlas: Atlas, options: dict[str, Any], count: int) -> 
 def test_filters_of_prompts(atlas: Atlas) -> None:
     assert len(atlas.prompts(text="b 3")) == 1
     assert len(atlas.prompts(category="left", limit=4)) == 4
+    assert (atlas.count(), atlas.count("left"), atlas.count({"kind": "right"})) == (12, 6, 6)
     assert "12 prompts of hand-made" in repr(atlas)
 
 

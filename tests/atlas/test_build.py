@@ -283,7 +283,7 @@ def test_mistakes_are_told_before_anything_is_measured(model: Any, tmp_path: Pat
             model, TEXTS, tmp_path / "a", ray="local"
         ): "give its name or folder",
         lambda: sg.build_atlas(model, [{"prompt": "a", "layer": "1"}], tmp_path / "a"): (
-            "has the name of one that every atlas has"
+            "has the name of one that this atlas has itself"
         ),
         lambda: sg.build_atlas(model, TEXTS, tmp_path / "a", rays="x"): "did you mean ray",  # type: ignore[call-arg]
     }
@@ -291,6 +291,6 @@ def test_mistakes_are_told_before_anything_is_measured(model: Any, tmp_path: Pat
         with pytest.raises(SaeGraphsError, match=words):
             tried()
     for name in ("answer", "x", "Y", "shared_edges", "similarity", "tried"):
-        with pytest.raises(SaeGraphsError, match="has the name of one that every atlas has"):
+        with pytest.raises(SaeGraphsError, match="has the name of one that this atlas has itself"):
             sg.build_atlas(model, [{"prompt": "a", name: "1"}], tmp_path / "a")
     assert not (tmp_path / "a").exists()

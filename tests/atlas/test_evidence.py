@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import sae_graphs as sg
 from sae_graphs.atlas import build, measure, store
 from sae_graphs.atlas.evidence import CANNOT, trace_rows, verdict_rows_of
+from sae_graphs.atlas.plan import Plan, categories_of
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.rows import Rows
 from sae_graphs.effects.settings import GraphSettings
@@ -60,15 +62,15 @@ SITE = (
 )
 VERDICT = (
     "unit, claim, verdict, supported, necessary, sufficient, mediates, features, before, after, "
-    'effect, probability_before, probability_after, lost, "left", mediated, p, q, p_equal_norm, '
-    "controls, reason"
+    "effect, probability_before, probability_after, share_lost, share_left, share_mediated, "
+    "p, q, p_equal_norm, controls, warnings, reason"
 )
 
 
 def verdict_rows(report: AnswerReport) -> list[tuple[Any, ...]]:
     """Read off the records, whatever the report's own tables say."""
     found = []
-    for unit in report.units:
+    for place, unit in enumerate(report.units):
         p = {null.kind: null.p for null in unit.nulls}
         equal = [value for kind in ("scaled", "directions") if (value := p.get(kind)) is not None]
         found.append(
@@ -79,7 +81,8 @@ def verdict_rows(report: AnswerReport) -> list[tuple[Any, ...]]:
                 *(report.clean.probability, unit.ablated.probability, report.lost(unit)),
                 *(report.left(unit), None if unit.flow is None else unit.flow.share),
                 *(p["matched"], unit.outcome.q, max(equal, default=None)),
-                *(report.settings["controls"], " ".join(unit.reason.split())),
+                *(report.settings["controls"], list(report.warnings) if place == 0 else []),
+                " ".join(unit.reason.split()),
             )
         )
     return found
@@ -98,13 +101,14 @@ def test_the_rows_are_what_trace_and_validate_find(model: Any, tmp_path: Path) -
     assert len(site_rows(trace)) == len(atlas.sites()) > 0
     lost = trace.clean.log_odds - np.mean([score.log_odds for score in trace.corrupted])
     (held,) = rows(
-        "SELECT subject_first, subject_last, noise, clean, lost, clean_probability, sites, reason "
-        "FROM traces WHERE prompt_id = ?",
+        "SELECT subject_first, subject_last, noise, clean, lost_nats, clean_probability, sites, "
+        "warnings, reason FROM traces WHERE prompt_id = ?",
         traced,
     )
     assert held == (
         *(trace.subject[0], trace.subject[-1], trace.noise, trace.clean.log_odds),
-        *(pytest.approx(lost), trace.clean.probability, len(site_rows(trace)), None),
+        *(pytest.approx(lost), trace.clean.probability, len(site_rows(trace))),
+        *(list(trace.warnings), None),
     )
     reasons = rows("SELECT reason FROM traces JOIN prompts USING (prompt_id) ORDER BY prompt")
     told = [reason for (reason,) in reasons]
@@ -150,10 +154,10 @@ def test_questions_of_sites_and_verdicts(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     made = Asked("one", None, {"kind": "a"}), Asked("two", None, {"kind": "b"})
     reports: list[AnswerReport | str] = [
-        answer_report(graph_unit(), path_unit(along=-0.1)),
+        replace(answer_report(graph_unit(), path_unit(along=-0.1)), warnings=("few controls",)),
         "the graph keeps no features",
     ]
-    traces: list[Trace | str] = [planted(), nothing(0)]
+    traces: list[Trace | str] = [replace(planted(), warnings=("weak\nnoise",)), nothing(0)]
     written(folder, list(made), traces, reports)
     atlas = sg.Atlas(folder)
     assert set(atlas.sites()["kind"]) == {"a"}
@@ -165,8 +169,16 @@ def test_questions_of_sites_and_verdicts(tmp_path: Path) -> None:
     cannot = atlas.verdicts(category="b")
     assert cannot["verdict"].tolist() == [CANNOT]
     assert cannot["reason"].tolist() == ["the graph keeps no features"]
-    blocks = atlas.sql("SELECT handover_block FROM traces ORDER BY sites DESC")
-    assert blocks["handover_block"].tolist()[0] == 4
+    assert atlas.traces(category="a")["handover_block"].tolist() == [4]
+    told = atlas.traces().set_index("prompt")["warnings"]
+    assert {prompt: list(words) for prompt, words in told.items()} == {
+        "one": ["weak noise"],
+        "two": [],
+    }
+    (graph, path) = atlas.verdicts(category="a")["warnings"]
+    assert (list(graph), list(path)) == (["few controls"], [])
+    with pytest.raises(SaeGraphsError, match=r"failures, traces, sites, verdicts$"):
+        atlas.sql("SELECT nothing")
     for asked in (lambda: atlas.sites(sweep=3), lambda: atlas.verdicts(claim=True)):  # type: ignore[arg-type]
         with pytest.raises(SaeGraphsError, match="expected text"):
             asked()
@@ -261,12 +273,27 @@ def test_other_traces_are_refused(model: Any, tmp_path: Path) -> None:
     assert sg.build_atlas(model, [row], folder, settings=EFFECT, trace=TRACE).known == 1
 
 
+def test_an_interchange_needs_no_subject() -> None:
+    trace = TraceSettings(corruption="interchange", other="the dog sat")
+    asked = [Asked("the cat sat", None, {"subject": "", "kind": "a"})]
+    assert categories_of(asked, Plan(ANSWER, trace=trace)) == ("kind", "subject")
+    with pytest.raises(SaeGraphsError, match="no prompt names a subject"):
+        categories_of(asked, Plan(ANSWER, trace=TraceSettings()))
+
+
 def test_mistakes(model: Any, tmp_path: Path) -> None:
     row = {"prompt": TEXTS[0], "subject": "cat"}
+    curve = ValidationSettings(curve=(("0.1", " cat"),))  # type: ignore[arg-type]
     wrong: dict[str, dict[str, Any]] = {
         "no prompt names a subject": {"prompts": TEXTS, "trace": True},
         "trace is 'noise'; expected True, False or TraceSettings": {"trace": "noise"},
         "validate is 3; expected True, False or ValidationSettings": {"validate": 3},
+        "no prompt names a subject,": {"prompts": [{**row, "subject": ""}], "trace": True},
+        "a token over ' dog', which a trace cannot be": {
+            "trace": True,
+            "settings": GraphSettings(target=(" cat",), contrast=" dog"),
+        },
+        "an answer graph has no use for a curve": {"validate": curve},
         "'verdict' has the name of one that": {
             "prompts": [{**row, "verdict": "x"}],
             "validate": True,

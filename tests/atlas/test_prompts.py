@@ -104,6 +104,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("prompt,kind\nthe cat,x\n")
     with pytest.raises(SaeGraphsError, match="has no column 'sort'"):
         read_prompts(tmp_path / "b.csv", categories=["sort"])
+    (found,) = read_prompts(tmp_path / "b.csv", categories=["kind"], besides=["sort", "kind"])
+    assert found.categories == {"kind": "x"}
 
 
 def test_an_id_is_of_the_prompt_and_its_answer() -> None:

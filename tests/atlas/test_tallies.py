@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sae_graphs.atlas import tallies
+from sae_graphs.atlas import recurring, tallies
 from sae_graphs.atlas.atlas import Atlas
+from sae_graphs.atlas.pages import atlas_page
 from sae_graphs.atlas.prompts import Asked
 from sae_graphs.atlas.store import Manifest, writing
+from sae_graphs.errors import SaeGraphsError
 from sae_graphs.significance import exceeding
 from tests.support.atlases import FACTS, Link, rows_by_hand
 
@@ -146,6 +148,24 @@ def test_a_part_of_many_is_asked_for_its_tallies_alone(tmp_path: Path) -> None:
     assert len(atlas.recurring_edges(least=2)) and len(atlas.differences("left", "it's", least=2))
 
 
+def test_a_large_part_is_made_again_where_a_column_came_later(tmp_path: Path) -> None:
+    """Once, for its tallies: else its edges were counted at each question for good."""
+    folder = tmp_path / "made"
+
+    def parts() -> set[str]:
+        return {file.parent.name for file in folder.glob(f"parts/*/{tallies.FILE}")}
+
+    put(folder, [*FIRST, *SECOND[:8]], ["kind"], compact=True)
+    before = parts()
+    put(folder, SECOND[8:10], ["category"], compact=True)
+    (made,) = parts()
+    assert made not in before
+    asked = f"SELECT DISTINCT category FROM read_parquet('{folder}/parts/{made}/{tallies.FILE}')"
+    assert {*Atlas(folder).sql(asked)["category"]} == {"kind", "category"}
+    put(folder, SECOND[10:12], ["kind", "category"], compact=True)
+    assert len(parts()) == 2 and made in parts(), "which is large, and has them"
+
+
 def test_columns_of_very_many_values_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +177,28 @@ def test_columns_of_very_many_values_are_not_kept(
     assert some.sql(asked)["category"].tolist() == ["category"]
     found = some.recurring_edges(least=1)
     pd.testing.assert_frame_equal(found, plain.recurring_edges(least=1), rtol=1e-9)
+
+
+def test_columns_of_very_many_values_are_compared_by_none_of_them(tmp_path: Path) -> None:
+    """As subjects are: named, the column is refused; unnamed, another stands for it."""
+    graphs = [(text, {"subject": text, **own}, links) for text, own, links in [*FIRST, *SECOND]]
+    many = recurring.VALUES + 1
+    graphs += [(f"more {n} x y", {"subject": f"{n}"}, FIRST[0][2]) for n in range(many)]
+    put(tmp_path / "two", graphs, ["subject", "kind"], compact=True)
+    atlas = Atlas(tmp_path / "two")
+    pd.testing.assert_frame_equal(atlas.recurring_edges(), atlas.recurring_edges(by="kind"))
+    assert len(atlas.differences("left", "it's", least=1)) and len(atlas.prompts(category="left"))
+    with pytest.raises(SaeGraphsError, match=r"subject has more than 100 values; expected .* kind"):
+        atlas.recurring_edges(by="subject")
+    alone = [(text, {"subject": own["subject"]}, links) for text, own, links in graphs]
+    put(tmp_path / "one", alone, ["subject"], compact=True)
+    found = Atlas(tmp_path / "one").recurring_edges(least=1)
+    columns = ["source", "target", "prompts", "share", "mean_effect", "low", "high"]
+    assert list(found) == columns
+    plain = atlas.recurring_edges(least=1, by="kind")[columns]
+    pd.testing.assert_frame_equal(found, plain, rtol=1e-9)
+    assert Atlas(tmp_path / "one").recurring_edges(category=alone[0][0])["category"].nunique() <= 1
+    assert "beyond chance" not in atlas_page(Atlas(tmp_path / "one"), features="", drawn={})
 
 
 def test_without_categories(tmp_path: Path) -> None:

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from sae_graphs.atlas import measure
+from sae_graphs.atlas.prompts import Asked
 from sae_graphs.cli.console import out
 from tests.atlas.test_asking import GRAPHS
+from tests.atlas.test_evidence import written
+from tests.support.answers import answer_report, graph_unit, path_unit
 from tests.support.atlases import atlas_by_hand
 from tests.support.commands import Commands
 from tests.support.models import save_model_folder, save_sae_folder
+from tests.support.traces import planted
 
 SETTINGS = ("--model", "model", "--saes", "saes", "--select", "effect", "--top-k", "2")
 
@@ -55,21 +59,25 @@ def test_an_atlas_is_built_and_asked(commands: Commands, tmp_path: Path) -> None
     assert "held is an atlas with top_k 2, and this build has 3; give the same" in other.err
 
 
-def test_traces_and_verdicts_are_kept_on_request(commands: Commands, tmp_path: Path) -> None:
+def test_traces_and_verdicts_are_kept_on_request(
+    commands: Commands, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save_model_folder(tmp_path / "model")
     save_sae_folder(tmp_path / "saes")
-    (tmp_path / "p.csv").write_text(
-        "prompt,kind,size,subject\nthe cat sat on,a,s,cat\nthe old dog ran,b,l,cow\n"
-    )
+    row = {"prompt": "the cat sat on", "kind": "a", "size": "s", "subject": "cat"}
+    other = {"prompt": "the old dog ran", "kind": "b"}  # without a subject
+    (tmp_path / "p.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(other)}\n")
     more = ("--category", "kind", "--trace", "--validate")
-    built = commands("atlas", "build", "--prompts", "p.csv", "--out", "held", *SETTINGS, *more)
+    built = commands("atlas", "build", "--prompts", "p.jsonl", "--out", "held", *SETTINGS, *more)
     assert built.code == 0, built.err
+    assert "2 of 2 prompts could not be traced; the first: under noise of" in caplog.text
+    assert "2 of 2 prompts could not be validated; the first: the graph has no" in caplog.text
     found = commands(
         *("atlas", "query", "held", "--format", "json", "--sql"),
         "SELECT subject, reason FROM traces JOIN prompts USING (prompt_id) ORDER BY prompt",
     )
     traced, failed = json.loads(found.out)
-    assert traced["subject"] == "cat" and "'cow' is not in the prompt" in failed["reason"]
+    assert traced["subject"] == "cat" and "there is no subject" in failed["reason"]
     rows = json.loads(commands("atlas", "query", "held", "verdicts", "--format", "json").out)
     assert {row["kind"] for row in rows} == {"a", "b"} and "size" not in rows[0]
     assert all(row["verdict"] == "cannot be said" and row["reason"] for row in rows)
@@ -105,12 +113,40 @@ def test_questions(commands: Commands, made: Path) -> None:
     assert none.out == "nothing fits\n"
 
 
+def test_what_is_missing_is_nothing(commands: Commands, made: Path) -> None:
+    """Whole numbers, truths and days come as pandas' own where some are missing."""
+    rows = "(VALUES (1, true, DATE '2020-02-01', 'a'), (NULL, NULL, NULL, NULL)) AS t(n, yes, d, s)"
+    asked = "atlas", "query", "made", "--sql", f"SELECT * FROM {rows}", "--format"
+    assert json.loads(commands(*asked, "json").out)[1] == dict.fromkeys(("n", "yes", "d", "s"))
+    assert commands(*asked, "csv").out.splitlines()[2] == ",,,"
+    shown = commands(*asked, "table").out
+    assert "<NA>" not in shown and "NaT" not in shown and shown.count("–") == 4
+
+
 def test_a_table_in_80_columns(
     commands: Commands, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(out, "_width", 80)
     shown = commands("atlas", "query", "made").out.splitlines()
     assert max(map(len, shown)) <= 80 and not [line for line in shown if "…" in line]
+
+
+@pytest.mark.parametrize("what", ["traces", "sites", "verdicts"])
+def test_what_is_beside_graphs_in_80_columns(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    asked = [Asked("one two three", None, {"kind": "a"}), Asked("two", None, {"kind": "b"})]
+    report = answer_report(graph_unit(), path_unit(along=-0.1))
+    written(tmp_path / "seen", asked, [planted(), "no such subject"], [report, "no features"])
+    monkeypatch.setattr(out, "_width", 80)
+    shown = commands("atlas", "query", "seen", what).out
+    assert max(map(len, shown.splitlines())) <= 80
+    rows = json.loads(commands("atlas", "query", "seen", what, "--format", "json").out)
+    whole = {"traces": ["handover_block"], "sites": ["sweep", "role"], "verdicts": ["verdict"]}
+    words = {word for row in rows for name in whole[what] for word in str(row[name]).split()}
+    words |= {row["prompt_id"] for row in rows}
+    assert len(words) > 3 and words - {"None"} <= {*shown.split()}
+    assert len(rows[0]) > 12, "programs have all columns"
 
 
 def test_pictures(commands: Commands, made: Path) -> None:
@@ -178,6 +214,11 @@ def test_a_category_may_hold_an_equals_sign(commands: Commands, tmp_path: Path) 
         (("query", "made", "features", "--by", "kind"), "--by is for recurring, differences"),
         (("query", "made", "feature"), "feature needs --feature"),
         (("build", "--prompts", "p.csv", "--trace"), "no prompt names a subject, which a trace"),
+        (("build", "--prompts", "blank.csv", "--trace"), "no prompt names a subject, which a"),
+        (
+            ("build", "--prompts", "own.csv", "--validate", "--saes", "nowhere"),
+            "the column 'verdict' has the name of one that this atlas has itself; call it",
+        ),
         (
             ("build", "--dataset", "d", "--trace"),
             "--trace is for --prompts with a column",
@@ -199,6 +240,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "p.csv").write_text("prompt,kind\nthe cat,a\n")
+    (tmp_path / "blank.csv").write_text("prompt,subject\nthe cat,\n")
+    (tmp_path / "own.csv").write_text("prompt,verdict\nthe cat,a\n")
     answer = commands("atlas", *arguments)
     assert answer.code == 2
     assert answer.err.startswith("error: ") and answer.err.count("\n") == 1

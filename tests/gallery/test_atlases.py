@@ -18,12 +18,15 @@ import pytest
 
 from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.pages import feature_page
+from sae_graphs.atlas.prompts import Asked
+from sae_graphs.atlas.rows import failure_of
+from sae_graphs.atlas.store import Manifest, writing
 from sae_graphs.gallery.artist import drawn
 from sae_graphs.gallery.atlases import atlases_in
 from sae_graphs.gallery.library import Library
 from sae_graphs.gallery.site import answered
 from tests.atlas.test_asking import GRAPHS
-from tests.support.atlases import FACTS, atlas_by_hand
+from tests.support.atlases import FACTS, atlas_by_hand, rows_by_hand
 from tests.support.rich_graphs import two_edges
 from tests.support.saved_runs import write_run
 
@@ -108,6 +111,9 @@ def test_the_page_of_an_atlas_leads_to_its_features(folder: Path, library: Libra
     assert '<a href="/atlas/held%20%26%20kept/0.1"><code>0.1</code></a>' in html
     assert "Edges that recur" in html and "Features in most prompts" in html
     assert "0.3 to 1.4" in html, "the circuit is drawn"
+    words = said(html)
+    assert " 0.3 1.4 6 46% −2.00 left 6 0.00262 " in words
+    assert " 0.1 1.2 13 100% −1.00 1.00 " in words, "chance alone: no category is named"
     assert '<a href="map.svg">map.svg</a>' in html and "circuit.svg" not in html
     assert "script-src" not in page.policy and "<script" not in html
     assert answered(library, "/run/held%20%26%20kept/map.svg").status == 200
@@ -128,6 +134,28 @@ def test_names_of_layers_stay_text(tmp_path: Path) -> None:
     for html in (drawn(tmp_path, "explorer", ["made"]).html, feature_page(Atlas(made), "1.2")):
         assert "<script" not in html and 'href="javascript:' not in html
         assert f'{quote(layer, safe="")}.1">' in html
+
+
+def test_an_atlas_without_edges_is_shown(tmp_path: Path) -> None:
+    """Of prompts that have neither, one without a kind and an answer; and of failures alone."""
+    asked = Asked("one x", None, {"kind": "a"}), Asked("two x")
+    none = rows_by_hand(asked[1], [("token@0", "1.2@0", -1.0)], target=None)  # type: ignore[arg-type]
+    held = {"bare": [rows_by_hand(asked[0], []), none], "failed": [failure_of(asked[0], "why")]}
+    for name, rows in held.items():
+        with writing(tmp_path / name, Manifest(OWN, ("kind",))) as store:
+            store.add(rows)
+        small = ET.fromstring(drawn(tmp_path, "thumbnail", [name]).html)
+        assert not list(small.iter(RECTANGLE))
+        drawn(tmp_path, "explorer", [name])
+    assert said(drawn(tmp_path, "explorer", ["bare"]).html).endswith("prompts a 1 none 1")
+    feature = said(feature_page(Atlas(tmp_path / "bare"), "1.2"))
+    assert "two x" in feature and "nan" not in feature.split()
+
+
+def said(html: str) -> str:
+    """What a page's body says, its words with one space between them."""
+    body = html.partition("<body")[2]
+    return " ".join(unescape(re.sub("<[^>]+>", " ", body)).split())
 
 
 def test_an_atlas_alone_is_shown(tmp_path: Path) -> None:
