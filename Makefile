@@ -60,7 +60,7 @@ atlas: $(READY)
 	$(BIN)/sae-graphs atlas build --prompts outputs/atlas-prompts.jsonl --out outputs/atlas
 	$(BIN)/sae-graphs atlas query outputs/atlas recurring
 	$(BIN)/sae-graphs atlas query outputs/atlas separation
-	$(BIN)/sae-graphs atlas draw outputs/atlas circuit
+	$(BIN)/sae-graphs atlas draw outputs/atlas circuit --category "indirect objects" --share 0.5
 	$(BIN)/sae-graphs atlas draw outputs/atlas map
 
 lint: $(READY)
