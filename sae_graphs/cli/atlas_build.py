@@ -6,7 +6,7 @@ Nothing slow is imported before the arguments have been checked.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from sae_graphs.cli.console import err, out, progress, resumable
 from sae_graphs.cli.options import (
@@ -37,6 +37,9 @@ from sae_graphs.text import visible
 from sae_graphs.tracing.settings import TraceSettings
 from sae_graphs.validation.settings import ValidationSettings
 from sae_graphs.words import counted
+
+if TYPE_CHECKING:
+    from sae_graphs.atlas.prompts import Asked
 
 LISTED = 10  # prompts that failed, which are printed
 
@@ -154,7 +157,6 @@ def build(
     does not end it.
     """
     from sae_graphs.atlas.plan import Plan, categories_of
-    from sae_graphs.atlas.prompts import SUBJECT, read_dataset, read_prompts
     from sae_graphs.atlas.store import check_folder
 
     if (prompts is None) == (dataset is None):
@@ -175,26 +177,46 @@ def build(
     if prompts is not None:
         if config is not None or split is not None:
             raise SaeGraphsError("--config and --split are for --dataset; leave them out")
-        besides = [SUBJECT] if trace else []
-        asked = read_prompts(
-            prompts, column=column or "prompt", categories=category, besides=besides
-        )[:first]
+        asked = _of_file(prompts, column, category, trace)[:first]
     else:
-        if category:
-            raise SaeGraphsError("--category is for --prompts; a dataset gives its texts alone")
-        if trace:
-            raise SaeGraphsError(
-                "--trace is for --prompts with a column `subject`; a dataset gives its texts alone"
-            )
-        asked = read_dataset(
-            str(dataset), column=column, config=config, split=split or "train", limit=first
-        )
+        asked = _of_dataset(str(dataset), column, config, split, first, category, trace)
     tracing = TraceSettings() if trace else None
     validation = ValidationSettings(quick=True) if validate else None
     categories_of(asked, Plan(settings, intervention, tracing, validation))
     source = Source(model, saes, device, dtype, memory, sae_pattern)
     more = {"intervention": intervention, "trace": trace, "validate": validate}
     _build(asked, folder, source, ray, workers, settings=settings, **more)
+
+
+def _of_file(
+    file: Path, column: str | None, category: list[str] | None, trace: bool
+) -> tuple[Asked, ...]:
+    """The prompts of a file; with a trace their subjects as well, where they have one."""
+    from sae_graphs.atlas.prompts import SUBJECT, read_prompts
+
+    besides = [SUBJECT] if trace else []
+    return read_prompts(file, column=column or "prompt", categories=category, besides=besides)
+
+
+def _of_dataset(
+    name: str,
+    column: str | None,
+    config: str | None,
+    split: str | None,
+    first: int | None,
+    category: list[str] | None,
+    trace: bool,
+) -> tuple[Asked, ...]:
+    """The texts of a dataset, which has nothing beside these."""
+    from sae_graphs.atlas.prompts import read_dataset
+
+    if category:
+        raise SaeGraphsError("--category is for --prompts; a dataset gives its texts alone")
+    if trace:
+        raise SaeGraphsError(
+            "--trace is for --prompts with a column `subject`; a dataset gives its texts alone"
+        )
+    return read_dataset(name, column=column, config=config, split=split or "train", limit=first)
 
 
 def _build(
