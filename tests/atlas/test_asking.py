@@ -11,6 +11,7 @@ import pytest
 from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.errors import SaeGraphsError
 from tests.support.atlases import Link, atlas_by_hand
+from tests.support.slow import first
 
 SHARED: Link = ("0.1@1", "1.2@1", -1.0)
 OWN: Link = ("0.3@1", "1.4@2", -2.0)
@@ -298,7 +299,9 @@ def test_an_open_atlas_goes_on_after_another_build(tmp_path: Path) -> None:
     assert len(atlas.sql("FROM prompts")) == 16
 
 
-@pytest.mark.parametrize("name", ["a{b,c}", "a?b", "a*b", "a[b]", "kind=up", "it's"])
+@pytest.mark.parametrize(
+    "name", first(2, ["a[b]*{c,d}?", "kind=it's", "a{b,c}", "a?b", "a*b", "a[b]"])
+)
 def test_a_folders_path_changes_nothing(tmp_path: Path, name: str) -> None:
     """Letters of patterns, and names that other programs read columns from."""
     atlas_by_hand(tmp_path / "ab" / "made", {"other x": ("right", [SHARED])})

@@ -61,6 +61,7 @@ def _counts(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return counts, np.bincount(kinds)
 
 
+@pytest.mark.slow
 def test_an_atlas_with_shuffled_categories_says_little(tmp_path: Path) -> None:
     """In columns that deal out the same categories at random, where one has something planted."""
     rng, graphs = np.random.default_rng(0), drawn(0, planted=True)

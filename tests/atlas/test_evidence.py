@@ -33,7 +33,7 @@ from tests.support import evidence
 from tests.support.answers import answer_report, graph_unit, path_unit
 from tests.support.atlases import EFFECT, FACTS, rows_by_hand
 from tests.support.measured_answers import references
-from tests.support.slow import examples
+from tests.support.slow import examples, first
 from tests.support.traces import nothing, planted, trace_of
 
 TRACE = TraceSettings(noise_runs=6, sweeps=("state", "mlp"), strength="3s")
@@ -130,6 +130,7 @@ def close(found: Sequence[tuple[Any, ...]], expected: Sequence[tuple[Any, ...]])
     )
 
 
+@pytest.mark.slow
 def test_graphs_of_effects_have_verdicts_too(model: Any, tmp_path: Path) -> None:
     settings = ValidationSettings(quick=True, controls=9, paths=1)
     sg.build_atlas(model, TEXTS[:1], tmp_path / "a", settings=EFFECT, validate=settings)
@@ -306,7 +307,7 @@ def test_mistakes(model: Any, tmp_path: Path) -> None:
     sg.build_atlas(model, [{**row, "verdict": "x"}], tmp_path / "a", settings=EFFECT)  # as before
 
 
-@pytest.mark.parametrize("what", ["trace", "validate"])
+@pytest.mark.parametrize("what", first(1, ["trace", "validate"]))
 def test_an_accident_is_the_prompts(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

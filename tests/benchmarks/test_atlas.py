@@ -20,6 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_generated_is_in_the_order_of_a_build(made: Path) -> None:
     atlas = Atlas(made)
     found = atlas.sql(
@@ -34,6 +35,7 @@ def test_what_is_generated_is_in_the_order_of_a_build(made: Path) -> None:
     assert one not in set(near["prompt_id"]) and near["similarity"].between(1e-9, 1).all()
 
 
+@pytest.mark.slow
 def test_it_runs_and_answers_are_those_of_queries_by_hand(made: Path, tmp_path: Path) -> None:
     main(edges=40_000, out=tmp_path, folder=made, times=1)
     found = json.loads((tmp_path / "atlas.json").read_text())

@@ -193,6 +193,7 @@ def test_the_others_of_a_target_that_are_given() -> None:
     assert strongest(values)["a", "t"] == ["e", "d", "c"]
 
 
+@pytest.mark.slow
 def test_pairs_there_and_back_and_their_figure(tmp_path: Path) -> None:
     write_text(tmp_path / "granger.json", json.dumps({"pairs": [*map(plain, MANY)]}))
     assert load(tmp_path / "granger.json") == MANY

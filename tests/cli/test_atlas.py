@@ -20,6 +20,7 @@ from tests.support.answers import answer_report, graph_unit, path_unit
 from tests.support.atlases import atlas_by_hand
 from tests.support.commands import Commands
 from tests.support.models import save_model_folder, save_sae_folder
+from tests.support.slow import first
 from tests.support.traces import planted
 
 SETTINGS = ("--model", "model", "--saes", "saes", "--select", "effect", "--top-k", "2")
@@ -131,7 +132,7 @@ def test_a_table_in_80_columns(
     assert max(map(len, shown)) <= 80 and not [line for line in shown if "…" in line]
 
 
-@pytest.mark.parametrize("what", ["traces", "sites", "verdicts"])
+@pytest.mark.parametrize("what", first(1, ["verdicts", "sites", "traces"]))
 def test_what_is_beside_graphs_in_80_columns(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -193,6 +193,7 @@ def test_facts_of_the_bundled_model_are_written(commands: Commands, tmp_path: Pa
         assert found[name].mean >= least, (name, found[name])
 
 
+@pytest.mark.slow
 def test_facts_are_written_everywhere(
     commands: Commands, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ from tests.support.rich_graphs import two_edges
 from tests.support.saved_runs import write_run
 from tests.support.slow import first
 
-KINDS = ("by hand", "hostile", "random", "bundled")
+KINDS = ("hostile", "random", "by hand", "bundled")
 IOI = "When Mary and John went to the store, John gave a drink to"
 
 
@@ -63,7 +63,7 @@ def made(tiny: InstrumentedModel) -> Callable[[str], CausalGraph]:
     return cache(lambda kind: making[kind]())
 
 
-@pytest.fixture(params=first(3, KINDS))
+@pytest.fixture(params=first(2, KINDS))
 def graph(request: pytest.FixtureRequest, made: Callable[[str], CausalGraph]) -> CausalGraph:
     return made(request.param)
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 
+from tests.support.slow import first
 from training.demo.corpus import prose, words
 from training.demo.corpus.case import Case, is_held_out
 from training.demo.corpus.facts import TEMPLATES, template_held_out, unseen_subjects, world
@@ -68,7 +69,7 @@ def test_no_held_out_case_is_in_the_training_stream(phenomenon: str, text: str) 
     assert leaks(text, cases) == []
 
 
-@pytest.mark.parametrize("phenomenon", PHENOMENA)
+@pytest.mark.parametrize("phenomenon", first(3, PHENOMENA))
 def test_the_leak_check_can_fail(phenomenon: str, text: str) -> None:
     case = held_out_cases(phenomenon, 1)[0]
     assert leaks(text + case.prompt + case.answer, [case]) == [case]

@@ -144,7 +144,7 @@ def subject_of(case: Planted, settings: ValidationSettings) -> Subject:
     return subject(case.model, PROMPT, "discovery", effect_settings(), settings, own=True)
 
 
-@pytest.mark.parametrize("prompts", [(), OTHER_PROMPTS])
+@pytest.mark.parametrize("prompts", [OTHER_PROMPTS, pytest.param((), marks=pytest.mark.slow)])
 def test_the_planted_path_is_found_and_the_decoy_is_not(
     alone: Planted, prompts: tuple[str, ...]
 ) -> None:

@@ -18,6 +18,7 @@ from sae_graphs.errors import SaeGraphsError
 from tests.support import nulls
 from tests.support.nulls import FAILURES, SYSTEMS, Rates, null_rates
 from tests.support.series import bent, three_series, two_series
+from tests.support.slow import only
 from tests.support.stacks import one_line
 
 FEW = GrangerSettings(lag=1, permutations=199)
@@ -135,12 +136,15 @@ def test_q_is_over_all_tests_both_ways() -> None:
 # -- where there is no arrow -----------------------------------------------------------------------
 
 
+HARDEST = "by topic, 100 texts, a tenth of them loud", "the same, spikes", "nonlinear: nothing"
+
+
 @cache
 def few_runs(name: str) -> Rates:
     return null_rates(SYSTEMS[name], range(60))
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", only(SYSTEMS, *HARDEST))
 def test_p_holds_its_level_where_there_is_no_arrow(name: str) -> None:
     """Few runs, all systems: enough to see what rejects three times too often."""
     found = few_runs(name)
