@@ -64,11 +64,10 @@ def at_own_size(content: str) -> str:
     """Content kept at its own size at the top left of whatever room its cell has.
 
     Graphviz stretches a table over its cell, sharing the room out evenly among rows and columns,
-    so many empty ones take nearly all of it.
+    so many empty ones take nearly all of it. They are a row and a column of cells: one cell over
+    all of them is 10,000 places to Graphviz, and most of its time.
     """
-    return table(
-        row(cell(content, align="LEFT"), cell(colspan=99)), row(cell(colspan=100, rowspan=99))
-    )
+    return table(row(cell(content, align="LEFT"), cell(colspan=99)), row(cell(rowspan=99)))
 
 
 def wrapped(text: str, width: int, *, size: float, colour: str = SOFT, bold: bool = False) -> str:
