@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from errno import ENOENT
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from os import strerror
 from pathlib import Path
@@ -316,6 +317,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
     return held if isinstance(held, dict) else None
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,23 @@ def commands(
     from tests.support.commands import Commands
 
     return Commands(monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture
+def logged() -> Iterator[StringIO]:
+    """What is logged meanwhile, at the level that the root logger is set to.
+
+    pytest's own `caplog` is not there: for its sake each of a test's three phases adds two handlers
+    to every logger that keeps to itself, of which the libraries have sixty.
+    """
+    root, heard = logging.getLogger(), StringIO()
+    handler, level = logging.StreamHandler(heard), root.level
+    root.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -43,11 +43,17 @@ class Vocabulary:
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.tokenizer = tokenizer
         self.size = size
+        self._shown: dict[int, str] = {}
 
     # -- a token to its text -----------------------------------------------------------------------
 
     def shown(self, token_id: int) -> str:
         """A token's text, with the leading space that sentencepiece tokenizers hide."""
+        if token_id not in self._shown:
+            self._shown[token_id] = self._read(token_id)
+        return self._shown[token_id]
+
+    def _read(self, token_id: int) -> str:
         piece = self._piece(token_id)
         if piece is None:
             return f"#{token_id}"

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +149,14 @@ def test_nothing_but_failures_is_an_error(model: Any, tmp_path: Path) -> None:
         sg.build_atlas(model, ["the cat " * 40], tmp_path / "atlas", settings=EFFECT)
 
 
-def test_another_column_is_added(
-    model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_column_is_added(model: Any, tmp_path: Path, logged: StringIO) -> None:
     folder = tmp_path / "a"
     rows = [{"prompt": text, "kind": text[4:7]} for text in TEXTS]
     sg.build_atlas(model, rows[:2], folder, settings=EFFECT)
-    assert not caplog.records
+    assert not logged.getvalue()
     more = [{"prompt": TEXTS[2], "size": "s"}, {"prompt": TEXTS[0], "kind": "new", "size": "l"}]
     sg.build_atlas(model, [*more, {**more[0], "size": "m"}], folder, settings=EFFECT)
-    said = [record.getMessage() for record in caplog.records]
+    said = logged.getvalue().splitlines()
     assert "1 prompt given twice with different categories; the first ones are kept" in said[0]
     assert "1 prompt measured before with other categories, which are kept" in said[1]
     atlas = sg.Atlas(folder)

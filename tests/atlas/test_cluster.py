@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -350,12 +351,12 @@ def test_workers_that_never_load_are_not_waited_for(monkeypatch: pytest.MonkeyPa
 
 
 def test_workers_that_cannot_load_are_left_out(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, logged: StringIO
 ) -> None:
     fault = Pretended.exceptions.RayError("no such model")
     with pretended(monkeypatch, Pretended([fault, {"model": "m"}])) as made:
         assert len(list(made.rows([Asked(f"{n}") for n in range(3 * cluster.BATCH)]))) == 3
-    assert "could not load the model, and is left out: no such model" in caplog.text
+    assert "could not load the model, and is left out: no such model" in logged.getvalue()
     with (
         pretended(monkeypatch, Pretended([fault, fault])) as made,
         pytest.raises(SaeGraphsError, match="no worker could load the model: no such model"),

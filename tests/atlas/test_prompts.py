@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ def test_files_with_columns(tmp_path: Path, name: str) -> None:
     assert read_prompts(file, categories=[])[0].categories == {}
 
 
-def test_parquet_and_plain_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_parquet_and_plain_text(tmp_path: Path, logged: StringIO) -> None:
     table = pa.table(
         {
             "prompt": [each.prompt for each in EXPECTED],
@@ -46,7 +47,7 @@ def test_parquet_and_plain_text(tmp_path: Path, caplog: pytest.LogCaptureFixture
     file.parent.mkdir()
     pq.write_table(table, file, row_group_size=1)
     assert read_prompts(file) == EXPECTED
-    assert f"vector of {file} hold no text or number, and are left out" in caplog.text
+    assert f"vector of {file} hold no text or number, and are left out" in logged.getvalue()
     with pytest.raises(SaeGraphsError, match=r"row 1: vector is \[1\.0\]; a category is a text"):
         read_prompts(file, categories=["kind", "vector"])
     (tmp_path / "a.txt").write_text("Copyright (C\n\n the cat\n")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_an_atlas_is_built_and_asked(commands: Commands, tmp_path: Path) -> None
 
 
 def test_traces_and_verdicts_are_kept_on_request(
-    commands: Commands, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    commands: Commands, tmp_path: Path, logged: StringIO
 ) -> None:
     save_model_folder(tmp_path / "model")
     save_sae_folder(tmp_path / "saes")
@@ -71,8 +72,8 @@ def test_traces_and_verdicts_are_kept_on_request(
     more = ("--category", "kind", "--trace", "--validate")
     built = commands("atlas", "build", "--prompts", "p.jsonl", "--out", "held", *SETTINGS, *more)
     assert built.code == 0, built.err
-    assert "2 of 2 prompts could not be traced; the first: under noise of" in caplog.text
-    assert "2 of 2 prompts could not be validated; the first: the graph has no" in caplog.text
+    assert "2 of 2 prompts could not be traced; the first: under noise of" in logged.getvalue()
+    assert "2 of 2 prompts could not be validated; the first: the graph has no" in logged.getvalue()
     found = commands(
         *("atlas", "query", "held", "--format", "json", "--sql"),
         "SELECT subject, reason FROM traces JOIN prompts USING (prompt_id) ORDER BY prompt",

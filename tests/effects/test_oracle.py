@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from itertools import product
 from typing import Any
 
@@ -147,14 +148,12 @@ def test_one_token_prompt(bridge_of: BridgeOf, record_property: Record, architec
     assert worst < RELATIVE
 
 
-def test_hooked_transformer(
-    hooked: Any, record_property: Record, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_hooked_transformer(hooked: Any, record_property: Record, logged: StringIO) -> None:
     """The deprecated class works where a user still has one."""
     for stack in ("pre", "mixed"):
         case = case_of(hooked, stack, ["standard", "topk"], "float64")
         check_against_oracle(case, effect_settings(), record_property, "HookedTransformer")
-    assert "all rows are run, which is slower" in caplog.text
+    assert "all rows are run, which is slower" in logged.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_hooked_transformer(
 def test_architectures_that_need_all_rows_say_so(
     bridge_of: BridgeOf,
     record_property: Record,
-    caplog: pytest.LogCaptureFixture,
+    logged: StringIO,
     architecture: str,
     said: str,
 ) -> None:
@@ -179,7 +178,7 @@ def test_architectures_that_need_all_rows_say_so(
     new = InstrumentedModel(case.model.model, case.model.stack)  # a model says so once
     check_against_oracle(case._replace(model=new), effect_settings(), record_property, architecture)
     assert not new.replay.rows_alone
-    assert said in caplog.text
+    assert said in logged.getvalue()
 
 
 # -- other interventions, token effects ------------------------------------------------------------

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -280,12 +281,12 @@ def test_a_run_goes_on_where_nothing_can_be_written(
     tiny: InstrumentedModel,
     tiny_graph: CausalGraph,
     tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    logged: StringIO,
 ) -> None:
     (tmp_path / "file").write_text("mine")
     graph = effect_graph(tiny, PROMPT, resume=tmp_path / "file" / "partial")
     assert graph == tiny_graph
-    assert "could not be resumed" in caplog.text
+    assert "could not be resumed" in logged.getvalue()
     with pytest.raises(SaeGraphsError, match="cannot write"):
         effect_graph(tiny, PROMPT, effects=tmp_path / "file" / EFFECTS)
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +167,10 @@ def test_a_service_that_fails_is_said(neuronpedia: Neuronpedia, bad: Any) -> Non
     assert len(said) == 1
 
 
-def test_without_a_listener_it_is_logged(
-    neuronpedia: Neuronpedia, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_listener_it_is_logged(neuronpedia: Neuronpedia, logged: StringIO) -> None:
     neuronpedia.always = reply({}, 500)
     annotate(example())
-    assert "unavailable for 7 of 7 features: HTTP 500" in caplog.text
+    assert "unavailable for 7 of 7 features: HTTP 500" in logged.getvalue()
 
 
 def test_what_was_known_stays(full: Neuronpedia) -> None:

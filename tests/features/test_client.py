@@ -11,6 +11,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -317,17 +318,17 @@ KEY = "sk-np-very-secret"
 
 
 def test_the_key_is_sent_and_told_to_nobody(
-    neuronpedia: Neuronpedia, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    neuronpedia: Neuronpedia, monkeypatch: pytest.MonkeyPatch, logged: StringIO
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    logging.getLogger().setLevel(logging.DEBUG)
     monkeypatch.setenv("NEURONPEDIA_API_KEY", f" {KEY}\n")
     how = Service.from_environment()
     assert how.url == neuronpedia.url
     neuronpedia.first.append(reply({}, 403))
     found = fetch([ONE], how)
     assert neuronpedia.asked[0].headers["x-api-key"] == KEY
-    assert KEY not in caplog.text + repr(how) + repr(found)
-    assert caplog.text  # something was logged that could have held it
+    assert KEY not in logged.getvalue() + repr(how) + repr(found)
+    assert logged.getvalue()  # something was logged that could have held it
 
 
 def test_without_a_key_none_is_sent(neuronpedia: Neuronpedia) -> None:

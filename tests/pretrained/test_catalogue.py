@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 from unittest import mock
 
@@ -101,10 +102,10 @@ def test_an_sae_that_is_not_where_its_release_puts_it(
 
 
 @pytest.mark.usefixtures("served_pythia")
-def test_saes_of_another_model_are_told(hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
+def test_saes_of_another_model_are_told(hub: FakeHub, logged: StringIO) -> None:
     with pytest.raises(SaeGraphsError, match="1MiB of memory is too little"):
         sg.load(MODEL, saes=STACKS["pythia-70m-deduped"].release, memory="1MiB")
-    assert "these SAEs were trained on pythia-70m-deduped, not on gpt2" in caplog.text
+    assert "these SAEs were trained on pythia-70m-deduped, not on gpt2" in logged.getvalue()
 
 
 # -- the catalogue ---------------------------------------------------------------------------------

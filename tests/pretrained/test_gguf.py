@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +162,11 @@ def test_without_a_wheel_it_is_the_hubs(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_another_file_in_the_wheel_is_told(
-    written: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    written: Path, monkeypatch: pytest.MonkeyPatch, logged: StringIO
 ) -> None:
     monkeypatch.setattr(smollm2, "in_wheel", lambda: written)
     assert sg.load_model("smollm2").name == "smollm2"
-    assert "another file than the one that SAEs were trained on" in caplog.text
+    assert "another file than the one that SAEs were trained on" in logged.getvalue()
 
 
 @pytest.mark.slow

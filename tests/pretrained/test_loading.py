@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def least_named(caught: pytest.ExceptionInfo[SaeGraphsError]) -> str:
 def test_a_budget_of_little_loads_two_at_a_time(
     model_folder: Callable[[str], Path],
     tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    logged: StringIO,
 ) -> None:
     """SAEs of 4 MiB each: the least budget holds two, and gives the same streams and features."""
     saes = [
@@ -156,13 +157,13 @@ def test_a_budget_of_little_loads_two_at_a_time(
     with pytest.raises(SaeGraphsError, match="is too little") as caught:
         sg.load(model_folder("gpt2"), saes=folder, memory="100MiB")
     few = sg.load(model_folder("gpt2"), saes=folder, memory=least_named(caught))
-    assert "4 SAEs take 17MiB: two at a time" in caplog.text
+    said = logged.getvalue()
+    assert "4 SAEs take 17MiB: two at a time" in said
     assert few.stack.layers[0].shelf.n_loaded == 2
     assert LEAST_WORKING <= few.working_memory < LEAST_WORKING + MIB
-    caplog.clear()
     assert few.memory_plan is not None
     enough = sg.load(model_folder("gpt2"), saes=folder, memory=few.memory_plan.least_keeping_all)
-    assert caplog.text == ""
+    assert logged.getvalue() == said
     assert enough.stack.layers[0].shelf.n_loaded == 4
     assert enough.working_memory == LEAST_WORKING
     for one, two in zip(few.stack.layers, enough.stack.layers, strict=True):

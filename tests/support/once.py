@@ -36,7 +36,7 @@ _plots: dict[tuple[str, ...], str | None] = {}
 def done_once() -> Iterator[None]:
     """While it is entered, what is the same for every test of this process is done once."""
     from transformer_lens.model_bridge import TransformerBridge
-    from transformer_lens.model_bridge.generalized_components import block
+    from transformer_lens.model_bridge.generalized_components import block, embedding
 
     from sae_graphs.model import language_model
     from sae_graphs.pretrained import bridge
@@ -52,6 +52,7 @@ def done_once() -> Iterator[None]:
         mock.patch.object(typer.main, "get_command", cache(typer.main.get_command)),
         mock.patch.object(bridge, "load_bridge", _loaded(bridge.load_bridge)),
         mock.patch.object(block, "inspect", _inspected()),
+        mock.patch.object(embedding, "inspect", _inspected()),
         mock.patch.object(TransformerBridge, "hook_dict", _named(TransformerBridge.hook_dict)),
         mock.patch.object(language_model, "rows_agree", _asked(language_model.rows_agree)),
         mock.patch.object(
@@ -105,8 +106,9 @@ def state_of(model: Any) -> tuple[object, ...]:
     What is written in place through `.data` is not seen: no test may do that to a shared model.
     """
     owner = getattr(model, "original_model", model)  # of a bridge
-    held = (*owner.parameters(), *owner.buffers())
-    versions = tuple((tensor.data_ptr(), tensor._version) for tensor in held)
+    slots = (held for it in owner.modules() for held in (it._parameters, it._buffers))
+    tensors = (tensor for held in slots for tensor in held.values() if tensor is not None)
+    versions = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
     done = tuple(getattr(model, it, None) for it in ("compatibility_mode", "_weights_processed"))
     return *done, model.training, versions
 
@@ -131,7 +133,7 @@ def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _inspected() -> SimpleNamespace:
-    """`inspect` as a bridge's block wants it at every call, a tenth of what a small one takes."""
+    """`inspect` as a bridge's parts want it at every call, a tenth of what a small block takes."""
     known: dict[tuple[Any, bool], inspect.Signature] = {}
 
     def signature(of: Any) -> inspect.Signature:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +193,12 @@ def test_a_damaged_report_is_made_again(
 
 
 def test_a_run_goes_on_where_nothing_can_be_written(
-    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: InstrumentedModel, graph: CausalGraph, tmp_path: Path, logged: StringIO
 ) -> None:
     (tmp_path / "file").write_text("mine")
     report = run(tiny, graph, quick=True, resume=tmp_path / "file" / "partial")
     assert report == run(tiny, graph, quick=True)
-    assert caplog.text.count("could not be resumed") == 1
+    assert logged.getvalue().count("could not be resumed") == 1
 
 
 def test_what_is_not_ours_stays(

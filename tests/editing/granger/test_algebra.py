@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
-from statsmodels.tsa.api import VAR
+from statsmodels.regression.linear_model import OLS
 from statsmodels.tsa.stattools import grangercausalitytests
+from statsmodels.tsa.vector_ar.var_model import VAR
 
 from sae_graphs.editing.granger import algebra
 from sae_graphs.editing.granger.algebra import Filtered, compared, filtered, swaps_of
@@ -179,8 +179,8 @@ def test_two_groups_as_statsmodels_with_a_mean_and_a_slope_for_each_text() -> No
     for text, (start, count) in enumerate(zip(np.cumsum([0, *texts]), texts, strict=False)):
         dummies[start : start + count, 2 * text] = 1
         dummies[start : start + count, 2 * text + 1] = np.arange(count)
-    full = sm.OLS(table[:, 0], np.hstack([table[:, 1:], dummies])).fit()
-    restricted = sm.OLS(table[:, 0], np.hstack([table[:, 1:3], dummies])).fit()
+    full = OLS(table[:, 0], np.hstack([table[:, 1:], dummies])).fit()
+    restricted = OLS(table[:, 0], np.hstack([table[:, 1:3], dummies])).fit()
     f, p, _ = full.compare_f_test(restricted)
     assert pair.forward is not None
     np.testing.assert_allclose([pair.forward.f, pair.forward.p_parametric], [f, p], rtol=CLOSE)
