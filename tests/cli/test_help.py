@@ -33,30 +33,35 @@ PANELS = {
 TALLEST = 6  # lines that an option takes, its default aside
 
 
-def shown(commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str) -> list[str]:
-    monkeypatch.setenv("COLUMNS", "80")
-    return commands(*command.split(), "--help").out.splitlines()
+_shown: dict[str, list[str]] = {}
+
+
+@pytest.fixture
+def lines(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> list[str]:
+    """The help of the command that a test is given, in 80 columns."""
+    command = str(request.getfixturevalue("command"))
+    if command not in _shown:
+        monkeypatch.setenv("COLUMNS", "80")
+        _shown[command] = commands(*command.split(), "--help").out.splitlines()
+    return _shown[command]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_shows_an_example(commands: Commands, command: str) -> None:
-    assert re.search(rf"Example: sae-graphs {command} \S", commands(*command.split(), "--help").out)
+def test_every_command_shows_an_example(command: str, lines: list[str]) -> None:
+    assert re.search(rf"Example: sae-graphs {command} \S", "\n".join(lines))
 
 
 @pytest.mark.parametrize("command", PANELS)
-def test_options_stand_in_panels(
-    commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    lines = shown(commands, monkeypatch, command)
+def test_options_stand_in_panels(command: str, lines: list[str]) -> None:
     titles = [found[1] for line in lines if (found := re.match("╭─ (.+?) ─", line))]
     assert tuple(title for title in titles if title != "Arguments") == PANELS[command]
 
 
+@pytest.mark.usefixtures("command")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_reads_well_in_80_columns(
-    commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    lines = shown(commands, monkeypatch, command)
+def test_help_reads_well_in_80_columns(lines: list[str]) -> None:
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "…" in line], "cut short"
     for option in re.split(r"(?m)^│ --", "\n".join(lines))[1:]:
