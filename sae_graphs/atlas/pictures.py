@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 KINDS = ("svg", "png", "pdf")
 TOKENS = 3  # of a feature that are named, those at which it stands most often
 NAME = 14  # characters of a token
-_NAMES = """
-SELECT feature, token, count(DISTINCT prompt_id) AS prompts FROM nodes
-WHERE token IS NOT NULL AND feature IN (SELECT unnest(?::VARCHAR[]))
-GROUP BY feature, token ORDER BY feature, prompts DESC, token"""
 
 
 def draw_circuit(
@@ -67,7 +63,7 @@ def circuit_source(
             f"no edge is in {percent(share)} of {counted(total, 'prompt')}; give a smaller share"
         )
     ends = sorted({*edges["source"], *edges["target"]})
-    tokens = _tokens(atlas, ends)
+    tokens = _tokens(atlas, ends, category)
     layers: dict[str, list[str]] = {}
     for end in ends:
         layers.setdefault(end.partition(".")[0], []).append(end)
@@ -168,10 +164,10 @@ def _written(place: Path, data: bytes) -> Path:
     return place
 
 
-def _tokens(atlas: Atlas, features: Sequence[str]) -> dict[str, str]:
-    """The tokens at which each of these features stands most often, quoted, in one line."""
+def _tokens(atlas: Atlas, features: Sequence[str], category: Categories) -> dict[str, str]:
+    """The tokens at which each stands most often in such prompts, quoted, in one line."""
     found: dict[str, list[str]] = {}
-    for row in _rows(atlas.sql(_NAMES, [list(features)])):
+    for row in _rows(atlas.tokens_of(features, category=category)):
         shown = found.setdefault(row["feature"], [])
         if len(shown) < TOKENS:
             shown.append(f'"{shortened(visible(row["token"], space=" "), NAME)}"')

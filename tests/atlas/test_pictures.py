@@ -40,6 +40,28 @@ def test_a_circuit_has_what_is_common(
     assert "0.3" in text and "Edges in at least 20% of 6 prompts: left" in text.replace("\xa0", " ")
 
 
+def test_a_circuit_names_the_tokens_of_its_own_prompts(tmp_path: Path) -> None:
+    edge = ("0.1@0", "1.2@1", -1.0)
+    graphs = {
+        **{f"red {n}": ("left", [edge]) for n in "abc"},
+        **{f"blue {n}": ("right", [edge]) for n in ["aa", "cb"]},
+        "green a": ("right", [edge]),
+    }
+    made = Atlas(atlas_by_hand(tmp_path / "made", graphs))
+    for category, tokens in {
+        None: ["red", "blue", "green"],
+        "left": ["red"],
+        "right": ["blue", "green"],
+    }.items():
+        said = " ".join(f"&quot;{token}&quot;" for token in tokens)
+        assert rf'label="0.1\n{said}"' in circuit_source(made, category=category)
+    assert made.tokens_of(["1.2"], category="right").values.tolist() == [
+        ["1.2", "a", 1],
+        ["1.2", "aa", 1],
+        ["1.2", "cb", 1],
+    ]
+
+
 def test_hostile_tokens_stay_text(tmp_path: Path) -> None:
     link = ("0.1@0", "1.2@0", -1.0)
     graphs = {'"]\\[<b>&lt;\x00 x': ("<script>", [link])}
