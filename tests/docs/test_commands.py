@@ -33,7 +33,7 @@ def has_smollm2() -> bool:
 
 
 def less(command: str, *, quickly: bool) -> str:
-    """Options for fewer controls and runs than claims need.
+    """Options for fewer controls, runs and facts than claims need.
 
     `quickly`, no picture but the first, and so few controls that no verdict can be "necessary": a
     p of 1 / 11 is above 0.05.
@@ -42,6 +42,8 @@ def less(command: str, *, quickly: bool) -> str:
         return f" --controls {10 if quickly else 20}"
     if command.startswith("sae-graphs trace "):
         return " --noise-runs 1"
+    if command.startswith("sae-graphs edit --cases "):
+        return " --first 1 --steps 3" if "--where" in command else " --first 1"
     drawn = command.startswith("sae-graphs graph ") and "--out " in command
     return " --formats dot" if drawn and quickly else ""
 
