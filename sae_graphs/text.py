@@ -35,7 +35,7 @@ def visible(text: str, *, space: str = HARD_SPACE) -> str:
     >>> visible("\\x00\\u200f\\ud83d")
     '\\\\x00\\\\u200f\\\\ud83d'
     """
-    if text.isascii() and text.isprintable():  # as most is
+    if text.isascii() and text.isprintable():  # nothing to replace but spaces
         return text.replace(" ", space)
     shown = "".join(_visible_character(character, space) for character in text)
     if shown and unicodedata.category(shown[0]) in _COMBINING:

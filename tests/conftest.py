@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -51,10 +53,10 @@ def commands(
 
 @pytest.fixture
 def logged() -> Iterator[StringIO]:
-    """What is logged meanwhile, at the level that the root logger is set to.
+    """What is logged meanwhile, at the level of the root logger, which is put back.
 
     pytest's own `caplog` is not there: for its sake each of a test's three phases adds two handlers
-    to every logger that keeps to itself, of which the libraries have sixty.
+    to every logger that keeps to itself, of which the libraries have sixty. Those are not heard.
     """
     root, heard = logging.getLogger(), StringIO()
     handler, level = logging.StreamHandler(heard), root.level
@@ -64,6 +66,18 @@ def logged() -> Iterator[StringIO]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fitting_messages() -> Iterator[None]:
+    """Whoever logs words that do not fit their values fails, as under pytest's own handlers."""
+
+    def fail(handler: logging.Handler, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], TypeError):
+            raise
+
+    with mock.patch.object(logging.Handler, "handleError", fail):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -108,3 +109,8 @@ def test_a_plot_is_kept_by_all_of_its_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert answers == ["1", "2", "3", "4"]
     assert plotted(evidence.curve(), 1.0) == "1" and len(asked) == 4
     assert once.drawn_anew(lambda: plotted(first, 1.0)) == "5"
+
+
+def test_words_that_do_not_fit_their_values_fail_who_logs_them() -> None:
+    with pytest.raises(TypeError, match="a real number is required"):
+        logging.getLogger("sae_graphs").warning("%d prompts", "two")

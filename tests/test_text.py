@@ -19,6 +19,7 @@ from sae_graphs.words import percent, plain, probability_words, signed
 from tests.support.rich_graphs import HOSTILE
 from tests.support.slow import examples
 
+ascii_text = st.text(st.characters(codec="ascii"), max_size=20)
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -54,6 +55,11 @@ def test_visible_text_is_fit_for_xml_and_utf8(text: str) -> None:
     assert shown.encode().decode() == shown
     hidden = {c for c in shown if unicodedata.category(c)[0] in "CZ"} - {HARD_SPACE}
     assert not hidden
+
+
+@given(ascii_text)
+def test_plain_text_is_shown_as_beside_what_is_not_plain(text: str) -> None:
+    assert visible(f"\x00{text}", space="_") == "\\x00" + visible(text, space="_")
 
 
 @examples(60, cheap=True)

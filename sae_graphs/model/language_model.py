@@ -75,7 +75,7 @@ class LanguageModel:
         self.compared: Compared | None = None
         self.working_memory = WORKING_MEMORY
         self.memory_plan: MemoryPlan | None = None
-        self._vocabulary: Vocabulary | None = None
+        self._vocabulary: tuple[Vocabulary | None, int] = None, 0
         self._checked = False
         self._longest = 0  # tokens of a prompt on which running rows alone was checked
 
@@ -147,11 +147,12 @@ class LanguageModel:
     @property
     def vocabulary(self) -> Vocabulary:
         """What the tokens are shown as; of the tokenizer that the model has now."""
-        tokenizer = self.model.tokenizer
-        if self._vocabulary is None or self._vocabulary.tokenizer is not tokenizer:
-            size = int(getattr(self.model.cfg, "d_vocab", 0) or len(tokenizer or ()))
-            self._vocabulary = Vocabulary(tokenizer, size)
-        return self._vocabulary
+        tokenizer, (held, n_held) = self.model.tokenizer, self._vocabulary
+        n_tokens = len(tokenizer or ())  # more, where some were added since
+        if held is None or held.tokenizer is not tokenizer or n_held != n_tokens:
+            held = Vocabulary(tokenizer, int(getattr(self.model.cfg, "d_vocab", 0) or n_tokens))
+            self._vocabulary = held, n_tokens
+        return held
 
     # -- forward passes ----------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ def test_an_atlas_is_built_and_asked(commands: Commands, tmp_path: Path) -> None
 
 
 def test_traces_and_verdicts_are_kept_on_request(
-    commands: Commands, tmp_path: Path, logged: StringIO
+    commands: Commands, tmp_path: Path, logged: io.StringIO
 ) -> None:
     save_model_folder(tmp_path / "model")
     save_sae_folder(tmp_path / "saes")

@@ -31,17 +31,12 @@ PANELS = {
     "atlas draw": ("Basics", "Output"),
 }
 TALLEST = 6  # lines that an option takes, its default aside
-
-
 _shown: dict[str, list[str]] = {}
 
 
 @pytest.fixture
-def lines(
-    commands: Commands, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> list[str]:
+def lines(commands: Commands, monkeypatch: pytest.MonkeyPatch, command: str) -> list[str]:
     """The help of the command that a test is given, in 80 columns."""
-    command = str(request.getfixturevalue("command"))
     if command not in _shown:
         monkeypatch.setenv("COLUMNS", "80")
         _shown[command] = commands(*command.split(), "--help").out.splitlines()
@@ -59,9 +54,8 @@ def test_options_stand_in_panels(command: str, lines: list[str]) -> None:
     assert tuple(title for title in titles if title != "Arguments") == PANELS[command]
 
 
-@pytest.mark.usefixtures("command")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_reads_well_in_80_columns(lines: list[str]) -> None:
+def test_help_reads_well_in_80_columns(command: str, lines: list[str]) -> None:
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "…" in line], "cut short"
     for option in re.split(r"(?m)^│ --", "\n".join(lines))[1:]:

@@ -274,6 +274,7 @@ def test_token_effects(
             strings = [case.model.token_string(token) for token in order.tolist()]
             assert [effect.token for effect in listed] == strings
             nats = row.new_tensor([effect.effect_nats for effect in listed])
+            torch.testing.assert_close(nats, row[order], rtol=0, atol=1e-5)
             worst = max([worst, *(nats - row[order]).abs().tolist()])
             before = row.new_tensor([effect.probability for effect in listed])
             torch.testing.assert_close(before, probability[order], rtol=1e-5, atol=1e-12)

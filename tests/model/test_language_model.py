@@ -353,3 +353,12 @@ def test_no_tokenizer(bridge_of: BridgeOf) -> None:
     with pytest.raises(SaeGraphsError, match="bare has no tokenizer") as caught:
         model.run("ab")
     one_line(caught)
+
+
+def test_a_token_that_is_added_later_is_shown() -> None:
+    model = LanguageModel(LinearModel(), name="bare")
+    model.model.tokenizer = tokenizer()
+    new = len(model.model.tokenizer)
+    assert model.token_string(new) == f"#{new}" and model.vocabulary.with_text("hello!") is None
+    model.model.tokenizer.add_tokens(["hello!"])
+    assert model.token_string(new) == "hello!" and model.vocabulary.with_text("hello!") == new

@@ -3,8 +3,8 @@
 The commands' parser, a model that is loaded from a folder, the names of a bridge's hooks, whether
 it is its plain model and can be run again, and whether its rows agree, asked of one prompt: again
 where the folder, the bridge, its weights or the replay are others. What Graphviz makes of a source,
-the plots that a report of validation makes of the same numbers, and what arguments a block of
-transformers takes. And fewer searches for garbage.
+the plots that a report of validation makes of the same numbers, and what arguments a block or
+an embedding of transformers takes. And fewer searches for garbage.
 """
 
 from __future__ import annotations
