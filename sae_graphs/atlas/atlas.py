@@ -7,7 +7,7 @@ tokens, as prompts of several lengths have no positions in common.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -303,19 +303,12 @@ class Atlas:
         )
 
     @checked
-    def tokens_of(self, features: Sequence[str], *, category: Categories = None) -> Any:
+    def tokens_of(
+        self, features: str | Iterable[str | FeatureId], *, category: Categories = None
+    ) -> Any:
         """The tokens at which each of these features stands, and in how many prompts (of a
         category), those of most prompts first. The answer stands at what is answered."""
-        conditions = [
-            ("n.token IS NOT NULL",),
-            ("n.feature IN (SELECT unnest(?::VARCHAR[]))", list(features)),
-            *self._database.chosen(category),
-        ]
-        what = (
-            "SELECT feature, token, count(DISTINCT prompt_id) AS prompts FROM nodes n "
-            "JOIN prompts p USING (prompt_id)"
-        )
-        return self._select(what, conditions, "feature, prompts DESC, token", None, "1, 2")
+        return recurring.tokens(self._database, features, category)
 
     @checked
     def separation(
@@ -335,18 +328,12 @@ class Atlas:
         return self._database.table(query, parameters)
 
     def _select(
-        self,
-        what: str,
-        conditions: Sequence[Condition],
-        order: str,
-        limit: int | None,
-        group: str | None = None,
+        self, what: str, conditions: Sequence[Condition], order: str, limit: int | None
     ) -> Any:
         where = " AND ".join(each[0] for each in conditions) or "true"
         parameters = [value for each in conditions for value in each[1:]]
         ending = "" if limit is None else f" LIMIT {recurring.check_count('limit', limit)}"
-        grouped = "" if group is None else f" GROUP BY {group}"
-        return self._table(f"{what} WHERE {where}{grouped} ORDER BY {order}{ending}", parameters)
+        return self._table(f"{what} WHERE {where} ORDER BY {order}{ending}", parameters)
 
     def _beside(
         self, table: str, asked: str, conditions: list[Condition], order: str, limit: int | None

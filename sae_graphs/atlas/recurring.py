@@ -5,7 +5,7 @@ An edge is counted once a prompt, whatever its tokens: its effect there is the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sae_graphs.atlas.database import Categories, Database
 from sae_graphs.atlas.tallies import ENDS, counting, of_column
 from sae_graphs.atlas.views import identifier, name_of
 from sae_graphs.errors import SaeGraphsError, quoted
+from sae_graphs.graph.feature_id import FeatureId
 from sae_graphs.significance import adjusted, exceeding, mean_interval
 
 VALUES = 100  # of a column whose categories are compared: each takes a column of counts
@@ -70,6 +71,12 @@ SELECT any_value(feature) AS feature, count(*) AS prompts, avg(effect) AS mean_e
     avg(relative_effect) AS mean_relative_effect, avg(flow) AS mean_flow
 FROM once GROUP BY {other}_layer, {other}_index
 ORDER BY prompts DESC, {other}_layer, {other}_index LIMIT ?"""
+
+_TOKENS = """
+SELECT feature, token, count(DISTINCT prompt_id) AS prompts
+FROM nodes JOIN prompts p USING (prompt_id)
+WHERE token IS NOT NULL AND feature IN (SELECT unnest(?::VARCHAR[])) AND {where}
+GROUP BY feature, token ORDER BY feature, prompts DESC, token"""
 
 
 def edges(
@@ -149,6 +156,15 @@ def differences(atlas: Database, a: str, b: str, by: str | None, least: int) -> 
     found["p"] = np.minimum(1.0, 2 * np.minimum(more, fewer))
     found["q"] = np.array(adjusted(found["p"].tolist()), dtype=float)
     return found.sort_values(["p", "source", "target"], kind="stable", ignore_index=True)
+
+
+def tokens(atlas: Database, features: str | Iterable[str | FeatureId], category: Categories) -> Any:
+    """See `Atlas.tokens_of`."""
+    names = [features] if isinstance(features, str) else list(map(str, features))
+    chosen = atlas.chosen(category)
+    where = " AND ".join(each[0] for each in chosen) or "true"
+    values = [value for each in chosen for value in each[1:]]
+    return atlas.table(_TOKENS.format(where=where), [names, *values])
 
 
 def check_count(name: str, number: int) -> int:

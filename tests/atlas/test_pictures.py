@@ -10,6 +10,7 @@ import pytest
 from sae_graphs.atlas.atlas import Atlas
 from sae_graphs.atlas.pictures import circuit_source, draw_circuit, draw_map, map_figure
 from sae_graphs.errors import SaeGraphsError
+from sae_graphs.graph.feature_id import FeatureId
 from tests.atlas.test_asking import GRAPHS
 from tests.support.atlases import atlas_by_hand
 
@@ -55,6 +56,7 @@ def test_a_circuit_names_the_tokens_of_its_own_prompts(tmp_path: Path) -> None:
     }.items():
         said = " ".join(f"&quot;{token}&quot;" for token in tokens)
         assert rf'label="0.1\n{said}"' in circuit_source(made, category=category)
+    assert made.tokens_of("0.1").equals(made.tokens_of([FeatureId("0", 1)]))
     assert made.tokens_of(["1.2"], category="right").values.tolist() == [
         ["1.2", "a", 1],
         ["1.2", "aa", 1],
