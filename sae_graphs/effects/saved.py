@@ -64,8 +64,11 @@ def effects_beside(path: Path) -> Path:
     return (path if path.is_dir() else path.parent) / EFFECTS
 
 
-def digest_of(run: RunRecord) -> str:
-    """Tells runs apart by what was measured, whatever was drawn of it."""
+def digest_of(run: RunRecord, *, before_answers: bool = False) -> str:
+    """Tells runs apart by what was measured, whatever was drawn of it.
+
+    `before_answers`, as it was written when no graph was of an answer.
+    """
     answer = run.answer and dataclasses.replace(
         run.answer, coverage=None, dense=(), paths=(), stranded=()
     )
@@ -76,6 +79,8 @@ def digest_of(run: RunRecord) -> str:
     )
     if facts["answer"] is not None:
         del facts["answer"]["what_if"]  # runs from before it have none
+    elif before_answers:
+        del facts["answer"]
     facts["settings"] = {k: v for k, v in run.settings.items() if k not in KEPT_SETTINGS}
     facts["layers"] = [(x.label, x.hook_point, x.fvu, x.total_abs_effect) for x in run.layers]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
@@ -154,7 +159,7 @@ class SavedEffects:
                     f"{self.file}: schema is {about.get('schema')!r}, expected {self.schema!r}; "
                     "make the graph again with --save-effects"
                 )
-            if about.get("run") != digest_of(run):
+            if about.get("run") not in (digest_of(run), digest_of(run, before_answers=True)):
                 raise GraphFileError(
                     f"{self.file} belongs to another run than the graph beside it; make the graph "
                     "again with --save-effects"

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import sae_graphs as sg
 from sae_graphs.effects import saving
 from sae_graphs.effects.arrays import Effects
 from sae_graphs.effects.replot import replot
-from sae_graphs.effects.saved import SavedEffects
+from sae_graphs.effects.saved import SavedEffects, digest_of
 from sae_graphs.effects.tensors import layer_tensors, merge_tensors, read_layer, write_tensors
 from sae_graphs.errors import GraphFileError, SaeGraphsError
 from sae_graphs.graph.graph import CausalGraph
@@ -301,6 +302,16 @@ def test_effects_of_another_run(tiny: InstrumentedModel, saved: Saved, tmp_path:
             replot(saved[1])
     effect_graph(tiny, PROMPT, top_k=3).save(saved[1])  # another choice of the same effects
     assert measured(replot(saved[1], top_k=8)) == measured(saved[0])
+
+
+def test_effects_from_before_graphs_had_answers(saved: Saved) -> None:
+    graph, folder = saved
+    before = digest_of(graph.run, before_answers=True)
+    assert before != digest_of(graph.run)
+    with safe_open(folder / EFFECTS, "numpy") as held:
+        about = {**held.metadata(), "run": before}
+    save_file(load_file(folder / EFFECTS), folder / EFFECTS, about)
+    assert measured(replot(folder)) == measured(graph)
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
