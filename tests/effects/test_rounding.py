@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +43,20 @@ def test_the_record_has_the_floor(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize("ablate", first(1, ["all", "each"]))
-def test_no_edge_in_float32_where_float64_has_none(tmp_path: Path, ablate: str) -> None:
-    """Behind Mistral's window a change reaches nothing, but all of the row is computed anew."""
+def test_no_edge_in_float32_where_float64_has_none(
+    tmp_path: Path, request: pytest.FixtureRequest, ablate: str
+) -> None:
+    """Behind Mistral's window a change reaches nothing, but all of the row is computed anew.
+
+    In a process of its own, as a user has it: late in a worker of thousands of tests the rounding
+    was twice seen to be larger, and why is not known.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        own = {name: it for name, it in os.environ.items() if not name.startswith("PYTEST_")}
+        command = [sys.executable, "-m", "pytest", "-p", "no:xdist", request.node.nodeid]
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        return
     folder = save_family("Mistral", tmp_path / "model")
     exact, rough = (sg.load_model(folder, dtype=dtype).model for dtype in ("float64", "float32"))
     hooks = [f"blocks.{block}.hook_resid_post" for block in range(3)]
